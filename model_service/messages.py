@@ -1,0 +1,404 @@
+"""What crosses the socket between the front and the engine process.
+
+Own types in msgpack: no protobuf, no pickle, no tensors. The front sends
+commands; the engine answers with one `Report` per step that holds every event
+of that step. A `request_id` is the front's counter and names one call.
+
+Neither side blocks on the other: commands wait in the engine's inbox until the
+next step boundary, and events wait in the socket.
+"""
+
+from typing import Any, Literal
+
+import msgspec
+
+from model_service.generation import (
+    FinishReason,
+    GenerationConfig,
+    PositionScores,
+    ScoreSelection,
+)
+
+
+class SequenceSpec(msgspec.Struct, frozen=True, array_like=True):
+    """One row to run."""
+
+    prompt_token_ids: list[int]
+    """At least one id, each in [0, vocabulary size of the revision)."""
+
+    seed: int
+    """Seed of this row's draws, [0, 2^63). Equal seeds draw equally in any row of any call."""
+
+
+class EngineSettings(msgspec.Struct, frozen=True):
+    """What the engine process is started with: JSON in its only argument."""
+
+    socket_path: str
+    """Unix socket that the front listens on; the engine connects to it."""
+
+    ring_name: str
+    """Name of the shared ring."""
+
+    model_folder: str
+    """Checked folder with `config.json` and safetensors weights."""
+
+    dtype: str = "auto"
+    """`float32`, `bfloat16`, `float16`, or `auto` for the checkpoint's own."""
+
+    device_map: str = "auto"
+    """`auto`, `balanced`, `sequential`, one device, or a JSON object of module to device."""
+
+    threads: int = 0
+    """OpenMP threads; 0 means one per core."""
+
+    max_running_sequences: int = 32
+    """Most rows in one step, sessions included."""
+
+    max_waiting_sequences: int = 64
+    """Most rows that wait for a place."""
+
+    max_context_tokens: int = 0
+    """Most tokens of a sequence; 0 means what the model was made for, at most 8192."""
+
+    max_kv_tokens: int = 0
+    """Tokens of KV cache in all; 0 means what `max_running_sequences` full contexts need, as far
+    as memory allows."""
+
+    prefill_budget_s: float = 0.1
+    """Time that prefill may add to a step in which other sequences decode."""
+
+    default_max_new_tokens: int = 256
+    """`max_new_tokens` of a request that gives none."""
+
+    reserved_vocabulary_rows: int = 8192
+    """Rows kept free behind the embedding for vocabulary growth."""
+
+
+# --- Commands: front to engine ---------------------------------------------------------------
+
+
+class Generate(msgspec.Struct, tag="generate"):
+    """Runs sequences to their end. Answered by `SequenceTokens` until each has finished."""
+
+    request_id: int
+    sequences: list[SequenceSpec]
+    config: GenerationConfig
+    revision: int
+    """Vocabulary revision whose ids the sequences see."""
+
+    selection: ScoreSelection | None = None
+    """What to return about each generated token."""
+
+    prompt_selection: ScoreSelection | None = None
+    """What to return about each prompt token."""
+
+    priority: int = 0
+    """Lower goes first."""
+
+
+class Cancel(msgspec.Struct, tag="cancel"):
+    """Ends a call at the next step boundary, without an answer. Unknown ids are ignored."""
+
+    request_id: int
+
+
+class OpenSession(msgspec.Struct, tag="open_session"):
+    """Prefills rows and keeps them. Answered by `SessionAnswer`."""
+
+    request_id: int
+    session_id: str
+    sequences: list[SequenceSpec]
+    config: GenerationConfig
+    revision: int
+    max_length: int
+    """Tokens of KV cache reserved per row."""
+
+    selection: ScoreSelection
+
+
+class StepRow(msgspec.Struct, frozen=True, array_like=True):
+    """What one row of a session does in a step."""
+
+    token_ids: list[int]
+    """Ids to append; empty leaves the row alone."""
+
+    expected_position: int | None
+
+
+class StepSession(msgspec.Struct, tag="step_session"):
+    """Appends tokens to rows. Answered by `SessionAnswer`."""
+
+    request_id: int
+    session_id: str
+    rows: list[StepRow]
+    selection: ScoreSelection
+    sample: bool = False
+    """Whether the engine chooses the next token of each stepped row."""
+
+    append: bool = False
+    """Whether the chosen token is appended (its KV entry is written with the next step)."""
+
+
+class DescribeSession(msgspec.Struct, tag="describe_session"):
+    """Asks for a session's tokens. Answered by `SessionDescription`."""
+
+    request_id: int
+    session_id: str
+
+
+class CloseSession(msgspec.Struct, tag="close_session"):
+    """Frees a session. Answered by `SessionDescription` without tokens."""
+
+    request_id: int
+    session_id: str
+
+
+class NewRow(msgspec.Struct, frozen=True):
+    """Embedding rows of one new id."""
+
+    token_id: int
+    initialization: Literal["mean_of_pieces", "mean", "copy", "zero", "values"]
+    generable: bool
+    previous_ids: list[int] = []
+    copy_token_id: int | None = None
+    input_values: bytes = b""
+    """`[H]` float32, little-endian, for `values`."""
+
+    output_values: bytes = b""
+    """`[H]` float32, little-endian; empty means the input values."""
+
+
+class GrowVocabulary(msgspec.Struct, tag="grow_vocabulary"):
+    """Appends one revision. Answered by `VocabularyGrown`."""
+
+    request_id: int
+    revision: int
+    """Number of the new revision: the newest one plus one."""
+
+    rows: list[NewRow]
+    """Rows in order of id, without gaps, starting at the present size."""
+
+
+class Shutdown(msgspec.Struct, tag="shutdown"):
+    """Ends the engine process."""
+
+
+Command = (
+    Generate
+    | Cancel
+    | OpenSession
+    | StepSession
+    | DescribeSession
+    | CloseSession
+    | GrowVocabulary
+    | Shutdown
+)
+
+
+class Commands(msgspec.Struct):
+    """One frame from the front."""
+
+    commands: list[Command]
+    consumed: int = 0
+    """Bytes of the shared ring that the front has copied out, ever. See `channel.py`."""
+
+
+# --- Events: engine to front -----------------------------------------------------------------
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """An error of `rpc.errors`, by class name and keyword arguments."""
+
+    error: str
+    arguments: dict[str, Any] = {}
+
+
+class Finish(msgspec.Struct, frozen=True):
+    """How a sequence ended, and where its time went."""
+
+    reason: FinishReason
+    failure: Failure | None = None
+    """Set for reason `error`."""
+
+    cached_prompt_tokens: int = 0
+    """Prompt tokens whose KV cache was reused."""
+
+    steps: int = 0
+    """Steps that the sequence took part in."""
+
+    queue_s: float = 0.0
+    """From arrival to the first prefill step."""
+
+    prefill_s: float = 0.0
+    """From the first prefill step to the first token."""
+
+    decode_s: float = 0.0
+    """From the first token to the last."""
+
+
+class SequenceTokens(msgspec.Struct, tag="tokens"):
+    """New tokens of one row of a `Generate`."""
+
+    request_id: int
+    row: int
+    """Index in `Generate.sequences`."""
+
+    token_ids: list[int]
+    scores: list[PositionScores] = []
+    """One per token, when asked for."""
+
+    prompt_scores: list[PositionScores] = []
+    """With the first token only, when asked for."""
+
+    finish: Finish | None = None
+    """Set with the last event of the row. Nothing follows it."""
+
+
+class Rejected(msgspec.Struct, tag="rejected"):
+    """The whole call failed; nothing follows."""
+
+    request_id: int
+    failure: Failure
+
+
+class SessionRowAnswer(msgspec.Struct, frozen=True):
+    """Outcome of an `OpenSession` or `StepSession` for one row."""
+
+    position: int
+    """Tokens in the row afterwards."""
+
+    scores: list[PositionScores] = []
+    sampled_token_id: int | None = None
+    finish_reason: FinishReason | None = None
+    """Why a generation would end with the sampled token."""
+
+    failure: Failure | None = None
+
+
+class SessionAnswer(msgspec.Struct, tag="session_answer"):
+    """Outcome of an `OpenSession` or `StepSession`."""
+
+    request_id: int
+    rows: list[SessionRowAnswer]
+    kv_bytes: int
+    """Bytes of KV cache that the session has reserved."""
+
+
+class SessionDescription(msgspec.Struct, tag="session_description"):
+    """A session's tokens."""
+
+    request_id: int
+    rows: list[list[int]]
+    """Tokens of each row. After `CloseSession`: what the rows held."""
+
+    kv_bytes: int
+
+
+class VocabularyGrown(msgspec.Struct, tag="vocabulary_grown"):
+    """The revision is applied."""
+
+    request_id: int
+    revision: int
+    size: int
+    """Number of ids."""
+
+    reserved_rows: int
+    """Rows that can be added before memory is allocated anew."""
+
+    added_rows_sha256: str
+    """Over all rows added since revision 0, as float32, input rows before output rows."""
+
+    pause_s: float
+    """How long no step could run."""
+
+
+class StepStats(msgspec.Struct, frozen=True):
+    """What one step did, for metrics."""
+
+    duration_s: float
+    decode_rows: int
+    prefill_tokens: int
+    running: int
+    """Sequences that hold KV cache for a `Generate`."""
+
+    waiting: int
+    kv_used_tokens: int
+    """Tokens of KV cache reserved, sessions included."""
+
+    forward_s: float
+    sample_s: float
+
+
+Event = (
+    SequenceTokens
+    | Rejected
+    | SessionAnswer
+    | SessionDescription
+    | VocabularyGrown
+)
+
+
+class EngineInfo(msgspec.Struct, frozen=True):
+    """What the engine knows once the model is loaded. Sent once, in `Ready`."""
+
+    architecture: str
+    dtype: str
+    parameter_count: int
+    hidden_size: int
+    layer_count: int
+    context_length: int
+    vocabulary_size: int
+    """Number of ids at revision 0."""
+
+    embedding_row_count: int
+    """Rows of the checkpoint's embedding, padding included."""
+
+    tied_embeddings: bool
+    eos_token_ids: list[int]
+    bos_token_id: int | None
+    pad_token_id: int | None
+    default_config: GenerationConfig
+    """What an empty request uses; `max_new_tokens` is the server's default."""
+
+    device_map: dict[str, str]
+    execution_path: Literal["fast", "compat"]
+    attention: str
+    rng: str
+    kv_total_tokens: int
+    """Tokens of KV cache in all."""
+
+    kv_bytes_per_token: int
+    reserved_rows: int
+    max_running_sequences: int
+    load_s: float
+
+
+class Ready(msgspec.Struct, tag="ready"):
+    """The model is loaded."""
+
+    info: EngineInfo
+
+
+class LoadProgress(msgspec.Struct, tag="load_progress"):
+    """Where loading is."""
+
+    stage: str
+    ratio: float
+    """[0, 1]"""
+
+
+class LoadFailed(msgspec.Struct, tag="load_failed"):
+    """The model cannot be served; the process exits."""
+
+    reason: str
+    """For the operator: what is wrong and the way out."""
+
+
+class Report(msgspec.Struct, tag="report"):
+    """Every event of one step."""
+
+    events: list[Event]
+    stats: StepStats | None = None
+
+
+Message = Ready | LoadProgress | LoadFailed | Report

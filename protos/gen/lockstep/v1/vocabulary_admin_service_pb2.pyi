@@ -1,0 +1,128 @@
+import datetime
+
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from lockstep.v1 import tensor_pb2 as _tensor_pb2
+from lockstep.v1 import vocabulary_pb2 as _vocabulary_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class TokenToAdd(_message.Message):
+    __slots__ = ("token", "role", "initialization", "copy_token_id", "input_values", "output_values", "generable")
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    INITIALIZATION_FIELD_NUMBER: _ClassVar[int]
+    COPY_TOKEN_ID_FIELD_NUMBER: _ClassVar[int]
+    INPUT_VALUES_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_VALUES_FIELD_NUMBER: _ClassVar[int]
+    GENERABLE_FIELD_NUMBER: _ClassVar[int]
+    token: _vocabulary_pb2.AddedToken
+    role: _vocabulary_pb2.SpecialTokenRole
+    initialization: _vocabulary_pb2.RowInitialization
+    copy_token_id: int
+    input_values: _tensor_pb2.Tensor
+    output_values: _tensor_pb2.Tensor
+    generable: bool
+    def __init__(self, token: _Optional[_Union[_vocabulary_pb2.AddedToken, _Mapping]] = ..., role: _Optional[_Union[_vocabulary_pb2.SpecialTokenRole, str]] = ..., initialization: _Optional[_Union[_vocabulary_pb2.RowInitialization, str]] = ..., copy_token_id: _Optional[int] = ..., input_values: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., output_values: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., generable: _Optional[bool] = ...) -> None: ...
+
+class AddTokensRequest(_message.Message):
+    __slots__ = ("tokens", "expected_revision", "idempotency_key", "dry_run", "allow_unusual_characters", "allow_text_changes")
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_REVISION_FIELD_NUMBER: _ClassVar[int]
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    ALLOW_UNUSUAL_CHARACTERS_FIELD_NUMBER: _ClassVar[int]
+    ALLOW_TEXT_CHANGES_FIELD_NUMBER: _ClassVar[int]
+    tokens: _containers.RepeatedCompositeFieldContainer[TokenToAdd]
+    expected_revision: int
+    idempotency_key: str
+    dry_run: bool
+    allow_unusual_characters: bool
+    allow_text_changes: bool
+    def __init__(self, tokens: _Optional[_Iterable[_Union[TokenToAdd, _Mapping]]] = ..., expected_revision: _Optional[int] = ..., idempotency_key: _Optional[str] = ..., dry_run: _Optional[bool] = ..., allow_unusual_characters: _Optional[bool] = ..., allow_text_changes: _Optional[bool] = ...) -> None: ...
+
+class AddedTokenResult(_message.Message):
+    __slots__ = ("id", "existing", "previous_ids", "changes_text")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    EXISTING_FIELD_NUMBER: _ClassVar[int]
+    PREVIOUS_IDS_FIELD_NUMBER: _ClassVar[int]
+    CHANGES_TEXT_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    existing: bool
+    previous_ids: _containers.RepeatedScalarFieldContainer[int]
+    changes_text: bool
+    def __init__(self, id: _Optional[int] = ..., existing: _Optional[bool] = ..., previous_ids: _Optional[_Iterable[int]] = ..., changes_text: _Optional[bool] = ...) -> None: ...
+
+class AddTokensResponse(_message.Message):
+    __slots__ = ("results", "vocabulary")
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    VOCABULARY_FIELD_NUMBER: _ClassVar[int]
+    results: _containers.RepeatedCompositeFieldContainer[AddedTokenResult]
+    vocabulary: _vocabulary_pb2.VocabularyRef
+    def __init__(self, results: _Optional[_Iterable[_Union[AddedTokenResult, _Mapping]]] = ..., vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularyRef, _Mapping]] = ...) -> None: ...
+
+class SetSpecialTokensRequest(_message.Message):
+    __slots__ = ("special_tokens", "expected_revision", "idempotency_key")
+    SPECIAL_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_REVISION_FIELD_NUMBER: _ClassVar[int]
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
+    special_tokens: _containers.RepeatedCompositeFieldContainer[_vocabulary_pb2.SpecialToken]
+    expected_revision: int
+    idempotency_key: str
+    def __init__(self, special_tokens: _Optional[_Iterable[_Union[_vocabulary_pb2.SpecialToken, _Mapping]]] = ..., expected_revision: _Optional[int] = ..., idempotency_key: _Optional[str] = ...) -> None: ...
+
+class SetSpecialTokensResponse(_message.Message):
+    __slots__ = ("vocabulary",)
+    VOCABULARY_FIELD_NUMBER: _ClassVar[int]
+    vocabulary: _vocabulary_pb2.VocabularyRef
+    def __init__(self, vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularyRef, _Mapping]] = ...) -> None: ...
+
+class ListRevisionsRequest(_message.Message):
+    __slots__ = ("page_size", "page_token")
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    page_size: int
+    page_token: str
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class Revision(_message.Message):
+    __slots__ = ("vocabulary", "parent_fingerprint", "tokens", "special_tokens", "create_time")
+    VOCABULARY_FIELD_NUMBER: _ClassVar[int]
+    PARENT_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    SPECIAL_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    vocabulary: _vocabulary_pb2.VocabularyRef
+    parent_fingerprint: str
+    tokens: _containers.RepeatedCompositeFieldContainer[_vocabulary_pb2.NewToken]
+    special_tokens: _containers.RepeatedCompositeFieldContainer[_vocabulary_pb2.SpecialToken]
+    create_time: _timestamp_pb2.Timestamp
+    def __init__(self, vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularyRef, _Mapping]] = ..., parent_fingerprint: _Optional[str] = ..., tokens: _Optional[_Iterable[_Union[_vocabulary_pb2.NewToken, _Mapping]]] = ..., special_tokens: _Optional[_Iterable[_Union[_vocabulary_pb2.SpecialToken, _Mapping]]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class ListRevisionsResponse(_message.Message):
+    __slots__ = ("revisions", "next_page_token")
+    REVISIONS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    revisions: _containers.RepeatedCompositeFieldContainer[Revision]
+    next_page_token: str
+    def __init__(self, revisions: _Optional[_Iterable[_Union[Revision, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class VerifyRevisionsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class VerifyRevisionsResponse(_message.Message):
+    __slots__ = ("valid", "revision_count", "first_invalid_revision", "vocabulary")
+    VALID_FIELD_NUMBER: _ClassVar[int]
+    REVISION_COUNT_FIELD_NUMBER: _ClassVar[int]
+    FIRST_INVALID_REVISION_FIELD_NUMBER: _ClassVar[int]
+    VOCABULARY_FIELD_NUMBER: _ClassVar[int]
+    valid: bool
+    revision_count: int
+    first_invalid_revision: int
+    vocabulary: _vocabulary_pb2.VocabularyRef
+    def __init__(self, valid: _Optional[bool] = ..., revision_count: _Optional[int] = ..., first_invalid_revision: _Optional[int] = ..., vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularyRef, _Mapping]] = ...) -> None: ...
