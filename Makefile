@@ -1,0 +1,78 @@
+# The verbs of the project. `make` alone lists them.
+#
+# PYTHON      the interpreter of the environment: 3.11 or newer, with venv
+# TORCH_ARGS  further arguments of `pip install torch`, for example the index of CPU builds
+# BASE        the commit whose schema must stay compatible
+
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.14 python3 python; do \
+	$$python -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& { echo $$python; break; }; done)
+TORCH_ARGS ?=
+BASE ?= HEAD~1
+SCRATCH := .lockstep
+INSTALLED := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+# The recipes call the environment's tools by name, and so do the tools they start.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help install model demo serve test bench check protos fresh breaking clean
+
+help:  ## List the verbs.
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
+
+install: $(INSTALLED)  ## Create .venv with the services, the client and the tools.
+
+$(INSTALLED): pyproject.toml protos/pyproject.toml client/python/pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer with venv is needed: make PYTHON=..." >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --constraint constraints.txt $(TORCH_ARGS) torch
+	$(PIP) install --constraint constraints.txt \
+		--editable protos --editable client/python --editable '.[tokenizer,model,dev]'
+	@touch $@
+
+model: install  ## Obtain and convert the default model, once.
+	python -m checkpoints
+
+demo: install  ## Ask one question through both services.
+	python -m deploy.local demo
+
+serve: install  ## Keep both services up until Ctrl-C.
+	python -m deploy.local serve
+
+test: install  ## Run the tests.
+	pytest
+
+bench: install  ## Measure against transformers' generate.
+	python -m bench
+
+check: install breaking fresh  ## Format, lint, types, imports, schema: what CI runs before the tests.
+	ruff format --check .
+	ruff check .
+	mypy
+	lint-imports
+	buf lint protos
+	buf format --diff --exit-code protos
+
+protos: install  ## Generate protos/gen from the schemas.
+	buf format --write protos
+	rm -rf protos/gen
+	protos/generate protos/gen
+
+fresh: install
+	@rm -rf $(SCRATCH)/gen
+	protos/generate $(SCRATCH)/gen
+	diff --recursive --exclude __pycache__ protos/gen $(SCRATCH)/gen
+
+breaking: install
+	@rm -rf $(SCRATCH)/base && mkdir -p $(SCRATCH)/base
+	@if git cat-file -e $(BASE):protos/buf.yaml 2>/dev/null; then \
+		git archive $(BASE) protos | tar -x -C $(SCRATCH)/base \
+		&& echo "buf breaking protos --against $(BASE)" \
+		&& buf breaking protos --against $(SCRATCH)/base/protos; \
+	else echo "$(BASE) has no schema to stay compatible with."; fi
+
+clean:  ## Remove the environment and everything generated outside of git.
+	rm -rf $(VENV) $(SCRATCH) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
