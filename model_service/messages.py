@@ -57,6 +57,9 @@ class EngineSettings(msgspec.Struct, frozen=True):
     max_waiting_sequences: int = 64
     """Most rows that wait for a place."""
 
+    max_session_rows: int = 256
+    """Most rows of open sessions."""
+
     max_context_tokens: int = 0
     """Most tokens of a sequence; 0 means what the model was made for, at most 8192."""
 
@@ -69,6 +72,10 @@ class EngineSettings(msgspec.Struct, frozen=True):
 
     default_max_new_tokens: int = 256
     """`max_new_tokens` of a request that gives none."""
+
+    vocabulary_size: int = 0
+    """Ids of the tokenizer at revision 0; 0 means as many as the embedding has rows. A checkpoint's
+    embedding may be padded beyond it: those rows are never generated."""
 
     reserved_vocabulary_rows: int = 8192
     """Rows kept free behind the embedding for vocabulary growth."""

@@ -1,0 +1,85 @@
+"""Linear layers with weights packed once, for CPUs.
+
+oneDNN reorders a weight into the layout of its kernels at every call of a plain
+linear layer; packing does it once at load. The packed weight is a private
+operator of torch, so every layer is compared with the plain one before it is
+used, and keeps the plain one if they differ or the operator is missing.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# Rows at and below which the plain product of float32 is faster than the packed one.
+PLAIN_ROWS_FLOAT32 = 2
+
+# Largest difference from the plain product, relative to its largest value.
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
+
+
+class PackedLinear(nn.Module):
+    """`x @ weight.T + bias` with a packed weight, `[out_features, in_features]`."""
+
+    def __init__(self, linear: nn.Linear, rows: int) -> None:
+        """Packs a layer.
+
+        Args:
+            linear: the layer to stand in for, on the CPU.
+            rows: number of rows that the layout is made for.
+        """
+        super().__init__()
+        self.in_features = linear.in_features
+        self.out_features = linear.out_features
+        self.weight = linear.weight
+        self.bias = linear.bias
+        self._plain_rows = PLAIN_ROWS_FLOAT32 if linear.weight.dtype == torch.float32 else 0
+        self._packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), rows)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Multiplies `[.., in_features]` to `[.., out_features]`."""
+        if x.numel() <= self._plain_rows * self.in_features:
+            return F.linear(x, self.weight, self.bias)
+        return torch.ops.mkldnn._linear_pointwise(x, self._packed, self.bias, "none", [], "")
+
+
+def pack(module: nn.Module, rows: int = 16) -> int:
+    """Replaces the linear layers of a module by packed ones, in place.
+
+    Returns:
+        How many were replaced: 0 where this machine or dtype has no packed product.
+    """
+    count = 0
+    for name, child in list(module.named_children()):
+        if type(child) is nn.Linear:  # a subclass may do more than multiply
+            packed = packed_or_none(child, rows)
+            if packed is not None:
+                setattr(module, name, packed)
+                count += 1
+        else:
+            count += pack(child, rows)
+    return count
+
+
+def packed_or_none(linear: nn.Linear, rows: int = 16) -> PackedLinear | None:
+    """Returns a packed layer that was seen to equal the plain one, or None."""
+    weight = linear.weight
+    if weight.device.type != "cpu" or weight.dtype not in TOLERANCE:
+        return None
+    if not hasattr(torch.ops.mkldnn, "_linear_pointwise") or hasattr(linear, "_hf_hook"):
+        return None
+    try:
+        packed = PackedLinear(linear, rows)
+        return packed if _equals(packed, linear) else None
+    except RuntimeError:  # the operator does not take this shape or machine
+        return None
+
+
+def _equals(packed: PackedLinear, linear: nn.Linear) -> bool:
+    generator = torch.Generator().manual_seed(0)
+    for count in (1, 5, 17):
+        x = torch.randn(count, linear.in_features, generator=generator).to(linear.weight.dtype)
+        expected = linear(x).float()
+        difference = (packed(x).float() - expected).abs().max()
+        if difference > TOLERANCE[linear.weight.dtype] * expected.abs().max():
+            return False
+    return True

@@ -1,0 +1,158 @@
+"""Loads a checkpoint and finds out what it is. Refuses what cannot be served."""
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+
+from model_service.generation import GenerationConfig
+from model_service.messages import EngineSettings
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+LAYER_TYPES = {"full_attention", "sliding_attention"}
+
+DEFAULT_CONTEXT_TOKENS = 8192
+
+
+class Refused(Exception):
+    """The model cannot be served. The message says why, and the way out."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model on its devices.
+
+    Attributes:
+        model: Hugging Face's module, in evaluation mode.
+        config: its text configuration.
+        context_length: most tokens of a sequence.
+        windows: sliding window by layer, None for full attention.
+        device_map: module name to device.
+        num_parameters: parameters of the checkpoint, shared ones once.
+        load_s: seconds that loading took.
+    """
+
+    model: PreTrainedModel
+    config: PreTrainedConfig
+    context_length: int
+    windows: list[int | None]
+    device_map: dict[str, str]
+    num_parameters: int
+    load_s: float
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of weights and KV cache."""
+        return self.model.dtype
+
+    @property
+    def dtype_name(self) -> str:
+        """Type of weights and KV cache, as in the settings."""
+        return str(self.dtype).removeprefix("torch.")
+
+
+def load(settings: EngineSettings) -> LoadedModel:
+    """Loads the checkpoint named by the settings.
+
+    Raises:
+        Refused: the checkpoint has no safetensors, needs code of its own, or is of a kind that
+            is not served.
+    """
+    start = time.monotonic()
+    folder = Path(settings.model_folder)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    text_config = config.get_text_config(decoder=True)
+    windows = layer_windows(text_config)
+    model = _load_weights(folder, settings)
+    model.eval()
+    model.requires_grad_(False)
+    devices = getattr(model, "hf_device_map", None) or {"": str(model.device)}
+    return LoadedModel(
+        model=model,
+        config=text_config,
+        context_length=_context_length(text_config, settings),
+        windows=windows,
+        device_map={name: str(device) for name, device in devices.items()},
+        num_parameters=model.num_parameters(),
+        load_s=time.monotonic() - start,
+    )
+
+
+def _load_weights(folder: Path, settings: EngineSettings) -> PreTrainedModel:
+    dtype = DTYPES.get(settings.dtype, settings.dtype)
+    device_map = _device_map(settings.device_map)
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            device_map=device_map,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise Refused(f"{folder.name}: {error}") from error
+
+
+def _device_map(setting: str) -> str | dict[str, str] | None:
+    """Reads the setting. One usable device needs no map, and so no hooks."""
+    if setting.startswith("{"):
+        return json.loads(setting)
+    if setting in {"auto", "balanced", "sequential"}:
+        if torch.cuda.device_count() > 1:
+            return setting
+        setting = "cuda" if torch.cuda.is_available() else "cpu"
+    return None if setting == "cpu" else {"": setting}
+
+
+def _context_length(config: PreTrainedConfig, settings: EngineSettings) -> int:
+    made_for = getattr(config, "max_position_embeddings", None) or DEFAULT_CONTEXT_TOKENS
+    wanted = settings.max_context_tokens or DEFAULT_CONTEXT_TOKENS
+    return min(made_for, wanted)
+
+
+def layer_windows(config: PreTrainedConfig) -> list[int | None]:
+    """Returns the sliding window of each layer, None for full attention.
+
+    Raises:
+        Refused: a layer is of a kind that the KV cache does not hold.
+    """
+    window = getattr(config, "sliding_window", None)
+    if getattr(config, "use_sliding_window", True) is False:
+        window = None
+    count = config.num_hidden_layers
+    types = getattr(config, "layer_types", None)
+    if types is None:
+        return [window] * count
+    if unknown := set(types) - LAYER_TYPES:
+        raise Refused(
+            f"{config.model_type} has layers of type {', '.join(sorted(unknown))}; this server "
+            f"runs {', '.join(sorted(LAYER_TYPES))}."
+        )
+    return [window if kind == "sliding_attention" else None for kind in types]
+
+
+def default_config(model: PreTrainedModel, settings: EngineSettings) -> GenerationConfig:
+    """Resolves what a request that sets nothing uses: the model's own defaults, then
+    Hugging Face's.
+
+    `max_new_tokens` is ours: Hugging Face's default of 20 tokens in all would cut
+    most answers short.
+    """
+    resolved, _ = model._prepare_generation_config(None)  # noqa: SLF001  # the one source
+    eos = resolved.eos_token_id
+    eos = [] if eos is None else [eos] if isinstance(eos, int) else list(eos)
+    return GenerationConfig(
+        max_new_tokens=resolved.max_new_tokens or settings.default_max_new_tokens,
+        do_sample=bool(resolved.do_sample),
+        temperature=resolved.temperature,
+        top_k=resolved.top_k,
+        top_p=resolved.top_p,
+        repetition_penalty=resolved.repetition_penalty,
+        min_new_tokens=resolved.min_new_tokens or 0,
+        eos_token_ids=tuple(eos),
+    )

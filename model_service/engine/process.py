@@ -1,0 +1,229 @@
+"""The engine's process: loads the model, then alternates between inbox and step.
+
+Started by the front as `python -m model_service.engine.process SETTINGS`, with
+`EngineSettings` as JSON, and with its environment (threads, spinning) already
+set, because OpenMP reads it when torch is imported. The process ends when the
+front's socket closes: it never outlives the front.
+"""
+
+import contextlib
+import logging
+import os
+import selectors
+import socket
+import sys
+from multiprocessing import resource_tracker
+
+import msgspec
+import psutil
+import torch
+
+from model_service.channel import FrameReader, RingWriter, decode_commands, frame
+from model_service.engine import attention, loader
+from model_service.engine.engine import Engine
+from model_service.engine.loader import LoadedModel, Refused
+from model_service.engine.model_runner import ModelRunner
+from model_service.engine.sampling import random
+from model_service.engine.scheduler import PrefillClock, Scheduler
+from model_service.engine.scores import Reporter
+from model_service.messages import (
+    EngineInfo,
+    EngineSettings,
+    LoadFailed,
+    LoadProgress,
+    Message,
+    Ready,
+    Shutdown,
+)
+
+logger = logging.getLogger(__name__)
+
+READ_BYTES = 1 << 20
+
+# Share of the memory that is free after loading which the KV cache may take.
+KV_MEMORY_SHARE = 0.5
+
+# Most prompt tokens of a step in which nothing decodes.
+MAX_STEP_TOKENS = 2048
+
+
+class Connection:
+    """The front's socket: frames in without waiting, frames out without blocking the engine."""
+
+    def __init__(self, path: str) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.connect(path)
+        self._socket.setblocking(False)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._socket, selectors.EVENT_READ)
+        self._reader = FrameReader()
+        self._unsent = bytearray()
+
+    def send(self, message: Message) -> None:
+        """Sends a message as far as the socket takes it, and keeps the rest."""
+        self._unsent += frame(message)
+        self._flush()
+
+    def receive(self, wait: bool) -> list[bytes]:
+        """Returns the frames that have arrived.
+
+        Args:
+            wait: whether to sleep until something arrives.
+
+        Raises:
+            ConnectionError: the front is gone.
+        """
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._unsent else 0)
+        self._selector.modify(self._socket, events)
+        if not self._selector.select(None if wait else 0):
+            return []
+        self._flush()
+        try:
+            data = self._socket.recv(READ_BYTES)
+        except BlockingIOError:
+            return []
+        if not data:
+            raise ConnectionError("the front closed its socket")
+        return self._reader.feed(data)
+
+    def _flush(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while self._unsent:
+                del self._unsent[: self._socket.send(self._unsent)]
+
+    def drain(self) -> None:
+        """Sends everything, however long it takes."""
+        self._socket.setblocking(True)
+        self._socket.sendall(self._unsent)
+        self._unsent.clear()
+
+
+def serve(engine: Engine, connection: Connection, ring: RingWriter) -> None:
+    """Runs until the front says so or is gone."""
+    busy = False
+    while True:
+        for body in connection.receive(wait=not busy):
+            commands = decode_commands(body)
+            ring.release(commands.consumed)
+            for command in commands.commands:
+                if isinstance(command, Shutdown):
+                    return
+                engine.handle(command)
+        report = engine.step()
+        busy = report is not None
+        if report is not None:
+            connection.send(report)
+
+
+def build(
+    settings: EngineSettings, connection: Connection, ring: RingWriter
+) -> tuple[Engine, EngineInfo]:
+    """Loads the model, checks it and puts the engine together.
+
+    Raises:
+        Refused: the model cannot be served.
+    """
+    connection.send(LoadProgress("weights", 0.0))
+    loaded = loader.load(settings)
+    connection.send(LoadProgress("self-test", 0.9))
+    runner = ModelRunner(loaded, settings)
+    kv_total = kv_total_tokens(settings, loaded, runner.cache.bytes_per_token)
+    scheduler = Scheduler(
+        max_running=settings.max_running_sequences,
+        kv_total_tokens=kv_total,
+        max_step_tokens=MAX_STEP_TOKENS,
+        clock=PrefillClock(settings.prefill_budget_s),
+        allocate=runner.cache.allocate,
+        free=runner.cache.free,
+    )
+    engine = Engine(
+        runner,
+        scheduler,
+        Reporter(ring.put),
+        kv_total_tokens=kv_total,
+        kv_bytes_per_token=runner.cache.bytes_per_token,
+    )
+    return engine, describe(settings, loaded, runner, kv_total)
+
+
+def kv_total_tokens(settings: EngineSettings, loaded: LoadedModel, bytes_per_token: int) -> int:
+    """Returns the tokens of KV cache to admit: as set, or as many as memory allows."""
+    if settings.max_kv_tokens:
+        return settings.max_kv_tokens
+    wanted = settings.max_running_sequences * loaded.context_length
+    if torch.cuda.is_available() and loaded.model.device.type == "cuda":
+        available = torch.cuda.mem_get_info(loaded.model.device)[0]
+    else:
+        available = psutil.virtual_memory().available
+    fitting = int(available * KV_MEMORY_SHARE) // bytes_per_token
+    return max(1, min(wanted, fitting))
+
+
+def describe(
+    settings: EngineSettings, loaded: LoadedModel, runner: ModelRunner, kv_total: int
+) -> EngineInfo:
+    """Collects what the front tells its callers about the model."""
+    config, default = loaded.config, loader.default_config(loaded.model, settings)
+    return EngineInfo(
+        architecture=type(loaded.model).__name__,
+        dtype=loaded.dtype_name,
+        parameter_count=loaded.num_parameters,
+        hidden_size=config.hidden_size,
+        layer_count=config.num_hidden_layers,
+        context_length=loaded.context_length,
+        vocabulary_size=runner.vocabulary.size,
+        embedding_row_count=runner.vocabulary.num_rows,
+        tied_embeddings=runner.vocabulary.tied,
+        eos_token_ids=list(default.eos_token_ids),
+        bos_token_id=getattr(config, "bos_token_id", None),
+        pad_token_id=getattr(config, "pad_token_id", None),
+        default_config=default,
+        device_map=loaded.device_map,
+        execution_path="fast",
+        attention=attention.NAME,
+        rng=random.NAME,
+        kv_total_tokens=kv_total,
+        kv_bytes_per_token=runner.cache.bytes_per_token,
+        reserved_rows=runner.vocabulary.num_reserved,
+        max_running_sequences=settings.max_running_sequences,
+        load_s=loaded.load_s,
+    )
+
+
+def open_ring(name: str) -> RingWriter:
+    """Opens the front's ring without adopting it.
+
+    Python's resource tracker would remove the memory when this process ends,
+    although the front still owns it (fixed by `track=False` in Python 3.13).
+    """
+    ring = RingWriter(name)
+    resource_tracker.unregister(f"/{name}", "shared_memory")
+    return ring
+
+
+def main() -> int:
+    """Runs the process. Returns its exit status."""
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+    settings = msgspec.json.decode(sys.argv[1], type=EngineSettings)
+    torch.set_num_threads(settings.threads or os.cpu_count() or 1)
+    torch.set_grad_enabled(False)
+    connection = Connection(settings.socket_path)
+    ring = open_ring(settings.ring_name)
+    try:
+        engine, info = build(settings, connection, ring)
+    except Refused as refusal:
+        connection.send(LoadFailed(str(refusal)))
+        connection.drain()
+        return 1
+    connection.send(Ready(info))
+    try:
+        serve(engine, connection, ring)
+    except ConnectionError as error:
+        logger.info("%s", error)
+    finally:
+        ring.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

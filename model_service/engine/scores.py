@@ -1,0 +1,122 @@
+"""What is reported about a distribution: rows, chosen ids, statistics.
+
+V: ids of the sequence's revision.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model_service.generation import PositionScores, Row, ScoreSelection, TokenScore
+
+TORCH_DTYPES = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
+
+PutRow = Callable[[memoryview], Row]
+
+
+class Reporter:
+    """Builds `PositionScores`; full rows go where `put` says."""
+
+    def __init__(self, put: PutRow) -> None:
+        self._put = put
+
+    @torch.inference_mode()
+    def report(
+        self,
+        selection: ScoreSelection,
+        position: int,
+        token_id: int | None,
+        logits: Tensor,
+        scores: Tensor | None,
+    ) -> PositionScores:
+        """Describes one distribution.
+
+        Args:
+            selection: what is wanted.
+            position: index of the token that the distribution predicts.
+            token_id: that token, when there is one.
+            logits: `[V]` float32, raw.
+            scores: `[V]` float32, processed; None when not wanted.
+        """
+        full = selection.amount == "full"
+        wants_logits = selection.logits
+        lse = _logsumexp(logits) if wants_logits or selection.entropy else None
+        scores_lse = None if scores is None else _logsumexp(scores)
+        return PositionScores(
+            position=position,
+            token_id=token_id,
+            logits=self._row(logits, selection) if full and wants_logits else None,
+            scores=self._row(scores, selection) if full and scores is not None else None,
+            dtype=selection.dtype,
+            tokens=_tokens(selection, logits, scores),
+            logits_logsumexp=lse if selection.logsumexp and wants_logits else None,
+            scores_logsumexp=scores_lse if selection.logsumexp else None,
+            entropy=_entropy(logits) if selection.entropy else None,
+            rank=_rank(logits, token_id) if selection.rank and token_id is not None else None,
+            logits_logprob=(
+                float(logits[token_id]) - lse if wants_logits and token_id is not None else None
+            )
+            if lse is not None
+            else None,
+            scores_logprob=(
+                float(scores[token_id]) - scores_lse
+                if scores is not None and scores_lse is not None and token_id is not None
+                else None
+            ),
+        )
+
+    def _row(self, values: Tensor, selection: ScoreSelection) -> Row:
+        converted = values.to("cpu", TORCH_DTYPES[selection.dtype]).contiguous()
+        return self._put(memoryview(converted.view(torch.uint8).numpy()))
+
+
+def _tokens(
+    selection: ScoreSelection, logits: Tensor, scores: Tensor | None
+) -> list[TokenScore]:
+    if selection.amount == "top_k":
+        ranked = logits if selection.logits or scores is None else scores
+        ids = top_ids(ranked, selection.top_k)
+    elif selection.amount == "token_ids":
+        ids = torch.tensor(selection.token_ids, dtype=torch.int64, device=logits.device)
+    else:
+        return []
+    raw = logits[ids].tolist() if selection.logits else [None] * len(ids)
+    processed = scores[ids].tolist() if scores is not None else [None] * len(ids)
+    return [TokenScore(*entry) for entry in zip(ids.tolist(), raw, processed, strict=True)]
+
+
+def top_ids(values: Tensor, count: int) -> Tensor:
+    """Returns the ids of the highest values, ties to the lowest id, `[count]`."""
+    count = min(count, len(values))
+    threshold = values.topk(count).values[-1]
+    ids = (values >= threshold).nonzero()[:, 0]  # ascending, with all ties
+    order = values[ids].sort(descending=True, stable=True).indices
+    return ids[order[:count]]
+
+
+def _logsumexp(values: Tensor) -> float:
+    return float(values.double().logsumexp(-1))
+
+
+def _entropy(logits: Tensor) -> float:
+    logprobs = logits.double().log_softmax(-1)
+    terms = logprobs.exp() * logprobs
+    return -float(terms.nan_to_num(nan=0.0).sum())  # 0 log 0 = 0
+
+
+def _rank(logits: Tensor, token_id: int) -> int:
+    """1 plus the number of ids with a higher logit, or an equal one and a lower id."""
+    value = logits[token_id]
+    return 1 + int((logits > value).sum()) + int((logits[:token_id] == value).sum())
+
+
+def row_to_array(row: bytes, dtype: str) -> np.ndarray:
+    """Reads a row back as float32, `[V]`."""
+    tensor = torch.frombuffer(bytearray(row), dtype=TORCH_DTYPES[dtype])
+    return tensor.float().numpy()
