@@ -138,7 +138,7 @@ class ContextLengthExceeded(ServiceError):
         )
 
 
-class NotImplemented_(ServiceError):  # noqa: N801, N818  # the builtin's name is taken
+class NotImplemented_(ServiceError):  # the builtin's name is taken
     """The method, or the feature asked for, is not offered by this server."""
 
     def __init__(self, feature: str) -> None:

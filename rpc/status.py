@@ -6,7 +6,7 @@ from google.protobuf.message import Message
 from google.rpc import code_pb2
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
-from lockstep.v1.error_reason_pb2 import ErrorReason, ItemError
+from lockstep.v1.error_reason_pb2 import ItemError
 
 from rpc import errors
 
@@ -72,7 +72,7 @@ def item_error(error: errors.ServiceError) -> ItemError:
     code, reason = TABLE[type(error)]
     return ItemError(
         code=code,
-        reason=ErrorReason.Value(f"ERROR_REASON_{reason}"),
+        reason=f"ERROR_REASON_{reason}",
         message=str(error),
         metadata=error.metadata,
     )

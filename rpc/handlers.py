@@ -1,0 +1,138 @@
+"""Runs the methods of a handler inside of a scope, whatever their kind.
+
+grpc.aio knows four kinds of methods and two styles of writing the streaming
+ones, as an async generator or as a coroutine that calls `context.write`. An
+interceptor should not have to know: it says what happens around a call as an
+async context manager, and `enclose` puts it there.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, aclosing
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import grpc
+
+if TYPE_CHECKING:  # generic in the stubs only
+    Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
+    Handler: TypeAlias = grpc.RpcMethodHandler[Any, Any]
+else:
+    Context = grpc.aio.ServicerContext
+    Handler = grpc.RpcMethodHandler
+
+Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]
+Scope = Callable[[Context], AbstractAsyncContextManager[None]]
+Codec = Callable[[Any], Any]
+
+_MAKERS = {
+    (False, False): grpc.unary_unary_rpc_method_handler,
+    (False, True): grpc.unary_stream_rpc_method_handler,
+    (True, False): grpc.stream_unary_rpc_method_handler,
+    (True, True): grpc.stream_stream_rpc_method_handler,
+}
+
+
+def enclose(handler: Handler, scope: Scope) -> Handler:
+    """Returns a handler whose calls run inside of `scope`, messages as before."""
+    behavior = _respond(_method(handler), scope, handler.response_streaming, _same, _same)
+    return _handler(handler, behavior, handler.request_deserializer, handler.response_serializer)
+
+
+def with_codec(handler: Handler, decode: Codec, encode: Codec) -> Handler:
+    """Returns the handler with other functions from and to bytes."""
+    return _handler(handler, _method(handler), decode, encode)
+
+
+def enclose_with_codec(handler: Handler, scope: Scope, decode: Codec, encode: Codec) -> Handler:
+    """Returns a handler whose calls, messages included, run inside of `scope`.
+
+    gRPC decodes the request of a unary call, and encodes the response, outside of
+    the method, where no interceptor sees an exception. So those move into the
+    scope; those of a stream are called from within it already.
+
+    Args:
+        handler: the handler to wrap.
+        scope: entered once per call, before the first message is decoded.
+        decode: bytes to request, instead of the handler's own.
+        encode: response to bytes, instead of the handler's own.
+    """
+    decode_inside = _same if handler.request_streaming else decode
+    encode_inside = _same if handler.response_streaming else encode
+    behavior = _respond(
+        _method(handler), scope, handler.response_streaming, decode_inside, encode_inside
+    )
+    return _handler(
+        handler,
+        behavior,
+        decode if handler.request_streaming else None,
+        encode if handler.response_streaming else None,
+    )
+
+
+def refuse(scope: Scope, error: Exception) -> Handler:
+    """Returns a handler that raises `error` inside of `scope`, for any kind of call."""
+
+    async def behavior(requests: object, context: Context) -> None:
+        async with scope(context):
+            raise error
+
+    return grpc.stream_stream_rpc_method_handler(behavior)
+
+
+def outcome(context: Context, error: BaseException | None) -> grpc.StatusCode:
+    """Returns the code a call ends with when `error`, or None, leaves its scope."""
+    if error is None:
+        return grpc.StatusCode.OK
+    if isinstance(error, grpc.aio.AbortError):
+        return context.code()
+    if isinstance(error, asyncio.CancelledError | grpc.aio.InternalError):
+        expired = context.time_remaining() == 0  # None when the call has no deadline
+        return grpc.StatusCode.DEADLINE_EXCEEDED if expired else grpc.StatusCode.CANCELLED
+    return grpc.StatusCode.UNKNOWN
+
+
+def _respond(
+    method: Callable[..., Any], scope: Scope, streaming: bool, decode: Codec, encode: Codec
+) -> Callable[..., Any]:
+    async def unary(request: Any, context: Context) -> Any:
+        async with scope(context):
+            return encode(await method(decode(request), context))
+
+    async def stream(request: Any, context: Context) -> None:
+        async with scope(context):
+            responses = method(decode(request), context)
+            if isinstance(responses, AsyncGenerator):
+                await _write_all(responses, context)
+            else:
+                await responses
+
+    return stream if streaming else unary
+
+
+async def _write_all(responses: AsyncGenerator[Any, None], context: Context) -> None:
+    """Sends every response and closes the generator, whatever happens.
+
+    When gRPC iterates and is cancelled inside of a write, the generator stays
+    suspended and its `finally` runs only when it is collected.
+    """
+    async with aclosing(responses):
+        async for response in responses:
+            await context.write(response)
+
+
+def _method(handler: Handler) -> Callable[..., Any]:
+    methods = (handler.unary_unary, handler.unary_stream, handler.stream_unary)
+    method = next((m for m in methods if m is not None), handler.stream_stream)
+    assert method is not None, "A handler has exactly one method. This is a bug."
+    return method
+
+
+def _handler(
+    like: Handler, behavior: Callable[..., Any], decode: Codec | None, encode: Codec | None
+) -> Handler:
+    make = _MAKERS[like.request_streaming, like.response_streaming]
+    return make(behavior, request_deserializer=decode, response_serializer=encode)
+
+
+def _same(message: Any) -> Any:
+    return message

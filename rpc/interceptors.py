@@ -1,0 +1,143 @@
+"""What every call gets: failures become statuses, in one place.
+
+Nothing else answers a caller: no parser's text, no exception's text, and the
+code UNKNOWN never.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, NoReturn
+
+import grpc
+import structlog
+from google.protobuf.message import DecodeError
+from google.rpc import code_pb2
+from grpc_status import rpc_status
+
+from rpc import errors, handlers, logging, status
+from rpc.handlers import Codec, Context, Continuation, Handler
+from rpc.lifecycle import Lifecycle
+
+PUSHBACK_KEY = "grpc-retry-pushback-ms"
+NEVER_RETRY = "-1"
+
+# A client's retry policy may retry these codes, whatever the reason.
+_RETRIED_CODES = (code_pb2.RESOURCE_EXHAUSTED, code_pb2.UNAVAILABLE)
+
+_log = structlog.stdlib.get_logger(__name__)
+
+
+class ErrorInterceptor(grpc.aio.ServerInterceptor):
+    """Answers `ServiceError` with its status and anything else as an `InternalError`.
+
+    Args:
+        max_message_bytes: largest request message decoded.
+        max_response_bytes: largest response message sent.
+    """
+
+    def __init__(self, *, max_message_bytes: int, max_response_bytes: int) -> None:
+        self._max_message_bytes = max_message_bytes
+        self._max_response_bytes = max_response_bytes
+
+    async def intercept_service(
+        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
+    ) -> Handler | None:
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return handlers.refuse(_answer_errors, errors.NotImplemented_("This method"))
+        return handlers.enclose_with_codec(
+            handler,
+            _answer_errors,
+            self._decoder(handler.request_deserializer, handler_call_details.method),
+            self._encoder(handler.response_serializer),
+        )
+
+    def _decoder(self, parse: Codec | None, method: str) -> Codec:
+        assert parse is not None, "Generated code always has a parser. This is a bug."
+        limit = self._max_message_bytes
+
+        def decode(data: bytes) -> Any:
+            if len(data) > limit:
+                raise errors.MessageTooLarge(len(data), limit)
+            try:
+                return parse(data)
+            except DecodeError:
+                raise errors.MalformedMessage(method) from None
+
+        return decode
+
+    def _encoder(self, serialize: Codec | None) -> Codec:
+        assert serialize is not None, "Generated code always has a serializer. This is a bug."
+        limit = self._max_response_bytes
+
+        def encode(response: Any) -> bytes:
+            data: bytes = serialize(response)
+            if len(data) > limit:
+                raise errors.ResponseTooLarge(len(data), limit)
+            return data
+
+        return encode
+
+
+class AdmissionInterceptor(grpc.aio.ServerInterceptor):
+    """Lets calls in while the server is ready, and counts them."""
+
+    def __init__(self, lifecycle: Lifecycle) -> None:
+        self._lifecycle = lifecycle
+
+    async def intercept_service(
+        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
+    ) -> Handler | None:
+        handler = await continuation(handler_call_details)
+        return None if handler is None else handlers.enclose(handler, self._admitted)
+
+    @asynccontextmanager
+    async def _admitted(self, context: Context) -> AsyncIterator[None]:
+        with self._lifecycle.admitted():
+            yield
+
+
+@asynccontextmanager
+async def _answer_errors(context: Context) -> AsyncIterator[None]:
+    try:
+        yield
+    except (grpc.aio.AbortError, grpc.aio.InternalError):
+        raise  # already answered, or the connection is gone
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise  # to swallow the caller's cancellation would leak the call
+        await _abort(context, error)
+    except Exception as error:
+        await _abort(context, error)
+
+
+async def _abort(context: Context, error: BaseException) -> NoReturn:
+    answer = _service_error(context, error)
+    if answer is None:
+        _log.error("unhandled error", exc_info=error)
+        answer = errors.InternalError(logging.request_id())
+    message = status.from_error(answer)
+    packed = rpc_status.to_status(message)
+    metadata = packed.trailing_metadata
+    if answer.retry_delay_s is not None:
+        metadata += ((PUSHBACK_KEY, str(round(answer.retry_delay_s * 1000))),)
+    elif message.code in _RETRIED_CODES:
+        metadata += ((PUSHBACK_KEY, NEVER_RETRY),)
+    await context.abort(packed.code, packed.details, metadata)
+
+
+def _service_error(context: Context, error: BaseException) -> errors.ServiceError | None:
+    """Finds the error meant for the caller, and None when there is none."""
+    if isinstance(error, errors.ServiceError):
+        return error
+    if isinstance(error, BaseExceptionGroup):  # of a task group in a servicer
+        found = (_service_error(context, inner) for inner in error.exceptions)
+        return next((inner for inner in found if inner is not None), None)
+    # A method that is only in the generated base class sets the code and raises.
+    # Without the code the error comes from elsewhere, a library for example.
+    base_method = context.code() is grpc.StatusCode.UNIMPLEMENTED
+    if isinstance(error, NotImplementedError) and base_method:
+        return errors.NotImplemented_("This method")
+    return None

@@ -1,0 +1,172 @@
+"""Settings that every server has, read once from flags and the environment.
+
+Below a service's `__main__` nothing reads the environment: each class takes the
+values it needs as arguments. Units are in the names.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+from typing import Literal, Self
+
+from pydantic import Field, FilePath, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+EXIT_USAGE = 2
+
+_CREDENTIALS = re.compile(r"//[^/@]*@")
+
+
+class ServerSettings(BaseSettings):
+    """Base of a service's settings.
+
+    A service subclasses it with its `env_prefix` and its defaults for the ports;
+    the docstring of the subclass heads `--help`, and those of the fields become
+    their descriptions. A flag wins over its environment variable.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="LOCKSTEP_SERVER_",
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        cli_avoid_json=True,
+        cli_hide_none_type=True,
+        cli_exit_on_error=False,
+    )
+
+    host: str = "127.0.0.1"
+    """Address that all three ports listen on. `0.0.0.0` or `::` opens them to
+    other machines; set up TLS first."""
+
+    port: int = Field(default=0, ge=0, le=65535)
+    """gRPC port. 0 picks a free one; the line printed at start names it."""
+
+    health_port: int = Field(default=0, ge=0, le=65535)
+    """Port of `grpc.health.v1`, always plaintext, for probes. 0 picks a free one."""
+
+    metrics_port: int = Field(default=0, ge=0, le=65535)
+    """Port of `/metrics` over HTTP, for Prometheus. 0 picks a free one."""
+
+    tls_certificate: FilePath | None = None
+    """PEM file with the certificate chain. Read again when it changes."""
+
+    tls_key: FilePath | None = None
+    """PEM file with the private key of `tls_certificate`."""
+
+    tls_client_ca: FilePath | None = None
+    """PEM file with the authorities that sign client certificates. With it, a
+    client without such a certificate is refused (mutual TLS)."""
+
+    drain_timeout_s: float = Field(default=60.0, ge=0, allow_inf_nan=False)
+    """Seconds that running calls get to finish after SIGTERM. Keep it below the
+    pod's `terminationGracePeriodSeconds`."""
+
+    max_message_bytes: int = Field(default=4 * 2**20, ge=2**10, le=2**28)
+    """Largest request message, in bytes. A larger one is answered with
+    `MESSAGE_TOO_LARGE`."""
+
+    max_response_bytes: int = Field(default=64 * 2**20, ge=2**10, le=2**30)
+    """Largest response message, in bytes. A larger one is answered with
+    `RESPONSE_TOO_LARGE`."""
+
+    max_concurrent_calls: int = Field(default=4096, ge=1)
+    """Most calls in progress, idle streams included. Beyond it, `OVERLOADED`. A
+    backstop: each service has narrower limits of its own."""
+
+    max_connections: int = Field(default=1024, ge=1)
+    """Most client connections. Beyond it, new ones are closed."""
+
+    max_streams_per_connection: int = Field(default=256, ge=1)
+    """Most concurrent calls on one connection. Beyond it, the client waits."""
+
+    max_connection_age_s: float = Field(default=1800.0, gt=0, allow_inf_nan=False)
+    """Seconds after which a client is asked to connect anew, so that it finds new
+    replicas. Its running calls go on for `max_connection_age_grace_s`."""
+
+    max_connection_age_grace_s: float = Field(default=330.0, gt=0, allow_inf_nan=False)
+    """Seconds that calls on a connection past its age get. Keep it above the
+    longest stream."""
+
+    reflection: bool = False
+    """Serve the schema to anyone who asks (gRPC server reflection)."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Lowest level written to the log. `info` includes a line for every call."""
+
+    @property
+    def service(self) -> str:
+        """The package that defines these settings, such as `tokenizer_service`."""
+        return type(self).__module__.partition(".")[0]
+
+    def loggable(self) -> dict[str, object]:
+        """Returns every value as a JSON type, without the passwords in URLs."""
+        values = self.model_dump(mode="json")
+        return {
+            name: _CREDENTIALS.sub("//***@", value) if isinstance(value, str) else value
+            for name, value in values.items()
+        }
+
+    @classmethod
+    def from_command_line(cls, arguments: Sequence[str] | None = None) -> Self:
+        """Reads flags, then the environment, then defaults.
+
+        A setting that is unknown or wrong ends the process with one line on
+        stderr and exit code 2; `--help` prints every setting and ends it with 0.
+
+        Args:
+            arguments: the flags, and None for those of this process.
+        """
+        flags = list(sys.argv[1:] if arguments is None else arguments)
+        try:
+            cls._refuse_unknown_variables()
+            return cls(_cli_parse_args=flags, _cli_prog_name=cls._program())
+        except ValidationError as error:
+            problems = "; ".join(_describe(problem) for problem in error.errors())
+        except (SettingsError, _UnknownVariableError) as error:
+            problems = str(error).removeprefix("error parsing CLI: ")
+        sys.stderr.write(f"{cls._program()}: {problems}\n")
+        raise SystemExit(EXIT_USAGE)
+
+    @classmethod
+    def _program(cls) -> str:
+        return f"python -m {cls.__module__.partition('.')[0]}"
+
+    @classmethod
+    def _refuse_unknown_variables(cls) -> None:
+        """A misspelt variable would be ignored in silence by pydantic-settings."""
+        prefix = cls.model_config.get("env_prefix", "").upper()
+        known = {f"{prefix}{field}".upper() for field in cls.model_fields}
+        ours = {name for name in os.environ if name.upper().startswith(prefix)}
+        unknown = sorted(name for name in ours if name.upper() not in known)
+        if unknown:
+            # Kubernetes adds variables for each Service, named after it.
+            links = any(name.endswith("_SERVICE_HOST") for name in unknown)
+            hint = " (on Kubernetes, set enableServiceLinks: false)" if links else ""
+            raise _UnknownVariableError(
+                f"unrecognized environment variables: {' '.join(unknown)}{hint}"
+            )
+
+    @model_validator(mode="after")
+    def _tls_files_come_together(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("--tls-certificate and --tls-key go together")
+        if self.tls_client_ca is not None and self.tls_certificate is None:
+            raise ValueError("--tls-client-ca needs --tls-certificate and --tls-key")
+        return self
+
+
+class _UnknownVariableError(Exception):
+    """The environment holds a variable with the service's prefix and no setting."""
+
+
+def _describe(problem: ErrorDetails) -> str:
+    text = problem["msg"].removeprefix("Value error, ")
+    if not problem["loc"]:
+        return text
+    flag = "--" + str(problem["loc"][0]).replace("_", "-")
+    return f"{flag}: {text[:1].lower()}{text[1:]}"
