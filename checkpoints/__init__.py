@@ -1,0 +1,12 @@
+"""Turns what `--model` names into a checked local folder of safetensors and JSON.
+
+Shared by both services. Knows no wire, no service and no torch: what needs torch runs as a
+process of its own.
+"""
+
+from checkpoints.checkpoint import Checkpoint
+from checkpoints.errors import CheckpointError
+from checkpoints.resolution import resolve
+from checkpoints.smollm2 import NAME as DEFAULT_MODEL
+
+__all__ = ["DEFAULT_MODEL", "Checkpoint", "CheckpointError", "resolve"]

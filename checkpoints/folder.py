@@ -1,0 +1,138 @@
+"""Checks a Hugging Face folder before anything of it is used.
+
+A checkpoint is data: safetensors and JSON. Pickles run code when they are read, `auto_map` names
+code to import and `_attn_implementation` code to download, so each is refused with the way out.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from checkpoints import safetensors_file
+from checkpoints.checkpoint import files
+from checkpoints.errors import CheckpointError
+
+Need = Literal["tokenizer", "model"]
+
+PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+
+# Keys of a configuration that make transformers import or download code.
+CODE_KEYS = ("auto_map", "custom_pipelines", "trust_remote_code")
+CODE_PREFIXES = ("_attn_implementation", "attn_implementation")
+
+
+def check(folder: Path, need: Need) -> None:
+    """Checks that a folder holds what is needed, and nothing that runs code.
+
+    Raises:
+        CheckpointError: something is missing, damaged or refused.
+    """
+    for path in files(folder):
+        _check_inside(path, folder)
+    _check_tokenizer(folder) if need == "tokenizer" else _check_model(folder)
+
+
+def _check_tokenizer(folder: Path) -> None:
+    if not (folder / "tokenizer.json").is_file():
+        raise CheckpointError(
+            f"{folder} has no tokenizer.json. Write one where transformers can read its tokenizer: "
+            f"{_command('AutoTokenizer', folder, folder)}"
+        )
+    read_json(folder / "tokenizer.json")
+    for name in ("tokenizer_config.json", "config.json"):
+        if (folder / name).is_file():
+            _refuse_code(read_json(folder / name), folder / name)
+
+
+def _check_model(folder: Path) -> None:
+    config = folder / "config.json"
+    if not config.is_file():
+        raise CheckpointError(
+            f"{folder} has no config.json: it is not a Hugging Face model folder."
+        )
+    _refuse_code(read_json(config), config)
+    weights = _weights(folder)
+    if not weights:
+        raise CheckpointError(_without_weights(folder))
+    for path in weights:
+        safetensors_file.check(path)
+
+
+def _weights(folder: Path) -> list[Path]:
+    """Lists the files that transformers will read the weights from."""
+    index = folder / "model.safetensors.index.json"
+    single = folder / "model.safetensors"
+    if single.is_file() or not index.is_file():
+        return [single] if single.is_file() else []
+    content = read_json(index)
+    names = content.get("weight_map")
+    if not isinstance(names, dict):
+        raise CheckpointError(f"{index} has no weight_map.")
+    shards = [folder / str(name) for name in sorted(set(names.values()))]
+    for shard in shards:
+        if shard.parent != folder or not shard.is_file():
+            raise CheckpointError(f"{index} names {shard.name}, which is not in the folder.")
+    return shards
+
+
+def _without_weights(folder: Path) -> str:
+    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
+    if not pickles:
+        return f"{folder} has no model.safetensors."
+    target = folder.with_name(f"{folder.name}-safetensors")
+    return (
+        f"{folder} holds its weights as a pickle ({pickles[0]}), which can run code when it is "
+        "read, so it is refused. If you trust its origin, convert it on a machine set apart for "
+        f"that: {_command('AutoModelForCausalLM', folder, target)}"
+    )
+
+
+def _command(auto_class: str, source: Path, target: Path) -> str:
+    return (
+        f'python -c "import transformers; transformers.{auto_class}'
+        f".from_pretrained('{source}').save_pretrained('{target}')\""
+    )
+
+
+def _refuse_code(value: Any, path: Path) -> None:
+    """Refuses keys that make transformers run code, at any depth."""
+    if isinstance(value, list):
+        for item in value:
+            _refuse_code(item, path)
+    if not isinstance(value, dict):
+        return
+    for key, item in value.items():
+        # A flag or an absent value names no code.
+        if (key in CODE_KEYS or key.startswith(CODE_PREFIXES)) and item not in (None, False, True):
+            raise CheckpointError(
+                f"{path} has the key {key}, which names code to run; this server runs none. "
+                "Remove the key if the model works without, or take another model."
+            )
+        _refuse_code(item, path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a file that must hold one JSON object."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} cannot be read as JSON: it is damaged.") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} does not hold a JSON object.")
+    return content
+
+
+def _check_inside(path: Path, folder: Path) -> None:
+    """Refuses a link that leads out of the folder.
+
+    The hub's cache is the exception: its snapshots are links into `blobs` beside them.
+    """
+    root = folder.resolve()
+    allowed = [root]
+    if root.parent.name == "snapshots":
+        allowed.append(root.parent.parent / "blobs")
+    target = path.resolve()
+    if not any(target.is_relative_to(place) for place in allowed):
+        raise CheckpointError(
+            f"{path} is a link out of its folder, which is refused: copy the file in."
+        )

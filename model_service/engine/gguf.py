@@ -1,0 +1,55 @@
+"""`python -m model_service.engine.gguf SOURCE FOLDER`: a GGUF file's weights as safetensors.
+
+The weights become dense float32. That is exact; bfloat16 is not: the blocks of most GGUF types
+hold a scale and an offset per 32 values, and their results need more than its eight bits.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from transformers import AutoModelForCausalLM, GgufConfig, PreTrainedModel
+
+
+def load(source: Path) -> PreTrainedModel:
+    """Loads a GGUF file as a dense float32 model.
+
+    Raises:
+        ValueError: the architecture is not known, or tensors are missing.
+    """
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        source.parent,
+        gguf_file=source.name,
+        dtype=torch.float32,
+        # Without it the weights stay packed, and a packed model cannot be saved.
+        quantization_config=GgufConfig(dequantize=True),
+        output_loading_info=True,
+    )
+    model, report = loaded
+    if missing := sorted(report["missing_keys"]):
+        raise ValueError(f"it lacks {', '.join(missing[:3])}")
+    if packed := sorted({str(p.dtype) for p in model.parameters()} - {"torch.float32"}):
+        raise ValueError(f"its weights were loaded as {', '.join(packed)}")
+    return cast(PreTrainedModel, model)
+
+
+def main() -> int:
+    """Writes `config.json`, `generation_config.json` and the weights, or prints why not."""
+    parser = argparse.ArgumentParser(
+        prog="python -m model_service.engine.gguf", description=__doc__
+    )
+    parser.add_argument("source", type=Path)
+    parser.add_argument("folder", type=Path)
+    arguments = parser.parse_args()
+    try:
+        load(arguments.source).save_pretrained(arguments.folder)
+    except (ValueError, OSError, NotImplementedError) as error:
+        print(str(error).splitlines()[0])
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
