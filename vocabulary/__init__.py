@@ -1,0 +1,32 @@
+"""What a vocabulary revision is: changes, their canonical bytes, the chain of fingerprints.
+
+Shared by both services, so that the one that makes a chain and the one that
+follows it cannot disagree. Knows no wire, no tokenizer library and no service.
+"""
+
+from vocabulary.chain import BrokenChainError, base_fingerprint, fingerprint, verify
+from vocabulary.revision import (
+    AddedToken,
+    Change,
+    Initialization,
+    Link,
+    NewToken,
+    Reference,
+    Role,
+    SpecialToken,
+)
+
+__all__ = [
+    "AddedToken",
+    "BrokenChainError",
+    "Change",
+    "Initialization",
+    "Link",
+    "NewToken",
+    "Reference",
+    "Role",
+    "SpecialToken",
+    "base_fingerprint",
+    "fingerprint",
+    "verify",
+]
