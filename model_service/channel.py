@@ -5,10 +5,16 @@ do not pass through the socket: the engine copies them into a ring of shared
 memory and the message carries where they are. The ring needs no lock: only the
 engine writes, only the front reads, and the front returns the number of bytes
 it is done with in its next frame. A row that finds no room travels inline.
+
+The ring has no name in any file system: it is a descriptor that the engine
+inherits, so that nothing is left behind however either process ends, and the
+small `/dev/shm` of containers does not limit it.
 """
 
+import mmap
+import os
 import struct
-from multiprocessing import shared_memory
+import tempfile
 
 import msgspec
 
@@ -58,8 +64,12 @@ class RingWriter:
     """
 
     def __init__(self, name: str) -> None:
-        self._memory = shared_memory.SharedMemory(name=name)
-        self._size = self._memory.size
+        descriptor = os.open(name, os.O_RDWR)
+        try:
+            self._memory = mmap.mmap(descriptor, 0)
+        finally:
+            os.close(descriptor)
+        self._size = len(self._memory)
         self._written = 0
         self._consumed = 0
 
@@ -76,7 +86,7 @@ class RingWriter:
             place = 0
         if start + row.nbytes - self._consumed > self._size:
             return bytes(row)
-        self._memory.buf[place : place + row.nbytes] = row
+        self._memory[place : place + row.nbytes] = row
         self._written = start + row.nbytes
         return SharedRow(start=start, size=row.nbytes)
 
@@ -93,25 +103,44 @@ class RingReader:
     """The front's end of the ring, which also owns the memory.
 
     Attributes:
-        name: what `RingWriter` is opened with.
+        name: what `RingWriter` is opened with, in this process and in one that
+            inherits `descriptor`.
+        descriptor: the ring's file descriptor, to be inherited by the engine.
+        size: bytes.
         consumed: bytes that may be overwritten; sent with every frame.
     """
 
     def __init__(self, size_bytes: int) -> None:
-        self._memory = shared_memory.SharedMemory(create=True, size=size_bytes)
-        self.name = self._memory.name
+        self.descriptor = _anonymous_file()
+        os.ftruncate(self.descriptor, size_bytes)
+        self._memory = mmap.mmap(self.descriptor, size_bytes)
+        self.size = size_bytes
+        self.name = f"/dev/fd/{self.descriptor}"
         self.consumed = 0
 
     def take(self, row: Row) -> bytes:
         """Returns the bytes of a row and marks them as read. Rows are taken in order."""
         if isinstance(row, bytes):
             return row
-        place = row.start % self._memory.size
-        data = bytes(self._memory.buf[place : place + row.size])
-        self.consumed = max(self.consumed, row.start + row.size)
+        place = row.start % self.size
+        data = self._memory[place : place + row.size]
+        self.skip(row)
         return data
 
+    def skip(self, row: Row) -> None:
+        """Marks a row as read that nobody wants any more."""
+        if not isinstance(row, bytes):
+            self.consumed = max(self.consumed, row.start + row.size)
+
     def close(self) -> None:
-        """Unmaps and removes the ring."""
+        """Unmaps the ring, whose memory goes when the engine has unmapped it too."""
         self._memory.close()
-        self._memory.unlink()
+        os.close(self.descriptor)
+
+
+def _anonymous_file() -> int:
+    """Opens a file without a name; in memory where the platform can (Linux)."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("lockstep-ring")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())

@@ -336,13 +336,7 @@ class StepStats(msgspec.Struct, frozen=True):
     sample_s: float
 
 
-Event = (
-    SequenceTokens
-    | Rejected
-    | SessionAnswer
-    | SessionDescription
-    | VocabularyGrown
-)
+Event = SequenceTokens | Rejected | SessionAnswer | SessionDescription | VocabularyGrown
 
 
 class EngineInfo(msgspec.Struct, frozen=True):

@@ -12,7 +12,6 @@ import os
 import selectors
 import socket
 import sys
-from multiprocessing import resource_tracker
 
 import msgspec
 import psutil
@@ -190,17 +189,6 @@ def describe(
     )
 
 
-def open_ring(name: str) -> RingWriter:
-    """Opens the front's ring without adopting it.
-
-    Python's resource tracker would remove the memory when this process ends,
-    although the front still owns it (fixed by `track=False` in Python 3.13).
-    """
-    ring = RingWriter(name)
-    resource_tracker.unregister(f"/{name}", "shared_memory")
-    return ring
-
-
 def main() -> int:
     """Runs the process. Returns its exit status."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
@@ -208,7 +196,7 @@ def main() -> int:
     torch.set_num_threads(settings.threads or os.cpu_count() or 1)
     torch.set_grad_enabled(False)
     connection = Connection(settings.socket_path)
-    ring = open_ring(settings.ring_name)
+    ring = RingWriter(settings.ring_name)
     try:
         engine, info = build(settings, connection, ring)
     except Refused as refusal:

@@ -1,0 +1,261 @@
+"""How a request's `GenerationConfig` becomes the one that runs: checked, merged, resolved.
+
+One table row per field. A field of the schema that is in none of the tables is
+not offered yet and refused by name, never ignored.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from lockstep.v1 import generation_pb2
+
+from model_service.generation import GenerationConfig
+from model_service.token_ids import check_token_ids
+from model_service.violations import Violations
+from rpc.errors import NotImplemented_
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """An interval of numbers. NaN is in none."""
+
+    low: float
+    high: float
+    above_low: bool = False
+    below_high: bool = False
+    hint: str = ""
+
+    def __contains__(self, value: float) -> bool:
+        """Says whether a value is inside."""
+        if math.isnan(value) or value < self.low or value > self.high:
+            return False
+        return not (
+            (self.above_low and value == self.low) or (self.below_high and value == self.high)
+        )
+
+    def __str__(self) -> str:
+        """Writes the interval as the schema does."""
+        left = "(" if self.above_low else "["
+        right = ")" if self.below_high else "]"
+        hint = f"; {self.hint}" if self.hint else ""
+        return f"{left}{self.low:g}, {self.high:g}{right}{hint}"
+
+
+RANGES = {
+    "max_new_tokens": Range(1, math.inf, below_high=True, hint="at most what the context leaves"),
+    "temperature": Range(
+        0, 1e6, above_low=True, hint="for greedy decoding set do_sample = false instead of 0"
+    ),
+    "top_k": Range(0, 2**31, below_high=True, hint="0 turns it off"),
+    "top_p": Range(0, 1, hint="1 turns it off"),
+    "repetition_penalty": Range(0, 100, above_low=True, hint="1 turns it off"),
+    "min_new_tokens": Range(0, math.inf, below_high=True, hint="at most max_new_tokens"),
+    "min_tokens_to_keep": Range(1, 2**31, below_high=True),
+    "seed": Range(0, 2**63, below_high=True),
+}
+"""Numeric fields on offer. `num_return_sequences` has a limit of the server, see `resolve`."""
+
+SAMPLING_OFF: dict[str, Any] = {
+    "temperature": 1.0,
+    "top_k": 0,
+    "top_p": 1.0,
+    "min_tokens_to_keep": 1,
+}
+"""Fields without effect unless `do_sample`, with the value that has none anyway."""
+
+LATER_OFF: dict[str, Any] = {
+    "min_p": 0.0,
+    "typical_p": 1.0,
+    "epsilon_cutoff": 0.0,
+    "eta_cutoff": 0.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+    "prompt_ignore_length": 0,
+    "no_repeat_ngram_size": 0,
+    "encoder_repetition_penalty": 1.0,
+    "encoder_no_repeat_ngram_size": 0,
+    "num_beams": 1,
+    "guidance_scale": 1.0,
+    "min_length": 0,
+    "prompt_lookup_num_tokens": 0,
+    "renormalize_logits": False,
+    "remove_invalid_values": False,
+    "lengths_include_padding": False,
+}
+"""Fields not offered yet, with the value that turns them off, which is honored as it is."""
+
+SUPPORTED_FIELDS = frozenset(RANGES) | {
+    "do_sample",
+    "num_return_sequences",
+    "stop_token_ids",
+    "eos_token_ids",
+    "lenient",
+    "seed_mode",
+}
+"""Names of the fields that have an effect."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedConfig:
+    """A configuration with every default filled in.
+
+    Attributes:
+        config: what the engine gets.
+        seed: the seed given, or None.
+        num_return_sequences: sequences per prompt.
+        max_new_tokens_given: whether the request itself set `max_new_tokens`.
+        off: fields given that are not offered yet, at the value that turns them off.
+    """
+
+    config: GenerationConfig
+    seed: int | None
+    num_return_sequences: int
+    max_new_tokens_given: bool
+    off: dict[str, Any] = field(default_factory=dict)
+
+
+def resolve(
+    message: generation_pb2.GenerationConfig,
+    defaults: GenerationConfig,
+    violations: Violations,
+    *,
+    vocabulary_size: int,
+    max_return_sequences: int,
+    path: str = "generation_config",
+) -> ResolvedConfig:
+    """Checks a configuration and merges it over the model's defaults.
+
+    Args:
+        message: the request's configuration; unset fields take the default.
+        defaults: what an empty request uses.
+        violations: what is wrong is noted here.
+        vocabulary_size: number of ids of the request's revision.
+        max_return_sequences: server's limit of `num_return_sequences`.
+        path: path of the message in the request.
+
+    Raises:
+        NotImplemented_: a field asks for something that is not offered.
+        TokenIdOutOfRange: an id is not in the vocabulary.
+    """
+    given = _read_fields(message, violations, path, max_return_sequences)
+    for name in ("stop_token_ids", "eos_token_ids"):
+        check_token_ids(f"{path}.{name}", [given.get(name, ())], vocabulary_size)
+    values = msgspec.structs.asdict(defaults)
+    values |= {name: value for name, value in given.items() if name in values}
+    num_return_sequences = given.get("num_return_sequences", 1)
+    if not values["do_sample"]:
+        _check_greedy(given, num_return_sequences, violations, path, message.lenient)
+        values |= SAMPLING_OFF
+    if values["min_new_tokens"] > values["max_new_tokens"]:
+        if "min_new_tokens" in given:
+            violations.add(
+                f"{path}.min_new_tokens",
+                f"must be at most max_new_tokens, {values['max_new_tokens']}",
+            )
+        values["min_new_tokens"] = values["max_new_tokens"]  # a default never forbids a request
+    return ResolvedConfig(
+        config=GenerationConfig(**values),
+        seed=given.get("seed"),
+        num_return_sequences=num_return_sequences,
+        max_new_tokens_given="max_new_tokens" in given,
+        off={name: given[name] for name in LATER_OFF if name in given},
+    )
+
+
+def _read_fields(
+    message: generation_pb2.GenerationConfig,
+    violations: Violations,
+    path: str,
+    max_return_sequences: int,
+) -> dict[str, Any]:
+    """Reads the fields that are set and in range."""
+    ranges = RANGES | {"num_return_sequences": Range(1, max_return_sequences)}
+    given: dict[str, Any] = {}
+    for descriptor, value in message.ListFields():
+        name = descriptor.name
+        if name in ranges:
+            if value not in ranges[name]:
+                violations.add(f"{path}.{name}", f"must be in {ranges[name]}")
+                continue
+            given[name] = value
+        elif name == "stop_token_ids":
+            given[name] = tuple(value)
+        elif name == "eos_token_ids":
+            given[name] = tuple(value.ids)
+        elif name == "seed_mode":
+            if value != generation_pb2.SEED_MODE_COUNTER:
+                raise NotImplemented_(f"{path}.seed_mode {_enum_name(descriptor, value)}")
+        elif name in ("do_sample", "lenient") or LATER_OFF.get(name) == value:
+            given[name] = value
+        else:
+            raise NotImplemented_(f"{path}.{name}")
+    return given
+
+
+def _enum_name(descriptor: Any, value: int) -> str:
+    known = descriptor.enum_type.values_by_number.get(value)
+    return known.name if known else str(value)
+
+
+def _check_greedy(
+    given: dict[str, Any],
+    num_return_sequences: int,
+    violations: Violations,
+    path: str,
+    lenient: bool,
+) -> None:
+    """Notes what makes no sense without sampling."""
+    if num_return_sequences > 1:
+        violations.add(
+            f"{path}.num_return_sequences",
+            "more than 1 needs do_sample = true: greedy sequences would be equal",
+        )
+    if lenient:
+        return
+    for name, off in SAMPLING_OFF.items():
+        if given.get(name, off) != off:
+            violations.add(
+                f"{path}.{name}",
+                "has no effect without do_sample = true; leave it out, or set lenient",
+            )
+
+
+def applied_processors(config: GenerationConfig) -> list[str]:
+    """Names the processors and warpers that are active, in Hugging Face's order."""
+    names = []
+    if config.repetition_penalty != 1.0:
+        names.append("repetition_penalty")
+    if config.min_new_tokens > 0 and config.eos_token_ids:
+        names.append("min_new_tokens")
+    if config.do_sample:
+        if config.temperature != 1.0:
+            names.append("temperature")
+        if config.top_k > 0:
+            names.append("top_k")
+        if config.top_p < 1.0:
+            names.append("top_p")
+    return names
+
+
+def effective_message(
+    resolved: ResolvedConfig, seed: int | None
+) -> generation_pb2.GenerationConfig:
+    """Writes the configuration that is used; sent again it gives the same result.
+
+    Args:
+        resolved: the configuration.
+        seed: the call's seed, given or chosen; None when rows have seeds of their own.
+    """
+    values = msgspec.structs.asdict(resolved.config) | resolved.off
+    eos_token_ids = values.pop("eos_token_ids")
+    message = generation_pb2.GenerationConfig(
+        **values,
+        num_return_sequences=resolved.num_return_sequences,
+        seed_mode=generation_pb2.SEED_MODE_COUNTER,
+    )
+    message.eos_token_ids.ids.extend(eos_token_ids)
+    if seed is not None:
+        message.seed = seed
+    return message

@@ -1,0 +1,287 @@
+"""Metrics of the model service. The registry is passed in, so servers in one test do not collide.
+
+Labels come from closed sets only.
+"""
+
+import time
+from collections import deque
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+
+from model_service.generation import FinishReason
+from model_service.messages import EngineInfo, Finish, StepStats
+
+PREFIX = "lockstep_model_"
+
+# The ladder that vLLM and the OpenTelemetry conventions use, with finer steps below.
+LATENCY_BUCKETS_S = (
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75),
+    *(1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0, 160.0),
+)
+BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+TOKEN_BUCKETS = (1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
+LIFETIME_BUCKETS_S = (1, 5, 15, 60, 300, 900, 1800, 3600, 7200)
+
+RATE_WINDOW_S = 10.0
+
+_FINISH_LABELS: dict[FinishReason, str] = {
+    "eos_token": "stop",
+    "stop_token": "stop",
+    "max_new_tokens": "length",
+    "context_length": "length",
+    "cancelled": "cancelled",
+    "error": "error",
+}
+
+
+class TokenRate:
+    """Counts tokens over the last seconds."""
+
+    def __init__(self, window_s: float = RATE_WINDOW_S) -> None:
+        self._window_s = window_s
+        self._counts: deque[tuple[float, int]] = deque()
+
+    def add(self, num_tokens: int) -> None:
+        """Counts tokens as generated now."""
+        self._counts.append((time.monotonic(), num_tokens))
+        self._forget()
+
+    def per_second(self) -> float:
+        """Returns the mean over the window, tokens per second."""
+        self._forget()
+        return sum(count for _, count in self._counts) / self._window_s
+
+    def _forget(self) -> None:
+        start = time.monotonic() - self._window_s
+        while self._counts and self._counts[0][0] < start:
+            self._counts.popleft()
+
+
+class ModelMetrics:
+    """What the front records from reports of the engine and from ends of calls."""
+
+    def __init__(self, registry: CollectorRegistry, model_name: str) -> None:
+        """Declares every metric.
+
+        Args:
+            registry: where they are collected.
+            model_name: value of the label `model_name`.
+        """
+        self._registry = registry
+        self._model_name = model_name
+        self.token_rate = TokenRate()
+        self._kv_bytes_per_token = 0
+        self._kv_total_tokens = 1
+        self._declare_load()
+        self._declare_steps()
+        self._declare_sequences()
+        self._declare_sessions()
+
+    def _declare_load(self) -> None:
+        self._load_progress = self._gauge(
+            "load_progress_ratio", "How far loading is, by stage.", "stage"
+        )
+        self._load_seconds = self._gauge("load_seconds", "How long loading the model took.")
+        self._parameters = self._gauge("parameters", "Parameters of the model.", "dtype")
+        self._cache_config = Info(
+            f"{PREFIX}cache_config",
+            "Shape of the KV cache.",
+            ["model_name"],
+            registry=self._registry,
+        )
+        self._engine_up = self._gauge("engine_up", "1 while the engine process answers.")
+        self._engine_up.labels(self._model_name).set(0)
+
+    def _declare_steps(self) -> None:
+        self._running = self._gauge("requests_running", "Sequences in the batch.")
+        self._waiting = self._gauge("requests_waiting", "Sequences waiting for a place.")
+        self._kv_ratio = self._gauge("kv_cache_usage_ratio", "Share of the KV cache reserved.")
+        self._kv_used = self._gauge("kv_cache_used_bytes", "Bytes of KV cache reserved.")
+        self._kv_limit = self._gauge("kv_cache_limit_bytes", "Bytes of KV cache in all.")
+        self._step = self._histogram("step_seconds", "Duration of a step.", LATENCY_BUCKETS_S)
+        self._forward = self._histogram(
+            "forward_seconds", "Time in the model per step.", LATENCY_BUCKETS_S, "phase"
+        )
+        self._sample = self._histogram(
+            "sample_seconds", "Time in processors and draws per step.", LATENCY_BUCKETS_S
+        )
+        self._batch_sequences = self._histogram(
+            "batch_sequences", "Sequences that decode in a step.", BATCH_BUCKETS
+        )
+        self._batch_tokens = self._histogram("batch_tokens", "Tokens of a step.", TOKEN_BUCKETS)
+
+    def _declare_sequences(self) -> None:
+        self._prompt_tokens = self._counter("prompt_tokens_total", "Prompt tokens admitted.")
+        self._cached_tokens = self._counter(
+            "prefix_cache_hit_tokens_total", "Prompt tokens whose KV cache was reused."
+        )
+        self._generated_tokens = self._counter("generated_tokens_total", "Tokens generated.")
+        self._logits_bytes = self._counter(
+            "logits_bytes_total", "Bytes of scores returned.", "encoding"
+        )
+        self._finished = self._counter(
+            "requests_finished_total", "Sequences that ended.", "finish_reason"
+        )
+        for label in sorted(set(_FINISH_LABELS.values())):
+            self._finished.labels(self._model_name, label)
+        self._nonfinite = self._counter(
+            "nonfinite_logits_total", "Sequences whose logits were NaN or infinite."
+        )
+        self._rejections = self._counter(
+            "admission_rejections_total", "Calls refused before they ran.", "reason"
+        )
+        self._queue = self._histogram("queue_seconds", "Arrival to prefill.", LATENCY_BUCKETS_S)
+        self._first_token = self._histogram(
+            "time_to_first_token_seconds", "Arrival to first token.", LATENCY_BUCKETS_S
+        )
+        self._per_token = self._histogram(
+            "time_per_output_token_seconds",
+            "Mean time between tokens of a sequence.",
+            LATENCY_BUCKETS_S,
+        )
+        self._request = self._histogram(
+            "request_seconds", "Arrival to the end of a sequence.", LATENCY_BUCKETS_S
+        )
+
+    def _declare_sessions(self) -> None:
+        self._sessions = self._gauge("sessions", "Open sessions.", "state")
+        self._opened = self._counter("sessions_opened_total", "Sessions opened.")
+        self._closed = self._counter("sessions_closed_total", "Sessions closed.", "reason")
+        self._lifetime = self._histogram(
+            "session_lifetime_seconds", "Time from open to close.", LIFETIME_BUCKETS_S
+        )
+        self._vocabulary_revision = self._gauge(
+            "vocabulary_revision", "Newest vocabulary revision applied."
+        )
+        self._vocabulary_size = self._gauge("vocabulary_size", "Ids of that revision.")
+        self._follower_connected = self._gauge(
+            "vocabulary_follower_connected", "1 while the tokenizer service is followed."
+        )
+        self._growth_pause = self._histogram(
+            "vocabulary_growth_pause_seconds",
+            "How long no step could run while rows were added.",
+            LATENCY_BUCKETS_S,
+        )
+
+    # --- Loading --------------------------------------------------------------------------------
+
+    def loading(self, stage: str, ratio: float) -> None:
+        """Notes how far loading is."""
+        self._load_progress.labels(self._model_name, stage).set(ratio)
+
+    def loaded(self, info: EngineInfo) -> None:
+        """Notes what was loaded."""
+        self._load_seconds.labels(self._model_name).set(info.load_s)
+        self._parameters.labels(self._model_name, info.dtype).set(info.parameter_count)
+        self._kv_bytes_per_token = info.kv_bytes_per_token
+        self._kv_total_tokens = info.kv_total_tokens
+        self._kv_limit.labels(self._model_name).set(info.kv_bytes_per_token * info.kv_total_tokens)
+        self._cache_config.labels(self._model_name).info(
+            {"num_tokens": str(info.kv_total_tokens), "dtype": info.dtype}
+        )
+        self._engine_up.labels(self._model_name).set(1)
+
+    def engine_lost(self) -> None:
+        """Notes that the engine is gone."""
+        self._engine_up.labels(self._model_name).set(0)
+
+    # --- Steps and sequences --------------------------------------------------------------------
+
+    def stepped(self, stats: StepStats) -> None:
+        """Records one step."""
+        model = self._model_name
+        self._running.labels(model).set(stats.running)
+        self._waiting.labels(model).set(stats.waiting)
+        self._kv_ratio.labels(model).set(stats.kv_used_tokens / self._kv_total_tokens)
+        self._kv_used.labels(model).set(stats.kv_used_tokens * self._kv_bytes_per_token)
+        self._step.labels(model).observe(stats.duration_s)
+        phase = "prefill" if stats.prefill_tokens else "decode"
+        self._forward.labels(model, phase).observe(stats.forward_s)
+        self._sample.labels(model).observe(stats.sample_s)
+        self._batch_sequences.labels(model).observe(stats.decode_rows)
+        self._batch_tokens.labels(model).observe(stats.decode_rows + stats.prefill_tokens)
+
+    def admitted(self, num_prompt_tokens: int) -> None:
+        """Counts the prompt tokens of a call that was started."""
+        self._prompt_tokens.labels(self._model_name).inc(num_prompt_tokens)
+
+    def generated(self, num_tokens: int) -> None:
+        """Counts generated tokens."""
+        self._generated_tokens.labels(self._model_name).inc(num_tokens)
+        self.token_rate.add(num_tokens)
+
+    def sequence_finished(self, finish: Finish) -> None:
+        """Records the end of a sequence and where its time went."""
+        model = self._model_name
+        self._finished.labels(model, _FINISH_LABELS[finish.reason]).inc()
+        self._cached_tokens.labels(model).inc(finish.cached_prompt_tokens)
+        if finish.failure is not None and finish.failure.error == "NonFiniteLogits":
+            self._nonfinite.labels(model).inc()
+        self._queue.labels(model).observe(finish.queue_s)
+        self._first_token.labels(model).observe(finish.queue_s + finish.prefill_s)
+        self._request.labels(model).observe(finish.queue_s + finish.prefill_s + finish.decode_s)
+
+    def tokens_per_sequence(self, finish: Finish, num_tokens: int) -> None:
+        """Records the pace of a finished sequence."""
+        if num_tokens > 1:
+            self._per_token.labels(self._model_name).observe(finish.decode_s / (num_tokens - 1))
+
+    def cancelled(self, num_sequences: int) -> None:
+        """Counts sequences that their caller gave up."""
+        self._finished.labels(self._model_name, "cancelled").inc(num_sequences)
+
+    def rejected(self, reason: str) -> None:
+        """Counts a call refused before it ran: `queue_full`, `kv_full`, `too_long`, `invalid`."""
+        self._rejections.labels(self._model_name, reason).inc()
+
+    def scores_sent(self, encoding: str, num_bytes: int) -> None:
+        """Counts bytes of scores: `float32`, `float16`, `bfloat16`."""
+        self._logits_bytes.labels(self._model_name, encoding).inc(num_bytes)
+
+    # --- Sessions and vocabulary ----------------------------------------------------------------
+
+    def sessions(self, active: int, idle: int) -> None:
+        """Notes how many sessions there are."""
+        self._sessions.labels(self._model_name, "active").set(active)
+        self._sessions.labels(self._model_name, "idle").set(idle)
+
+    def session_opened(self) -> None:
+        """Counts a session."""
+        self._opened.labels(self._model_name).inc()
+
+    def session_closed(self, reason: str, lifetime_s: float) -> None:
+        """Records the end of a session: `client`, `idle_timeout` or `error`."""
+        self._closed.labels(self._model_name, reason).inc()
+        self._lifetime.labels(self._model_name).observe(lifetime_s)
+
+    def vocabulary(self, revision: int, size: int) -> None:
+        """Notes the newest revision."""
+        self._vocabulary_revision.labels(self._model_name).set(revision)
+        self._vocabulary_size.labels(self._model_name).set(size)
+
+    def vocabulary_grown(self, pause_s: float) -> None:
+        """Records a growth."""
+        self._growth_pause.labels(self._model_name).observe(pause_s)
+
+    def follower_connected(self, connected: bool) -> None:
+        """Notes whether the tokenizer service is followed."""
+        self._follower_connected.labels(self._model_name).set(connected)
+
+    # --- Declarations ---------------------------------------------------------------------------
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(PREFIX + name, text, ["model_name", *labels], registry=self._registry)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(PREFIX + name, text, ["model_name", *labels], registry=self._registry)
+
+    def _histogram(
+        self, name: str, text: str, buckets: tuple[float, ...], *labels: str
+    ) -> Histogram:
+        return Histogram(
+            PREFIX + name,
+            text,
+            ["model_name", *labels],
+            buckets=buckets,
+            registry=self._registry,
+        )

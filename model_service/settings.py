@@ -1,0 +1,124 @@
+"""What an operator can set about the model service. Read once, in `server.py`."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+from pydantic_settings import SettingsConfigDict
+
+from rpc.settings import ServerSettings
+
+MEBIBYTE = 2**20
+
+
+class ModelSettings(ServerSettings):
+    """Settings of the model service: variables `LOCKSTEP_MODEL_*` or flags of the same names.
+
+    Below `server.py` nothing reads the environment: each class takes the values
+    it needs as arguments. Units are in the names.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="LOCKSTEP_MODEL_")
+
+    port: int = Field(default=50052, ge=0, le=65535)
+    """gRPC port. 0 picks a free one."""
+
+    health_port: int = Field(default=50152, ge=0, le=65535)
+    """Port of the health service, without TLS. 0 picks a free one."""
+
+    metrics_port: int = Field(default=9452, ge=0, le=65535)
+    """Port of the Prometheus metrics. 0 picks a free one."""
+
+    model: str = "smollm2-135m-instruct"
+    """The model: a Hugging Face folder, a GGUF file, a hub id or the default model's name."""
+
+    tokenizer_address: str = "none"
+    """`host:port` of the tokenizer service whose vocabulary is followed. `none` serves the
+    vocabulary that the checkpoint came with, which then never grows."""
+
+    dtype: Literal["fp32", "bf16", "fp16", "auto"] = "auto"
+    """Type of weights and KV cache. `auto` is the checkpoint's own. Logits are always computed in
+    float32 from the head's output."""
+
+    device_map: str = "auto"
+    """Where modules are placed: `auto`, `balanced`, `sequential`, one device such as `cpu`, or a
+    JSON object of module name to device."""
+
+    threads: int = Field(default=0, ge=0)
+    """OpenMP threads of the engine. 0 means one per core that this process may use."""
+
+    max_running_sequences: int = Field(default=32, ge=1)
+    """Most sequences in one step, rows of sessions included."""
+
+    max_waiting_sequences: int = Field(default=64, ge=0)
+    """Most sequences that wait for a place. Beyond it `OVERLOADED` is answered at once."""
+
+    max_sequences_per_call: int = Field(default=64, ge=1)
+    """Most prompts times sequences per prompt of one call."""
+
+    max_sessions: int = Field(default=256, ge=0)
+    """Most open sessions."""
+
+    max_session_rows: int = Field(default=256, ge=0)
+    """Most rows of all open sessions."""
+
+    session_ttl_s: float = Field(default=300.0, ge=1)
+    """Idle time after which a session is closed, unless it asked for another."""
+
+    max_session_ttl_s: float = Field(default=3600.0, ge=1)
+    """Longest idle time that a session may ask for."""
+
+    session_new_tokens: int = Field(default=1024, ge=1)
+    """Tokens that a session which gives no `max_length` has room for, besides its prompt."""
+
+    max_context_tokens: int = Field(default=0, ge=0)
+    """Most tokens of a sequence, prompt included. 0 means what the model was made for, at most
+    8192."""
+
+    max_kv_tokens: int = Field(default=0, ge=0)
+    """Tokens of KV cache in all. 0 means as many as `max_running_sequences` full contexts need, as
+    far as memory allows."""
+
+    default_max_new_tokens: int = Field(default=256, ge=1)
+    """`max_new_tokens` of a request that gives none."""
+
+    prefill_budget_s: float = Field(default=0.1, gt=0)
+    """Time that prefill may add to a step in which other sequences decode."""
+
+    reserved_vocabulary_rows: int = Field(default=8192, ge=0)
+    """Rows kept free behind the embedding, so that vocabulary growth allocates nothing."""
+
+    max_selected_tokens: int = Field(default=1024, ge=1)
+    """Largest `top_k` and longest id list of a `ScoreSelection`."""
+
+    ring_bytes: int = Field(default=64 * MEBIBYTE, ge=MEBIBYTE)
+    """Shared memory through which rows of logits come from the engine."""
+
+    stream_buffer_bytes: int = Field(default=64 * MEBIBYTE, ge=MEBIBYTE)
+    """Rows kept for one call that does not read its stream. Beyond it the call ends with
+    `SLOW_CONSUMER`."""
+
+    stream_stall_timeout_s: float = Field(default=30.0, gt=0)
+    """Time that a stream may go unread before it ends with `SLOW_CONSUMER`."""
+
+    engine_stall_timeout_s: float = Field(default=15.0, gt=0)
+    """Time without a step, with work to do, after which the engine counts as lost and the service
+    exits."""
+
+    vocabulary_wait_s: float = Field(default=0.5, ge=0)
+    """Time that a request waits for a vocabulary revision this replica has yet to receive."""
+
+    @model_validator(mode="after")
+    def _the_largest_call_can_be_admitted(self) -> "ModelSettings":
+        admitted = self.max_running_sequences + self.max_waiting_sequences
+        if self.max_sequences_per_call > admitted:
+            raise ValueError(
+                f"max_sequences_per_call ({self.max_sequences_per_call}) must be at most "
+                f"max_running_sequences + max_waiting_sequences ({admitted})"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _the_default_ttl_is_allowed(self) -> "ModelSettings":
+        if self.session_ttl_s > self.max_session_ttl_s:
+            raise ValueError("session_ttl_s must be at most max_session_ttl_s")
+        return self
