@@ -138,7 +138,7 @@ class ContextLengthExceeded(ServiceError):
         )
 
 
-class NotImplemented_(ServiceError):  # the builtin's name is taken
+class NotImplemented_(ServiceError):  # without the underscore it would hide the builtin
     """The method, or the feature asked for, is not offered by this server."""
 
     def __init__(self, feature: str) -> None:
@@ -147,6 +147,26 @@ class NotImplemented_(ServiceError):  # the builtin's name is taken
 
 class VocabularyMismatch(ServiceError):
     """The request's vocabulary is not on this server's chain."""
+
+    def __init__(
+        self,
+        *,
+        request_tokenizer_id: str,
+        request_revision: int,
+        request_fingerprint: str,
+        server_tokenizer_id: str,
+        server_revision: int,
+        server_fingerprint: str,
+    ) -> None:
+        super().__init__(
+            "The request's vocabulary is not one that this server has or had; encode again.",
+            requestTokenizerId=request_tokenizer_id,
+            requestRevision=request_revision,
+            requestFingerprint=request_fingerprint,
+            serverTokenizerId=server_tokenizer_id,
+            serverRevision=server_revision,
+            serverFingerprint=server_fingerprint,
+        )
 
 
 class VocabularyBehind(ServiceError):

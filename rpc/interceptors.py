@@ -7,6 +7,7 @@ code UNKNOWN never.
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, NoReturn
 
 import grpc
@@ -44,12 +45,14 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> Handler | None:
         handler = await continuation(handler_call_details)
-        if handler is None:
-            return handlers.refuse(_answer_errors, errors.NotImplemented_("This method"))
+        if handler is None:  # do not repeat what a scanner asked for
+            scope = partial(_answer_errors, "This method")
+            return handlers.refuse(scope, errors.NotImplemented_("This method"))
+        method = handler_call_details.method.removeprefix("/")
         return handlers.enclose_with_codec(
             handler,
-            _answer_errors,
-            self._decoder(handler.request_deserializer, handler_call_details.method),
+            partial(_answer_errors, method),
+            self._decoder(handler.request_deserializer, method),
             self._encoder(handler.response_serializer),
         )
 
@@ -99,7 +102,7 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):
 
 
 @asynccontextmanager
-async def _answer_errors(context: Context) -> AsyncIterator[None]:
+async def _answer_errors(method: str, context: Context) -> AsyncIterator[None]:
     try:
         yield
     except (grpc.aio.AbortError, grpc.aio.InternalError):
@@ -108,13 +111,13 @@ async def _answer_errors(context: Context) -> AsyncIterator[None]:
         task = asyncio.current_task()
         if task is None or task.cancelling():
             raise  # to swallow the caller's cancellation would leak the call
-        await _abort(context, error)
+        await _abort(method, context, error)
     except Exception as error:
-        await _abort(context, error)
+        await _abort(method, context, error)
 
 
-async def _abort(context: Context, error: BaseException) -> NoReturn:
-    answer = _service_error(context, error)
+async def _abort(method: str, context: Context, error: BaseException) -> NoReturn:
+    answer = _service_error(method, context, error)
     if answer is None:
         _log.error("unhandled error", exc_info=error)
         answer = errors.InternalError(logging.request_id())
@@ -128,16 +131,18 @@ async def _abort(context: Context, error: BaseException) -> NoReturn:
     await context.abort(packed.code, packed.details, metadata)
 
 
-def _service_error(context: Context, error: BaseException) -> errors.ServiceError | None:
+def _service_error(
+    method: str, context: Context, error: BaseException
+) -> errors.ServiceError | None:
     """Finds the error meant for the caller, and None when there is none."""
     if isinstance(error, errors.ServiceError):
         return error
     if isinstance(error, BaseExceptionGroup):  # of a task group in a servicer
-        found = (_service_error(context, inner) for inner in error.exceptions)
+        found = (_service_error(method, context, inner) for inner in error.exceptions)
         return next((inner for inner in found if inner is not None), None)
     # A method that is only in the generated base class sets the code and raises.
     # Without the code the error comes from elsewhere, a library for example.
     base_method = context.code() is grpc.StatusCode.UNIMPLEMENTED
     if isinstance(error, NotImplementedError) and base_method:
-        return errors.NotImplemented_("This method")
+        return errors.NotImplemented_(method)
     return None

@@ -1,5 +1,7 @@
 """The one table from errors to gRPC codes and reasons, and its two readers."""
 
+from collections.abc import Sequence
+
 from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
@@ -45,21 +47,23 @@ TABLE: dict[type[errors.ServiceError], tuple[int, str]] = {
 }
 
 
+# Details travel in trailing metadata, of which a client reads 8 KiB by default and
+# drops the whole status when there is more.
+MAX_TEXT_BYTES = 300
+MAX_VIOLATIONS = 6
+
+
 def from_error(error: errors.ServiceError) -> Status:
-    """Builds the status: `ErrorInfo` always, the other details where they apply."""
-    code, reason = TABLE[type(error)]
-    status = Status(code=code, message=str(error))
-    _attach(status, ErrorInfo(reason=reason, domain=DOMAIN, metadata=error.metadata))
+    """Builds the status: `ErrorInfo` always, the other details where they apply.
+
+    Long texts are cut, and so is a long list of violations, so that the status
+    always reaches the caller.
+    """
+    code, reason = _row(error)
+    status = Status(code=code, message=_cut(str(error)))
+    _attach(status, ErrorInfo(reason=reason, domain=DOMAIN, metadata=_metadata(error)))
     if isinstance(error, errors.InvalidField):
-        _attach(
-            status,
-            BadRequest(
-                field_violations=[
-                    BadRequest.FieldViolation(field=v.field, description=v.description)
-                    for v in error.violations
-                ]
-            ),
-        )
+        _attach(status, _bad_request(error.violations))
     if error.retry_delay_s is not None:
         delay = Duration()
         delay.FromMilliseconds(round(error.retry_delay_s * 1000))
@@ -69,13 +73,38 @@ def from_error(error: errors.ServiceError) -> Status:
 
 def item_error(error: errors.ServiceError) -> ItemError:
     """Builds the in-band form, for one item of a call that goes on."""
-    code, reason = TABLE[type(error)]
+    code, reason = _row(error)
     return ItemError(
         code=code,
         reason=f"ERROR_REASON_{reason}",
-        message=str(error),
-        metadata=error.metadata,
+        message=_cut(str(error)),
+        metadata=_metadata(error),
     )
+
+
+def _row(error: errors.ServiceError) -> tuple[int, str]:
+    """Finds the row of the error's class, or of the nearest base that has one."""
+    rows = (TABLE[base] for base in type(error).__mro__ if base in TABLE)
+    return next(rows, TABLE[errors.InternalError])
+
+
+def _bad_request(violations: Sequence[errors.FieldViolation]) -> BadRequest:
+    shown = [
+        BadRequest.FieldViolation(field=_cut(each.field), description=_cut(each.description))
+        for each in violations[:MAX_VIOLATIONS]
+    ]
+    return BadRequest(field_violations=shown)
+
+
+def _metadata(error: errors.ServiceError) -> dict[str, str]:
+    return {key: _cut(value) for key, value in error.metadata.items()}
+
+
+def _cut(text: str) -> str:
+    data = text.encode(errors="replace")
+    if len(data) > MAX_TEXT_BYTES:
+        data = data[: MAX_TEXT_BYTES - 3] + b"..."
+    return data.decode(errors="ignore")
 
 
 def _attach(status: Status, detail: Message) -> None:
