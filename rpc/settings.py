@@ -4,15 +4,17 @@ Below a service's `__main__` nothing reads the environment: each class takes the
 values it needs as arguments. Units are in the names.
 """
 
+import argparse
+import inspect
 import os
 import re
 import sys
 from collections.abc import Sequence
-from typing import Literal, Self
+from typing import Literal, NoReturn, Self
 
 from pydantic import Field, FilePath, ValidationError, model_validator
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict, SettingsError
 
 EXIT_USAGE = 2
 
@@ -23,8 +25,8 @@ class ServerSettings(BaseSettings):
     """Base of a service's settings.
 
     A service subclasses it with its `env_prefix` and its defaults for the ports;
-    the docstring of the subclass heads `--help`, and those of the fields become
-    their descriptions. A flag wins over its environment variable.
+    the summary of the subclass heads `--help`, and the docstrings of the fields
+    become their descriptions. A flag wins over its environment variable.
     """
 
     model_config = SettingsConfigDict(
@@ -36,7 +38,6 @@ class ServerSettings(BaseSettings):
         cli_implicit_flags=True,
         cli_avoid_json=True,
         cli_hide_none_type=True,
-        cli_exit_on_error=False,
     )
 
     host: str = "127.0.0.1"
@@ -124,17 +125,45 @@ class ServerSettings(BaseSettings):
         flags = list(sys.argv[1:] if arguments is None else arguments)
         try:
             cls._refuse_unknown_variables()
-            return cls(_cli_parse_args=flags, _cli_prog_name=cls._program())
+            parser = cls._parser()
+            return cls(
+                _cli_settings_source=CliSettingsSource(
+                    cls, cli_parse_args=flags, root_parser=parser
+                )
+            )
         except ValidationError as error:
-            problems = "; ".join(_describe(problem) for problem in error.errors())
-        except (SettingsError, _UnknownVariableError) as error:
-            problems = str(error).removeprefix("error parsing CLI: ")
+            problems = "; ".join(cls._describe(problem, flags) for problem in error.errors())
+        except SettingsError as error:
+            problems = str(error)
         sys.stderr.write(f"{cls._program()}: {problems}\n")
         raise SystemExit(EXIT_USAGE)
 
     @classmethod
     def _program(cls) -> str:
         return f"python -m {cls.__module__.partition('.')[0]}"
+
+    @classmethod
+    def _describe(cls, problem: ErrorDetails, flags: Sequence[str]) -> str:
+        """Names the flag, or the variable where the value did not come from a flag."""
+        text = problem["msg"].removeprefix("Value error, ")
+        if not problem["loc"]:
+            return text
+        field = str(problem["loc"][0])
+        name = "--" + field.replace("_", "-")
+        if problem["type"] != "missing" and name not in {flag.partition("=")[0] for flag in flags}:
+            name = cls.model_config.get("env_prefix", "") + field.upper()
+        return f"{name}: {text[:1].lower()}{text[1:]}"
+
+    @classmethod
+    def _parser(cls) -> "_Parser":
+        summary, _, _ = inspect.cleandoc(cls.__doc__ or "").partition("\n\n")
+        prefix = cls.model_config.get("env_prefix", "")
+        return _Parser(
+            prog=cls._program(),
+            description=summary,
+            epilog=f"Every flag is also a variable: --log-level is {prefix}LOG_LEVEL.",
+            allow_abbrev=False,
+        )
 
     @classmethod
     def _refuse_unknown_variables(cls) -> None:
@@ -147,9 +176,7 @@ class ServerSettings(BaseSettings):
             # Kubernetes adds variables for each Service, named after it.
             links = any(name.endswith("_SERVICE_HOST") for name in unknown)
             hint = " (on Kubernetes, set enableServiceLinks: false)" if links else ""
-            raise _UnknownVariableError(
-                f"unrecognized environment variables: {' '.join(unknown)}{hint}"
-            )
+            raise SettingsError(f"unrecognized environment variables: {' '.join(unknown)}{hint}")
 
     @model_validator(mode="after")
     def _tls_files_come_together(self) -> Self:
@@ -160,13 +187,8 @@ class ServerSettings(BaseSettings):
         return self
 
 
-class _UnknownVariableError(Exception):
-    """The environment holds a variable with the service's prefix and no setting."""
+class _Parser(argparse.ArgumentParser):
+    """Raises where argparse would print its long usage."""
 
-
-def _describe(problem: ErrorDetails) -> str:
-    text = problem["msg"].removeprefix("Value error, ")
-    if not problem["loc"]:
-        return text
-    flag = "--" + str(problem["loc"][0]).replace("_", "-")
-    return f"{flag}: {text[:1].lower()}{text[1:]}"
+    def error(self, message: str) -> NoReturn:
+        raise SettingsError(message)
