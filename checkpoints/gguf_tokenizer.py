@@ -105,7 +105,7 @@ def build(metadata: dict[str, Any]) -> PreTrainedTokenizerFast:
     }
     try:
         backend, _ = convert_gguf_tokenizer(metadata["general.architecture"], described)
-    except (KeyError, ValueError) as error:
+    except Exception as error:  # tokenizers raises no narrower class for a damaged vocabulary
         raise UnknownTokenizerError(f"its tokenizer is not known: {error}") from error
     if described["tokenizer_type"] == "gpt2":
         _set_cut(backend, described.get("pre_tokenizer_type"))

@@ -26,7 +26,7 @@ def resolve(model: str, *, need: Need) -> Checkpoint:
     path = Path(model).expanduser()
     if model == smollm2.NAME:
         checkpoint = Checkpoint(model, gguf.default_model(need))
-    elif path.is_dir():
+    elif model and path.is_dir():  # an empty name would be the working folder
         checkpoint = Checkpoint(path.resolve().name, path.resolve())
     elif path.is_file():
         checkpoint = Checkpoint(path.stem, gguf.converted(_checked_file(path), need))
@@ -34,7 +34,7 @@ def resolve(model: str, *, need: Need) -> Checkpoint:
         checkpoint = Checkpoint(model, hub.download(model))
     else:
         raise CheckpointError(
-            f"There is no model {model}: name an existing folder or .gguf file, a hub id "
+            f"There is no model {model!r}: name an existing folder or .gguf file, a hub id "
             f"(org/name) or {smollm2.NAME}."
         )
     model_folder.check(checkpoint.folder, need)

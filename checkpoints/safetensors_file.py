@@ -27,9 +27,10 @@ def check(path: Path) -> None:
             raise CheckpointError(f"{path} is not a safetensors file, or is cut off.")
         try:
             header = json.loads(file.read(header_bytes))
-            ends = [entry["data_offsets"][1] for name, entry in header.items() if name[0] != "_"]
+            tensors = [entry for name, entry in header.items() if name != "__metadata__"]
+            ends = [entry["data_offsets"][1] for entry in tensors]
             expected = 8 + header_bytes + max(ends, default=0)
-        except (ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
             raise CheckpointError(f"{path} has a damaged safetensors header.") from error
     if size != expected:
         raise CheckpointError(
