@@ -112,7 +112,7 @@ async def _answer_errors(method: str, context: Context) -> AsyncIterator[None]:
         if task is None or task.cancelling():
             raise  # to swallow the caller's cancellation would leak the call
         await _abort(method, context, error)
-    except Exception as error:
+    except (Exception, BaseExceptionGroup) as error:
         await _abort(method, context, error)
 
 

@@ -4,14 +4,13 @@ import asyncio
 import json
 import signal
 from collections.abc import Sequence
-from threading import Thread
-from wsgiref.simple_server import WSGIServer
 
 import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from prometheus_client import CollectorRegistry, Gauge, start_http_server
+from prometheus_client import CollectorRegistry, Gauge
 
+from rpc.exposition import MetricsEndpoint
 from rpc.interceptors import AdmissionInterceptor, ErrorInterceptor
 from rpc.lifecycle import Lifecycle, Phase
 from rpc.logging import AccessLogInterceptor
@@ -85,7 +84,7 @@ class Server:
         )
         self._publications: set[asyncio.Task[None]] = set()
         self._stop_now = asyncio.Event()
-        self._metrics_server: tuple[WSGIServer, Thread] | None = None
+        self._metrics: MetricsEndpoint | None = None
         self.port = self.health_port = self.metrics_port = 0
 
     async def start(self) -> None:
@@ -99,10 +98,10 @@ class Server:
         self.health_port = _bind(
             self._health_server, self._settings.host, self._settings.health_port, None
         )
-        self._metrics_server = start_http_server(
-            self._settings.metrics_port, addr=self._settings.host, registry=self._registry
+        self._metrics = MetricsEndpoint(
+            self._registry, self._settings.host, self._settings.metrics_port
         )
-        self.metrics_port = self._metrics_server[0].server_port
+        self.metrics_port = self._metrics.port
         await self._health.set(LIVENESS, _SERVING)
         await self._publish()
         await self._health_server.start()
@@ -163,12 +162,9 @@ class Server:
         except TimeoutError:
             _log.error("calls left behind", running_calls=self.lifecycle.running)
         await self._health_server.stop(0)
-        if self._metrics_server is not None:
-            httpd, thread = self._metrics_server
-            await asyncio.to_thread(httpd.shutdown)
-            httpd.server_close()
-            thread.join()
-            self._metrics_server = None
+        if self._metrics is not None:
+            await asyncio.to_thread(self._metrics.close)
+            self._metrics = None
         await asyncio.gather(*self._publications)
 
     def _on_signal(self) -> None:

@@ -1,0 +1,106 @@
+"""A real server around whatever servicer a test brings, and a program that runs one.
+
+`python -m tests.integration.rpc_probe` serves until it is stopped, for tests that
+need a process: `GetTokenizerArtifact` streams ten chunks, 50 ms apart.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import grpc
+import structlog
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from grpc_status import rpc_status
+from lockstep.v1 import tokenizer_service_pb2 as messages
+from lockstep.v1 import tokenizer_service_pb2_grpc as services
+from prometheus_client import CollectorRegistry
+from pydantic_settings import SettingsConfigDict
+
+from rpc import logging, metrics
+from rpc.server import Server
+from rpc.settings import ServerSettings
+
+SERVICE = "lockstep.v1.TokenizerService"
+CHUNKS = 10
+
+
+class ProbeSettings(ServerSettings):
+    """Settings of the probe: all ports free."""
+
+    model_config = SettingsConfigDict(env_prefix="LOCKSTEP_PROBE_")
+
+
+@asynccontextmanager
+async def running(
+    servicer: services.TokenizerServiceServicer, *, ready: bool = True, **settings: object
+) -> AsyncIterator[tuple[Server, grpc.aio.Channel]]:
+    """Yields the server and a channel to it."""
+    server = Server(ProbeSettings(**settings), CollectorRegistry(), [SERVICE])
+    services.add_TokenizerServiceServicer_to_server(servicer, server.grpc)
+    await server.start()
+    server.set_ready(ready)
+    try:
+        with structlog.testing.capture_logs():
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+                yield server, channel
+    finally:
+        await server.stop()
+
+
+class Failure:
+    """What a caller sees of a status, unpacked."""
+
+    def __init__(self, error: grpc.RpcError) -> None:
+        self.code = error.code()
+        self.message = error.details()
+        trailing = dict(error.trailing_metadata() or ())
+        self.pushback_ms = trailing.get("grpc-retry-pushback-ms")
+        self.trailing = trailing
+        status = rpc_status.from_call(error)
+        self.details = list(status.details) if status else []
+        info = self._unpack(ErrorInfo)
+        self.reason = info.reason if info else None
+        self.metadata = dict(info.metadata) if info else {}
+        self.retry = self._unpack(RetryInfo)
+        self.bad_request = self._unpack(BadRequest)
+
+    def _unpack(self, kind: type) -> object:
+        detail = kind()
+        return next((detail for each in self.details if each.Unpack(detail)), None)
+
+
+async def failure(call: object) -> Failure:
+    """Awaits a call, or reads a stream to its end, that must fail."""
+    try:
+        if hasattr(call, "__aiter__"):
+            async for _ in call:
+                pass
+        else:
+            await call
+    except grpc.aio.AioRpcError as error:
+        return Failure(error)
+    raise AssertionError("The call succeeded.")
+
+
+class Chunks(services.TokenizerServiceServicer):
+    """Streams slowly enough to be interrupted."""
+
+    async def GetTokenizerArtifact(self, request, context):
+        for index in range(CHUNKS):
+            yield messages.GetTokenizerArtifactResponse(data=bytes([index]))
+            await asyncio.sleep(0.05)
+
+
+async def _serve() -> None:
+    settings = ProbeSettings.from_command_line()
+    logging.configure(settings.log_level)
+    server = Server(settings, metrics.process_registry(), [SERVICE])
+    services.add_TokenizerServiceServicer_to_server(Chunks(), server.grpc)
+    await server.start()
+    server.set_ready(True)
+    await server.serve_until_stopped()
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve())
