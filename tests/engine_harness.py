@@ -109,9 +109,7 @@ def scores_of(events: list[Event], request_id: int, row: int = 0) -> list[Positi
     return [
         position
         for event in events
-        if isinstance(event, SequenceTokens)
-        and event.request_id == request_id
-        and event.row == row
+        if isinstance(event, SequenceTokens) and event.request_id == request_id and event.row == row
         for position in event.scores
     ]
 

@@ -10,6 +10,7 @@ step, N: decoding rows, S: key positions.
 """
 
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -111,18 +112,18 @@ class StepContext:
 _context: StepContext | None = None
 
 
-class use:  # noqa: N801  # reads as a verb at its only place: `with attention.use(context):`
+class use:  # reads as a verb at its only place: `with attention.use(context):`
     """Makes a context the one that attention sees."""
 
     def __init__(self, context: StepContext) -> None:
         self._next = context
 
     def __enter__(self) -> None:
-        global _context  # noqa: PLW0603
+        global _context
         _context = self._next
 
     def __exit__(self, *error: object) -> None:
-        global _context  # noqa: PLW0603
+        global _context
         _context = None
 
 
@@ -162,9 +163,9 @@ def slot_attention(
         raise RuntimeError("Attention over slots outside of a step. This is a bug.")
     if unknown := {name for name, v in arguments.items() if v is not None} - KNOWN_ARGUMENTS:
         raise NotImplementedError(f"attention arguments {sorted(unknown)}")
-    layer = context.cache.layers[module.layer_idx]
-    assert isinstance(layer, SlotLayer)
-    window = sliding_window or context.windows[module.layer_idx]
+    index = cast(int, module.layer_idx)
+    layer = context.cache.slot_layers[index]
+    window = sliding_window or context.windows[index]
     attend = Attend(scaling, softcap, s_aux)
     parts = []
     count = len(context.decode_slots)

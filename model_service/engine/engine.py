@@ -167,9 +167,7 @@ class Engine:
         if seq.selection is not None:
             row = logits[draw.row][: seq.vocabulary_size]
             event.scores = [
-                self._reporter.report(
-                    seq.selection, position, choice.token_id, row, choice.scores
-                )
+                self._reporter.report(seq.selection, position, choice.token_id, row, choice.scores)
             ]
         if seq.given_scores:
             event.prompt_scores, seq.given_scores = seq.given_scores, []
@@ -267,4 +265,3 @@ class Engine:
                 pause_s=time.monotonic() - start,
             )
         )
-

@@ -81,7 +81,7 @@ class SlotLayer(CacheLayerMixin):
     is_sliding = False
 
     def __init__(self, store: "KVCache") -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # Hugging Face's is unannotated
         self._store = store
         self.k: SlotTensor | None = None
         self.v: SlotTensor | None = None
@@ -125,6 +125,7 @@ class KVCache(Cache):
     Attributes:
         num_slots: sequences that can be held.
         max_length: tokens of a slot.
+        slot_layers: the layers, by index.
     """
 
     def __init__(
@@ -136,7 +137,8 @@ class KVCache(Cache):
         self._places: dict[torch.device, tuple[Tensor, Tensor]] = {}
         self._here: tuple[Tensor, Tensor] | None = None
         self._free = list(range(num_slots - 1, -1, -1))
-        super().__init__(layers=[SlotLayer(self) for _ in range(num_layers)])
+        self.slot_layers = [SlotLayer(self) for _ in range(num_layers)]
+        super().__init__(layers=[*self.slot_layers])
 
     def tensor(self, states: Tensor) -> SlotTensor:
         """Allocates slots for states `[1, K, T, D]`, on their device."""
@@ -158,7 +160,7 @@ class KVCache(Cache):
     def bytes_per_token(self) -> int:
         """Bytes that a token takes over all layers; 0 before the first step."""
         total = 0
-        for layer in self.layers:
+        for layer in self.slot_layers:
             for part in (layer.k, layer.v):
                 if part is not None:
                     total += part.data[0, 0].numel() * part.data.itemsize
@@ -172,10 +174,10 @@ class KVCache(Cache):
     @torch.inference_mode()
     def free(self, slot: int, length: int) -> None:
         """Gives a slot back and forgets its first `length` tokens."""
-        for layer in self.layers:
-            if layer.k is not None:
-                layer.k.clear(slot, length)
-                layer.v.clear(slot, length)
+        for layer in self.slot_layers:
+            for part in (layer.k, layer.v):
+                if part is not None:
+                    part.clear(slot, length)
         self._free.append(slot)
 
     def set_places(self, slots: Tensor, positions: Tensor) -> None:

@@ -39,7 +39,10 @@ class PackedLinear(nn.Module):
         """Multiplies `[.., in_features]` to `[.., out_features]`."""
         if x.numel() <= self._plain_rows * self.in_features:
             return F.linear(x, self.weight, self.bias)
-        return torch.ops.mkldnn._linear_pointwise(x, self._packed, self.bias, "none", [], "")
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(
+            x, self._packed, self.bias, "none", [], ""
+        )
+        return product
 
 
 def pack(module: nn.Module, rows: int = 16) -> int:

@@ -4,6 +4,7 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
@@ -101,7 +102,8 @@ def _load_weights(folder: Path, settings: EngineSettings) -> PreTrainedModel:
 def _device_map(setting: str) -> str | dict[str, str] | None:
     """Reads the setting. One usable device needs no map, and so no hooks."""
     if setting.startswith("{"):
-        return json.loads(setting)
+        given: dict[str, str] = json.loads(setting)
+        return given
     if setting in {"auto", "balanced", "sequential"}:
         if torch.cuda.device_count() > 1:
             return setting
@@ -137,13 +139,13 @@ def layer_windows(config: PreTrainedConfig) -> list[int | None]:
 
 
 def default_config(model: PreTrainedModel, settings: EngineSettings) -> GenerationConfig:
-    """Resolves what a request that sets nothing uses: the model's own defaults, then
-    Hugging Face's.
+    """Resolves what an empty request uses: the model's own defaults, then Hugging Face's.
 
     `max_new_tokens` is ours: Hugging Face's default of 20 tokens in all would cut
     most answers short.
     """
-    resolved, _ = model._prepare_generation_config(None)  # noqa: SLF001  # the one source
+    prepare: Any = model._prepare_generation_config
+    resolved, _ = prepare(None)  # the one source
     eos = resolved.eos_token_id
     eos = [] if eos is None else [eos] if isinstance(eos, int) else list(eos)
     return GenerationConfig(

@@ -3,8 +3,10 @@
 T: tokens of the step, R: rows of logits wanted, V: ids of the newest revision.
 """
 
+from typing import cast
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from model_service.engine import attention, linear
 from model_service.engine.attention import Chunk, StepContext
@@ -35,7 +37,8 @@ class ModelRunner:
             max_length=loaded.context_length,
             dtype=loaded.dtype,
         )
-        embedding_rows = self._model.get_input_embeddings().weight.shape[0]
+        self._embedding = cast(nn.Embedding, self._model.get_input_embeddings())
+        embedding_rows = self._embedding.weight.shape[0]
         self._probe_prompts = probe_prompts(settings.vocabulary_size or embedding_rows)
         expected = self._reference_logits()
         self.vocabulary = Vocabulary(
@@ -91,7 +94,7 @@ class ModelRunner:
         slots: list[int],
         targets: list[int],
     ) -> Tensor:
-        device = self._model.get_input_embeddings().weight.device
+        device = self._embedding.weight.device
         packed = torch.tensor([ids, positions, slots], dtype=torch.int64).to(device)
         self.cache.set_places(packed[2], packed[1])
         with attention.use(context):
@@ -102,12 +105,13 @@ class ModelRunner:
                 use_cache=True,
                 logits_to_keep=torch.tensor(targets, dtype=torch.int64, device=device),
             )
-        return output.logits[0].float()
+        logits: Tensor = output.logits
+        return logits[0].float()
 
     @torch.inference_mode()
     def _reference_logits(self) -> list[Tensor]:
         """Runs prompts of several lengths one by one through the unchanged model."""
-        device = self._model.get_input_embeddings().weight.device
+        device = self._embedding.weight.device
         expected = []
         for prompt in self._probe_prompts:
             ids = torch.tensor([prompt], device=device)

@@ -73,12 +73,10 @@ class Reporter:
 
     def _row(self, values: Tensor, selection: ScoreSelection) -> Row:
         converted = values.to("cpu", TORCH_DTYPES[selection.dtype]).contiguous()
-        return self._put(memoryview(converted.view(torch.uint8).numpy()))
+        return self._put(converted.view(torch.uint8).numpy().data)
 
 
-def _tokens(
-    selection: ScoreSelection, logits: Tensor, scores: Tensor | None
-) -> list[TokenScore]:
+def _tokens(selection: ScoreSelection, logits: Tensor, scores: Tensor | None) -> list[TokenScore]:
     if selection.amount == "top_k":
         ranked = logits if selection.logits or scores is None else scores
         ids = top_ids(ranked, selection.top_k)

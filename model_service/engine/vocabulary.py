@@ -11,11 +11,13 @@ V: ids of revision 0, E: rows of the checkpoint's embedding, H: hidden size.
 
 import hashlib
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from model_service.engine.linear import packed_or_none
 from model_service.messages import NewRow
@@ -49,11 +51,11 @@ class GrowingHead(nn.Module):
     @property
     def weight(self) -> Tensor:
         """Rows of revision 0, `[V, H]`, which is what other code asks a head for."""
-        return self.base.weight
+        return cast(Tensor, self.base.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """Computes logits of every id there is."""
-        logits = self.base(x)
+        logits: Tensor = self.base(x)
         if not self.num_added:
             return logits
         parts = [logits]
@@ -89,7 +91,7 @@ class RevisionRows:
 class Vocabulary:
     """The embedding and head rows of every revision so far. One thread uses it."""
 
-    def __init__(self, model: nn.Module, base_size: int, reserved_rows: int) -> None:
+    def __init__(self, model: PreTrainedModel, base_size: int, reserved_rows: int) -> None:
         """Takes over a model's embedding and head.
 
         Args:
@@ -97,8 +99,8 @@ class Vocabulary:
             base_size: ids at revision 0; 0 means the rows of the embedding.
             reserved_rows: rows kept free.
         """
-        embedding = model.get_input_embeddings()
-        head = model.get_output_embeddings()
+        embedding = cast(nn.Embedding, model.get_input_embeddings())
+        head = cast(nn.Linear, model.get_output_embeddings())
         weight = embedding.weight.detach()
         self.num_rows = weight.shape[0]
         self.base_size = base_size or self.num_rows
@@ -164,9 +166,7 @@ class Vocabulary:
             self._write(torch.stack(inputs), torch.stack(outputs), torch.tensor(biases))
         last = self.revisions[-1]
         forbidden = tuple(row.token_id for row in rows if not row.generable)
-        self.revisions.append(
-            RevisionRows(last.size + len(rows), (*last.forbidden, *forbidden))
-        )
+        self.revisions.append(RevisionRows(last.size + len(rows), (*last.forbidden, *forbidden)))
 
     def _write(self, inputs: Tensor, outputs: Tensor, biases: Tensor) -> None:
         end = self.size + len(inputs)

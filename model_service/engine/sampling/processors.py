@@ -7,6 +7,8 @@ order of `GenerationMixin._get_logits_processor`.
 V: ids of the sequence's revision.
 """
 
+from typing import cast
+
 import torch
 from torch import Tensor
 from transformers.generation.logits_process import (
@@ -67,4 +69,4 @@ def scores(
         `[V]` float32, `-inf` where excluded.
     """
     ids = torch.tensor([seq.token_ids[:length]], dtype=torch.int64, device=logits.device)
-    return build(seq, forbidden)(ids, logits[None].clone())[0]
+    return build(seq, forbidden)(cast(torch.LongTensor, ids), logits[None].clone())[0]

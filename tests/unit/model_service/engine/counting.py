@@ -1,0 +1,175 @@
+"""A model that can be computed in the head: 4 is followed by 5."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from model_service.engine.engine import Engine
+from model_service.engine.scheduler import PrefillClock, Scheduler
+from model_service.engine.scores import Reporter
+from model_service.engine.sequence import Run, Sequence
+from model_service.engine.vocabulary import RevisionRows
+from model_service.generation import GenerationConfig, ScoreSelection
+from model_service.messages import (
+    Event,
+    Generate,
+    OpenSession,
+    SequenceSpec,
+    SequenceTokens,
+    StepRow,
+    StepSession,
+)
+
+VOCABULARY_SIZE = 32
+BEST = 5.0
+
+
+@dataclass
+class FixedVocabulary:
+    revisions: list[RevisionRows] = field(
+        default_factory=lambda: [RevisionRows(VOCABULARY_SIZE, ())]
+    )
+
+
+class CountingRunner:
+    """Prefers the successor of the last token. Checks what every runner may rely on."""
+
+    def __init__(self, num_slots: int = 8) -> None:
+        self.vocabulary = FixedVocabulary()
+        self.steps: list[list[tuple[int, int]]] = []
+        self.free_slots = set(range(num_slots))
+        self.written: dict[int, list[int]] = {}
+        self.poisoned: set[int] = set()
+
+    def allocate(self) -> int:
+        slot = min(self.free_slots)
+        self.free_slots.remove(slot)
+        assert not self.written.get(slot)
+        return slot
+
+    def free(self, slot: int, length: int) -> None:
+        assert len(self.written.get(slot, [])) == length
+        self.written[slot] = []
+        self.free_slots.add(slot)
+
+    def forward(self, runs: list[Run]) -> Tensor:
+        self.steps.append([(run.sequence.request_id, run.length) for run in runs])
+        rows = []
+        for run in runs:
+            seq = run.sequence
+            assert seq.slot is not None
+            written = self.written.setdefault(seq.slot, [])
+            assert written == seq.token_ids[: seq.num_cached]
+            for offset in range(run.length):
+                written.append(seq.token_ids[seq.num_cached + offset])
+                if offset in run.targets:
+                    rows.append(self._logits(seq, written[-1]))
+            seq.num_cached += run.length
+        return torch.stack(rows) if rows else torch.empty(0, VOCABULARY_SIZE)
+
+    def _logits(self, seq: Sequence, token_id: int) -> Tensor:
+        logits = torch.zeros(VOCABULARY_SIZE)
+        logits[(token_id + 1) % VOCABULARY_SIZE] = BEST
+        if seq.request_id in self.poisoned:
+            logits[3] = torch.nan
+        return logits
+
+
+class CountingEngine:
+    """An engine over the counting model, with a short spelling for tests."""
+
+    def __init__(
+        self, max_running: int = 4, kv_tokens: int = 1000, chunk_tokens: int = 1000
+    ) -> None:
+        self.runner = CountingRunner(num_slots=max_running + 8)
+        clock = PrefillClock(budget_s=1.0, tokens_per_s=chunk_tokens)
+        clock.learn = lambda *_: None  # the fake takes no time
+        self.scheduler = Scheduler(
+            max_running=max_running,
+            kv_total_tokens=kv_tokens,
+            max_step_tokens=chunk_tokens,
+            clock=clock,
+            allocate=self.runner.allocate,
+            free=self.runner.free,
+        )
+        self.engine = Engine(
+            self.runner,
+            self.scheduler,
+            Reporter(bytes),
+            kv_total_tokens=kv_tokens,
+            kv_bytes_per_token=2,
+        )
+
+    def generate(
+        self, request_id: int, *prompts: list[int], new: int = 3, **arguments: object
+    ) -> None:
+        config = {"max_new_tokens": new, **arguments.pop("config", {})}
+        self.engine.handle(
+            Generate(
+                request_id,
+                [SequenceSpec(prompt, seed=row) for row, prompt in enumerate(prompts)],
+                GenerationConfig(**config),
+                revision=0,
+                **arguments,
+            )
+        )
+
+    def open(self, request_id: int, *prompts: list[int], max_length: int = 20, **selection) -> None:
+        self.engine.handle(
+            OpenSession(
+                request_id,
+                "s",
+                [SequenceSpec(prompt, seed=0) for prompt in prompts],
+                GenerationConfig(max_new_tokens=1),
+                revision=0,
+                max_length=max_length,
+                selection=ScoreSelection(**(selection or {"logits": True, "amount": "full"})),
+            )
+        )
+
+    def step_session(
+        self, request_id: int, *rows: list[int], expected=None, sample=False, append=False, **sel
+    ) -> None:
+        expected = expected or [None] * len(rows)
+        self.engine.handle(
+            StepSession(
+                request_id,
+                "s",
+                [StepRow(ids, where) for ids, where in zip(rows, expected, strict=True)],
+                ScoreSelection(**(sel or {"logits": True, "amount": "full"})),
+                sample=sample,
+                append=append,
+            )
+        )
+
+    def step(self) -> list[Event]:
+        report = self.engine.step()
+        return report.events if report else []
+
+    def run(self) -> list[Event]:
+        events: list[Event] = []
+        while (report := self.engine.step()) is not None:
+            events += report.events
+        return events
+
+
+def tokens(events: list[Event], request_id: int, row: int = 0) -> list[int]:
+    return [
+        token_id
+        for event in events
+        if isinstance(event, SequenceTokens) and (event.request_id, event.row) == (request_id, row)
+        for token_id in event.token_ids
+    ]
+
+
+def finish(events: list[Event], request_id: int, row: int = 0):
+    finishes = [
+        event.finish
+        for event in events
+        if isinstance(event, SequenceTokens)
+        and (event.request_id, event.row) == (request_id, row)
+        and event.finish is not None
+    ]
+    assert len(finishes) == 1, "every sequence ends exactly once"
+    return finishes[0]

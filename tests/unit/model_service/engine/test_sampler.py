@@ -1,0 +1,202 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import GenerationConfig as HFGenerationConfig
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from model_service.engine.sampling import processors
+from model_service.engine.sampling.sampler import Draw, Sampler, draw_from_candidates
+from model_service.engine.sequence import Sequence
+from model_service.engine.vocabulary import RevisionRows
+from model_service.generation import GenerationConfig
+
+SIZE = 400
+
+
+def sequence(prompt=(1, 2, 3), seed=0, **config) -> Sequence:
+    resolved = GenerationConfig(**{"max_new_tokens": 50, **config})
+    return Sequence(
+        request_id=1,
+        row=0,
+        token_ids=list(prompt),
+        config=resolved,
+        seed=seed,
+        vocabulary_size=SIZE,
+        revision=0,
+        max_length=100,
+    )
+
+
+def logits(seed: int, rows: int = 1, size: int = SIZE, scale: float = 3.0) -> torch.Tensor:
+    return torch.randn(rows, size, generator=torch.Generator().manual_seed(seed)) * scale
+
+
+def choose(row: torch.Tensor, seq: Sequence, forbidden=(), wants_scores=False):
+    sampler = Sampler([RevisionRows(row.shape[-1], tuple(forbidden))])
+    return sampler.choose(row, [Draw(seq, 0, wants_scores)])[0]
+
+
+configs = st.fixed_dictionaries(
+    {
+        "temperature": st.floats(0.05, 5.0),
+        "top_k": st.integers(1, 60),
+        "top_p": st.one_of(st.just(1.0), st.floats(0.0, 1.0)),
+        "min_tokens_to_keep": st.integers(1, 3),
+        "repetition_penalty": st.sampled_from([1.0, 1.3, 0.7]),
+        "min_new_tokens": st.integers(0, 2),
+    }
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(config=configs, seed=st.integers(0, 2**62), rounds=st.booleans())
+def test_the_fast_path_chooses_what_hugging_faces_own_classes_do(config, seed, rounds):
+    seq = sequence(prompt=[5, 9, 9, 200], seed=seed, do_sample=True, eos_token_ids=(7, 9), **config)
+    row = logits(seed % 1000)
+    if rounds:  # many ties, as bfloat16 has
+        row = row.bfloat16().float().round(decimals=0)
+    fast = choose(row, seq).token_id
+    reference = choose(row, seq, wants_scores=True).token_id
+    assert fast == reference
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    seed=st.integers(0, 2**62),
+    penalty=st.sampled_from([1.0, 1.5, 0.5]),
+    forbidden=st.sets(st.integers(0, SIZE - 1), max_size=5),
+    minimum=st.integers(0, 2),
+)
+def test_greedy_rows_equal_the_reference(seed, penalty, forbidden, minimum):
+    row = logits(seed % 1000).round()
+    best = int(row.argmax())
+    seq = sequence(
+        prompt=[best, 3],
+        repetition_penalty=penalty,
+        eos_token_ids=(best, 2),
+        min_new_tokens=minimum,
+    )
+    fast = choose(row, seq, forbidden)
+    assert fast.token_id == choose(row, seq, forbidden, wants_scores=True).token_id
+
+
+def test_processed_scores_equal_those_that_generate_applies():
+    """Compares with `GenerationMixin._get_logits_processor`, which fixes the order."""
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=SIZE,
+            hidden_size=8,
+            num_hidden_layers=1,
+            intermediate_size=8,
+            num_attention_heads=1,
+        )
+    )
+    options = {
+        "do_sample": True,
+        "temperature": 0.7,
+        "top_k": 40,
+        "top_p": 0.8,
+        "repetition_penalty": 1.2,
+        "min_new_tokens": 3,
+    }
+    theirs = HFGenerationConfig(**options, eos_token_id=[4, 5], max_length=50)
+    theirs._eos_token_tensor = torch.tensor([4, 5])
+    ids = torch.tensor([[8, 9, 10]])
+    expected = model._get_logits_processor(
+        theirs, input_ids_seq_length=3, encoder_input_ids=ids, device="cpu"
+    )(ids, logits(3))
+    seq = sequence(prompt=[8, 9, 10], eos_token_ids=(4, 5), **options)
+    assert torch.equal(processors.scores(seq, logits(3)[0], ()), expected[0])
+
+
+def test_a_seeded_row_does_not_depend_on_its_neighbors():
+    rows = logits(1, rows=6)
+    sequences = [sequence(seed=i, do_sample=True, top_k=20 + i) for i in range(6)]
+    sampler = Sampler([RevisionRows(SIZE, ())])
+    draws = [Draw(seq, i, wants_scores=False) for i, seq in enumerate(sequences)]
+    together = [choice.token_id for choice in sampler.choose(rows, draws)]
+    alone = [choose(rows[i : i + 1], seq).token_id for i, seq in enumerate(sequences)]
+    assert together == alone
+
+
+def test_the_same_seed_and_position_draw_the_same_token_and_others_do_not():
+    row = torch.zeros(1, SIZE)
+    draws = [choose(row, sequence(seed=s, do_sample=True, top_k=0)).token_id for s in range(50)]
+    again = [choose(row, sequence(seed=s, do_sample=True, top_k=0)).token_id for s in range(50)]
+    assert draws == again
+    assert len(set(draws)) > 40
+
+
+@pytest.mark.parametrize("top_k", [0, 50], ids=["open", "top-k"])
+def test_draws_follow_the_distribution(top_k):
+    """Chi-square against a float64 softmax over 20,000 seeds, alpha = 1e-6."""
+    row = logits(9, scale=2.0)
+    keep = SIZE if top_k == 0 else top_k
+    threshold = row[0].sort(descending=True).values[keep - 1]
+    probs = row[0].double().masked_fill(row[0] < threshold, -torch.inf).softmax(-1).numpy()
+    count = 20_000
+    sampler = Sampler([RevisionRows(SIZE, ())])
+    config = {"do_sample": True, "top_k": top_k, "temperature": 1.0}
+    tokens = []
+    for start in range(0, count, 500):
+        sequences = [sequence(seed=start + i, **config) for i in range(500)]
+        draws = [Draw(seq, i, wants_scores=False) for i, seq in enumerate(sequences)]
+        tokens += [c.token_id for c in sampler.choose(row.expand(500, -1), draws)]
+    observed = np.bincount(tokens, minlength=SIZE)
+    assert (observed[probs == 0] == 0).all()
+    large = probs * count >= 5
+    expected = np.append(probs[large], probs[~large].sum()) * count
+    seen = np.append(observed[large], observed[~large].sum())
+    kept = expected > 0
+    statistic = ((seen[kept] - expected[kept]) ** 2 / expected[kept]).sum()
+    degrees = kept.sum() - 1
+    assert statistic < degrees + 6 * np.sqrt(2 * degrees)
+
+
+def test_greedy_ties_go_to_the_lowest_id():
+    row = torch.zeros(1, SIZE)
+    row[0, [17, 30, 31]] = 2.0
+    assert choose(row, sequence()).token_id == 17
+
+
+def test_all_ties_of_the_kth_value_can_be_drawn():
+    row = torch.full((1, SIZE), -10.0)
+    row[0, :40] = 1.0
+    drawn = {choose(row, sequence(seed=s, do_sample=True, top_k=1)).token_id for s in range(400)}
+    assert drawn == set(range(40))
+
+
+def test_ties_beyond_the_candidates_are_left_to_the_reference():
+    row = torch.zeros(1, SIZE)
+    assert draw_from_candidates(row, [sequence(do_sample=True, top_k=5)]) == [None]
+
+
+def test_a_probability_at_the_edge_of_top_p_is_left_to_the_reference():
+    row = torch.full((1, SIZE), -torch.inf)
+    row[0, :4] = 0.0  # four times a quarter
+    assert draw_from_candidates(row, [sequence(do_sample=True, top_k=8, top_p=0.5)]) == [None]
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_a_row_that_is_not_finite_fails_alone(value):
+    rows = logits(1, rows=2)
+    rows[0, 5] = value
+    sequences = [sequence(), sequence()]
+    sampler = Sampler([RevisionRows(SIZE, ())])
+    bad, good = sampler.choose(rows, [Draw(seq, i, False) for i, seq in enumerate(sequences)])
+    assert bad.failure.error == "NonFiniteLogits"
+    assert good.token_id == int(rows[1].argmax())
+
+
+@pytest.mark.parametrize("do_sample", [True, False])
+def test_a_row_with_no_token_left_says_so(do_sample):
+    choice = choose(logits(1), sequence(do_sample=do_sample), forbidden=range(SIZE))
+    assert choice.failure.error == "NoTokenLeft"
+
+
+@pytest.mark.parametrize("temperature", [1e-4, 1e4])
+def test_extreme_temperatures_draw_without_failing(temperature):
+    choice = choose(logits(2), sequence(do_sample=True, temperature=temperature))
+    assert choice.token_id is not None
