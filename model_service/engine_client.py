@@ -10,7 +10,7 @@ from typing import cast
 import structlog
 
 from model_service.calls import Call, CallTable
-from model_service.engine_process import EngineProcess
+from model_service.engine_process import STOP_GRACE_S, EngineProcess
 from model_service.generation import GenerationConfig, ScoreSelection
 from model_service.messages import (
     Cancel,
@@ -141,7 +141,8 @@ class EngineClient:
         if self._watcher is not None:
             self._watcher.cancel()
         self._calls.fail_all(errors.Draining())
-        await self._process.stop()
+        # While it loads it does not listen.
+        await self._process.stop(STOP_GRACE_S if self._info is not None else 0)
 
     # --- Calls ----------------------------------------------------------------------------------
 

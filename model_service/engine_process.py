@@ -130,13 +130,17 @@ class EngineProcess:
         if self.ring.consumed - self._consumed_sent > self.ring.size // 8:
             self._schedule_flush()
 
-    async def stop(self) -> None:
-        """Ends the process: asks, then insists. Releases everything. May be called twice."""
+    async def stop(self, grace_s: float = STOP_GRACE_S) -> None:
+        """Ends the process: asks, then insists. Releases everything. May be called twice.
+
+        Args:
+            grace_s: time the process gets to end by itself.
+        """
         process = self._process
         if process is not None and process.returncode is None:
             self.post(Shutdown())
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(process.wait(), STOP_GRACE_S)
+                await asyncio.wait_for(process.wait(), grace_s)
         if process is not None and process.returncode is None:
             process.kill()
             await process.wait()

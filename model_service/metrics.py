@@ -5,11 +5,14 @@ Labels come from closed sets only.
 
 import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
 from model_service.generation import FinishReason
 from model_service.messages import EngineInfo, Finish, StepStats
+from rpc import errors
 
 PREFIX = "lockstep_model_"
 
@@ -23,6 +26,14 @@ TOKEN_BUCKETS = (1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
 LIFETIME_BUCKETS_S = (1, 5, 15, 60, 300, 900, 1800, 3600, 7200)
 
 RATE_WINDOW_S = 10.0
+
+_REJECTIONS: dict[type[errors.ServiceError], str] = {
+    errors.Overloaded: "queue_full",
+    errors.KVCacheExceeded: "kv_full",
+    errors.ContextLengthExceeded: "too_long",
+    errors.ResponseTooLarge: "response_too_large",
+    errors.Draining: "draining",
+}
 
 _FINISH_LABELS: dict[FinishReason, str] = {
     "eos_token": "stop",
@@ -128,8 +139,10 @@ class ModelMetrics:
             "nonfinite_logits_total", "Sequences whose logits were NaN or infinite."
         )
         self._rejections = self._counter(
-            "admission_rejections_total", "Calls refused before they ran.", "reason"
+            "admission_rejections_total", "Calls refused for want of room.", "reason"
         )
+        for label in _REJECTIONS.values():
+            self._rejections.labels(self._model_name, label)
         self._queue = self._histogram("queue_seconds", "Arrival to prefill.", LATENCY_BUCKETS_S)
         self._first_token = self._histogram(
             "time_to_first_token_seconds", "Arrival to first token.", LATENCY_BUCKETS_S
@@ -226,13 +239,19 @@ class ModelMetrics:
         if num_tokens > 1:
             self._per_token.labels(self._model_name).observe(finish.decode_s / (num_tokens - 1))
 
-    def cancelled(self, num_sequences: int) -> None:
-        """Counts sequences that their caller gave up."""
-        self._finished.labels(self._model_name, "cancelled").inc(num_sequences)
+    def abandoned(self, num_sequences: int, *, failed: bool) -> None:
+        """Counts sequences of a call that failed, or that its caller gave up."""
+        label = "error" if failed else "cancelled"
+        self._finished.labels(self._model_name, label).inc(num_sequences)
 
-    def rejected(self, reason: str) -> None:
-        """Counts a call refused before it ran: `queue_full`, `kv_full`, `too_long`, `invalid`."""
-        self._rejections.labels(self._model_name, reason).inc()
+    @contextmanager
+    def count_rejections(self) -> Iterator[None]:
+        """Counts the calls that are refused for want of room while the block runs."""
+        try:
+            yield
+        except tuple(_REJECTIONS) as error:
+            self._rejections.labels(self._model_name, _REJECTIONS[type(error)]).inc()
+            raise
 
     def scores_sent(self, encoding: str, num_bytes: int) -> None:
         """Counts bytes of scores: `float32`, `float16`, `bfloat16`."""

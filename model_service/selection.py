@@ -24,10 +24,25 @@ FULL_LOGITS = ScoreSelection(logits=True, amount="full")
 _POSITION_OVERHEAD_BYTES = 96  # every statistic, tags and lengths
 _TOKEN_SCORE_BYTES = 18  # id, two floats, tags and length
 
+Positions = Literal["last", "new", "all", "list"]
 Amount = Literal["none", "full", "top_k", "token_ids"]
 
-Use = Literal["new", "given"]
-"""`new` for tokens that are generated, `given` for tokens that a request brings."""
+Use = Literal["new", "prompt", "given"]
+"""`new` for tokens that are generated, `prompt` for the prompt of a generation, `given` for the
+tokens that a session's call brings."""
+
+_POSITIONS: dict[int, Positions] = {
+    scores_pb2.SCORE_POSITIONS_LAST: "last",
+    scores_pb2.SCORE_POSITIONS_NEW: "new",
+    scores_pb2.SCORE_POSITIONS_ALL: "all",
+    scores_pb2.SCORE_POSITIONS_LIST: "list",
+}
+_ALLOWED: dict[Use, tuple[Positions, ...]] = {
+    "new": ("new",),
+    "prompt": ("all", "list"),
+    "given": ("last", "all", "list"),
+}
+"""What each use can report. The first is what unset means."""
 
 
 def read_selection(
@@ -38,7 +53,6 @@ def read_selection(
     use: Use,
     vocabulary_size: int,
     max_selected_tokens: int,
-    default_positions: Literal["last", "new", "all"],
     given_tokens: int = 0,
 ) -> ScoreSelection:
     """Reads a selection.
@@ -50,7 +64,6 @@ def read_selection(
         use: which positions make sense.
         vocabulary_size: number of ids of the request's revision.
         max_selected_tokens: largest `top_k` and longest id list.
-        default_positions: what unset positions mean.
         given_tokens: length of the shortest row given, which bounds `position_list`.
 
     Raises:
@@ -65,7 +78,7 @@ def read_selection(
     _check_amount(message, amount, field, violations, vocabulary_size, max_selected_tokens)
     if message.dtype not in DTYPES:
         violations.add(f"{field}.dtype", "must be FLOAT32, FLOAT16 or BFLOAT16")
-    positions = _read_positions(message, field, violations, use, default_positions)
+    positions = _read_positions(message.positions, field, violations, use)
     if positions == "list":
         _check_position_list(message.position_list, field, violations, given_tokens)
     elif message.position_list:
@@ -129,27 +142,15 @@ def _check_amount(
             violations.add(f"{field}.token_ids", "must not repeat an id")
 
 
-def _read_positions(
-    message: scores_pb2.ScoreSelection,
-    field: str,
-    violations: Violations,
-    use: Use,
-    default: Literal["last", "new", "all"],
-) -> Literal["last", "new", "all", "list"]:
-    if message.positions == scores_pb2.SCORE_POSITIONS_UNSPECIFIED:
-        return default
-    if use == "new":
-        if message.positions != scores_pb2.SCORE_POSITIONS_NEW:
-            violations.add(f"{field}.positions", "must be NEW for tokens that are generated")
-        return "new"
-    if message.positions == scores_pb2.SCORE_POSITIONS_LAST:
-        return "last"
-    if message.positions == scores_pb2.SCORE_POSITIONS_ALL:
-        return "all"
-    if message.positions == scores_pb2.SCORE_POSITIONS_LIST:
-        return "list"
-    violations.add(f"{field}.positions", "must be LAST, ALL or LIST for tokens that are given")
-    return default
+def _read_positions(positions: int, field: str, violations: Violations, use: Use) -> Positions:
+    allowed = _ALLOWED[use]
+    read = _POSITIONS.get(positions, allowed[0])
+    known = positions in _POSITIONS or positions == scores_pb2.SCORE_POSITIONS_UNSPECIFIED
+    if not known or read not in allowed:
+        names = " or ".join(name.upper() for name in allowed)
+        violations.add(f"{field}.positions", f"must be {names} here")
+        return allowed[0]
+    return read
 
 
 def _check_position_list(

@@ -28,6 +28,8 @@ class Lifecycle:
     Attributes:
         phase: changed by `set_ready` and `drain` only.
         running: calls admitted and not yet ended.
+        paused: whether the service refuses new work by itself, so that some of its
+            methods still answer.
         draining: set once, when draining begins. A stream that would never end by
             itself waits for it.
     """
@@ -35,6 +37,7 @@ class Lifecycle:
     def __init__(self, max_concurrent_calls: int) -> None:
         self.phase = Phase.LOADING
         self.running = 0
+        self.paused = False
         self.draining = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()

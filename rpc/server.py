@@ -122,6 +122,11 @@ class Server:
         self.lifecycle.set_ready(ready)
         self._publish_soon()
 
+    def set_paused(self, paused: bool) -> None:
+        """Reports `NOT_SERVING` while a service refuses new work by itself; calls still come."""
+        self.lifecycle.paused = paused
+        self._publish_soon()
+
     @property
     def draining(self) -> bool:
         """Whether the server is shutting down."""
@@ -202,7 +207,7 @@ class Server:
 
     async def _publish(self) -> None:
         """Tells probes and Prometheus what the lifecycle says now."""
-        ready = self.lifecycle.phase is Phase.READY
+        ready = self.lifecycle.phase is Phase.READY and not self.lifecycle.paused
         self._ready.labels(self._settings.service).set(ready)
         for name in (health.OVERALL_HEALTH, *self._service_names):
             await self._health.set(name, _SERVING if ready else _NOT_SERVING)

@@ -1,0 +1,316 @@
+"""Composition root: puts the model service together and runs it.
+
+The ports are bound first, so that probes and callers get an answer while the
+model loads. When the engine is lost the process ends with an exit code other
+than 0, and whoever supervises it starts it anew.
+"""
+
+import asyncio
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import structlog
+from lockstep.v1 import (
+    logits_session_service_pb2_grpc,
+    model_admin_service_pb2_grpc,
+    model_info_service_pb2,
+    model_info_service_pb2_grpc,
+    model_service_pb2_grpc,
+)
+
+import checkpoints
+from checkpoints import Checkpoint, CheckpointError
+from model_service.admin_servicer import AdminServicer
+from model_service.base_vocabulary import read_base_vocabulary, tokenizer_id
+from model_service.engine_client import EngineClient, LoadError
+from model_service.engine_process import EngineProcess, engine_environment
+from model_service.follower import Follower, VocabularyState
+from model_service.generation_plan import PlanLimits
+from model_service.generation_stream import MAX_CHUNK_BYTES
+from model_service.info_servicer import InfoServicer, offered_methods
+from model_service.messages import EngineSettings
+from model_service.metrics import ModelMetrics
+from model_service.model_servicer import ModelServicer
+from model_service.served_model import ServedModel
+from model_service.session_servicer import SessionServicer
+from model_service.sessions import SessionRegistry
+from model_service.settings import ModelSettings
+from model_service.vocabulary_table import VocabularyTable
+from rpc import logging
+from rpc.metrics import process_registry
+from rpc.server import Server
+from vocabulary import Reference
+
+ENGINE_MODULE = "model_service.engine.process"
+NO_TOKENIZER = "none"
+SERVICES = (
+    "lockstep.v1.ModelService",
+    "lockstep.v1.LogitsSessionService",
+    "lockstep.v1.ModelInfoService",
+    "lockstep.v1.ModelAdminService",
+)
+
+EXIT_FAILED = 1
+LAST_ANSWERS_S = 0.5
+
+_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "auto": "auto"}
+
+log = structlog.stdlib.get_logger("model_service.server")
+
+
+class ModelServer:
+    """The whole service in one object. Create and run it in one event loop.
+
+    Attributes:
+        server: its ports.
+        engine: its engine.
+    """
+
+    def __init__(
+        self,
+        settings: ModelSettings,
+        environment: Mapping[str, str],
+        *,
+        engine_module: str = ENGINE_MODULE,
+    ) -> None:
+        """Wires everything. Nothing is bound, started or read yet.
+
+        Args:
+            settings: the settings.
+            environment: variables that the engine process inherits.
+            engine_module: what is run as the engine process.
+        """
+        self._settings = settings
+        registry = process_registry()
+        self._metrics = ModelMetrics(registry, tokenizer_id(settings.model))
+        self.server = Server(settings, registry, SERVICES)
+        process = EngineProcess(
+            engine_module,
+            engine_environment(environment, settings.threads or _available_cores()),
+            ring_bytes=settings.ring_bytes,
+        )
+        self.engine = EngineClient(
+            process,
+            self._metrics,
+            max_running_sequences=settings.max_running_sequences,
+            max_waiting_sequences=settings.max_waiting_sequences,
+            buffer_bytes=settings.stream_buffer_bytes,
+            stream_stall_timeout_s=settings.stream_stall_timeout_s,
+            engine_stall_timeout_s=settings.engine_stall_timeout_s,
+        )
+        self._model = ServedModel(
+            name=settings.model,
+            engine=self.engine,
+            vocabulary=VocabularyTable(
+                followed=settings.tokenizer_address != NO_TOKENIZER,
+                wait_s=settings.vocabulary_wait_s,
+            ),
+            metrics=self._metrics,
+            limits=PlanLimits(settings.max_sequences_per_call, settings.max_selected_tokens),
+            max_response_bytes=settings.max_response_bytes,
+        )
+        self._vocabulary_state = VocabularyState()
+        self._sessions = SessionRegistry(
+            self.engine,
+            self._metrics,
+            max_sessions=settings.max_sessions,
+            max_rows=settings.max_session_rows,
+        )
+        self._register_servicers()
+
+    def _register_servicers(self) -> None:
+        settings, grpc_server = self._settings, self.server.grpc
+        model_service_pb2_grpc.add_ModelServiceServicer_to_server(
+            ModelServicer(self._model), grpc_server
+        )
+        logits_session_service_pb2_grpc.add_LogitsSessionServiceServicer_to_server(
+            SessionServicer(  # type: ignore[abstract]  # the base class answers what comes later
+                self._model,
+                self._sessions,
+                ttl_s=settings.session_ttl_s,
+                max_ttl_s=settings.max_session_ttl_s,
+                new_tokens=settings.session_new_tokens,
+            ),
+            grpc_server,
+        )
+        classes = (ModelServicer, SessionServicer, InfoServicer, AdminServicer)
+        model_info_service_pb2_grpc.add_ModelInfoServiceServicer_to_server(
+            InfoServicer(
+                self._model,
+                self._sessions,
+                limits=_model_limits(settings),
+                methods=offered_methods(classes),
+            ),
+            grpc_server,
+        )
+        model_admin_service_pb2_grpc.add_ModelAdminServiceServicer_to_server(
+            AdminServicer(  # type: ignore[abstract]  # the base class answers what comes later
+                self._model, self._vocabulary_state, report_paused=self.server.set_paused
+            ),
+            grpc_server,
+        )
+
+    async def run(self) -> int:
+        """Serves until told to stop. Returns the exit code.
+
+        Raises:
+            OSError: a port is taken.
+        """
+        await self.server.start()
+        serving = asyncio.create_task(self.server.serve_until_stopped())
+        working = asyncio.create_task(self._work())
+        try:
+            await asyncio.wait([serving, working], return_when=asyncio.FIRST_COMPLETED)
+            if serving.done():
+                return 0
+            self.server.set_ready(False)
+            await asyncio.sleep(LAST_ANSWERS_S)  # calls that just failed are told why
+            self.server.drain()
+            await serving
+            return working.result()
+        finally:
+            working.cancel()
+            await asyncio.gather(serving, working, return_exceptions=True)
+            await self.engine.stop()
+
+    async def _work(self) -> int:
+        """Loads the model and keeps it served until the engine is lost. Returns the exit code."""
+        try:
+            follower = await self._load()
+        except (CheckpointError, LoadError) as error:
+            log.error("model_not_served", model=self._settings.model, reason=str(error))
+            return EXIT_FAILED
+        tasks = [
+            asyncio.create_task(self._announce(follower)),
+            asyncio.create_task(self._sessions.expire_forever()),
+            asyncio.create_task(self._wait_until_lost()),
+        ]
+        if follower is not None:
+            tasks.append(asyncio.create_task(follower.run()))
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()  # raises what a bug raised
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        return EXIT_FAILED
+
+    async def _announce(self, follower: Follower | None) -> None:
+        """Opens the server once the vocabulary has caught up."""
+        if follower is not None:
+            await follower.caught_up.wait()
+        self.server.set_ready(True)
+        log.info("ready", model=self._model.name, load_s=round(self.engine.info.load_s, 3))
+        await self.engine.lost.wait()
+
+    async def _wait_until_lost(self) -> None:
+        await self.engine.lost.wait()
+        self._metrics.engine_lost()
+
+    async def _load(self) -> Follower | None:
+        """Obtains the checkpoint and starts the engine with it.
+
+        Returns:
+            What follows the tokenizer service, or None when none is followed.
+
+        Raises:
+            CheckpointError: the checkpoint cannot be had.
+            LoadError: the model cannot be loaded.
+        """
+        resolved = await asyncio.to_thread(_resolve, self._settings.model)
+        checkpoint, base = resolved.checkpoint, resolved.base
+        self._model.name = checkpoint.name
+        hashing = asyncio.create_task(asyncio.to_thread(lambda: checkpoint.fingerprint))
+        info = await self.engine.start(_engine_settings(self._settings, resolved))
+        self._model.fingerprint = await hashing
+        self._vocabulary_state.reserved_rows = info.reserved_rows
+        if self._settings.tokenizer_address != NO_TOKENIZER:
+            return Follower(
+                self._settings.tokenizer_address,
+                base,
+                self._model.vocabulary,
+                self.engine,
+                self._metrics,
+                self._vocabulary_state,
+            )
+        fingerprint = base.fingerprint if base else ""
+        name = tokenizer_id(checkpoint.name)
+        self._model.vocabulary.append(Reference(name, 0, fingerprint, info.vocabulary_size))
+        self._metrics.vocabulary(0, info.vocabulary_size)
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Resolved:
+    checkpoint: Checkpoint
+    base: Reference | None
+
+
+def _resolve(model: str) -> _Resolved:
+    """Obtains the checkpoint and reads its vocabulary. Takes seconds, or a download."""
+    checkpoint = checkpoints.resolve(model, need="model")
+    try:
+        base = read_base_vocabulary(checkpoint.name, checkpoint.folder)
+    except ValueError as error:
+        raise CheckpointError(f"{checkpoint.folder / 'tokenizer.json'}: {error}") from error
+    return _Resolved(checkpoint, base)
+
+
+def _engine_settings(settings: ModelSettings, resolved: _Resolved) -> EngineSettings:
+    return EngineSettings(
+        socket_path="",  # filled in by the process, like the ring
+        ring_name="",
+        model_folder=str(resolved.checkpoint.folder),
+        dtype=_DTYPES[settings.dtype],
+        device_map=settings.device_map,
+        threads=settings.threads or _available_cores(),
+        max_running_sequences=settings.max_running_sequences,
+        max_waiting_sequences=settings.max_waiting_sequences,
+        max_session_rows=settings.max_session_rows,
+        max_context_tokens=settings.max_context_tokens,
+        max_kv_tokens=settings.max_kv_tokens,
+        prefill_budget_s=settings.prefill_budget_s,
+        default_max_new_tokens=settings.default_max_new_tokens,
+        vocabulary_size=resolved.base.size if resolved.base else 0,
+        reserved_vocabulary_rows=settings.reserved_vocabulary_rows,
+    )
+
+
+def _model_limits(settings: ModelSettings) -> model_info_service_pb2.ModelLimits:
+    return model_info_service_pb2.ModelLimits(
+        max_sequences_per_call=settings.max_sequences_per_call,
+        max_running_sequences=settings.max_running_sequences,
+        max_waiting_sequences=settings.max_waiting_sequences,
+        max_sessions=settings.max_sessions,
+        max_selected_tokens=settings.max_selected_tokens,
+        max_request_bytes=settings.max_message_bytes,
+        max_response_bytes=settings.max_response_bytes,
+        max_chunk_bytes=MAX_CHUNK_BYTES,
+    )
+
+
+def _available_cores() -> int:
+    """Returns the cores that this process may use, which in a container may be few."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+async def serve(settings: ModelSettings) -> int:
+    """Runs the service. Returns the exit code."""
+    try:
+        return await ModelServer(settings, os.environ).run()
+    except OSError as error:  # a port, or a TLS file
+        log.error("cannot_start", reason=str(error))
+        return EXIT_FAILED
+
+
+def main() -> None:
+    """Reads the settings and serves."""
+    settings = ModelSettings.from_command_line()
+    logging.configure(settings.log_level)
+    sys.exit(asyncio.run(serve(settings)))
