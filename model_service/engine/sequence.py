@@ -36,6 +36,13 @@ class Sequence:
         prompt_selection: what is returned about the distribution of given tokens.
         num_cached: tokens whose keys and values are in the KV cache.
         slot: row of the KV cache, or None while waiting.
+        first_given: index of the first token that the present call gave.
+        given_scores: what was found out so far about the distributions of given tokens.
+        steps: steps that the sequence took part in.
+        arrival: when it was created, in seconds of the monotonic clock, as the two below.
+        prefill_start: when its first step began; 0 before.
+        first_token: when its first token was chosen; 0 before.
+        seen: the ids among the first `num_seen` tokens.
     """
 
     request_id: int
@@ -50,18 +57,17 @@ class Sequence:
     prompt_selection: ScoreSelection | None = None
     priority: int = 0
     kind: Literal["generate", "session"] = "generate"
-    samples: bool = True
     num_prompt_tokens: int = field(init=False)
     num_cached: int = 0
     slot: int | None = None
     first_given: int = 0
     given_scores: list[PositionScores] = field(default_factory=list)
-    failure: Failure | None = None
     steps: int = 0
     arrival: float = field(default_factory=time.monotonic)
     prefill_start: float = 0.0
     first_token: float = 0.0
     seen: set[int] = field(default_factory=set)
+    num_seen: int = 0
 
     def __post_init__(self) -> None:
         self.num_prompt_tokens = len(self.token_ids)
@@ -102,14 +108,10 @@ class Sequence:
         return None
 
     def distinct_token_ids(self) -> set[int]:
-        """Returns the ids that the sequence has. Kept up to date token by token."""
-        seen = self.seen
-        if len(seen) == 0 or self.kind == "session":
-            seen.clear()
-            seen.update(self.token_ids)
-        else:
-            seen.add(self.token_ids[-1])
-        return seen
+        """Returns the ids that the sequence has, kept up to date token by token."""
+        self.seen.update(self.token_ids[self.num_seen :])
+        self.num_seen = len(self.token_ids)
+        return self.seen
 
     def finish(self, reason: FinishReason, failure: Failure | None = None) -> Finish:
         """Builds the record of the end, with the times since arrival in seconds."""
