@@ -1,0 +1,85 @@
+"""Calls of asyncio over one channel."""
+
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Self, TypeVar
+
+import grpc
+from grpc import aio
+
+from lockstep_client import exceptions
+from lockstep_client.connection import USE_DEFAULT, Endpoint, Timeout
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+
+class AsyncConnection:
+    """A channel to one service. Connects with the first call, and again when it broke."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self.channel = (
+            aio.insecure_channel(endpoint.address, endpoint.options())
+            if endpoint.tls is None
+            else aio.secure_channel(
+                endpoint.address, endpoint.tls.credentials(), endpoint.options()
+            )
+        )
+
+    async def unary(
+        self,
+        method: aio.UnaryUnaryMultiCallable[Request, Response],
+        request: Request,
+        timeout: Timeout = USE_DEFAULT,
+    ) -> Response:
+        """Calls a method that has one answer.
+
+        Raises:
+            LockstepError: the call failed.
+        """
+        with self.translated_errors():
+            return await method(request, timeout=self.endpoint.unary_timeout_s(timeout))
+
+    async def stream(
+        self,
+        method: aio.UnaryStreamMultiCallable[Request, Response],
+        request: Request,
+        timeout: Timeout = USE_DEFAULT,
+    ) -> AsyncGenerator[Response]:
+        """Calls a method that answers with a stream; closing the generator cancels the call.
+
+        Raises:
+            LockstepError: the call failed.
+        """
+        call = method(request, timeout=self.endpoint.streaming_timeout_s(timeout))
+        try:
+            with self.translated_errors():
+                async for response in call:
+                    yield response
+        finally:
+            call.cancel()
+
+    @contextmanager
+    def translated_errors(self) -> Iterator[None]:
+        """Raises what grpcio raises inside as `LockstepError`."""
+        try:
+            yield
+        except grpc.RpcError as error:
+            raise exceptions.from_rpc_error(error, self.endpoint.peer) from error
+
+    async def close(self) -> None:
+        """Closes the channel; running calls are cancelled."""
+        await self.channel.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()

@@ -1,0 +1,160 @@
+"""Both services as one, blocking: text in, text out."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from types import TracebackType
+from typing import Self, Unpack
+
+from lockstep_client import completion
+from lockstep_client.aio.connection import AsyncConnection
+from lockstep_client.aio.model import AsyncModel
+from lockstep_client.aio.tokenizer import AsyncTokenizer
+from lockstep_client.aio.vocabulary import AsyncVocabulary
+from lockstep_client.batch import Batch
+from lockstep_client.completion import CompletionAssembler, CompletionOptions
+from lockstep_client.connection import (
+    DEFAULT_STREAM_TIMEOUT_S,
+    DEFAULT_TIMEOUT_S,
+    USE_DEFAULT,
+    Endpoint,
+    Timeout,
+    Tls,
+)
+from lockstep_client.exceptions import LockstepError
+from lockstep_client.patience import Patience
+from lockstep_client.requests.tokenizer import ChatMessages
+from lockstep_client.results.generation import Completion
+from lockstep_client.streams import AsyncStream
+
+
+class AsyncLockstep:
+    """As `Lockstep`, for asyncio. Methods have the same names, keywords and errors.
+
+        async with AsyncLockstep() as ls:
+            print((await ls.generate("The capital of France is", max_new_tokens=8)).text)
+            async for piece in ls.stream("Once upon a time"):
+                print(piece, end="")
+
+    Attributes:
+        tokenizer: the tokenizer service.
+        vocabulary: changes of the vocabulary, which the tokenizer service owns.
+        model: the model service.
+    """
+
+    def __init__(
+        self,
+        tokenizer: str = "localhost:50051",
+        model: str = "localhost:50052",
+        *,
+        tls: Tls | None = None,
+        timeout: float | None = DEFAULT_TIMEOUT_S,
+        stream_timeout: float | None = DEFAULT_STREAM_TIMEOUT_S,
+    ) -> None:
+        """Prepares the connections.
+
+        Args:
+            tokenizer: address of the tokenizer service.
+            model: address of the model service.
+            tls: transport security of both; None sends plain text.
+            timeout: of calls with one answer, in seconds; None for none.
+            stream_timeout: of calls that generate or stream; None for none.
+        """
+        self._tokenizer = AsyncConnection(
+            Endpoint("tokenizer", tokenizer, tls, timeout, stream_timeout)
+        )
+        self._model = AsyncConnection(Endpoint("model", model, tls, timeout, stream_timeout))
+        self.tokenizer = AsyncTokenizer(self._tokenizer)
+        self.vocabulary = AsyncVocabulary(self._tokenizer)
+        self.model = AsyncModel(self._model)
+
+    async def generate(
+        self,
+        prompt: str | None = None,
+        *,
+        messages: ChatMessages | None = None,
+        timeout: Timeout = USE_DEFAULT,
+        **options: Unpack[CompletionOptions],
+    ) -> Completion:
+        """See `Lockstep.generate`."""
+        completion.check(prompt, messages, options)
+        batch = await self._encode(prompt, messages, options)
+        generation = await self.model.generate(
+            batch, timeout=timeout, **completion.generate_options(options)
+        )
+        (token_ids,) = generation.raise_for_errors().sequences
+        text = await self.tokenizer.decode(
+            token_ids, skip_special_tokens=options.get("skip_special_tokens")
+        )
+        return Completion.of(text, batch.token_ids[0], generation)
+
+    def stream(
+        self,
+        prompt: str | None = None,
+        *,
+        messages: ChatMessages | None = None,
+        timeout: Timeout = USE_DEFAULT,
+        **options: Unpack[CompletionOptions],
+    ) -> AsyncStream[str, Completion]:
+        """See `Lockstep.stream`."""
+        completion.check(prompt, messages, options)
+        assembler = CompletionAssembler()
+        pieces = self._pieces(prompt, messages, options, timeout, assembler)
+        return AsyncStream(pieces, assembler.result)
+
+    async def wait_until_ready(self, timeout: float = 60.0) -> None:
+        """See `Lockstep.wait_until_ready`."""
+        patience = Patience(timeout)
+        for describe in (self.tokenizer.info, self.model.info):
+            while True:
+                try:
+                    await describe(timeout=patience.remaining_s)
+                    break
+                except LockstepError as error:
+                    await asyncio.sleep(patience.pause_s(error))
+
+    async def close(self) -> None:
+        """See `Lockstep.close`."""
+        await self._tokenizer.close()
+        await self._model.close()
+
+    async def _encode(
+        self, prompt: str | None, messages: ChatMessages | None, options: CompletionOptions
+    ) -> Batch:
+        if prompt is not None:
+            return await self.tokenizer.encode(prompt, **completion.encode_options(options))
+        return await self.tokenizer.apply_chat_template(
+            messages or [], **completion.chat_options(options)
+        )
+
+    async def _pieces(
+        self,
+        prompt: str | None,
+        messages: ChatMessages | None,
+        options: CompletionOptions,
+        timeout: Timeout,
+        assembler: CompletionAssembler,
+    ) -> AsyncGenerator[str]:
+        batch = await self._encode(prompt, messages, options)
+        tokens = self.model.stream(batch, timeout=timeout, **completion.generate_options(options))
+        decoder = self.tokenizer.open_decoder(
+            skip_special_tokens=options.get("skip_special_tokens"), timeout=timeout
+        )
+        async with tokens, decoder:
+            async for delta in tokens:
+                if text := await decoder.feed(delta.token_ids):
+                    yield assembler.add(text)
+            generation = tokens.result.raise_for_errors()
+            if text := await decoder.end():
+                yield assembler.add(text)
+        assembler.finish(batch.token_ids[0], generation)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()

@@ -1,0 +1,102 @@
+"""A session, for asyncio."""
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, Unpack
+
+from lockstep.v1 import logits_session_service_pb2 as pb
+
+from lockstep_client import durations
+from lockstep_client.aio.connection import AsyncConnection
+from lockstep_client.batch import Row
+from lockstep_client.connection import USE_DEFAULT, Timeout
+from lockstep_client.exceptions import SessionNotFound
+from lockstep_client.requests.session import StepOptions
+from lockstep_client.session_state import SessionState, StepResult
+from lockstep_client.tensors import Array
+
+if TYPE_CHECKING:  # exists in the stub file only
+    from lockstep.v1.logits_session_service_pb2_grpc import LogitsSessionServiceAsyncStub
+
+
+class AsyncSession(SessionState):
+    """As `Session`, for asyncio. Close it, or use it in an `async with` block."""
+
+    def __init__(
+        self,
+        response: pb.OpenSessionResponse,
+        connection: AsyncConnection,
+        stub: "LogitsSessionServiceAsyncStub",
+    ) -> None:
+        super().__init__(response)
+        self._connection = connection
+        self._stub = stub
+
+    async def step(
+        self,
+        rows: Sequence[int | Row] | Array,
+        *,
+        timeout: Timeout = USE_DEFAULT,
+        **options: Unpack[StepOptions],
+    ) -> StepResult:
+        """See `Session.step`."""
+        request = self.step_request(rows, options)
+        response = await self._connection.unary(self._stub.Step, request, timeout)
+        return self.apply_step(response, look_ahead=request.look_ahead)
+
+    async def truncate(
+        self, positions: int | Sequence[int], *, timeout: Timeout = USE_DEFAULT
+    ) -> None:
+        """See `Session.truncate`."""
+        request = self.truncate_request(positions)
+        response = await self._connection.unary(self._stub.Truncate, request, timeout)
+        self.apply_rows(response.rows)
+
+    async def fork(
+        self, row_indices: Sequence[int] = (), *, timeout: Timeout = USE_DEFAULT
+    ) -> Self:
+        """See `Session.fork`."""
+        request = pb.ForkRequest(session_id=self.session_id, count=1, row_indices=row_indices)
+        response = await self._connection.unary(self._stub.Fork, request, timeout)
+        return self.copy(response.session_ids[0], row_indices)
+
+    async def select_rows(
+        self, row_indices: Sequence[int], *, timeout: Timeout = USE_DEFAULT
+    ) -> None:
+        """See `Session.select_rows`."""
+        request = pb.SelectRowsRequest(session_id=self.session_id, row_indices=row_indices)
+        response = await self._connection.unary(self._stub.SelectRows, request, timeout)
+        self.apply_selection(response, row_indices)
+
+    async def token_ids(self, *, timeout: Timeout = USE_DEFAULT) -> list[list[int]]:
+        """See `Session.token_ids`."""
+        request = pb.GetSessionRequest(session_id=self.session_id)
+        response = await self._connection.unary(self._stub.GetSession, request, timeout)
+        return [list(row.tokens.ids) for row in response.rows]
+
+    async def touch(self, *, ttl_s: float | None = None, timeout: Timeout = USE_DEFAULT) -> None:
+        """See `Session.touch`."""
+        request = pb.TouchSessionRequest(session_id=self.session_id, ttl=durations.message(ttl_s))
+        await self._connection.unary(self._stub.TouchSession, request, timeout)
+
+    async def close(self, *, timeout: Timeout = USE_DEFAULT) -> None:
+        """See `Session.close`."""
+        if self.closed:
+            return
+        self.closed = True
+        request = pb.CloseSessionRequest(session_id=self.session_id)
+        try:
+            await self._connection.unary(self._stub.CloseSession, request, timeout)
+        except SessionNotFound:  # expired, evicted or lost with the engine: nothing is held
+            return
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()

@@ -1,0 +1,167 @@
+"""How a channel is made: transport security, limits, keepalive and retries."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+import grpc
+
+MAX_RECEIVE_BYTES: Final = 64 * 1024 * 1024
+DEFAULT_TIMEOUT_S: Final = 60.0
+DEFAULT_STREAM_TIMEOUT_S: Final = 600.0
+
+# Methods whose repetition changes nothing. `AddTokens` and `SetSpecialTokens`
+# are among them because this client always sends an idempotency key, and
+# `Generate` because nothing of a failed attempt remains. Session steps are not:
+# a step that was applied and whose answer was lost must be seen by the caller.
+IDEMPOTENT_METHODS: Final = {
+    "lockstep.v1.TokenizerService": (
+        "Encode",
+        "Decode",
+        "Pad",
+        "ApplyChatTemplate",
+        "CountTokens",
+        "ConvertTokens",
+        "GetTokenizerInfo",
+        "GetVocabulary",
+        "GetTokenizerArtifact",
+    ),
+    "lockstep.v1.VocabularyAdminService": (
+        "AddTokens",
+        "SetSpecialTokens",
+        "ListRevisions",
+        "VerifyRevisions",
+    ),
+    "lockstep.v1.ModelService": ("Generate", "GenerateStream", "Score", "ComputeLogits"),
+    "lockstep.v1.LogitsSessionService": (
+        "Truncate",
+        "GetSession",
+        "ListSessions",
+        "TouchSession",
+    ),
+    "lockstep.v1.ModelInfoService": (
+        "GetModelInfo",
+        "GetCapabilities",
+        "ListLogitsProcessors",
+        "GetLoad",
+        "ValidateRequest",
+    ),
+}
+
+# gRPC itself waits the time that a server states in `grpc-retry-pushback-ms`
+# instead of the backoff, and does not retry a stream once it has begun.
+RETRY_POLICY: Final = {
+    "maxAttempts": 4,
+    "initialBackoff": "0.1s",
+    "maxBackoff": "1s",
+    "backoffMultiplier": 2,
+    "retryableStatusCodes": ["UNAVAILABLE"],
+}
+SERVICE_CONFIG: Final = json.dumps(
+    {
+        "methodConfig": [
+            {
+                "name": [
+                    {"service": service, "method": method}
+                    for service, methods in IDEMPOTENT_METHODS.items()
+                    for method in methods
+                ],
+                "retryPolicy": RETRY_POLICY,
+            }
+        ],
+        "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1},
+    }
+)
+
+CHANNEL_OPTIONS: Final[tuple[tuple[str, str | int], ...]] = (
+    ("grpc.max_receive_message_length", MAX_RECEIVE_BYTES),
+    ("grpc.max_send_message_length", -1),
+    # Finds a dead connection under a silent stream within 40 s. Without the last
+    # two, gRPC waits longer for the answer to a ping, and sends only two of them.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    # Notices a service that comes (back) up within about two seconds.
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    ("grpc.service_config", SERVICE_CONFIG),
+)
+
+
+class UseDefault:
+    """Type of `USE_DEFAULT`, for annotations."""
+
+    def __repr__(self) -> str:
+        return "USE_DEFAULT"
+
+
+USE_DEFAULT: Final = UseDefault()
+"""Stands for the client's own timeout where None means that there is none."""
+
+Timeout = float | None | UseDefault
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tls:
+    """Transport security of a connection.
+
+    `Tls()` trusts the authorities that gRPC ships with.
+
+    Attributes:
+        ca: PEM certificates of the authorities to trust instead.
+        certificate: PEM chain that this client shows (mutual TLS).
+        key: PEM private key of `certificate`.
+        server_name: name to expect in the server's certificate, where it is not
+            that of the address.
+    """
+
+    ca: bytes | None = None
+    certificate: bytes | None = None
+    key: bytes | None = field(default=None, repr=False)
+    server_name: str | None = None
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        """Builds what grpcio calls them."""
+        return grpc.ssl_channel_credentials(
+            root_certificates=self.ca, private_key=self.key, certificate_chain=self.certificate
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One service to connect to.
+
+    Attributes:
+        service: which one.
+        address: gRPC target, for example `localhost:50051` or `dns:///host:port`.
+        tls: transport security; None sends plain text.
+        timeout_s: of calls with one answer; None means that there is none.
+        stream_timeout_s: of calls that stream; None means that there is none.
+    """
+
+    service: Literal["tokenizer", "model"]
+    address: str
+    tls: Tls | None = None
+    timeout_s: float | None = DEFAULT_TIMEOUT_S
+    stream_timeout_s: float | None = DEFAULT_STREAM_TIMEOUT_S
+
+    @property
+    def peer(self) -> str:
+        """Who is called, for messages."""
+        return f"the {self.service} service at {self.address}"
+
+    def options(self) -> list[tuple[str, str | int]]:
+        """Returns the channel's options."""
+        options = list(CHANNEL_OPTIONS)
+        if self.tls is not None and self.tls.server_name is not None:
+            options.append(("grpc.ssl_target_name_override", self.tls.server_name))
+        return options
+
+    def unary_timeout_s(self, timeout: Timeout) -> float | None:
+        """Returns the timeout of a call with one answer."""
+        return self.timeout_s if isinstance(timeout, UseDefault) else timeout
+
+    def streaming_timeout_s(self, timeout: Timeout) -> float | None:
+        """Returns the timeout of a call that streams."""
+        return self.stream_timeout_s if isinstance(timeout, UseDefault) else timeout

@@ -1,0 +1,376 @@
+"""What can go wrong, one class per reason.
+
+    LockstepError
+    ├── ConnectionFailed          nobody answers at the address, or the line broke
+    ├── DeadlineExceeded          no answer within the timeout
+    ├── Cancelled                 the call was cancelled
+    ├── ProtocolError             the answer is not one that a Lockstep service gives
+    └── ServiceError              a service refused or failed, and says why in `reason`
+        ├── InvalidField              a field is wrong; see `violations`
+        ├── MalformedMessage          the bytes are not a message of the method
+        ├── MessageTooLarge           the request is larger than the server reads
+        ├── TokenIdOutOfRange         an id is not in the vocabulary
+        ├── ContextLengthExceeded     prompt and new tokens do not fit the context
+        ├── FeatureNotImplemented     the method or feature is not offered
+        ├── VocabularyMismatch        the ids belong to another vocabulary
+        ├── VocabularyBehind          the replica has not yet that revision; retry
+        ├── RevisionConflict          somebody else changed the vocabulary first
+        ├── IdempotencyKeyReused      the key was used with another request
+        ├── SessionNotFound           the session is gone; open one again
+        ├── SessionBusy               another call is using the session; retry
+        ├── PositionConflict          the session is elsewhere than the step expected
+        ├── ResponseTooLarge          the response is larger than the server sends
+        ├── Overloaded                too much in progress; retry
+        ├── KVCacheExceeded           more KV cache than the server has in all
+        ├── Loading                   the server is not ready yet; retry
+        ├── Draining                  the server is shutting down; retry elsewhere
+        ├── EngineLost                the model's process ended; retry
+        ├── NonFiniteLogits           the model produced NaN or infinity
+        ├── NoTokenLeft               the processors excluded every token
+        ├── NoChatTemplate            the tokenizer has no chat template
+        ├── ChatTemplateFailed        the template refused the messages
+        ├── InternalError             a bug of the server; see its log
+        ├── StoreUnavailable          the vocabulary store failed; retry
+        ├── TokenExists               the token exists with other attributes
+        └── SlowConsumer              the stream was not read for too long
+
+A server newer than this client may name a reason that is not listed: it arrives
+as a plain `ServiceError` with that `reason`. Errors in the arguments of a call
+that need no server to be found are Python's own `TypeError` and `ValueError`.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+from lockstep.v1.error_reason_pb2 import ErrorReason, ItemError
+
+DOMAIN = "lockstep.dev"
+
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+@dataclass(frozen=True, slots=True)
+class FieldViolation:
+    """One thing that is wrong with a request.
+
+    Attributes:
+        field: path of the field, for example `generation_config.top_k`.
+        description: what is wrong and what would be right.
+    """
+
+    field: str
+    description: str
+
+
+class LockstepError(Exception):
+    """Base of everything that this package raises about a call.
+
+    Attributes:
+        code: gRPC status code.
+        reason: name of the `ErrorReason` without its prefix, for example
+            `OVERLOADED`; empty when the failure came from no service of ours.
+        metadata: every value that the message mentions, by the keys that the
+            schema lists with the reason.
+        violations: what is wrong with which field; empty unless the request was.
+        retry_delay_s: when a retry of the same request can succeed, and None
+            when the server says that it never will, or nothing.
+    """
+
+    REASON = ""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: grpc.StatusCode = grpc.StatusCode.UNKNOWN,
+        reason: str = "",
+        metadata: Mapping[str, str] | None = None,
+        violations: Iterable[FieldViolation] = (),
+        retry_delay_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.reason = reason or self.REASON
+        self.metadata = dict(metadata or {})
+        self.violations = tuple(violations)
+        self.retry_delay_s = retry_delay_s
+
+
+class ConnectionFailed(LockstepError):
+    """Nobody answers at the address, or the connection broke during the call."""
+
+
+class DeadlineExceeded(LockstepError):
+    """No answer arrived within the timeout."""
+
+
+class Cancelled(LockstepError):
+    """The call was cancelled."""
+
+
+class ProtocolError(LockstepError):
+    """The answer is not one that a Lockstep service gives.
+
+    Something else listens at the address, or stands in between.
+    """
+
+
+class ServiceError(LockstepError):
+    """A service refused the call or failed."""
+
+
+class InvalidField(ServiceError):
+    """A field is missing, out of range or contradicts another. See `violations`."""
+
+    REASON = "INVALID_FIELD"
+
+
+class MalformedMessage(ServiceError):
+    """The bytes received are not a message of the method."""
+
+    REASON = "MALFORMED_MESSAGE"
+
+
+class MessageTooLarge(ServiceError):
+    """The request message is larger than the server reads."""
+
+    REASON = "MESSAGE_TOO_LARGE"
+
+
+class TokenIdOutOfRange(ServiceError):
+    """A token id is not in the vocabulary of the request."""
+
+    REASON = "TOKEN_ID_OUT_OF_RANGE"
+
+
+class ContextLengthExceeded(ServiceError):
+    """Prompt and new tokens together exceed the model's context."""
+
+    REASON = "CONTEXT_LENGTH_EXCEEDED"
+
+
+class FeatureNotImplemented(ServiceError):
+    """The method, or the feature asked for, is not offered by this server."""
+
+    REASON = "NOT_IMPLEMENTED"
+
+
+class VocabularyMismatch(ServiceError):
+    """The ids belong to a vocabulary that the server does not have. Encode again."""
+
+    REASON = "VOCABULARY_MISMATCH"
+
+
+class VocabularyBehind(ServiceError):
+    """The request's revision is newer than this replica has. Retry."""
+
+    REASON = "VOCABULARY_BEHIND"
+
+
+class RevisionConflict(ServiceError):
+    """The change was based on a revision that is no longer the newest."""
+
+    REASON = "REVISION_CONFLICT"
+
+
+class IdempotencyKeyReused(ServiceError):
+    """The idempotency key was used with another request."""
+
+    REASON = "IDEMPOTENCY_KEY_REUSED"
+
+
+class SessionNotFound(ServiceError):
+    """The session does not exist any more. Open one with the tokens so far."""
+
+    REASON = "SESSION_NOT_FOUND"
+
+
+class SessionBusy(ServiceError):
+    """Another call is using the session. Retry."""
+
+    REASON = "SESSION_BUSY"
+
+
+class PositionConflict(ServiceError):
+    """The session is not at the position that the step expected."""
+
+    REASON = "POSITION_CONFLICT"
+
+
+class ResponseTooLarge(ServiceError):
+    """The response would be larger than the server sends."""
+
+    REASON = "RESPONSE_TOO_LARGE"
+
+
+class Overloaded(ServiceError):
+    """As much is running and waiting as the server admits. Retry."""
+
+    REASON = "OVERLOADED"
+
+
+class KVCacheExceeded(ServiceError):
+    """The request needs more KV cache than the server has in all."""
+
+    REASON = "KV_CACHE_EXCEEDED"
+
+
+class Loading(ServiceError):
+    """The server is loading its model or tokenizer. Retry."""
+
+    REASON = "LOADING"
+
+
+class Draining(ServiceError):
+    """The server is shutting down and takes no new work. Retry elsewhere."""
+
+    REASON = "DRAINING"
+
+
+class EngineLost(ServiceError):
+    """The process that owns the model ended; sessions are lost. Retry."""
+
+    REASON = "ENGINE_LOST"
+
+
+class NonFiniteLogits(ServiceError):
+    """The model produced logits that are not numbers."""
+
+    REASON = "NON_FINITE_LOGITS"
+
+
+class NoTokenLeft(ServiceError):
+    """The processors excluded every token."""
+
+    REASON = "NO_TOKEN_LEFT"
+
+
+class NoChatTemplate(ServiceError):
+    """The tokenizer has no chat template."""
+
+    REASON = "NO_CHAT_TEMPLATE"
+
+
+class ChatTemplateFailed(ServiceError):
+    """The chat template refused the messages or took too long."""
+
+    REASON = "CHAT_TEMPLATE_FAILED"
+
+
+class InternalError(ServiceError):
+    """A bug of the server. Its log has the text under `metadata["requestId"]`."""
+
+    REASON = "INTERNAL"
+
+
+class StoreUnavailable(ServiceError):
+    """The vocabulary store failed; nothing was changed. Retry."""
+
+    REASON = "STORE_UNAVAILABLE"
+
+
+class TokenExists(ServiceError):
+    """The token exists with other attributes."""
+
+    REASON = "TOKEN_EXISTS"
+
+
+class SlowConsumer(ServiceError):
+    """The stream was not read for too long."""
+
+    REASON = "SLOW_CONSUMER"
+
+
+BY_REASON: dict[str, type[ServiceError]] = {
+    subclass.REASON: subclass for subclass in ServiceError.__subclasses__()
+}
+
+
+def from_rpc_error(error: grpc.RpcError, peer: str) -> LockstepError:
+    """Translates a failed call, of the blocking or the asyncio API alike.
+
+    Args:
+        error: what grpcio raised.
+        peer: who was called, for the message, for example
+            `the tokenizer service at localhost:50051`.
+    """
+    trailing: Any = error.trailing_metadata() or ()
+    return from_status(error.code(), error.details() or "", trailing, peer)
+
+
+def from_status(
+    code: grpc.StatusCode,
+    message: str,
+    trailing_metadata: Iterable[tuple[str, str | bytes]],
+    peer: str,
+) -> LockstepError:
+    """Builds the exception for a status.
+
+    Args:
+        code: canonical code.
+        message: text of the status.
+        trailing_metadata: pairs; `grpc-status-details-bin` holds the details.
+        peer: who was called, for the message.
+    """
+    for key, value in trailing_metadata:
+        if key == "grpc-status-details-bin" and isinstance(value, bytes):
+            try:
+                details = Status.FromString(value)
+            except DecodeError:
+                break
+            if (error := _from_details(code, details)) is not None:
+                return error
+    return _without_reason(code, message, peer)
+
+
+def from_item_error(item: ItemError) -> ServiceError:
+    """Builds the exception for one item of a call that went on for the others."""
+    reason = _reason_name(item.reason)
+    return BY_REASON.get(reason, ServiceError)(
+        item.message,
+        code=_CODES.get(item.code, grpc.StatusCode.UNKNOWN),
+        reason=reason,
+        metadata=item.metadata,
+    )
+
+
+def _from_details(code: grpc.StatusCode, status: Status) -> ServiceError | None:
+    info, bad_request, retry = ErrorInfo(), BadRequest(), RetryInfo()
+    retry_delay_s = None
+    for detail in status.details:
+        if detail.Unpack(retry):
+            retry_delay_s = retry.retry_delay.ToMilliseconds() / 1000
+        elif not detail.Unpack(info):
+            detail.Unpack(bad_request)
+    if info.domain != DOMAIN:
+        return None
+    return BY_REASON.get(info.reason, ServiceError)(
+        status.message,
+        code=code,
+        reason=info.reason,
+        metadata=info.metadata,
+        violations=(FieldViolation(v.field, v.description) for v in bad_request.field_violations),
+        retry_delay_s=retry_delay_s,
+    )
+
+
+def _without_reason(code: grpc.StatusCode, message: str, peer: str) -> LockstepError:
+    match code:
+        case grpc.StatusCode.UNAVAILABLE:
+            return ConnectionFailed(f"Cannot reach {peer}: {message}", code=code)
+        case grpc.StatusCode.DEADLINE_EXCEEDED:
+            return DeadlineExceeded(f"No answer from {peer} within the timeout.", code=code)
+        case grpc.StatusCode.CANCELLED:
+            return Cancelled(f"The call to {peer} was cancelled.", code=code)
+    return ProtocolError(f"{peer} answered {code.name} without a reason: {message}", code=code)
+
+
+def _reason_name(reason: ErrorReason) -> str:
+    if reason not in ErrorReason.values():
+        return f"UNKNOWN_{reason}"
+    return ErrorReason.Name(reason).removeprefix("ERROR_REASON_")

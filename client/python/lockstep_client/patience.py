@@ -1,0 +1,36 @@
+"""How long a client waits for a service that is not up yet."""
+
+import time
+from typing import Final
+
+import grpc
+
+from lockstep_client.exceptions import LockstepError
+
+PAUSE_S: Final = 0.2
+
+
+class Patience:
+    """Counts down the time that a caller is willing to wait."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._deadline = time.monotonic() + timeout_s
+
+    @property
+    def remaining_s(self) -> float:
+        """Time left, at least a millisecond."""
+        return max(self._deadline - time.monotonic(), 0.001)
+
+    def pause_s(self, error: LockstepError) -> float:
+        """Returns the time to wait before the next attempt.
+
+        Args:
+            error: how the last attempt failed.
+
+        Raises:
+            LockstepError: the error, where waiting does not help or time is up.
+        """
+        pause_s = error.retry_delay_s or PAUSE_S
+        if error.code is not grpc.StatusCode.UNAVAILABLE or pause_s > self.remaining_s:
+            raise error
+        return pause_s

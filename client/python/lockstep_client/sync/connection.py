@@ -1,0 +1,95 @@
+"""Blocking calls over one channel."""
+
+from collections.abc import Callable, Generator, Iterator
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import grpc
+
+from lockstep_client import exceptions
+from lockstep_client.connection import USE_DEFAULT, Endpoint, Timeout
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+
+class Connection:
+    """A channel to one service. Connects with the first call, and again when it broke."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self.channel = (
+            grpc.insecure_channel(endpoint.address, endpoint.options())
+            if endpoint.tls is None
+            else grpc.secure_channel(
+                endpoint.address, endpoint.tls.credentials(), endpoint.options()
+            )
+        )
+
+    def unary(
+        self,
+        method: grpc.UnaryUnaryMultiCallable[Request, Response],
+        request: Request,
+        timeout: Timeout = USE_DEFAULT,
+    ) -> Response:
+        """Calls a method that has one answer.
+
+        Raises:
+            LockstepError: the call failed.
+        """
+        try:
+            return method(request, timeout=self._endpoint.unary_timeout_s(timeout))
+        except grpc.RpcError as error:
+            raise exceptions.from_rpc_error(error, self._endpoint.peer) from error
+
+    def stream(
+        self,
+        method: grpc.UnaryStreamMultiCallable[Request, Response],
+        request: Request,
+        timeout: Timeout = USE_DEFAULT,
+    ) -> Generator[Response]:
+        """Calls a method that answers with a stream; closing the generator cancels the call.
+
+        Raises:
+            LockstepError: the call failed.
+        """
+        timeout_s = self._endpoint.streaming_timeout_s(timeout)
+        yield from self._responses(lambda: method(request, timeout=timeout_s))
+
+    def exchange(
+        self,
+        method: grpc.StreamStreamMultiCallable[Request, Response],
+        requests: Iterator[Request],
+        timeout: Timeout = USE_DEFAULT,
+    ) -> Generator[Response]:
+        """Calls a method with streams both ways; closing the generator cancels the call.
+
+        Raises:
+            LockstepError: the call failed.
+        """
+        timeout_s = self._endpoint.streaming_timeout_s(timeout)
+        yield from self._responses(lambda: method(requests, timeout=timeout_s))
+
+    def _responses(self, begin: Callable[[], Any]) -> Generator[Any]:
+        call = begin()
+        try:
+            yield from call
+        except grpc.RpcError as error:
+            raise exceptions.from_rpc_error(error, self._endpoint.peer) from error
+        finally:
+            call.cancel()
+
+    def close(self) -> None:
+        """Closes the channel; running calls are cancelled."""
+        self.channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,177 @@
+"""The model service, blocking."""
+
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from typing import Unpack
+
+from lockstep.v1 import model_info_service_pb2 as info_pb
+from lockstep.v1 import model_service_pb2 as pb
+from lockstep.v1.logits_session_service_pb2_grpc import LogitsSessionServiceStub
+from lockstep.v1.model_info_service_pb2_grpc import ModelInfoServiceStub
+from lockstep.v1.model_service_pb2_grpc import ModelServiceStub
+
+from lockstep_client.assembly import GenerationAssembler
+from lockstep_client.batch import Prompts, Row
+from lockstep_client.connection import USE_DEFAULT, Timeout
+from lockstep_client.requests import model as requests
+from lockstep_client.requests import session as session_requests
+from lockstep_client.requests.model import GenerateOptions, ScoreOptions
+from lockstep_client.requests.session import SessionOptions
+from lockstep_client.results import scores as score_results
+from lockstep_client.results.generation import Generation, TokenDelta
+from lockstep_client.results.model_info import Capabilities, Load, ModelInfo, Plan
+from lockstep_client.results.scores import NextTokenScores, ScoredSequence
+from lockstep_client.streams import Stream
+from lockstep_client.sync.connection import Connection
+from lockstep_client.sync.session import Session
+
+
+class Model:
+    """Runs the model.
+
+    Every method takes a `timeout` in seconds, None for none, and raises
+    `LockstepError` when its call fails.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._stub = ModelServiceStub(connection.channel)
+        self._sessions = LogitsSessionServiceStub(connection.channel)
+        self._info = ModelInfoServiceStub(connection.channel)
+
+    def generate(
+        self,
+        prompts: Prompts,
+        *,
+        timeout: Timeout = USE_DEFAULT,
+        **options: Unpack[GenerateOptions],
+    ) -> Generation:
+        """Generates sequences and returns them when all have ended.
+
+        Rows of logits and scores of any number and size arrive in pieces: no
+        message limit applies to the result. A sequence that fails by itself has
+        its `error`; `raise_for_errors()` raises it.
+
+        Args:
+            prompts: a batch, rows of ids, or a mapping with `input_ids` and
+                `attention_mask`.
+            timeout: in seconds; the client's `stream_timeout` unless given.
+            **options: see `GenerateOptions`.
+        """
+        request = requests.generate(prompts, options)
+        assembler = GenerationAssembler(request, keep_scores=True)
+        for _ in self._deltas(request, assembler, timeout):
+            pass
+        return assembler.result()
+
+    def stream(
+        self,
+        prompts: Prompts,
+        *,
+        timeout: Timeout = USE_DEFAULT,
+        **options: Unpack[GenerateOptions],
+    ) -> Stream[TokenDelta, Generation]:
+        """Generates sequences and yields tokens as they are chosen.
+
+        Args:
+            prompts: as for `generate`.
+            timeout: of the whole stream, in seconds.
+            **options: see `GenerateOptions`.
+
+        Returns:
+            The tokens; its `.result` has what `generate` returns, without the
+            rows of logits and scores, which only the deltas hold.
+        """
+        request = requests.generate(prompts, options)
+        assembler = GenerationAssembler(request, keep_scores=False)
+        return Stream(self._deltas(request, assembler, timeout), assembler.result)
+
+    def open_session(
+        self,
+        prompts: Prompts,
+        *,
+        timeout: Timeout = USE_DEFAULT,
+        **options: Unpack[SessionOptions],
+    ) -> Session:
+        """Opens a session, in which the caller chooses the tokens.
+
+        Args:
+            prompts: as for `generate`, one row of the session each.
+            timeout: in seconds.
+            **options: see `SessionOptions`.
+        """
+        request = session_requests.open_session(prompts, options)
+        response = self._connection.unary(self._sessions.OpenSession, request, timeout)
+        return Session(response, self._connection, self._sessions)
+
+    def score(
+        self,
+        prompts: Prompts,
+        continuations: Sequence[Row] | None = None,
+        *,
+        timeout: Timeout = USE_DEFAULT,
+        **options: Unpack[ScoreOptions],
+    ) -> list[ScoredSequence]:
+        """Computes the probabilities of given tokens.
+
+        Args:
+            prompts: as for `generate`: contexts, or what is scored itself.
+            continuations: what is scored after each prompt.
+            timeout: in seconds.
+            **options: see `ScoreOptions`.
+        """
+        request = requests.score(prompts, continuations, options)
+        response = self._connection.unary(self._stub.Score, request, timeout)
+        return score_results.scored_sequences(response)
+
+    def compute_logits(
+        self,
+        prompts: Prompts,
+        *,
+        timeout: Timeout = USE_DEFAULT,
+        **options: Unpack[ScoreOptions],
+    ) -> NextTokenScores:
+        """Computes the distribution after each prompt; the server keeps nothing."""
+        request = requests.compute_logits(prompts, options)
+        response = self._connection.unary(self._stub.ComputeLogits, request, timeout)
+        return score_results.next_token_scores(response)
+
+    def info(self, *, timeout: Timeout = USE_DEFAULT) -> ModelInfo:
+        """Describes the model."""
+        request = info_pb.GetModelInfoRequest()
+        response = self._connection.unary(self._info.GetModelInfo, request, timeout)
+        return ModelInfo.from_message(response)
+
+    def capabilities(self, *, timeout: Timeout = USE_DEFAULT) -> Capabilities:
+        """Says what the server supports, and its limits."""
+        request = info_pb.GetCapabilitiesRequest()
+        response = self._connection.unary(self._info.GetCapabilities, request, timeout)
+        return Capabilities.from_message(response)
+
+    def load(self, *, timeout: Timeout = USE_DEFAULT) -> Load:
+        """Says how busy the server is."""
+        request = info_pb.GetLoadRequest()
+        return Load.from_message(self._connection.unary(self._info.GetLoad, request, timeout))
+
+    def validate(
+        self,
+        prompts: Prompts,
+        *,
+        timeout: Timeout = USE_DEFAULT,
+        **options: Unpack[GenerateOptions],
+    ) -> Plan:
+        """Checks what `generate` would be asked, without running it."""
+        request = info_pb.ValidateRequestRequest(
+            generate_request=requests.generate(prompts, options)
+        )
+        response = self._connection.unary(self._info.ValidateRequest, request, timeout)
+        return Plan.from_message(response)
+
+    def _deltas(
+        self, request: pb.GenerateRequest, assembler: GenerationAssembler, timeout: Timeout
+    ) -> Generator[TokenDelta]:
+        message = pb.GenerateStreamRequest(request=request)
+        events = self._connection.stream(self._stub.GenerateStream, message, timeout)
+        with closing(events):
+            for event in events:
+                yield from assembler.feed(event)

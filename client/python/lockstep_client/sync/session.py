@@ -1,0 +1,109 @@
+"""A session, blocking."""
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self, Unpack
+
+from lockstep.v1 import logits_session_service_pb2 as pb
+from lockstep.v1.logits_session_service_pb2_grpc import LogitsSessionServiceStub
+
+from lockstep_client import durations
+from lockstep_client.batch import Row
+from lockstep_client.connection import USE_DEFAULT, Timeout
+from lockstep_client.exceptions import SessionNotFound
+from lockstep_client.requests.session import StepOptions
+from lockstep_client.session_state import SessionState, StepResult
+from lockstep_client.sync.connection import Connection
+from lockstep_client.tensors import Array
+
+
+class Session(SessionState):
+    """Rows whose KV cache the server keeps, while the caller chooses the tokens.
+
+    One call at a time may use it. Close it, or use it in a `with` block: the
+    server holds memory for it until then, or until it expires.
+    """
+
+    def __init__(
+        self,
+        response: pb.OpenSessionResponse,
+        connection: Connection,
+        stub: LogitsSessionServiceStub,
+    ) -> None:
+        super().__init__(response)
+        self._connection = connection
+        self._stub = stub
+
+    def step(
+        self,
+        rows: Sequence[int | Row] | Array,
+        *,
+        timeout: Timeout = USE_DEFAULT,
+        **options: Unpack[StepOptions],
+    ) -> StepResult:
+        """Appends tokens; `.logits`, `.scores` and `.position` are then those after them.
+
+        The step is applied at most once: it says where the rows were before.
+
+        Args:
+            rows: for each row a token id or a list of them; an empty list leaves
+                the row alone. `session.logits.argmax(-1)` is such rows.
+            timeout: in seconds.
+            **options: see `StepOptions`.
+        """
+        request = self.step_request(rows, options)
+        response = self._connection.unary(self._stub.Step, request, timeout)
+        return self.apply_step(response, look_ahead=request.look_ahead)
+
+    def truncate(self, positions: int | Sequence[int], *, timeout: Timeout = USE_DEFAULT) -> None:
+        """Forgets tokens of every row from a position on, or of each from its own.
+
+        What was known about the next token is forgotten too.
+        """
+        request = self.truncate_request(positions)
+        self.apply_rows(self._connection.unary(self._stub.Truncate, request, timeout).rows)
+
+    def fork(self, row_indices: Sequence[int] = (), *, timeout: Timeout = USE_DEFAULT) -> Self:
+        """Copies the session, or some of its rows, to a session of its own."""
+        request = pb.ForkRequest(session_id=self.session_id, count=1, row_indices=row_indices)
+        response = self._connection.unary(self._stub.Fork, request, timeout)
+        return self.copy(response.session_ids[0], row_indices)
+
+    def select_rows(self, row_indices: Sequence[int], *, timeout: Timeout = USE_DEFAULT) -> None:
+        """Replaces the rows by a selection of them, which may drop, repeat and reorder."""
+        request = pb.SelectRowsRequest(session_id=self.session_id, row_indices=row_indices)
+        response = self._connection.unary(self._stub.SelectRows, request, timeout)
+        self.apply_selection(response, row_indices)
+
+    def token_ids(self, *, timeout: Timeout = USE_DEFAULT) -> list[list[int]]:
+        """Returns the tokens of each row, prompt included, as the server has them."""
+        request = pb.GetSessionRequest(session_id=self.session_id)
+        response = self._connection.unary(self._stub.GetSession, request, timeout)
+        return [list(row.tokens.ids) for row in response.rows]
+
+    def touch(self, *, ttl_s: float | None = None, timeout: Timeout = USE_DEFAULT) -> None:
+        """Postpones the expiry, to a new idle time or the one so far."""
+        request = pb.TouchSessionRequest(session_id=self.session_id, ttl=durations.message(ttl_s))
+        self._connection.unary(self._stub.TouchSession, request, timeout)
+
+    def close(self, *, timeout: Timeout = USE_DEFAULT) -> None:
+        """Frees what the server holds. Does nothing where the session is gone already."""
+        if self.closed:
+            return
+        self.closed = True
+        request = pb.CloseSessionRequest(session_id=self.session_id)
+        try:
+            self._connection.unary(self._stub.CloseSession, request, timeout)
+        except SessionNotFound:  # expired, evicted or lost with the engine: nothing is held
+            return
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
