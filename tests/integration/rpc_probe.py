@@ -1,12 +1,13 @@
 """A real server around whatever servicer a test brings, and a program that runs one.
 
 `python -m tests.integration.rpc_probe` serves until it is stopped, for tests that
-need a process: `GetTokenizerArtifact` streams ten chunks, 50 ms apart.
+need a process: `GetTokenizerArtifact` streams ten chunks, 50 ms apart, and
+`WatchVocabulary` never ends.
 """
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 
 import grpc
 import structlog
@@ -33,19 +34,30 @@ class ProbeSettings(ServerSettings):
 
 @asynccontextmanager
 async def running(
-    servicer: services.TokenizerServiceServicer, *, ready: bool = True, **settings: object
+    servicer: services.TokenizerServiceServicer,
+    *,
+    ready: bool = True,
+    capture: bool = True,
+    **settings: object,
 ) -> AsyncIterator[tuple[Server, grpc.aio.Channel]]:
-    """Yields the server and a channel to it."""
-    server = Server(ProbeSettings(**settings), CollectorRegistry(), [SERVICE])
-    services.add_TokenizerServiceServicer_to_server(servicer, server.grpc)
-    await server.start()
-    server.set_ready(ready)
-    try:
-        with structlog.testing.capture_logs():
+    """Yields the server and a channel to it.
+
+    Args:
+        servicer: what it serves.
+        ready: whether it takes calls from the start.
+        capture: whether to keep its log lines out of the test's output.
+        settings: other than the defaults.
+    """
+    with structlog.testing.capture_logs() if capture else nullcontext():
+        server = Server(ProbeSettings(**settings), CollectorRegistry(), [SERVICE])
+        services.add_TokenizerServiceServicer_to_server(servicer, server.grpc)
+        try:
+            await server.start()
+            server.set_ready(ready)
             async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
                 yield server, channel
-    finally:
-        await server.stop()
+        finally:
+            await server.stop()
 
 
 class Failure:
@@ -83,7 +95,7 @@ async def failure(call: object) -> Failure:
     raise AssertionError("The call succeeded.")
 
 
-class Chunks(services.TokenizerServiceServicer):
+class Streams(services.TokenizerServiceServicer):
     """Streams slowly enough to be interrupted."""
 
     async def GetTokenizerArtifact(self, request, context):
@@ -91,12 +103,16 @@ class Chunks(services.TokenizerServiceServicer):
             yield messages.GetTokenizerArtifactResponse(data=bytes([index]))
             await asyncio.sleep(0.05)
 
+    async def WatchVocabulary(self, request, context):
+        yield messages.WatchVocabularyResponse()
+        await asyncio.Event().wait()
+
 
 async def _serve() -> None:
     settings = ProbeSettings.from_command_line()
     logging.configure(settings.log_level)
     server = Server(settings, metrics.process_registry(), [SERVICE])
-    services.add_TokenizerServiceServicer_to_server(Chunks(), server.grpc)
+    services.add_TokenizerServiceServicer_to_server(Streams(), server.grpc)
     await server.start()
     server.set_ready(True)
     await server.serve_until_stopped()

@@ -1,0 +1,248 @@
+"""Health, admission and drain, as a probe, a caller and a supervisor see them."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+from contextlib import asynccontextmanager
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from lockstep.v1 import tokenizer_service_pb2 as messages
+from lockstep.v1 import tokenizer_service_pb2_grpc as services
+
+from tests.integration.rpc_probe import CHUNKS, SERVICE, failure, running
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+ARTIFACT = messages.GetTokenizerArtifactRequest()
+
+
+class Empty(services.TokenizerServiceServicer):
+    async def Encode(self, request, context):
+        return messages.EncodeResponse()
+
+
+@asynccontextmanager
+async def health_of(port):
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield health_pb2_grpc.HealthStub(channel)
+
+
+async def statuses(port):
+    async with health_of(port) as stub:
+        return {
+            name: (await stub.Check(health_pb2.HealthCheckRequest(service=name))).status
+            for name in ("", SERVICE, "liveness")
+        }
+
+
+async def test_health_follows_loading_ready_and_draining():
+    unwell = {"": NOT_SERVING, SERVICE: NOT_SERVING, "liveness": SERVING}
+    async with running(Empty(), ready=False) as (server, _):
+        assert await statuses(server.health_port) == unwell
+        server.set_ready(True)
+        assert await statuses(server.health_port) == dict.fromkeys(unwell, SERVING)
+        server.set_ready(False)
+        assert await statuses(server.health_port) == unwell
+        server.set_ready(True)
+        server.drain()
+        server.set_ready(True)
+        assert await statuses(server.health_port) == unwell
+
+
+async def test_a_watching_probe_is_told_of_changes():
+    async with (
+        running(Empty(), ready=False) as (server, _),
+        health_of(server.health_port) as stub,
+    ):
+        watch = stub.Watch(health_pb2.HealthCheckRequest(service=SERVICE))
+        assert (await watch.read()).status == NOT_SERVING
+        server.set_ready(True)
+        assert (await watch.read()).status == SERVING
+        watch.cancel()
+
+
+async def test_the_health_port_serves_health_only_and_the_service_port_serves_none():
+    async with (
+        running(Empty()) as (server, channel),
+        grpc.aio.insecure_channel(f"127.0.0.1:{server.health_port}") as health,
+    ):
+        answer = await failure(
+            services.TokenizerServiceStub(health).Encode(messages.EncodeRequest())
+        )
+        assert answer.code is grpc.StatusCode.UNIMPLEMENTED
+        check = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+        assert (await failure(check)).reason == "NOT_IMPLEMENTED"
+
+
+@pytest.mark.parametrize("state", ["LOADING", "DRAINING"])
+async def test_calls_are_refused_with_a_retry_while_not_ready(state):
+    async with running(Empty(), ready=False) as (server, channel):
+        if state == "DRAINING":
+            server.drain()
+        answer = await failure(
+            services.TokenizerServiceStub(channel).Encode(messages.EncodeRequest())
+        )
+    assert (answer.code, answer.reason) == (grpc.StatusCode.UNAVAILABLE, state)
+    assert answer.retry.retry_delay.seconds == 1
+    assert answer.pushback_ms == "1000"
+
+
+async def test_the_shipped_retry_policy_rides_out_the_loading():
+    policy = {
+        "methodConfig": [
+            {
+                "name": [{}],
+                "retryPolicy": {
+                    "maxAttempts": 4,
+                    "initialBackoff": "0.01s",
+                    "maxBackoff": "0.01s",
+                    "backoffMultiplier": 1,
+                    "retryableStatusCodes": ["UNAVAILABLE"],
+                },
+            }
+        ]
+    }
+    async with running(Empty(), ready=False) as (server, _):
+        options = [("grpc.service_config", json.dumps(policy))]
+        address = f"127.0.0.1:{server.port}"
+        async with grpc.aio.insecure_channel(address, options=options) as channel:
+            call = services.TokenizerServiceStub(channel).Encode(messages.EncodeRequest())
+            asyncio.get_running_loop().call_later(0.5, server.set_ready, True)
+            # Backoff alone would give up after 0.03 s: the pushback of 1 s is kept.
+            assert await call == messages.EncodeResponse()
+
+
+async def test_more_calls_than_the_server_takes_are_refused_but_not_its_health():
+    class Waiting(services.TokenizerServiceServicer):
+        async def Encode(self, request, context):
+            await asyncio.Event().wait()
+
+    async with running(Waiting(), max_concurrent_calls=1) as (server, channel):
+        stub = services.TokenizerServiceStub(channel)
+        first = stub.Encode(messages.EncodeRequest())
+        while server.lifecycle.running == 0:  # noqa: ASYNC110  # the server has no event for it
+            await asyncio.sleep(0.01)
+        answer = await failure(stub.Encode(messages.EncodeRequest()))
+        assert (answer.reason, answer.metadata) == (
+            "OVERLOADED",
+            {"resource": "calls", "limit": "1"},
+        )
+        assert answer.pushback_ms == "500"
+        assert (await statuses(server.health_port))[SERVICE] == SERVING
+        first.cancel()
+
+
+async def test_a_taken_port_is_an_error_and_not_shared():
+    async with running(Empty()) as (server, _):
+        with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{server.port}"):
+            async with running(Empty(), port=server.port):
+                pass
+        with pytest.raises(OSError, match=f"port {server.metrics_port} for metrics"):
+            async with running(Empty(), metrics_port=server.metrics_port):
+                pass
+
+
+async def test_ipv6_addresses_are_served():
+    if not socket.has_ipv6 or not os.path.exists("/proc/net/if_inet6"):  # noqa: ASYNC240
+        pytest.skip("no IPv6 here")
+    async with (
+        running(Empty(), host="::1") as (server, _),
+        grpc.aio.insecure_channel(f"[::1]:{server.port}") as channel,
+    ):
+        await services.TokenizerServiceStub(channel).Encode(messages.EncodeRequest())
+
+
+@asynccontextmanager
+async def process(*flags):
+    """Runs the probe as a program; yields it and the ports it printed."""
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.integration.rpc_probe", *flags),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(20):
+            line = json.loads(await child.stdout.readline())
+        assert line["event"] == "listening"
+        yield child, line
+    finally:
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
+
+
+async def terminate(child, health_port, number=signal.SIGTERM):
+    """Sends a signal and waits until the health service says that it was heard."""
+    async with health_of(health_port) as stub:
+        watch = stub.Watch(health_pb2.HealthCheckRequest(service=SERVICE))
+        assert (await watch.read()).status == SERVING
+        child.send_signal(number)
+        async with asyncio.timeout(5):
+            assert (await watch.read()).status == NOT_SERVING
+        watch.cancel()
+
+
+async def test_sigterm_lets_a_running_stream_finish_and_exits_with_zero():
+    async with (
+        process() as (child, ports),
+        grpc.aio.insecure_channel(f"127.0.0.1:{ports['port']}") as channel,
+    ):
+        stub = services.TokenizerServiceStub(channel)
+        stream = stub.GetTokenizerArtifact(ARTIFACT)
+        received = [(await anext(aiter(stream))).data]
+        await terminate(child, ports["health_port"])
+        assert (await failure(stub.GetTokenizerArtifact(ARTIFACT))).reason == "DRAINING"
+        received += [chunk.data async for chunk in stream]
+        assert len(received) == CHUNKS
+        assert await stream.code() is grpc.StatusCode.OK
+        async with asyncio.timeout(5):
+            output, log = await child.communicate()
+        assert (child.returncode, output) == (0, b"")
+        events = [json.loads(line)["event"] for line in log.splitlines()]
+        assert events == ["started", "draining", "call", "call", "stopping"]
+
+
+async def test_a_second_signal_stops_at_once():
+    async with (
+        process() as (child, ports),
+        grpc.aio.insecure_channel(f"127.0.0.1:{ports['port']}") as channel,
+    ):
+        request = messages.WatchVocabularyRequest()
+        stream = aiter(services.TokenizerServiceStub(channel).WatchVocabulary(request))
+        await anext(stream)
+        await terminate(child, ports["health_port"], signal.SIGINT)
+        child.send_signal(signal.SIGINT)
+        async with asyncio.timeout(0.9):  # not even the time calls get to flush
+            assert await child.wait() == 0
+        with pytest.raises(grpc.aio.AioRpcError, match="UNAVAILABLE"):
+            await anext(stream)
+
+
+async def test_a_stream_that_outlasts_the_drain_is_cut():
+    async with (
+        process("--drain-timeout-s", "0.2") as (child, ports),
+        grpc.aio.insecure_channel(f"127.0.0.1:{ports['port']}") as channel,
+    ):
+        request = messages.WatchVocabularyRequest()
+        stream = aiter(services.TokenizerServiceStub(channel).WatchVocabulary(request))
+        await anext(stream)
+        await terminate(child, ports["health_port"])
+        async with asyncio.timeout(5):
+            assert await child.wait() == 0
+        with pytest.raises(grpc.aio.AioRpcError, match="UNAVAILABLE"):
+            await anext(stream)
+
+
+async def test_a_program_that_cannot_start_says_so_in_one_line():
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.integration.rpc_probe", "--prot", "1"),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, message = await child.communicate()
+    assert child.returncode == 2
+    assert message == b"python -m __main__: unrecognized arguments: --prot 1\n"

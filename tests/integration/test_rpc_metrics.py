@@ -1,0 +1,223 @@
+"""What Prometheus and the log say of calls."""
+
+import asyncio
+import io
+import json
+import logging as stdlib_logging
+import sys
+import urllib.request
+
+import pytest
+import structlog
+from lockstep.v1 import tokenizer_service_pb2 as messages
+from lockstep.v1 import tokenizer_service_pb2_grpc as services
+from prometheus_client.parser import text_string_to_metric_families
+
+from rpc import errors, logging
+from tests.integration.rpc_probe import SERVICE, failure, running
+
+ENCODE = messages.EncodeRequest(items=[messages.TextItem(text="top-secret")])
+
+
+class Probe(services.TokenizerServiceServicer):
+    async def Encode(self, request, context):
+        return messages.EncodeResponse()
+
+    async def Decode(self, request, context):
+        raise errors.EngineLost
+
+    async def Pad(self, request, context):
+        await asyncio.Event().wait()
+
+    async def EncodeStream(self, request_iterator, context):
+        async for request in request_iterator:
+            for _ in range(2):
+                yield messages.EncodeStreamResponse(item_id=request.item_id)
+
+
+@pytest.fixture
+async def probe():
+    async with running(Probe()) as (server, channel):
+        yield server, services.TokenizerServiceStub(channel), channel
+
+
+async def scrape(server):
+    """Returns every sample as {(name, *sorted label values): value}."""
+
+    def read():
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.metrics_port}/metrics") as response:
+            return response.read().decode()
+
+    text = await asyncio.to_thread(read)
+    return {
+        (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if not sample.name.endswith("_created")
+    }
+
+
+async def test_every_series_of_a_method_exists_before_its_first_call(probe):
+    samples = await scrape(probe[0])
+    for method, kind in (("Encode", "unary"), ("EncodeStream", "bidi_stream")):
+        assert samples["grpc_server_started_total", method, SERVICE, kind] == 0
+        assert samples["grpc_server_handled_total", "OK", method, SERVICE, kind] == 0
+        assert samples["grpc_server_handling_seconds_count", method, SERVICE, kind] == 0
+        assert samples["grpc_server_in_flight", method, SERVICE] == 0
+    assert samples["grpc_server_started_total", "GetVocabulary", SERVICE, "server_stream"] == 0
+
+
+async def test_a_call_is_counted_timed_and_measured(probe):
+    server, stub, _ = probe
+    await stub.Encode(ENCODE)
+    samples = await scrape(server)
+    method = ("Encode", SERVICE, "unary")
+    assert samples["grpc_server_started_total", *method] == 1
+    assert samples["grpc_server_handled_total", "OK", *method] == 1
+    assert samples["grpc_server_msg_received_total", *method] == 1
+    assert samples["grpc_server_msg_sent_total", *method] == 1
+    assert samples["grpc_server_handling_seconds_count", *method] == 1
+    assert samples["grpc_server_request_size_bytes_sum", "Encode", SERVICE] == ENCODE.ByteSize()
+    assert samples["grpc_server_request_size_bytes_bucket", "Encode", SERVICE, "64.0"] == 1
+    assert samples["grpc_server_response_size_bytes_count", "Encode", SERVICE] == 1
+
+
+async def test_the_messages_of_a_stream_are_counted_one_by_one(probe):
+    server, stub, _ = probe
+    call = stub.EncodeStream(iter([messages.EncodeStreamRequest()] * 3))
+    assert len([response async for response in call]) == 6
+    samples = await scrape(server)
+    method = ("EncodeStream", SERVICE, "bidi_stream")
+    assert samples["grpc_server_msg_received_total", *method] == 3
+    assert samples["grpc_server_msg_sent_total", *method] == 6
+
+
+async def test_a_failure_is_counted_under_the_code_the_caller_saw(probe):
+    server, stub, channel = probe
+    await failure(stub.Decode(messages.DecodeRequest()))
+    await failure(stub.CountTokens(messages.CountTokensRequest()))
+    await failure(channel.unary_unary(f"/{SERVICE}/Encode")(b"\xff"))
+    await failure(stub.Pad(messages.PadRequest(), timeout=0.1))
+    call = stub.Pad(messages.PadRequest())
+    while server.lifecycle.running == 0:  # noqa: ASYNC110  # the server has no event for it
+        await asyncio.sleep(0.01)
+    assert (await scrape(server))["grpc_server_in_flight", "Pad", SERVICE] == 1
+    call.cancel()
+    await server.lifecycle.wait_idle()
+    samples = await scrape(server)
+    for code, method in (
+        ("UNAVAILABLE", "Decode"),
+        ("UNIMPLEMENTED", "CountTokens"),
+        ("INVALID_ARGUMENT", "Encode"),
+        ("DEADLINE_EXCEEDED", "Pad"),
+        ("CANCELLED", "Pad"),
+    ):
+        assert samples["grpc_server_handled_total", code, method, SERVICE, "unary"] == 1
+    assert samples["grpc_server_in_flight", "Pad", SERVICE] == 0
+
+
+async def test_a_scanner_adds_no_series(probe):
+    server, _, channel = probe
+    await failure(channel.unary_unary("/scan/First")(b""))
+    before = await scrape(server)
+    for index in range(50):
+        await failure(channel.unary_unary(f"/scan.Service{index}/Method{index}")(b""))
+    after = await scrape(server)
+    assert set(after) == set(before)
+    handled = ("grpc_server_handled_total", "UNIMPLEMENTED", "other", "other", "other")
+    assert (before[handled], after[handled]) == (1, 51)
+
+
+async def test_the_ready_gauge_says_what_health_says():
+    async with running(Probe(), ready=False) as (server, _):
+        assert (await scrape(server))["lockstep_ready", "tests"] == 0
+        server.set_ready(True)
+        assert (await scrape(server))["lockstep_ready", "tests"] == 1
+        server.drain()
+        assert (await scrape(server))["lockstep_ready", "tests"] == 0
+
+
+async def test_a_call_is_one_line_with_method_code_duration_and_id(probe):
+    _, stub, _ = probe
+    with structlog.testing.capture_logs([structlog.contextvars.merge_contextvars]) as log:
+        await stub.Encode(ENCODE, metadata=(("x-request-id", "trace-1"),))
+        await failure(stub.Decode(messages.DecodeRequest()))
+    named, failed = log
+    assert 0 < named.pop("duration_ms") < 1000
+    assert named == {
+        "event": "call",
+        "log_level": "info",
+        "method": f"/{SERVICE}/Encode",
+        "code": "OK",
+        "request_id": "trace-1",
+    }
+    assert failed["code"] == "UNAVAILABLE"
+    assert len(failed["request_id"]) == 32
+
+
+@pytest.mark.parametrize("hostile", ["x" * 129, 'a"b', "a b", ""])
+async def test_a_request_id_that_could_confuse_a_reader_is_replaced(probe, hostile):
+    _, _, channel = probe
+    with structlog.testing.capture_logs([structlog.contextvars.merge_contextvars]) as log:
+        await channel.unary_unary(f"/{SERVICE}/Encode")(b"", metadata=(("x-request-id", hostile),))
+    assert log[0]["request_id"] != hostile
+    assert len(log[0]["request_id"]) == 32
+
+
+async def test_the_path_a_scanner_asks_for_is_cut_in_the_log(probe):
+    with structlog.testing.capture_logs() as log:
+        await failure(probe[2].unary_unary("/" + "x" * 1000 + "/Y")(b""))
+    assert len(log[0]["method"]) == 128
+
+
+@pytest.fixture
+def lines(monkeypatch):
+    """Configures logging as a service does; returns a function that reads the lines."""
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    root = stdlib_logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    root.handlers = []  # else configuring would close those of pytest
+    logging.configure("info")
+    yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
+    structlog.reset_defaults()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+def test_every_line_is_json_whatever_it_holds(lines):
+    structlog.get_logger().info("a\nb", text='\x1b[31m"\u2028', debug=1)
+    stdlib_logging.getLogger("library").warning("a %s", "line\nbreak")
+    structlog.get_logger().debug("too low")
+    first, second = lines()
+    assert (first["event"], first["text"], first["level"]) == ("a\nb", '\x1b[31m"\u2028', "info")
+    assert (second["event"], second["level"]) == ("a line\nbreak", "warning")
+    assert "timestamp" in first
+    assert "timestamp" in second
+
+
+def test_a_traceback_shows_no_local_variables(lines):
+    def fail(prompt):
+        raise ZeroDivisionError
+
+    try:
+        fail("top-" + "secret")
+    except ZeroDivisionError:
+        structlog.get_logger().exception("unhandled error")
+        stdlib_logging.getLogger("library").exception("unhandled error")
+    for line in lines():
+        assert "ZeroDivisionError" in line["exception"]
+        assert "top-secret" not in json.dumps(line)
+
+
+async def test_no_text_of_a_request_reaches_the_log(lines):
+    class Broken(services.TokenizerServiceServicer):
+        async def Encode(self, request, context):
+            raise RuntimeError
+
+    async with running(Broken(), capture=False) as (_, channel):
+        await failure(services.TokenizerServiceStub(channel).Encode(ENCODE))
+    events = lines()
+    assert [line["event"] for line in events][:3] == ["started", "unhandled error", "call"]
+    assert events[1]["request_id"] == events[2]["request_id"]
+    assert "top-secret" not in json.dumps(events)
