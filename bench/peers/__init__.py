@@ -1,0 +1,1 @@
+"""The contenders. Each module answers rounds on its standard streams."""
