@@ -80,6 +80,7 @@ class EngineProcess:
         self._consumed_sent = 0
         self._read_to_end = asyncio.Event()
         self._watcher: asyncio.Task[None] | None = None
+        self._released = False
 
     async def start(self, settings: EngineSettings, on_message: Callable[[Message], None]) -> None:
         """Starts the process. Messages are handed over from then on.
@@ -148,7 +149,8 @@ class EngineProcess:
             self._writer.close()
         if self._server is not None:
             self._server.close()
-            self._server = None
+        if not self._released:
+            self._released = True
             self.ring.close()
             self._folder.cleanup()
         if self._watcher is not None:
