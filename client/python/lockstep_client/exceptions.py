@@ -362,7 +362,8 @@ def _from_details(code: grpc.StatusCode, status: Status) -> ServiceError | None:
 def _without_reason(code: grpc.StatusCode, message: str, peer: str) -> LockstepError:
     match code:
         case grpc.StatusCode.UNAVAILABLE:
-            return ConnectionFailed(f"Cannot reach {peer}: {message}", code=code)
+            # gRPC nests every attempt in its text; the last part is what happened.
+            return ConnectionFailed(f"Cannot reach {peer}: {message.split(': ')[-1]}", code=code)
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return DeadlineExceeded(f"No answer from {peer} within the timeout.", code=code)
         case grpc.StatusCode.CANCELLED:

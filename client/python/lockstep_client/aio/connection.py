@@ -30,7 +30,7 @@ class AsyncConnection:
 
     async def unary(
         self,
-        method: aio.UnaryUnaryMultiCallable[Request, Response],
+        method: "aio.UnaryUnaryMultiCallable[Request, Response]",
         request: Request,
         timeout: Timeout = USE_DEFAULT,
     ) -> Response:
@@ -44,7 +44,7 @@ class AsyncConnection:
 
     async def stream(
         self,
-        method: aio.UnaryStreamMultiCallable[Request, Response],
+        method: "aio.UnaryStreamMultiCallable[Request, Response]",
         request: Request,
         timeout: Timeout = USE_DEFAULT,
     ) -> AsyncGenerator[Response]:

@@ -28,7 +28,7 @@ class Connection:
 
     def unary(
         self,
-        method: grpc.UnaryUnaryMultiCallable[Request, Response],
+        method: "grpc.UnaryUnaryMultiCallable[Request, Response]",
         request: Request,
         timeout: Timeout = USE_DEFAULT,
     ) -> Response:
@@ -44,7 +44,7 @@ class Connection:
 
     def stream(
         self,
-        method: grpc.UnaryStreamMultiCallable[Request, Response],
+        method: "grpc.UnaryStreamMultiCallable[Request, Response]",
         request: Request,
         timeout: Timeout = USE_DEFAULT,
     ) -> Generator[Response]:
@@ -58,7 +58,7 @@ class Connection:
 
     def exchange(
         self,
-        method: grpc.StreamStreamMultiCallable[Request, Response],
+        method: "grpc.StreamStreamMultiCallable[Request, Response]",
         requests: Iterator[Request],
         timeout: Timeout = USE_DEFAULT,
     ) -> Generator[Response]:

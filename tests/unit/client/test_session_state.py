@@ -1,0 +1,113 @@
+import numpy as np
+import pytest
+from lockstep.v1 import error_reason_pb2, generation_pb2, scores_pb2
+from lockstep.v1 import logits_session_service_pb2 as pb
+from lockstep.v1 import model_service_pb2 as model_pb
+
+from lockstep_client import exceptions, tensors
+from lockstep_client.session_state import SessionState
+
+
+def _scores(value: float) -> scores_pb2.PositionScores:
+    row = np.full(3, value, dtype=np.float32)
+    return scores_pb2.PositionScores(logits=scores_pb2.ScoreRow(tensor=tensors.to_message(row)))
+
+
+def _state() -> SessionState:
+    return SessionState(
+        pb.OpenSessionResponse(
+            session_id="s",
+            rows=[pb.SessionRow(position=4, seed=1), pb.SessionRow(position=2, seed=2)],
+            scores=[model_pb.PositionScoresList(scores=[_scores(v)]) for v in (1.0, 2.0)],
+        )
+    )
+
+
+def _step(*rows: pb.StepRowResult) -> pb.StepResponse:
+    return pb.StepResponse(rows=rows)
+
+
+def test_an_open_session_knows_positions_and_logits():
+    state = _state()
+    assert state.position == (4, 2)
+    assert state.logits is not None
+    assert state.logits[:, 0].tolist() == [1.0, 2.0]
+    assert state.scores is None
+
+
+def test_a_step_moves_positions_and_replaces_logits():
+    state = _state()
+    result = state.apply_step(
+        _step(
+            pb.StepRowResult(position=5, scores=[_scores(8.0), _scores(9.0)], sampled_token_id=0),
+            pb.StepRowResult(
+                position=3,
+                scores=[_scores(7.0)],
+                finish_reason=generation_pb2.FINISH_REASON_EOS_TOKEN,
+            ),
+        )
+    )
+    assert state.position == (5, 3)
+    assert state.logits[:, 0].tolist() == [9.0, 7.0]
+    assert result.sampled_token_ids == (0, None)
+    assert result.finish_reasons == (None, "eos_token")
+
+
+def test_a_row_that_did_not_step_keeps_its_logits():
+    state = _state()
+    state.apply_step(
+        _step(pb.StepRowResult(position=5, scores=[_scores(9.0)]), pb.StepRowResult(position=2))
+    )
+    assert state.logits[:, 0].tolist() == [9.0, 2.0]
+
+
+def test_looking_ahead_changes_nothing_that_is_known():
+    state = _state()
+    result = state.apply_step(
+        _step(
+            pb.StepRowResult(position=4, scores=[_scores(9.0)]),
+            pb.StepRowResult(position=2, scores=[_scores(9.0)]),
+        ),
+        look_ahead=True,
+    )
+    assert state.logits[:, 0].tolist() == [1.0, 2.0]
+    assert result.rows[0][0].logits[0] == 9.0
+
+
+def test_a_row_that_failed_raises_after_the_others_were_taken():
+    state = _state()
+    error = error_reason_pb2.ItemError(reason=error_reason_pb2.ERROR_REASON_NON_FINITE_LOGITS)
+    with pytest.raises(exceptions.NonFiniteLogits):
+        state.apply_step(
+            _step(
+                pb.StepRowResult(position=5, error=error),
+                pb.StepRowResult(position=3, scores=[_scores(9.0)]),
+            )
+        )
+    assert state.position == (5, 3)
+    assert state.logits[1, 0] == 9.0
+
+
+def test_after_a_cut_nothing_is_known_about_the_next_token():
+    state = _state()
+    assert list(state.truncate_request(1).positions) == [1, 1]
+    assert list(state.truncate_request([1, 2]).positions) == [1, 2]
+    state.apply_rows([pb.SessionRow(position=1), pb.SessionRow(position=1)])
+    assert state.position == (1, 1)
+    assert state.logits is None
+
+
+def test_a_fork_starts_where_its_original_is_and_goes_its_own_way():
+    state = _state()
+    fork = state.copy("f", [1])
+    assert (fork.session_id, fork.position, fork.seeds) == ("f", (2,), (2,))
+    assert fork.logits[:, 0].tolist() == [2.0]
+    fork.apply_step(_step(pb.StepRowResult(position=3, scores=[_scores(9.0)])))
+    assert state.position == (4, 2)
+
+
+def test_selected_rows_take_their_logits_along():
+    state = _state()
+    rows = [pb.SessionRow(position=p) for p in (2, 2, 4)]
+    state.apply_selection(pb.SelectRowsResponse(rows=rows), [1, 1, 0])
+    assert state.logits[:, 0].tolist() == [2.0, 2.0, 1.0]
