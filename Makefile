@@ -18,7 +18,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # The recipes call the environment's tools by name, and so do the tools they start.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help install model demo serve test bench check protos fresh breaking clean
+.PHONY: help install model demo serve test bench check protos docs fresh breaking clean
 
 help:  ## List the verbs.
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -60,6 +60,10 @@ protos: install  ## Generate protos/gen from the schemas.
 	buf format --write protos
 	rm -rf protos/gen
 	protos/generate protos/gen
+
+docs: install  ## Write what pages and dashboard take from the code.
+	python -m docs.generate
+	python -m deploy.grafana
 
 fresh: install
 	@rm -rf $(SCRATCH)/gen

@@ -9,16 +9,23 @@ Run `python -m docs.generate`; a test fails when a page is behind.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from google.rpc import code_pb2
 from prometheus_client import CollectorRegistry
-from prometheus_client.metrics_core import Metric
 
+from docs.modules import PACKAGES, modules_list, table_name
+from docs.settings import settings_table
+from model_service.metrics import ModelMetrics
+from model_service.settings import ModelSettings
 from rpc import status
 from rpc.metrics import RpcMetrics
+from tokenizer_service.metrics import TokenizerMetrics
+from tokenizer_service.settings import TokenizerSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 PREFIX = "ERROR_REASON_"
@@ -87,23 +94,43 @@ def rpc_metrics_table() -> str:
     return metrics_table(registry)
 
 
+def tokenizer_metrics_table() -> str:
+    """One row per metric of the tokenizer service, besides those of its RPCs."""
+    registry = CollectorRegistry()
+    TokenizerMetrics(registry, "")
+    return metrics_table(registry)
+
+
+def model_metrics_table() -> str:
+    """One row per metric of the model service, besides those of its RPCs."""
+    registry = CollectorRegistry()
+    ModelMetrics(registry, "")
+    return metrics_table(registry)
+
+
 def metrics_table(registry: CollectorRegistry) -> str:
-    """One row per metric in the registry. A metric shows labels once it has a series."""
+    """One row per metric in the registry."""
     rows = ["| metric | type | labels | meaning |", "|---|---|---|---|"]
-    for family in sorted(registry.collect(), key=lambda family: family.name):
-        name = f"{family.name}_total" if family.type == "counter" else family.name
-        labels = ", ".join(f"`{label}`" for label in _labels(family)) or "none"
-        rows.append(f"| `{name}` | {family.type} | {labels} | {family.documentation} |")
+    # A metric without a series shows no labels yet, so the collectors themselves are asked.
+    collectors: Iterable[Any] = registry._collector_to_names  # no public way leads to them
+    for collector in sorted(collectors, key=lambda each: next(iter(each.describe())).name):
+        family = next(iter(collector.describe()))
+        suffix = {"counter": "_total", "info": "_info"}.get(family.type, "")
+        names = sorted(getattr(collector, "_labelnames", ()))
+        labels = ", ".join(f"`{label}`" for label in names) or "none"
+        row = f"`{family.name}{suffix}` | {family.type} | {labels} | {family.documentation}"
+        rows.append(f"| {row} |")
     return "\n".join(rows)
-
-
-def _labels(family: Metric) -> list[str]:
-    return sorted({label for sample in family.samples for label in sample.labels} - {"le"})
 
 
 TABLES: dict[str, Callable[[], str]] = {
     "errors": errors_table,
     "rpc-metrics": rpc_metrics_table,
+    "tokenizer-metrics": tokenizer_metrics_table,
+    "model-metrics": model_metrics_table,
+    "tokenizer-settings": partial(settings_table, TokenizerSettings),
+    "model-settings": partial(settings_table, ModelSettings),
+    **{table_name(package): partial(modules_list, package) for package in PACKAGES},
 }
 
 

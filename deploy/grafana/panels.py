@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 # The selectors of every query. `$instance` and `$model` are variables of the dashboard.
 RPC = 'instance=~"$instance"'
+TOKENIZER = 'instance=~"$instance"'
 MODEL = 'instance=~"$instance",model_name=~"$model"'
 WINDOW = "$__rate_interval"
 
@@ -249,6 +250,66 @@ ENGINE = Row(
     ),
 )
 
+TOKENIZATION = Row(
+    "Tokenizer",
+    (
+        Panel(
+            "Tokens encoded and decoded per second",
+            "By operation.",
+            "short",
+            (rate("lockstep_tokenizer_tokens_total", TOKENIZER, "operation"),),
+        ),
+        Panel(
+            "Time of the work of one call",
+            "Without waiting, by operation.",
+            "s",
+            quantiles("lockstep_tokenizer_operation_seconds", TOKENIZER, "operation"),
+        ),
+        Panel(
+            "Wait for a thread",
+            "Rising asks for more threads or replicas.",
+            "s",
+            quantiles("lockstep_tokenizer_queue_seconds", TOKENIZER),
+        ),
+        Panel(
+            "Sequences per call",
+            "Callers that batch cost less.",
+            "short",
+            (mean("lockstep_tokenizer_batch_size", TOKENIZER),),
+        ),
+        Panel(
+            "Characters per token",
+            "Falls when texts are in a language or notation that the vocabulary does not know.",
+            "short",
+            (
+                Query(
+                    f"sum(rate(lockstep_tokenizer_characters_total{{{TOKENIZER}}}[{WINDOW}])) "
+                    f"/ sum(rate(lockstep_tokenizer_tokens_total{{{TOKENIZER}}}[{WINDOW}]))",
+                    "mean",
+                ),
+            ),
+        ),
+        Panel(
+            "Vocabulary revision of the tokenizer service",
+            "Grows by one with every change.",
+            "short",
+            (gauge("lockstep_tokenizer_vocab_revision", TOKENIZER, "tokenizer", function="max"),),
+        ),
+        Panel(
+            "Changes of the vocabulary per second",
+            "`conflict` means that somebody else was faster.",
+            "short",
+            (rate("lockstep_tokenizer_vocab_revisions_total", TOKENIZER, "result"),),
+        ),
+        Panel(
+            "Store",
+            "Time of an operation of the vocabulary's store.",
+            "s",
+            quantiles("lockstep_tokenizer_store_operation_seconds", TOKENIZER, "operation"),
+        ),
+    ),
+)
+
 SESSIONS = Row(
     "Sessions and vocabulary",
     (
@@ -282,4 +343,4 @@ SESSIONS = Row(
     ),
 )
 
-ROWS = (CALLS, LATENCY, ENGINE, SESSIONS)
+ROWS = (CALLS, LATENCY, ENGINE, SESSIONS, TOKENIZATION)

@@ -52,8 +52,8 @@ def ask(stack: Stack, question: str, console: Console) -> Answer:
             messages=messages, max_new_tokens=MAX_NEW_TOKENS, do_sample=False
         ):
             first_s = first_s or time.perf_counter() - start
-            pieces.append(piece.text)
-            console.print(piece.text, end="", markup=False, highlight=False)
+            pieces.append(piece)
+            console.print(piece, end="", markup=False, highlight=False)
     total_s = time.perf_counter() - start
     console.print()
     return Answer("".join(pieces), len(pieces), first_s, total_s)
