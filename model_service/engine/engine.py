@@ -63,6 +63,7 @@ class Engine:
         scheduler: Scheduler,
         reporter: Reporter,
         *,
+        context_length: int,
         kv_total_tokens: int,
         kv_bytes_per_token: int,
     ) -> None:
@@ -70,6 +71,7 @@ class Engine:
         self._scheduler = scheduler
         self._reporter = reporter
         self._sampler = Sampler(runner.vocabulary.revisions)
+        self._context_length = context_length
         self._kv_total_tokens = kv_total_tokens
         self._calls: dict[int, list[Sequence]] = {}
         self._events: list[Event] = []
@@ -231,7 +233,10 @@ class Engine:
                 seed=spec.seed,
                 vocabulary_size=self._runner.vocabulary.revisions[command.revision].size,
                 revision=command.revision,
-                max_length=len(spec.prompt_token_ids) + command.config.max_new_tokens,
+                max_length=min(
+                    len(spec.prompt_token_ids) + command.config.max_new_tokens,
+                    self._context_length,
+                ),
                 selection=command.selection,
                 prompt_selection=command.prompt_selection,
                 priority=command.priority,

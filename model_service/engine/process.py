@@ -139,6 +139,7 @@ def build(
         runner,
         scheduler,
         Reporter(ring.put),
+        context_length=loaded.context_length,
         kv_total_tokens=kv_total,
         kv_bytes_per_token=runner.cache.bytes_per_token,
     )

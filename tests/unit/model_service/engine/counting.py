@@ -80,7 +80,11 @@ class CountingEngine:
     """An engine over the counting model, with a short spelling for tests."""
 
     def __init__(
-        self, max_running: int = 4, kv_tokens: int = 1000, chunk_tokens: int = 1000
+        self,
+        max_running: int = 4,
+        kv_tokens: int = 1000,
+        chunk_tokens: int = 1000,
+        context: int = 200,
     ) -> None:
         self.runner = CountingRunner(num_slots=max_running + 8)
         clock = PrefillClock(budget_s=1.0, tokens_per_s=chunk_tokens)
@@ -97,6 +101,7 @@ class CountingEngine:
             self.runner,
             self.scheduler,
             Reporter(bytes),
+            context_length=context,
             kv_total_tokens=kv_tokens,
             kv_bytes_per_token=2,
         )

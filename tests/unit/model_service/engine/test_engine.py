@@ -48,6 +48,14 @@ def test_a_stop_id_ends_the_sequence_with_its_own_reason():
     assert finish(events, 1).reason == "stop_token"
 
 
+def test_a_full_context_ends_the_sequence():
+    engine = CountingEngine(context=4)
+    engine.generate(1, [4], new=9)
+    events = engine.run()
+    assert tokens(events, 1) == [5, 6, 7]
+    assert finish(events, 1).reason == "context_length"
+
+
 def test_min_new_tokens_keeps_the_end_away():
     engine = CountingEngine()
     engine.generate(1, [4], new=4, config={"eos_token_ids": (5,), "min_new_tokens": 2})
