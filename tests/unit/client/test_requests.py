@@ -174,7 +174,6 @@ def test_a_step_says_where_each_row_is():
         ([], 7),
     ]
     assert not request.HasField("sampling")
-    uuid.UUID(request.step_id)
 
 
 def test_the_most_probable_ids_are_rows_of_a_step():

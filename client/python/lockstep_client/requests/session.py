@@ -1,6 +1,5 @@
 """Requests to `LogitsSessionService`, built from keywords. Pure: nothing here calls anybody."""
 
-import uuid
 from collections.abc import Sequence
 from typing import TypedDict
 
@@ -46,12 +45,15 @@ class StepOptions(TypedDict, total=False):
         sample: whether the server chooses the next token of each stepped row.
         append: whether the chosen token is appended too.
         look_ahead: whether the ids are forgotten after the answer.
+        step_id: names the step; a repeated name returns the answer of the step it
+            named and changes nothing.
     """
 
     selection: ScoreSelection | None
     sample: bool
     append: bool
     look_ahead: bool
+    step_id: str
 
 
 def open_session(prompts: Prompts, options: SessionOptions) -> session_pb.OpenSessionRequest:
@@ -105,7 +107,7 @@ def step(
         ],
         scores=selections.message(options.get("selection")),
         sampling=_sampling(options),
-        step_id=str(uuid.uuid4()),
+        step_id=options.get("step_id"),
         look_ahead=options.get("look_ahead"),
     )
 

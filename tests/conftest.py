@@ -1,0 +1,3 @@
+"""Fixtures that every folder of tests may use."""
+
+from tests.services import services as services
