@@ -121,9 +121,9 @@ class Sampler:
             else:
                 choices[index].token_id = token_id
         if plain:
-            best = logits[[draws[index].row for index in plain]].argmax(-1).tolist()
-            for index, token_id in zip(plain, best, strict=True):
-                choices[index].token_id = token_id
+            best = logits.argmax(-1).tolist()  # of every row: picking rows would copy them
+            for index in plain:
+                choices[index].token_id = best[draws[index].row]
 
     def _process(self, logits: Tensor, seq: Sequence) -> Tensor | None:
         """Applies what excludes or penalizes, `[V]` to `[size]`; None when nothing does.
