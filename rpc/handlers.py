@@ -31,6 +31,8 @@ _MAKERS = {
     (True, True): grpc.stream_stream_rpc_method_handler,
 }
 
+_CANCELLATION_FOLLOWS_S = 1.0
+
 
 def enclose(handler: Handler, scope: Scope) -> Handler:
     """Returns a handler whose calls run inside of `scope`, messages as before."""
@@ -113,11 +115,17 @@ async def _write_all(responses: AsyncGenerator[Any, None], context: Context) -> 
     """Sends every response and closes the generator, whatever happens.
 
     When gRPC iterates and is cancelled inside of a write, the generator stays
-    suspended and its `finally` runs only when it is collected.
+    suspended and its `finally` runs whenever it is collected.
     """
     async with aclosing(responses):
         async for response in responses:
-            await context.write(response)
+            try:
+                await context.write(response)
+            except grpc.aio.InternalError:
+                # The connection is gone, and the cancellation of this call follows.
+                # Let it come first: it would interrupt a `finally` that awaits.
+                await asyncio.sleep(_CANCELLATION_FOLLOWS_S)
+                raise
 
 
 def _method(handler: Handler) -> Callable[..., Any]:

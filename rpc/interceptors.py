@@ -104,16 +104,21 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):
 @asynccontextmanager
 async def _answer_errors(method: str, context: Context) -> AsyncIterator[None]:
     try:
-        yield
-    except (grpc.aio.AbortError, grpc.aio.InternalError):
-        raise  # already answered, or the connection is gone
-    except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
-            raise  # to swallow the caller's cancellation would leak the call
-        await _abort(method, context, error)
-    except (Exception, BaseExceptionGroup) as error:
-        await _abort(method, context, error)
+        try:
+            yield
+        except (grpc.aio.AbortError, grpc.aio.InternalError):
+            raise  # already answered, or nobody is there to answer
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise  # to swallow the caller's cancellation would leak the call
+            await _abort(method, context, error)
+        except (Exception, BaseExceptionGroup) as error:
+            await _abort(method, context, error)
+    except grpc.aio.InternalError:
+        # A read or write failed because the connection is gone. That is the caller's
+        # way to cancel, and not worth the error that gRPC would log.
+        raise asyncio.CancelledError from None
 
 
 async def _abort(method: str, context: Context, error: BaseException) -> NoReturn:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import grpc
 import pytest
+import structlog
 from lockstep.v1 import tokenizer_service_pb2 as messages
 from lockstep.v1 import tokenizer_service_pb2_grpc as services
 
@@ -53,6 +54,13 @@ class Endless(services.TokenizerServiceServicer):
                 yield CHUNK
                 self.sent += 1
 
+    async def WatchVocabulary(self, request, context):
+        update = messages.WatchVocabularyResponse(heartbeat={"fingerprint": "f" * 2**20})
+        with self.call():
+            while True:
+                await context.write(update)
+                self.sent += 1
+
     async def ends(self):
         async with asyncio.timeout(SOON_S):
             await self.ended.wait()
@@ -76,6 +84,16 @@ async def test_cancelling_a_unary_call_cancels_its_handler(probe, endless):
     await endless.started.wait()
     call.cancel()
     await endless.ends()
+
+
+async def test_a_cancelled_call_is_no_error_in_the_log(probe, endless):
+    with structlog.testing.capture_logs() as log:
+        call = probe[1].Encode(messages.EncodeRequest())
+        await endless.started.wait()
+        call.cancel()
+        await endless.ends()
+        await probe[0].lifecycle.wait_idle()
+    assert [(line["event"], line.get("code")) for line in log] == [("call", "CANCELLED")]
 
 
 @pytest.mark.parametrize("method", ["GetVocabulary", "DecodeStream"])
@@ -139,19 +157,43 @@ async def test_a_client_that_is_killed_frees_its_call(probe, endless):
     await endless.ends()
 
 
-async def test_a_generator_blocked_in_a_write_is_closed_at_once(probe, endless):
-    call = probe[1].GetTokenizerArtifact(messages.GetTokenizerArtifactRequest())
+@pytest.mark.parametrize("method", ["GetTokenizerArtifact", "WatchVocabulary"])
+async def test_a_handler_blocked_in_a_write_ends_without_a_word(probe, endless, caplog, method):
+    requests = {
+        "GetTokenizerArtifact": messages.GetTokenizerArtifactRequest(),
+        "WatchVocabulary": messages.WatchVocabularyRequest(),
+    }
+    call = getattr(probe[1], method)(requests[method])
     await call.read()
     sent = -1
     while sent != endless.sent:  # until the client's window is full
         sent = endless.sent
         await asyncio.sleep(0.2)
-    gc.disable()  # a collected generator would run its `finally` as well
-    try:
+    call.cancel()
+    await endless.ends()
+    await probe[0].lifecycle.wait_idle()
+    assert caplog.records == []  # gRPC would log a traceback
+
+
+async def test_a_stream_runs_until_its_generator_has_cleaned_up():
+    class Slow(Endless):
+        async def GetTokenizerArtifact(self, request, context):
+            try:
+                while True:
+                    yield CHUNK
+            finally:
+                await asyncio.sleep(0.1)
+                self.ended.set()
+
+    slow = Slow()
+    async with running(slow) as (server, channel):
+        stub = services.TokenizerServiceStub(channel)
+        call = stub.GetTokenizerArtifact(messages.GetTokenizerArtifactRequest())
+        await call.read()
+        await asyncio.sleep(0.2)  # the generator is suspended, the write blocked
         call.cancel()
-        await endless.ends()
-    finally:
-        gc.enable()
+        await server.lifecycle.wait_idle()
+        assert slow.ended.is_set()
 
 
 async def test_stopping_the_server_waits_for_handlers_to_clean_up():
