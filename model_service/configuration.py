@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+import numpy as np
 from lockstep.v1 import generation_pb2
 
 from model_service.generation import GenerationConfig
@@ -156,7 +157,7 @@ def resolve(
             )
         values["min_new_tokens"] = values["max_new_tokens"]  # a default never forbids a request
     return ResolvedConfig(
-        config=GenerationConfig(**values),
+        config=GenerationConfig(**{name: _as_written(value) for name, value in values.items()}),
         seed=given.get("seed"),
         num_return_sequences=num_return_sequences,
         max_new_tokens_given="max_new_tokens" in given,
@@ -192,6 +193,16 @@ def _read_fields(
         else:
             raise NotImplemented_(f"{path}.{name}")
     return given
+
+
+def _as_written(value: Any) -> Any:
+    """Returns the shortest decimal that is the same float32; other values as they are.
+
+    The wire carries float32, so 0.9 arrives as 0.899999976. Undoing that gives
+    Hugging Face's results for the number that was meant, and makes an echoed
+    configuration equal to the one it came from.
+    """
+    return float(str(np.float32(value))) if isinstance(value, float) else value
 
 
 def _enum_name(descriptor: Any, value: int) -> str:

@@ -141,8 +141,8 @@ class EngineClient:
         if self._watcher is not None:
             self._watcher.cancel()
         self._calls.fail_all(errors.Draining())
-        # While it loads it does not listen.
-        await self._process.stop(STOP_GRACE_S if self._info is not None else 0)
+        listens = self._info is not None and not self.lost.is_set()
+        await self._process.stop(STOP_GRACE_S if listens else 0)
 
     # --- Calls ----------------------------------------------------------------------------------
 

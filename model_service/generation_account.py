@@ -43,13 +43,12 @@ class Account:
         )
 
     def timing(self) -> generation_pb2.Timing:
-        """Returns where the time went: the longest of each phase over the sequences."""
+        """Returns where the time went, by the sequence that took longest."""
+        slowest = max(self._finishes, key=_total_s, default=Finish("cancelled"))
         return generation_pb2.Timing(
-            queue_duration=convert.duration(max((f.queue_s for f in self._finishes), default=0)),
-            prefill_duration=convert.duration(
-                max((f.prefill_s for f in self._finishes), default=0)
-            ),
-            decode_duration=convert.duration(max((f.decode_s for f in self._finishes), default=0)),
+            queue_duration=convert.duration(slowest.queue_s),
+            prefill_duration=convert.duration(slowest.prefill_s),
+            decode_duration=convert.duration(slowest.decode_s),
             total_duration=convert.duration(time.monotonic() - self._start),
         )
 
@@ -59,3 +58,7 @@ class Account:
             self._metrics.scores_sent(scores.dtype, num_bytes)
         elif scores.tokens:
             self._metrics.scores_sent("selected", 8 * len(scores.tokens))
+
+
+def _total_s(finish: Finish) -> float:
+    return finish.queue_s + finish.prefill_s + finish.decode_s

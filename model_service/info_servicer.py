@@ -13,12 +13,13 @@ from lockstep.v1 import (
 from model_service import convert
 from model_service.configuration import (
     SUPPORTED_FIELDS,
-    ResolvedConfig,
     effective_message,
+    resolve,
 )
 from model_service.processor_catalog import PROCESSORS
 from model_service.served_model import ServedModel
 from model_service.sessions import SessionRegistry
+from model_service.violations import Violations
 from rpc.handlers import Context
 
 DISTRIBUTION = "lockstep"
@@ -52,8 +53,13 @@ class InfoServicer(model_info_service_pb2_grpc.ModelInfoServiceServicer):
         self, request: model_info_service_pb2.GetModelInfoRequest, context: Context
     ) -> model_info_service_pb2.GetModelInfoResponse:
         info = self._model.engine.info
-        default = ResolvedConfig(
-            info.default_config, seed=None, num_return_sequences=1, max_new_tokens_given=False
+        vocabulary = self._model.vocabulary.newest
+        default = resolve(
+            generation_pb2.GenerationConfig(),
+            info.default_config,
+            Violations(),
+            vocabulary_size=vocabulary.size,
+            max_return_sequences=1,
         )
         return model_info_service_pb2.GetModelInfoResponse(
             model_id=self._model.name,
@@ -65,7 +71,7 @@ class InfoServicer(model_info_service_pb2_grpc.ModelInfoServiceServicer):
             layer_count=info.layer_count,
             context_length=info.context_length,
             embedding_row_count=info.embedding_row_count,
-            vocabulary=convert.vocabulary_ref(self._model.vocabulary.newest),
+            vocabulary=convert.vocabulary_ref(vocabulary),
             vocabulary_followed=self._model.vocabulary.followed,
             tied_embeddings=info.tied_embeddings,
             eos_token_ids=info.eos_token_ids,

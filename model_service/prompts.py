@@ -46,7 +46,8 @@ def read_prompts(
     """
     form = batch.WhichOneof("batch")
     if form == "padded_batch":
-        rows = _read_padded(batch.padded_batch, f"{field}.padded_batch", violations)
+        field = f"{field}.padded_batch"
+        rows = _read_padded(batch.padded_batch, field, violations)
     elif form == "token_batch":
         rows = [list(sequence.ids) for sequence in batch.token_batch.sequences]
         field = f"{field}.token_batch.sequences"
