@@ -6,6 +6,7 @@ follows it cannot disagree. Knows no wire, no tokenizer library and no service.
 
 from vocabulary.chain import BrokenChainError, base_fingerprint, fingerprint, verify
 from vocabulary.revision import (
+    TOKENIZER_ID_PATTERN,
     AddedToken,
     Change,
     Initialization,
@@ -14,9 +15,11 @@ from vocabulary.revision import (
     Reference,
     Role,
     SpecialToken,
+    tokenizer_id_of,
 )
 
 __all__ = [
+    "TOKENIZER_ID_PATTERN",
     "AddedToken",
     "BrokenChainError",
     "Change",
@@ -28,5 +31,6 @@ __all__ = [
     "SpecialToken",
     "base_fingerprint",
     "fingerprint",
+    "tokenizer_id_of",
     "verify",
 ]

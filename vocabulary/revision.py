@@ -1,7 +1,10 @@
 """The values that describe a vocabulary and how it grows. All are immutable."""
 
+import re
 from dataclasses import dataclass
 from typing import Literal
+
+TOKENIZER_ID_PATTERN = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 
 Role = Literal["bos", "eos", "pad", "unk", "sep", "cls", "mask"]
 """What a special token can be for. The names are Hugging Face's, without `_token`."""
@@ -107,3 +110,9 @@ class Link:
     parent_fingerprint: str
     change: Change
     vocabulary: Reference
+
+
+def tokenizer_id_of(name: str) -> str:
+    """Makes a tokenizer id of a checkpoint's name, which may be a hub id such as `org/name`."""
+    cleaned = re.sub("[^A-Za-z0-9._-]+", "-", name).strip("-._")
+    return cleaned[:64] or "tokenizer"

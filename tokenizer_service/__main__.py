@@ -1,0 +1,5 @@
+"""`python -m tokenizer_service`."""
+
+from tokenizer_service.server import main
+
+main()

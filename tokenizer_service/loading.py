@@ -1,0 +1,168 @@
+"""From the files of a tokenizer to its revision 0."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import tokenizers
+from tokenizers.processors import TemplateProcessing
+
+from tokenizer_service import control_tokens
+from tokenizer_service.control_tokens import Aliases
+from tokenizer_service.token_bytes import decoder_rules
+from tokenizer_service.token_table import build_table
+from tokenizer_service.tokenizer import Tokenizer, library_token
+from tokenizer_service.tokenizer_files import TokenizerFiles, TokenizerFilesError
+from vocabulary import AddedToken, Reference, base_fingerprint
+
+# Models that can run without code of ours. All that the library has.
+_MODEL_TYPES = ("BPE", "Unigram", "WordPiece", "WordLevel")
+
+
+def load(files: TokenizerFiles, tokenizer_id: str) -> Tokenizer:
+    """Makes revision 0 out of files, as `PreTrainedTokenizerFast` reads them.
+
+    Raises:
+        TokenizerFilesError: the files contradict each other or are damaged.
+    """
+    members = _members(files)
+    trusting = _parse(json.dumps(members, ensure_ascii=False))
+    control = _control_tokens(files, trusting)
+    trusting.add_special_tokens([library_token(token) for token in control.values()])
+    _apply_bos_and_eos(files, trusting)
+    aliases = Aliases()
+    plain = _plain(members, control, aliases)
+    plain.post_processor = trusting.post_processor
+    rules = decoder_rules(members.get("decoder"))
+    table = build_table(trusting, rules)
+    _check_same_ids(trusting, plain, control, aliases)
+    return Tokenizer(
+        reference=Reference(tokenizer_id, 0, base_fingerprint(files.tokenizer_json), len(table)),
+        roles={role: _id(trusting, token) for role, token in files.roles.items()},
+        table=table,
+        control_ids=frozenset(_id(trusting, token) for token in control.values()),
+        decoder_rules=rules,
+        # transformers ignores the setting for BPE, where it would damage the text.
+        cleans_up_spaces=files.cleans_up_spaces and members["model"]["type"] != "BPE",
+        trusting=trusting,
+        plain=plain,
+        aliases=aliases,
+    )
+
+
+def _members(files: TokenizerFiles) -> dict[str, Any]:
+    """Reads `tokenizer.json` without the padding and truncation somebody last used."""
+    try:
+        members = json.loads(files.tokenizer_json)
+        kind = members["model"]["type"]
+    except (ValueError, KeyError, TypeError):
+        raise TokenizerFilesError(
+            "tokenizer.json is damaged, or older than tokenizers 0.20: save the tokenizer "
+            "again with transformers 5 or newer."
+        ) from None
+    if kind not in _MODEL_TYPES:
+        raise TokenizerFilesError(f"tokenizer.json has a model of unknown type {kind}.")
+    return {**members, "padding": None, "truncation": None}
+
+
+def _parse(text: str) -> tokenizers.Tokenizer:
+    try:
+        return tokenizers.Tokenizer.from_str(text)
+    except Exception as error:  # the library raises plain Exception
+        raise TokenizerFilesError(f"tokenizer.json cannot be read: {error}.") from None
+
+
+def _control_tokens(files: TokenizerFiles, trusting: tokenizers.Tokenizer) -> dict[str, AddedToken]:
+    """Collects control tokens from `tokenizer.json` and from the configuration."""
+    control = {
+        token.content: AddedToken(
+            token.content,
+            special=True,
+            single_word=token.single_word,
+            lstrip=token.lstrip,
+            rstrip=token.rstrip,
+            normalized=token.normalized,
+        )
+        for _, token in sorted(trusting.get_added_tokens_decoder().items())
+        if token.special
+    }
+    for token_id, token in files.declared_ids:
+        if trusting.token_to_id(token.content) != token_id:
+            raise _missing(token_id)
+    for token in files.control_tokens:
+        if trusting.token_to_id(token.content) is None:
+            raise _missing(None)
+        control.setdefault(token.content, token)
+    return control
+
+
+def _missing(token_id: int | None) -> TokenizerFilesError:
+    named = "a special token" if token_id is None else f"id {token_id}"
+    return TokenizerFilesError(
+        f"tokenizer_config.json declares {named} that tokenizer.json does not have. Save the "
+        "tokenizer again with transformers: "
+        "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)."
+    )
+
+
+def _apply_bos_and_eos(files: TokenizerFiles, trusting: tokenizers.Tokenizer) -> None:
+    """Lets `add_bos_token` and `add_eos_token` decide about the template, if given.
+
+    Source: `update_post_processor` of transformers' `TokenizersBackend`.
+    """
+    flags = {role: files.config.get(f"add_{role}_token") for role in ("bos", "eos")}
+    if all(flag is None for flag in flags.values()):
+        return
+    used = {
+        role: files.roles[role].content
+        for role, flag in flags.items()
+        if flag and role in files.roles
+    }
+    first = [f"{used['bos']}:0"] if "bos" in used else []
+    last = [f"{used['eos']}:0"] if "eos" in used else []
+    single = [*first, "$A:0", *last]
+    second = [piece.replace(":0", ":1") for piece in (*first, "$B:0", *last)]
+    trusting.post_processor = TemplateProcessing(
+        single=single,
+        pair=[*single, *second],
+        special_tokens=[(content, trusting.token_to_id(content)) for content in used.values()],
+    )
+
+
+def _plain(
+    members: Mapping[str, Any], control: Mapping[str, AddedToken], aliases: Aliases
+) -> tokenizers.Tokenizer:
+    plain = _parse(control_tokens.disarm(members, control, aliases))
+    plain.add_special_tokens(
+        [
+            tokenizers.AddedToken(
+                aliases.of(token.content),
+                special=True,
+                lstrip=token.lstrip,
+                rstrip=token.rstrip,
+                normalized=False,
+            )
+            for token in control.values()
+        ]
+    )
+    return plain
+
+
+def _check_same_ids(
+    trusting: tokenizers.Tokenizer,
+    plain: tokenizers.Tokenizer,
+    control: Mapping[str, AddedToken],
+    aliases: Aliases,
+) -> None:
+    for content in control:
+        if trusting.token_to_id(content) != plain.token_to_id(aliases.of(content)):
+            raise TokenizerFilesError(
+                "tokenizer.json lists added tokens with ids that are not in order: save the "
+                "tokenizer again with transformers 5 or newer."
+            )
+
+
+def _id(trusting: tokenizers.Tokenizer, token: AddedToken) -> int:
+    token_id = trusting.token_to_id(token.content)
+    assert token_id is not None, "Control tokens were looked up before. This is a bug."
+    return token_id

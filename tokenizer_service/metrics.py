@@ -1,0 +1,125 @@
+"""What the service counts besides RPCs. Labels come from closed sets."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from typing import Literal
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+
+from vocabulary import Reference
+
+Operation = Literal["encode", "decode", "chat"]
+ChangeResult = Literal["applied", "rejected", "conflict"]
+
+OPERATION_BUCKETS_S = (
+    *(0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005),
+    *(0.01, 0.025, 0.05, 0.1, 0.5, 1.0),
+)
+TOKEN_BUCKETS = tuple(m * 10**e for e in range(6) for m in (1, 2, 5) if m * 10**e <= 200_000)
+BATCH_BUCKETS = tuple(2**e for e in range(9))
+
+_PREFIX = "lockstep_tokenizer_"
+_LABELS = ("tokenizer", "operation")
+
+
+class TokenizerMetrics:
+    """Metrics of one server. The registry is passed in, so two servers do not collide."""
+
+    def __init__(self, registry: CollectorRegistry, tokenizer_id: str) -> None:
+        self._tokenizer_id = tokenizer_id
+
+        def counter(name: str, text: str, labels: tuple[str, ...] = _LABELS) -> Counter:
+            return Counter(_PREFIX + name, text, labels, registry=registry)
+
+        def gauge(name: str, text: str) -> Gauge:
+            return Gauge(_PREFIX + name, text, ("tokenizer",), registry=registry)
+
+        def histogram(
+            name: str, text: str, buckets: Sequence[float], labels: tuple[str, ...] = _LABELS
+        ) -> Histogram:
+            return Histogram(_PREFIX + name, text, labels, buckets=buckets, registry=registry)
+
+        self._tokens = counter("tokens_total", "Tokens encoded or decoded.")
+        self._characters = counter("characters_total", "Characters encoded or decoded.")
+        self._seconds = histogram(
+            "operation_seconds", "Time of one call's work, without waiting.", OPERATION_BUCKETS_S
+        )
+        self._sequence_tokens = histogram("sequence_tokens", "Tokens per sequence.", TOKEN_BUCKETS)
+        self._batch_size = histogram("batch_size", "Sequences per call.", BATCH_BUCKETS)
+        self._queue = histogram(
+            "queue_seconds", "Wait for a thread.", OPERATION_BUCKETS_S, ("tokenizer",)
+        ).labels(tokenizer_id)
+        self._size = gauge("vocab_size", "Number of ids.").labels(tokenizer_id)
+        self._revision = gauge("vocab_revision", "Newest revision.").labels(tokenizer_id)
+        self._loaded = gauge(
+            "loaded_timestamp_seconds", "When the tokenizer was loaded, in Unix time."
+        ).labels(tokenizer_id)
+        self._changes = counter(
+            "vocab_revisions_total", "Changes asked for, by result.", ("tokenizer", "result")
+        )
+        self._store_seconds = histogram(
+            "store_operation_seconds",
+            "Time of an operation of the store.",
+            OPERATION_BUCKETS_S,
+            ("operation", "result"),
+        )
+        for result in ("applied", "rejected", "conflict"):
+            self._changes.labels(tokenizer_id, result)
+        Info(_PREFIX + "build", "Versions in use.", registry=registry).info(
+            {name: installed(name) for name in ("lockstep", "tokenizers", "grpcio")}
+        )
+
+    def loaded(self) -> None:
+        """Marks the moment from which the tokenizer serves."""
+        self._loaded.set(time.time())
+
+    def serving(self, reference: Reference) -> None:
+        """Records the revision that serves now."""
+        self._size.set(reference.size)
+        self._revision.set(reference.revision)
+
+    def waited(self, seconds: float) -> None:
+        """Records how long work waited for a thread."""
+        self._queue.observe(seconds)
+
+    def change(self, result: ChangeResult) -> None:
+        """Counts a changing call."""
+        self._changes.labels(self._tokenizer_id, result).inc()
+
+    def store(self, operation: str, result: str, seconds: float) -> None:
+        """Records an operation of the store."""
+        self._store_seconds.labels(operation, result).observe(seconds)
+
+    @contextmanager
+    def timed(self, operation: Operation) -> Iterator[None]:
+        """Times the block as the work of one call."""
+        with self._seconds.labels(self._tokenizer_id, operation).time():
+            yield
+
+    def processed(
+        self, operation: Operation, token_counts: Sequence[int], num_characters: int
+    ) -> None:
+        """Records what a call worked on.
+
+        Args:
+            operation: what was done.
+            token_counts: tokens of each sequence.
+            num_characters: of all texts together.
+        """
+        labels = (self._tokenizer_id, operation)
+        self._batch_size.labels(*labels).observe(len(token_counts))
+        self._tokens.labels(*labels).inc(sum(token_counts))
+        self._characters.labels(*labels).inc(num_characters)
+        sequence_tokens = self._sequence_tokens.labels(*labels)
+        for count in token_counts:
+            sequence_tokens.observe(count)
+
+
+def installed(distribution: str) -> str:
+    """Returns the version of an installed distribution, `unknown` when it is not installed."""
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,160 @@
+"""Composition root: puts the tokenizer service together and runs it.
+
+The ports are bound first, so that probes and callers get an answer while the
+tokenizer loads.
+"""
+
+import asyncio
+import sys
+from contextlib import AsyncExitStack
+
+import structlog
+from lockstep.v1 import tokenizer_service_pb2_grpc, vocabulary_admin_service_pb2_grpc
+
+import checkpoints
+from checkpoints import CheckpointError
+from rpc import logging
+from rpc.errors import StoreUnavailable
+from rpc.metrics import process_registry
+from rpc.server import Server
+from tokenizer_service import loading, tokenizer_files
+from tokenizer_service.admin_servicer import VocabularyAdminServicer
+from tokenizer_service.chat import ChatTemplates
+from tokenizer_service.live_vocabulary import LiveVocabulary
+from tokenizer_service.metrics import TokenizerMetrics
+from tokenizer_service.request_fields import RequestLimits
+from tokenizer_service.served_tokenizer import ServedTokenizer
+from tokenizer_service.settings import TokenizerSettings
+from tokenizer_service.store import Store, StoreError
+from tokenizer_service.template_renderer import RenderLimits, TemplateRenderer
+from tokenizer_service.text_methods import TextMethods
+from tokenizer_service.tokenizer import Tokenizer
+from tokenizer_service.tokenizer_files import TokenizerFiles, TokenizerFilesError
+from tokenizer_service.vocabulary_methods import VocabularyMethods
+from tokenizer_service.worker_pool import WorkerPool
+from vocabulary import BrokenChainError, tokenizer_id_of
+
+SERVICES = ("lockstep.v1.TokenizerService", "lockstep.v1.VocabularyAdminService")
+EXIT_FAILED = 1
+
+# What an operator can put right: one line on stderr, no traceback.
+START_ERRORS = (
+    CheckpointError,
+    TokenizerFilesError,
+    StoreError,
+    StoreUnavailable,
+    BrokenChainError,
+    OSError,
+)
+
+log = structlog.stdlib.get_logger("tokenizer_service.server")
+
+
+class TokenizerServicer(TextMethods, VocabularyMethods):
+    """`lockstep.v1.TokenizerService`, made of its two halves."""
+
+
+class TokenizerServer:
+    """The whole service in one object. Create and run it in one event loop."""
+
+    def __init__(self, settings: TokenizerSettings) -> None:
+        """Wires the server. Nothing is bound, started or read yet."""
+        self._settings = settings
+        self._registry = process_registry()
+        self._resources = AsyncExitStack()
+        self._text = TokenizerServicer()
+        self._admin = VocabularyAdminServicer()
+        self.server = Server(settings, self._registry, SERVICES)
+        tokenizer_service_pb2_grpc.add_TokenizerServiceServicer_to_server(
+            self._text, self.server.grpc
+        )
+        vocabulary_admin_service_pb2_grpc.add_VocabularyAdminServiceServicer_to_server(
+            self._admin, self.server.grpc
+        )
+
+    async def run(self) -> None:
+        """Serves until the process is told to stop.
+
+        Raises:
+            CheckpointError: there is no such model.
+            TokenizerFilesError: its tokenizer cannot be served.
+            StoreError: the store cannot be used.
+            BrokenChainError: the store was damaged.
+            OSError: a port is taken, or a file cannot be read.
+        """
+        await self.server.start()
+        async with self._resources:
+            try:
+                await self._load()
+            except BaseException:
+                await self.server.stop()
+                raise
+            self.server.set_ready(True)
+            await self.server.serve_until_stopped()
+
+    async def _load(self) -> None:
+        settings = self._settings
+        files, base = await asyncio.to_thread(_read, settings)
+        metrics = TokenizerMetrics(self._registry, base.reference.tokenizer_id)
+        vocabulary = await self._open_vocabulary(base, metrics)
+        pool = WorkerPool(
+            threads=settings.num_threads,
+            max_pending=settings.max_pending_calls,
+            observe_wait=metrics.waited,
+        )
+        self._resources.callback(pool.close)
+        renderer = TemplateRenderer(
+            files.chat_templates,
+            workers=settings.template_workers,
+            limits=RenderLimits(settings.template_timeout_s, settings.template_memory_bytes),
+        )
+        self._resources.push_async_callback(renderer.close)
+        await renderer.start()
+        served = ServedTokenizer(
+            files=files,
+            vocabulary=vocabulary,
+            templates=ChatTemplates(files.chat_templates, renderer, pool),
+            pool=pool,
+            metrics=metrics,
+            limits=RequestLimits(
+                max_items=settings.max_items,
+                max_text_bytes=settings.max_text_bytes,
+                max_message_bytes=settings.max_message_bytes,
+                max_padded_cells=settings.max_padded_cells,
+            ),
+            draining=self.server.lifecycle.draining,
+        )
+        self._text.serve(served)
+        self._admin.serve(vocabulary, max_added_tokens=settings.max_added_tokens)
+        metrics.loaded()
+
+    async def _open_vocabulary(self, base: Tokenizer, metrics: TokenizerMetrics) -> LiveVocabulary:
+        url = self._settings.store_url(base.reference.tokenizer_id)
+        store = await asyncio.to_thread(Store, url, base.reference, observe=metrics.store)
+        vocabulary = LiveVocabulary(base, store, metrics)
+        self._resources.push_async_callback(vocabulary.close)
+        newest = vocabulary.current.reference
+        log.info("loaded", revision=newest.revision, fingerprint=newest.fingerprint)
+        return vocabulary
+
+
+def _read(settings: TokenizerSettings) -> tuple[TokenizerFiles, Tokenizer]:
+    checkpoint = checkpoints.resolve(settings.model, need="tokenizer")
+    files = tokenizer_files.read(checkpoint.folder)
+    tokenizer_id = settings.tokenizer_id or tokenizer_id_of(checkpoint.name)
+    return files, loading.load(files, tokenizer_id)
+
+
+async def _run(settings: TokenizerSettings) -> None:
+    await TokenizerServer(settings).run()
+
+
+def main() -> None:
+    """Reads the settings and serves; ends with exit code 1 and one line if it cannot."""
+    settings = TokenizerSettings.from_command_line()
+    logging.configure(settings.log_level)
+    try:
+        asyncio.run(_run(settings))
+    except START_ERRORS as error:
+        sys.stderr.write(f"python -m tokenizer_service: {error}\n")
+        raise SystemExit(EXIT_FAILED) from None

@@ -1,0 +1,89 @@
+"""What an operator can set about the tokenizer service. Read once, in `server.py`."""
+
+import os
+from pathlib import Path
+
+import platformdirs
+from pydantic import Field, field_validator
+from pydantic_settings import SettingsConfigDict
+
+from rpc.settings import ServerSettings
+from vocabulary import TOKENIZER_ID_PATTERN
+
+STORE_FILE = "vocabulary.sqlite"
+
+
+class TokenizerSettings(ServerSettings):
+    """Settings of the tokenizer service: variables `LOCKSTEP_TOKENIZER_*` or flags.
+
+    A flag wins over its variable, and a variable over the default.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="LOCKSTEP_TOKENIZER_")
+
+    port: int = Field(default=50051, ge=0, le=65535)
+    """gRPC port. 0 picks a free one; the line printed at start names it."""
+
+    health_port: int = Field(default=50151, ge=0, le=65535)
+    """Port of `grpc.health.v1`, always plaintext, for probes. 0 picks a free one."""
+
+    metrics_port: int = Field(default=9451, ge=0, le=65535)
+    """Port of `/metrics` over HTTP, for Prometheus. 0 picks a free one."""
+
+    model: str = "smollm2-135m-instruct"
+    """Whose tokenizer: a Hugging Face folder, a GGUF file, a hub id or the default model's name."""
+
+    tokenizer_id: str | None = Field(default=None, pattern=f"^{TOKENIZER_ID_PATTERN}$")
+    """Name of the tokenizer in every response. The default is made of the model's name."""
+
+    store: str | None = None
+    """Where revisions are kept: `sqlite:///FILE`, or `sqlite://` for memory, which a restart
+    empties. The default is a file of the tokenizer's in the user's data folder. Keep it on a
+    local disk and back it up: it cannot be made again."""
+
+    threads: int = Field(default=0, ge=0)
+    """Threads that encode and decode. 0 means one per core that this process may use."""
+
+    max_pending_calls: int = Field(default=256, ge=1)
+    """Most pieces of work that run or wait for a thread. Beyond it, `OVERLOADED`."""
+
+    max_items: int = Field(default=64, ge=1, le=65536)
+    """Most texts, rows or conversations of one call."""
+
+    max_text_bytes: int = Field(default=256 * 2**10, ge=1, le=2**26)
+    """Most bytes of one text."""
+
+    max_padded_cells: int = Field(default=2**18, ge=1, le=2**26)
+    """Most cells, rows times length, of a padded batch."""
+
+    max_added_tokens: int = Field(default=8192, ge=0)
+    """Most tokens that all revisions together may add."""
+
+    template_workers: int = Field(default=2, ge=1, le=64)
+    """Processes that render chat templates."""
+
+    template_timeout_s: float = Field(default=1.0, gt=0, le=60, allow_inf_nan=False)
+    """Seconds a chat template may take for one call."""
+
+    template_memory_bytes: int = Field(default=256 * 2**20, ge=2**20)
+    """Memory a chat template may use."""
+
+    @field_validator("store")
+    @classmethod
+    def _store_is_sqlite(cls, store: str | None) -> str | None:
+        if store is not None and not store.startswith("sqlite://"):
+            raise ValueError("must begin with sqlite://; this version knows no other database")
+        return store
+
+    @property
+    def num_threads(self) -> int:
+        """Threads that encode and decode."""
+        return self.threads or len(os.sched_getaffinity(0))
+
+    def store_url(self, tokenizer_id: str) -> str:
+        """Returns where revisions are kept, and makes the default's folder."""
+        if self.store is not None:
+            return self.store
+        folder = Path(platformdirs.user_data_path("lockstep")) / tokenizer_id
+        folder.mkdir(parents=True, exist_ok=True)
+        return f"sqlite:///{folder / STORE_FILE}"

@@ -1,0 +1,199 @@
+"""Texts and conversations between the wire and our own types."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from lockstep.v1 import tokenizer_service_pb2
+
+from rpc.errors import InvalidField
+from tokenizer_service import offsets
+from tokenizer_service.batch_convert import read_side
+from tokenizer_service.chat import ChatRequest, is_variable_name
+from tokenizer_service.encoding import EncodedRow, EncodeOptions, Text, Truncation
+from tokenizer_service.request_fields import (
+    MAX_EXTRA_BYTES,
+    MAX_ROW_LENGTH,
+    RequestLimits,
+    check_count,
+    check_enum,
+    check_range,
+    check_text,
+    read_json,
+)
+from tokenizer_service.template_renderer import RenderRequest
+from tokenizer_service.tokenizer import Tokenizer
+
+_UNITS: dict[int, offsets.Unit | None] = {
+    tokenizer_service_pb2.OFFSET_UNIT_UNSPECIFIED: None,
+    tokenizer_service_pb2.OFFSET_UNIT_BYTES: "bytes",
+    tokenizer_service_pb2.OFFSET_UNIT_CODE_POINTS: "code_points",
+    tokenizer_service_pb2.OFFSET_UNIT_UTF16: "utf16",
+}
+
+# A role becomes part of the control structure of the conversation.
+_ROLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_. -]{0,63}")
+_MAX_MESSAGES = 4096
+
+
+def read_texts(
+    items: Sequence[tokenizer_service_pb2.TextItem], limits: RequestLimits
+) -> list[Text]:
+    """Reads texts and pairs.
+
+    Raises:
+        InvalidField: there are none, too many, or one is too long.
+    """
+    check_count("items", items, limits.max_items)
+    return [read_text(f"items[{index}]", item, limits) for index, item in enumerate(items)]
+
+
+def read_text(field: str, item: tokenizer_service_pb2.TextItem, limits: RequestLimits) -> Text:
+    """Reads a text or a pair.
+
+    Raises:
+        InvalidField: it is too long.
+    """
+    text = check_text(f"{field}.text", item.text, limits)
+    if not item.HasField("text_pair"):
+        return Text(text)
+    return Text(text, check_text(f"{field}.text_pair", item.text_pair, limits))
+
+
+def read_encode_options(
+    message: tokenizer_service_pb2.EncodeOptions, items: Sequence[Text], tokenizer: Tokenizer
+) -> EncodeOptions:
+    """Reads options, except for padding.
+
+    Raises:
+        InvalidField: an option is out of its range.
+    """
+    add_special_tokens = (
+        message.add_special_tokens if message.HasField("add_special_tokens") else True
+    )
+    num_template_tokens = 0
+    if add_special_tokens:
+        kinds = {item.pair is not None for item in items}
+        num_template_tokens = max(tokenizer.template_length(pair=pair) for pair in kinds)
+    truncation = None
+    if message.HasField("truncation"):
+        truncation = read_truncation("options.truncation", message.truncation, num_template_tokens)
+    return EncodeOptions(
+        add_special_tokens=add_special_tokens,
+        parse_special_tokens=message.parse_special_tokens,
+        truncation=truncation,
+        offset_unit=check_enum("options.offset_unit", message.offset_unit, _UNITS),
+        special_tokens_mask=message.return_special_tokens_mask,
+        word_ids=message.return_word_ids,
+        tokens=message.return_tokens,
+        token_bytes=message.return_token_bytes,
+        token_type_ids=message.return_token_type_ids,
+    )
+
+
+def read_truncation(
+    field: str, message: tokenizer_service_pb2.TruncationOptions, num_template_tokens: int
+) -> Truncation:
+    """Reads how rows are cut.
+
+    Raises:
+        InvalidField: a member is out of its range, or template tokens alone exceed it.
+    """
+    check_range(f"{field}.max_length", message.max_length, 1, MAX_ROW_LENGTH)
+    if message.max_length < num_template_tokens:
+        raise InvalidField(
+            f"{field}.max_length",
+            f"must be at least {num_template_tokens}, the tokens that are added to each row",
+        )
+    return Truncation(message.max_length, read_side(f"{field}.side", message.side, "right"))
+
+
+def details(row: EncodedRow) -> tokenizer_service_pb2.EncodingDetails:
+    """Converts what was asked for besides ids."""
+    return tokenizer_service_pb2.EncodingDetails(
+        truncated_token_count=row.num_truncated,
+        offset_starts=[start for start, _ in row.spans],
+        offset_ends=[end for _, end in row.spans],
+        special_tokens_mask=row.special_tokens_mask,
+        word_ids=row.word_ids,
+        tokens=row.tokens,
+        token_bytes=row.token_bytes,
+        token_type_ids=row.token_type_ids,
+    )
+
+
+def read_chat(
+    request: tokenizer_service_pb2.ApplyChatTemplateRequest, limits: RequestLimits
+) -> ChatRequest:
+    """Reads conversations and what goes with them, except for padding.
+
+    Raises:
+        InvalidField: something is missing, too long, or no JSON.
+    """
+    check_count("conversations", request.conversations, limits.max_items)
+    add_generation_prompt = not request.continue_final_message
+    if request.HasField("add_generation_prompt"):
+        add_generation_prompt = request.add_generation_prompt
+    if add_generation_prompt and request.continue_final_message:
+        raise InvalidField("add_generation_prompt", "contradicts continue_final_message")
+    render = RenderRequest(
+        template=request.template_name,
+        conversations=[
+            _read_conversation(f"conversations[{index}]", conversation, limits)
+            for index, conversation in enumerate(request.conversations)
+        ],
+        add_generation_prompt=add_generation_prompt,
+        continue_final_message=request.continue_final_message,
+        tools=_read_objects("tools_json", request.tools_json, limits),
+        documents=_read_objects("documents_json", request.documents_json, limits),
+        variables=_read_variables(request.template_arguments_json, limits),
+    )
+    truncation = None
+    if request.HasField("truncation"):
+        truncation = read_truncation("truncation", request.truncation, 0)
+    return ChatRequest(render, request.parse_special_tokens, truncation)
+
+
+def _read_conversation(
+    field: str, conversation: tokenizer_service_pb2.Conversation, limits: RequestLimits
+) -> list[dict[str, Any]]:
+    check_count(f"{field}.messages", conversation.messages, _MAX_MESSAGES)
+    return [
+        _read_message(f"{field}.messages[{index}]", message, limits)
+        for index, message in enumerate(conversation.messages)
+    ]
+
+
+def _read_message(
+    field: str, message: tokenizer_service_pb2.ChatMessage, limits: RequestLimits
+) -> dict[str, Any]:
+    content = check_text(f"{field}.content", message.content, limits)
+    members: dict[str, Any] = {"role": message.role, "content": content}
+    if message.extra_json:
+        if len(message.extra_json.encode()) > MAX_EXTRA_BYTES:
+            raise InvalidField(f"{field}.extra_json", f"must have at most {MAX_EXTRA_BYTES} bytes")
+        members |= read_json(f"{field}.extra_json", message.extra_json, dict)
+    if not isinstance(members["role"], str) or not _ROLE.fullmatch(members["role"]):
+        raise InvalidField(
+            f"{field}.role", "must be 1 to 64 letters, digits, spaces, dots, hyphens or underscores"
+        )
+    return members
+
+
+def _read_objects(field: str, text: str, limits: RequestLimits) -> list[Any] | None:
+    if not text:
+        return None
+    values: list[Any] = read_json(field, check_text(field, text, limits), list)
+    if not all(isinstance(value, dict) for value in values):
+        raise InvalidField(field, "must be an array of objects")
+    return values
+
+
+def _read_variables(text: str, limits: RequestLimits) -> dict[str, Any]:
+    field = "template_arguments_json"
+    if not text:
+        return {}
+    variables: dict[str, Any] = read_json(field, check_text(field, text, limits), dict)
+    if not all(is_variable_name(name) for name in variables):
+        raise InvalidField(field, "sets a variable that requests cannot set")
+    return variables

@@ -1,0 +1,216 @@
+"""Which tokens may be added, and what adding them would do."""
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rpc.errors import FieldViolation, InvalidField, TokenExists
+from tokenizer_service.encoding import EncodeOptions, Text
+from tokenizer_service.tokenizer import Tokenizer
+from vocabulary import AddedToken, Change, Initialization, NewToken, Role, SpecialToken
+
+MAX_CHARACTERS = 64
+MAX_BYTES = 256
+
+_MADE_OF_TEXT_ALONE = EncodeOptions(add_special_tokens=False)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenToAdd:
+    """What was asked for. Members are those of `vocabulary.NewToken`.
+
+    Attributes:
+        role: a role for the token, None for none.
+        generable: None for the default of the initialization.
+    """
+
+    token: AddedToken
+    role: Role | None = None
+    initialization: Initialization = "mean_of_pieces"
+    copy_token_id: int | None = None
+    input_values: bytes = b""
+    output_values: bytes = b""
+    generable: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AdditionRules:
+    """What this call, and this server, allow.
+
+    Attributes:
+        unusual_characters: whether text that is not NFC, or bidirectional controls, is.
+        text_changes: whether plain tokens that change ordinary text are.
+        max_added_tokens: most tokens that all revisions may add.
+    """
+
+    unusual_characters: bool = False
+    text_changes: bool = False
+    max_added_tokens: int = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class AdditionResult:
+    """What became of one token."""
+
+    id: int
+    existing: bool
+    previous_ids: tuple[int, ...]
+    changes_text: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Addition:
+    """The change that a call makes, and its report. The change may be empty."""
+
+    change: Change
+    results: tuple[AdditionResult, ...]
+
+
+def plan(
+    tokenizer: Tokenizer, base_size: int, tokens: Sequence[TokenToAdd], rules: AdditionRules
+) -> Addition:
+    """Works out ids and effects of adding tokens. Changes nothing.
+
+    Raises:
+        InvalidField: a token is not allowed.
+        TokenExists: a token exists with other attributes.
+    """
+    _check_contents([new.token for new in tokens], rules)
+    texts = [Text(new.token.content) for new in tokens]
+    previous = [tuple(row.ids) for row in tokenizer.encode(texts, _MADE_OF_TEXT_ALONE)]
+    results: list[AdditionResult] = []
+    added: list[NewToken] = []
+    roles: list[SpecialToken] = []
+    for index, (new, previous_ids) in enumerate(zip(tokens, previous, strict=True)):
+        existing = _existing_id(tokenizer, new.token, index)
+        changes_text = existing is None and _changes_text(tokenizer, new.token)
+        if existing is None:
+            _check_addition(tokenizer, new, previous_ids, index)
+            if changes_text and not rules.text_changes:
+                raise InvalidField(
+                    f"tokens[{index}].token.content",
+                    "occurs in ordinary text, whose encoding would change for everybody; "
+                    "make the token special or set allow_text_changes",
+                )
+        token_id = tokenizer.size + len(added) if existing is None else existing
+        results.append(AdditionResult(token_id, existing is not None, previous_ids, changes_text))
+        if existing is None:
+            added.append(_new_token(new, token_id, previous_ids))
+        if new.role is not None and tokenizer.roles.get(new.role) != token_id:
+            roles.append(SpecialToken(new.role, token_id))
+    room = base_size + rules.max_added_tokens - tokenizer.size
+    if len(added) > room:
+        raise InvalidField("tokens", f"exceed the limit on added tokens; {max(room, 0)} are left")
+    return Addition(Change(tuple(added), tuple(roles)), tuple(results))
+
+
+def _check_contents(tokens: Sequence[AddedToken], rules: AdditionRules) -> None:
+    violations = []
+    seen: dict[str, int] = {}
+    for index, token in enumerate(tokens):
+        if (problem := _content_problem(token.content, rules)) is None:
+            first = seen.setdefault(token.content, index)
+            problem = f"repeats tokens[{first}]" if first != index else None
+        if problem is not None:
+            violations.append(FieldViolation(f"tokens[{index}].token.content", problem))
+    if violations:
+        raise InvalidField.of(violations)
+
+
+def _content_problem(content: str, rules: AdditionRules) -> str | None:
+    if not 1 <= len(content) <= MAX_CHARACTERS or len(content.encode()) > MAX_BYTES:
+        return f"must have 1 to {MAX_CHARACTERS} characters and at most {MAX_BYTES} bytes of UTF-8"
+    categories = {unicodedata.category(character) for character in content}
+    if "Cc" in categories:
+        return "must not hold NUL or other control characters"
+    if content.isspace():
+        return "must not be white space alone"
+    if rules.unusual_characters:
+        return None
+    if not unicodedata.is_normalized("NFC", content):
+        return "must be in Unicode normal form C, or set allow_unusual_characters"
+    if not categories.isdisjoint({"Cf", "Co", "Cn", "Zl", "Zp"}):
+        return (
+            "must not hold invisible, bidirectional, private or unassigned characters, or set "
+            "allow_unusual_characters"
+        )
+    return None
+
+
+def _existing_id(tokenizer: Tokenizer, token: AddedToken, index: int) -> int | None:
+    """Returns the id of an equal token, None when there is none.
+
+    A piece of the model's vocabulary equals a plain token without flags that stands
+    for the same text.
+
+    Raises:
+        TokenExists: the spelling exists, but is another thing.
+    """
+    token_id = tokenizer.id_of(token.content)
+    if token_id is None:
+        return None
+    present = tokenizer.added_tokens.get(token_id)
+    if present is None:
+        is_equal = (
+            not (token.special or token.single_word or token.lstrip or token.rstrip)
+            and tokenizer.table.token_bytes[token_id] == token.content.encode()
+        )
+    else:
+        is_equal = (
+            present.special,
+            present.single_word,
+            present.lstrip,
+            present.rstrip,
+            present.normalized,
+        ) == (token.special, token.single_word, token.lstrip, token.rstrip, token.normalized)
+    if not is_equal:
+        raise TokenExists(index=index, token_id=token_id)
+    return token_id
+
+
+def _changes_text(tokenizer: Tokenizer, token: AddedToken) -> bool:
+    """Whether ordinary text is likely to contain the token.
+
+    Ordinary text is what the vocabulary was made of: its pieces. And whatever has no
+    sign that sets it apart from words may be a word in some text.
+    """
+    if token.special:
+        return False
+    if all(_is_of_words(character) for character in token.content):
+        return True
+    content = token.content.encode()
+    return any(content in piece for piece in tokenizer.table.token_bytes)
+
+
+def _is_of_words(character: str) -> bool:
+    return character.isalnum() or character.isspace() or unicodedata.category(character)[0] == "M"
+
+
+def _check_addition(
+    tokenizer: Tokenizer, new: TokenToAdd, previous_ids: tuple[int, ...], index: int
+) -> None:
+    if new.role is not None and not new.token.special:
+        raise InvalidField(f"tokens[{index}].role", "needs a token that is special")
+    if new.initialization == "mean_of_pieces" and not previous_ids:
+        raise InvalidField(
+            f"tokens[{index}].initialization",
+            "has no pieces to take the mean of; choose another one",
+        )
+    if new.copy_token_id is not None and not 0 <= new.copy_token_id < tokenizer.size:
+        raise InvalidField(
+            f"tokens[{index}].copy_token_id", f"must be an id in [0, {tokenizer.size})"
+        )
+
+
+def _new_token(new: TokenToAdd, token_id: int, previous_ids: tuple[int, ...]) -> NewToken:
+    generable = new.initialization == "values" if new.generable is None else new.generable
+    return NewToken(
+        id=token_id,
+        token=new.token,
+        previous_ids=previous_ids,
+        generable=generable,
+        initialization=new.initialization,
+        copy_token_id=new.copy_token_id,
+        input_values=new.input_values,
+        output_values=new.output_values,
+    )

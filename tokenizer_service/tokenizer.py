@@ -1,0 +1,168 @@
+"""One revision of a tokenizer: text to ids and back.
+
+Nothing here changes once it is made. A new revision is a new `Tokenizer`, so
+whoever holds one may use it from any thread, and everything it computes belongs
+to exactly one revision.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import tokenizers
+
+from tokenizer_service import encoding
+from tokenizer_service.control_tokens import Aliases
+from tokenizer_service.encoding import EncodedRow, EncodeOptions, Text
+from tokenizer_service.incremental import (
+    ConcatenatingDecoder,
+    DecodeOptions,
+    IncrementalDecoder,
+)
+from tokenizer_service.token_bytes import DecoderRules
+from tokenizer_service.token_table import TokenTable
+from vocabulary import AddedToken, Change, Reference, Role, chain
+
+_PIPELINE = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenizer:
+    """A tokenizer at one revision.
+
+    Attributes:
+        reference: the revision.
+        roles: the ids of special tokens by role.
+        table: the vocabulary by id.
+        control_ids: ids of control tokens.
+        decoder_rules: how spellings become text.
+        cleans_up_spaces: whether decoding removes spaces before punctuation unless
+            told otherwise.
+        trusting: parses control tokens spelled in text.
+        plain: takes control tokens spelled in text as the characters they are, and
+            knows them by their aliases only.
+        aliases: those spellings.
+    """
+
+    reference: Reference
+    roles: Mapping[Role, int]
+    table: TokenTable
+    control_ids: frozenset[int]
+    decoder_rules: DecoderRules
+    cleans_up_spaces: bool
+    trusting: tokenizers.Tokenizer
+    plain: tokenizers.Tokenizer
+    aliases: Aliases
+
+    @property
+    def size(self) -> int:
+        """Number of ids; every id is in [0, size)."""
+        return self.reference.size
+
+    @property
+    def added_tokens(self) -> dict[int, tokenizers.AddedToken]:
+        """Tokens matched before the model, base and live ones, in order of id."""
+        added: dict[int, tokenizers.AddedToken] = self.trusting.get_added_tokens_decoder()
+        return dict(sorted(added.items()))
+
+    @property
+    def pad_token_id(self) -> int:
+        """The id for padding: pad, or end of sequence where there is none, or 0."""
+        return self.roles.get("pad", self.roles.get("eos", 0))
+
+    @property
+    def model_type(self) -> str:
+        """Kind of model: `BPE`, `Unigram`, `WordPiece` or `WordLevel`."""
+        return type(self.trusting.model).__name__
+
+    def template_length(self, *, pair: bool) -> int:
+        """Returns how many tokens the template adds to a text or a pair."""
+        return self.trusting.num_special_tokens_to_add(pair)
+
+    def id_of(self, token: str) -> int | None:
+        """Looks up a spelling."""
+        token_id: int | None = self.trusting.token_to_id(token)
+        return token_id
+
+    def encode(self, items: Sequence[Text], options: EncodeOptions) -> list[EncodedRow]:
+        """Encodes texts; a row never depends on the others."""
+        tokenizer = self.trusting if options.parse_special_tokens else self.plain
+        return encoding.encode_rows(tokenizer, self.table, items, options)
+
+    def decode(self, ids: Sequence[int], options: DecodeOptions) -> str:
+        """Decodes ids, all of them below `size`."""
+        decoder = self.decoder(options)
+        return decoder.push(ids) + decoder.finish()
+
+    def decode_bytes(self, ids: Sequence[int], options: DecodeOptions) -> bytes:
+        """Returns the bytes that ids stand for, before they are made valid UTF-8."""
+        if not self.decoder_rules.concatenates:
+            return self.decode(ids, options).encode()
+        skipped = self.control_ids if options.skip_special_tokens else frozenset()
+        kept = [token_id for token_id in ids if token_id not in skipped]
+        return ConcatenatingDecoder(self).join(kept)
+
+    def decoder(self, options: DecodeOptions) -> IncrementalDecoder:
+        """Starts decoding a sequence that is still growing."""
+        return IncrementalDecoder(self, options)
+
+    def grown(self, change: Change) -> "Tokenizer":
+        """Returns the tokenizer after a change. This one stays as it is.
+
+        Raises:
+            BrokenChainError: the change does not continue this vocabulary.
+        """
+        reference = chain.follow(self.reference, change)
+        added = [new.token for new in change.tokens]
+        grown = replace(
+            self,
+            reference=reference,
+            roles={**self.roles, **{s.role: s.token_id for s in change.special_tokens}},
+            table=self.table.grown(change.tokens),
+            control_ids=self.control_ids.union(n.id for n in change.tokens if n.token.special),
+            trusting=clone(self.trusting, added),
+            plain=clone(self.plain, [self._disarmed(token) for token in added]),
+        )
+        for new in change.tokens:
+            grown._check_id(new.token, new.id)
+        return grown
+
+    def _check_id(self, token: AddedToken, token_id: int) -> None:
+        spelling = self._disarmed(token).content
+        assigned = self.trusting.token_to_id(token.content), self.plain.token_to_id(spelling)
+        if assigned != (token_id, token_id):
+            raise AssertionError(f"Id {token_id} was assigned otherwise. This is a bug.")
+
+    def _disarmed(self, token: AddedToken) -> AddedToken:
+        if not token.special:
+            return token
+        return replace(
+            token, content=self.aliases.of(token.content), single_word=False, normalized=False
+        )
+
+
+def clone(
+    tokenizer: tokenizers.Tokenizer, added: Iterable[AddedToken] = ()
+) -> tokenizers.Tokenizer:
+    """Returns an equal tokenizer with more added tokens.
+
+    The model, by far the largest part, is shared: neither of the two ever changes it.
+    """
+    copy = tokenizers.Tokenizer(tokenizer.model)
+    for part in _PIPELINE:
+        if (value := getattr(tokenizer, part)) is not None:
+            setattr(copy, part, value)
+    present = sorted(tokenizer.get_added_tokens_decoder().items())
+    copy.add_tokens([token for _, token in present] + [library_token(token) for token in added])
+    return copy
+
+
+def library_token(token: AddedToken) -> tokenizers.AddedToken:
+    """Converts a token to the library's class."""
+    return tokenizers.AddedToken(
+        token.content,
+        special=token.special,
+        single_word=token.single_word,
+        lstrip=token.lstrip,
+        rstrip=token.rstrip,
+        normalized=token.normalized,
+    )
