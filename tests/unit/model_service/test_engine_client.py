@@ -3,7 +3,6 @@
 import asyncio
 import os
 import struct
-from contextlib import asynccontextmanager
 from itertools import pairwise
 
 import pytest
@@ -16,32 +15,11 @@ from model_service.messages import EngineSettings, Failure, NewRow, SequenceSpec
 from model_service.metrics import ModelMetrics
 from rpc import errors
 from tests.fakes import counting_engine
+from tests.fakes.engine import engine
 
 FULL = ScoreSelection(logits=True, amount="full", positions="new")
 ENDLESS = GenerationConfig(max_new_tokens=10**9)
 LAST = ScoreSelection(logits=True, amount="full")
-
-
-@asynccontextmanager
-async def engine(folder: str = "counting", ring_bytes: int = 2**16, **limits):
-    process = EngineProcess(
-        "tests.fakes.counting_engine", engine_environment(os.environ, 1), ring_bytes=ring_bytes
-    )
-    settings = {
-        "max_running_sequences": 4,
-        "max_waiting_sequences": 2,
-        "buffer_bytes": 2**20,
-        "stream_stall_timeout_s": 30.0,
-        "engine_stall_timeout_s": 15.0,
-    }
-    registry = CollectorRegistry()
-    client = EngineClient(process, ModelMetrics(registry, "counting"), **settings | limits)
-    client.registry = registry
-    try:
-        await client.start(EngineSettings(socket_path="", ring_name="", model_folder=folder))
-        yield client
-    finally:
-        await client.stop()
 
 
 def specs(*prompts: list[int]) -> list[SequenceSpec]:
