@@ -138,6 +138,7 @@ class ModelMetrics:
         self._nonfinite = self._counter(
             "nonfinite_logits_total", "Sequences whose logits were NaN or infinite."
         )
+        self._nonfinite.labels(self._model_name)  # 0, not absent, for the alert on it
         self._rejections = self._counter(
             "admission_rejections_total", "Calls refused for want of room.", "reason"
         )
