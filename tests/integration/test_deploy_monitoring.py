@@ -2,13 +2,13 @@
 
 import json
 import re
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import promql_parser
 import pytest
-import requests
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -116,7 +116,9 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, se
             lockstep.model.generate(grown, max_new_tokens=1)  # waits for the new revision
         for address in (stack.tokenizer, stack.model):
             url = f"http://{address.host}:{address.metrics_port}/metrics"
-            for family in text_string_to_metric_families(requests.get(url, timeout=10).text):
+            with urllib.request.urlopen(url, timeout=10) as response:
+                text = response.read().decode()
+            for family in text_string_to_metric_families(text):
                 for sample in family.samples:
                     labels = samples.setdefault(sample.name, (family.type, set()))[1]
                     labels.update(sample.labels)
