@@ -29,7 +29,6 @@ class FakeTokenizer(services.TokenizerServiceServicer):
         self.base = self.newest = base
         self.changes: list[vocabulary_pb2.VocabularyChange] = []
         self.added = asyncio.Condition()
-        self.watches = 0
 
     def add(self, *contents: str) -> vocabulary_pb2.VocabularyChange:
         tokens = [
@@ -59,7 +58,6 @@ class FakeTokenizer(services.TokenizerServiceServicer):
         )
 
     async def WatchVocabulary(self, request, context):
-        self.watches += 1
         sent = request.after_revision
         while True:
             for change in self.changes[sent:]:
@@ -104,33 +102,42 @@ async def revision(table: VocabularyTable, number: int) -> Reference:
 
 
 async def test_revision_0_is_that_of_the_service():
-    async with engine() as client, serving(FakeTokenizer()) as port:
-        async with following(port, client) as (follower, table, state):
-            await asyncio.wait_for(follower.caught_up.wait(), 10)
-            assert table.newest == BASE
-            assert state.connected
+    async with (
+        engine() as client,
+        serving(FakeTokenizer()) as port,
+        following(port, client) as (follower, table, state),
+    ):
+        await asyncio.wait_for(follower.caught_up.wait(), 10)
+        assert table.newest == BASE
+        assert state.connected
 
 
 async def test_changes_from_before_the_start_are_applied_before_serving():
     tokenizer = FakeTokenizer()
     tokenizer.add("<a>")
     tokenizer.add("<b>", "<c>")
-    async with engine() as client, serving(tokenizer) as port:
-        async with following(port, client) as (follower, table, state):
-            await asyncio.wait_for(follower.caught_up.wait(), 10)
-            assert table.newest == tokenizer.newest
-            assert table.newest.size == 35
-            assert state.added_rows_sha256 == "ab" * 32
-            assert state.reserved_rows == 15
+    async with (
+        engine() as client,
+        serving(tokenizer) as port,
+        following(port, client) as (follower, table, state),
+    ):
+        await asyncio.wait_for(follower.caught_up.wait(), 10)
+        assert table.newest == tokenizer.newest
+        assert table.newest.size == 35
+        assert state.added_rows_sha256 == "ab" * 32
+        assert state.reserved_rows == 15
 
 
 async def test_a_change_made_while_running_is_applied():
     tokenizer = FakeTokenizer()
-    async with engine() as client, serving(tokenizer) as port:
-        async with following(port, client) as (_, table, _):
-            await revision(table, 0)
-            await tokenizer.publish("<a>")
-            assert await revision(table, 1) == tokenizer.newest
+    async with (
+        engine() as client,
+        serving(tokenizer) as port,
+        following(port, client) as (_, table, _),
+    ):
+        await revision(table, 0)
+        await tokenizer.publish("<a>")
+        assert await revision(table, 1) == tokenizer.newest
 
 
 async def test_a_service_that_comes_late_and_goes_away_is_followed_from_where_it_was():
@@ -148,70 +155,88 @@ async def test_a_service_that_comes_late_and_goes_away_is_followed_from_where_it
         tokenizer.add("<a>")
         async with serving(tokenizer, port):
             assert await revision(table, 1) == tokenizer.newest
-            assert tokenizer.watches == 2
+            assert len(table) == 2
 
 
 async def test_another_vocabulary_is_never_served():
     other = Reference("tiny", 0, "cd" * 32, 32)
-    async with engine() as client, serving(FakeTokenizer(other)) as port:
-        async with following(port, client) as (follower, table, state):
-            await asyncio.sleep(0.5)
-            assert not follower.caught_up.is_set()
-            assert len(table) == 0
-            assert not state.connected
+    async with (
+        engine() as client,
+        serving(FakeTokenizer(other)) as port,
+        following(port, client) as (follower, table, state),
+    ):
+        await asyncio.sleep(0.5)
+        assert not follower.caught_up.is_set()
+        assert len(table) == 0
+        assert not state.connected
 
 
 async def test_another_vocabulary_is_found_out_by_its_changes_too():
     tokenizer = FakeTokenizer(Reference("tiny", 0, "cd" * 32, 32))
     tokenizer.add("<a>")
-    async with engine() as client, serving(tokenizer) as port:
-        async with following(port, client) as (follower, table, _):
-            await asyncio.sleep(0.5)
-            assert not follower.caught_up.is_set()
-            assert len(table) == 0
+    async with (
+        engine() as client,
+        serving(tokenizer) as port,
+        following(port, client) as (follower, table, _),
+    ):
+        await asyncio.sleep(0.5)
+        assert not follower.caught_up.is_set()
+        assert len(table) == 0
 
 
 async def test_a_vocabulary_of_another_size_than_the_models_is_never_served():
     other = Reference("tiny", 0, BASE.fingerprint, 33)
-    async with engine() as client, serving(FakeTokenizer(other)) as port:
-        async with following(port, client) as (follower, _, _):
-            await asyncio.sleep(0.5)
-            assert not follower.caught_up.is_set()
+    async with (
+        engine() as client,
+        serving(FakeTokenizer(other)) as port,
+        following(port, client) as (follower, _, _),
+    ):
+        await asyncio.sleep(0.5)
+        assert not follower.caught_up.is_set()
 
 
 async def test_a_change_whose_fingerprint_is_wrong_is_not_applied():
     tokenizer = FakeTokenizer()
-    async with engine() as client, serving(tokenizer) as port:
-        async with following(port, client) as (_, table, _):
-            await revision(table, 0)
-            change = tokenizer.add("<a>")
-            change.tokens[0].generable = True
-            await tokenizer.publish("<b>")
-            await asyncio.sleep(0.5)
-            assert table.newest == BASE
-            assert client.info.vocabulary_size == 32
+    async with (
+        engine() as client,
+        serving(tokenizer) as port,
+        following(port, client) as (_, table, _),
+    ):
+        await revision(table, 0)
+        change = tokenizer.add("<a>")
+        change.tokens[0].generable = True
+        await tokenizer.publish("<b>")
+        await asyncio.sleep(0.5)
+        assert table.newest == BASE
+        assert client.info.vocabulary_size == 32
 
 
 async def test_without_a_tokenizer_in_the_checkpoint_the_service_is_trusted():
     tokenizer = FakeTokenizer()
     tokenizer.add("<a>")
-    async with engine() as client, serving(tokenizer) as port:
-        async with following(port, client, base=None) as (_, table, _):
-            assert await revision(table, 1) == tokenizer.newest
-            assert table.at(0).fingerprint == BASE.fingerprint
+    async with (
+        engine() as client,
+        serving(tokenizer) as port,
+        following(port, client, base=None) as (_, table, _),
+    ):
+        assert await revision(table, 1) == tokenizer.newest
+        assert table.at(0).fingerprint == BASE.fingerprint
 
 
 @pytest.mark.parametrize("field", ["initialization", "role"])
 async def test_a_change_with_a_value_unknown_here_is_not_applied(field):
     tokenizer = FakeTokenizer()
-    async with engine() as client, serving(tokenizer) as port:
-        async with following(port, client) as (_, table, _):
-            await revision(table, 0)
-            change = tokenizer.add("<a>")
-            if field == "initialization":
-                change.tokens[0].initialization = 99
-            else:
-                change.special_tokens.add(role=99, token_id=32)
-            await tokenizer.publish("<b>")
-            await asyncio.sleep(0.3)
-            assert table.newest == BASE
+    async with (
+        engine() as client,
+        serving(tokenizer) as port,
+        following(port, client) as (_, table, _),
+    ):
+        await revision(table, 0)
+        change = tokenizer.add("<a>")
+        if field == "initialization":
+            change.tokens[0].initialization = 99
+        else:
+            change.special_tokens.add(role=99, token_id=32)
+        await tokenizer.publish("<b>")
+        await asyncio.sleep(0.3)
+        assert table.newest == BASE
