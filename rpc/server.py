@@ -120,12 +120,12 @@ class Server:
     def set_ready(self, ready: bool) -> None:
         """Takes calls, or answers them with `LOADING`; health follows."""
         self.lifecycle.set_ready(ready)
-        self._publish_soon()
+        self._publish()
 
     def set_paused(self, paused: bool) -> None:
         """Reports `NOT_SERVING` while a service refuses new work by itself; calls still come."""
         self.lifecycle.paused = paused
-        self._publish_soon()
+        self._publish()
 
     @property
     def draining(self) -> bool:
@@ -135,7 +135,7 @@ class Server:
     def drain(self) -> None:
         """Begins to shut down, as SIGTERM does: running calls go on, new ones are refused."""
         self.lifecycle.drain()
-        self._publish_soon()
+        self._publish()
         _log.info("draining", running_calls=self.lifecycle.running)
 
     async def serve_until_stopped(self) -> None:
@@ -157,8 +157,12 @@ class Server:
             await self.stop(0 if self._stop_now.is_set() else _FLUSH_S)
 
     async def stop(self, grace_s: float = 0) -> None:
-        """Stops at once: cancels calls after `grace_s` and closes the ports."""
-        self.lifecycle.drain()
+        """Refuses new calls, cancels running ones after `grace_s`, and closes the ports.
+
+        Returns when every handler has cleaned up.
+        """
+        if not self.draining:
+            self.drain()
         await self.grpc.stop(grace_s)
         try:
             # gRPC may be done before the handlers have run their `finally`.
@@ -200,15 +204,16 @@ class Server:
             credentials = files.credentials()
         return _bind(self.grpc, settings.host, settings.port, credentials)
 
-    def _publish_soon(self) -> None:
-        task = asyncio.get_running_loop().create_task(self._publish())
-        self._publications.add(task)
-        task.add_done_callback(self._publications.discard)
-
-    async def _publish(self) -> None:
-        """Tells probes and Prometheus what the lifecycle says now."""
+    def _publish(self) -> asyncio.Task[None]:
+        """Tells Prometheus now, and probes soon, what the lifecycle says."""
         ready = self.lifecycle.phase is Phase.READY and not self.lifecycle.paused
         self._ready.labels(self._settings.service).set(ready)
+        task = asyncio.get_running_loop().create_task(self._tell_probes(ready))
+        self._publications.add(task)
+        task.add_done_callback(self._publications.discard)
+        return task
+
+    async def _tell_probes(self, ready: bool) -> None:
         for name in (health.OVERALL_HEALTH, *self._service_names):
             await self._health.set(name, _SERVING if ready else _NOT_SERVING)
 

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager, nullcontext
 import grpc
 import structlog
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from grpc_health.v1 import health_pb2_grpc
 from grpc_status import rpc_status
 from lockstep.v1 import tokenizer_service_pb2 as messages
 from lockstep.v1 import tokenizer_service_pb2_grpc as services
@@ -80,6 +81,13 @@ class Failure:
     def _unpack(self, kind: type) -> object:
         detail = kind()
         return next((detail for each in self.details if each.Unpack(detail)), None)
+
+
+@asynccontextmanager
+async def health_of(port: int) -> AsyncIterator[health_pb2_grpc.HealthStub]:
+    """Yields a stub of the health service on a port."""
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield health_pb2_grpc.HealthStub(channel)
 
 
 async def failure(call: object) -> Failure:

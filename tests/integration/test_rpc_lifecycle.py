@@ -1,12 +1,9 @@
-"""Health, admission and drain, as a probe, a caller and a supervisor see them."""
+"""Health, admission and ports, as a probe and a caller see them."""
 
 import asyncio
 import json
 import os
-import signal
 import socket
-import sys
-from contextlib import asynccontextmanager
 
 import grpc
 import pytest
@@ -14,22 +11,15 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from lockstep.v1 import tokenizer_service_pb2 as messages
 from lockstep.v1 import tokenizer_service_pb2_grpc as services
 
-from tests.integration.rpc_probe import CHUNKS, SERVICE, failure, running
+from tests.integration.rpc_probe import SERVICE, failure, health_of, running
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
-ARTIFACT = messages.GetTokenizerArtifactRequest()
 
 
 class Empty(services.TokenizerServiceServicer):
     async def Encode(self, request, context):
         return messages.EncodeResponse()
-
-
-@asynccontextmanager
-async def health_of(port):
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield health_pb2_grpc.HealthStub(channel)
 
 
 async def statuses(port):
@@ -52,6 +42,15 @@ async def test_health_follows_loading_ready_and_draining():
         server.drain()
         server.set_ready(True)
         assert await statuses(server.health_port) == unwell
+
+
+async def test_a_paused_server_tells_probes_and_still_answers_calls():
+    async with running(Empty()) as (server, channel):
+        server.set_paused(True)
+        assert (await statuses(server.health_port))[SERVICE] == NOT_SERVING
+        await services.TokenizerServiceStub(channel).Encode(messages.EncodeRequest())
+        server.set_paused(False)
+        assert (await statuses(server.health_port))[SERVICE] == SERVING
 
 
 async def test_a_watching_probe_is_told_of_changes():
@@ -92,7 +91,7 @@ async def test_calls_are_refused_with_a_retry_while_not_ready(state):
     assert answer.pushback_ms == "1000"
 
 
-async def test_the_shipped_retry_policy_rides_out_the_loading():
+async def test_a_retry_policy_waits_as_long_as_the_server_asks():
     policy = {
         "methodConfig": [
             {
@@ -155,94 +154,3 @@ async def test_ipv6_addresses_are_served():
         grpc.aio.insecure_channel(f"[::1]:{server.port}") as channel,
     ):
         await services.TokenizerServiceStub(channel).Encode(messages.EncodeRequest())
-
-
-@asynccontextmanager
-async def process(*flags):
-    """Runs the probe as a program; yields it and the ports it printed."""
-    child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.integration.rpc_probe", *flags),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        async with asyncio.timeout(20):
-            line = json.loads(await child.stdout.readline())
-        assert line["event"] == "listening"
-        yield child, line
-    finally:
-        if child.returncode is None:
-            child.kill()
-            await child.wait()
-
-
-async def terminate(child, health_port, number=signal.SIGTERM):
-    """Sends a signal and waits until the health service says that it was heard."""
-    async with health_of(health_port) as stub:
-        watch = stub.Watch(health_pb2.HealthCheckRequest(service=SERVICE))
-        assert (await watch.read()).status == SERVING
-        child.send_signal(number)
-        async with asyncio.timeout(5):
-            assert (await watch.read()).status == NOT_SERVING
-        watch.cancel()
-
-
-async def test_sigterm_lets_a_running_stream_finish_and_exits_with_zero():
-    async with (
-        process() as (child, ports),
-        grpc.aio.insecure_channel(f"127.0.0.1:{ports['port']}") as channel,
-    ):
-        stub = services.TokenizerServiceStub(channel)
-        stream = stub.GetTokenizerArtifact(ARTIFACT)
-        received = [(await anext(aiter(stream))).data]
-        await terminate(child, ports["health_port"])
-        assert (await failure(stub.GetTokenizerArtifact(ARTIFACT))).reason == "DRAINING"
-        received += [chunk.data async for chunk in stream]
-        assert len(received) == CHUNKS
-        assert await stream.code() is grpc.StatusCode.OK
-        async with asyncio.timeout(5):
-            output, log = await child.communicate()
-        assert (child.returncode, output) == (0, b"")
-        events = [json.loads(line)["event"] for line in log.splitlines()]
-        assert events == ["started", "draining", "call", "call", "stopping"]
-
-
-async def test_a_second_signal_stops_at_once():
-    async with (
-        process() as (child, ports),
-        grpc.aio.insecure_channel(f"127.0.0.1:{ports['port']}") as channel,
-    ):
-        request = messages.WatchVocabularyRequest()
-        stream = aiter(services.TokenizerServiceStub(channel).WatchVocabulary(request))
-        await anext(stream)
-        await terminate(child, ports["health_port"], signal.SIGINT)
-        child.send_signal(signal.SIGINT)
-        async with asyncio.timeout(0.9):  # not even the time calls get to flush
-            assert await child.wait() == 0
-        with pytest.raises(grpc.aio.AioRpcError, match="UNAVAILABLE"):
-            await anext(stream)
-
-
-async def test_a_stream_that_outlasts_the_drain_is_cut():
-    async with (
-        process("--drain-timeout-s", "0.2") as (child, ports),
-        grpc.aio.insecure_channel(f"127.0.0.1:{ports['port']}") as channel,
-    ):
-        request = messages.WatchVocabularyRequest()
-        stream = aiter(services.TokenizerServiceStub(channel).WatchVocabulary(request))
-        await anext(stream)
-        await terminate(child, ports["health_port"])
-        async with asyncio.timeout(5):
-            assert await child.wait() == 0
-        with pytest.raises(grpc.aio.AioRpcError, match="UNAVAILABLE"):
-            await anext(stream)
-
-
-async def test_a_program_that_cannot_start_says_so_in_one_line():
-    child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.integration.rpc_probe", "--prot", "1"),
-        stderr=asyncio.subprocess.PIPE,
-    )
-    _, message = await child.communicate()
-    assert child.returncode == 2
-    assert message == b"python -m __main__: unrecognized arguments: --prot 1\n"

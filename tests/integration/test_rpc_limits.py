@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import grpc
 import psutil
 import pytest
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from lockstep.v1 import tokenizer_service_pb2 as messages
 from lockstep.v1 import tokenizer_service_pb2_grpc as services
 
@@ -97,6 +98,21 @@ async def test_a_message_beyond_what_is_read_is_refused_by_grpc():
         assert (await failure(encode(bytes(4 * 1024)))).reason == "MESSAGE_TOO_LARGE"
         answer = await failure(encode(bytes(4 * 1024 + 1)))
         assert (answer.code, answer.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, None)
+
+
+@pytest.mark.parametrize("reflection", [False, True])
+async def test_the_schema_is_shown_only_where_switched_on(reflection):
+    async with running(Empty(), reflection=reflection) as (_, channel):
+        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+        call = stub.ServerReflectionInfo(
+            iter([reflection_pb2.ServerReflectionRequest(list_services="")])
+        )
+        if reflection:
+            (answer,) = [response async for response in call]
+            names = {service.name for service in answer.list_services_response.service}
+            assert SERVICE in names
+        else:
+            assert (await failure(call)).reason == "NOT_IMPLEMENTED"
 
 
 async def test_metadata_beyond_the_limit_is_refused():
