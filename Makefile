@@ -13,7 +13,9 @@ TORCH_ARGS ?=
 BASE ?= HEAD~1
 SCRATCH := .lockstep
 INSTALLED := $(VENV)/.installed
-PIP := $(BIN)/python -m pip --disable-pip-version-check
+# The first installation takes minutes and shows its progress; a later one has little to say.
+QUIET := $(if $(wildcard $(INSTALLED)),--quiet)
+PIP := $(BIN)/python -m pip --disable-pip-version-check $(QUIET)
 
 # The recipes call the environment's tools by name, and so do the tools they start.
 export PATH := $(CURDIR)/$(BIN):$(PATH)

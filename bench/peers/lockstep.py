@@ -4,6 +4,7 @@ import asyncio
 import statistics
 import sys
 import time
+from typing import TYPE_CHECKING
 
 import grpc
 from lockstep.v1 import generation_pb2, model_service_pb2, scores_pb2, tokens_pb2
@@ -11,6 +12,9 @@ from lockstep.v1.model_service_pb2_grpc import ModelServiceStub
 
 from bench.peers.rounds import answer
 from bench.workload import Measurement
+
+if TYPE_CHECKING:  # exists in the stub file only
+    from lockstep.v1.model_service_pb2_grpc import ModelServiceAsyncStub
 
 
 def request_of(prompt: list[int], new_tokens: int) -> model_service_pb2.GenerateStreamRequest:
@@ -30,7 +34,7 @@ def request_of(prompt: list[int], new_tokens: int) -> model_service_pb2.Generate
 
 
 async def stream(
-    stub: ModelServiceStub, prompt: list[int], new_tokens: int, start: float
+    stub: "ModelServiceAsyncStub", prompt: list[int], new_tokens: int, start: float
 ) -> tuple[list[int], float]:
     """Runs one stream and returns its tokens and the time to the first."""
     token_ids: list[int] = []
