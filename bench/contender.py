@@ -50,6 +50,8 @@ class Contender:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._process.stdin is not None:
-            self._process.stdin.close()
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
         self._process.wait(timeout=60)
+        self._process.stdout.close()

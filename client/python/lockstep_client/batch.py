@@ -17,6 +17,9 @@ from lockstep_client.vocabulary_ref import VocabularyRef
 
 PaddingSide = Literal["left", "right"]
 
+Row = Sequence[int] | Array
+"""Token ids of one sequence, without padding."""
+
 _SIDES: dict[PaddingSide, tokens_pb.PaddingSide] = {
     "left": tokens_pb.PADDING_SIDE_LEFT,
     "right": tokens_pb.PADDING_SIDE_RIGHT,
@@ -101,6 +104,30 @@ class Padded:
             pad_token_id=self.pad_token_id,
         )
 
+    def extended(self, continuations: Sequence[Row]) -> Self:
+        """Returns the rectangle with new tokens on the right, whichever side is padded.
+
+        Positions go on from each row's own length: that of the newest token is
+        the number of real tokens before it, not its column.
+
+        Args:
+            continuations: new ids of each row; shorter rows are filled up.
+        """
+        rows = [_ids(row) for row in continuations]
+        width = max(map(len, rows), default=0)
+        pad = 0 if self.pad_token_id is None else self.pad_token_id
+        ids = np.array([row + [pad] * (width - len(row)) for row in rows], dtype=np.int64)
+        mask = np.array([[1] * len(row) + [0] * (width - len(row)) for row in rows], dtype=np.int64)
+        lengths = np.asarray(self.attention_mask).sum(1, keepdims=True)
+        positions = np.where(mask == 1, lengths + np.arange(width), 1)
+        return type(self)(
+            input_ids=np.concatenate((np.asarray(self.input_ids), ids), 1),
+            attention_mask=np.concatenate((np.asarray(self.attention_mask), mask), 1),
+            position_ids=np.concatenate((np.asarray(self.position_ids), positions), 1),
+            padding_side=self.padding_side,
+            pad_token_id=self.pad_token_id,
+        )
+
     def to_torch(self) -> Self:
         """Returns the same with torch tensors, which share no memory with this one.
 
@@ -158,13 +185,28 @@ class Batch:
         """`[B, S]` int64. Raises ValueError without padding."""
         return self._rectangle().position_ids
 
+    def extended(self, continuations: Sequence[Row]) -> "Batch":
+        """Returns prompts with their continuations, as `generate` of transformers returns them.
+
+        Args:
+            continuations: new ids of each row, for example `Generation.sequences`.
+
+        Returns:
+            Ragged rows joined; the padded form grows on the right where there is one, see
+            `Padded.extended`.
+        """
+        token_ids = [
+            [*row, *_ids(new)] for row, new in zip(self.token_ids, continuations, strict=True)
+        ]
+        padded = None if self.padded is None else self.padded.extended(continuations)
+        return Batch(token_ids, self.vocabulary, padded)
+
     def _rectangle(self) -> Padded:
         if self.padded is None:
             raise ValueError("The batch is ragged: encode with padding='longest', or pad it.")
         return self.padded
 
 
-Row = Sequence[int] | Array
 Prompts = Batch | Mapping[str, Any] | Sequence[Row] | Array
 """What is taken wherever prompts are: a batch, rows of ids, a rectangle of ids without padding, or
 a mapping with `input_ids` and `attention_mask` as Hugging Face's tokenizers return."""
