@@ -102,7 +102,10 @@ def running_process(
 
 @contextmanager
 def running_services(
-    checkpoint: Path, folder: Path, *, tokenizer_flags: tuple[str, ...] = (),
+    checkpoint: Path,
+    folder: Path,
+    *,
+    tokenizer_flags: tuple[str, ...] = (),
     model_flags: tuple[str, ...] = (),
 ) -> Iterator[Services]:
     """Runs both services on a checkpoint and waits until they are ready.

@@ -1,0 +1,277 @@
+"""The client's model against the real service, with transformers as the reference."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from lockstep_client import AsyncLockstep, Batch, Lockstep, ScoreSelection
+from tests.checkpoint_factory import CONTEXT_LENGTH, VOCABULARY_SIZE
+from tests.services import Services
+
+ROWS = [[40, 50, 60, 70, 80, 90, 100], [200, 210], [300, 301, 302]]
+NEW_TOKENS = 12
+
+
+@pytest.fixture
+def client(services: Services):
+    with services.client() as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def reference(services: Services) -> "Reference":
+    return Reference(services.checkpoint)
+
+
+class Reference:
+    """`model.generate` of one prompt alone."""
+
+    def __init__(self, checkpoint: Path) -> None:
+        self._model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
+
+    def greedy(self, prompt: list[int], new_tokens: int) -> tuple[list[int], np.ndarray]:
+        output = self._model.generate(
+            torch.tensor([prompt]),
+            attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+            max_new_tokens=new_tokens,
+            do_sample=False,
+            output_logits=True,
+            return_dict_in_generate=True,
+            pad_token_id=0,
+        )
+        logits = torch.stack(output.logits, dim=1)[0].numpy()
+        return output.sequences[0, len(prompt) :].tolist(), logits
+
+
+def _wait_until_idle(client: Lockstep, limit_s: float = 5.0) -> None:
+    deadline = time.monotonic() + limit_s
+    while client.model.load().running_sequence_count:
+        assert time.monotonic() < deadline, "the server still runs what was cancelled"
+        time.sleep(0.02)
+
+
+def test_tokens_and_logits_are_those_of_transformers(client: Lockstep, reference: Reference):
+    result = client.model.generate(
+        ROWS, max_new_tokens=NEW_TOKENS, do_sample=False, output_logits=True
+    )
+    assert result.logits is not None
+    assert result.logits.shape == (len(ROWS), NEW_TOKENS, VOCABULARY_SIZE)
+    for row, prompt in enumerate(ROWS):
+        tokens, logits = reference.greedy(prompt, NEW_TOKENS)
+        assert result.sequences[row] == tokens
+        np.testing.assert_allclose(result.logits[row, : len(tokens)], logits, atol=1e-4)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_changes_nothing(client: Lockstep, side):
+    padded = client.tokenizer.pad(ROWS, padding_side=side)
+    ragged = client.model.generate(ROWS, max_new_tokens=NEW_TOKENS, output_logits=True)
+    result = client.model.generate(padded, max_new_tokens=NEW_TOKENS, output_logits=True)
+    assert result.sequences == ragged.sequences
+    np.testing.assert_allclose(result.logits, ragged.logits, atol=1e-5)
+
+
+def test_a_result_larger_than_any_message_arrives(client: Lockstep):
+    rows = [[token] * 3 for token in range(40, 56)]
+    result = client.model.generate(
+        rows, max_new_tokens=200, eos_token_id=[], output_logits=True, output_scores=True
+    )
+    assert result.logits is not None
+    assert result.scores is not None
+    assert result.logits.nbytes + result.scores.nbytes > 8_000_000
+    assert (result.logits.argmax(-1) == np.array(result.sequences)).all()
+
+
+def test_places_after_the_end_of_a_shorter_sequence_are_nan(client: Lockstep):
+    free = client.model.generate(ROWS, max_new_tokens=NEW_TOKENS, eos_token_id=[])
+    stop = free.sequences[0][3]
+    result = client.model.generate(
+        ROWS, max_new_tokens=NEW_TOKENS, eos_token_id=[], stop_token_ids=[stop], output_logits=True
+    )
+    assert result.finish_reasons[0] == "stop_token"
+    assert result.sequences[0] == free.sequences[0][:4]
+    assert np.isfinite(result.logits[0, :4]).all()
+    assert np.isnan(result.logits[0, 4:]).all()
+
+
+def test_logits_are_raw_and_scores_are_after_the_warpers(client: Lockstep):
+    result = client.model.generate(
+        ROWS,
+        max_new_tokens=4,
+        do_sample=True,
+        temperature=0.5,
+        top_k=5,
+        seed=3,
+        output_logits=True,
+        output_scores=True,
+    )
+    kept = np.isfinite(result.scores)
+    assert (kept.sum(-1) == 5).all()
+    np.testing.assert_allclose(result.scores[kept], (result.logits / 0.5)[kept], rtol=1e-5)
+
+
+def test_only_the_asked_ids_of_each_position_are_returned(client: Lockstep):
+    selection = ScoreSelection(logits=True, token_ids=[7, 3], logsumexp=True, rank=True)
+    result = client.model.generate(
+        [ROWS[0]], max_new_tokens=3, selection=selection, do_sample=False
+    )
+    full = client.model.generate([ROWS[0]], max_new_tokens=3, output_logits=True, do_sample=False)
+    assert result.logits is None
+    for position, row in zip(result.details[0].scores, full.logits[0], strict=True):
+        assert [(t.token_id, t.logit) for t in position.tokens] == [(7, row[7]), (3, row[3])]
+        assert position.logits_logsumexp == pytest.approx(np.logaddexp.reduce(row), rel=1e-5)
+        assert position.rank == 1
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float16", 1e-2), ("bfloat16", 8e-2)])
+def test_rows_can_be_rounded_on_the_wire(client: Lockstep, dtype, tolerance):
+    exact = client.model.generate([ROWS[0]], max_new_tokens=3, output_logits=True).logits
+    selection = ScoreSelection(logits=True, full=True, dtype=dtype)
+    rounded = client.model.generate([ROWS[0]], max_new_tokens=3, selection=selection).logits
+    assert not np.array_equal(rounded, exact)
+    np.testing.assert_allclose(rounded.astype(np.float32), exact, atol=tolerance)
+
+
+def test_several_sequences_of_a_prompt_are_numbered(client: Lockstep):
+    result = client.model.generate(
+        ROWS[:2], max_new_tokens=5, do_sample=True, num_return_sequences=3, seed=1, top_k=0
+    )
+    numbers = [(s.prompt_index, s.sequence_index) for s in result.details]
+    assert numbers == [(prompt, index) for prompt in range(2) for index in range(3)]
+    assert len({tuple(sequence) for sequence in result.sequences}) > 2
+
+
+def test_the_seed_that_comes_back_reproduces_the_draws(client: Lockstep):
+    first = client.model.generate([ROWS[0]], max_new_tokens=NEW_TOKENS, do_sample=True)
+    again = client.model.generate(
+        [ROWS[0]], max_new_tokens=NEW_TOKENS, do_sample=True, seed=first.seeds[0]
+    )
+    assert again.sequences == first.sequences
+
+
+def test_a_stream_gives_what_generate_gives_token_by_token(client: Lockstep):
+    whole = client.model.generate(ROWS, max_new_tokens=NEW_TOKENS, output_logits=True)
+    rows: list[list[int]] = [[] for _ in ROWS]
+    with client.model.stream(ROWS, max_new_tokens=NEW_TOKENS, output_logits=True) as stream:
+        for delta in stream:
+            at = len(rows[delta.prompt_index])
+            rows[delta.prompt_index] += delta.token_ids
+            np.testing.assert_array_equal(
+                delta.scores[0].logits, whole.logits[delta.prompt_index, at]
+            )
+    assert rows == whole.sequences == stream.result.sequences
+    assert stream.result.finish_reasons == whole.finish_reasons
+
+
+@pytest.mark.parametrize("end", ["close", "with", "drop"])
+def test_a_stream_that_is_not_read_to_its_end_is_cancelled_on_the_server(client: Lockstep, end):
+    stream = client.model.stream([ROWS[0]], max_new_tokens=200, eos_token_id=[])
+    if end == "with":
+        with stream:
+            next(stream)
+    else:
+        next(stream)
+        if end == "close":
+            stream.close()
+        else:
+            del stream
+    _wait_until_idle(client, limit_s=1.0)
+
+
+def test_a_client_loop_over_a_session_gives_what_generate_gives(client: Lockstep):
+    expected = client.model.generate(ROWS, max_new_tokens=NEW_TOKENS, eos_token_id=[])
+    with client.model.open_session(ROWS) as session:
+        chosen = []
+        for _ in range(NEW_TOKENS):
+            chosen.append(session.logits.argmax(-1))
+            session.step(chosen[-1])
+        assert np.array(chosen).T.tolist() == expected.sequences
+        assert session.position == tuple(len(row) + NEW_TOKENS for row in ROWS)
+        assert session.token_ids() == [
+            row + new for row, new in zip(ROWS, expected.sequences, strict=True)
+        ]
+
+
+def test_the_server_draws_in_a_session_what_it_draws_in_generate(client: Lockstep):
+    prompt, options = ROWS[0], {"do_sample": True, "temperature": 1.5, "top_k": 0, "seed": 11}
+    expected = client.model.generate([prompt], max_new_tokens=8, eos_token_id=[], **options)
+    drawn: list[int] = []
+    with client.model.open_session([prompt[:-1]], **options) as session:
+        token = prompt[-1]
+        for _ in range(8):
+            (token,) = session.step([token], sample=True).sampled_token_ids
+            drawn.append(token)
+    assert drawn == expected.sequences[0]
+
+
+def test_a_row_that_is_left_alone_keeps_its_logits(client: Lockstep):
+    with client.model.open_session(ROWS[:2]) as session:
+        before = session.logits.copy()
+        session.step([[9, 8], []])
+        assert session.position == (len(ROWS[0]) + 2, len(ROWS[1]))
+        np.testing.assert_array_equal(session.logits[1], before[1])
+        assert not np.array_equal(session.logits[0], before[0])
+
+
+def test_closing_a_session_twice_or_after_it_is_gone_does_nothing(client: Lockstep):
+    before = client.model.load().session_count
+    session = client.model.open_session([ROWS[0]])
+    other = client.model.open_session([ROWS[0]])
+    assert client.model.load().session_count == before + 2
+    session.close()
+    session.close()
+    other.session_id = session.session_id
+    other.close()
+    assert client.model.load().session_count == before + 1
+
+
+def test_ids_of_the_services_own_tokenizer_carry_their_vocabulary(client: Lockstep):
+    batch = client.tokenizer.encode("The capital", padding="longest")
+    result = client.model.generate(batch, max_new_tokens=2)
+    assert result.vocabulary == batch.vocabulary
+    assert isinstance(batch, Batch)
+
+
+def test_the_model_describes_itself(client: Lockstep):
+    info = client.model.info()
+    assert (info.architecture, info.dtype) == ("LlamaForCausalLM", "float32")
+    assert info.context_length == CONTEXT_LENGTH
+    assert info.vocabulary == client.tokenizer.info().vocabulary
+    assert info.vocabulary_followed
+    assert info.default_generation_config["eos_token_ids"] == [0]
+    capabilities = client.model.capabilities()
+    assert capabilities.methods["lockstep.v1.ModelService/Generate"] == "supported"
+    assert capabilities.limits["max_running_sequences"] > 0
+    assert "bfloat16" in capabilities.score_dtypes
+
+
+async def test_the_asyncio_client_gives_the_same(services: Services, client: Lockstep):
+    expected = client.model.generate(ROWS, max_new_tokens=6, output_logits=True)
+    async with AsyncLockstep(services.tokenizer.address, services.model.address) as twin:
+        result = await twin.model.generate(ROWS, max_new_tokens=6, output_logits=True)
+        assert result.sequences == expected.sequences
+        np.testing.assert_array_equal(result.logits, expected.logits)
+        streamed: list[list[int]] = [[] for _ in ROWS]
+        async with twin.model.stream(ROWS, max_new_tokens=6) as stream:
+            async for delta in stream:
+                streamed[delta.prompt_index] += delta.token_ids
+        assert streamed == expected.sequences
+        async with await twin.model.open_session([ROWS[0]]) as session:
+            await session.step(session.logits.argmax(-1))
+            assert session.logits[0].argmax() == expected.sequences[0][1]
+            assert await session.token_ids() == [[*ROWS[0], expected.sequences[0][0]]]
+        assert (await twin.model.info()).vocabulary == client.model.info().vocabulary
+
+
+async def test_an_asyncio_stream_that_is_closed_is_cancelled_on_the_server(
+    services: Services, client: Lockstep
+):
+    async with AsyncLockstep(services.tokenizer.address, services.model.address) as twin:
+        stream = twin.model.stream([ROWS[0]], max_new_tokens=200, eos_token_id=[])
+        await anext(stream)
+        await stream.aclose()
+        _wait_until_idle(client, limit_s=1.0)

@@ -1,0 +1,125 @@
+"""Text to text through both real services."""
+
+import asyncio
+import time
+
+import pytest
+
+from lockstep_client import AsyncLockstep, Lockstep, ProtocolError
+from tests.services import Services
+
+PROMPT = "The capital of France is"
+MESSAGES = [{"role": "user", "content": "What is the capital of France? 🙂"}]
+
+
+@pytest.fixture
+def client(services: Services):
+    with services.client() as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    "source", [{"prompt": PROMPT}, {"messages": MESSAGES}], ids=["text", "chat"]
+)
+def test_an_answer_is_what_the_calls_that_it_is_made_of_give(client: Lockstep, source):
+    answer = client.generate(**source, max_new_tokens=16, do_sample=False)
+    if "prompt" in source:
+        batch = client.tokenizer.encode(PROMPT)
+    else:
+        batch = client.tokenizer.apply_chat_template(MESSAGES)
+    expected = client.model.generate(batch, max_new_tokens=16, do_sample=False)
+    assert answer.prompt_token_ids == batch.token_ids[0]
+    assert answer.token_ids == expected.sequences[0]
+    assert answer.text == client.tokenizer.decode(expected.sequences[0])
+    assert answer.finish_reason == expected.finish_reasons[0]
+    assert answer.usage.prompt_token_count == len(batch.token_ids[0])
+    assert answer.usage.completion_token_count == len(answer.token_ids)
+    assert answer.effective_config["max_new_tokens"] == 16
+    assert answer.timing.total_s > 0
+
+
+def test_pieces_of_a_stream_concatenate_to_the_answer(client: Lockstep):
+    # A random model generates broken UTF-8, which is the harder case.
+    options = {"max_new_tokens": 64, "do_sample": True, "seed": 5, "eos_token_id": []}
+    whole = client.generate(PROMPT, **options)
+    with client.stream(PROMPT, **options) as stream:
+        pieces = list(stream)
+    assert "".join(pieces) == whole.text == stream.result.text
+    assert all(pieces)
+    assert stream.result.token_ids == whole.token_ids
+    assert stream.result.seed == 5
+
+
+def test_special_tokens_are_left_out_unless_asked_for(client: Lockstep):
+    options = {"max_new_tokens": 3, "allowed_token_ids": None, "do_sample": False}
+    kept = client.generate(PROMPT, skip_special_tokens=False, **options)
+    assert kept.text == client.tokenizer.decode(kept.token_ids, skip_special_tokens=False)
+
+
+def test_a_result_before_the_end_of_a_stream_is_refused(client: Lockstep):
+    with client.stream(PROMPT, max_new_tokens=8) as stream:
+        next(stream)
+        with pytest.raises(ProtocolError, match="end"):
+            _ = stream.result
+
+
+def test_leaving_a_stream_frees_the_sequence_on_the_server(client: Lockstep):
+    for _ in client.stream(PROMPT, max_new_tokens=200, eos_token_id=[]):
+        break
+    deadline = time.monotonic() + 1.0
+    while client.model.load().running_sequence_count:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_exactly_one_of_text_and_messages_is_taken(client: Lockstep):
+    with pytest.raises(TypeError, match="either"):
+        client.generate()
+    with pytest.raises(TypeError, match="either"):
+        client.stream(PROMPT, messages=MESSAGES)
+
+
+def test_one_text_is_returned(client: Lockstep):
+    with pytest.raises(ValueError, match=r"model\.generate"):
+        client.generate(PROMPT, num_return_sequences=2)
+
+
+async def test_the_asyncio_client_gives_the_same(services: Services, client: Lockstep):
+    expected = client.generate(PROMPT, max_new_tokens=16, do_sample=False)
+    async with AsyncLockstep(services.tokenizer.address, services.model.address) as twin:
+        await twin.wait_until_ready(5)
+        answer = await twin.generate(PROMPT, max_new_tokens=16, do_sample=False)
+        assert (answer.text, answer.token_ids) == (expected.text, expected.token_ids)
+        stream = twin.stream(PROMPT, max_new_tokens=16, do_sample=False)
+        assert "".join([piece async for piece in stream]) == expected.text
+        assert stream.result.token_ids == expected.token_ids
+
+
+async def test_many_streams_at_once_give_what_each_gives_alone(
+    services: Services, client: Lockstep
+):
+    prompts = [f"{PROMPT} {number}" for number in range(12)]
+    alone = [client.generate(prompt, max_new_tokens=12, do_sample=False).text for prompt in prompts]
+
+    async def together(twin: AsyncLockstep, prompt: str) -> str:
+        stream = twin.stream(prompt, max_new_tokens=12, do_sample=False)
+        return "".join([piece async for piece in stream])
+
+    async with AsyncLockstep(services.tokenizer.address, services.model.address) as twin:
+        texts = await asyncio.gather(*(together(twin, prompt) for prompt in prompts))
+    assert texts == alone
+
+
+async def test_cancelling_the_task_cancels_the_call(services: Services, client: Lockstep):
+    async with AsyncLockstep(services.tokenizer.address, services.model.address) as twin:
+        task = asyncio.create_task(twin.generate(PROMPT, max_new_tokens=200, eos_token_id=[]))
+        while not client.model.load().running_sequence_count:
+            await asyncio.sleep(0.005)
+            assert not task.done()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        deadline = time.monotonic() + 1.0
+        while client.model.load().running_sequence_count:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.02)
