@@ -95,8 +95,8 @@ def encode_rows(
     and padding are settings of the tokenizer, which requests would share.
     """
     # The batch methods, because they alone let other threads run meanwhile.
-    encode = tokenizer.encode_batch_fast  # no offsets
-    if options.offset_unit is not None:
+    encode = tokenizer.encode_batch_fast  # without offsets and word ids
+    if options.offset_unit is not None or options.word_ids:
         encode = tokenizer.encode_batch
     inputs = [item.text if item.pair is None else (item.text, item.pair) for item in items]
     encodings = encode(inputs, add_special_tokens=options.add_special_tokens)

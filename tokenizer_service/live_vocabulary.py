@@ -35,6 +35,9 @@ class Outcome:
     respond: Callable[[Reference], bytes]
 
 
+Plan = Callable[[Tokenizer], Outcome]
+
+
 class LiveVocabulary:
     """Owned by the event loop; the store has a thread of its own."""
 
@@ -126,9 +129,7 @@ class LiveVocabulary:
             return False
         return True
 
-    async def preview(
-        self, plan: Callable[[Tokenizer], Outcome], *, expected_revision: int | None
-    ) -> bytes:
+    async def preview(self, plan: Plan, *, expected_revision: int | None) -> bytes:
         """Returns the reply a change would get, and changes nothing.
 
         Raises:
@@ -149,7 +150,7 @@ class LiveVocabulary:
     async def change(
         self,
         call: Call,
-        plan: Callable[[Tokenizer], Outcome],
+        plan: Plan,
         *,
         expected_revision: int | None,
     ) -> bytes:
@@ -167,7 +168,7 @@ class LiveVocabulary:
             RevisionConflict: there is a newer revision than expected.
             StoreUnavailable: the store failed; nothing was changed.
         """
-        task = asyncio.get_running_loop().create_task(self._change(call, plan, expected_revision))
+        task = asyncio.get_running_loop().create_task(self._counted(call, plan, expected_revision))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         # Between COMMIT and the swap nobody may leave: the change exists by then.
@@ -195,9 +196,7 @@ class LiveVocabulary:
         await self._in_thread(self._store.close)
         self._thread.shutdown()
 
-    async def _counted(
-        self, call: Call, plan: Callable[[Tokenizer], Outcome], expected_revision: int | None
-    ) -> bytes:
+    async def _counted(self, call: Call, plan: Plan, expected_revision: int | None) -> bytes:
         try:
             return await self._change(call, plan, expected_revision)
         except RevisionConflict:
@@ -207,9 +206,7 @@ class LiveVocabulary:
             self._metrics.change("rejected")
             raise
 
-    async def _change(
-        self, call: Call, plan: Callable[[Tokenizer], Outcome], expected_revision: int | None
-    ) -> bytes:
+    async def _change(self, call: Call, plan: Plan, expected_revision: int | None) -> bytes:
         async with self._writing:
             if (reply := await self._in_thread(lambda: self._store.reply(call))) is not None:
                 await self._catch_up()
@@ -219,9 +216,7 @@ class LiveVocabulary:
             _check_newest(before, expected_revision)
             return await self._write(call, before, plan)
 
-    async def _write(
-        self, call: Call, before: Tokenizer, plan: Callable[[Tokenizer], Outcome]
-    ) -> bytes:
+    async def _write(self, call: Call, before: Tokenizer, plan: Plan) -> bytes:
         def build() -> tuple[Outcome, Tokenizer]:
             outcome = plan(before)
             return outcome, before if outcome.change == Change() else before.grown(outcome.change)

@@ -12,6 +12,8 @@ from vocabulary import AddedToken, Change, Initialization, NewToken, Role, Speci
 MAX_CHARACTERS = 64
 MAX_BYTES = 256
 
+_PROSE_PUNCTUATION = frozenset(".,;:!?'\"()-\u2013\u2014\u2018\u2019\u201c\u201d\u2026")
+
 _MADE_OF_TEXT_ALONE = EncodeOptions(add_special_tokens=False)
 
 
@@ -171,19 +173,20 @@ def _existing_id(tokenizer: Tokenizer, token: AddedToken, index: int) -> int | N
 def _changes_text(tokenizer: Tokenizer, token: AddedToken) -> bool:
     """Whether ordinary text is likely to contain the token.
 
-    Ordinary text is what the vocabulary was made of: its pieces. And whatever has no
-    sign that sets it apart from words may be a word in some text.
+    It is, unless signs that prose does not use stand at both ends (`<tool>`, `[[x]]`)
+    and no piece of the vocabulary, made from ordinary text, contains it.
     """
     if token.special:
         return False
-    if all(_is_of_words(character) for character in token.content):
+    if not (_sets_apart(token.content[0]) and _sets_apart(token.content[-1])):
         return True
     content = token.content.encode()
     return any(content in piece for piece in tokenizer.table.token_bytes)
 
 
-def _is_of_words(character: str) -> bool:
-    return character.isalnum() or character.isspace() or unicodedata.category(character)[0] == "M"
+def _sets_apart(character: str) -> bool:
+    is_of_words = character.isalnum() or unicodedata.category(character)[0] == "M"
+    return not (is_of_words or character.isspace() or character in _PROSE_PUNCTUATION)
 
 
 def _check_addition(

@@ -1,0 +1,174 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rpc.errors import InvalidField, TokenExists
+from tokenizer_service import token_rules
+from tokenizer_service.encoding import EncodeOptions, Text
+from tokenizer_service.token_rules import AdditionRules, TokenToAdd
+from vocabulary import AddedToken, Change
+
+ANY_TEXT = AdditionRules(text_changes=True)
+
+
+def special(content, **members):
+    return TokenToAdd(AddedToken(content, special=True), **members)
+
+
+def plain(content, **flags):
+    return TokenToAdd(AddedToken(content, normalized=True, **flags))
+
+
+def plan(tokenizer, *tokens, rules=AdditionRules(), base_size=400):  # noqa: B008  # immutable
+    return token_rules.plan(tokenizer, base_size, tokens, rules)
+
+
+def test_ids_are_dense_and_the_pieces_of_the_text_are_reported(load):
+    tokenizer = load("byte_level")
+    addition = plan(tokenizer, special("<a>"), special("<b>"))
+    assert [result.id for result in addition.results] == [400, 401]
+    assert [new.id for new in addition.change.tokens] == [400, 401]
+    (pieces,) = tokenizer.encode([Text("<a>")], EncodeOptions(add_special_tokens=False))
+    assert addition.results[0].previous_ids == tuple(pieces.ids)
+    assert addition.change.tokens[0].previous_ids == tuple(pieces.ids)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "x" * 65,
+        "\U0001f642" * 65,
+        "a\0b",
+        "a\x1bb",
+        "\t",
+        " ",
+        "e\u0301",
+        "a\u202eb",
+        "\ufeffx",
+        "\ue000",
+        "a\u200bb",
+        "\u2028",
+    ],
+    ids=ascii,
+)
+def test_a_text_that_is_not_allowed_is_refused_by_name(load, content):
+    with pytest.raises(InvalidField) as caught:
+        plan(load("byte_level"), special("<a>"), special(content))
+    assert caught.value.metadata["field"] == "tokens[1].token.content"
+
+
+def test_every_bad_text_is_named_at_once(load):
+    with pytest.raises(InvalidField) as caught:
+        plan(load("byte_level"), special(""), special("<a>"), special("<a>"))
+    assert [one.field for one in caught.value.violations] == [
+        "tokens[0].token.content",
+        "tokens[2].token.content",
+    ]
+
+
+@pytest.mark.parametrize("content", ["e\u0301", "a\u202eb", "\ue000"], ids=ascii)
+def test_unusual_characters_are_accepted_when_allowed(load, content):
+    rules = AdditionRules(unusual_characters=True)
+    assert plan(load("byte_level"), special(content), rules=rules).change.tokens
+
+
+@pytest.mark.parametrize("content", ["a\0", "\x1b["], ids=ascii)
+def test_control_characters_are_never_accepted(load, content):
+    with pytest.raises(InvalidField):
+        plan(load("byte_level"), special(content), rules=AdditionRules(unusual_characters=True))
+
+
+@pytest.mark.parametrize(
+    "content", ["padde", "San Francisco", "t's", "Straße", "e,", "i++", "(a)", "|a"]
+)
+def test_a_plain_token_that_occurs_in_ordinary_text_must_be_allowed(load, content):
+    tokenizer = load("byte_level")
+    with pytest.raises(InvalidField, match="allow_text_changes"):
+        plan(tokenizer, plain(content))
+    (result,) = plan(tokenizer, plain(content), rules=ANY_TEXT).results
+    assert result.changes_text
+
+
+@pytest.mark.parametrize("content", ["<tool>", "[[x]]", "@@"])
+def test_a_plain_token_with_signs_of_its_own_changes_no_ordinary_text(load, content):
+    (result,) = plan(load("byte_level"), plain(content)).results
+    assert not result.changes_text
+
+
+def test_a_special_token_never_changes_text(load):
+    (result,) = plan(load("byte_level"), special("zebra")).results
+    assert not result.changes_text
+
+
+def test_an_equal_token_is_reported_and_not_added(load):
+    addition = plan(load("byte_level"), special("<|im_end|>"), special("<new>"))
+    assert [(one.id, one.existing) for one in addition.results] == [(2, True), (400, False)]
+    assert len(addition.change.tokens) == 1
+
+
+def test_when_every_token_exists_there_is_no_change(load):
+    assert plan(load("byte_level"), special("<|im_end|>")).change == Change()
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        TokenToAdd(AddedToken("<|im_end|>")),
+        TokenToAdd(AddedToken("<|im_end|>", special=True, lstrip=True)),
+        TokenToAdd(AddedToken("Ġ")),  # a piece, but one that stands for a space
+        TokenToAdd(AddedToken("é")),  # the stand-in of a byte that is no character
+        TokenToAdd(AddedToken("a", special=True)),
+    ],
+)
+def test_a_token_that_exists_as_another_thing_is_refused(load, token):
+    with pytest.raises(TokenExists):
+        plan(load("byte_level"), token)
+
+
+def test_a_piece_of_the_model_that_stands_for_the_same_text_exists(load):
+    (result,) = plan(load("byte_level"), plain("a")).results
+    assert result.existing
+
+
+def test_a_role_needs_a_special_token_and_is_assigned(load):
+    addition = plan(load("byte_level"), special("<pad>", role="pad"))
+    assert [(one.role, one.token_id) for one in addition.change.special_tokens] == [("pad", 400)]
+    with pytest.raises(InvalidField, match=r"tokens\[0\]\.role"):
+        plan(load("byte_level"), TokenToAdd(AddedToken("<pad>"), role="pad"))
+
+
+def test_only_values_make_a_token_generable_unless_asked(load):
+    addition = plan(
+        load("byte_level"),
+        special("<a>"),
+        special("<b>", initialization="values", input_values=b"\0" * 4),
+        special("<c>", generable=True),
+    )
+    assert [new.generable for new in addition.change.tokens] == [False, True, True]
+
+
+def test_the_total_of_added_tokens_is_limited(load):
+    rules = AdditionRules(max_added_tokens=1)
+    assert plan(load("byte_level"), special("<a>"), rules=rules).change.tokens
+    with pytest.raises(InvalidField, match="1 are left"):
+        plan(load("byte_level"), special("<a>"), special("<b>"), rules=rules)
+
+
+def test_an_id_to_copy_must_exist(load):
+    with pytest.raises(InvalidField, match="copy_token_id"):
+        plan(load("byte_level"), special("<a>", initialization="copy", copy_token_id=400))
+
+
+@given(content=st.text(max_size=70))
+def test_any_text_is_added_as_planned_or_refused_by_name(load, content):
+    tokenizer = load("byte_level")
+    try:
+        addition = plan(tokenizer, special(content))
+    except (InvalidField, TokenExists):
+        return
+    grown = tokenizer.grown(addition.change)
+    (row,) = grown.encode([Text(content)], EncodeOptions(parse_special_tokens=True))
+    if addition.change.tokens:
+        assert list(row.ids) == [400]
+        assert grown.table.token_bytes[400] == content.encode()
