@@ -1,0 +1,272 @@
+"""Bad input through real gRPC: a status with details, and nothing else."""
+
+import math
+
+import grpc
+import numpy as np
+import pytest
+from lockstep.v1 import (
+    logits_session_service_pb2 as sessions_pb,
+)
+from lockstep.v1 import (
+    model_admin_service_pb2,
+    model_info_service_pb2,
+    model_service_pb2,
+    scores_pb2,
+    tensor_pb2,
+    tokens_pb2,
+    vocabulary_pb2,
+)
+
+from tests.checkpoint_factory import CONTEXT_LENGTH, VOCABULARY_SIZE
+from tests.integration.model_process import ragged, refusal
+
+INVALID = grpc.StatusCode.INVALID_ARGUMENT
+EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def tensor(array: np.ndarray) -> tensor_pb2.Tensor:
+    return tensor_pb2.Tensor(
+        dtype=tensor_pb2.DATA_TYPE_INT64, shape=array.shape, data=array.astype("<i8").tobytes()
+    )
+
+
+def padded(ids: np.ndarray, mask: np.ndarray, positions=None) -> tokens_pb2.PromptBatch:
+    batch = tokens_pb2.PaddedBatch(input_ids=tensor(ids), attention_mask=tensor(mask))
+    if positions is not None:
+        batch.position_ids.CopyFrom(tensor(positions))
+    return tokens_pb2.PromptBatch(padded_batch=batch)
+
+
+def request(prompt=None, config=None, **fields) -> model_service_pb2.GenerateRequest:
+    return model_service_pb2.GenerateRequest(
+        prompt=prompt or ragged([5, 6, 7]), generation_config=config or {}, **fields
+    )
+
+
+def refused(call, *arguments, **options):
+    with pytest.raises(grpc.RpcError) as caught:
+        call(*arguments, **options)
+    return refusal(caught.value)
+
+
+FULL = scores_pb2.ScoreSelection(logits=True, full=True)
+ONES = np.ones((2, 3), dtype=int)
+
+# What is sent, the reason and the first field that is named.
+BAD_REQUESTS = {
+    "no prompt": (model_service_pb2.GenerateRequest(), "INVALID_FIELD", "prompt"),
+    "an empty prompt": (request(ragged([])), "INVALID_FIELD", "prompt.token_batch.sequences[0]"),
+    "an id at the vocabulary's size": (
+        request(ragged([5, VOCABULARY_SIZE])),
+        "TOKEN_ID_OUT_OF_RANGE",
+        "prompt",
+    ),
+    "a negative id": (request(ragged([-1])), "TOKEN_ID_OUT_OF_RANGE", "prompt"),
+    "a mask of the wrong shape": (
+        request(padded(ONES, np.ones((2, 2), dtype=int))),
+        "INVALID_FIELD",
+        "prompt.padded_batch.attention_mask",
+    ),
+    "a mask with a 2": (
+        request(padded(ONES, 2 * ONES)),
+        "INVALID_FIELD",
+        "prompt.padded_batch.attention_mask",
+    ),
+    "a row without tokens": (
+        request(padded(ONES, 0 * ONES)),
+        "INVALID_FIELD",
+        "prompt.padded_batch.attention_mask",
+    ),
+    "positions that contradict the mask": (
+        request(padded(ONES, ONES, 7 * ONES)),
+        "INVALID_FIELD",
+        "prompt.padded_batch.position_ids",
+    ),
+    "a prompt beyond the context": (
+        request(ragged([5] * CONTEXT_LENGTH)),
+        "CONTEXT_LENGTH_EXCEEDED",
+        None,
+    ),
+    "more new tokens than fit": (
+        request(config={"max_new_tokens": CONTEXT_LENGTH}),
+        "CONTEXT_LENGTH_EXCEEDED",
+        None,
+    ),
+    "a NaN temperature": (
+        request(config={"do_sample": True, "temperature": math.nan}),
+        "INVALID_FIELD",
+        "generation_config.temperature",
+    ),
+    "a temperature of 0": (
+        request(config={"do_sample": True, "temperature": 0.0}),
+        "INVALID_FIELD",
+        "generation_config.temperature",
+    ),
+    "top_k of -1": (
+        request(config={"do_sample": True, "top_k": -1}),
+        "INVALID_FIELD",
+        "generation_config.top_k",
+    ),
+    "sampling without do_sample": (
+        request(config={"top_p": 0.5}),
+        "INVALID_FIELD",
+        "generation_config.top_p",
+    ),
+    "a stop id outside of the vocabulary": (
+        request(config={"stop_token_ids": [VOCABULARY_SIZE]}),
+        "TOKEN_ID_OUT_OF_RANGE",
+        "generation_config.stop_token_ids",
+    ),
+    "a selected id outside of the vocabulary": (
+        request(
+            scores=scores_pb2.ScoreSelection(logits=True, token_ids={"ids": [VOCABULARY_SIZE]})
+        ),
+        "TOKEN_ID_OUT_OF_RANGE",
+        "scores.token_ids",
+    ),
+    "too many sequences": (
+        request(config={"do_sample": True, "num_return_sequences": 65}),
+        "INVALID_FIELD",
+        "generation_config.num_return_sequences",
+    ),
+    "a negative revision": (
+        request(vocabulary=vocabulary_pb2.VocabularyRef(revision=-1)),
+        "INVALID_FIELD",
+        "vocabulary.revision",
+    ),
+}
+
+
+CALLS = {
+    "Generate": lambda service, message: service.model.Generate(message),
+    "GenerateStream": lambda service, message: list(
+        service.model.GenerateStream(model_service_pb2.GenerateStreamRequest(request=message))
+    ),
+    "ValidateRequest": lambda service, message: service.info.ValidateRequest(
+        model_info_service_pb2.ValidateRequestRequest(generate_request=message)
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_REQUESTS)
+@pytest.mark.parametrize("method", CALLS)
+def test_bad_input_is_refused_with_its_reason_and_field(tiny_model, method, case):
+    message, reason, field = BAD_REQUESTS[case]
+    answer = refused(CALLS[method], tiny_model, message)
+    assert answer.code is INVALID
+    assert answer.reason == reason
+    if field is not None:
+        assert answer.info.metadata["field"] == field
+    if reason == "INVALID_FIELD":
+        assert answer.fields[0] == field
+    assert not answer.retry
+
+
+def test_everything_that_is_wrong_is_named_at_once(tiny_model):
+    config = {"do_sample": True, "temperature": math.nan, "top_k": -1}
+    answer = refused(tiny_model.model.Generate, request(config=config, priority=5000))
+    assert answer.fields == [
+        "generation_config.temperature",
+        "generation_config.top_k",
+        "priority",
+    ]
+
+
+def test_another_vocabulary_is_a_mismatch(tiny_model):
+    reference = vocabulary_pb2.VocabularyRef(tokenizer_id="tiny", fingerprint="f" * 64)
+    answer = refused(tiny_model.model.Generate, request(vocabulary=reference))
+    assert answer.code is grpc.StatusCode.FAILED_PRECONDITION
+    assert answer.reason == "VOCABULARY_MISMATCH"
+    assert answer.info.metadata["requestFingerprint"] == "f" * 64
+    assert len(answer.info.metadata["serverFingerprint"]) == 64
+
+
+def test_a_feature_of_later_is_named(tiny_model):
+    answer = refused(tiny_model.model.Generate, request(config={"num_beams": 4}))
+    assert answer.code is grpc.StatusCode.UNIMPLEMENTED
+    assert answer.reason == "NOT_IMPLEMENTED"
+    assert answer.info.metadata["feature"] == "generation_config.num_beams"
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        ("Truncate", sessions_pb.TruncateRequest()),
+        ("Fork", sessions_pb.ForkRequest()),
+        ("SelectRows", sessions_pb.SelectRowsRequest()),
+    ],
+)
+def test_a_method_of_later_is_unimplemented_with_details(tiny_model, method, message):
+    answer = refused(getattr(tiny_model.sessions, method), message)
+    assert answer.code is grpc.StatusCode.UNIMPLEMENTED
+    assert answer.reason == "NOT_IMPLEMENTED"
+
+
+def test_streams_of_later_are_unimplemented_with_details(tiny_model):
+    answer = refused(lambda: list(tiny_model.sessions.StepStream(iter(()))))
+    assert answer.reason == "NOT_IMPLEMENTED"
+    flush = model_admin_service_pb2.FlushPrefixCacheRequest()
+    assert refused(tiny_model.admin.FlushPrefixCache, flush).reason == "NOT_IMPLEMENTED"
+
+
+@pytest.mark.parametrize("method", ["Step", "GetSession", "CloseSession", "TouchSession"])
+def test_a_session_that_does_not_exist_is_not_found(tiny_model, method):
+    message = getattr(sessions_pb, f"{method}Request")(session_id="no-such-session")
+    answer = refused(getattr(tiny_model.sessions, method), message)
+    assert answer.code is grpc.StatusCode.NOT_FOUND
+    assert answer.reason == "SESSION_NOT_FOUND"
+    assert answer.info.metadata["sessionId"] == "no-such-session"
+
+
+def test_a_message_of_5_mb_is_too_large(tiny_model):
+    answer = refused(tiny_model.model.Generate, request(cache_salt="x" * 5_000_000))
+    assert answer.code is EXHAUSTED
+    assert answer.reason == "MESSAGE_TOO_LARGE"
+    assert int(answer.info.metadata["messageBytes"]) > 5_000_000
+    assert not answer.retry
+
+
+def test_random_bytes_are_no_message(tiny_model):
+    call = tiny_model.channel.unary_unary("/lockstep.v1.ModelService/Generate")
+    answer = refused(call, bytes(range(255, 0, -1)))
+    assert answer.code is INVALID
+    assert answer.reason == "MALFORMED_MESSAGE"
+
+
+def test_an_unknown_method_is_unimplemented_with_details(tiny_model):
+    call = tiny_model.channel.unary_unary("/lockstep.v1.ModelService/NoSuchMethod")
+    assert refused(call, b"").reason == "NOT_IMPLEMENTED"
+
+
+def test_a_response_that_cannot_be_sent_is_refused_before_anything_runs(tiny_model):
+    rows = ragged(*[[5]] * 32)
+    answer = refused(
+        tiny_model.model.Generate, request(rows, {"max_new_tokens": 200}, scores=FULL), timeout=5
+    )
+    assert answer.code is EXHAUSTED
+    assert answer.reason == "RESPONSE_TOO_LARGE"
+    assert answer.info.metadata["limitBytes"] == str(2**20)
+    assert int(answer.info.metadata["responseBytes"]) > 32 * 200 * VOCABULARY_SIZE * 4
+    assert not answer.retry
+
+
+def test_a_response_too_large_for_one_message_can_be_streamed(tiny_model):
+    message = request(ragged(*[[5]] * 4), {"max_new_tokens": 240, "eos_token_ids": {}}, scores=FULL)
+    assert refused(tiny_model.model.Generate, message).reason == "RESPONSE_TOO_LARGE"
+    stream = tiny_model.model.GenerateStream(
+        model_service_pb2.GenerateStreamRequest(request=message)
+    )
+    received = sum(
+        len(scores.logits.tensor.data)
+        for event in stream
+        for delta in event.deltas.deltas
+        for scores in delta.scores
+    )
+    assert received == 4 * 240 * VOCABULARY_SIZE * 4
+
+
+def test_no_text_of_a_failure_leaves_the_server(tiny_model):
+    answer = refused(tiny_model.model.Generate, request(ragged([5, 31337])))
+    assert "Traceback" not in answer.message
+    assert ".py" not in answer.message

@@ -1,0 +1,274 @@
+"""Sessions against the real engine: the client drives the loop."""
+
+import time
+
+import grpc
+import numpy as np
+import pytest
+from lockstep.v1 import logits_session_service_pb2 as pb
+from lockstep.v1 import model_service_pb2, scores_pb2
+
+from tests.checkpoint_factory import CONTEXT_LENGTH, VOCABULARY_SIZE
+from tests.integration.model_process import ragged, refusal
+
+PROMPTS = [[5, 6, 7], [40, 41], [9] * 12]
+TOP = scores_pb2.ScoreSelection(logits=True, top_k=1)
+
+
+@pytest.fixture
+def open_session(tiny_model):
+    opened = []
+
+    def open_one(*rows: list[int], **fields) -> pb.OpenSessionResponse:
+        response = tiny_model.sessions.OpenSession(
+            pb.OpenSessionRequest(prompt=ragged(*(rows or PROMPTS)), **fields)
+        )
+        opened.append(response.session_id)
+        return response
+
+    yield open_one
+    for session_id in opened:
+        try:
+            tiny_model.sessions.CloseSession(pb.CloseSessionRequest(session_id=session_id))
+        except grpc.RpcError as error:
+            assert refusal(error).reason == "SESSION_NOT_FOUND"  # noqa: PT017
+
+
+def step(service, session_id, *rows, **fields) -> pb.StepResponse:
+    steps = [row if isinstance(row, pb.RowStep) else pb.RowStep(ids=row) for row in rows]
+    return service.sessions.Step(pb.StepRequest(session_id=session_id, rows=steps, **fields))
+
+
+def refused(call, *arguments, **fields):
+    with pytest.raises(grpc.RpcError) as caught:
+        call(*arguments, **fields)
+    return refusal(caught.value)
+
+
+def generate(service, config, *rows):
+    response = service.model.Generate(
+        model_service_pb2.GenerateRequest(
+            prompt=ragged(*(rows or PROMPTS)), generation_config=config
+        )
+    )
+    return response.sequences
+
+
+def test_opening_returns_full_rows_of_logits_unless_asked(open_session):
+    session = open_session()
+    assert [row.position for row in session.rows] == [3, 2, 12]
+    for scores in session.scores:
+        (only,) = scores.scores
+        assert list(only.logits.tensor.shape) == [VOCABULARY_SIZE]
+    assert session.kv_bytes > 0
+
+
+def test_a_loop_driven_by_the_client_gives_the_greedy_tokens_of_generate(tiny_model, open_session):
+    config = {"max_new_tokens": 10, "eos_token_ids": {}}
+    expected = [list(s.token_ids) for s in generate(tiny_model, config)]
+    session = open_session(scores=TOP)
+    chosen = [[row.scores[0].tokens[0].token_id] for row in session.scores]
+    for _ in range(9):
+        rows = [ids[-1:] for ids in chosen]
+        answer = step(tiny_model, session.session_id, *rows)
+        for ids, row in zip(chosen, answer.rows, strict=True):
+            ids.append(row.scores[0].tokens[0].token_id)
+    assert chosen == expected
+
+
+def test_sampling_step_by_step_draws_the_tokens_of_generate(tiny_model, open_session):
+    config = {"do_sample": True, "temperature": 0.9, "top_k": 50, "seed": 21}
+    expected = generate(tiny_model, config | {"max_new_tokens": 6, "eos_token_ids": {}})
+    session = open_session(
+        *[prompt[:-1] or prompt for prompt in PROMPTS], generation_config=config, scores=TOP
+    )
+    assert [row.seed for row in session.rows] == [s.seed for s in expected]
+    rows = [prompt[-1:] for prompt in PROMPTS]
+    drawn = [[] for _ in PROMPTS]
+    for _ in range(6):
+        answer = step(tiny_model, session.session_id, *rows, sampling=pb.StepSampling())
+        rows = [[row.sampled_token_id] for row in answer.rows]
+        for ids, row in zip(drawn, rows, strict=True):
+            ids += row
+    assert drawn == [list(s.token_ids) for s in expected]
+
+
+def test_appended_tokens_let_the_next_step_do_without_ids(tiny_model, open_session):
+    config = {"max_new_tokens": 5, "eos_token_ids": {}}
+    (expected,) = generate(tiny_model, config, PROMPTS[0])
+    session = open_session(PROMPTS[0][:-1], scores=TOP)
+    ids = PROMPTS[0][-1:]
+    drawn = []
+    for _ in range(5):
+        answer = step(tiny_model, session.session_id, ids, sampling=pb.StepSampling(append=True))
+        drawn.append(answer.rows[0].sampled_token_id)
+        ids = []
+    assert drawn == list(expected.token_ids)
+
+
+def test_a_row_without_ids_is_left_alone(tiny_model, open_session):
+    session = open_session()
+    answer = step(tiny_model, session.session_id, [1], [], [2])
+    assert [row.position for row in answer.rows] == [4, 2, 13]
+    assert [len(row.scores) for row in answer.rows] == [1, 0, 1]
+
+
+def test_several_tokens_are_appended_at_once(tiny_model, open_session):
+    session = open_session(PROMPTS[0])
+    everything = scores_pb2.ScoreSelection(
+        logits=True, full=True, positions=scores_pb2.SCORE_POSITIONS_ALL
+    )
+    answer = step(tiny_model, session.session_id, [8, 9, 10], scores=everything)
+    at_once = [np.frombuffer(s.logits.tensor.data, "<f4") for s in answer.rows[0].scores]
+    assert [s.position for s in answer.rows[0].scores] == [4, 5, 6]
+    other = open_session(PROMPTS[0])
+    for index, token_id in enumerate([8, 9, 10]):
+        single = step(tiny_model, other.session_id, [token_id]).rows[0].scores[0]
+        logits = np.frombuffer(single.logits.tensor.data, "<f4")
+        np.testing.assert_allclose(logits, at_once[index], atol=1e-4)
+
+
+def test_listed_ids_come_in_the_order_asked(tiny_model, open_session):
+    session = open_session(PROMPTS[0])
+    selection = scores_pb2.ScoreSelection(logits=True, token_ids={"ids": [9, 3, 200]})
+    answer = step(tiny_model, session.session_id, [1], scores=selection)
+    assert [token.token_id for token in answer.rows[0].scores[0].tokens] == [9, 3, 200]
+
+
+def test_a_step_returns_what_the_step_before_asked_for(tiny_model, open_session):
+    session = open_session(PROMPTS[0])
+    step(tiny_model, session.session_id, [1], scores=TOP)
+    scores = step(tiny_model, session.session_id, [2]).rows[0].scores[0]
+    assert len(scores.tokens) == 1
+    assert not scores.HasField("logits")
+
+
+def test_a_step_from_another_position_changes_nothing(tiny_model, open_session):
+    session = open_session()
+    wrong = pb.RowStep(ids=[1], expected_position=7)
+    answer = refused(step, tiny_model, session.session_id, [1], wrong, [1])
+    assert answer.code is grpc.StatusCode.ABORTED
+    assert answer.reason == "POSITION_CONFLICT"
+    assert dict(answer.info.metadata) == {
+        "row": "1",
+        "expectedPosition": "7",
+        "currentPosition": "2",
+    }
+    state = tiny_model.sessions.GetSession(pb.GetSessionRequest(session_id=session.session_id))
+    assert [list(row.tokens.ids) for row in state.rows] == PROMPTS
+
+
+def test_the_state_of_a_session_rebuilds_it(tiny_model, open_session):
+    session = open_session(generation_config={"seed": 4})
+    step(tiny_model, session.session_id, [1], [2], [3])
+    state = tiny_model.sessions.GetSession(pb.GetSessionRequest(session_id=session.session_id))
+    expected = [p + [n] for p, n in zip(PROMPTS, (1, 2, 3), strict=True)]
+    assert [list(row.tokens.ids) for row in state.rows] == expected
+    assert [row.seed for row in state.rows] == [row.seed for row in session.rows]
+    assert state.effective_config == session.effective_config
+    assert state.vocabulary == session.vocabulary
+    assert abs(state.create_time.seconds - time.time()) < 60
+
+
+def test_a_full_session_takes_no_more_tokens(tiny_model, open_session):
+    session = open_session([5], max_length=3)
+    step(tiny_model, session.session_id, [1, 2])
+    answer = refused(step, tiny_model, session.session_id, [3])
+    assert answer.reason == "CONTEXT_LENGTH_EXCEEDED"
+
+
+@pytest.mark.parametrize("length", [2, CONTEXT_LENGTH + 1])
+def test_a_length_below_the_prompt_or_beyond_the_context_is_refused(open_session, length):
+    answer = refused(open_session, [1, 2, 3], max_length=length)
+    assert answer.reason == "INVALID_FIELD"
+    assert answer.fields == ["max_length"]
+
+
+@pytest.mark.parametrize("seconds", [0, 3601])
+def test_an_idle_time_out_of_range_is_refused(open_session, seconds):
+    answer = refused(open_session, ttl={"seconds": seconds})
+    assert answer.fields == ["ttl"]
+
+
+def test_a_step_needs_one_entry_per_row(tiny_model, open_session):
+    session = open_session()
+    assert refused(step, tiny_model, session.session_id, [1]).fields == ["rows"]
+
+
+def test_a_step_with_an_id_outside_of_the_vocabulary_is_refused(tiny_model, open_session):
+    session = open_session()
+    answer = refused(step, tiny_model, session.session_id, [1], [VOCABULARY_SIZE], [1])
+    assert answer.reason == "TOKEN_ID_OUT_OF_RANGE"
+    assert (answer.info.metadata["field"], answer.info.metadata["row"]) == ("rows", "1")
+
+
+@pytest.mark.parametrize("fields", [{"step_id": "a"}, {"look_ahead": True}])
+def test_what_a_step_cannot_do_yet_is_named(tiny_model, open_session, fields):
+    session = open_session()
+    answer = refused(step, tiny_model, session.session_id, [1], [1], [1], **fields)
+    assert answer.reason == "NOT_IMPLEMENTED"
+    assert answer.info.metadata["feature"] == next(iter(fields))
+
+
+def test_one_call_at_a_time_uses_a_session(tiny_model, open_session):
+    session = open_session([5])
+    request = pb.StepRequest(session_id=session.session_id, rows=[pb.RowStep(ids=[1] * 100)])
+    calls = [tiny_model.sessions.Step.future(request) for _ in range(2)]
+    outcomes = []
+    for call in calls:
+        try:
+            outcomes.append(call.result().rows[0].position)
+        except grpc.RpcError as error:
+            answer = refusal(error)
+            assert answer.code is grpc.StatusCode.ABORTED
+            assert answer.retry
+            outcomes.append(answer.reason)
+    assert sorted(outcomes, key=str) == [101, "SESSION_BUSY"]
+
+
+def test_a_closed_session_is_gone(tiny_model, open_session):
+    session = open_session()
+    closed = tiny_model.sessions.CloseSession(pb.CloseSessionRequest(session_id=session.session_id))
+    assert closed.token_count == sum(map(len, PROMPTS))
+    answer = refused(step, tiny_model, session.session_id, [1], [1], [1])
+    assert answer.reason == "SESSION_NOT_FOUND"
+
+
+def test_an_idle_session_expires_and_a_touched_one_does_not(tiny_model, open_session):
+    idle = open_session([5], ttl={"seconds": 1})
+    touched = open_session([5], ttl={"seconds": 1})
+    tiny_model.sessions.TouchSession(
+        pb.TouchSessionRequest(session_id=touched.session_id, ttl={"seconds": 60})
+    )
+    time.sleep(1.2)
+    assert refused(step, tiny_model, idle.session_id, [1]).reason == "SESSION_NOT_FOUND"
+    assert step(tiny_model, touched.session_id, [1]).rows[0].position == 2
+
+
+def test_sessions_are_listed_in_pages(tiny_model, open_session):
+    opened = [open_session([5]).session_id for _ in range(3)]
+    listed, token = [], ""
+    while True:
+        page = tiny_model.sessions.ListSessions(
+            pb.ListSessionsRequest(page_size=2, page_token=token)
+        )
+        listed += [summary.session_id for summary in page.sessions]
+        token = page.next_page_token
+        if not token:
+            break
+    assert [session_id for session_id in listed if session_id in opened] == opened
+
+
+@pytest.mark.parametrize("fields", [{"page_size": -1}, {"page_size": 1001}, {"page_token": "x"}])
+def test_a_wrong_page_is_refused(tiny_model, fields):
+    answer = refused(tiny_model.sessions.ListSessions, pb.ListSessionsRequest(**fields))
+    assert answer.fields == list(fields)
+
+
+def test_sessions_beyond_the_limit_are_refused_with_a_delay(open_session):
+    for _ in range(8):
+        open_session([5])
+    answer = refused(open_session, [5])
+    assert answer.reason == "OVERLOADED"
+    assert answer.info.metadata["resource"] == "sessions"
+    assert answer.retry
