@@ -1,7 +1,7 @@
 """How a channel is made: transport security, limits, keepalive and retries."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 import grpc
@@ -138,6 +138,7 @@ class Endpoint:
         tls: transport security; None sends plain text.
         timeout_s: of calls with one answer; None means that there is none.
         stream_timeout_s: of calls that stream; None means that there is none.
+        retries: whether idempotent calls are repeated while the service is away.
     """
 
     service: Literal["tokenizer", "model"]
@@ -145,6 +146,11 @@ class Endpoint:
     tls: Tls | None = None
     timeout_s: float | None = DEFAULT_TIMEOUT_S
     stream_timeout_s: float | None = DEFAULT_STREAM_TIMEOUT_S
+    retries: bool = True
+
+    def without_retries(self) -> "Endpoint":
+        """Returns the same service, for a caller that asks again by itself."""
+        return replace(self, retries=False)
 
     @property
     def peer(self) -> str:
@@ -154,6 +160,8 @@ class Endpoint:
     def options(self) -> list[tuple[str, str | int]]:
         """Returns the channel's options."""
         options = list(CHANNEL_OPTIONS)
+        if not self.retries:
+            options.append(("grpc.enable_retries", 0))
         if self.tls is not None and self.tls.server_name is not None:
             options.append(("grpc.ssl_target_name_override", self.tls.server_name))
         return options

@@ -15,6 +15,7 @@ class Patience:
 
     def __init__(self, timeout_s: float) -> None:
         self._deadline = time.monotonic() + timeout_s
+        self._reason: LockstepError | None = None
 
     @property
     def remaining_s(self) -> float:
@@ -28,9 +29,13 @@ class Patience:
             error: how the last attempt failed.
 
         Raises:
-            LockstepError: the error, where waiting does not help or time is up.
+            LockstepError: the error, where waiting does not help or time is up. That
+                an attempt met the deadline says less than why an earlier one failed.
         """
+        if error.code is grpc.StatusCode.DEADLINE_EXCEEDED and self._reason is not None:
+            raise self._reason
         pause_s = error.retry_delay_s or PAUSE_S
         if error.code is not grpc.StatusCode.UNAVAILABLE or pause_s > self.remaining_s:
             raise error
+        self._reason = error
         return pause_s

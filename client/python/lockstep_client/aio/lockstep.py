@@ -104,13 +104,17 @@ class AsyncLockstep:
     async def wait_until_ready(self, timeout: float = 60.0) -> None:
         """See `Lockstep.wait_until_ready`."""
         patience = Patience(timeout)
-        for describe in (self.tokenizer.info, self.model.info):
-            while True:
-                try:
-                    await describe(timeout=patience.remaining_s)
-                    break
-                except LockstepError as error:
-                    await asyncio.sleep(patience.pause_s(error))
+        async with (
+            AsyncConnection(self._tokenizer.endpoint.without_retries()) as tokenizer,
+            AsyncConnection(self._model.endpoint.without_retries()) as model,
+        ):
+            for describe in (AsyncTokenizer(tokenizer).info, AsyncModel(model).info):
+                while True:
+                    try:
+                        await describe(timeout=patience.remaining_s)
+                        break
+                    except LockstepError as error:
+                        await asyncio.sleep(patience.pause_s(error))
 
     async def close(self) -> None:
         """See `Lockstep.close`."""

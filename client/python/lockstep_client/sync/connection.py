@@ -17,7 +17,7 @@ class Connection:
     """A channel to one service. Connects with the first call, and again when it broke."""
 
     def __init__(self, endpoint: Endpoint) -> None:
-        self._endpoint = endpoint
+        self.endpoint = endpoint
         self.channel = (
             grpc.insecure_channel(endpoint.address, endpoint.options())
             if endpoint.tls is None
@@ -38,9 +38,9 @@ class Connection:
             LockstepError: the call failed.
         """
         try:
-            return method(request, timeout=self._endpoint.unary_timeout_s(timeout))
+            return method(request, timeout=self.endpoint.unary_timeout_s(timeout))
         except grpc.RpcError as error:
-            raise exceptions.from_rpc_error(error, self._endpoint.peer) from error
+            raise exceptions.from_rpc_error(error, self.endpoint.peer) from error
 
     def stream(
         self,
@@ -53,7 +53,7 @@ class Connection:
         Raises:
             LockstepError: the call failed.
         """
-        timeout_s = self._endpoint.streaming_timeout_s(timeout)
+        timeout_s = self.endpoint.streaming_timeout_s(timeout)
         yield from self._responses(lambda: method(request, timeout=timeout_s))
 
     def exchange(
@@ -67,7 +67,7 @@ class Connection:
         Raises:
             LockstepError: the call failed.
         """
-        timeout_s = self._endpoint.streaming_timeout_s(timeout)
+        timeout_s = self.endpoint.streaming_timeout_s(timeout)
         yield from self._responses(lambda: method(requests, timeout=timeout_s))
 
     def _responses(self, begin: Callable[[], Any]) -> Generator[Any]:
@@ -75,7 +75,7 @@ class Connection:
         try:
             yield from call
         except grpc.RpcError as error:
-            raise exceptions.from_rpc_error(error, self._endpoint.peer) from error
+            raise exceptions.from_rpc_error(error, self.endpoint.peer) from error
         finally:
             call.cancel()
 

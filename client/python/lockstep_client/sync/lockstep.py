@@ -120,13 +120,17 @@ class Lockstep:
             LockstepError: why the last attempt failed.
         """
         patience = Patience(timeout)
-        for describe in (self.tokenizer.info, self.model.info):
-            while True:
-                try:
-                    describe(timeout=patience.remaining_s)
-                    break
-                except LockstepError as error:
-                    time.sleep(patience.pause_s(error))
+        with (
+            Connection(self._tokenizer.endpoint.without_retries()) as tokenizer,
+            Connection(self._model.endpoint.without_retries()) as model,
+        ):
+            for describe in (Tokenizer(tokenizer).info, Model(model).info):
+                while True:
+                    try:
+                        describe(timeout=patience.remaining_s)
+                        break
+                    except LockstepError as error:
+                        time.sleep(patience.pause_s(error))
 
     def close(self) -> None:
         """Closes both connections; running calls are cancelled."""

@@ -1,0 +1,270 @@
+"""The `lockstep` command against the real services."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from typer.testing import CliRunner
+
+from lockstep_client import Lockstep
+from lockstep_client.cli import app
+from tests.services import ROOT, Services, running_process
+
+PROMPT = "The capital of France is"
+COMMAND = [sys.executable, "-c", "from lockstep_client.cli import main; main()"]
+
+
+@pytest.fixture
+def client(services: Services):
+    with services.client() as client:
+        yield client
+
+
+@pytest.fixture
+def lockstep(services: Services):
+    """Runs the command in this process; returns its result."""
+    runner = CliRunner(env={**services.environment, "COLUMNS": "120", "NO_COLOR": "1"})
+
+    def run(*arguments: str, text: str | None = None):
+        return runner.invoke(app, arguments, input=text)
+
+    return run
+
+
+@pytest.fixture
+def environment(services: Services):
+    path = os.pathsep.join([str(ROOT / "client/python"), str(ROOT / "protos/gen")])
+    return {**os.environ, **services.environment, "PYTHONPATH": path}
+
+
+def test_generate_prints_the_text_and_the_facts_apart(lockstep, client: Lockstep):
+    expected = client.generate(PROMPT, max_new_tokens=8, do_sample=False)
+    result = lockstep("generate", PROMPT, "-n", "8", "--greedy")
+    assert result.exit_code == 0
+    assert result.stdout == expected.text + "\n"
+    assert "8 tokens · max new tokens" in result.stderr
+
+
+def test_generate_reads_stdin_and_answers_in_json(lockstep, client: Lockstep):
+    options = ("--temperature", "0.8", "--top-k", "20", "--top-p", "0.9", "--seed", "7")
+    result = lockstep("generate", "-", "-n", "8", "--json", *options, text=PROMPT)
+    answer = json.loads(result.stdout)
+    expected = client.generate(
+        PROMPT, max_new_tokens=8, do_sample=True, temperature=0.8, top_k=20, top_p=0.9, seed=7
+    )
+    assert (answer["text"], answer["token_ids"]) == (expected.text, expected.token_ids)
+    assert answer["effective_config"]["do_sample"] is True
+
+
+def test_generate_asks_a_question_through_the_chat_template(lockstep, client: Lockstep):
+    messages = [{"role": "system", "content": "Be short."}, {"role": "user", "content": PROMPT}]
+    expected = client.generate(messages=messages, max_new_tokens=8)
+    result = lockstep("generate", PROMPT, "--system", "Be short.", "-n", "8", "--json")
+    assert json.loads(result.stdout)["prompt_token_ids"] == expected.prompt_token_ids
+
+
+def test_chat_remembers_what_was_said(lockstep, client: Lockstep):
+    messages = [{"role": "user", "content": "one"}]
+    first = client.generate(messages=messages, max_new_tokens=6)
+    messages += [{"role": "assistant", "content": first.text}, {"role": "user", "content": "two"}]
+    second = client.generate(messages=messages, max_new_tokens=6)
+    result = lockstep("chat", "-n", "6", text="one\ntwo\n\n")
+    assert result.exit_code == 0
+    assert first.text in result.stdout
+    assert second.text in result.stdout
+
+
+def test_encode_shows_every_character_of_every_token(lockstep, client: Lockstep):
+    result = lockstep("encode", "a\tb 🙂", "a", "--pad", "left")
+    assert result.exit_code == 0
+    assert "a⇥b␣\\xf0\\x9f\\x99\\x82" in result.stdout
+    (longest, _) = client.tokenizer.encode(["a\tb 🙂", "a"]).token_ids
+    assert f"{len(longest) + 1} tokens" in result.stderr
+
+
+def test_encode_and_decode_speak_json(lockstep, client: Lockstep):
+    encoded = json.loads(lockstep("encode", "Grüße", "x", "--pad", "right", "--json").stdout)
+    batch = client.tokenizer.encode(["Grüße", "x"], padding="longest", padding_side="right")
+    assert encoded["token_ids"] == batch.token_ids
+    assert encoded["attention_mask"] == batch.attention_mask.tolist()
+    assert encoded["vocabulary"]["revision"] == 0
+    decoded = lockstep("decode", *map(str, encoded["token_ids"][0]), "--json")
+    assert json.loads(decoded.stdout) == {"text": "Grüße", "round_trip": True}
+    assert lockstep("decode", "1").stdout == "\n"
+    assert lockstep("decode", "1", "--keep-special").stdout == "<|im_start|>\n"
+
+
+def test_step_chooses_greedily_what_generate_chooses(lockstep, client: Lockstep):
+    expected = client.generate(PROMPT, max_new_tokens=5, do_sample=False)
+    result = lockstep("step", PROMPT, "--choose", "greedy", "--steps", "5", "--json", "-k", "4")
+    answer = json.loads(result.stdout)
+    assert [step["token_id"] for step in answer["steps"]] == expected.token_ids
+    for step in answer["steps"]:
+        assert len(step["candidates"]) == 4
+        shares = [candidate["probability"] for candidate in step["candidates"]]
+        assert shares == sorted(shares, reverse=True)
+        assert sum(shares) <= 1.0
+
+
+@pytest.mark.parametrize("prompt", [PROMPT, "x"], ids=["text", "one token"])
+def test_step_draws_what_the_server_draws_in_generate(lockstep, client: Lockstep, prompt):
+    expected = client.generate(
+        prompt, max_new_tokens=5, do_sample=True, temperature=1.5, top_k=0, seed=3, eos_token_id=[]
+    )
+    options = ("--temperature", "1.5", "--top-k", "0", "--seed", "3", "--steps", "5")
+    result = lockstep("step", prompt, "--choose", "sample", "--json", *options)
+    drawn = [step["token_id"] for step in json.loads(result.stdout)["steps"]]
+    assert drawn == expected.token_ids[: len(drawn)]
+    assert len(drawn) == 5 or drawn[-1] == 0
+
+
+def test_step_shows_probabilities_that_add_up_after_the_warpers(lockstep):
+    result = lockstep(
+        "step", PROMPT, "--choose", "greedy", "--steps", "1", "--json", "--top-k", "3", "-k", "8"
+    )
+    (step,) = json.loads(result.stdout)["steps"]
+    processed = [candidate["processed_probability"] for candidate in step["candidates"]]
+    assert sum(processed) == pytest.approx(1.0, abs=1e-5)
+    assert processed[3:] == [0.0] * 5
+
+
+def test_a_person_picks_types_draws_and_takes_back(lockstep, client: Lockstep):
+    prompt, typed = client.tokenizer.encode([PROMPT, " and"]).token_ids
+    greedy = client.generate(PROMPT, max_new_tokens=1, do_sample=False).token_ids
+    answers = ["g", '" and"', "b", "99", "#9999", "s", "b", "1", "q"]
+    result = lockstep("step", PROMPT, "--seed", "1", text="\n".join(answers) + "\n")
+    assert result.exit_code == 0
+    assert "There is no 99" in result.stdout
+    assert "9999" in result.stdout
+    assert "top-k 50" in result.stdout
+    assert f"position {len(prompt)} ·" in result.stdout
+    kept = greedy + typed[:-1]
+    (last,) = client.model.generate([prompt + kept], max_new_tokens=1, do_sample=False).sequences
+    assert result.stdout.endswith(client.tokenizer.decode(kept + last) + "\n")
+
+
+def test_step_leaves_no_session_behind(lockstep, client: Lockstep):
+    before = client.model.load().session_count
+    lockstep("step", PROMPT, text="g\nb\ng\nq\n")
+    assert client.model.load().session_count == before
+
+
+def test_info_describes_both_services(lockstep):
+    assert "Both serve the same vocabulary" in lockstep("info").stdout
+    answer = json.loads(lockstep("info", "--json").stdout)
+    assert answer["in_lockstep"] is True
+    assert answer["model"]["architecture"] == "LlamaForCausalLM"
+
+
+def test_wait_ends_when_both_services_answer(lockstep):
+    result = lockstep("wait", "--timeout", "5", "--json")
+    assert json.loads(result.stdout) == {"ready": True}
+
+
+def test_a_vocabulary_grows_and_its_log_is_verified(services: Services, tmp_path):
+    flags = (f"--model={services.checkpoint}", f"--store=sqlite:///{tmp_path / 'vocabulary.db'}")
+    with running_process("tokenizer_service", *flags, folder=tmp_path) as grown:
+        with Lockstep(tokenizer=grown.address, model=services.model.address) as client:
+            client.wait_until_ready()
+        runner = CliRunner(env={"LOCKSTEP_TOKENIZER": grown.address, "COLUMNS": "120"})
+
+        def run(*arguments: str) -> dict:
+            return json.loads(runner.invoke(app, ["vocab", *arguments, "--json"]).stdout)
+
+        dry = run("add", "<tool>", "--special", "--dry-run")
+        assert dry["vocabulary"]["revision"] == 1
+        added = run("add", "<tool>", "--special")
+        assert [token["id"] for token in added["tokens"]] == [320]
+        base, first = run("log")["revisions"]
+        assert base["vocabulary"]["revision"] == 0
+        assert first["tokens"] == {"320": "<tool>"}
+        assert first["parent_fingerprint"] == base["vocabulary"]["fingerprint"]
+        assert run("verify")["valid"] is True
+        assert "2 revisions" in runner.invoke(app, ["vocab", "verify"]).stdout
+        assert "<tool>" in runner.invoke(app, ["vocab", "log"]).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["generate", "x", "--temperature", "nan"], "lockstep: InvalidField: generation_config."),
+        (["decode", "99999"], "lockstep: TokenIdOutOfRange: "),
+        (["generate", "x", "--model", "localhost:1"], "lockstep: ConnectionFailed: Cannot reach "),
+        (["wait", "--model", "localhost:1", "--timeout", "0.5"], "lockstep: ConnectionFailed: "),
+    ],
+    ids=["invalid", "no such id", "nobody there", "nobody comes"],
+)
+def test_a_failure_is_one_line_and_exit_code_1(lockstep, arguments, line):
+    result = lockstep(*arguments)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(line)
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["generate"], ["decode", "x"], ["step", "x", "--json"], ["nonsense"]],
+    ids=["missing", "no number", "json without a choice", "unknown"],
+)
+def test_a_wrong_command_line_is_exit_code_2(lockstep, arguments):
+    result = lockstep(*arguments)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+
+
+def test_an_interrupt_ends_the_generation_here_and_on_the_server(client: Lockstep, environment):
+    process = subprocess.Popen(
+        [*COMMAND, "step", PROMPT, "--choose", "sample", "--steps", "240"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        while not client.model.load().session_count:
+            time.sleep(0.01)
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert stderr.strip() == ""
+    deadline = time.monotonic() + 2.0
+    while client.model.load().running_sequence_count:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_output_that_nobody_reads_any_more_is_no_traceback(environment):
+    process = subprocess.run(
+        ["sh", "-c", f"{COMMAND[0]} -c '{COMMAND[2]}' generate x -n 200 --sample | head -c 1"],
+        env=environment,
+        capture_output=True,
+        timeout=30,
+        check=False,
+    )
+    assert b"Traceback" not in process.stderr
+    assert b"Exception" not in process.stderr
+
+
+def test_tokens_appear_as_they_are_generated(environment):
+    """On a terminal, output comes before the end of the command."""
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(
+        [*COMMAND, "generate", PROMPT, "-n", "200", "--sample", "--seed", "4"],
+        env=environment,
+        stdout=follower,
+        stderr=subprocess.DEVNULL,
+    )
+    os.close(follower)
+    with process:
+        assert os.read(leader, 1)
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=10)
+    os.close(leader)

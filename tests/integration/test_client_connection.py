@@ -1,0 +1,220 @@
+"""How the client meets servers that are away, slow, not ready, or want a certificate."""
+
+import socket
+import time
+
+import pytest
+import trustme
+from lockstep.v1 import tokenizer_service_pb2 as messages
+from lockstep.v1 import tokenizer_service_pb2_grpc as services_pb
+
+from lockstep_client import (
+    AsyncLockstep,
+    ConnectionFailed,
+    DeadlineExceeded,
+    Lockstep,
+    Tls,
+    exceptions,
+)
+from rpc import errors
+from tests.integration.rpc_probe import running
+from tests.services import Services
+
+
+@pytest.fixture
+def client(services: Services):
+    with services.client() as client:
+        yield client
+
+
+def _closed_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
+
+
+class Counting(services_pb.TokenizerServiceServicer):
+    """Counts calls, and fails the first ones."""
+
+    def __init__(self, *failures: errors.ServiceError):
+        self.failures = list(failures)
+        self.calls = 0
+
+    async def Encode(self, request, context):
+        return self._answer(messages.EncodeResponse())
+
+    async def GetTokenizerInfo(self, request, context):
+        return self._answer(messages.GetTokenizerInfoResponse(model_type="BPE"))
+
+    def _answer(self, response):
+        self.calls += 1
+        if self.failures:
+            raise self.failures.pop(0)
+        return response
+
+
+@pytest.mark.parametrize(
+    ("prompts", "options", "expected"),
+    [
+        ([[]], {}, exceptions.InvalidField),
+        ([[5, 320]], {}, exceptions.TokenIdOutOfRange),
+        ([[5, -1]], {}, exceptions.TokenIdOutOfRange),
+        ([[5] * 257], {}, exceptions.ContextLengthExceeded),
+        ([[5]], {"max_new_tokens": 256}, exceptions.ContextLengthExceeded),
+        ([[5]], {"do_sample": True, "temperature": float("nan")}, exceptions.InvalidField),
+        ([[5]], {"do_sample": True, "top_k": -1}, exceptions.InvalidField),
+        ([[5]], {"num_beams": 4}, exceptions.FeatureNotImplemented),
+        ({"input_ids": [[5, 6]], "attention_mask": [[1]]}, {}, exceptions.InvalidField),
+        ({"input_ids": [[5, 6]], "attention_mask": [[0, 0]]}, {}, exceptions.InvalidField),
+    ],
+    ids=[
+        "empty prompt",
+        "id beyond the vocabulary",
+        "negative id",
+        "prompt beyond the context",
+        "new tokens beyond the context",
+        "NaN temperature",
+        "negative top_k",
+        "beams",
+        "mask of another shape",
+        "row without a token",
+    ],
+)
+def test_a_bad_request_is_the_exception_of_its_reason(client: Lockstep, prompts, options, expected):
+    with pytest.raises(exceptions.ServiceError) as raised:
+        client.model.generate(prompts, **options)
+    assert type(raised.value) is expected
+    assert raised.value.metadata
+    assert raised.value.retry_delay_s is None
+
+
+def test_every_field_that_is_wrong_is_named(client: Lockstep):
+    with pytest.raises(exceptions.InvalidField) as raised:
+        client.model.generate([[5]], do_sample=True, temperature=-1.0, top_p=2.0)
+    assert {v.field for v in raised.value.violations} == {
+        "generation_config.temperature",
+        "generation_config.top_p",
+    }
+
+
+def test_a_session_that_does_not_exist_is_not_found(client: Lockstep):
+    session = client.model.open_session([[5, 6]])
+    session.close()
+    with pytest.raises(exceptions.SessionNotFound):
+        session.step([[7]])
+
+
+def test_a_step_from_another_position_is_refused_and_changes_nothing(client: Lockstep):
+    with client.model.open_session([[5, 6]]) as session:
+        behind = session.copy(session.session_id, ())
+        session.step([7])
+        with pytest.raises(exceptions.PositionConflict) as raised:
+            behind.step([8])
+        assert raised.value.metadata["currentPosition"] == "3"
+        assert session.token_ids() == [[5, 6, 7]]
+
+
+def test_a_message_that_is_too_large_states_size_and_limit(client: Lockstep):
+    with pytest.raises(exceptions.MessageTooLarge) as raised:
+        client.tokenizer.encode(["x" * 1_000_000] * 5)
+    assert int(raised.value.metadata["messageBytes"]) > int(raised.value.metadata["limitBytes"])
+
+
+def test_ids_of_another_vocabulary_are_refused(client: Lockstep):
+    batch = client.tokenizer.encode("abc")
+    foreign = type(batch.vocabulary)("tiny-llama", 0, "ab" * 32, batch.vocabulary.size)
+    with pytest.raises(exceptions.VocabularyMismatch):
+        client.model.generate(batch, vocabulary=foreign)
+
+
+def test_a_service_that_is_away_is_named_with_its_address():
+    address = f"localhost:{_closed_port()}"
+    with (
+        Lockstep(model=address) as client,
+        pytest.raises(ConnectionFailed, match=f"the model service at {address}: .*refused"),
+    ):
+        client.model.info()
+
+
+def test_waiting_ends_with_the_reason_once_time_is_up():
+    with Lockstep(tokenizer=f"localhost:{_closed_port()}") as client:
+        began = time.monotonic()
+        with pytest.raises(ConnectionFailed):
+            client.wait_until_ready(timeout=1.0)
+        assert 0.5 < time.monotonic() - began < 3.0
+
+
+def test_a_call_that_takes_too_long_is_given_up_and_freed(client: Lockstep):
+    with pytest.raises(DeadlineExceeded, match="the model service"):
+        client.model.generate([[5]], max_new_tokens=250, eos_token_id=[], timeout=0.02)
+    deadline = time.monotonic() + 1.0
+    while client.model.load().running_sequence_count:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+async def test_a_service_that_is_not_ready_is_asked_again_after_the_time_it_states():
+    servicer = Counting(errors.StoreUnavailable())  # states one second
+    async with (
+        running(servicer) as (server, _),
+        AsyncLockstep(tokenizer=f"127.0.0.1:{server.port}") as client,
+    ):
+        began = time.monotonic()
+        await client.tokenizer.info()
+        assert servicer.calls == 2
+        assert 0.9 < time.monotonic() - began < 2.0
+
+
+async def test_a_service_that_stays_away_is_asked_four_times():
+    servicer = Counting(*[errors.VocabularyBehind(request_revision=2, server_revision=1)] * 9)
+    async with (
+        running(servicer) as (server, _),
+        AsyncLockstep(tokenizer=f"127.0.0.1:{server.port}") as client,
+    ):
+        with pytest.raises(exceptions.VocabularyBehind) as raised:
+            await client.tokenizer.encode("abc")
+        assert servicer.calls == 4
+        assert raised.value.retry_delay_s == 0.25
+
+
+async def test_what_is_wrong_and_stays_wrong_is_asked_once():
+    servicer = Counting(errors.InvalidField("items", "is empty"))
+    async with (
+        running(servicer) as (server, _),
+        AsyncLockstep(tokenizer=f"127.0.0.1:{server.port}") as client,
+    ):
+        with pytest.raises(exceptions.InvalidField):
+            await client.tokenizer.encode([])
+        assert servicer.calls == 1
+
+
+async def test_a_server_that_is_loading_is_waited_for():
+    async with (
+        running(Counting(), ready=False) as (server, _),
+        AsyncLockstep(
+            tokenizer=f"127.0.0.1:{server.port}", model=f"127.0.0.1:{server.port}"
+        ) as client,
+    ):
+        with pytest.raises(exceptions.Loading):
+            await client.wait_until_ready(timeout=0.5)
+
+
+async def test_a_server_with_a_certificate_is_trusted_by_its_authority(tmp_path):
+    authority, other = trustme.CA(), trustme.CA()
+    issued = authority.issue_cert("lockstep.test")
+    (tmp_path / "tls.crt").write_bytes(b"".join(c.bytes() for c in issued.cert_chain_pems))
+    (tmp_path / "tls.key").write_bytes(issued.private_key_pem.bytes())
+    files = {"tls_certificate": tmp_path / "tls.crt", "tls_key": tmp_path / "tls.key"}
+    async with running(Counting(), **files) as (server, _):
+        address = f"127.0.0.1:{server.port}"
+        trusting = Tls(ca=authority.cert_pem.bytes(), server_name="lockstep.test")
+        async with AsyncLockstep(tokenizer=address, tls=trusting) as client:
+            assert (await client.tokenizer.info()).model_type == "BPE"
+        for tls in (
+            Tls(ca=other.cert_pem.bytes(), server_name="lockstep.test"),
+            Tls(ca=authority.cert_pem.bytes()),
+            None,
+        ):
+            async with AsyncLockstep(tokenizer=address, tls=tls) as client:
+                with pytest.raises(ConnectionFailed):
+                    await client.tokenizer.info()
