@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import structlog
 from lockstep.v1 import (
@@ -84,7 +85,7 @@ class ModelServer:
         """
         self._settings = settings
         registry = process_registry()
-        self._metrics = ModelMetrics(registry, tokenizer_id(settings.model))
+        self._metrics = ModelMetrics(registry, _short_name(settings.model))
         self.server = Server(settings, registry, SERVICES)
         process = EngineProcess(
             engine_module,
@@ -291,6 +292,12 @@ def _model_limits(settings: ModelSettings) -> model_info_service_pb2.ModelLimits
         max_response_bytes=settings.max_response_bytes,
         max_chunk_bytes=MAX_CHUNK_BYTES,
     )
+
+
+def _short_name(model: str) -> str:
+    """Returns the name that metrics are labeled with, which is needed before anything is read."""
+    path = Path(model)
+    return path.name if path.exists() else model
 
 
 def _available_cores() -> int:

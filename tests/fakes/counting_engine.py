@@ -51,12 +51,12 @@ from model_service.messages import (
 )
 
 VOCABULARY_SIZE = 32
-CONTEXT_LENGTH = 64
-KV_TOKENS = 512
+CONTEXT_LENGTH = 256
+KV_TOKENS = 8192
 EOS_ID = 20
 DIES, HANGS, FAILS, REFUSED, BABBLES = 31, 30, 29, 28, 27
 EXIT_CODE = 3
-STEP_S = 0.001
+STEP_S = float(os.environ.get("COUNTING_STEP_S", "0.001"))
 
 DEFAULT_CONFIG = GenerationConfig(max_new_tokens=8, eos_token_ids=(EOS_ID,))
 

@@ -1,12 +1,10 @@
-"""A model service in a process of its own, as an operator starts it."""
+"""A model service in a process of its own, with stubs for what it serves."""
 
 import json
-import os
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,37 +20,39 @@ from lockstep.v1 import (
     tokens_pb2,
 )
 
-START_TIMEOUT_S = 90
-ROOT = Path(__file__).parents[2]
+from tests.services import START_TIMEOUT_S, ServiceProcess, running_process
 
 
 @dataclass
 class ModelProcess:
-    """The process, its ports and stubs to its services."""
+    """The process and stubs to its services."""
 
-    process: subprocess.Popen
-    ports: dict[str, int]
-    errors: Path
+    service: ServiceProcess
     channel: grpc.Channel = field(init=False)
 
     def __post_init__(self) -> None:
         options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-        self.channel = grpc.insecure_channel(f"127.0.0.1:{self.ports['port']}", options)
+        self.channel = grpc.insecure_channel(self.service.address, options)
         self.model = model_service_pb2_grpc.ModelServiceStub(self.channel)
         self.sessions = logits_session_service_pb2_grpc.LogitsSessionServiceStub(self.channel)
         self.info = model_info_service_pb2_grpc.ModelInfoServiceStub(self.channel)
         self.admin = model_admin_service_pb2_grpc.ModelAdminServiceStub(self.channel)
 
+    @property
+    def process(self) -> subprocess.Popen[str]:
+        """The front's process."""
+        return self.service.process
+
     def health(self, service: str = "") -> str:
         """Asks for the health of a service."""
-        address = f"127.0.0.1:{self.ports['health_port']}"
-        with grpc.insecure_channel(address) as channel:
+        with grpc.insecure_channel(self.service.health_address) as channel:
             stub = health_pb2_grpc.HealthStub(channel)
-            response = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=10)
+            request = health_pb2.HealthCheckRequest(service=service)
+            response = stub.Check(request, timeout=10, wait_for_ready=True)
         return health_pb2.HealthCheckResponse.ServingStatus.Name(response.status)
 
     def wait_for_health(self, status: str) -> None:
-        """Waits until the service says so, or has ended."""
+        """Waits until the service says so. Fails when it has ended."""
         deadline = time.monotonic() + START_TIMEOUT_S
         while self.health() != status:
             assert self.process.poll() is None, self.log()
@@ -61,20 +61,30 @@ class ModelProcess:
 
     def log(self) -> str:
         """Returns what it wrote to stderr."""
-        return self.errors.read_text()
+        return self.service.log.read_text()
 
-    def events(self) -> list[dict]:
-        """Returns its log lines."""
-        return [json.loads(line) for line in self.log().splitlines() if line.startswith("{")]
+    def events(self, name: str) -> list[dict]:
+        """Returns the lines of its log about one kind of event."""
+        lines = (json.loads(line) for line in self.log().splitlines() if line.startswith("{"))
+        return [line for line in lines if line["event"] == name]
 
     def engine_pid(self) -> int:
         """Returns the process id of its engine."""
-        return next(e["pid"] for e in self.events() if e["event"] == "engine_started")
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not (started := self.events("engine_started")):
+            assert time.monotonic() < deadline, self.log()
+            time.sleep(0.05)
+        return started[0]["pid"]
 
 
 @contextmanager
 def model_process(
-    model: Path | str, folder: Path, *flags: str, ready: bool = True
+    model: Path | str,
+    folder: Path,
+    *flags: str,
+    ready: bool = True,
+    module: str = "model_service",
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[ModelProcess]:
     """Starts a service on free ports and stops it.
 
@@ -83,30 +93,36 @@ def model_process(
         folder: where its log goes.
         flags: further flags.
         ready: whether to wait until it serves.
+        module: what is run.
+        environment: variables beside those of this process.
     """
-    command = [sys.executable, "-m", "model_service", "--model", str(model), "--threads", "1"]
-    command += ["--port", "0", "--health-port", "0", "--metrics-port", "0", *flags]
-    errors = folder / "model_service.log"
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("LOCKSTEP_MODEL_")}
-    with errors.open("w") as stderr:
-        process = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=stderr, text=True
-        )
-    with process:
-        try:
-            line = process.stdout.readline()
-            assert line, errors.read_text()
-            service = ModelProcess(process, json.loads(line), errors)
+    arguments = ["--model", str(model), "--threads", "1", *flags]
+    with running_process(module, *arguments, folder=folder, environment=environment) as service:
+        process = ModelProcess(service)
+        with process.channel:
             if ready:
-                service.wait_for_health("SERVING")
-            with service.channel:
-                yield service
-        finally:
-            process.terminate()
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
+                process.wait_for_health("SERVING")
+            yield process
+
+
+def counting_process(
+    model: Path, folder: Path, *flags: str, step_s: float = 0.002
+) -> AbstractContextManager[ModelProcess]:
+    """Starts a service whose engine counts instead of thinking, see `tests/fakes`.
+
+    Args:
+        model: the checkpoint, for its name and tokenizer.
+        folder: where its log goes.
+        flags: further flags.
+        step_s: how long a step takes at least.
+    """
+    return model_process(
+        model,
+        folder,
+        *flags,
+        module="tests.fakes.counting_server",
+        environment={"COUNTING_STEP_S": str(step_s)},
+    )
 
 
 @dataclass

@@ -162,7 +162,7 @@ def test_the_state_of_a_session_rebuilds_it(tiny_model, open_session):
     session = open_session(generation_config={"seed": 4})
     step(tiny_model, session.session_id, [1], [2], [3])
     state = tiny_model.sessions.GetSession(pb.GetSessionRequest(session_id=session.session_id))
-    expected = [p + [n] for p, n in zip(PROMPTS, (1, 2, 3), strict=True)]
+    expected = [[*p, n] for p, n in zip(PROMPTS, (1, 2, 3), strict=True)]
     assert [list(row.tokens.ids) for row in state.rows] == expected
     assert [row.seed for row in state.rows] == [row.seed for row in session.rows]
     assert state.effective_config == session.effective_config

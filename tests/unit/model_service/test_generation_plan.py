@@ -25,7 +25,8 @@ LIMITS = PlanLimits(max_sequences_per_call=8, max_selected_tokens=16)
 def info(**changes) -> EngineInfo:
     engine = CountingEngine.__new__(CountingEngine)
     engine.vocabulary_size = VOCABULARY.size
-    return msgspec.structs.replace(engine.info(), **changes)  # context 64, 512 tokens of KV cache
+    sizes = {"context_length": 64, "kv_total_tokens": 512}
+    return msgspec.structs.replace(engine.info(), **sizes | changes)
 
 
 def request(*prompts: list[int], config=None, **fields) -> model_service_pb2.GenerateRequest:

@@ -1,0 +1,238 @@
+"""How a model service starts, stops, drains and dies."""
+
+import os
+import pickle
+import signal
+import threading
+import time
+import urllib.request
+
+import grpc
+import psutil
+import pytest
+from lockstep.v1 import (
+    model_admin_service_pb2,
+    model_info_service_pb2,
+    model_service_pb2,
+)
+
+from tests.integration.model_process import (
+    ModelProcess,
+    counting_process,
+    model_process,
+    ragged,
+    refusal,
+)
+
+ENDLESS = {"max_new_tokens": 250, "eos_token_ids": {}}
+
+
+def stream(service: ModelProcess, config=ENDLESS, prompt=None):
+    request = model_service_pb2.GenerateRequest(
+        prompt=prompt or ragged([5, 6]), generation_config=config
+    )
+    return service.model.GenerateStream(
+        model_service_pb2.GenerateStreamRequest(request=request), timeout=60
+    )
+
+
+def info(service: ModelProcess):
+    return service.info.GetModelInfo(model_info_service_pb2.GetModelInfoRequest())
+
+
+def refused(call, *arguments, **options):
+    with pytest.raises(grpc.RpcError) as caught:
+        call(*arguments, **options)
+    return refusal(caught.value)
+
+
+def metrics(service: ModelProcess) -> str:
+    with urllib.request.urlopen(service.service.metrics_url, timeout=10) as response:
+        return response.read().decode()
+
+
+def test_a_server_that_loads_says_so_and_can_be_retried(tiny_checkpoint, tmp_path):
+    with model_process(tiny_checkpoint, tmp_path, ready=False) as service:
+        answer = refused(info, service)
+        assert answer.code is grpc.StatusCode.UNAVAILABLE
+        assert answer.reason == "LOADING"
+        assert answer.retry
+        assert service.health() == "NOT_SERVING"
+        assert service.health("liveness") == "SERVING"
+        service.wait_for_health("SERVING")
+        assert info(service).architecture == "LlamaForCausalLM"
+
+
+def test_a_server_that_is_stopped_while_it_loads_ends_at_once(tiny_checkpoint, tmp_path):
+    with model_process(tiny_checkpoint, tmp_path, ready=False) as service:
+        engine = psutil.Process(service.engine_pid())
+        service.process.terminate()
+        assert service.process.wait(10) == 0
+        assert not engine.is_running()
+
+
+def exit_of(service: ModelProcess) -> str:
+    """Waits for a server that cannot serve to end, and returns the reason it logs."""
+    assert service.process.wait(60) == 1
+    (failure,) = service.events("model_not_served")
+    assert "\n" not in failure["reason"]
+    return failure["reason"]
+
+
+def test_a_model_that_does_not_exist_ends_the_server_with_the_reason(tmp_path):
+    with model_process(tmp_path / "nowhere", tmp_path, ready=False) as service:
+        assert "nowhere" in exit_of(service)
+
+
+def test_a_pickle_is_refused_with_the_way_out(tiny_checkpoint, tmp_path):
+    folder = tmp_path / "pickled"
+    folder.mkdir()
+    for name in ("config.json", "tokenizer.json"):
+        (folder / name).write_bytes((tiny_checkpoint / name).read_bytes())
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps({"weight": 1}))
+    with model_process(folder, tmp_path, ready=False) as service:
+        assert "safetensors" in exit_of(service)
+
+
+def test_a_broken_checkpoint_ends_the_server_with_the_reason(tiny_checkpoint, tmp_path):
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    for path in tiny_checkpoint.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    with model_process(folder, tmp_path, ready=False) as service:
+        assert exit_of(service)
+
+
+def test_after_sigterm_running_streams_are_finished_and_new_calls_refused(
+    tiny_checkpoint, tmp_path
+):
+    with model_process(tiny_checkpoint, tmp_path) as service:
+        (engine,) = psutil.Process(service.process.pid).children(recursive=True)
+        events = stream(service)
+        next(events)
+        service.process.terminate()
+        service.wait_for_health("NOT_SERVING")
+        answer = refused(info, service)
+        assert answer.reason == "DRAINING"
+        assert answer.retry
+        assert [event.WhichOneof("event") for event in events][-1] == "completed"
+        assert service.process.wait(20) == 0
+        assert not engine.is_running()
+
+
+def test_the_engine_does_not_outlive_a_front_that_is_killed(tiny_checkpoint, tmp_path):
+    with model_process(tiny_checkpoint, tmp_path) as service:
+        engine = psutil.Process(service.engine_pid())
+        service.process.kill()
+        service.process.wait(10)
+        engine.wait(10)
+
+
+def test_the_death_of_the_engine_fails_calls_and_ends_the_server(tiny_checkpoint, tmp_path):
+    with counting_process(tiny_checkpoint, tmp_path) as service:
+        events = stream(service)
+        next(events)
+        os.kill(service.engine_pid(), signal.SIGKILL)
+        answer = refused(list, events)
+        assert answer.code is grpc.StatusCode.UNAVAILABLE
+        assert answer.reason == "ENGINE_LOST"
+        assert answer.retry
+        assert service.process.wait(20) == 1
+        (lost,) = service.events("engine_lost")
+        assert lost["reason"] == "The engine ended with signal 9."
+
+
+def test_an_engine_that_hangs_ends_the_server(tiny_checkpoint, tmp_path):
+    flags = ("--engine-stall-timeout-s", "1")
+    with counting_process(tiny_checkpoint, tmp_path, *flags) as service:
+        os.kill(service.engine_pid(), signal.SIGSTOP)
+        answer = refused(list, stream(service))
+        assert answer.reason == "ENGINE_LOST"
+        assert service.process.wait(20) == 1
+
+
+def test_an_operator_can_drain_and_resume(tiny_checkpoint, tmp_path):
+    with counting_process(tiny_checkpoint, tmp_path) as service:
+        events = stream(service)
+        next(events)
+        drained = service.admin.Drain(model_admin_service_pb2.DrainRequest())
+        assert drained.running_sequence_count == 1
+        service.wait_for_health("NOT_SERVING")
+        answer = refused(lambda: list(stream(service)))
+        assert answer.reason == "DRAINING"
+        assert info(service).architecture  # what only reads still answers
+        assert [event.WhichOneof("event") for event in events][-1] == "completed"
+        service.admin.Resume(model_admin_service_pb2.ResumeRequest())
+        service.wait_for_health("SERVING")
+        assert list(stream(service, {"max_new_tokens": 1}))
+
+
+def test_a_client_that_does_not_read_is_cut_off_and_its_rows_are_freed(tiny_checkpoint, tmp_path):
+    flags = ("--stream-stall-timeout-s", "1", "--stream-buffer-bytes", str(2**20))
+    with counting_process(tiny_checkpoint, tmp_path, *flags) as service:
+        request = model_service_pb2.GenerateRequest(
+            prompt=ragged(*[[5]] * 64),
+            generation_config=ENDLESS,
+            scores={"logits": True, "scores": True, "full": True},
+        )
+        events = service.model.GenerateStream(
+            model_service_pb2.GenerateStreamRequest(request=request), timeout=60
+        )
+        next(events)  # and then nothing is read: flow control stops the server's writes
+        deadline = time.monotonic() + 30
+        while 'finish_reason="error"} 0.0' in metrics(service):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        list(stream(service, {"max_new_tokens": 1}))  # others go on
+        assert refused(list, events).reason == "SLOW_CONSUMER"
+
+
+def test_metrics_tell_what_was_done(tiny_checkpoint, tmp_path):
+    with counting_process(tiny_checkpoint, tmp_path) as service:
+        list(stream(service, {"max_new_tokens": 7, "eos_token_ids": {}}))
+        text = metrics(service)
+        model = 'model_name="tiny"'
+        assert f"lockstep_model_generated_tokens_total{{{model}}} 7.0" in text
+        assert f"lockstep_model_prompt_tokens_total{{{model}}} 2.0" in text
+        finished = f'requests_finished_total{{finish_reason="length",{model}}} 1.0'
+        assert finished in text
+        assert f"lockstep_model_time_to_first_token_seconds_count{{{model}}} 1.0" in text
+        assert f"lockstep_model_vocabulary_size{{{model}}} 320.0" in text
+        assert f"lockstep_model_engine_up{{{model}}} 1.0" in text
+
+
+def test_no_id_of_a_prompt_is_in_the_log(tiny_checkpoint, tmp_path):
+    with counting_process(tiny_checkpoint, tmp_path, "--log-level", "debug") as service:
+        list(stream(service, {"max_new_tokens": 3}, ragged([271, 272, 273])))
+        refused(lambda: list(stream(service, prompt=ragged([271, 31337]))))
+        log = service.log()
+        assert not any(secret in log for secret in ("271", "272", "273", "31337"))
+
+
+def test_a_port_that_is_taken_ends_the_server(tiny_model, tiny_checkpoint, tmp_path):
+    port = tiny_model.service.address.rpartition(":")[2]
+    with pytest.raises(RuntimeError, match="cannot_start"):  # noqa: SIM117
+        with model_process(tiny_checkpoint, tmp_path, "--port", port):
+            pass
+
+
+def test_many_calls_can_be_cancelled_at_once(tiny_model):
+    calls = [stream(tiny_model) for _ in range(40)]
+    started = threading.Barrier(2, timeout=30)
+
+    def read_all() -> None:
+        for call in calls:
+            next(call)
+        started.wait()
+
+    threading.Thread(target=read_all).start()
+    started.wait()
+    for call in calls:
+        call.cancel()
+    deadline = time.monotonic() + 5
+    request = model_info_service_pb2.GetLoadRequest()
+    while tiny_model.info.GetLoad(request).running_sequence_count:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
