@@ -1,11 +1,14 @@
-"""From the files of a tokenizer to its revision 0."""
+"""From the files of a tokenizer to its revision 0.
+
+As in transformers, `tokenizer.json` decides which template tokens surround a text;
+`add_bos_token` and `add_eos_token` of the configuration are for tokenizers without it.
+"""
 
 import json
 from collections.abc import Mapping
 from typing import Any
 
 import tokenizers
-from tokenizers.processors import TemplateProcessing
 
 from tokenizer_service import control_tokens
 from tokenizer_service.control_tokens import Aliases
@@ -29,10 +32,8 @@ def load(files: TokenizerFiles, tokenizer_id: str) -> Tokenizer:
     trusting = _parse(json.dumps(members, ensure_ascii=False))
     control = _control_tokens(files, trusting)
     trusting.add_special_tokens([library_token(token) for token in control.values()])
-    _apply_bos_and_eos(files, trusting)
     aliases = Aliases()
     plain = _plain(members, control, aliases)
-    plain.post_processor = trusting.post_processor
     rules = decoder_rules(members.get("decoder"))
     table = build_table(trusting, rules)
     _check_same_ids(trusting, plain, control, aliases)
@@ -102,30 +103,6 @@ def _missing(token_id: int | None) -> TokenizerFilesError:
         f"tokenizer_config.json declares {named} that tokenizer.json does not have. Save the "
         "tokenizer again with transformers: "
         "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)."
-    )
-
-
-def _apply_bos_and_eos(files: TokenizerFiles, trusting: tokenizers.Tokenizer) -> None:
-    """Lets `add_bos_token` and `add_eos_token` decide about the template, if given.
-
-    Source: `update_post_processor` of transformers' `TokenizersBackend`.
-    """
-    flags = {role: files.config.get(f"add_{role}_token") for role in ("bos", "eos")}
-    if all(flag is None for flag in flags.values()):
-        return
-    used = {
-        role: files.roles[role].content
-        for role, flag in flags.items()
-        if flag and role in files.roles
-    }
-    first = [f"{used['bos']}:0"] if "bos" in used else []
-    last = [f"{used['eos']}:0"] if "eos" in used else []
-    single = [*first, "$A:0", *last]
-    second = [piece.replace(":0", ":1") for piece in (*first, "$B:0", *last)]
-    trusting.post_processor = TemplateProcessing(
-        single=single,
-        pair=[*single, *second],
-        special_tokens=[(content, trusting.token_to_id(content)) for content in used.values()],
     )
 
 
