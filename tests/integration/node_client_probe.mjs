@@ -1,0 +1,65 @@
+// Uses the TypeScript client and prints what it got, as one JSON object.
+//
+//   node node_client_probe.mjs <folder of the built client>
+
+import { join } from "node:path";
+import { pathToFileURL } from "node:url";
+
+const folder = process.argv[2];
+const { Lockstep } = await import(pathToFileURL(join(folder, "dist", "src", "index.js")));
+
+const TEXTS = ["The capital of France is", "Grüße aus 東京 🙂"];
+const CONFIG = { maxNewTokens: 12, doSample: false, eosTokenIds: { ids: [] } };
+const SAMPLING = { maxNewTokens: 12, doSample: true, temperature: 1.5, topK: 0, seed: "11" };
+
+const client = new Lockstep({
+  tokenizer: process.env.LOCKSTEP_TOKENIZER,
+  model: process.env.LOCKSTEP_MODEL,
+});
+
+async function failure(promise) {
+  try {
+    await promise;
+    return null;
+  } catch (error) {
+    const { name, code, reason, metadata, message } = error;
+    return { name, code, reason, metadata, message };
+  }
+}
+
+async function streamed(batch) {
+  const ids = batch.tokenIds.map(() => []);
+  const finishReasons = batch.tokenIds.map(() => null);
+  for await (const event of client.generateStream(batch, CONFIG)) {
+    if ("id" in event) ids[event.promptIndex].push(event.id);
+    else finishReasons[event.promptIndex] = event.finishReason;
+  }
+  return { ids, finishReasons };
+}
+
+async function left() {
+  for await (const event of client.generateStream([[5, 6]], { ...CONFIG, maxNewTokens: 200 })) {
+    return event;
+  }
+}
+
+const batch = await client.encode(TEXTS);
+const greedy = await client.generate(batch, CONFIG);
+const sampled = await client.generate(batch, SAMPLING);
+const nobody = new Lockstep({ tokenizer: "localhost:1", timeoutMs: 5000 });
+const answer = {
+  batch,
+  decoded: await client.decode(batch),
+  greedy: greedy.sequences.map((sequence) => sequence.tokenIds),
+  sampled: sampled.sequences.map((sequence) => sequence.tokenIds),
+  seeds: sampled.sequences.map((sequence) => sequence.seed),
+  streamed: await streamed(batch),
+  left: await left(),
+  emptyPrompt: await failure(client.generate([[]])),
+  emptyPromptStreamed: await failure(client.generateStream([[]]).next()),
+  unknownId: await failure(client.decode([[99999]])),
+  nobody: await failure(nobody.encode(["x"])),
+};
+nobody.close();
+client.close();
+console.log(JSON.stringify(answer));
