@@ -1,0 +1,152 @@
+"""A vocabulary that grows while the model serves, through both real services."""
+
+import threading
+import time
+import uuid
+
+import grpc
+import pytest
+from lockstep.v1 import (
+    model_admin_service_pb2,
+    model_service_pb2,
+    tokenizer_service_pb2,
+    tokenizer_service_pb2_grpc,
+    vocabulary_admin_service_pb2,
+    vocabulary_admin_service_pb2_grpc,
+    vocabulary_pb2,
+)
+
+from tests.checkpoint_factory import VOCABULARY_SIZE, make_checkpoint
+from tests.integration.model_process import ModelProcess, model_process, ragged, refusal
+from tests.services import running_process
+
+CONFIG = {"max_new_tokens": 12, "eos_token_ids": {}}
+PROMPT = [5, 6, 7]
+
+
+class Tokenizer:
+    """Stubs of a tokenizer service."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.channel = grpc.insecure_channel(address)
+        self.service = tokenizer_service_pb2_grpc.TokenizerServiceStub(self.channel)
+        self.admin = vocabulary_admin_service_pb2_grpc.VocabularyAdminServiceStub(self.channel)
+
+    def add(self, *contents: str) -> vocabulary_admin_service_pb2.AddTokensResponse:
+        tokens = [
+            vocabulary_admin_service_pb2.TokenToAdd(
+                token=vocabulary_pb2.AddedToken(content=content, special=True)
+            )
+            for content in contents
+        ]
+        return self.admin.AddTokens(
+            vocabulary_admin_service_pb2.AddTokensRequest(
+                tokens=tokens, idempotency_key=str(uuid.uuid4())
+            ),
+            timeout=10,
+        )
+
+    def newest(self) -> vocabulary_pb2.VocabularyRef:
+        request = tokenizer_service_pb2.GetTokenizerInfoRequest()
+        return self.service.GetTokenizerInfo(request, timeout=30, wait_for_ready=True).vocabulary
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_checkpoint, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tokenizer")
+    flags = [f"--model={tiny_checkpoint}", f"--store=sqlite:///{folder / 'store.db'}"]
+    with running_process("tokenizer_service", *flags, folder=folder) as process:
+        tokenizer = Tokenizer(process.address)
+        with tokenizer.channel:
+            yield tokenizer
+
+
+@pytest.fixture(scope="module")
+def model(tiny_checkpoint, tokenizer, tmp_path_factory):
+    flags = ["--dtype", "fp32", "--tokenizer-address", tokenizer.address]
+    with model_process(tiny_checkpoint, tmp_path_factory.mktemp("model"), *flags) as service:
+        yield service
+
+
+def generate(service: ModelProcess, prompt, vocabulary=None, config=CONFIG):
+    request = model_service_pb2.GenerateRequest(
+        prompt=ragged(prompt), generation_config=config, vocabulary=vocabulary
+    )
+    return service.model.Generate(request, timeout=30)
+
+
+def state(service: ModelProcess) -> model_admin_service_pb2.GetVocabularyStateResponse:
+    return service.admin.GetVocabularyState(model_admin_service_pb2.GetVocabularyStateRequest())
+
+
+def test_a_token_can_be_used_as_soon_as_it_was_added(tokenizer, model):
+    before = generate(model, PROMPT)
+    size = tokenizer.newest().size
+    added = tokenizer.add("<tool>")
+    new_id = added.results[0].id
+    assert new_id == size
+    after = generate(model, [*PROMPT, new_id], added.vocabulary)
+    assert after.vocabulary == added.vocabulary
+    assert len(after.sequences[0].token_ids) == 12
+    again = generate(model, PROMPT, added.vocabulary)
+    assert again.sequences[0].token_ids == before.sequences[0].token_ids
+    assert state(model).vocabulary == added.vocabulary
+    assert state(model).follower_connected
+
+
+def test_a_request_of_an_older_revision_does_not_see_newer_ids(tokenizer, model):
+    older = tokenizer.newest()
+    added = tokenizer.add("<newer>")
+    generate(model, PROMPT, added.vocabulary)
+    with pytest.raises(grpc.RpcError) as caught:
+        generate(model, [added.results[0].id], older)
+    answer = refusal(caught.value)
+    assert answer.reason == "TOKEN_ID_OUT_OF_RANGE"
+    assert answer.info.metadata["vocabularySize"] == str(older.size)
+
+
+def test_running_streams_are_not_disturbed_by_growth(tokenizer, model):
+    config = {"max_new_tokens": 200, "eos_token_ids": {}}
+    expected = list(generate(model, PROMPT, config=config).sequences[0].token_ids)
+    received: list[int] = []
+
+    def read() -> None:
+        request = model_service_pb2.GenerateRequest(prompt=ragged(PROMPT), generation_config=config)
+        for event in model.model.GenerateStream(
+            model_service_pb2.GenerateStreamRequest(request=request)
+        ):
+            for delta in event.deltas.deltas:
+                received.extend(delta.token_ids)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for number in range(5):
+        vocabulary = tokenizer.add(f"<t{number}>").vocabulary
+        generate(model, PROMPT, vocabulary, {"max_new_tokens": 1})
+    reader.join()
+    assert received == expected
+
+
+def test_a_restarted_model_has_the_same_rows(tokenizer, model, tiny_checkpoint, tmp_path):
+    tokenizer.add("<a>", "<b>")
+    newest = tokenizer.add("<c>").vocabulary
+    generate(model, PROMPT, newest)
+    flags = ["--dtype", "fp32", "--tokenizer-address", tokenizer.address]
+    with model_process(tiny_checkpoint, tmp_path, *flags) as second:
+        assert state(second).vocabulary == newest
+        assert state(second).added_rows_sha256 == state(model).added_rows_sha256
+
+
+def test_a_model_made_for_another_vocabulary_is_not_served(tokenizer, tmp_path):
+    other = make_checkpoint(tmp_path / "other", vocab_size=VOCABULARY_SIZE - 8)
+    flags = ["--tokenizer-address", tokenizer.address]
+    with model_process(other, tmp_path, *flags, ready=False) as service:
+        deadline = time.monotonic() + 30
+        while not service.events("vocabulary_conflict"):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert (
+            "start both with the same --model" in service.events("vocabulary_conflict")[0]["reason"]
+        )
+        assert service.health() == "NOT_SERVING"
