@@ -100,14 +100,15 @@ def check_until_it_raises(stack: Stack) -> None:
 STUBBORN = """
 import json, signal, subprocess, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-child = [sys.executable, "-c", "import time; time.sleep(60)"]
+child = [sys.executable, "-c", "import time; time.sleep(600)"]
 subprocess.Popen(child, start_new_session=True)
 ports = {"port": 1, "health_port": 2, "metrics_port": 3}
 print(json.dumps({"event": "listening", "host": "::1", **ports}), flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 
 
+@pytest.mark.timeout(30)  # far less than the processes would live
 def test_what_ignores_sigterm_is_killed_with_its_children(tmp_path: Path, monkeypatch):
     (tmp_path / "stubborn.py").write_text(STUBBORN)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))

@@ -29,6 +29,13 @@ def test_a_writer_that_fails_leaves_nothing_behind(cache_folder: Path):
     assert [path.name for path in (cache_folder / "a").iterdir()] == [".b.lock"]
 
 
+def test_an_entry_appears_as_a_whole():
+    """A rename keeps the inode; a copy could be seen half done by who does not take the lock."""
+    written = []
+    target = cache.entry("a/b", lambda folder: written.append(folder.stat().st_ino))
+    assert written == [target.stat().st_ino]
+
+
 def test_what_a_killed_process_left_is_removed(cache_folder: Path):
     left_over = cache_folder / "a" / ".b.part-killed"
     left_over.mkdir(parents=True)
