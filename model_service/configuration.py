@@ -1,10 +1,5 @@
-"""How a request's `GenerationConfig` becomes the one that runs: checked, merged, resolved.
+"""How a request's `GenerationConfig` becomes the one that runs: checked, merged, resolved."""
 
-One table row per field. A field of the schema that is in none of the tables is
-not offered yet and refused by name, never ignored.
-"""
-
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,90 +7,11 @@ import msgspec
 import numpy as np
 from lockstep.v1 import generation_pb2
 
+from model_service.configuration_fields import LATER_OFF, RANGES, SAMPLING_OFF, Range
 from model_service.generation import GenerationConfig
 from model_service.token_ids import check_token_ids
 from model_service.violations import Violations
 from rpc.errors import NotImplemented_
-
-
-@dataclass(frozen=True, slots=True)
-class Range:
-    """An interval of numbers. NaN is in none."""
-
-    low: float
-    high: float
-    above_low: bool = False
-    below_high: bool = False
-    hint: str = ""
-
-    def __contains__(self, value: float) -> bool:
-        """Says whether a value is inside."""
-        if math.isnan(value) or value < self.low or value > self.high:
-            return False
-        return not (
-            (self.above_low and value == self.low) or (self.below_high and value == self.high)
-        )
-
-    def __str__(self) -> str:
-        """Writes the interval as the schema does."""
-        left = "(" if self.above_low else "["
-        right = ")" if self.below_high else "]"
-        hint = f"; {self.hint}" if self.hint else ""
-        return f"{left}{self.low:g}, {self.high:g}{right}{hint}"
-
-
-RANGES = {
-    "max_new_tokens": Range(1, math.inf, below_high=True, hint="at most what the context leaves"),
-    "temperature": Range(
-        0, 1e6, above_low=True, hint="for greedy decoding set do_sample = false instead of 0"
-    ),
-    "top_k": Range(0, 2**31, below_high=True, hint="0 turns it off"),
-    "top_p": Range(0, 1, hint="1 turns it off"),
-    "repetition_penalty": Range(0, 100, above_low=True, hint="1 turns it off"),
-    "min_new_tokens": Range(0, math.inf, below_high=True, hint="at most max_new_tokens"),
-    "min_tokens_to_keep": Range(1, 2**31, below_high=True),
-    "seed": Range(0, 2**63, below_high=True),
-}
-"""Numeric fields on offer. `num_return_sequences` has a limit of the server, see `resolve`."""
-
-SAMPLING_OFF: dict[str, Any] = {
-    "temperature": 1.0,
-    "top_k": 0,
-    "top_p": 1.0,
-    "min_tokens_to_keep": 1,
-}
-"""Fields without effect unless `do_sample`, with the value that has none anyway."""
-
-LATER_OFF: dict[str, Any] = {
-    "min_p": 0.0,
-    "typical_p": 1.0,
-    "epsilon_cutoff": 0.0,
-    "eta_cutoff": 0.0,
-    "presence_penalty": 0.0,
-    "frequency_penalty": 0.0,
-    "prompt_ignore_length": 0,
-    "no_repeat_ngram_size": 0,
-    "encoder_repetition_penalty": 1.0,
-    "encoder_no_repeat_ngram_size": 0,
-    "num_beams": 1,
-    "guidance_scale": 1.0,
-    "min_length": 0,
-    "prompt_lookup_num_tokens": 0,
-    "renormalize_logits": False,
-    "remove_invalid_values": False,
-    "lengths_include_padding": False,
-}
-"""Fields not offered yet, with the value that turns them off, which is honored as it is."""
-
-SUPPORTED_FIELDS = frozenset(RANGES) | {
-    "do_sample",
-    "num_return_sequences",
-    "stop_token_ids",
-    "eos_token_ids",
-    "lenient",
-    "seed_mode",
-}
-"""Names of the fields that have an effect."""
 
 
 @dataclass(frozen=True, slots=True)

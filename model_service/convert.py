@@ -14,7 +14,7 @@ from lockstep.v1 import (
     vocabulary_pb2,
 )
 
-from model_service.engine_client import service_error
+from model_service.engine_failure import service_error
 from model_service.generation import Dtype, FinishReason, PositionScores
 from model_service.messages import EngineInfo, Failure, SessionRowAnswer
 from model_service.selection import ITEM_BYTES

@@ -1,7 +1,6 @@
 """The front's end of the engine: commands out, answers in, and what happens when it is lost."""
 
 import asyncio
-import random
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
@@ -9,7 +8,8 @@ from typing import cast
 
 import structlog
 
-from model_service.calls import Call, CallTable
+from model_service.call import Call
+from model_service.call_table import CallTable
 from model_service.engine_process import STOP_GRACE_S, EngineProcess
 from model_service.generation import GenerationConfig, ScoreSelection
 from model_service.messages import (
@@ -19,7 +19,6 @@ from model_service.messages import (
     EngineInfo,
     EngineSettings,
     Event,
-    Failure,
     Generate,
     GrowVocabulary,
     LoadFailed,
@@ -96,7 +95,6 @@ class EngineClient:
             max_waiting_sequences=max_waiting_sequences,
             buffer_bytes=buffer_bytes,
             cancel=lambda request_id: process.post(Cancel(request_id)),
-            error_of=lambda event: service_error(event.failure),
         )
         self._last_report = 0.0
         self._info: EngineInfo | None = None
@@ -335,22 +333,3 @@ class EngineClient:
         self.lost_reason = reason
         self.lost.set()
         self._calls.fail_all(errors.EngineLost())
-
-
-def service_error(failure: Failure) -> errors.ServiceError:
-    """Builds the error that the engine named.
-
-    A name or arguments that do not exist are a bug and become `InternalError`;
-    the log has what they were.
-    """
-    kind = getattr(errors, failure.error, None)
-    if isinstance(kind, type) and issubclass(kind, errors.ServiceError):
-        try:
-            return kind(**failure.arguments)
-        except TypeError:
-            pass
-    request_id = f"engine-{random.getrandbits(64):016x}"
-    log.error(
-        "engine_failure", request_id=request_id, error=failure.error, arguments=failure.arguments
-    )
-    return errors.InternalError(request_id)

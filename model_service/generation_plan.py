@@ -19,21 +19,14 @@ from model_service.configuration import (
 from model_service.generation import ScoreSelection
 from model_service.messages import EngineInfo, SequenceSpec
 from model_service.prompts import read_prompts
-from model_service.selection import (
-    asks_for_anything,
-    num_positions,
-    position_bytes,
-    read_selection,
-)
+from model_service.response_size import generation_bytes
+from model_service.selection import asks_for_anything, read_selection
 from model_service.token_ids import check_token_ids
 from model_service.violations import Violations
 from rpc.errors import ContextLengthExceeded, KVCacheExceeded, NotImplemented_
 from vocabulary import Reference
 
 MAX_PRIORITY = 1000
-
-_TOKEN_BYTES = 6  # an id, as a varint with its share of tags
-_SEQUENCE_BYTES = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +142,7 @@ def plan(
         priority=request.priority,
         vocabulary=vocabulary,
         kv_tokens=sum(row_tokens) * resolved.num_return_sequences,
-        response_bytes=_response_bytes(
+        response_bytes=generation_bytes(
             prompts, resolved, selection, prompt_selection, vocabulary.size
         ),
     )
@@ -265,18 +258,3 @@ def _seed_sequences(
             row_seed = seeds.sequence_seed(base, prompt_index, sequence_index)
             sequences.append(SequenceSpec(prompt_token_ids=prompt, seed=row_seed))
     return sequences, None if request.seeds else seed
-
-
-def _response_bytes(
-    prompts: list[list[int]],
-    resolved: ResolvedConfig,
-    selection: ScoreSelection | None,
-    prompt_selection: ScoreSelection | None,
-    vocabulary_size: int,
-) -> int:
-    token = _TOKEN_BYTES + (position_bytes(selection, vocabulary_size) if selection else 0)
-    total = len(prompts) * (_SEQUENCE_BYTES + resolved.config.max_new_tokens * token)
-    if prompt_selection is not None:
-        positions = sum(num_positions(prompt_selection, len(prompt)) for prompt in prompts)
-        total += positions * position_bytes(prompt_selection, vocabulary_size)
-    return total * resolved.num_return_sequences

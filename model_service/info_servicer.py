@@ -11,11 +11,8 @@ from lockstep.v1 import (
 )
 
 from model_service import convert
-from model_service.configuration import (
-    SUPPORTED_FIELDS,
-    effective_message,
-    resolve,
-)
+from model_service.configuration import effective_message, resolve
+from model_service.configuration_fields import SUPPORTED_FIELDS
 from model_service.processor_catalog import PROCESSORS
 from model_service.served_model import ServedModel
 from model_service.sessions import SessionRegistry

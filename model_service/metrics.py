@@ -3,8 +3,6 @@
 Labels come from closed sets only.
 """
 
-import time
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,6 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
 from model_service.generation import FinishReason
 from model_service.messages import EngineInfo, Finish, StepStats
+from model_service.token_rate import TokenRate
 from rpc import errors
 
 PREFIX = "lockstep_model_"
@@ -24,8 +23,6 @@ LATENCY_BUCKETS_S = (
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 TOKEN_BUCKETS = (1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
 LIFETIME_BUCKETS_S = (1, 5, 15, 60, 300, 900, 1800, 3600, 7200)
-
-RATE_WINDOW_S = 10.0
 
 _REJECTIONS: dict[type[errors.ServiceError], str] = {
     errors.Overloaded: "queue_full",
@@ -43,29 +40,6 @@ _FINISH_LABELS: dict[FinishReason, str] = {
     "cancelled": "cancelled",
     "error": "error",
 }
-
-
-class TokenRate:
-    """Counts tokens over the last seconds."""
-
-    def __init__(self, window_s: float = RATE_WINDOW_S) -> None:
-        self._window_s = window_s
-        self._counts: deque[tuple[float, int]] = deque()
-
-    def add(self, num_tokens: int) -> None:
-        """Counts tokens as generated now."""
-        self._counts.append((time.monotonic(), num_tokens))
-        self._forget()
-
-    def per_second(self) -> float:
-        """Returns the mean over the window, tokens per second."""
-        self._forget()
-        return sum(count for _, count in self._counts) / self._window_s
-
-    def _forget(self) -> None:
-        start = time.monotonic() - self._window_s
-        while self._counts and self._counts[0][0] < start:
-            self._counts.popleft()
 
 
 class ModelMetrics:

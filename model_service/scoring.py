@@ -9,11 +9,12 @@ import msgspec
 from lockstep.v1 import generation_pb2, model_service_pb2
 
 from model_service import convert
-from model_service.engine_client import service_error
+from model_service.engine_failure import service_error
 from model_service.messages import SessionAnswer, SessionRowAnswer
 from model_service.prompts import read_prompts
+from model_service.response_size import distribution_bytes
 from model_service.served_model import ServedModel
-from model_service.session_opening import Opening, read_opening, response_bytes
+from model_service.session_opening import Opening, read_opening
 from model_service.sessions import new_session_id
 from model_service.violations import Violations
 from rpc.errors import NotImplemented_
@@ -77,7 +78,7 @@ async def score(
     if asked.amount != "none" and not asked.logits:
         raise NotImplemented_("scores.scores without scores.logits in Score")
     selection = msgspec.structs.replace(asked, logits=True, rank=True, positions="all")
-    model.check_response(response_bytes(selection, list(map(len, rows)), vocabulary.size))
+    model.check_response(distribution_bytes(selection, list(map(len, rows)), vocabulary.size))
     answer = await _run(replace(opening, selection=selection), model)
     return model_service_pb2.ScoreResponse(
         sequences=[

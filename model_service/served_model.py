@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from lockstep.v1 import generation_pb2, model_service_pb2, vocabulary_pb2
 
 from model_service import convert
-from model_service.calls import Call
+from model_service.call import Call
 from model_service.engine_client import EngineClient
 from model_service.generation_plan import GenerationPlan, PlanLimits, plan
 from model_service.metrics import ModelMetrics

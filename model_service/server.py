@@ -9,29 +9,24 @@ import asyncio
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 
 import structlog
 from lockstep.v1 import (
     logits_session_service_pb2_grpc,
     model_admin_service_pb2_grpc,
-    model_info_service_pb2,
     model_info_service_pb2_grpc,
     model_service_pb2_grpc,
 )
 
-import checkpoints
-from checkpoints import Checkpoint, CheckpointError
+from checkpoints import CheckpointError
 from model_service.admin_servicer import AdminServicer
-from model_service.base_vocabulary import read_base_vocabulary, tokenizer_id
+from model_service.base_vocabulary import tokenizer_id
 from model_service.engine_client import EngineClient, LoadError
 from model_service.engine_process import EngineProcess, engine_environment
 from model_service.follower import Follower, VocabularyState
 from model_service.generation_plan import PlanLimits
-from model_service.generation_stream import MAX_CHUNK_BYTES
 from model_service.info_servicer import InfoServicer, offered_methods
-from model_service.messages import EngineSettings
+from model_service.launch import available_cores, engine_settings, model_limits, obtain, short_name
 from model_service.metrics import ModelMetrics
 from model_service.model_servicer import ModelServicer
 from model_service.served_model import ServedModel
@@ -55,8 +50,6 @@ SERVICES = (
 
 EXIT_FAILED = 1
 LAST_ANSWERS_S = 0.5
-
-_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "auto": "auto"}
 
 log = structlog.stdlib.get_logger("model_service.server")
 
@@ -85,11 +78,11 @@ class ModelServer:
         """
         self._settings = settings
         registry = process_registry()
-        self._metrics = ModelMetrics(registry, _short_name(settings.model))
+        self._metrics = ModelMetrics(registry, short_name(settings.model))
         self.server = Server(settings, registry, SERVICES)
         process = EngineProcess(
             engine_module,
-            engine_environment(environment, settings.threads or _available_cores()),
+            engine_environment(environment, settings.threads or available_cores()),
             ring_bytes=settings.ring_bytes,
         )
         self.engine = EngineClient(
@@ -141,7 +134,7 @@ class ModelServer:
             InfoServicer(
                 self._model,
                 self._sessions,
-                limits=_model_limits(settings),
+                limits=model_limits(settings),
                 methods=offered_methods(classes),
             ),
             grpc_server,
@@ -222,11 +215,11 @@ class ModelServer:
             CheckpointError: the checkpoint cannot be had.
             LoadError: the model cannot be loaded.
         """
-        resolved = await asyncio.to_thread(_resolve, self._settings.model)
-        checkpoint, base = resolved.checkpoint, resolved.base
+        model = await asyncio.to_thread(obtain, self._settings.model)
+        checkpoint, base = model.checkpoint, model.base
         self._model.name = checkpoint.name
         hashing = asyncio.create_task(asyncio.to_thread(lambda: checkpoint.fingerprint))
-        info = await self.engine.start(_engine_settings(self._settings, resolved))
+        info = await self.engine.start(engine_settings(self._settings, model))
         self._model.fingerprint = await hashing
         self._vocabulary_state.reserved_rows = info.reserved_rows
         if self._settings.tokenizer_address != NO_TOKENIZER:
@@ -243,68 +236,6 @@ class ModelServer:
         self._model.vocabulary.append(Reference(name, 0, fingerprint, info.vocabulary_size))
         self._metrics.vocabulary(0, info.vocabulary_size)
         return None
-
-
-@dataclass(frozen=True, slots=True)
-class _Resolved:
-    checkpoint: Checkpoint
-    base: Reference | None
-
-
-def _resolve(model: str) -> _Resolved:
-    """Obtains the checkpoint and reads its vocabulary. Takes seconds, or a download."""
-    checkpoint = checkpoints.resolve(model, need="model")
-    try:
-        base = read_base_vocabulary(checkpoint.name, checkpoint.folder)
-    except ValueError as error:
-        raise CheckpointError(f"{checkpoint.folder / 'tokenizer.json'}: {error}") from error
-    return _Resolved(checkpoint, base)
-
-
-def _engine_settings(settings: ModelSettings, resolved: _Resolved) -> EngineSettings:
-    return EngineSettings(
-        socket_path="",  # filled in by the process, like the ring
-        ring_name="",
-        model_folder=str(resolved.checkpoint.folder),
-        dtype=_DTYPES[settings.dtype],
-        device_map=settings.device_map,
-        threads=settings.threads or _available_cores(),
-        max_running_sequences=settings.max_running_sequences,
-        max_waiting_sequences=settings.max_waiting_sequences,
-        max_session_rows=settings.max_session_rows,
-        max_context_tokens=settings.max_context_tokens,
-        max_kv_tokens=settings.max_kv_tokens,
-        prefill_budget_s=settings.prefill_budget_s,
-        default_max_new_tokens=settings.default_max_new_tokens,
-        vocabulary_size=resolved.base.size if resolved.base else 0,
-        reserved_vocabulary_rows=settings.reserved_vocabulary_rows,
-    )
-
-
-def _model_limits(settings: ModelSettings) -> model_info_service_pb2.ModelLimits:
-    return model_info_service_pb2.ModelLimits(
-        max_sequences_per_call=settings.max_sequences_per_call,
-        max_running_sequences=settings.max_running_sequences,
-        max_waiting_sequences=settings.max_waiting_sequences,
-        max_sessions=settings.max_sessions,
-        max_selected_tokens=settings.max_selected_tokens,
-        max_request_bytes=settings.max_message_bytes,
-        max_response_bytes=settings.max_response_bytes,
-        max_chunk_bytes=MAX_CHUNK_BYTES,
-    )
-
-
-def _short_name(model: str) -> str:
-    """Returns the name that metrics are labeled with, which is needed before anything is read."""
-    path = Path(model)
-    return path.name if path.exists() else model
-
-
-def _available_cores() -> int:
-    """Returns the cores that this process may use, which in a container may be few."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 async def serve(settings: ModelSettings) -> int:

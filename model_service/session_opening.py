@@ -9,19 +9,13 @@ from model_service import seeds
 from model_service.configuration import ResolvedConfig, resolve
 from model_service.generation import ScoreSelection
 from model_service.messages import SequenceSpec
-from model_service.selection import (
-    FULL_LOGITS,
-    num_positions,
-    position_bytes,
-    read_selection,
-)
+from model_service.response_size import distribution_bytes
+from model_service.selection import FULL_LOGITS, read_selection
 from model_service.served_model import ServedModel
 from model_service.token_ids import check_token_ids
 from model_service.violations import Violations
 from rpc.errors import ContextLengthExceeded, KVCacheExceeded
 from vocabulary import Reference
-
-_ROW_BYTES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +103,7 @@ def read_opening(
     check_token_ids(ids_field, rows, vocabulary.size)
     reserved = longest if max_length is None else max_length
     _check_room(rows, reserved, info.context_length, info.kv_total_tokens)
-    model.check_response(response_bytes(selection, [len(row) for row in rows], vocabulary.size))
+    model.check_response(distribution_bytes(selection, [len(row) for row in rows], vocabulary.size))
     seed = seeds.random_seed() if resolved.seed is None else resolved.seed
     return Opening(
         sequences=[
@@ -122,15 +116,6 @@ def read_opening(
         vocabulary=vocabulary,
         max_length=reserved,
     )
-
-
-def response_bytes(
-    selection: ScoreSelection, num_given_tokens: list[int], vocabulary_size: int
-) -> int:
-    """Returns the most bytes of the distributions of rows that were given tokens."""
-    positions = sum(num_positions(selection, count) for count in num_given_tokens)
-    position = position_bytes(selection, vocabulary_size)
-    return _ROW_BYTES * len(num_given_tokens) + positions * position
 
 
 def seconds(message: Duration) -> float:

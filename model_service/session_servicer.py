@@ -14,9 +14,10 @@ from model_service.configuration import effective_message
 from model_service.generation import ScoreSelection
 from model_service.messages import SessionAnswer, StepRow
 from model_service.prompts import read_prompts
+from model_service.response_size import distribution_bytes
 from model_service.selection import read_selection
 from model_service.served_model import ServedModel
-from model_service.session_opening import read_opening, response_bytes, seconds
+from model_service.session_opening import read_opening, seconds
 from model_service.sessions import Session, SessionRegistry, new_session_id
 from model_service.token_ids import check_token_ids
 from model_service.violations import Violations
@@ -225,7 +226,7 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
         violations.check()
         num_tokens = [len(row.token_ids) for row in rows]
         check_token_ids("rows", (row.token_ids for row in rows), vocabulary_size)
-        self._model.check_response(response_bytes(selection, num_tokens, vocabulary_size))
+        self._model.check_response(distribution_bytes(selection, num_tokens, vocabulary_size))
         return rows, selection
 
 

@@ -14,7 +14,8 @@ from itertools import count, islice
 
 import structlog
 
-from model_service.engine_client import EngineClient, service_error
+from model_service.engine_client import EngineClient
+from model_service.engine_failure import service_error
 from model_service.generation import ScoreSelection
 from model_service.messages import SessionAnswer, SessionDescription
 from model_service.metrics import ModelMetrics
@@ -192,6 +193,7 @@ class SessionRegistry:
             self._engine.forget_session(session.session_id)
 
     def _admit(self, session: Session) -> None:
+        self.expire()
         num_rows = sum(other.num_rows for other in self._sessions.values())
         if len(self._sessions) >= self._max_sessions:
             raise Overloaded("sessions", self._max_sessions, retry_delay_s=RETRY_DELAY_S)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from lockstep.v1 import generation_pb2, tokens_pb2
 from lockstep.v1.generation_pb2 import GenerationConfig as Message
 
-from model_service import configuration
+from model_service import configuration, configuration_fields
 from model_service.configuration import applied_processors, effective_message
 from model_service.generation import GenerationConfig
 from model_service.violations import Violations
@@ -222,12 +222,12 @@ def test_a_field_that_is_not_offered_is_refused_by_name(field):
 
 def test_every_field_of_the_schema_is_either_offered_or_refused():
     fields = set(Message.DESCRIPTOR.fields_by_name)
-    assert set(LATER) | configuration.SUPPORTED_FIELDS == fields
+    assert set(LATER) | configuration_fields.SUPPORTED_FIELDS == fields
 
 
-@pytest.mark.parametrize("field", configuration.LATER_OFF)
+@pytest.mark.parametrize("field", configuration_fields.LATER_OFF)
 def test_a_field_that_is_not_offered_may_be_turned_off(field):
-    value = configuration.LATER_OFF[field]
+    value = configuration_fields.LATER_OFF[field]
     resolved = resolve(Message(**{field: value}))
     assert resolved.config == DEFAULTS
     assert getattr(effective_message(resolved, seed=1), field) == value

@@ -8,7 +8,8 @@ from itertools import pairwise
 import pytest
 from prometheus_client import CollectorRegistry
 
-from model_service.engine_client import EngineClient, LoadError, service_error
+from model_service.engine_client import EngineClient, LoadError
+from model_service.engine_failure import service_error
 from model_service.engine_process import EngineProcess, engine_environment
 from model_service.generation import GenerationConfig, ScoreSelection
 from model_service.messages import EngineSettings, Failure, NewRow, SequenceSpec, StepRow

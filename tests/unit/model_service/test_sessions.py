@@ -58,6 +58,14 @@ async def test_rows_of_sessions_beyond_the_limit_are_refused():
             await sessions.open(make_session([1], [2]))
 
 
+async def test_a_session_that_has_expired_makes_room():
+    async with engine() as client:
+        sessions = registry(client, max_sessions=1)
+        await sessions.open(make_session(ttl_s=0.01))
+        await asyncio.sleep(0.05)
+        await sessions.open(make_session())
+
+
 async def test_a_session_that_cannot_be_opened_leaves_nothing_behind():
     async with engine() as client:
         sessions = registry(client)

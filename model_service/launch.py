@@ -1,0 +1,95 @@
+"""From settings to what a model service is started with."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from lockstep.v1 import model_info_service_pb2
+
+import checkpoints
+from checkpoints import Checkpoint, CheckpointError
+from model_service.base_vocabulary import read_base_vocabulary
+from model_service.generation_stream import MAX_CHUNK_BYTES
+from model_service.messages import EngineSettings
+from model_service.settings import ModelSettings
+from vocabulary import Reference
+
+_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "auto": "auto"}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """A checkpoint at hand.
+
+    Attributes:
+        checkpoint: its name and folder.
+        base: its vocabulary, or None when it came without a tokenizer.
+    """
+
+    checkpoint: Checkpoint
+    base: Reference | None
+
+
+def obtain(name: str) -> ModelFiles:
+    """Obtains a checkpoint and reads its vocabulary. Takes seconds, or a download.
+
+    Args:
+        name: what `--model` names.
+
+    Raises:
+        CheckpointError: it cannot be had, or is broken.
+    """
+    checkpoint = checkpoints.resolve(name, need="model")
+    try:
+        base = read_base_vocabulary(checkpoint.name, checkpoint.folder)
+    except ValueError as error:
+        raise CheckpointError(f"{checkpoint.folder / 'tokenizer.json'}: {error}") from error
+    return ModelFiles(checkpoint, base)
+
+
+def engine_settings(settings: ModelSettings, model: ModelFiles) -> EngineSettings:
+    """Returns what the engine process is started with, but for its socket and ring."""
+    return EngineSettings(
+        socket_path="",  # filled in by the process, like the ring
+        ring_name="",
+        model_folder=str(model.checkpoint.folder),
+        dtype=_DTYPES[settings.dtype],
+        device_map=settings.device_map,
+        threads=settings.threads or available_cores(),
+        max_running_sequences=settings.max_running_sequences,
+        max_waiting_sequences=settings.max_waiting_sequences,
+        max_session_rows=settings.max_session_rows,
+        max_context_tokens=settings.max_context_tokens,
+        max_kv_tokens=settings.max_kv_tokens,
+        prefill_budget_s=settings.prefill_budget_s,
+        default_max_new_tokens=settings.default_max_new_tokens,
+        vocabulary_size=model.base.size if model.base else 0,
+        reserved_vocabulary_rows=settings.reserved_vocabulary_rows,
+    )
+
+
+def model_limits(settings: ModelSettings) -> model_info_service_pb2.ModelLimits:
+    """Returns the limits that callers are told; the engine knows the rest."""
+    return model_info_service_pb2.ModelLimits(
+        max_sequences_per_call=settings.max_sequences_per_call,
+        max_running_sequences=settings.max_running_sequences,
+        max_waiting_sequences=settings.max_waiting_sequences,
+        max_sessions=settings.max_sessions,
+        max_selected_tokens=settings.max_selected_tokens,
+        max_request_bytes=settings.max_message_bytes,
+        max_response_bytes=settings.max_response_bytes,
+        max_chunk_bytes=MAX_CHUNK_BYTES,
+    )
+
+
+def short_name(model: str) -> str:
+    """Returns the name that metrics are labeled with, which is needed before anything is read."""
+    path = Path(model)
+    return path.name if path.exists() else model
+
+
+def available_cores() -> int:
+    """Returns the cores that this process may use, which in a container may be few."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
