@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -152,6 +153,23 @@ def test_step_leaves_no_session_behind(lockstep, client: Lockstep):
     before = client.model.load().session_count
     lockstep("step", PROMPT, text="g\nb\ng\nq\n")
     assert client.model.load().session_count == before
+
+
+def test_score_says_how_probable_each_token_is(lockstep, client: Lockstep):
+    answer = json.loads(lockstep("score", " Paris.", "--context", PROMPT, "--json").stdout)
+    prompt, text = client.tokenizer.encode([PROMPT, " Paris."]).token_ids
+    with client.model.open_session([prompt]) as session:
+        for token_id, token in zip(text, answer["tokens"], strict=True):
+            row = session.logits[0]
+            assert token["token_id"] == token_id
+            expected = row[token_id] - np.logaddexp.reduce(row)
+            assert token["logprob"] == pytest.approx(expected, abs=1e-4)
+            assert token["rank"] == 1 + (row > row[token_id]).sum()
+            session.step([token_id])
+    total = sum(token["logprob"] for token in answer["tokens"])
+    assert answer["logprob"] == pytest.approx(total, abs=1e-4)
+    assert answer["perplexity"] == pytest.approx(np.exp(-total / len(text)), rel=1e-4)
+    assert "perplexity" in lockstep("score", PROMPT).stderr
 
 
 def test_info_describes_both_services(lockstep):

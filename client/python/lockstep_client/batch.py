@@ -134,7 +134,12 @@ class Padded:
         Raises:
             ImportError: torch is not installed.
         """
-        import torch  # optional: `pip install lockstep-client[torch]`
+        try:
+            import torch
+        except ModuleNotFoundError:
+            raise ImportError(
+                'return_tensors="pt" needs torch: pip install "lockstep-client[torch]"'
+            ) from None
 
         return type(self)(
             input_ids=torch.tensor(self.input_ids),

@@ -7,7 +7,7 @@ command line is wrong, 130 interrupted.
 
 import typer
 
-from lockstep_client.cli import chat, generate, services, step, tokens, vocabulary
+from lockstep_client.cli import chat, generate, score, services, step, tokens, vocabulary
 
 app = typer.Typer(
     name="lockstep",
@@ -19,6 +19,7 @@ app = typer.Typer(
 app.command()(generate.generate)
 app.command()(chat.chat)
 app.command()(step.step)
+app.command()(score.score)
 app.command()(tokens.encode)
 app.command()(tokens.decode)
 app.command()(services.info)

@@ -13,7 +13,7 @@ from lockstep_client.results.tokenizer import VocabularyEntry
 
 BAR_WIDTH = 24
 _EIGHTHS = " ▏▎▍▌▋▊▉"
-_RAW_STYLE, _PROCESSED_STYLE = "blue", "green"
+RAW_STYLE, PROCESSED_STYLE = "blue", "green"
 
 
 def screen(
@@ -62,7 +62,7 @@ def _table(distribution: Distribution, config: dict[str, Any]) -> Table:
         table.add_row(str(number), *_cells(candidate, distribution.drawn_id))
     rest = 1.0 - sum(candidate.probability for candidate in distribution.candidates)
     left = 1.0 - sum(candidate.processed for candidate in distribution.candidates)
-    table.add_row("", Text("all others", "dim"), "", "", _bar(rest, "dim"), _bar(left, "dim"))
+    table.add_row("", Text("all others", "dim"), "", "", bar(rest, "dim"), bar(left, "dim"))
     return table
 
 
@@ -74,13 +74,13 @@ def _cells(candidate: Candidate, drawn_id: int) -> list[RenderableType]:
         token,
         str(candidate.entry.id),
         f"{candidate.logit:.2f}",
-        _bar(candidate.probability, _RAW_STYLE),
-        _bar(candidate.processed, _PROCESSED_STYLE),
+        bar(candidate.probability, RAW_STYLE),
+        bar(candidate.processed, PROCESSED_STYLE),
     ]
 
 
-def _bar(share: float, style: str) -> Text:
-    """Returns a bar of at most `BAR_WIDTH` cells, exact to an eighth of one, and the share."""
+def bar(share: float, style: str) -> Text:
+    """Returns a share as a bar, exact to an eighth of a cell, and in percent."""
     share = min(max(share, 0.0), 1.0)
     eighths = round(share * BAR_WIDTH * 8)
     blocks = "█" * (eighths // 8) + _EIGHTHS[eighths % 8].strip()
