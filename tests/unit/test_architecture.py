@@ -73,6 +73,16 @@ def test_every_package_is_on_the_architecture_page():
     assert folders - {"docs", "protos", "tests"} == listed
 
 
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_what_a_page_points_to_exists(page):
+    text = (ROOT / page).read_text()
+    named = re.findall(r"`((?:\.?\w+/)[\w./]+)`", text)
+    ours = {name for name in named if (ROOT / name.split("/")[0]).exists()}
+    linked = set(re.findall(r"\]\((?!https?:)([^)#]+)", text))
+    assert linked
+    assert [name for name in ours | linked if not (ROOT / name).exists()] == []
+
+
 def test_nothing_names_a_place_on_one_machine():
     found = []
     for path in tracked():
