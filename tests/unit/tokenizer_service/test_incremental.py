@@ -16,6 +16,7 @@ from vocabulary import AddedToken, Change, NewToken
 ALL = DecodeOptions(skip_special_tokens=False, clean_up_spaces=False)
 PARSED = EncodeOptions(parse_special_tokens=True)
 SOME_TEXT = (
+    "capital cities",
     "Grüße, it 's 東京 and 🏳️‍🌈 family 👨‍👩‍👧: do n't we 've . Yes !",
     "<|im_start|>one<|im_end|> two</s> three [SEP] four",
     "  leading and   many spaces ' n ' v ' r",

@@ -3,13 +3,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import pre_tokenizers
 
+from tests.tokenizer_factory import byte_level_bpe
 from tokenizer_service.encoding import EncodeOptions, Text
+from tokenizer_service.incremental import DecodeOptions
+from tokenizer_service.loading import load as load_files
 from tokenizer_service.token_bytes import (
     DecoderRules,
     TokenType,
     byte_level_alphabet,
     decoder_rules,
 )
+from tokenizer_service.tokenizer_files import TokenizerFiles
 
 TEXT_ALONE = EncodeOptions(add_special_tokens=False, token_bytes=True)
 
@@ -78,3 +82,12 @@ def test_a_decoder_that_is_not_known_makes_no_promise(decoder):
     rules = decoder_rules(decoder)
     assert not rules.concatenates
     assert not rules.joins
+
+
+def test_an_added_token_outside_of_the_model_stands_for_its_characters():
+    library = byte_level_bpe()
+    library.add_tokens(["né à côté"])
+    tokenizer = load_files(TokenizerFiles(library.to_str().encode(), {}, {}), "tiny")
+    assert tokenizer.table.token_bytes[400] == "né à côté".encode()
+    assert tokenizer.table.types[400] is TokenType.ADDED
+    assert tokenizer.decode([400], DecodeOptions()) == "né à côté"
