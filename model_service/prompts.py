@@ -81,11 +81,8 @@ def _read_padded(
             f"{list(input_ids.shape)}",
         )
         return None
-    wrong_rows = ((mask != 0) & (mask != 1)).any(axis=1)
-    for row in np.flatnonzero(wrong_rows):
+    for row in np.flatnonzero(((mask != 0) & (mask != 1)).any(axis=1)):
         violations.add(f"{field}.attention_mask", f"row {row} has values other than 0 and 1")
-    if wrong_rows.any():
-        return None
     kept = mask.astype(bool)
     if batch.HasField("position_ids"):
         _check_positions(batch.position_ids, kept, f"{field}.position_ids", violations)

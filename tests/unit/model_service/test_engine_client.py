@@ -3,6 +3,7 @@
 import asyncio
 import os
 import struct
+import time
 from itertools import pairwise
 
 import pytest
@@ -54,6 +55,8 @@ async def test_rows_of_logits_come_out_of_the_ring_unharmed():
                         assert logits.index(max(logits)) == token_id
                         positions += 1
         assert positions == 100
+        # Far more than the ring holds went through it: room was given back on the way.
+        assert client._process.ring.consumed > 5000
 
 
 async def test_rows_of_a_cancelled_call_give_their_room_in_the_ring_back():
@@ -129,6 +132,16 @@ async def test_an_idle_engine_is_not_lost():
         async with client.generate(specs([4]), config, revision=0) as call:
             assert await collect(call) == {0: [5]}
         assert not client.lost.is_set()
+
+
+async def test_an_engine_that_was_idle_gets_its_whole_time_to_answer():
+    async with engine(engine_stall_timeout_s=0.8) as client:
+        await asyncio.sleep(1.0)
+        start = time.monotonic()
+        with pytest.raises(errors.EngineLost):
+            async with client.generate(specs([counting_engine.HANGS]), ENDLESS, revision=0) as call:
+                await collect(call)
+        assert time.monotonic() - start > 0.7
 
 
 async def test_the_engine_ends_when_the_front_closes_its_socket():

@@ -147,15 +147,16 @@ async def test_a_service_that_comes_late_and_goes_away_is_followed_from_where_it
     async with engine() as client, following(port, client) as (follower, table, state):
         await asyncio.sleep(0.3)
         assert not follower.caught_up.is_set()
+        tokenizer.add("<a>")
         async with serving(tokenizer, port):
             await asyncio.wait_for(follower.caught_up.wait(), 20)
         async with asyncio.timeout(10):
             while state.connected:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
-        tokenizer.add("<a>")
+        tokenizer.add("<b>")
         async with serving(tokenizer, port):
-            assert await revision(table, 1) == tokenizer.newest
-            assert len(table) == 2
+            assert await revision(table, 2) == tokenizer.newest
+            assert len(table) == 3
 
 
 async def test_another_vocabulary_is_never_served():
