@@ -18,6 +18,35 @@ LAYER_TYPES = {"full_attention", "sliding_attention"}
 
 DEFAULT_CONTEXT_TOKENS = 8192
 
+# Fields of a model's generation_config.json that change its results and that the
+# sampler does not apply, with the values that turn them off.
+NOT_SAMPLED: dict[str, tuple[object, ...]] = {
+    "num_beams": (None, 1),
+    "penalty_alpha": (None,),
+    "guidance_scale": (None, 1),
+    "sequence_bias": (None,),
+    "encoder_repetition_penalty": (None, 1),
+    "no_repeat_ngram_size": (None, 0),
+    "encoder_no_repeat_ngram_size": (None, 0),
+    "bad_words_ids": (None,),
+    "min_length": (None, 0),
+    "forced_bos_token_id": (None,),
+    "forced_eos_token_id": (None,),
+    "remove_invalid_values": (None, False),
+    "exponential_decay_length_penalty": (None,),
+    "suppress_tokens": (None, []),
+    "begin_suppress_tokens": (None, []),
+    "top_h": (None,),
+    "min_p": (None, 0),
+    "typical_p": (None, 1),
+    "epsilon_cutoff": (None, 0),
+    "eta_cutoff": (None, 0),
+    "watermarking_config": (None,),
+    "renormalize_logits": (None, False),
+    "stop_strings": (None,),
+    "max_time": (None,),
+}
+
 
 class Refused(Exception):
     """The model cannot be served. The message says why, and the way out."""
@@ -143,9 +172,19 @@ def default_config(model: PreTrainedModel, settings: EngineSettings) -> Generati
 
     `max_new_tokens` is ours: Hugging Face's default of 20 tokens in all would cut
     most answers short.
+
+    Raises:
+        Refused: the model's own defaults ask for what the sampler does not do, so that its
+            results would differ from `generate`'s.
     """
     prepare: Any = model._prepare_generation_config
     resolved, _ = prepare(None)  # the one source
+    asked = [name for name, off in NOT_SAMPLED.items() if getattr(resolved, name, None) not in off]
+    if asked:
+        raise Refused(
+            f"generation_config.json sets {', '.join(asked)}, which this server does not apply; "
+            "remove it from the file to serve the model without."
+        )
     eos = resolved.eos_token_id
     eos = [] if eos is None else [eos] if isinstance(eos, int) else list(eos)
     return GenerationConfig(

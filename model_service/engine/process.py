@@ -25,6 +25,7 @@ from model_service.engine.model_runner import ModelRunner
 from model_service.engine.sampling import random
 from model_service.engine.scheduler import PrefillClock, Scheduler
 from model_service.engine.scores import Reporter
+from model_service.generation import GenerationConfig
 from model_service.messages import (
     EngineInfo,
     EngineSettings,
@@ -124,6 +125,7 @@ def build(
     """
     connection.send(LoadProgress("weights", 0.0))
     loaded = loader.load(settings)
+    default = loader.default_config(loaded.model, settings)
     connection.send(LoadProgress("self-test", 0.9))
     runner = ModelRunner(loaded, settings)
     kv_total = kv_total_tokens(settings, loaded, runner.cache.bytes_per_token)
@@ -143,7 +145,7 @@ def build(
         kv_total_tokens=kv_total,
         kv_bytes_per_token=runner.cache.bytes_per_token,
     )
-    return engine, describe(settings, loaded, runner, kv_total)
+    return engine, describe(settings, loaded, runner, default, kv_total)
 
 
 def kv_total_tokens(settings: EngineSettings, loaded: LoadedModel, bytes_per_token: int) -> int:
@@ -160,10 +162,14 @@ def kv_total_tokens(settings: EngineSettings, loaded: LoadedModel, bytes_per_tok
 
 
 def describe(
-    settings: EngineSettings, loaded: LoadedModel, runner: ModelRunner, kv_total: int
+    settings: EngineSettings,
+    loaded: LoadedModel,
+    runner: ModelRunner,
+    default: GenerationConfig,
+    kv_total: int,
 ) -> EngineInfo:
     """Collects what the front tells its callers about the model."""
-    config, default = loaded.config, loader.default_config(loaded.model, settings)
+    config = loaded.config
     return EngineInfo(
         architecture=type(loaded.model).__name__,
         dtype=loaded.dtype_name,

@@ -93,7 +93,7 @@ class Sessions:
             self._reject(command.request_id, Failure("KVCacheExceeded", arguments))
             return
         if not self._scheduler.open(rows):
-            resource = {"resource": "tokens of session KV cache", "limit": limit}
+            resource = {"resource": "kv_tokens", "limit": limit}
             failure = Failure("Overloaded", {**resource, "retry_delay_s": 1.0})
             self._reject(command.request_id, failure)
             return

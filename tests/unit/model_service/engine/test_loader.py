@@ -1,0 +1,79 @@
+import json
+from pathlib import Path
+
+import pytest
+from transformers import GemmaConfig, LlamaConfig, MistralConfig, Qwen2Config
+
+from model_service.engine.loader import Refused, layer_windows
+from tests.checkpoint_factory import CONTEXT_LENGTH, make_checkpoint
+from tests.engine_harness import InprocEngine
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    return make_checkpoint(tmp_path / "llama", "llama")
+
+
+def set_defaults(checkpoint: Path, **fields: object) -> None:
+    path = checkpoint / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def test_defaults_are_the_models_own_and_then_hugging_faces(checkpoint):
+    set_defaults(checkpoint, do_sample=True, top_p=0.8, eos_token_id=[0, 2])
+    config = InprocEngine(checkpoint).info.default_config
+    assert (config.do_sample, config.top_p, config.eos_token_ids) == (True, 0.8, (0, 2))
+    assert (config.temperature, config.top_k) == (1.0, 50)
+
+
+@pytest.mark.parametrize(
+    "field", [{"no_repeat_ngram_size": 3}, {"suppress_tokens": [5]}, {"num_beams": 4}]
+)
+def test_a_default_that_is_not_applied_is_refused_by_name(checkpoint, field):
+    set_defaults(checkpoint, **field)
+    with pytest.raises(Refused, match=next(iter(field))):
+        InprocEngine(checkpoint)
+
+
+def test_the_context_is_what_the_model_was_made_for_unless_set_lower(checkpoint):
+    assert InprocEngine(checkpoint).info.context_length == CONTEXT_LENGTH
+    assert InprocEngine(checkpoint, max_context_tokens=99).info.context_length == 99
+
+
+def test_the_type_of_the_weights_can_be_chosen(checkpoint):
+    info = InprocEngine(checkpoint, dtype="bfloat16").info
+    assert (info.dtype, info.parameter_count > 100_000) == ("bfloat16", True)
+
+
+def test_weights_that_are_not_safetensors_are_refused(checkpoint):
+    (checkpoint / "model.safetensors").unlink()
+    with pytest.raises(Refused, match="safetensors"):
+        InprocEngine(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("config", "windows"),
+    [
+        (LlamaConfig(num_hidden_layers=2), [None, None]),
+        (MistralConfig(num_hidden_layers=2, sliding_window=7), [7, 7]),
+        (MistralConfig(num_hidden_layers=2, sliding_window=None), [None, None]),
+        (GemmaConfig(num_hidden_layers=2), [None, None]),
+        (Qwen2Config(num_hidden_layers=2, sliding_window=7, use_sliding_window=False), [None] * 2),
+        (
+            Qwen2Config(
+                num_hidden_layers=3, sliding_window=7, use_sliding_window=True, max_window_layers=1
+            ),
+            [None, 7, 7],
+        ),
+    ],
+    ids=["llama", "mistral", "mistral without", "gemma", "qwen2 off", "qwen2 on"],
+)
+def test_each_layer_has_the_window_of_its_type(config, windows):
+    assert layer_windows(config) == windows
+
+
+def test_a_layer_of_an_unknown_type_is_refused():
+    config = LlamaConfig(num_hidden_layers=2)
+    config.layer_types = ["full_attention", "chunked_attention"]
+    with pytest.raises(Refused, match="chunked_attention"):
+        layer_windows(config)
