@@ -198,7 +198,7 @@ class SessionRegistry:
         if len(self._sessions) >= self._max_sessions:
             raise Overloaded("sessions", self._max_sessions, retry_delay_s=RETRY_DELAY_S)
         if num_rows + session.num_rows > self._max_rows:
-            raise Overloaded("rows of sessions", self._max_rows, retry_delay_s=RETRY_DELAY_S)
+            raise Overloaded("session_rows", self._max_rows, retry_delay_s=RETRY_DELAY_S)
         session.serial = next(self._serials)
         self._sessions[session.session_id] = session
         self._metrics.session_opened()

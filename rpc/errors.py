@@ -247,7 +247,7 @@ class Overloaded(ServiceError):
 
     def __init__(self, resource: str, limit: int, *, retry_delay_s: float) -> None:
         super().__init__(
-            f"{limit} {resource} are in progress, the most this server admits.",
+            f"{limit} {resource.replace('_', ' ')} are in use, the most this server admits.",
             retry_delay_s=retry_delay_s,
             resource=resource,
             limit=limit,

@@ -54,8 +54,9 @@ async def test_rows_of_sessions_beyond_the_limit_are_refused():
     async with engine() as client:
         sessions = registry(client)
         await sessions.open(make_session([1], [2], [3]))
-        with pytest.raises(Overloaded):
+        with pytest.raises(Overloaded) as caught:
             await sessions.open(make_session([1], [2]))
+        assert caught.value.metadata["resource"] == "session_rows"
 
 
 async def test_a_session_that_has_expired_makes_room():
