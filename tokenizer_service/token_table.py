@@ -9,7 +9,7 @@ from tokenizer_service.token_bytes import DecoderRules, TokenType
 from vocabulary import NewToken
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class TokenTable:
     """Immutable lists indexed by id; growing one makes another.
 

@@ -25,7 +25,7 @@ from vocabulary import AddedToken, Change, Reference, Role, chain
 _PIPELINE = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Tokenizer:
     """A tokenizer at one revision.
 
@@ -52,6 +52,10 @@ class Tokenizer:
     trusting: tokenizers.Tokenizer
     plain: tokenizers.Tokenizer
     aliases: Aliases
+
+    def __repr__(self) -> str:
+        # Neither megabytes of vocabulary nor the aliases belong in a log.
+        return f"Tokenizer({self.reference})"
 
     @property
     def size(self) -> int:
