@@ -22,7 +22,14 @@ from model_service.engine.kv_cache import KVCache, SlotLayer
 NAME = "lockstep_slots"
 
 # Arguments that are understood; a model that passes others is not served here.
-KNOWN_ARGUMENTS = {"is_causal", "position_ids", "use_cache", "output_attentions", "cache_position"}
+KNOWN_ARGUMENTS = {
+    "cache_position",
+    "is_causal",
+    "output_attentions",
+    "output_router_logits",
+    "position_ids",
+    "use_cache",
+}
 
 # Rows of holes that the batched product may compute in vain, per row in use,
 # before gathering the slots is cheaper.
