@@ -9,12 +9,15 @@ import os
 import signal
 import subprocess
 import sys
+import time
+import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from lockstep_client import Lockstep
 from tests.checkpoint_factory import make_checkpoint
@@ -43,6 +46,30 @@ class ServiceProcess:
     health_address: str
     metrics_url: str
     log: Path
+
+    def handled(self, method: str, code: str | None = None) -> float:
+        """Returns how many calls of a method have ended, with a code or with any."""
+        with urllib.request.urlopen(self.metrics_url, timeout=10) as page:
+            text = page.read().decode()
+        return sum(
+            sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name == "grpc_server_handled_total"
+            and sample.labels["grpc_method"] == method
+            and code in (None, sample.labels["grpc_code"])
+        )
+
+    @contextmanager
+    def cancelling(self, method: str, limit_s: float = 5.0) -> Iterator[None]:
+        """Expects that one call of a method inside ends as cancelled, not by itself."""
+        before = self.handled(method, "CANCELLED"), self.handled(method, "OK")
+        yield
+        deadline = time.monotonic() + limit_s
+        while self.handled(method, "CANCELLED") == before[0]:
+            assert self.handled(method, "OK") == before[1], "the call ended by itself"
+            assert time.monotonic() < deadline, "the call still runs"
+            time.sleep(0.02)
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,16 @@ def test_the_text_of_a_stream_of_ids_never_holds_half_a_character(client: Lockst
     assert all("\ufffd" not in piece and piece for piece in pieces)
 
 
+def test_a_stream_of_ids_that_ends_is_not_a_cancelled_call(services: Services, client: Lockstep):
+    before = services.tokenizer.handled("DecodeStream", "CANCELLED")
+    finished = services.tokenizer.handled("DecodeStream", "OK")
+    assert list(client.tokenizer.decode_stream([40, 41])) == list(
+        client.tokenizer.decode_stream([40, 41])
+    )
+    assert services.tokenizer.handled("DecodeStream", "OK") == finished + 2
+    assert services.tokenizer.handled("DecodeStream", "CANCELLED") == before
+
+
 def test_what_is_left_of_a_broken_character_comes_at_the_end(client: Lockstep):
     (ids,) = client.tokenizer.encode("東").token_ids
     with client.tokenizer.open_decoder() as decoder:

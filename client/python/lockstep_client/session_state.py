@@ -6,7 +6,7 @@ B is the number of rows, V the size of the vocabulary.
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from lockstep.v1 import logits_session_service_pb2 as session_pb
 
@@ -16,6 +16,9 @@ from lockstep_client.results.generation import finish_reason
 from lockstep_client.results.scores import PositionScores, last_rows, positions
 from lockstep_client.tensors import Array
 from lockstep_client.vocabulary_ref import VocabularyRef
+
+BUSY_LIMIT_S: Final = 5.0
+BUSY_PAUSE_S: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,5 +1,7 @@
 """A session, for asyncio."""
 
+import asyncio
+import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, Unpack
@@ -10,9 +12,9 @@ from lockstep_client import durations
 from lockstep_client.aio.connection import AsyncConnection
 from lockstep_client.batch import Row
 from lockstep_client.connection import USE_DEFAULT, Timeout
-from lockstep_client.exceptions import SessionNotFound
+from lockstep_client.exceptions import SessionBusy, SessionNotFound
 from lockstep_client.requests.session import StepOptions
-from lockstep_client.session_state import SessionState, StepResult
+from lockstep_client.session_state import BUSY_LIMIT_S, BUSY_PAUSE_S, SessionState, StepResult
 from lockstep_client.tensors import Array
 
 if TYPE_CHECKING:  # exists in the stub file only
@@ -81,14 +83,18 @@ class AsyncSession(SessionState):
 
     async def close(self, *, timeout: Timeout = USE_DEFAULT) -> None:
         """See `Session.close`."""
-        if self.closed:
-            return
-        self.closed = True
-        request = pb.CloseSessionRequest(session_id=self.session_id)
-        try:
-            await self._connection.unary(self._stub.CloseSession, request, timeout)
-        except SessionNotFound:  # expired, evicted or lost with the engine: nothing is held
-            return
+        deadline = time.monotonic() + BUSY_LIMIT_S
+        while not self.closed:
+            request = pb.CloseSessionRequest(session_id=self.session_id)
+            try:
+                await self._connection.unary(self._stub.CloseSession, request, timeout)
+                self.closed = True
+            except SessionNotFound:  # expired, evicted or lost with the engine: nothing is held
+                self.closed = True
+            except SessionBusy as error:
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(error.retry_delay_s or BUSY_PAUSE_S)
 
     async def __aenter__(self) -> Self:
         return self

@@ -206,7 +206,9 @@ class AsyncDecoder:
     async def end(self) -> str:
         """See `Decoder.end`."""
         text = await self._exchange(pb.DecodeStreamRequest(end_of_sequence=True))
-        await self.close()
+        with self._connection.translated_errors():
+            await self._call.done_writing()
+            await self._call.read()
         return text
 
     async def close(self) -> None:

@@ -1,6 +1,5 @@
 """`lockstep step`: see what the model thinks, and choose its tokens."""
 
-from contextlib import closing
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -65,8 +64,7 @@ def step(
             prompt = client.tokenizer.apply_chat_template(conversation(text))
         else:
             prompt = client.tokenizer.encode(text)
-        stepper = Stepper(client, prompt, candidates=candidates, keywords=keywords)
-        with closing(stepper):
+        with Stepper(client, prompt, candidates=candidates, keywords=keywords) as stepper:
             if choose is None:
                 _ask_for_tokens(client, stepper)
                 chosen = stepper.token_ids[stepper.prompt_length :]

@@ -2,7 +2,8 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from lockstep_client.batch import Batch
 from lockstep_client.results.scores import PositionScores
@@ -58,7 +59,7 @@ class Stepper:
     def __init__(
         self, client: Lockstep, prompt: Batch, *, candidates: int, keywords: dict[str, Any]
     ) -> None:
-        """Opens the session.
+        """Prepares; `with` opens the session, and closes it whatever happens.
 
         Args:
             client: both services.
@@ -73,10 +74,12 @@ class Stepper:
             logits=True, scores=True, top_k=candidates, entropy=True, logsumexp=True
         )
         self._entries: dict[int, VocabularyEntry] = {}
+        self._session: Session | None = None
         (token_ids,) = prompt.token_ids
         self.token_ids = list(token_ids)
         self.prompt_length = len(token_ids)
-        self._session = self._open()
+        self.distribution = Distribution([], 0.0, 0)
+        self.config: dict[str, Any] = {}
 
     def choose(self, token_ids: list[int]) -> None:
         """Appends tokens."""
@@ -87,9 +90,9 @@ class Stepper:
         """Takes the last chosen token back. Returns False where there is none."""
         if len(self.token_ids) == self.prompt_length:
             return False
-        self._session.close()
+        self._close()
         self.token_ids.pop()
-        self._session = self._open()
+        self._open()
         return True
 
     def entries(self, token_ids: list[int]) -> list[VocabularyEntry]:
@@ -99,18 +102,14 @@ class Stepper:
             self._entries.update((entry.id, entry) for entry in found)
         return [self._entries[token_id] for token_id in token_ids]
 
-    def close(self) -> None:
-        """Closes the session."""
-        self._session.close()
-
-    def _open(self) -> Session:
+    def _open(self) -> None:
         """Opens a session at the present tokens, and learns what the server draws there.
 
         A draw comes with a step, so the last token is stepped where there is one
         to spare; a single token is continued by a call of its own.
         """
         *before, last = self.token_ids
-        session = self._client.model.open_session(
+        self._session = session = self._client.model.open_session(
             [before or [last]],
             vocabulary=self._vocabulary,
             selection=self._selection,
@@ -118,7 +117,6 @@ class Stepper:
         )
         self.config = session.effective_config
         self._keywords["seed"] = session.seeds[0]  # reopened, the sequence draws the same
-        self._session = session
         if before:
             self._step([last])
         else:
@@ -126,9 +124,13 @@ class Stepper:
                 [[last]], vocabulary=self._vocabulary, **self._keywords, max_new_tokens=1
             ).sequences
             self.distribution = self._read(session.rows[0][-1], drawn[0])
-        return session
+
+    def _close(self) -> None:
+        if self._session is not None:
+            self._session.close()
 
     def _step(self, token_ids: list[int]) -> None:
+        assert self._session is not None
         result = self._session.step([token_ids], sample=True)
         drawn_id = result.sampled_token_ids[0]
         assert drawn_id is not None
@@ -149,6 +151,22 @@ class Stepper:
             entropy=position.entropy or 0.0,
             drawn_id=drawn_id,
         )
+
+    def __enter__(self) -> Self:
+        try:
+            self._open()
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._close()
 
 
 def _probability(value: float | None, logsumexp: float | None) -> float:

@@ -1,5 +1,6 @@
 """A session, blocking."""
 
+import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self, Unpack
@@ -10,9 +11,9 @@ from lockstep.v1.logits_session_service_pb2_grpc import LogitsSessionServiceStub
 from lockstep_client import durations
 from lockstep_client.batch import Row
 from lockstep_client.connection import USE_DEFAULT, Timeout
-from lockstep_client.exceptions import SessionNotFound
+from lockstep_client.exceptions import SessionBusy, SessionNotFound
 from lockstep_client.requests.session import StepOptions
-from lockstep_client.session_state import SessionState, StepResult
+from lockstep_client.session_state import BUSY_LIMIT_S, BUSY_PAUSE_S, SessionState, StepResult
 from lockstep_client.sync.connection import Connection
 from lockstep_client.tensors import Array
 
@@ -87,15 +88,23 @@ class Session(SessionState):
         self._connection.unary(self._stub.TouchSession, request, timeout)
 
     def close(self, *, timeout: Timeout = USE_DEFAULT) -> None:
-        """Frees what the server holds. Does nothing where the session is gone already."""
-        if self.closed:
-            return
-        self.closed = True
-        request = pb.CloseSessionRequest(session_id=self.session_id)
-        try:
-            self._connection.unary(self._stub.CloseSession, request, timeout)
-        except SessionNotFound:  # expired, evicted or lost with the engine: nothing is held
-            return
+        """Frees what the server holds. Does nothing where the session is gone already.
+
+        A call that was given up may still be using the session: it is waited for,
+        at most `BUSY_LIMIT_S`.
+        """
+        deadline = time.monotonic() + BUSY_LIMIT_S
+        while not self.closed:
+            request = pb.CloseSessionRequest(session_id=self.session_id)
+            try:
+                self._connection.unary(self._stub.CloseSession, request, timeout)
+                self.closed = True
+            except SessionNotFound:  # expired, evicted or lost with the engine: nothing is held
+                self.closed = True
+            except SessionBusy as error:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(error.retry_delay_s or BUSY_PAUSE_S)
 
     def __enter__(self) -> Self:
         return self

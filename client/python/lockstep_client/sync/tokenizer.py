@@ -225,15 +225,17 @@ class Decoder:
         return self._exchange(pb.DecodeStreamRequest(ids=token_ids))
 
     def end(self) -> str:
-        """Returns what was held back, broken bytes as U+FFFD, and closes the decoder."""
+        """Returns what was held back, broken bytes as U+FFFD, and ends the call."""
         text = self._exchange(pb.DecodeStreamRequest(end_of_sequence=True))
-        self.close()
+        self._requests.put(None)
+        for _ in self._responses:
+            pass
         return text
 
     def close(self) -> None:
-        """Cancels the call. Does nothing the second time."""
-        self._requests.put(None)
+        """Cancels the call, unless it has ended."""
         self._responses.close()
+        self._requests.put(None)  # lets gRPC's thread go that waits for requests
 
     def _exchange(self, request: pb.DecodeStreamRequest) -> str:
         if self._options is not None:
