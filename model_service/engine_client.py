@@ -21,6 +21,7 @@ from model_service.messages import (
     Event,
     Generate,
     GrowVocabulary,
+    Load,
     LoadFailed,
     LoadProgress,
     Message,
@@ -34,7 +35,6 @@ from model_service.messages import (
     SessionDescription,
     StepRow,
     StepSession,
-    StepStats,
     VocabularyGrown,
 )
 from model_service.metrics import ModelMetrics
@@ -55,7 +55,7 @@ class EngineClient:
     Leaving a call early tells the engine to cancel it.
 
     Attributes:
-        stats: what the newest step did, or None before the first.
+        load: how full the engine is.
         lost: set when the engine is gone; `lost_reason` then says why.
     """
 
@@ -82,7 +82,7 @@ class EngineClient:
             engine_stall_timeout_s: time without a report, with calls to answer,
                 after which the engine counts as lost.
         """
-        self.stats: StepStats | None = None
+        self.load = Load()
         self.lost = asyncio.Event()
         self.lost_reason = ""
         self._process = process
@@ -302,8 +302,9 @@ class EngineClient:
             self._record(event)
             self._calls.deliver(event)
         self._process.rows_taken()
+        self.load = report.load
+        self._metrics.filled(report.load)
         if report.stats is not None:
-            self.stats = report.stats
             self._metrics.stepped(report.stats)
 
     def _record(self, event: Event) -> None:

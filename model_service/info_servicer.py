@@ -120,13 +120,11 @@ class InfoServicer(model_info_service_pb2_grpc.ModelInfoServiceServicer):
         self, request: model_info_service_pb2.GetLoadRequest, context: Context
     ) -> model_info_service_pb2.GetLoadResponse:
         engine = self._model.engine
-        stats = engine.stats
-        busy = engine.num_unfinished_rows > 0
         return model_info_service_pb2.GetLoadResponse(
-            running_sequence_count=stats.running if stats and busy else 0,
-            waiting_sequence_count=stats.waiting if stats and busy else 0,
+            running_sequence_count=engine.load.running,
+            waiting_sequence_count=engine.load.waiting,
             session_count=len(self._sessions),
-            kv_used_token_count=stats.kv_used_tokens if stats else 0,
+            kv_used_token_count=engine.load.kv_used_tokens,
             kv_total_token_count=engine.info.kv_total_tokens,
             tokens_per_second=self._model.metrics.token_rate.per_second(),
         )

@@ -325,15 +325,21 @@ class StepStats(msgspec.Struct, frozen=True):
     duration_s: float
     decode_rows: int
     prefill_tokens: int
-    running: int
-    """Sequences that hold KV cache for a `Generate`."""
-
-    waiting: int
-    kv_used_tokens: int
-    """Tokens of KV cache reserved, sessions included."""
-
     forward_s: float
     sample_s: float
+
+
+class Load(msgspec.Struct, frozen=True):
+    """How full the engine is."""
+
+    running: int = 0
+    """Sequences that hold KV cache for a `Generate`."""
+
+    waiting: int = 0
+    """Sequences that have no place yet."""
+
+    kv_used_tokens: int = 0
+    """Tokens of KV cache reserved, sessions included."""
 
 
 Event = SequenceTokens | Rejected | SessionAnswer | SessionDescription | VocabularyGrown
@@ -396,10 +402,14 @@ class LoadFailed(msgspec.Struct, tag="load_failed"):
 
 
 class Report(msgspec.Struct, tag="report"):
-    """Every event of one step."""
+    """Every event of one step, or since the last one. Also sent when only the load has changed."""
 
     events: list[Event]
+    load: Load
+    """After the step."""
+
     stats: StepStats | None = None
+    """Unset when no step was run."""
 
 
 Message = Ready | LoadProgress | LoadFailed | Report

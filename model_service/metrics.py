@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
 from model_service.generation import FinishReason
-from model_service.messages import EngineInfo, Finish, StepStats
+from model_service.messages import EngineInfo, Finish, Load, StepStats
 from model_service.token_rate import TokenRate
 from rpc import errors
 
@@ -175,13 +175,17 @@ class ModelMetrics:
 
     # --- Steps and sequences --------------------------------------------------------------------
 
+    def filled(self, load: Load) -> None:
+        """Notes how full the engine is."""
+        model = self._model_name
+        self._running.labels(model).set(load.running)
+        self._waiting.labels(model).set(load.waiting)
+        self._kv_ratio.labels(model).set(load.kv_used_tokens / self._kv_total_tokens)
+        self._kv_used.labels(model).set(load.kv_used_tokens * self._kv_bytes_per_token)
+
     def stepped(self, stats: StepStats) -> None:
         """Records one step."""
         model = self._model_name
-        self._running.labels(model).set(stats.running)
-        self._waiting.labels(model).set(stats.waiting)
-        self._kv_ratio.labels(model).set(stats.kv_used_tokens / self._kv_total_tokens)
-        self._kv_used.labels(model).set(stats.kv_used_tokens * self._kv_bytes_per_token)
         self._step.labels(model).observe(stats.duration_s)
         phase = "prefill" if stats.prefill_tokens else "decode"
         self._forward.labels(model, phase).observe(stats.forward_s)

@@ -30,6 +30,7 @@ from model_service.messages import (
     Failure,
     Generate,
     GrowVocabulary,
+    Load,
     OpenSession,
     Rejected,
     Report,
@@ -75,6 +76,7 @@ class Engine:
         self._kv_total_tokens = kv_total_tokens
         self._calls: dict[int, list[Sequence]] = {}
         self._events: list[Event] = []
+        self._load = Load()
         self._sessions = Sessions(
             scheduler,
             reporter,
@@ -201,9 +203,6 @@ class Engine:
             duration_s=now - start,
             decode_rows=decode_rows,
             prefill_tokens=prefill_tokens,
-            running=self._scheduler.num_running,
-            waiting=self._scheduler.num_waiting,
-            kv_used_tokens=self._scheduler.kv_used_tokens,
             forward_s=forwarded - start,
             sample_s=now - forwarded,
         )
@@ -212,10 +211,17 @@ class Engine:
         self._events.append(event)
 
     def _report(self, stats: StepStats | None) -> Report | None:
-        if stats is None and not self._events:
+        """Collects what is new. Returns None when that is nothing."""
+        load = Load(
+            running=self._scheduler.num_running,
+            waiting=self._scheduler.num_waiting,
+            kv_used_tokens=self._scheduler.kv_used_tokens,
+        )
+        if stats is None and not self._events and load == self._load:
             return None
+        self._load = load
         events, self._events = self._events, []
-        return Report(events, stats)
+        return Report(events, load, stats)
 
     # --- Commands ------------------------------------------------------------------------------
 

@@ -34,6 +34,7 @@ from model_service.messages import (
     Finish,
     Generate,
     GrowVocabulary,
+    Load,
     LoadFailed,
     LoadProgress,
     OpenSession,
@@ -68,6 +69,7 @@ class CountingEngine:
         self.vocabulary_size = settings.vocabulary_size or VOCABULARY_SIZE
         self.revision = 0
         self.ring = ring
+        self.load = Load()
         self.events: list[Event] = []
         self.running: list[tuple[Generate, int, list[int]]] = []
         self.sessions: dict[str, list[list[int]]] = {}
@@ -215,20 +217,22 @@ class CountingEngine:
             if event.finish is not None:
                 self.running.remove(run)
             self.events.append(event)
-        if not self.events:
+        load = Load(
+            running=len(self.running),
+            kv_used_tokens=sum(len(row) for rows in self.sessions.values() for row in rows),
+        )
+        if not self.events and load == self.load:
             return None
+        self.load = load
         stats = StepStats(
             duration_s=STEP_S,
             decode_rows=len(self.running),
             prefill_tokens=0,
-            running=len(self.running),
-            waiting=0,
-            kv_used_tokens=sum(len(row) for rows in self.sessions.values() for row in rows),
             forward_s=STEP_S,
             sample_s=0.0,
         )
         events, self.events = self.events, []
-        return Report(events, stats)
+        return Report(events, load, stats)
 
     def finish(self, command: Generate, row: int, ids: list[int]) -> Finish | None:
         num_new = len(ids) - len(command.sequences[row].prompt_token_ids)

@@ -273,6 +273,19 @@ def test_cancelling_a_stream_frees_its_rows(tiny_model):
         wait_until_idle(tiny_model)
 
 
+def test_the_load_of_an_idle_server_is_zero_after_a_cancelled_call(tiny_model):
+    call = stream(tiny_model, ragged(*[[5]] * 40), ENDLESS)
+    next(call)
+    next(call)
+    busy = load(tiny_model)
+    assert busy.running_sequence_count == 32
+    assert busy.waiting_sequence_count == 8
+    call.cancel()
+    wait_until_idle(tiny_model)
+    idle = load(tiny_model)
+    assert idle.waiting_sequence_count == idle.kv_used_token_count == 0
+
+
 def test_a_deadline_frees_the_rows_of_a_call(tiny_model):
     prompt = ragged(*[[5]] * 60)
     for _ in range(4):
