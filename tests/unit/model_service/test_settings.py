@@ -1,5 +1,7 @@
 """Settings of the model service."""
 
+import os
+
 import pytest
 from pydantic import ValidationError
 
@@ -8,8 +10,6 @@ from model_service.settings import ModelSettings
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch):
-    import os
-
     for name in [name for name in os.environ if name.startswith("LOCKSTEP_MODEL_")]:
         monkeypatch.delenv(name)
 
