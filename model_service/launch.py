@@ -8,9 +8,9 @@ from lockstep.v1 import model_info_service_pb2
 
 import checkpoints
 from checkpoints import Checkpoint, CheckpointError
-from model_service.base_vocabulary import read_base_vocabulary
-from model_service.generation_stream import MAX_CHUNK_BYTES
 from model_service.messages import EngineSettings
+from model_service.responses.generation_stream import MAX_CHUNK_BYTES
+from model_service.revisions.base import read_base_vocabulary
 from model_service.settings import ModelSettings
 from vocabulary import Reference
 

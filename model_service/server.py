@@ -19,25 +19,24 @@ from lockstep.v1 import (
 )
 
 from checkpoints import CheckpointError
-from model_service.admin_servicer import AdminServicer
-from model_service.base_vocabulary import tokenizer_id
-from model_service.engine_client import EngineClient, LoadError
-from model_service.engine_process import EngineProcess, engine_environment
-from model_service.follower import Follower, VocabularyState
-from model_service.generation_plan import PlanLimits
-from model_service.info_servicer import InfoServicer, offered_methods
+from model_service.engine_client.client import EngineClient, LoadError
+from model_service.engine_client.process import EngineProcess, engine_environment
 from model_service.launch import available_cores, engine_settings, model_limits, obtain, short_name
 from model_service.metrics import ModelMetrics
-from model_service.model_servicer import ModelServicer
-from model_service.served_model import ServedModel
-from model_service.session_servicer import SessionServicer
-from model_service.sessions import SessionRegistry
+from model_service.requests.generation_plan import PlanLimits
+from model_service.revisions.follower import Follower, VocabularyState
+from model_service.revisions.table import VocabularyTable
+from model_service.servicers.admin import AdminServicer
+from model_service.servicers.info import InfoServicer, offered_methods
+from model_service.servicers.model import ModelServicer
+from model_service.servicers.session import SessionServicer
+from model_service.serving.served_model import ServedModel
+from model_service.serving.sessions import SessionRegistry
 from model_service.settings import ModelSettings
-from model_service.vocabulary_table import VocabularyTable
 from rpc import logging
 from rpc.metrics import process_registry
 from rpc.server import Server
-from vocabulary import Reference
+from vocabulary import Reference, tokenizer_id_of
 
 ENGINE_MODULE = "model_service.engine.process"
 NO_TOKENIZER = "none"
@@ -232,7 +231,7 @@ class ModelServer:
                 self._vocabulary_state,
             )
         fingerprint = base.fingerprint if base else ""
-        name = tokenizer_id(checkpoint.name)
+        name = tokenizer_id_of(checkpoint.name)
         self._model.vocabulary.append(Reference(name, 0, fingerprint, info.vocabulary_size))
         self._metrics.vocabulary(0, info.vocabulary_size)
         return None

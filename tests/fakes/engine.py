@@ -5,8 +5,8 @@ from contextlib import asynccontextmanager
 
 from prometheus_client import CollectorRegistry
 
-from model_service.engine_client import EngineClient
-from model_service.engine_process import EngineProcess, engine_environment
+from model_service.engine_client.client import EngineClient
+from model_service.engine_client.process import EngineProcess, engine_environment
 from model_service.messages import EngineSettings
 from model_service.metrics import ModelMetrics
 

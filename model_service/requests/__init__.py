@@ -1,0 +1,1 @@
+"""What arrives: checked, resolved, and turned into what the engine runs."""

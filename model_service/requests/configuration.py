@@ -1,0 +1,188 @@
+"""How a request's `GenerationConfig` becomes the one that runs: checked, merged, resolved."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import numpy as np
+from lockstep.v1 import generation_pb2
+
+from model_service.generation import GenerationConfig
+from model_service.requests.configuration_fields import LATER_OFF, RANGES, SAMPLING_OFF, Range
+from model_service.requests.token_ids import check_token_ids
+from model_service.requests.violations import Violations
+from rpc.errors import NotImplemented_
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedConfig:
+    """A configuration with every default filled in.
+
+    Attributes:
+        config: what the engine gets.
+        seed: the seed given, or None.
+        num_return_sequences: sequences per prompt.
+        max_new_tokens_given: whether the request itself set `max_new_tokens`.
+        off: fields given that are not offered yet, at the value that turns them off.
+    """
+
+    config: GenerationConfig
+    seed: int | None
+    num_return_sequences: int
+    max_new_tokens_given: bool
+    off: dict[str, Any] = field(default_factory=dict)
+
+
+def resolve(
+    message: generation_pb2.GenerationConfig,
+    defaults: GenerationConfig,
+    violations: Violations,
+    *,
+    vocabulary_size: int,
+    max_return_sequences: int,
+    path: str = "generation_config",
+) -> ResolvedConfig:
+    """Checks a configuration and merges it over the model's defaults.
+
+    Args:
+        message: the request's configuration; unset fields take the default.
+        defaults: what an empty request uses.
+        violations: what is wrong is noted here.
+        vocabulary_size: number of ids of the request's revision.
+        max_return_sequences: server's limit of `num_return_sequences`.
+        path: path of the message in the request.
+
+    Raises:
+        NotImplemented_: a field asks for something that is not offered.
+        TokenIdOutOfRange: an id is not in the vocabulary.
+    """
+    given = _read_fields(message, violations, path, max_return_sequences)
+    for name in ("stop_token_ids", "eos_token_ids"):
+        check_token_ids(f"{path}.{name}", [given.get(name, ())], vocabulary_size)
+    values = msgspec.structs.asdict(defaults)
+    values |= {name: value for name, value in given.items() if name in values}
+    num_return_sequences = given.get("num_return_sequences", 1)
+    if not values["do_sample"]:
+        _check_greedy(given, num_return_sequences, violations, path, message.lenient)
+        values |= SAMPLING_OFF
+    if values["min_new_tokens"] > values["max_new_tokens"]:
+        if "min_new_tokens" in given:
+            violations.add(
+                f"{path}.min_new_tokens",
+                f"must be at most max_new_tokens, {values['max_new_tokens']}",
+            )
+        values["min_new_tokens"] = values["max_new_tokens"]  # a default never forbids a request
+    return ResolvedConfig(
+        config=GenerationConfig(**{name: _as_written(value) for name, value in values.items()}),
+        seed=given.get("seed"),
+        num_return_sequences=num_return_sequences,
+        max_new_tokens_given="max_new_tokens" in given,
+        off={name: given[name] for name in LATER_OFF if name in given},
+    )
+
+
+def _read_fields(
+    message: generation_pb2.GenerationConfig,
+    violations: Violations,
+    path: str,
+    max_return_sequences: int,
+) -> dict[str, Any]:
+    """Reads the fields that are set and in range."""
+    ranges = RANGES | {"num_return_sequences": Range(1, max_return_sequences)}
+    given: dict[str, Any] = {}
+    for descriptor, value in message.ListFields():
+        name = descriptor.name
+        if name in ranges:
+            if value not in ranges[name]:
+                violations.add(f"{path}.{name}", f"must be in {ranges[name]}")
+                continue
+            given[name] = value
+        elif name == "stop_token_ids":
+            given[name] = tuple(value)
+        elif name == "eos_token_ids":
+            given[name] = tuple(value.ids)
+        elif name == "seed_mode":
+            if value != generation_pb2.SEED_MODE_COUNTER:
+                raise NotImplemented_(f"{path}.seed_mode {_enum_name(descriptor, value)}")
+        elif name in ("do_sample", "lenient") or LATER_OFF.get(name) == value:
+            given[name] = value
+        else:
+            raise NotImplemented_(f"{path}.{name}")
+    return given
+
+
+def _as_written(value: Any) -> Any:
+    """Returns the shortest decimal that is the same float32; other values as they are.
+
+    The wire carries float32, so 0.9 arrives as 0.899999976. Undoing that gives
+    Hugging Face's results for the number that was meant, and makes an echoed
+    configuration equal to the one it came from.
+    """
+    return float(str(np.float32(value))) if isinstance(value, float) else value
+
+
+def _enum_name(descriptor: Any, value: int) -> str:
+    known = descriptor.enum_type.values_by_number.get(value)
+    return known.name if known else str(value)
+
+
+def _check_greedy(
+    given: dict[str, Any],
+    num_return_sequences: int,
+    violations: Violations,
+    path: str,
+    lenient: bool,
+) -> None:
+    """Notes what makes no sense without sampling."""
+    if num_return_sequences > 1:
+        violations.add(
+            f"{path}.num_return_sequences",
+            "more than 1 needs do_sample = true: greedy sequences would be equal",
+        )
+    if lenient:
+        return
+    for name, off in SAMPLING_OFF.items():
+        if given.get(name, off) != off:
+            violations.add(
+                f"{path}.{name}",
+                "has no effect without do_sample = true; leave it out, or set lenient",
+            )
+
+
+def applied_processors(config: GenerationConfig) -> list[str]:
+    """Names the processors and warpers that are active, in Hugging Face's order."""
+    names = []
+    if config.repetition_penalty != 1.0:
+        names.append("repetition_penalty")
+    if config.min_new_tokens > 0 and config.eos_token_ids:
+        names.append("min_new_tokens")
+    if config.do_sample:
+        if config.temperature != 1.0:
+            names.append("temperature")
+        if config.top_k > 0:
+            names.append("top_k")
+        if config.top_p < 1.0:
+            names.append("top_p")
+    return names
+
+
+def effective_message(
+    resolved: ResolvedConfig, seed: int | None
+) -> generation_pb2.GenerationConfig:
+    """Writes the configuration that is used; sent again it gives the same result.
+
+    Args:
+        resolved: the configuration.
+        seed: the call's seed, given or chosen; None when rows have seeds of their own.
+    """
+    values = msgspec.structs.asdict(resolved.config) | resolved.off
+    eos_token_ids = values.pop("eos_token_ids")
+    message = generation_pb2.GenerationConfig(
+        **values,
+        num_return_sequences=resolved.num_return_sequences,
+        seed_mode=generation_pb2.SEED_MODE_COUNTER,
+    )
+    message.eos_token_ids.ids.extend(eos_token_ids)
+    if seed is not None:
+        message.seed = seed
+    return message

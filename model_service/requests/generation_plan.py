@@ -1,0 +1,260 @@
+"""From a `GenerateRequest` to what the engine runs, and to what the caller is told about it.
+
+`Generate`, `GenerateStream` and `ValidateRequest` all go through here, so a dry
+run and a real one cannot disagree.
+"""
+
+from dataclasses import dataclass, replace
+
+import msgspec
+from lockstep.v1 import generation_pb2, model_service_pb2
+
+from model_service.generation import ScoreSelection
+from model_service.messages import EngineInfo, SequenceSpec
+from model_service.requests import seeds
+from model_service.requests.configuration import (
+    ResolvedConfig,
+    applied_processors,
+    effective_message,
+    resolve,
+)
+from model_service.requests.prompts import read_prompts
+from model_service.requests.response_size import generation_bytes
+from model_service.requests.selection import asks_for_anything, read_selection
+from model_service.requests.token_ids import check_token_ids
+from model_service.requests.violations import Violations
+from rpc.errors import ContextLengthExceeded, KVCacheExceeded, NotImplemented_
+from vocabulary import Reference
+
+MAX_PRIORITY = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class PlanLimits:
+    """What bounds one call.
+
+    Attributes:
+        max_sequences_per_call: prompts times sequences per prompt.
+        max_selected_tokens: largest `top_k` and longest id list of a selection.
+    """
+
+    max_sequences_per_call: int
+    max_selected_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationPlan:
+    """A checked generation.
+
+    Attributes:
+        sequences: rows by prompt and then by index among its sequences.
+        resolved: the configuration.
+        seed: the call's seed; None when the prompts have seeds of their own.
+        selection: what is returned about generated tokens, or None.
+        prompt_selection: what is returned about prompt tokens, or None.
+        priority: lower goes first.
+        vocabulary: the vocabulary that the ids belong to.
+        kv_tokens: tokens of KV cache that are reserved.
+        response_bytes: most bytes that an answer in one message can have.
+    """
+
+    sequences: list[SequenceSpec]
+    resolved: ResolvedConfig
+    seed: int | None
+    selection: ScoreSelection | None
+    prompt_selection: ScoreSelection | None
+    priority: int
+    vocabulary: Reference
+    kv_tokens: int
+    response_bytes: int
+
+    @property
+    def effective_config(self) -> generation_pb2.GenerationConfig:
+        """The configuration with every field resolved, for the caller."""
+        return effective_message(self.resolved, self.seed)
+
+    @property
+    def applied_processors(self) -> list[str]:
+        """Names of the active processors, in order."""
+        return applied_processors(self.resolved.config)
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        """Tokens of all prompts, each counted once."""
+        firsts = self.sequences[:: self.resolved.num_return_sequences]
+        return sum(len(spec.prompt_token_ids) for spec in firsts)
+
+    def indices(self, row: int) -> tuple[int, int]:
+        """Returns the prompt index and the index among its sequences of a row."""
+        return divmod(row, self.resolved.num_return_sequences)
+
+
+def plan(
+    request: model_service_pb2.GenerateRequest,
+    vocabulary: Reference,
+    info: EngineInfo,
+    limits: PlanLimits,
+) -> GenerationPlan:
+    """Checks a request and resolves everything that it leaves open.
+
+    Args:
+        request: the request.
+        vocabulary: the revision that its ids belong to.
+        info: what the model is.
+        limits: the server's bounds.
+
+    Raises:
+        InvalidField: one or more fields are wrong.
+        TokenIdOutOfRange: an id is not in the vocabulary.
+        ContextLengthExceeded: a row does not fit the model's context.
+        KVCacheExceeded: a row does not fit the KV cache.
+        NotImplemented_: a feature asked for is not offered.
+    """
+    _refuse_what_comes_later(request)
+    violations = Violations()
+    prompts = read_prompts(request.prompt, violations)
+    resolved = resolve(
+        request.generation_config,
+        info.default_config,
+        violations,
+        vocabulary_size=vocabulary.size,
+        max_return_sequences=limits.max_sequences_per_call,
+    )
+    selection, prompt_selection = _read_selections(
+        request, violations, vocabulary.size, limits, min(map(len, prompts), default=0)
+    )
+    _check_call(request, prompts, resolved, violations, limits)
+    violations.check()
+    check_token_ids("prompt", prompts, vocabulary.size)
+    resolved = fit_context(resolved, prompts, info.context_length)
+    row_tokens = [
+        min(len(prompt) + resolved.config.max_new_tokens, info.context_length) for prompt in prompts
+    ]
+    if max(row_tokens) > info.kv_total_tokens:
+        raise KVCacheExceeded(kv_tokens=max(row_tokens), limit_tokens=info.kv_total_tokens)
+    sequences, seed = _seed_sequences(request, prompts, resolved)
+    return GenerationPlan(
+        sequences=sequences,
+        resolved=resolved,
+        seed=seed,
+        selection=selection,
+        prompt_selection=prompt_selection,
+        priority=request.priority,
+        vocabulary=vocabulary,
+        kv_tokens=sum(row_tokens) * resolved.num_return_sequences,
+        response_bytes=generation_bytes(
+            prompts, resolved, selection, prompt_selection, vocabulary.size
+        ),
+    )
+
+
+def fit_context(
+    resolved: ResolvedConfig, prompts: list[list[int]], context_length: int
+) -> ResolvedConfig:
+    """Checks that every row fits the context, and lowers a default that does not.
+
+    A default is lowered to what the shortest prompt leaves room for: a longer
+    one then ends with `context_length`, so that no row's result depends on the
+    length of another.
+
+    Raises:
+        ContextLengthExceeded: a row does not fit.
+    """
+    config = resolved.config
+    needed = config.max_new_tokens if resolved.max_new_tokens_given else 1
+    for row, prompt in enumerate(prompts):
+        if len(prompt) + needed > context_length:
+            raise ContextLengthExceeded(
+                row=row,
+                prompt_tokens=len(prompt),
+                new_tokens=needed,
+                context_tokens=context_length,
+            )
+    if resolved.max_new_tokens_given:
+        return resolved
+    room = context_length - min(map(len, prompts))
+    max_new_tokens = min(config.max_new_tokens, room)
+    config = msgspec.structs.replace(
+        config,
+        max_new_tokens=max_new_tokens,
+        min_new_tokens=min(config.min_new_tokens, max_new_tokens),
+    )
+    return replace(resolved, config=config)
+
+
+def _refuse_what_comes_later(request: model_service_pb2.GenerateRequest) -> None:
+    if request.session_id:
+        raise NotImplemented_("session_id")
+    if request.HasField("keep_session"):
+        raise NotImplemented_("keep_session")
+
+
+def _read_selections(
+    request: model_service_pb2.GenerateRequest,
+    violations: Violations,
+    vocabulary_size: int,
+    limits: PlanLimits,
+    shortest_prompt: int,
+) -> tuple[ScoreSelection | None, ScoreSelection | None]:
+    selection = read_selection(
+        request.scores,
+        "scores",
+        violations,
+        use="new",
+        vocabulary_size=vocabulary_size,
+        max_selected_tokens=limits.max_selected_tokens,
+    )
+    prompt_selection = read_selection(
+        request.prompt_scores,
+        "prompt_scores",
+        violations,
+        use="prompt",
+        vocabulary_size=vocabulary_size,
+        max_selected_tokens=limits.max_selected_tokens,
+        given_tokens=shortest_prompt,
+    )
+    return (
+        selection if asks_for_anything(request.scores) else None,
+        prompt_selection if asks_for_anything(request.prompt_scores) else None,
+    )
+
+
+def _check_call(
+    request: model_service_pb2.GenerateRequest,
+    prompts: list[list[int]],
+    resolved: ResolvedConfig,
+    violations: Violations,
+    limits: PlanLimits,
+) -> None:
+    if len(prompts) * resolved.num_return_sequences > limits.max_sequences_per_call:
+        violations.add(
+            "prompt",
+            f"asks for {len(prompts) * resolved.num_return_sequences} sequences; one call may "
+            f"ask for {limits.max_sequences_per_call}",
+        )
+    if not -MAX_PRIORITY <= request.priority <= MAX_PRIORITY:
+        violations.add("priority", f"must be in [-{MAX_PRIORITY}, {MAX_PRIORITY}]")
+    if not request.seeds:
+        return
+    if len(request.seeds) != len(prompts):
+        violations.add("seeds", f"must have one seed per prompt, {len(prompts)}")
+    if min(request.seeds) < 0:
+        violations.add("seeds", "must be in [0, 2^63)")
+    if resolved.seed is not None and not request.generation_config.lenient:
+        violations.add("generation_config.seed", "has no effect beside seeds; leave one out")
+
+
+def _seed_sequences(
+    request: model_service_pb2.GenerateRequest,
+    prompts: list[list[int]],
+    resolved: ResolvedConfig,
+) -> tuple[list[SequenceSpec], int | None]:
+    """Gives every row the seed that reproduces it alone, see `seeds.sequence_seed`."""
+    seed = seeds.random_seed() if resolved.seed is None else resolved.seed
+    sequences = []
+    for index, prompt in enumerate(prompts):
+        base, prompt_index = (request.seeds[index], 0) if request.seeds else (seed, index)
+        for sequence_index in range(resolved.num_return_sequences):
+            row_seed = seeds.sequence_seed(base, prompt_index, sequence_index)
+            sequences.append(SequenceSpec(prompt_token_ids=prompt, seed=row_seed))
+    return sequences, None if request.seeds else seed

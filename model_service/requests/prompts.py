@@ -1,0 +1,139 @@
+"""Prompts as they arrive, ragged or padded, to ragged rows of ids.
+
+Padding ends here: masked places are dropped wherever they are, so a row runs at
+its own length and a batch gives what its rows give alone. Ids are not compared
+with the vocabulary here, see `token_ids.py`.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+from lockstep.v1 import tensor_pb2, tokens_pb2
+from numpy.typing import NDArray
+
+from model_service.requests.violations import Violations
+
+_Dtypes = dict[int, np.dtype[Any]]
+
+_INTEGERS: _Dtypes = {
+    tensor_pb2.DATA_TYPE_INT64: np.dtype("<i8"),
+    tensor_pb2.DATA_TYPE_INT32: np.dtype("<i4"),
+}
+_MASKS: _Dtypes = _INTEGERS | {
+    tensor_pb2.DATA_TYPE_UINT8: np.dtype("u1"),
+    tensor_pb2.DATA_TYPE_BOOL: np.dtype("u1"),
+}
+
+
+def read_prompts(
+    batch: tokens_pb2.PromptBatch,
+    violations: Violations,
+    *,
+    field: str = "prompt",
+    allow_empty_rows: bool = False,
+) -> list[list[int]]:
+    """Reads a batch in either form.
+
+    Args:
+        batch: the prompts.
+        violations: what is wrong is noted here; the result is then meaningless.
+        field: path of the batch in the request.
+        allow_empty_rows: whether a row may have no token at all.
+
+    Returns:
+        The ids of each row, without padding.
+    """
+    form = batch.WhichOneof("batch")
+    if form == "padded_batch":
+        field = f"{field}.padded_batch"
+        rows = _read_padded(batch.padded_batch, field, violations)
+    elif form == "token_batch":
+        rows = [list(sequence.ids) for sequence in batch.token_batch.sequences]
+        field = f"{field}.token_batch.sequences"
+    else:
+        violations.add(field, "is required: set token_batch or padded_batch")
+        return []
+    if rows is None:
+        return []
+    if not rows:
+        violations.add(field, "must have at least one row")
+    for index, row in enumerate(rows):
+        if not row and not allow_empty_rows:
+            violations.add(
+                f"{field}[{index}]" if form == "token_batch" else f"{field}.attention_mask",
+                f"row {index} must have at least one token",
+            )
+    return rows
+
+
+def _read_padded(
+    batch: tokens_pb2.PaddedBatch, field: str, violations: Violations
+) -> list[list[int]] | None:
+    input_ids = _read_matrix(batch.input_ids, _INTEGERS, f"{field}.input_ids", violations)
+    mask = _read_matrix(batch.attention_mask, _MASKS, f"{field}.attention_mask", violations)
+    if input_ids is None or mask is None:
+        return None
+    if mask.shape != input_ids.shape:
+        violations.add(
+            f"{field}.attention_mask",
+            f"has shape {list(mask.shape)}, which must be that of input_ids, "
+            f"{list(input_ids.shape)}",
+        )
+        return None
+    for row in np.flatnonzero(((mask != 0) & (mask != 1)).any(axis=1)):
+        violations.add(f"{field}.attention_mask", f"row {row} has values other than 0 and 1")
+    kept = mask.astype(bool)
+    if batch.HasField("position_ids"):
+        _check_positions(batch.position_ids, kept, f"{field}.position_ids", violations)
+    return [row[keep].tolist() for row, keep in zip(input_ids, kept, strict=True)]
+
+
+def _check_positions(
+    tensor: tensor_pb2.Tensor, kept: NDArray[np.bool_], field: str, violations: Violations
+) -> None:
+    """Compares positions with the mask at real tokens; at padding any value is accepted."""
+    positions = _read_matrix(tensor, _INTEGERS, field, violations)
+    if positions is None:
+        return
+    if positions.shape != kept.shape:
+        violations.add(
+            field,
+            f"has shape {list(positions.shape)}, which must be that of input_ids, "
+            f"{list(kept.shape)}",
+        )
+        return
+    expected = kept.cumsum(axis=1) - 1
+    for row in np.flatnonzero(((positions != expected) & kept).any(axis=1)):
+        violations.add(
+            field,
+            f"row {row} contradicts attention_mask: the positions of its tokens must be "
+            "0, 1, 2, ... in order",
+        )
+
+
+def _read_matrix(
+    tensor: tensor_pb2.Tensor,
+    dtypes: _Dtypes,
+    field: str,
+    violations: Violations,
+) -> NDArray[Any] | None:
+    """Reads a `[B, S]` tensor of one of the types, or notes what is wrong and returns None."""
+    dtype = dtypes.get(tensor.dtype)
+    if dtype is None:
+        names = tensor_pb2.DataType.DESCRIPTOR.values_by_number
+        allowed = ", ".join(names[x].name.removeprefix("DATA_TYPE_") for x in dtypes)
+        violations.add(f"{field}.dtype", f"must be one of {allowed}")
+        return None
+    shape = tuple(tensor.shape)
+    if len(shape) != 2 or min(shape) < 1:
+        violations.add(f"{field}.shape", "must be [B, S], both >= 1")
+        return None
+    num_bytes = math.prod(shape) * dtype.itemsize
+    if len(tensor.data) != num_bytes:
+        violations.add(
+            f"{field}.data",
+            f"has {len(tensor.data)} bytes; shape {list(shape)} of this type has {num_bytes}",
+        )
+        return None
+    return np.frombuffer(tensor.data, dtype=dtype).reshape(shape)

@@ -1,0 +1,42 @@
+"""How large a response can become, computed before anything runs."""
+
+from model_service.generation import ScoreSelection
+from model_service.requests.configuration import ResolvedConfig
+from model_service.requests.selection import num_positions, position_bytes
+
+_TOKEN_BYTES = 6  # an id, as a varint with its share of tags
+_SEQUENCE_BYTES = 128
+_ROW_BYTES = 64
+
+
+def generation_bytes(
+    prompts: list[list[int]],
+    resolved: ResolvedConfig,
+    selection: ScoreSelection | None,
+    prompt_selection: ScoreSelection | None,
+    vocabulary_size: int,
+) -> int:
+    """Returns the most bytes of the sequences of a generation in one message.
+
+    Args:
+        prompts: ids of each prompt.
+        resolved: how many sequences and tokens there will be at most.
+        selection: what is returned about each new token, or None.
+        prompt_selection: what is returned about each prompt token, or None.
+        vocabulary_size: width of a full row.
+    """
+    token = _TOKEN_BYTES + (position_bytes(selection, vocabulary_size) if selection else 0)
+    total = len(prompts) * (_SEQUENCE_BYTES + resolved.config.max_new_tokens * token)
+    if prompt_selection is not None:
+        positions = sum(num_positions(prompt_selection, len(prompt)) for prompt in prompts)
+        total += positions * position_bytes(prompt_selection, vocabulary_size)
+    return total * resolved.num_return_sequences
+
+
+def distribution_bytes(
+    selection: ScoreSelection, num_given_tokens: list[int], vocabulary_size: int
+) -> int:
+    """Returns the most bytes of the distributions of rows that were given tokens."""
+    positions = sum(num_positions(selection, count) for count in num_given_tokens)
+    position = position_bytes(selection, vocabulary_size)
+    return _ROW_BYTES * len(num_given_tokens) + positions * position

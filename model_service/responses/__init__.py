@@ -1,0 +1,1 @@
+"""What leaves: results of the engine as messages of the schema."""

@@ -1,0 +1,1 @@
+"""The gRPC methods: parse, delegate, format. One module per service."""

@@ -1,0 +1,60 @@
+"""`ModelAdminService`: what an operator asks of a running server."""
+
+from collections.abc import Callable
+
+from lockstep.v1 import model_admin_service_pb2, model_admin_service_pb2_grpc
+
+from model_service.responses import convert
+from model_service.revisions.follower import VocabularyState
+from model_service.serving.served_model import ServedModel
+from rpc.handlers import Context
+
+
+class AdminServicer(model_admin_service_pb2_grpc.ModelAdminServiceServicer):
+    """Privileged methods, a service of their own."""
+
+    def __init__(
+        self,
+        model: ServedModel,
+        state: VocabularyState,
+        *,
+        report_paused: Callable[[bool], None],
+    ) -> None:
+        """Operates a model.
+
+        Args:
+            model: the model.
+            state: what is known about its added rows.
+            report_paused: makes health say whether new work is taken.
+        """
+        self._model = model
+        self._state = state
+        self._report_paused = report_paused
+
+    async def GetVocabularyState(
+        self, request: model_admin_service_pb2.GetVocabularyStateRequest, context: Context
+    ) -> model_admin_service_pb2.GetVocabularyStateResponse:
+        return model_admin_service_pb2.GetVocabularyStateResponse(
+            vocabulary=convert.vocabulary_ref(self._model.vocabulary.newest),
+            reserved_row_count=self._state.reserved_rows,
+            added_rows_sha256=self._state.added_rows_sha256,
+            follower_connected=self._state.connected,
+        )
+
+    async def Drain(
+        self, request: model_admin_service_pb2.DrainRequest, context: Context
+    ) -> model_admin_service_pb2.DrainResponse:
+        self._pause(True)
+        return model_admin_service_pb2.DrainResponse(
+            running_sequence_count=self._model.engine.num_unfinished_rows
+        )
+
+    async def Resume(
+        self, request: model_admin_service_pb2.ResumeRequest, context: Context
+    ) -> model_admin_service_pb2.ResumeResponse:
+        self._pause(False)
+        return model_admin_service_pb2.ResumeResponse()
+
+    def _pause(self, paused: bool) -> None:
+        self._model.paused = paused
+        self._report_paused(paused)

@@ -1,0 +1,171 @@
+"""`ModelInfoService`: what is served, what it can do, and how busy it is."""
+
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+
+from lockstep.v1 import (
+    generation_pb2,
+    model_info_service_pb2,
+    model_info_service_pb2_grpc,
+    tensor_pb2,
+)
+
+from model_service.requests.configuration import effective_message, resolve
+from model_service.requests.configuration_fields import SUPPORTED_FIELDS
+from model_service.requests.processor_catalog import PROCESSORS
+from model_service.requests.violations import Violations
+from model_service.responses import convert
+from model_service.serving.served_model import ServedModel
+from model_service.serving.sessions import SessionRegistry
+from rpc.handlers import Context
+
+DISTRIBUTION = "lockstep"
+
+
+class InfoServicer(model_info_service_pb2_grpc.ModelInfoServiceServicer):
+    """Reads only."""
+
+    def __init__(
+        self,
+        model: ServedModel,
+        sessions: SessionRegistry,
+        *,
+        limits: model_info_service_pb2.ModelLimits,
+        methods: Mapping[str, bool],
+    ) -> None:
+        """Describes a model.
+
+        Args:
+            model: the model.
+            sessions: its sessions.
+            limits: limits of this server; `max_kv_tokens` is filled in here.
+            methods: full method names, and whether each is offered.
+        """
+        self._model = model
+        self._sessions = sessions
+        self._limits = limits
+        self._methods = methods
+
+    async def GetModelInfo(
+        self, request: model_info_service_pb2.GetModelInfoRequest, context: Context
+    ) -> model_info_service_pb2.GetModelInfoResponse:
+        info = self._model.engine.info
+        vocabulary = self._model.vocabulary.newest
+        default = resolve(
+            generation_pb2.GenerationConfig(),
+            info.default_config,
+            Violations(),
+            vocabulary_size=vocabulary.size,
+            max_return_sequences=1,
+        )
+        return model_info_service_pb2.GetModelInfoResponse(
+            model_id=self._model.name,
+            model_fingerprint=self._model.fingerprint,
+            architecture=info.architecture,
+            dtype=info.dtype,
+            parameter_count=info.parameter_count,
+            hidden_size=info.hidden_size,
+            layer_count=info.layer_count,
+            context_length=info.context_length,
+            embedding_row_count=info.embedding_row_count,
+            vocabulary=convert.vocabulary_ref(vocabulary),
+            vocabulary_followed=self._model.vocabulary.followed,
+            tied_embeddings=info.tied_embeddings,
+            eos_token_ids=info.eos_token_ids,
+            bos_token_id=info.bos_token_id,
+            pad_token_id=info.pad_token_id,
+            default_generation_config=effective_message(default, seed=None),
+            device_map=info.device_map,
+            execution_path=info.execution_path,
+            boot_id=self._model.boot_id,
+            server_version=version(DISTRIBUTION),
+            determinism=self._model.determinism(),
+        )
+
+    async def GetCapabilities(
+        self, request: model_info_service_pb2.GetCapabilitiesRequest, context: Context
+    ) -> model_info_service_pb2.GetCapabilitiesResponse:
+        limits = model_info_service_pb2.ModelLimits()
+        limits.CopyFrom(self._limits)
+        limits.max_kv_tokens = self._model.engine.info.kv_total_tokens
+        fields = generation_pb2.GenerationConfig.DESCRIPTOR.fields_by_name
+        return model_info_service_pb2.GetCapabilitiesResponse(
+            methods={name: _level(offered) for name, offered in self._methods.items()},
+            generation_fields={name: _level(name in SUPPORTED_FIELDS) for name in fields},
+            score_dtypes=[
+                tensor_pb2.DATA_TYPE_FLOAT32,
+                tensor_pb2.DATA_TYPE_FLOAT16,
+                tensor_pb2.DATA_TYPE_BFLOAT16,
+            ],
+            limits=limits,
+            determinism_level=generation_pb2.DETERMINISM_LEVEL_SEEDED,
+        )
+
+    async def ListLogitsProcessors(
+        self, request: model_info_service_pb2.ListLogitsProcessorsRequest, context: Context
+    ) -> model_info_service_pb2.ListLogitsProcessorsResponse:
+        return model_info_service_pb2.ListLogitsProcessorsResponse(
+            processors=[
+                model_info_service_pb2.LogitsProcessorInfo(
+                    name=processor.name,
+                    description=processor.description,
+                    arguments_schema_json=processor.arguments_schema_json,
+                    warper=processor.warper,
+                )
+                for processor in PROCESSORS
+            ]
+        )
+
+    async def GetLoad(
+        self, request: model_info_service_pb2.GetLoadRequest, context: Context
+    ) -> model_info_service_pb2.GetLoadResponse:
+        engine = self._model.engine
+        return model_info_service_pb2.GetLoadResponse(
+            running_sequence_count=engine.load.running,
+            waiting_sequence_count=engine.load.waiting,
+            session_count=len(self._sessions),
+            kv_used_token_count=engine.load.kv_used_tokens,
+            kv_total_token_count=engine.info.kv_total_tokens,
+            tokens_per_second=self._model.metrics.token_rate.per_second(),
+        )
+
+    async def ValidateRequest(
+        self, request: model_info_service_pb2.ValidateRequestRequest, context: Context
+    ) -> model_info_service_pb2.ValidateRequestResponse:
+        plan = await self._model.plan(request.generate_request)
+        config = plan.effective_config
+        if plan.resolved.seed is None:
+            config.ClearField("seed")  # the one drawn here is not the one a real call draws
+        return model_info_service_pb2.ValidateRequestResponse(
+            effective_config=config,
+            applied_processors=plan.applied_processors,
+            kv_token_count=plan.kv_tokens,
+            max_response_bytes=plan.response_bytes,
+        )
+
+
+def offered_methods(servicers: Iterable[type]) -> dict[str, bool]:
+    """Says which methods of some services are offered.
+
+    Args:
+        servicers: servicer classes; a method counts as offered when the class
+            overrides that of its generated base.
+
+    Returns:
+        Full method name, for example `lockstep.v1.ModelService/Generate`, to
+        whether it is offered.
+    """
+    offered = {}
+    for servicer in servicers:
+        base = next(c for c in servicer.__mro__ if c.__module__.endswith("_pb2_grpc"))
+        service = base.__name__.removesuffix("Servicer")
+        for name, method in vars(base).items():
+            if callable(method):
+                offered[f"lockstep.v1.{service}/{name}"] = getattr(servicer, name) is not method
+    return offered
+
+
+def _level(offered: bool) -> model_info_service_pb2.SupportLevel:
+    if offered:
+        return model_info_service_pb2.SUPPORT_LEVEL_SUPPORTED
+    return model_info_service_pb2.SUPPORT_LEVEL_UNSUPPORTED

@@ -1,0 +1,244 @@
+"""`LogitsSessionService`: the client chooses the tokens, the server keeps the KV cache."""
+
+from google.protobuf.duration_pb2 import Duration
+from lockstep.v1 import (
+    generation_pb2,
+    logits_session_service_pb2,
+    logits_session_service_pb2_grpc,
+    model_service_pb2,
+    tokens_pb2,
+)
+
+from model_service.generation import ScoreSelection
+from model_service.messages import SessionAnswer, StepRow
+from model_service.requests.configuration import effective_message
+from model_service.requests.prompts import read_prompts
+from model_service.requests.response_size import distribution_bytes
+from model_service.requests.selection import read_selection
+from model_service.requests.token_ids import check_token_ids
+from model_service.requests.violations import Violations
+from model_service.responses import convert
+from model_service.serving.served_model import ServedModel
+from model_service.serving.session_opening import read_opening, seconds
+from model_service.serving.sessions import Session, SessionRegistry, new_session_id
+from rpc.errors import InvalidField, NotImplemented_
+from rpc.handlers import Context
+
+DEFAULT_PAGE_SIZE = 100
+MAX_PAGE_SIZE = 1000
+MIN_TTL_S = 1.0
+
+
+class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServicer):
+    """Parses, delegates and formats. What a base class method refuses comes later."""
+
+    def __init__(
+        self,
+        model: ServedModel,
+        sessions: SessionRegistry,
+        *,
+        ttl_s: float,
+        max_ttl_s: float,
+        new_tokens: int,
+    ) -> None:
+        """Serves sessions of a model.
+
+        Args:
+            model: the model.
+            sessions: the open sessions.
+            ttl_s: idle time of a session that asks for none.
+            max_ttl_s: longest idle time that can be asked for.
+            new_tokens: room beyond the prompt of a session that asks for no
+                `max_length`.
+        """
+        self._model = model
+        self._sessions = sessions
+        self._ttl_s = ttl_s
+        self._max_ttl_s = max_ttl_s
+        self._new_tokens = new_tokens
+
+    async def OpenSession(
+        self, request: logits_session_service_pb2.OpenSessionRequest, context: Context
+    ) -> logits_session_service_pb2.OpenSessionResponse:
+        with self._model.metrics.count_rejections():
+            self._model.check_open()
+            session = await self._read_session(request)
+            answer = await self._sessions.open(session)
+        self._model.metrics.admitted(session.opening.num_prompt_tokens)
+        return logits_session_service_pb2.OpenSessionResponse(
+            session_id=session.session_id,
+            rows=[
+                logits_session_service_pb2.SessionRow(position=row.position, seed=spec.seed)
+                for row, spec in zip(answer.rows, session.opening.sequences, strict=True)
+            ],
+            scores=[
+                model_service_pb2.PositionScoresList(
+                    scores=[convert.position_scores(scores) for scores in row.scores]
+                )
+                for row in answer.rows
+            ],
+            vocabulary=convert.vocabulary_ref(session.opening.vocabulary),
+            effective_config=_effective_config(session),
+            expire_time=convert.timestamp(session.expires_at),
+            kv_bytes=session.kv_bytes,
+            usage=generation_pb2.Usage(prompt_token_count=session.opening.num_prompt_tokens),
+        )
+
+    async def Step(
+        self, request: logits_session_service_pb2.StepRequest, context: Context
+    ) -> logits_session_service_pb2.StepResponse:
+        if request.step_id:
+            raise NotImplemented_("step_id")
+        if request.look_ahead:
+            raise NotImplemented_("look_ahead")
+        with self._sessions.use(request.session_id) as session:
+            rows, selection = self._read_step(request, session)
+            answer = await self._model.engine.step_session(
+                session.session_id,
+                rows,
+                selection,
+                sample=request.HasField("sampling"),
+                append=request.sampling.append,
+            )
+            session.selection = selection
+            session.apply(answer)
+        return _step_response(session, answer)
+
+    async def GetSession(
+        self, request: logits_session_service_pb2.GetSessionRequest, context: Context
+    ) -> logits_session_service_pb2.GetSessionResponse:
+        with self._sessions.use(request.session_id) as session:
+            description = await self._model.engine.describe_session(session.session_id)
+        rows = zip(description.rows, session.opening.sequences, strict=True)
+        return logits_session_service_pb2.GetSessionResponse(
+            rows=[
+                logits_session_service_pb2.SessionRow(
+                    position=len(ids), tokens=tokens_pb2.TokenSequence(ids=ids), seed=spec.seed
+                )
+                for ids, spec in rows
+            ],
+            vocabulary=convert.vocabulary_ref(session.opening.vocabulary),
+            kv_bytes=description.kv_bytes,
+            create_time=convert.timestamp(session.created_at),
+            expire_time=convert.timestamp(session.expires_at),
+            effective_config=_effective_config(session),
+        )
+
+    async def ListSessions(
+        self, request: logits_session_service_pb2.ListSessionsRequest, context: Context
+    ) -> logits_session_service_pb2.ListSessionsResponse:
+        if not 0 <= request.page_size <= MAX_PAGE_SIZE:
+            raise InvalidField("page_size", f"must be in [0, {MAX_PAGE_SIZE}]; 0 means the default")
+        token = request.page_token
+        if token and not (token.isascii() and token.isdigit() and len(token) <= 18):
+            raise InvalidField("page_token", "must come from an earlier page")
+        limit = request.page_size or DEFAULT_PAGE_SIZE
+        page = self._sessions.list(int(token or 0), limit + 1)
+        return logits_session_service_pb2.ListSessionsResponse(
+            sessions=[
+                logits_session_service_pb2.SessionSummary(
+                    session_id=session.session_id,
+                    positions=session.positions,
+                    kv_bytes=session.kv_bytes,
+                    expire_time=convert.timestamp(session.expires_at),
+                )
+                for session in page[:limit]
+            ],
+            next_page_token=str(page[limit - 1].serial) if len(page) > limit else "",
+        )
+
+    async def TouchSession(
+        self, request: logits_session_service_pb2.TouchSessionRequest, context: Context
+    ) -> logits_session_service_pb2.TouchSessionResponse:
+        violations = Violations()
+        ttl_s = self._read_ttl(request.ttl, violations) if request.HasField("ttl") else None
+        violations.check()
+        session = self._sessions.touch(request.session_id, ttl_s)
+        return logits_session_service_pb2.TouchSessionResponse(
+            expire_time=convert.timestamp(session.expires_at)
+        )
+
+    async def CloseSession(
+        self, request: logits_session_service_pb2.CloseSessionRequest, context: Context
+    ) -> logits_session_service_pb2.CloseSessionResponse:
+        description = await self._sessions.close(request.session_id)
+        return logits_session_service_pb2.CloseSessionResponse(
+            token_count=sum(map(len, description.rows))
+        )
+
+    async def _read_session(
+        self, request: logits_session_service_pb2.OpenSessionRequest
+    ) -> Session:
+        vocabulary = await self._model.resolve_vocabulary(
+            request.vocabulary, request.HasField("vocabulary")
+        )
+        violations = Violations()
+        prompts = read_prompts(request.prompt, violations)
+        ttl_s = self._ttl_s
+        if request.HasField("ttl"):
+            ttl_s = self._read_ttl(request.ttl, violations)
+        max_length = request.max_length
+        if not request.HasField("max_length"):
+            longest = max(map(len, prompts), default=0)
+            context_length = self._model.engine.info.context_length
+            max_length = max(longest, min(longest + self._new_tokens, context_length))
+        opening = read_opening(
+            prompts,
+            request.generation_config,
+            request.scores if request.HasField("scores") else None,
+            vocabulary,
+            self._model,
+            violations,
+            max_length=max_length,
+        )
+        return Session(new_session_id(), opening, opening.selection, ttl_s)
+
+    def _read_ttl(self, ttl: Duration, violations: Violations) -> float:
+        ttl_s = seconds(ttl)
+        if not MIN_TTL_S <= ttl_s <= self._max_ttl_s:
+            violations.add("ttl", f"must be in [{MIN_TTL_S:g} s, {self._max_ttl_s:g} s]")
+        return ttl_s
+
+    def _read_step(
+        self, request: logits_session_service_pb2.StepRequest, session: Session
+    ) -> tuple[list[StepRow], ScoreSelection]:
+        violations = Violations()
+        vocabulary_size = session.opening.vocabulary.size
+        if len(request.rows) != session.num_rows:
+            violations.add("rows", f"must have one entry per row, {session.num_rows}")
+        rows = [
+            StepRow(
+                list(row.ids), row.expected_position if row.HasField("expected_position") else None
+            )
+            for row in request.rows
+        ]
+        selection = session.selection
+        if request.HasField("scores"):
+            selection = read_selection(
+                request.scores,
+                "scores",
+                violations,
+                use="given",
+                vocabulary_size=vocabulary_size,
+                max_selected_tokens=self._model.limits.max_selected_tokens,
+                given_tokens=min((len(row.token_ids) for row in rows if row.token_ids), default=1),
+            )
+        violations.check()
+        num_tokens = [len(row.token_ids) for row in rows]
+        check_token_ids("rows", (row.token_ids for row in rows), vocabulary_size)
+        self._model.check_response(distribution_bytes(selection, num_tokens, vocabulary_size))
+        return rows, selection
+
+
+def _effective_config(session: Session) -> generation_pb2.GenerationConfig:
+    return effective_message(session.opening.resolved, session.opening.seed)
+
+
+def _step_response(
+    session: Session, answer: SessionAnswer
+) -> logits_session_service_pb2.StepResponse:
+    return logits_session_service_pb2.StepResponse(
+        rows=[convert.step_row_result(row) for row in answer.rows],
+        vocabulary=convert.vocabulary_ref(session.opening.vocabulary),
+        expire_time=convert.timestamp(session.expires_at),
+    )

@@ -1,0 +1,153 @@
+"""Distributions without generation: `ComputeLogits` and `Score`.
+
+Both open a session, take its answer and close it; nothing is kept.
+"""
+
+from dataclasses import replace
+
+import msgspec
+from lockstep.v1 import generation_pb2, model_service_pb2
+
+from model_service.engine_client.failure import service_error
+from model_service.messages import SessionAnswer, SessionRowAnswer
+from model_service.requests.prompts import read_prompts
+from model_service.requests.response_size import distribution_bytes
+from model_service.requests.violations import Violations
+from model_service.responses import convert
+from model_service.serving.served_model import ServedModel
+from model_service.serving.session_opening import Opening, read_opening
+from model_service.serving.sessions import new_session_id
+from rpc.errors import NotImplemented_
+
+
+async def compute_logits(
+    request: model_service_pb2.ComputeLogitsRequest, model: ServedModel
+) -> model_service_pb2.ComputeLogitsResponse:
+    """Computes the distribution after each prompt.
+
+    Raises:
+        ServiceError: the request is wrong, or a row failed.
+    """
+    vocabulary = await model.resolve_vocabulary(request.vocabulary, request.HasField("vocabulary"))
+    violations = Violations()
+    opening = read_opening(
+        read_prompts(request.prompt, violations),
+        request.generation_config,
+        request.scores if request.HasField("scores") else None,
+        vocabulary,
+        model,
+        violations,
+        max_length=None,
+    )
+    answer = await _run(opening, model)
+    return model_service_pb2.ComputeLogitsResponse(
+        rows=[
+            model_service_pb2.PositionScoresList(
+                scores=[convert.position_scores(scores) for scores in row.scores]
+            )
+            for row in answer.rows
+        ],
+        vocabulary=convert.vocabulary_ref(vocabulary),
+        usage=_usage(opening),
+    )
+
+
+async def score(
+    request: model_service_pb2.ScoreRequest, model: ServedModel
+) -> model_service_pb2.ScoreResponse:
+    """Computes the probabilities of given tokens.
+
+    The first token of a row has no distribution and is never scored.
+
+    Raises:
+        ServiceError: the request is wrong, or a row failed.
+    """
+    vocabulary = await model.resolve_vocabulary(request.vocabulary, request.HasField("vocabulary"))
+    violations = Violations()
+    rows, starts = _read_rows(request, violations)
+    opening = read_opening(
+        rows,
+        request.generation_config,
+        request.scores,
+        vocabulary,
+        model,
+        violations,
+        max_length=None,
+    )
+    asked = opening.selection
+    if asked.amount != "none" and not asked.logits:
+        raise NotImplemented_("scores.scores without scores.logits in Score")
+    selection = msgspec.structs.replace(asked, logits=True, rank=True, positions="all")
+    model.check_response(distribution_bytes(selection, list(map(len, rows)), vocabulary.size))
+    answer = await _run(replace(opening, selection=selection), model)
+    return model_service_pb2.ScoreResponse(
+        sequences=[
+            _scored_sequence(row, start, keep_rank=asked.rank)
+            for row, start in zip(answer.rows, starts, strict=True)
+        ],
+        vocabulary=convert.vocabulary_ref(vocabulary),
+        usage=_usage(opening),
+    )
+
+
+def _read_rows(
+    request: model_service_pb2.ScoreRequest, violations: Violations
+) -> tuple[list[list[int]], list[int]]:
+    """Reads rows, and the index of the first token to score in each."""
+    continued = request.HasField("continuations")
+    prompts = read_prompts(request.prompt, violations, allow_empty_rows=continued)
+    if not continued:
+        return prompts, [1] * len(prompts)
+    continuations = [list(sequence.ids) for sequence in request.continuations.sequences]
+    if len(continuations) != len(prompts):
+        violations.add("continuations", f"must have one row per prompt, {len(prompts)}")
+        return prompts, [1] * len(prompts)
+    for index, continuation in enumerate(continuations):
+        if not continuation:
+            violations.add(f"continuations.sequences[{index}]", "must have at least one token")
+    rows = [a + b for a, b in zip(prompts, continuations, strict=True)]
+    return rows, [max(1, len(prompt)) for prompt in prompts]
+
+
+async def _run(opening: Opening, model: ServedModel) -> SessionAnswer:
+    """Runs the rows once.
+
+    Raises:
+        ServiceError: the engine refused them, or one of them failed.
+    """
+    model.check_open()
+    session_id = new_session_id()
+    answer = await model.engine.open_session(
+        session_id,
+        opening.sequences,
+        opening.resolved.config,
+        revision=opening.vocabulary.revision,
+        max_length=opening.max_length,
+        selection=opening.selection,
+    )
+    model.engine.forget_session(session_id)
+    model.metrics.admitted(opening.num_prompt_tokens)
+    for row in answer.rows:
+        if row.failure is not None:
+            raise service_error(row.failure)
+    return answer
+
+
+def _scored_sequence(
+    row: SessionRowAnswer, start: int, *, keep_rank: bool
+) -> model_service_pb2.ScoredSequence:
+    """Keeps the positions from `start` on that have a token."""
+    scored = [s for s in row.scores if s.position >= start and s.token_id is not None]
+    messages = [convert.position_scores(scores) for scores in scored]
+    if not keep_rank:
+        for message in messages:
+            message.ClearField("rank")
+    return model_service_pb2.ScoredSequence(
+        scores=messages,
+        logits_logprob=sum(scores.logits_logprob or 0.0 for scores in scored),
+        greedy=all(scores.rank == 1 for scores in scored),
+    )
+
+
+def _usage(opening: Opening) -> generation_pb2.Usage:
+    return generation_pb2.Usage(prompt_token_count=opening.num_prompt_tokens)

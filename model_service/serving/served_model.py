@@ -1,0 +1,108 @@
+"""The model that is served, as its servicers see it: engine, vocabulary, limits, identity."""
+
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from lockstep.v1 import generation_pb2, model_service_pb2, vocabulary_pb2
+
+from model_service.engine_client.call import Call
+from model_service.engine_client.client import EngineClient
+from model_service.metrics import ModelMetrics
+from model_service.requests.generation_plan import GenerationPlan, PlanLimits, plan
+from model_service.responses import convert
+from model_service.revisions.table import VocabularyTable
+from rpc.errors import Draining, ResponseTooLarge
+from vocabulary import Reference
+
+
+@dataclass(slots=True)
+class ServedModel:
+    """One model. Owned by the event loop.
+
+    Attributes:
+        name: its name.
+        engine: runs it.
+        vocabulary: revisions that it has.
+        metrics: where calls are recorded.
+        limits: bounds of a generation.
+        max_response_bytes: most bytes of a response in one message.
+        fingerprint: SHA-256 over the checkpoint's files, once known.
+        paused: whether an operator has asked for no new work.
+        boot_id: changes with every start; sessions live as long as it.
+    """
+
+    name: str
+    engine: EngineClient
+    vocabulary: VocabularyTable
+    metrics: ModelMetrics
+    limits: PlanLimits
+    max_response_bytes: int
+    fingerprint: str = ""
+    paused: bool = False
+    boot_id: str = field(default_factory=lambda: secrets.token_hex(8))
+
+    def check_open(self) -> None:
+        """Checks that new work is taken.
+
+        Raises:
+            Draining: an operator has asked for no new work.
+        """
+        if self.paused:
+            raise Draining
+
+    def check_response(self, num_bytes: int) -> None:
+        """Checks that a response fits one message, before anything runs.
+
+        Raises:
+            ResponseTooLarge: it may not.
+        """
+        if num_bytes > self.max_response_bytes:
+            raise ResponseTooLarge(num_bytes, self.max_response_bytes)
+
+    async def resolve_vocabulary(
+        self, reference: vocabulary_pb2.VocabularyRef, given: bool
+    ) -> Reference:
+        """Finds the revision a request means, see `VocabularyTable.resolve`.
+
+        Args:
+            reference: the request's field.
+            given: whether it is set.
+        """
+        return await self.vocabulary.resolve(reference if given else None)
+
+    async def plan(self, request: model_service_pb2.GenerateRequest) -> GenerationPlan:
+        """Checks a generation, see `generation_plan.plan`."""
+        vocabulary = await self.resolve_vocabulary(
+            request.vocabulary, request.HasField("vocabulary")
+        )
+        return plan(request, vocabulary, self.engine.info, self.limits)
+
+    @asynccontextmanager
+    async def run(self, planned: GenerationPlan) -> AsyncIterator[Call]:
+        """Runs a generation while the context is open; leaving it early cancels it.
+
+        Raises:
+            Draining: no new work is taken.
+            Overloaded: too much is in progress.
+        """
+        self.check_open()
+        async with self.engine.generate(
+            planned.sequences,
+            planned.resolved.config,
+            revision=planned.vocabulary.revision,
+            selection=planned.selection,
+            prompt_selection=planned.prompt_selection,
+            priority=planned.priority,
+        ) as call:
+            self.metrics.admitted(planned.num_prompt_tokens)
+            try:
+                yield call
+            finally:
+                if call.unfinished_rows:
+                    self.metrics.abandoned(call.unfinished_rows, failed=call.error is not None)
+
+    def determinism(self) -> generation_pb2.Determinism:
+        """Says how far results can be reproduced."""
+        return convert.determinism(self.engine.info, self.fingerprint)

@@ -1,0 +1,133 @@
+"""From prompts to a session in the engine: shared by sessions and by one-off distributions."""
+
+from dataclasses import dataclass
+
+from google.protobuf.duration_pb2 import Duration
+from lockstep.v1 import generation_pb2, scores_pb2
+
+from model_service.generation import ScoreSelection
+from model_service.messages import SequenceSpec
+from model_service.requests import seeds
+from model_service.requests.configuration import ResolvedConfig, resolve
+from model_service.requests.response_size import distribution_bytes
+from model_service.requests.selection import FULL_LOGITS, read_selection
+from model_service.requests.token_ids import check_token_ids
+from model_service.requests.violations import Violations
+from model_service.serving.served_model import ServedModel
+from rpc.errors import ContextLengthExceeded, KVCacheExceeded
+from vocabulary import Reference
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """A checked set of rows.
+
+    Attributes:
+        sequences: the rows.
+        resolved: how scores are processed and tokens are chosen.
+        seed: the seed that those of the rows come from.
+        selection: what is returned about the rows.
+        vocabulary: the vocabulary that the ids belong to.
+        max_length: tokens of KV cache reserved per row.
+    """
+
+    sequences: list[SequenceSpec]
+    resolved: ResolvedConfig
+    seed: int
+    selection: ScoreSelection
+    vocabulary: Reference
+    max_length: int
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        """Tokens of all rows."""
+        return sum(len(spec.prompt_token_ids) for spec in self.sequences)
+
+
+def read_opening(
+    rows: list[list[int]],
+    config: generation_pb2.GenerationConfig,
+    scores: scores_pb2.ScoreSelection | None,
+    vocabulary: Reference,
+    model: ServedModel,
+    violations: Violations,
+    *,
+    max_length: int | None,
+    ids_field: str = "prompt",
+) -> Opening:
+    """Checks the rows of a session.
+
+    Args:
+        rows: ids of each row.
+        config: the request's configuration.
+        scores: what to return; None means full rows of logits.
+        vocabulary: the revision that the ids belong to.
+        model: the model.
+        violations: what was wrong so far; everything is reported here.
+        max_length: tokens reserved per row; None means those of the longest row.
+        ids_field: path of the ids in the request.
+
+    Raises:
+        InvalidField: one or more fields are wrong.
+        TokenIdOutOfRange: an id is not in the vocabulary.
+        ContextLengthExceeded: a row does not fit.
+        KVCacheExceeded: the rows need more KV cache than there is.
+        ResponseTooLarge: the distributions do not fit one message.
+    """
+    info = model.engine.info
+    resolved = resolve(
+        config,
+        info.default_config,
+        violations,
+        vocabulary_size=vocabulary.size,
+        max_return_sequences=1,
+    )
+    selection = FULL_LOGITS
+    if scores is not None:
+        selection = read_selection(
+            scores,
+            "scores",
+            violations,
+            use="given",
+            vocabulary_size=vocabulary.size,
+            max_selected_tokens=model.limits.max_selected_tokens,
+            given_tokens=min(map(len, rows), default=0),
+        )
+    if len(rows) > model.limits.max_sequences_per_call:
+        most = model.limits.max_sequences_per_call
+        violations.add(ids_field, f"has {len(rows)} rows; one call may have {most}")
+    longest = max(map(len, rows), default=0)
+    if max_length is not None and not longest <= max_length <= info.context_length:
+        violations.add("max_length", f"must be in [{longest}, {info.context_length}]")
+    violations.check()
+    check_token_ids(ids_field, rows, vocabulary.size)
+    reserved = longest if max_length is None else max_length
+    _check_room(rows, reserved, info.context_length, info.kv_total_tokens)
+    model.check_response(distribution_bytes(selection, [len(row) for row in rows], vocabulary.size))
+    seed = seeds.random_seed() if resolved.seed is None else resolved.seed
+    return Opening(
+        sequences=[
+            SequenceSpec(prompt_token_ids=row, seed=seeds.sequence_seed(seed, index, 0))
+            for index, row in enumerate(rows)
+        ],
+        resolved=resolved,
+        seed=seed,
+        selection=selection,
+        vocabulary=vocabulary,
+        max_length=reserved,
+    )
+
+
+def seconds(message: Duration) -> float:
+    """Reads a time span."""
+    return message.seconds + message.nanos / 1e9
+
+
+def _check_room(rows: list[list[int]], reserved: int, context: int, kv_total: int) -> None:
+    for index, row in enumerate(rows):
+        if len(row) > context:
+            raise ContextLengthExceeded(
+                row=index, prompt_tokens=len(row), new_tokens=0, context_tokens=context
+            )
+    if reserved * len(rows) > kv_total:
+        raise KVCacheExceeded(kv_tokens=reserved * len(rows), limit_tokens=kv_total)

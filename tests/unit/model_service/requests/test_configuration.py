@@ -1,0 +1,284 @@
+"""Requests' configurations to resolved ones."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from lockstep.v1 import generation_pb2, tokens_pb2
+from lockstep.v1.generation_pb2 import GenerationConfig as Message
+
+from model_service.generation import GenerationConfig
+from model_service.requests import configuration, configuration_fields
+from model_service.requests.configuration import applied_processors, effective_message
+from model_service.requests.violations import Violations
+from rpc.errors import InvalidField, NotImplemented_, TokenIdOutOfRange
+
+DEFAULTS = GenerationConfig(
+    max_new_tokens=16, do_sample=True, temperature=0.5, top_k=20, top_p=0.9, eos_token_ids=(3, 4)
+)
+GREEDY = GenerationConfig(max_new_tokens=16, top_k=50, eos_token_ids=(3,))
+
+
+def resolve(message: Message, defaults=DEFAULTS):
+    violations = Violations()
+    resolved = configuration.resolve(
+        message, defaults, violations, vocabulary_size=100, max_return_sequences=8
+    )
+    violations.check()
+    return resolved
+
+
+def violated(message: Message, defaults=DEFAULTS) -> list[str]:
+    with pytest.raises(InvalidField) as caught:
+        resolve(message, defaults)
+    return [violation.field for violation in caught.value.violations]
+
+
+def description(message: Message) -> str:
+    with pytest.raises(InvalidField) as caught:
+        resolve(message)
+    return caught.value.violations[0].description
+
+
+def test_an_empty_message_is_the_default():
+    assert resolve(Message()).config == DEFAULTS
+
+
+def test_zero_is_a_value_and_not_the_default():
+    assert resolve(Message(top_k=0, top_p=0.0)).config.top_k == 0
+    assert resolve(Message(top_p=0.0)).config.top_p == 0.0
+
+
+def test_given_fields_win_over_the_default():
+    config = resolve(Message(temperature=0.25, max_new_tokens=5)).config
+    assert (config.temperature, config.max_new_tokens, config.top_k) == (0.25, 5, 20)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("max_new_tokens", 0),
+        ("max_new_tokens", -1),
+        ("temperature", 0.0),
+        ("temperature", -1.0),
+        ("temperature", 1.1e6),
+        ("temperature", math.nan),
+        ("temperature", math.inf),
+        ("top_k", -1),
+        ("top_p", -0.1),
+        ("top_p", 1.01),
+        ("top_p", math.nan),
+        ("seed", -1),
+        ("repetition_penalty", 0.0),
+        ("repetition_penalty", 101.0),
+        ("repetition_penalty", math.nan),
+        ("min_new_tokens", -1),
+        ("min_new_tokens", 17),
+        ("num_return_sequences", 0),
+        ("num_return_sequences", 9),
+        ("min_tokens_to_keep", 0),
+    ],
+)
+def test_a_value_out_of_range_is_named(field, value):
+    assert violated(Message(**{field: value})) == [f"generation_config.{field}"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("max_new_tokens", 2**31 - 1),
+        ("temperature", 1e6),
+        ("temperature", 1e-30),
+        ("top_k", 0),
+        ("top_k", 2**31 - 1),
+        ("top_p", 0.0),
+        ("top_p", 1.0),
+        ("seed", 0),
+        ("seed", 2**63 - 1),
+        ("repetition_penalty", 100.0),
+        ("min_new_tokens", 16),
+        ("num_return_sequences", 8),
+        ("min_tokens_to_keep", 1),
+    ],
+)
+def test_the_ends_of_every_range_are_allowed(field, value):
+    resolve(Message(**{field: value}))
+
+
+def test_everything_wrong_is_reported_at_once():
+    message = Message(temperature=math.nan, top_k=-1, top_p=2.0)
+    assert len(violated(message)) == 3
+
+
+def test_temperature_zero_is_refused_with_the_way_to_greedy_decoding():
+    assert "do_sample = false" in description(Message(temperature=0.0))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("temperature", 0.7), ("top_k", 5), ("top_p", 0.5), ("min_tokens_to_keep", 2)],
+)
+class TestWithoutSampling:
+    def test_a_sampling_field_is_refused(self, field, value):
+        message = Message(do_sample=False, **{field: value})
+        assert violated(message) == [f"generation_config.{field}"]
+
+    def test_a_sampling_field_is_refused_when_the_default_is_greedy(self, field, value):
+        assert violated(Message(**{field: value}), GREEDY) == [f"generation_config.{field}"]
+
+    def test_a_sampling_field_is_ignored_when_lenient(self, field, value):
+        message = Message(do_sample=False, lenient=True, **{field: value})
+        assert applied_processors(resolve(message).config) == []
+
+
+def test_a_sampling_field_at_the_value_that_turns_it_off_is_no_contradiction():
+    message = Message(do_sample=False, temperature=1.0, top_k=0, top_p=1.0, min_tokens_to_keep=1)
+    assert not resolve(message).config.do_sample
+
+
+def test_the_models_sampling_defaults_do_not_forbid_greedy_decoding():
+    config = resolve(Message(do_sample=False)).config
+    assert (config.temperature, config.top_k, config.top_p) == (1.0, 0, 1.0)
+
+
+def test_several_sequences_need_sampling():
+    message = Message(do_sample=False, num_return_sequences=2)
+    assert violated(message) == ["generation_config.num_return_sequences"]
+    assert resolve(Message(num_return_sequences=2)).num_return_sequences == 2
+
+
+def test_an_empty_list_of_end_ids_means_none():
+    message = Message(eos_token_ids={"ids": []})
+    assert resolve(message).config.eos_token_ids == ()
+
+
+def test_unset_end_ids_are_the_models():
+    assert resolve(Message()).config.eos_token_ids == (3, 4)
+
+
+@pytest.mark.parametrize("bad", [-1, 100, 2**31 - 1])
+@pytest.mark.parametrize("field", ["stop_token_ids", "eos_token_ids"])
+def test_an_id_outside_of_the_vocabulary_is_named(field, bad):
+    ids = [1, bad]
+    message = Message(**{field: {"ids": ids} if field == "eos_token_ids" else ids})
+    with pytest.raises(TokenIdOutOfRange) as caught:
+        resolve(message)
+    assert caught.value.metadata["field"] == f"generation_config.{field}"
+    assert caught.value.metadata["index"] == "1"
+    assert caught.value.metadata["tokenId"] == str(bad)
+
+
+LATER = {
+    "stop_strings": ["x"],
+    "stop_sequences": [tokens_pb2.TokenSequence(ids=[1])],
+    "seed_mode": generation_pb2.SEED_MODE_TORCH,
+    "min_p": 0.1,
+    "top_h": 0.5,
+    "typical_p": 0.5,
+    "epsilon_cutoff": 0.1,
+    "eta_cutoff": 0.1,
+    "presence_penalty": 1.0,
+    "frequency_penalty": 1.0,
+    "prompt_ignore_length": 1,
+    "no_repeat_ngram_size": 2,
+    "encoder_repetition_penalty": 1.5,
+    "encoder_no_repeat_ngram_size": 2,
+    "exponential_decay_length_penalty": {"start_index": 1, "decay_factor": 1.5},
+    "logit_bias": {1: 1.0},
+    "sequence_bias": [generation_pb2.SequenceBias(ids=[1], bias=1.0)],
+    "bad_words_ids": [tokens_pb2.TokenSequence(ids=[1])],
+    "allowed_token_ids": {"ids": [1]},
+    "suppress_tokens": {"ids": [1]},
+    "begin_suppress_tokens": {"ids": [1]},
+    "forced_bos_token_id": 1,
+    "forced_eos_token_ids": {"ids": [1]},
+    "forced_prefix": {"ids": [1]},
+    "num_beams": 2,
+    "length_penalty": 1.0,
+    "early_stopping": generation_pb2.EARLY_STOPPING_TRUE,
+    "guidance_scale": 1.5,
+    "negative_prompt": {"ids": [1]},
+    "green_list_watermark": {"self_hash": True},
+    "synth_id_watermark": {"ngram_len": 5},
+    "max_length": 10,
+    "min_length": 1,
+    "max_time": {"seconds": 1},
+    "prompt_lookup_num_tokens": 3,
+    "max_matching_ngram_size": 2,
+    "renormalize_logits": True,
+    "remove_invalid_values": True,
+    "lengths_include_padding": True,
+    "processors": [generation_pb2.LogitsProcessorSpec(name="top_k")],
+}
+
+
+@pytest.mark.parametrize("field", LATER)
+def test_a_field_that_is_not_offered_is_refused_by_name(field):
+    with pytest.raises(NotImplemented_) as caught:
+        resolve(Message(**{field: LATER[field]}))
+    assert caught.value.metadata["feature"].startswith(f"generation_config.{field}")
+
+
+def test_every_field_of_the_schema_is_either_offered_or_refused():
+    fields = set(Message.DESCRIPTOR.fields_by_name)
+    assert set(LATER) | configuration_fields.SUPPORTED_FIELDS == fields
+
+
+@pytest.mark.parametrize("field", configuration_fields.LATER_OFF)
+def test_a_field_that_is_not_offered_may_be_turned_off(field):
+    value = configuration_fields.LATER_OFF[field]
+    resolved = resolve(Message(**{field: value}))
+    assert resolved.config == DEFAULTS
+    assert getattr(effective_message(resolved, seed=1), field) == value
+
+
+def test_processors_are_named_in_hugging_faces_order_when_they_are_active():
+    message = Message(repetition_penalty=1.1, min_new_tokens=2, temperature=0.7, top_k=5, top_p=0.5)
+    assert applied_processors(resolve(message).config) == [
+        "repetition_penalty",
+        "min_new_tokens",
+        "temperature",
+        "top_k",
+        "top_p",
+    ]
+
+
+def test_processors_that_change_nothing_are_not_named():
+    message = Message(temperature=1.0, top_k=0, top_p=1.0)
+    assert applied_processors(resolve(message).config) == []
+
+
+def test_warpers_are_not_applied_without_sampling():
+    message = Message(do_sample=False, repetition_penalty=1.1)
+    assert applied_processors(resolve(message).config) == ["repetition_penalty"]
+
+
+def test_a_number_is_the_one_that_was_written():
+    config = resolve(Message(temperature=0.7, top_p=0.95)).config
+    assert (config.temperature, config.top_p) == (0.7, 0.95)
+
+
+configs = st.builds(
+    Message,
+    max_new_tokens=st.none() | st.integers(1, 50),
+    do_sample=st.none() | st.booleans(),
+    temperature=st.none() | st.floats(0.125, 1e6, width=32),
+    top_k=st.none() | st.integers(0, 200),
+    top_p=st.none() | st.floats(0, 1, width=32),
+    repetition_penalty=st.none() | st.floats(0.125, 100, width=32),
+    min_new_tokens=st.none() | st.integers(0, 1),
+    min_tokens_to_keep=st.none() | st.integers(1, 9),
+    stop_token_ids=st.lists(st.integers(0, 99), max_size=3),
+    lenient=st.just(True),
+)
+
+
+@given(configs, st.sampled_from([DEFAULTS, GREEDY]))
+def test_the_effective_configuration_sent_again_gives_itself(message, defaults):
+    first = resolve(message, defaults)
+    echoed = effective_message(first, seed=11)
+    assert not echoed.lenient
+    second = resolve(echoed, defaults)
+    assert effective_message(second, seed=11) == echoed
+    assert second.config == first.config

@@ -1,0 +1,187 @@
+"""From a request to what the engine runs."""
+
+import msgspec
+import pytest
+from lockstep.v1 import model_service_pb2, scores_pb2, tokens_pb2
+
+from model_service.messages import EngineInfo
+from model_service.requests import generation_plan
+from model_service.requests.generation_plan import PlanLimits
+from model_service.requests.seeds import sequence_seed
+from rpc.errors import (
+    ContextLengthExceeded,
+    InvalidField,
+    KVCacheExceeded,
+    NotImplemented_,
+    TokenIdOutOfRange,
+)
+from tests.fakes.counting_engine import CountingEngine
+from vocabulary import Reference
+
+VOCABULARY = Reference("tiny", 0, "ab" * 32, 32)
+LIMITS = PlanLimits(max_sequences_per_call=8, max_selected_tokens=16)
+
+
+def info(**changes) -> EngineInfo:
+    engine = CountingEngine.__new__(CountingEngine)
+    engine.vocabulary_size = VOCABULARY.size
+    sizes = {"context_length": 64, "kv_total_tokens": 512}
+    return msgspec.structs.replace(engine.info(), **sizes | changes)
+
+
+def request(*prompts: list[int], config=None, **fields) -> model_service_pb2.GenerateRequest:
+    sequences = [tokens_pb2.TokenSequence(ids=ids) for ids in prompts or ([1, 2, 3],)]
+    batch = tokens_pb2.PromptBatch(token_batch=tokens_pb2.TokenBatch(sequences=sequences))
+    return model_service_pb2.GenerateRequest(prompt=batch, generation_config=config or {}, **fields)
+
+
+def plan(request, **changes):
+    return generation_plan.plan(request, VOCABULARY, info(**changes), LIMITS)
+
+
+def violated(request) -> list[str]:
+    with pytest.raises(InvalidField) as caught:
+        plan(request)
+    return [violation.field for violation in caught.value.violations]
+
+
+def seeds(planned) -> list[int]:
+    return [spec.seed for spec in planned.sequences]
+
+
+def test_rows_are_ordered_by_prompt_and_then_by_sequence():
+    planned = plan(request([1], [2, 3], config={"do_sample": True, "num_return_sequences": 2}))
+    assert [spec.prompt_token_ids for spec in planned.sequences] == [[1], [1], [2, 3], [2, 3]]
+    assert [planned.indices(row) for row in range(4)] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert planned.num_prompt_tokens == 3
+
+
+def test_the_seed_of_any_row_reproduces_it_alone():
+    config = {"do_sample": True, "num_return_sequences": 2, "seed": 5}
+    for seed in seeds(plan(request([1], [2], config=config))):
+        alone = plan(request([1], config={"do_sample": True, "seed": seed}))
+        assert seeds(alone) == [seed]
+
+
+def test_the_first_row_has_the_seed_of_the_call():
+    planned = plan(request([1], [2], config={"seed": 5}))
+    assert seeds(planned) == [5, sequence_seed(5, 1, 0)]
+    assert planned.effective_config.seed == 5
+
+
+def test_a_seed_that_was_not_given_is_drawn_and_told():
+    first, second = plan(request()), plan(request())
+    assert first.seed != second.seed
+    assert first.effective_config.seed == first.seed == seeds(first)[0]
+
+
+def test_seeds_of_prompts_are_those_of_their_calls():
+    config = {"do_sample": True, "num_return_sequences": 2}
+    together = plan(request([1], [2], config=config, seeds=[8, 9]))
+    alone = plan(request([2], config=config | {"seed": 9}))
+    assert seeds(together)[2:] == seeds(alone)
+    assert seeds(together)[0] == 8
+    assert not together.effective_config.HasField("seed")
+
+
+@pytest.mark.parametrize("given", [[1], [1, 2, 3], [1, -1]])
+def test_seeds_must_fit_the_prompts(given):
+    assert violated(request([1], [2], seeds=given)) == ["seeds"]
+
+
+def test_a_seed_beside_seeds_is_refused():
+    fields = violated(request([1], config={"seed": 3}, seeds=[1]))
+    assert fields == ["generation_config.seed"]
+
+
+@pytest.mark.parametrize("priority", [-1001, 1001])
+def test_a_priority_out_of_range_is_refused(priority):
+    assert violated(request(priority=priority)) == ["priority"]
+
+
+@pytest.mark.parametrize("priority", [-1000, 0, 1000])
+def test_a_priority_is_passed_on(priority):
+    assert plan(request(priority=priority)).priority == priority
+
+
+def test_too_many_sequences_in_one_call_are_refused():
+    assert violated(request(*[[1]] * 9)) == ["prompt"]
+    config = {"do_sample": True, "num_return_sequences": 3}
+    assert violated(request(*[[1]] * 3, config=config)) == ["prompt"]
+
+
+@pytest.mark.parametrize("bad", [-1, 32, 2**31 - 1])
+def test_a_prompt_id_outside_of_the_vocabulary_is_named(bad):
+    with pytest.raises(TokenIdOutOfRange) as caught:
+        plan(request([1], [2, bad]))
+    metadata = caught.value.metadata
+    assert (metadata["row"], metadata["index"], metadata["tokenId"]) == ("1", "1", str(bad))
+
+
+def test_the_last_id_of_the_vocabulary_is_allowed():
+    plan(request([0, 31]))
+
+
+def test_a_prompt_beyond_the_context_is_refused():
+    with pytest.raises(ContextLengthExceeded) as caught:
+        plan(request([1], [1] * 64))
+    assert caught.value.metadata == {
+        "row": "1",
+        "promptTokens": "64",
+        "newTokens": "1",
+        "contextTokens": "64",
+    }
+
+
+def test_new_tokens_beyond_the_context_are_refused():
+    with pytest.raises(ContextLengthExceeded):
+        plan(request([1] * 10, config={"max_new_tokens": 55}))
+    plan(request([1] * 10, config={"max_new_tokens": 54}))
+
+
+def test_a_default_of_new_tokens_is_lowered_to_the_room_of_the_shortest_prompt():
+    planned = plan(request([1] * 60, [1] * 63))
+    assert planned.resolved.config.max_new_tokens == 4
+    assert planned.effective_config.max_new_tokens == 4
+
+
+def test_a_long_neighbour_does_not_shorten_a_row():
+    alone = plan(request([1]))
+    beside = plan(request([1], [1] * 63))
+    assert beside.resolved.config.max_new_tokens == alone.resolved.config.max_new_tokens
+
+
+def test_a_row_larger_than_the_kv_cache_is_refused():
+    with pytest.raises(KVCacheExceeded) as caught:
+        plan(request([1] * 10, config={"max_new_tokens": 11}), kv_total_tokens=20)
+    assert caught.value.metadata == {"kvTokens": "21", "limitTokens": "20"}
+
+
+def test_reserved_tokens_are_counted_over_all_sequences():
+    config = {"do_sample": True, "num_return_sequences": 2, "max_new_tokens": 10}
+    assert plan(request([1], [1, 2], config=config)).kv_tokens == 2 * (11 + 12)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("session_id", "abc"), ("keep_session", {"ttl": {"seconds": 1}})]
+)
+def test_what_is_not_offered_is_refused_by_name(field, value):
+    with pytest.raises(NotImplemented_) as caught:
+        plan(request(**{field: value}))
+    assert caught.value.metadata["feature"] == field
+
+
+def test_a_selection_that_asks_for_nothing_is_none():
+    planned = plan(request(scores=scores_pb2.ScoreSelection()))
+    assert planned.selection is None
+    assert planned.prompt_selection is None
+
+
+def test_a_response_is_sized_before_it_is_made():
+    config = {"max_new_tokens": 10}
+    small = plan(request(config=config)).response_bytes
+    full = scores_pb2.ScoreSelection(logits=True, scores=True, full=True)
+    large = plan(request(config=config, scores=full)).response_bytes
+    prompt = plan(request(config=config, prompt_scores=full)).response_bytes
+    assert large - small >= 10 * 2 * 32 * 4
+    assert prompt - small >= 3 * 2 * 32 * 4

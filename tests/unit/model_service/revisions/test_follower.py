@@ -1,0 +1,243 @@
+"""Following a tokenizer service, over real gRPC, with an engine that counts."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import grpc
+import pytest
+from lockstep.v1 import tokenizer_service_pb2 as messages
+from lockstep.v1 import tokenizer_service_pb2_grpc as services
+from lockstep.v1 import vocabulary_pb2
+from prometheus_client import CollectorRegistry
+
+from model_service.metrics import ModelMetrics
+from model_service.responses import convert
+from model_service.revisions.change import read_link
+from model_service.revisions.follower import Follower, VocabularyState
+from model_service.revisions.table import VocabularyTable
+from tests.fakes.engine import engine
+from vocabulary import Reference
+from vocabulary.chain import follow
+
+BASE = Reference("tiny", 0, "ab" * 32, 32)
+
+
+class FakeTokenizer(services.TokenizerServiceServicer):
+    """Serves a chain of changes and lets a test add to it."""
+
+    def __init__(self, base: Reference = BASE) -> None:
+        self.base = self.newest = base
+        self.changes: list[vocabulary_pb2.VocabularyChange] = []
+        self.added = asyncio.Condition()
+
+    def add(self, *contents: str) -> vocabulary_pb2.VocabularyChange:
+        tokens = [
+            vocabulary_pb2.NewToken(
+                id=self.newest.size + index,
+                token=vocabulary_pb2.AddedToken(content=content, special=True),
+                initialization=vocabulary_pb2.ROW_INITIALIZATION_MEAN,
+            )
+            for index, content in enumerate(contents)
+        ]
+        change = vocabulary_pb2.VocabularyChange(
+            parent_fingerprint=self.newest.fingerprint, tokens=tokens
+        )
+        self.newest = follow(self.newest, read_link(change).change)
+        change.vocabulary.CopyFrom(convert.vocabulary_ref(self.newest))
+        self.changes.append(change)
+        return change
+
+    async def publish(self, *contents: str) -> None:
+        async with self.added:
+            self.add(*contents)
+            self.added.notify_all()
+
+    async def GetTokenizerInfo(self, request, context):
+        return messages.GetTokenizerInfoResponse(
+            vocabulary=convert.vocabulary_ref(self.newest), base_size=self.base.size
+        )
+
+    async def WatchVocabulary(self, request, context):
+        sent = request.after_revision
+        while True:
+            for change in self.changes[sent:]:
+                yield messages.WatchVocabularyResponse(change=change)
+                sent += 1
+            yield messages.WatchVocabularyResponse(heartbeat=convert.vocabulary_ref(self.newest))
+            async with self.added:
+                await self.added.wait_for(lambda: len(self.changes) > sent)  # noqa: B023
+
+
+@asynccontextmanager
+async def serving(tokenizer: FakeTokenizer, port: int = 0):
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    services.add_TokenizerServiceServicer_to_server(tokenizer, server)
+    port = server.add_insecure_port(f"127.0.0.1:{port}")
+    await server.start()
+    try:
+        yield port
+    finally:
+        await server.stop(0)
+
+
+@asynccontextmanager
+async def following(port: int, client, base: Reference | None = BASE):
+    table = VocabularyTable(followed=True, wait_s=0)
+    state = VocabularyState()
+    metrics = ModelMetrics(CollectorRegistry(), "tiny")
+    follower = Follower(f"127.0.0.1:{port}", base, table, client, metrics, state)
+    task = asyncio.create_task(follower.run())
+    try:
+        yield follower, table, state
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def revision(table: VocabularyTable, number: int) -> Reference:
+    async with asyncio.timeout(10):
+        while len(table) <= number:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    return table.at(number)
+
+
+async def test_revision_0_is_that_of_the_service():
+    async with (
+        engine() as client,
+        serving(FakeTokenizer()) as port,
+        following(port, client) as (follower, table, state),
+    ):
+        await asyncio.wait_for(follower.caught_up.wait(), 10)
+        assert table.newest == BASE
+        assert state.connected
+
+
+async def test_changes_from_before_the_start_are_applied_before_serving():
+    tokenizer = FakeTokenizer()
+    tokenizer.add("<a>")
+    tokenizer.add("<b>", "<c>")
+    async with (
+        engine() as client,
+        serving(tokenizer) as port,
+        following(port, client) as (follower, table, state),
+    ):
+        await asyncio.wait_for(follower.caught_up.wait(), 10)
+        assert table.newest == tokenizer.newest
+        assert table.newest.size == 35
+        assert state.added_rows_sha256 == "ab" * 32
+        assert state.reserved_rows == 15
+
+
+async def test_a_change_made_while_running_is_applied():
+    tokenizer = FakeTokenizer()
+    async with (
+        engine() as client,
+        serving(tokenizer) as port,
+        following(port, client) as (_, table, _),
+    ):
+        await revision(table, 0)
+        await tokenizer.publish("<a>")
+        assert await revision(table, 1) == tokenizer.newest
+
+
+async def test_a_service_that_comes_late_and_goes_away_is_followed_from_where_it_was():
+    tokenizer = FakeTokenizer()
+    async with serving(FakeTokenizer()) as port:
+        pass  # a port that is free now
+    async with engine() as client, following(port, client) as (follower, table, state):
+        await asyncio.sleep(0.3)
+        assert not follower.caught_up.is_set()
+        tokenizer.add("<a>")
+        async with serving(tokenizer, port):
+            await asyncio.wait_for(follower.caught_up.wait(), 20)
+        async with asyncio.timeout(10):
+            while state.connected:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        tokenizer.add("<b>")
+        async with serving(tokenizer, port):
+            assert await revision(table, 2) == tokenizer.newest
+            assert len(table) == 3
+
+
+async def test_another_vocabulary_is_never_served():
+    other = Reference("tiny", 0, "cd" * 32, 32)
+    async with (
+        engine() as client,
+        serving(FakeTokenizer(other)) as port,
+        following(port, client) as (follower, table, state),
+    ):
+        await asyncio.sleep(0.5)
+        assert not follower.caught_up.is_set()
+        assert len(table) == 0
+        assert not state.connected
+
+
+async def test_another_vocabulary_is_found_out_by_its_changes_too():
+    tokenizer = FakeTokenizer(Reference("tiny", 0, "cd" * 32, 32))
+    tokenizer.add("<a>")
+    async with (
+        engine() as client,
+        serving(tokenizer) as port,
+        following(port, client) as (follower, table, _),
+    ):
+        await asyncio.sleep(0.5)
+        assert not follower.caught_up.is_set()
+        assert len(table) == 0
+
+
+async def test_a_vocabulary_of_another_size_than_the_models_is_never_served():
+    other = Reference("tiny", 0, BASE.fingerprint, 33)
+    async with (
+        engine() as client,
+        serving(FakeTokenizer(other)) as port,
+        following(port, client) as (follower, _, _),
+    ):
+        await asyncio.sleep(0.5)
+        assert not follower.caught_up.is_set()
+
+
+async def test_a_change_whose_fingerprint_is_wrong_is_not_applied():
+    tokenizer = FakeTokenizer()
+    async with (
+        engine() as client,
+        serving(tokenizer) as port,
+        following(port, client) as (_, table, _),
+    ):
+        await revision(table, 0)
+        change = tokenizer.add("<a>")
+        change.tokens[0].generable = True
+        await tokenizer.publish("<b>")
+        await asyncio.sleep(0.5)
+        assert table.newest == BASE
+        assert client.info.vocabulary_size == 32
+
+
+async def test_without_a_tokenizer_in_the_checkpoint_the_service_is_trusted():
+    tokenizer = FakeTokenizer()
+    tokenizer.add("<a>")
+    async with (
+        engine() as client,
+        serving(tokenizer) as port,
+        following(port, client, base=None) as (_, table, _),
+    ):
+        assert await revision(table, 1) == tokenizer.newest
+        assert table.at(0).fingerprint == BASE.fingerprint
+
+
+@pytest.mark.parametrize("field", ["initialization", "role"])
+async def test_a_change_with_a_value_unknown_here_is_not_applied(field):
+    tokenizer = FakeTokenizer()
+    async with (
+        engine() as client,
+        serving(tokenizer) as port,
+        following(port, client) as (_, table, _),
+    ):
+        await revision(table, 0)
+        change = tokenizer.add("<a>")
+        if field == "initialization":
+            change.tokens[0].initialization = 99
+        else:
+            change.special_tokens.add(role=99, token_id=32)
+        await tokenizer.publish("<b>")
+        await asyncio.sleep(0.3)
+        assert table.newest == BASE
