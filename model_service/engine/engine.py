@@ -265,7 +265,12 @@ class Engine:
     def _grow_vocabulary(self, command: GrowVocabulary) -> None:
         start = time.monotonic()
         vocabulary = self._runner.vocabulary
-        vocabulary.grow(command.revision, command.rows)
+        try:
+            vocabulary.grow(command.revision, command.rows)
+        except ValueError as error:  # vectors of another size: the tokenizer service cannot know
+            failure = Failure("InvalidField", {"field": "tokens", "description": str(error)})
+            self._emit(Rejected(command.request_id, failure))
+            return
         self._emit(
             VocabularyGrown(
                 request_id=command.request_id,
