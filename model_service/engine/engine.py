@@ -28,15 +28,18 @@ from model_service.messages import (
     DescribeSession,
     Event,
     Failure,
+    ForkSession,
     Generate,
     GrowVocabulary,
     Load,
     OpenSession,
     Rejected,
     Report,
+    SelectSessionRows,
     SequenceTokens,
     StepSession,
     StepStats,
+    TruncateSession,
     VocabularyGrown,
 )
 
@@ -67,6 +70,7 @@ class Engine:
         context_length: int,
         kv_total_tokens: int,
         kv_bytes_per_token: int,
+        copy_slot: Callable[[int, int, int], None],
     ) -> None:
         self._runner = runner
         self._scheduler = scheduler
@@ -82,6 +86,7 @@ class Engine:
             reporter,
             runner.vocabulary.revisions,
             kv_bytes_per_token=kv_bytes_per_token,
+            copy_slot=copy_slot,
             emit=self._emit,
         )
         self._handlers: dict[type, Callable[..., None]] = {
@@ -89,6 +94,9 @@ class Engine:
             Cancel: self._cancel,
             OpenSession: self._sessions.open,
             StepSession: self._sessions.step,
+            TruncateSession: self._sessions.truncate,
+            ForkSession: self._sessions.fork,
+            SelectSessionRows: self._sessions.select,
             DescribeSession: self._sessions.describe,
             CloseSession: self._sessions.close,
             GrowVocabulary: self._grow_vocabulary,
@@ -259,6 +267,7 @@ class Engine:
             self._scheduler.add(seq)
 
     def _cancel(self, command: Cancel) -> None:
+        self._sessions.cancel(command.request_id)
         for seq in self._calls.pop(command.request_id, []):
             self._scheduler.remove(seq)
 

@@ -1,12 +1,12 @@
-"""Sessions: rows whose tokens the client chooses, step by step.
+"""All sessions: rows whose tokens the client chooses, step by step.
 
 Between calls a session's rows are idle and keep their slots. A call makes rows
 active with the tokens it appends; each row rests again as soon as the model has
-seen them, and the call is answered when the last one does.
+seen them, and the call is answered when the last one does. A call that is
+cancelled before is undone as a whole.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -14,6 +14,13 @@ from model_service.engine.sampling.sampler import Choice, Draw
 from model_service.engine.scheduler import Scheduler
 from model_service.engine.scores import Reporter
 from model_service.engine.sequence import Sequence
+from model_service.engine.session import (
+    Call,
+    Session,
+    put_back,
+    step_refusal,
+    truncation_refusal,
+)
 from model_service.engine.vocabulary import RevisionRows
 from model_service.generation import ScoreSelection
 from model_service.messages import (
@@ -21,33 +28,17 @@ from model_service.messages import (
     DescribeSession,
     Event,
     Failure,
+    ForkSession,
     OpenSession,
     Rejected,
+    SelectSessionRows,
     SessionAnswer,
     SessionDescription,
+    SessionForked,
     SessionRowAnswer,
-    StepRow,
     StepSession,
+    TruncateSession,
 )
-
-
-@dataclass(slots=True, eq=False)
-class Call:
-    """An `OpenSession` or `StepSession` that is under way."""
-
-    request_id: int
-    selection: ScoreSelection
-    sample: bool = False
-    append: bool = False
-    answers: dict[int, SessionRowAnswer] = field(default_factory=dict)
-
-
-@dataclass(slots=True, eq=False)
-class Session:
-    """Rows of one client, and the call that uses them."""
-
-    rows: list[Sequence]
-    call: Call | None = None
 
 
 class Sessions:
@@ -60,12 +51,14 @@ class Sessions:
         revisions: list[RevisionRows],
         *,
         kv_bytes_per_token: int,
+        copy_slot: Callable[[int, int, int], None],
         emit: Callable[[Event], None],
     ) -> None:
         self._scheduler = scheduler
         self._reporter = reporter
         self._revisions = revisions
         self._kv_bytes_per_token = kv_bytes_per_token
+        self._copy_slot = copy_slot
         self._emit = emit
         self._sessions: dict[str, Session] = {}
         self._by_row: dict[Sequence, Session] = {}
@@ -86,40 +79,60 @@ class Sessions:
             )
             for row, spec in enumerate(command.sequences)
         ]
-        needed = command.max_length * len(rows)
+        if not self._admit(command.request_id, rows):
+            return
+        session = self._add(command.session_id, rows)
+        self._start(session, Call(command.request_id, command.selection), rows)
+
+    def _admit(self, request_id: int, rows: list[Sequence], held: int = 0) -> bool:
+        """Reserves what rows need, or rejects the call that wants them.
+
+        Args:
+            request_id: the call.
+            rows: the rows, all new.
+            held: tokens of KV cache that their session keeps.
+        """
+        needed = sum(seq.max_length for seq in rows) + held
         limit = self._scheduler.kv_session_limit
         if needed > limit:
             arguments = {"kv_tokens": needed, "limit_tokens": limit}
-            self._reject(command.request_id, Failure("KVCacheExceeded", arguments))
-            return
+            self._reject(request_id, Failure("KVCacheExceeded", arguments))
+            return False
         if not self._scheduler.open(rows):
             resource = {"resource": "kv_tokens", "limit": limit}
             failure = Failure("Overloaded", {**resource, "retry_delay_s": 1.0})
-            self._reject(command.request_id, failure)
-            return
+            self._reject(request_id, failure)
+            return False
+        return True
+
+    def _add(self, session_id: str, rows: list[Sequence]) -> Session:
         session = Session(rows)
-        self._sessions[command.session_id] = session
+        self._sessions[session_id] = session
         self._by_row.update(dict.fromkeys(rows, session))
-        self._start(session, Call(command.request_id, command.selection), rows)
+        return session
 
     def step(self, command: StepSession) -> None:
         """Appends tokens to rows and makes them active. Refuses as a whole or not at all."""
-        session = self._sessions.get(command.session_id)
+        session = self._take(command.request_id, command.session_id)
         if session is None:
-            failure = Failure("SessionNotFound", {"session_id": command.session_id})
-            self._reject(command.request_id, failure)
             return
-        if refusal := _refusal(session, command):
+        if refusal := step_refusal(session, command):
             self._reject(command.request_id, refusal)
             return
-        call = Call(command.request_id, command.selection, command.sample, command.append)
+        call = Call(
+            command.request_id,
+            command.selection,
+            command.sample,
+            command.append,
+            command.look_ahead,
+            session.marks(),
+        )
         stepped = []
         for seq, step in zip(session.rows, command.rows, strict=True):
             seq.first_given = seq.num_cached
             seq.token_ids += step.token_ids
             if seq.num_pending:
                 stepped.append(seq)
-                self._scheduler.resume(seq)
             else:
                 call.answers[seq.row] = SessionRowAnswer(len(seq.token_ids))
         self._start(session, call, stepped)
@@ -128,6 +141,7 @@ class Sessions:
         """Begins a call whose rows are active; answers at once when none is."""
         session.call = call
         for seq in rows:
+            self._scheduler.resume(seq)
             seq.selection = call.selection
             describes_given = call.selection.positions in {"all", "list"}
             seq.prompt_selection = call.selection if describes_given else None
@@ -161,6 +175,8 @@ class Sessions:
             reason = seq.finish_reason(token_id)
             if call.append and position < seq.max_length:
                 seq.token_ids.append(token_id)
+        if call.look_ahead:
+            put_back(seq, call.marks[seq.row])
         call.answers[seq.row] = SessionRowAnswer(
             len(seq.token_ids), scores, token_id, reason, failure
         )
@@ -172,6 +188,132 @@ class Sessions:
         assert call is not None
         rows = [call.answers[row] for row in range(len(session.rows))]
         self._emit(SessionAnswer(call.request_id, rows, self._kv_bytes(session)))
+
+    def cancel(self, request_id: int) -> None:
+        """Undoes the step that is this call, if it is under way: its rows are as before it.
+
+        A session that is being opened is left to the `CloseSession` that follows.
+        """
+        for session in self._sessions.values():
+            call = session.call
+            if call is not None and call.request_id == request_id and call.marks:
+                self._undo(session, call)
+                return
+
+    def _undo(self, session: Session, call: Call) -> None:
+        found = list(call.answers.values())
+        for seq, mark in zip(session.rows, call.marks, strict=True):
+            if seq.given_scores:
+                found.append(SessionRowAnswer(mark.num_tokens, seq.given_scores))
+            if seq.row not in call.answers:
+                self._scheduler.rest(seq)
+            put_back(seq, mark)
+        session.call = None
+        if any(answer.scores for answer in found):
+            self._emit(SessionAnswer(call.request_id, found, self._kv_bytes(session)))
+
+    def truncate(self, command: TruncateSession) -> None:
+        """Forgets tokens of rows, of all of them or of none."""
+        session = self._take(command.request_id, command.session_id)
+        if session is None:
+            return
+        if refusal := truncation_refusal(session, command.lengths):
+            self._reject(command.request_id, refusal)
+            return
+        for seq, length in zip(session.rows, command.lengths, strict=True):
+            seq.truncate(length)
+        self._answer_positions(command.request_id, session)
+
+    def fork(self, command: ForkSession) -> None:
+        """Copies rows to new sessions, to all of them or to none."""
+        session = self._take(command.request_id, command.session_id)
+        if session is None:
+            return
+        sources = [session.rows[index] for index in command.rows]
+        forks = [[seq.copy(row) for row, seq in enumerate(sources)] for _ in command.fork_ids]
+        if not self._admit(command.request_id, [seq for rows in forks for seq in rows]):
+            return
+        num_copied = 0
+        for session_id, rows in zip(command.fork_ids, forks, strict=True):
+            added = self._add(session_id, rows)
+            num_copied += sum(map(self._copy_cache, sources, rows))
+        self._emit(
+            SessionForked(
+                command.request_id,
+                positions=[len(seq.token_ids) for seq in sources],
+                kv_bytes=self._kv_bytes(added),
+                copied_bytes=num_copied * self._kv_bytes_per_token,
+            )
+        )
+
+    def select(self, command: SelectSessionRows) -> None:
+        """Replaces the rows. A row that is selected keeps its slot; only repeats are copied."""
+        session = self._take(command.request_id, command.session_id)
+        if session is None:
+            return
+        kept, copies, rows = set[int](), [], []
+        for row, index in enumerate(command.rows):
+            seq = session.rows[index]
+            if index in kept:
+                source, seq = seq, seq.copy(row)
+                copies.append((source, seq))
+            kept.add(index)
+            rows.append(seq)
+        dropped = [seq for index, seq in enumerate(session.rows) if index not in kept]
+        if not self._replace(command.request_id, session, dropped, copies):
+            return
+        for row, seq in enumerate(rows):
+            seq.row = row
+        session.rows = rows
+        self._answer_positions(command.request_id, session)
+
+    def _replace(
+        self,
+        request_id: int,
+        session: Session,
+        dropped: list[Sequence],
+        copies: list[tuple[Sequence, Sequence]],
+    ) -> bool:
+        """Frees rows and makes copies of others in their place; or rejects the call.
+
+        What the dropped rows hold counts as room, so a selection that is not
+        larger than the session is never refused. The check comes first: nothing
+        is dropped by a call that is rejected.
+        """
+        new = [seq for _, seq in copies]
+        reused, more = new[: len(dropped)], new[len(dropped) :]
+        held = session.kv_tokens
+        if not self._admit(request_id, more, held):
+            return False
+        for seq in dropped:
+            del self._by_row[seq]
+            self._scheduler.remove(seq)
+        admitted = self._scheduler.open(reused)
+        assert admitted, "Rows do not fit where as many were. This is a bug."
+        self._by_row.update(dict.fromkeys(new, session))
+        for source, seq in copies:
+            self._copy_cache(source, seq)
+        return True
+
+    def _copy_cache(self, source: Sequence, target: Sequence) -> int:
+        """Copies what is cached of a row, and returns how many tokens that is."""
+        assert source.slot is not None
+        assert target.slot is not None
+        self._copy_slot(source.slot, target.slot, source.num_cached)
+        return source.num_cached
+
+    def _answer_positions(self, request_id: int, session: Session) -> None:
+        rows = [SessionRowAnswer(len(seq.token_ids)) for seq in session.rows]
+        self._emit(SessionAnswer(request_id, rows, self._kv_bytes(session)))
+
+    def _take(self, request_id: int, session_id: str) -> Session | None:
+        """Finds a session that no call uses, or rejects the call that wants it."""
+        session = self._sessions.get(session_id)
+        if session is not None and session.call is None:
+            return session
+        error = "SessionNotFound" if session is None else "SessionBusy"
+        self._reject(request_id, Failure(error, {"session_id": session_id}))
+        return None
 
     def describe(self, command: DescribeSession) -> None:
         """Returns the tokens of a session's rows."""
@@ -199,36 +341,10 @@ class Sessions:
         self._emit(SessionDescription(request_id, rows, self._kv_bytes(session)))
 
     def _kv_bytes(self, session: Session) -> int:
-        return sum(seq.max_length for seq in session.rows) * self._kv_bytes_per_token
+        return session.kv_tokens * self._kv_bytes_per_token
 
     def _reject(self, request_id: int, failure: Failure) -> None:
         self._emit(Rejected(request_id, failure))
-
-
-def _refusal(session: Session, command: StepSession) -> Failure | None:
-    """Says why a step cannot be applied, or None."""
-    if session.call is not None:
-        return Failure("SessionBusy", {"session_id": command.session_id})
-    for seq, step in zip(session.rows, command.rows, strict=True):
-        if refusal := _row_refusal(seq, step):
-            return refusal
-    return None
-
-
-def _row_refusal(seq: Sequence, step: StepRow) -> Failure | None:
-    position, expected = len(seq.token_ids), step.expected_position
-    if expected is not None and expected != position:
-        arguments = {"row": seq.row, "expected": expected, "current": position}
-        return Failure("PositionConflict", arguments)
-    if position + len(step.token_ids) > seq.max_length:
-        arguments = {
-            "row": seq.row,
-            "prompt_tokens": position,
-            "new_tokens": len(step.token_ids),
-            "context_tokens": seq.max_length,
-        }
-        return Failure("ContextLengthExceeded", arguments)
-    return None
 
 
 def _matters(failure: Failure | None, call: Call) -> bool:
