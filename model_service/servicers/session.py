@@ -18,8 +18,10 @@ from model_service.requests.session_calls import StepPlan, read_fork, read_step
 from model_service.requests.violations import Violations
 from model_service.responses import convert
 from model_service.serving.served_model import ServedModel
+from model_service.serving.session import Session, new_session_id
+from model_service.serving.session_calls import SessionCalls
 from model_service.serving.session_opening import read_opening, seconds
-from model_service.serving.sessions import Session, SessionRegistry, new_session_id
+from model_service.serving.sessions import SessionRegistry
 from rpc.errors import InvalidField
 from rpc.handlers import Context
 
@@ -52,6 +54,7 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
         """
         self._model = model
         self._sessions = sessions
+        self._calls = SessionCalls(model.engine, sessions)
         self._ttl_s = ttl_s
         self._max_ttl_s = max_ttl_s
         self._new_tokens = new_tokens
@@ -109,8 +112,8 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
     async def Truncate(
         self, request: logits_session_service_pb2.TruncateRequest, context: Context
     ) -> logits_session_service_pb2.TruncateResponse:
-        session = await self._sessions.to_the_end(
-            self._sessions.truncate(request.session_id, list(request.positions))
+        session = await self._calls.to_the_end(
+            self._calls.truncate(request.session_id, list(request.positions))
         )
         return logits_session_service_pb2.TruncateResponse(rows=_rows(session))
 
@@ -125,7 +128,7 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
                     num_rows=session.num_rows,
                     max_rows=self._model.limits.max_sequences_per_call,
                 )
-                forked = await self._sessions.fork(session, rows, count)
+                forked = await self._calls.fork(session, rows, count)
         return logits_session_service_pb2.ForkResponse(
             session_ids=forked.session_ids,
             shared_kv_bytes=0,
@@ -135,8 +138,8 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
     async def SelectRows(
         self, request: logits_session_service_pb2.SelectRowsRequest, context: Context
     ) -> logits_session_service_pb2.SelectRowsResponse:
-        session = await self._sessions.to_the_end(
-            self._sessions.select_rows(
+        session = await self._calls.to_the_end(
+            self._calls.select_rows(
                 request.session_id,
                 list(request.row_indices),
                 max_rows=self._model.limits.max_sequences_per_call,
@@ -247,14 +250,14 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
         A retry then finds its answer. One without a name is undone instead.
         """
         work = self._apply_step(request, path)
-        return await (self._sessions.to_the_end(work) if request.step_id else work)
+        return await (self._calls.to_the_end(work) if request.step_id else work)
 
     async def _apply_step(
         self, request: logits_session_service_pb2.StepRequest, path: str
     ) -> logits_session_service_pb2.StepResponse:
         with self._sessions.use(request.session_id) as session:
             known = session.answer_of(request.step_id)
-            answer = known or await self._sessions.step(
+            answer = known or await self._calls.step(
                 session, self._read_step(request, session, path)
             )
         return logits_session_service_pb2.StepResponse(
