@@ -16,7 +16,7 @@ from model_service.engine.model_runner import order
 from model_service.engine.sampling import processors
 from model_service.engine.sampling.sampler import Choice, Draw, Sampler
 from model_service.engine.scheduler import Scheduler
-from model_service.engine.scores import Reporter
+from model_service.engine.scores import PutRow, report, ship
 from model_service.engine.sequence import Run, Sequence
 from model_service.engine.session_rows import SessionRows
 from model_service.engine.session_table import SessionTable
@@ -67,7 +67,7 @@ class Engine:
         self,
         runner: Runner,
         scheduler: Scheduler,
-        reporter: Reporter,
+        put: PutRow,
         *,
         context_length: int,
         kv_total_tokens: int,
@@ -76,7 +76,7 @@ class Engine:
     ) -> None:
         self._runner = runner
         self._scheduler = scheduler
-        self._reporter = reporter
+        self._put = put
         self._sampler = Sampler(runner.vocabulary.revisions)
         self._context_length = context_length
         self._kv_total_tokens = kv_total_tokens
@@ -85,7 +85,7 @@ class Engine:
         self._load = Load()
         table = SessionTable(scheduler, kv_bytes_per_token=kv_bytes_per_token, emit=self._emit)
         rows = SessionRows(table, scheduler, copy_slot=copy_slot)
-        self._sessions = Sessions(table, scheduler, reporter, runner.vocabulary.revisions)
+        self._sessions = Sessions(table, scheduler, runner.vocabulary.revisions)
         self._handlers: dict[type, Callable[..., None]] = {
             Generate: self._generate,
             Cancel: self._cancel,
@@ -155,7 +155,7 @@ class Engine:
         if selection.positions == "list" and index not in selection.position_list:
             return
         seq.given_scores.append(
-            self._reporter.report(selection, position, seq.token_ids[position], logits, scores)
+            report(selection, position, seq.token_ids[position], logits, scores)
         )
 
     def _record(self, draw: Draw, choice: Choice, logits: Tensor) -> None:
@@ -175,9 +175,7 @@ class Engine:
         event = SequenceTokens(seq.request_id, seq.row, [choice.token_id])
         if seq.selection is not None:
             row = logits[draw.row][: seq.vocabulary_size]
-            event.scores = [
-                self._reporter.report(seq.selection, position, choice.token_id, row, choice.scores)
-            ]
+            event.scores = [report(seq.selection, position, choice.token_id, row, choice.scores)]
         if seq.given_scores:
             event.prompt_scores, seq.given_scores = seq.given_scores, []
         seq.prompt_selection = None
@@ -226,6 +224,8 @@ class Engine:
             return None
         self._load = load
         events, self._events = self._events, []
+        for event in events:
+            ship(event, self._put)
         return Report(events, load, stats)
 
     # --- Commands ------------------------------------------------------------------------------

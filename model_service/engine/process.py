@@ -24,7 +24,6 @@ from model_service.engine.loader import LoadedModel, Refused
 from model_service.engine.model_runner import ModelRunner
 from model_service.engine.sampling import random
 from model_service.engine.scheduler import PrefillClock, Scheduler
-from model_service.engine.scores import Reporter
 from model_service.generation import GenerationConfig
 from model_service.messages import (
     EngineInfo,
@@ -140,7 +139,7 @@ def build(
     engine = Engine(
         runner,
         scheduler,
-        Reporter(ring.put),
+        ring.put,
         context_length=loaded.context_length,
         kv_total_tokens=kv_total,
         kv_bytes_per_token=runner.cache.bytes_per_token,

@@ -5,11 +5,13 @@ V: ids of the sequence's revision.
 
 from collections.abc import Callable
 
+import msgspec
 import numpy as np
 import torch
 from torch import Tensor
 
 from model_service.generation import PositionScores, Row, ScoreSelection, TokenScore
+from model_service.messages import Event, SequenceTokens, SessionAnswer
 
 TORCH_DTYPES = {
     "float32": torch.float32,
@@ -20,60 +22,85 @@ TORCH_DTYPES = {
 PutRow = Callable[[memoryview], Row]
 
 
-class Reporter:
-    """Builds `PositionScores`; full rows go where `put` says."""
+@torch.inference_mode()
+def report(
+    selection: ScoreSelection,
+    position: int,
+    token_id: int | None,
+    logits: Tensor,
+    scores: Tensor | None,
+) -> PositionScores:
+    """Describes one distribution. Full rows are bytes of their own until they are shipped.
 
-    def __init__(self, put: PutRow) -> None:
-        self._put = put
-
-    @torch.inference_mode()
-    def report(
-        self,
-        selection: ScoreSelection,
-        position: int,
-        token_id: int | None,
-        logits: Tensor,
-        scores: Tensor | None,
-    ) -> PositionScores:
-        """Describes one distribution.
-
-        Args:
-            selection: what is wanted.
-            position: index of the token that the distribution predicts.
-            token_id: that token, when there is one.
-            logits: `[V]` float32, raw.
-            scores: `[V]` float32, processed; None when not wanted.
-        """
-        full = selection.amount == "full"
-        wants_logits = selection.logits
-        lse = _logsumexp(logits) if wants_logits or selection.entropy else None
-        scores_lse = None if scores is None else _logsumexp(scores)
-        return PositionScores(
-            position=position,
-            token_id=token_id,
-            logits=self._row(logits, selection) if full and wants_logits else None,
-            scores=self._row(scores, selection) if full and scores is not None else None,
-            dtype=selection.dtype,
-            tokens=_tokens(selection, logits, scores),
-            logits_logsumexp=lse if selection.logsumexp and wants_logits else None,
-            scores_logsumexp=scores_lse if selection.logsumexp else None,
-            entropy=_entropy(logits) if selection.entropy else None,
-            rank=_rank(logits, token_id) if selection.rank and token_id is not None else None,
-            logits_logprob=(
-                float(logits[token_id]) - lse if wants_logits and token_id is not None else None
-            )
-            if lse is not None
-            else None,
-            scores_logprob=(
-                float(scores[token_id]) - scores_lse
-                if scores is not None and scores_lse is not None and token_id is not None
-                else None
-            ),
+    Args:
+        selection: what is wanted.
+        position: index of the token that the distribution predicts.
+        token_id: that token, when there is one.
+        logits: `[V]` float32, raw.
+        scores: `[V]` float32, processed; None when not wanted.
+    """
+    full = selection.amount == "full"
+    wants_logits = selection.logits
+    lse = _logsumexp(logits) if wants_logits or selection.entropy else None
+    scores_lse = None if scores is None else _logsumexp(scores)
+    return PositionScores(
+        position=position,
+        token_id=token_id,
+        logits=_row(logits, selection) if full and wants_logits else None,
+        scores=_row(scores, selection) if full and scores is not None else None,
+        dtype=selection.dtype,
+        tokens=_tokens(selection, logits, scores),
+        logits_logsumexp=lse if selection.logsumexp and wants_logits else None,
+        scores_logsumexp=scores_lse if selection.logsumexp else None,
+        entropy=_entropy(logits) if selection.entropy else None,
+        rank=_rank(logits, token_id) if selection.rank and token_id is not None else None,
+        logits_logprob=(
+            float(logits[token_id]) - lse if wants_logits and token_id is not None else None
         )
+        if lse is not None
+        else None,
+        scores_logprob=(
+            float(scores[token_id]) - scores_lse
+            if scores is not None and scores_lse is not None and token_id is not None
+            else None
+        ),
+    )
 
-    def _row(self, values: Tensor, selection: ScoreSelection) -> Row:
-        converted = values.to("cpu", TORCH_DTYPES[selection.dtype]).contiguous()
-        return self._put(converted.view(torch.uint8).numpy().data)
+
+def _row(values: Tensor, selection: ScoreSelection) -> bytes:
+    converted = values.to("cpu", TORCH_DTYPES[selection.dtype]).contiguous()
+    return converted.view(torch.uint8).numpy().tobytes()
+
+
+def ship(event: Event, put: PutRow) -> None:
+    """Moves the full rows of an event to where `put` says, in place.
+
+    Called when the event is emitted and not earlier: the reader of the ring
+    takes rows in the order in which they were put, and gives the memory before
+    the newest one free.
+    """
+    for scores in _score_lists(event):
+        scores[:] = [_shipped(position, put) for position in scores]
+
+
+def _score_lists(event: Event) -> list[list[PositionScores]]:
+    if isinstance(event, SequenceTokens):
+        return [event.prompt_scores, event.scores]
+    if isinstance(event, SessionAnswer):
+        return [row.scores for row in event.rows]
+    return []
+
+
+def _shipped(position: PositionScores, put: PutRow) -> PositionScores:
+    if position.logits is None and position.scores is None:
+        return position
+    return msgspec.structs.replace(
+        position, logits=_put(position.logits, put), scores=_put(position.scores, put)
+    )
+
+
+def _put(row: Row | None, put: PutRow) -> Row | None:
+    return put(memoryview(row)) if isinstance(row, bytes) else row
 
 
 def _tokens(selection: ScoreSelection, logits: Tensor, scores: Tensor | None) -> list[TokenScore]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from model_service.engine.sampling.sampler import Choice, Draw
 from model_service.engine.scheduler import Scheduler
-from model_service.engine.scores import Reporter
+from model_service.engine.scores import report
 from model_service.engine.sequence import Sequence
 from model_service.engine.session import (
     Call,
@@ -40,12 +40,10 @@ class Sessions:
         self,
         table: SessionTable,
         scheduler: Scheduler,
-        reporter: Reporter,
         revisions: list[RevisionRows],
     ) -> None:
         self._table = table
         self._scheduler = scheduler
-        self._reporter = reporter
         self._revisions = revisions
 
     def open(self, command: OpenSession) -> None:
@@ -126,7 +124,6 @@ class Sessions:
         scores, seq.given_scores = seq.given_scores, []
         if failure is None and _wants_last(call.selection, position - 1 - seq.first_given):
             row = logits[draw.row][: seq.vocabulary_size]
-            report = self._reporter.report
             scores.append(report(call.selection, position, token_id, row, choice.scores))
         reason = None
         if token_id is not None:

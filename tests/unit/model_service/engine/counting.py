@@ -7,7 +7,6 @@ from torch import Tensor
 
 from model_service.engine.engine import Engine
 from model_service.engine.scheduler import PrefillClock, Scheduler
-from model_service.engine.scores import Reporter
 from model_service.engine.sequence import Run, Sequence
 from model_service.engine.vocabulary import RevisionRows
 from model_service.generation import GenerationConfig, ScoreSelection
@@ -110,7 +109,7 @@ class CountingEngine:
         self.engine = Engine(
             self.runner,
             self.scheduler,
-            Reporter(bytes),
+            bytes,
             context_length=context,
             kv_total_tokens=kv_tokens,
             kv_bytes_per_token=2,

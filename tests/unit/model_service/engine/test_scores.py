@@ -2,8 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from model_service.engine.scores import Reporter, row_to_array, top_ids
-from model_service.generation import ScoreSelection
+from model_service.engine.scores import report as describe
+from model_service.engine.scores import row_to_array, ship, top_ids
+from model_service.generation import PositionScores, ScoreSelection, SharedRow
+from model_service.messages import SequenceTokens, SessionAnswer, SessionRowAnswer
 
 LOGITS = torch.tensor([1.0, 4.0, 2.0, 4.0, -3.0])
 SCORES = torch.tensor([0.5, -torch.inf, 1.0, 2.0, -torch.inf])
@@ -11,7 +13,7 @@ SCORES = torch.tensor([0.5, -torch.inf, 1.0, 2.0, -torch.inf])
 
 def report(token_id=3, **selection):
     wants_scores = selection.get("scores", False)
-    return Reporter(bytes).report(
+    return describe(
         ScoreSelection(**selection), 7, token_id, LOGITS, SCORES if wants_scores else None
     )
 
@@ -73,7 +75,7 @@ def test_a_logit_minus_logsumexp_is_an_exact_log_probability():
 def test_the_entropy_of_a_certain_distribution_is_zero():
     logits = torch.full((4,), -torch.inf)
     logits[2] = 0.0
-    position = Reporter(bytes).report(ScoreSelection(entropy=True), 0, None, logits, None)
+    position = describe(ScoreSelection(entropy=True), 0, None, logits, None)
     assert position.entropy == 0.0
 
 
@@ -84,3 +86,26 @@ def test_nothing_is_computed_that_was_not_asked_for():
 
 def test_more_ids_than_there_are_means_all():
     assert top_ids(LOGITS, 100).tolist() == [1, 3, 2, 0, 4]
+
+
+def test_rows_are_put_where_they_belong_in_the_order_of_the_event():
+    put = []
+
+    def take(row: memoryview) -> SharedRow:
+        put.append(bytes(row))
+        return SharedRow(start=len(put), size=row.nbytes)
+
+    event = SequenceTokens(
+        1,
+        0,
+        [5],
+        scores=[PositionScores(2, logits=b"b", scores=b"c")],
+        prompt_scores=[PositionScores(1, logits=b"a"), PositionScores(1)],
+    )
+    ship(event, take)
+    assert put == [b"a", b"b", b"c"]
+    assert event.scores[0].scores == SharedRow(3, 1)
+    assert event.prompt_scores[1] == PositionScores(1)
+    answer = SessionAnswer(2, [SessionRowAnswer(3, [PositionScores(3, logits=b"d")])], 0)
+    ship(answer, take)
+    assert answer.rows[0].scores[0].logits == SharedRow(4, 1)

@@ -1,5 +1,6 @@
 import numpy as np
 
+from model_service.generation import ScoreSelection
 from model_service.messages import (
     CloseSession,
     DescribeSession,
@@ -183,3 +184,30 @@ def test_steps_and_generation_share_a_batch():
     engine.step_session(3, [20])
     engine.step()
     assert engine.runner.steps[-1] == [(1, 1), (2, 1)]
+
+
+def test_no_row_is_in_the_ring_before_its_answer_is():
+    """Two rows of a call are found in different steps; a stream's rows come between.
+
+    The front frees the ring up to the newest row it has read, so a row that was
+    put earlier than it was reported could be overwritten unread.
+    """
+    engine = CountingEngine(chunk_tokens=16)
+    engine.open(1, [4], [9] * 40)
+    engine.generate(2, [8], new=6, selection=ScoreSelection(logits=True, amount="full"))
+    put: list[int] = []
+    reported: list[int] = []
+    step = 0
+
+    def note(row: memoryview) -> bytes:
+        put.append(step)
+        return bytes(row)
+
+    engine.engine._put = note
+    while (report := engine.engine.step()) is not None:
+        for event in report.events:
+            rows = event.rows if isinstance(event, SessionAnswer) else [event]
+            reported += [step for row in rows for _ in row.scores]
+        step += 1
+    assert len(set(reported)) > 2
+    assert put == reported
