@@ -244,6 +244,17 @@ configs = st.builds(
     min_new_tokens=st.none() | st.integers(0, 1),
     min_tokens_to_keep=st.none() | st.integers(1, 9),
     stop_token_ids=st.lists(st.integers(0, 99), max_size=3),
+    min_p=st.none() | st.floats(0, 1, width=32),
+    top_h=st.none() | st.floats(0.125, 1, width=32),
+    typical_p=st.none() | st.floats(0.125, 1, width=32),
+    presence_penalty=st.none() | st.floats(-100, 100, width=32),
+    no_repeat_ngram_size=st.none() | st.integers(0, 9),
+    logit_bias=st.none()
+    | st.dictionaries(st.integers(0, 99), st.floats(-100, 100, width=32), max_size=3),
+    suppress_tokens=st.none() | st.builds(dict, ids=st.lists(st.integers(0, 99), max_size=3)),
+    max_time=st.none()
+    | st.builds(dict, seconds=st.integers(1, 9), nanos=st.integers(0, 10**9 - 1)),
+    renormalize_logits=st.none() | st.booleans(),
     lenient=st.just(True),
 )
 
