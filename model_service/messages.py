@@ -104,7 +104,11 @@ class Generate(msgspec.Struct, tag="generate"):
 
 
 class Cancel(msgspec.Struct, tag="cancel"):
-    """Ends a call at the next step boundary, without an answer. Unknown ids are ignored."""
+    """Ends a call at the next step boundary. Unknown ids are ignored.
+
+    A step of a session is undone: its rows are as they were before it. What was
+    already found out about rows is still sent, so that the ring can be released.
+    """
 
     request_id: int
 
@@ -144,6 +148,39 @@ class StepSession(msgspec.Struct, tag="step_session"):
 
     append: bool = False
     """Whether the chosen token is appended (its KV entry is written with the next step)."""
+
+    look_ahead: bool = False
+    """Whether the rows are put back afterwards to where they were."""
+
+
+class TruncateSession(msgspec.Struct, tag="truncate_session"):
+    """Forgets tokens. Answered by `SessionAnswer` without scores."""
+
+    request_id: int
+    session_id: str
+    lengths: list[int]
+    """Tokens to keep, one per row."""
+
+
+class ForkSession(msgspec.Struct, tag="fork_session"):
+    """Copies rows to new sessions, all of them or none. Answered by `SessionForked`."""
+
+    request_id: int
+    session_id: str
+    fork_ids: list[str]
+    """Names of the new sessions."""
+
+    rows: list[int]
+    """Index of the row that becomes each row of every new session."""
+
+
+class SelectSessionRows(msgspec.Struct, tag="select_session_rows"):
+    """Replaces a session's rows. Answered by `SessionAnswer` without scores."""
+
+    request_id: int
+    session_id: str
+    rows: list[int]
+    """Index of the old row that becomes each new row."""
 
 
 class DescribeSession(msgspec.Struct, tag="describe_session"):
@@ -195,6 +232,9 @@ Command = (
     | Cancel
     | OpenSession
     | StepSession
+    | TruncateSession
+    | ForkSession
+    | SelectSessionRows
     | DescribeSession
     | CloseSession
     | GrowVocabulary
@@ -269,7 +309,7 @@ class Rejected(msgspec.Struct, tag="rejected"):
 
 
 class SessionRowAnswer(msgspec.Struct, frozen=True):
-    """Outcome of an `OpenSession` or `StepSession` for one row."""
+    """Outcome of a command that opens or changes a session, for one row."""
 
     position: int
     """Tokens in the row afterwards."""
@@ -283,7 +323,7 @@ class SessionRowAnswer(msgspec.Struct, frozen=True):
 
 
 class SessionAnswer(msgspec.Struct, tag="session_answer"):
-    """Outcome of an `OpenSession` or `StepSession`."""
+    """Outcome of a command that opens or changes a session."""
 
     request_id: int
     rows: list[SessionRowAnswer]
@@ -299,6 +339,20 @@ class SessionDescription(msgspec.Struct, tag="session_description"):
     """Tokens of each row. After `CloseSession`: what the rows held."""
 
     kv_bytes: int
+
+
+class SessionForked(msgspec.Struct, tag="session_forked"):
+    """The new sessions exist."""
+
+    request_id: int
+    positions: list[int]
+    """Tokens in each row of every new session."""
+
+    kv_bytes: int
+    """Bytes of KV cache that each new session has reserved."""
+
+    copied_bytes: int
+    """Bytes of KV cache that were copied, for all new sessions."""
 
 
 class VocabularyGrown(msgspec.Struct, tag="vocabulary_grown"):
@@ -342,7 +396,9 @@ class Load(msgspec.Struct, frozen=True):
     """Tokens of KV cache reserved, sessions included."""
 
 
-Event = SequenceTokens | Rejected | SessionAnswer | SessionDescription | VocabularyGrown
+Event = (
+    SequenceTokens | Rejected | SessionAnswer | SessionDescription | SessionForked | VocabularyGrown
+)
 
 
 class EngineInfo(msgspec.Struct, frozen=True):

@@ -119,7 +119,7 @@ class ModelServer:
             ModelServicer(self._model), grpc_server
         )
         logits_session_service_pb2_grpc.add_LogitsSessionServiceServicer_to_server(
-            SessionServicer(  # type: ignore[abstract]  # the base class answers what comes later
+            SessionServicer(
                 self._model,
                 self._sessions,
                 ttl_s=settings.session_ttl_s,

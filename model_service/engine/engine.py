@@ -18,6 +18,8 @@ from model_service.engine.sampling.sampler import Choice, Draw, Sampler
 from model_service.engine.scheduler import Scheduler
 from model_service.engine.scores import Reporter
 from model_service.engine.sequence import Run, Sequence
+from model_service.engine.session_rows import SessionRows
+from model_service.engine.session_table import SessionTable
 from model_service.engine.sessions import Sessions
 from model_service.engine.vocabulary import Vocabulary
 from model_service.generation import FinishReason, ScoreSelection
@@ -28,15 +30,18 @@ from model_service.messages import (
     DescribeSession,
     Event,
     Failure,
+    ForkSession,
     Generate,
     GrowVocabulary,
     Load,
     OpenSession,
     Rejected,
     Report,
+    SelectSessionRows,
     SequenceTokens,
     StepSession,
     StepStats,
+    TruncateSession,
     VocabularyGrown,
 )
 
@@ -67,6 +72,7 @@ class Engine:
         context_length: int,
         kv_total_tokens: int,
         kv_bytes_per_token: int,
+        copy_slot: Callable[[int, int, int], None],
     ) -> None:
         self._runner = runner
         self._scheduler = scheduler
@@ -77,18 +83,17 @@ class Engine:
         self._calls: dict[int, list[Sequence]] = {}
         self._events: list[Event] = []
         self._load = Load()
-        self._sessions = Sessions(
-            scheduler,
-            reporter,
-            runner.vocabulary.revisions,
-            kv_bytes_per_token=kv_bytes_per_token,
-            emit=self._emit,
-        )
+        table = SessionTable(scheduler, kv_bytes_per_token=kv_bytes_per_token, emit=self._emit)
+        rows = SessionRows(table, scheduler, copy_slot=copy_slot)
+        self._sessions = Sessions(table, scheduler, reporter, runner.vocabulary.revisions)
         self._handlers: dict[type, Callable[..., None]] = {
             Generate: self._generate,
             Cancel: self._cancel,
             OpenSession: self._sessions.open,
             StepSession: self._sessions.step,
+            TruncateSession: rows.truncate,
+            ForkSession: rows.fork,
+            SelectSessionRows: rows.select,
             DescribeSession: self._sessions.describe,
             CloseSession: self._sessions.close,
             GrowVocabulary: self._grow_vocabulary,
@@ -259,13 +264,19 @@ class Engine:
             self._scheduler.add(seq)
 
     def _cancel(self, command: Cancel) -> None:
+        self._sessions.cancel(command.request_id)
         for seq in self._calls.pop(command.request_id, []):
             self._scheduler.remove(seq)
 
     def _grow_vocabulary(self, command: GrowVocabulary) -> None:
         start = time.monotonic()
         vocabulary = self._runner.vocabulary
-        vocabulary.grow(command.revision, command.rows)
+        try:
+            vocabulary.grow(command.revision, command.rows)
+        except ValueError as error:  # vectors of another size: the tokenizer service cannot know
+            failure = Failure("InvalidField", {"field": "tokens", "description": str(error)})
+            self._emit(Rejected(command.request_id, failure))
+            return
         self._emit(
             VocabularyGrown(
                 request_id=command.request_id,

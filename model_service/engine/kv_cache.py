@@ -180,6 +180,14 @@ class KVCache(Cache):
                     part.clear(slot, length)
         self._free.append(slot)
 
+    @torch.inference_mode()
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Copies the first `length` tokens of a slot to another, in all layers."""
+        for layer in self.slot_layers:
+            for part in (layer.k, layer.v):
+                if part is not None:
+                    part.data[target, :length] = part.data[source, :length]
+
     def set_places(self, slots: Tensor, positions: Tensor) -> None:
         """Says where the next step's keys and values go: slot and position, `[T]` int64 each."""
         self._here = (slots, positions)

@@ -144,6 +144,7 @@ def build(
         context_length=loaded.context_length,
         kv_total_tokens=kv_total,
         kv_bytes_per_token=runner.cache.bytes_per_token,
+        copy_slot=runner.cache.copy,
     )
     return engine, describe(settings, loaded, runner, default, kv_total)
 

@@ -65,7 +65,7 @@ class Scheduler:
             max_step_tokens: most prompt tokens of a step in which nothing decodes.
             clock: bounds prompt tokens beside decoding rows.
             allocate: takes a slot.
-            free: gives a slot back, with the number of tokens that were written to it.
+            free: gives a slot back, with the number of tokens that were ever written to it.
         """
         self.active: list[Sequence] = []
         self.kv_used_tokens = 0
@@ -101,7 +101,7 @@ class Scheduler:
         heapq.heappush(self._waiting, (seq.priority, next(self._order), seq))
 
     def open(self, sequences: list[Sequence]) -> bool:
-        """Admits all rows of a session at once, or none of them."""
+        """Admits all rows of a session at once, or none of them. They rest until resumed."""
         needed = sum(seq.max_length for seq in sequences)
         if self.kv_session_tokens + needed > self.kv_session_limit:
             return False
@@ -109,11 +109,10 @@ class Scheduler:
             return False
         for seq in sequences:
             self._reserve(seq)
-            self.active.append(seq)
         return True
 
     def resume(self, seq: Sequence) -> None:
-        """Makes an idle session row active: it has pending tokens again."""
+        """Makes an idle session row active: it has pending tokens."""
         self.active.append(seq)
 
     def rest(self, seq: Sequence) -> None:
@@ -128,7 +127,7 @@ class Scheduler:
             return
         if seq in self.active:
             self.active.remove(seq)
-        self._free(seq.slot, seq.num_cached)
+        self._free(seq.slot, seq.num_written)
         seq.slot = None
         self.kv_used_tokens -= seq.max_length
         if seq.kind == "session":

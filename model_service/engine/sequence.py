@@ -39,6 +39,7 @@ class Sequence:
         selection: what is returned about the distribution of new tokens.
         prompt_selection: what is returned about the distribution of given tokens.
         num_cached: tokens whose keys and values are in the KV cache.
+        most_cached: highest `num_cached` before the tokens were last cut.
         slot: row of the KV cache, or None while waiting.
         first_given: index of the first token that the present call gave.
         given_scores: what was found out so far about the distributions of given tokens.
@@ -65,6 +66,7 @@ class Sequence:
     kind: Literal["generate", "session"] = "generate"
     num_prompt_tokens: int = field(init=False)
     num_cached: int = 0
+    most_cached: int = 0
     slot: int | None = None
     first_given: int = 0
     given_scores: list[PositionScores] = field(default_factory=list)
@@ -94,6 +96,11 @@ class Sequence:
         return len(self.token_ids) - self.num_cached
 
     @property
+    def num_written(self) -> int:
+        """Tokens of the slot that were ever written, those since cut off included."""
+        return max(self.most_cached, self.num_cached)
+
+    @property
     def num_new_tokens(self) -> int:
         """Tokens generated so far."""
         return len(self.token_ids) - self.num_prompt_tokens
@@ -109,6 +116,45 @@ class Sequence:
         reason = self.finish_reason(token_id)
         self.token_ids.append(token_id)
         return reason
+
+    def truncate(self, length: int, num_cached: int | None = None) -> None:
+        """Forgets the tokens from `length` on.
+
+        What is in the slot beyond is left there, never read, and overwritten by
+        the tokens to come; freeing the slot clears it.
+
+        Args:
+            length: tokens to keep.
+            num_cached: tokens that count as cached afterwards, at most `length`;
+                None means as many of those kept as were.
+        """
+        self.most_cached = self.num_written
+        del self.token_ids[length:]
+        self.num_cached = min(self.num_cached, length if num_cached is None else num_cached)
+        if length < self.num_prompt_tokens:
+            self.num_prompt_tokens = length
+            self.processors = None  # they know the prompt
+        self.first_given = min(self.first_given, length)
+        if self.num_seen > length:  # what is left may still hold the ids that were cut
+            self.seen = set()
+            self.num_seen = 0
+
+    def copy(self, row: int) -> "Sequence":
+        """Returns an idle session row with the same tokens, without a slot."""
+        twin = Sequence(
+            request_id=0,
+            row=row,
+            token_ids=list(self.token_ids),
+            config=self.config,
+            seed=self.seed,
+            vocabulary_size=self.vocabulary_size,
+            revision=self.revision,
+            max_length=self.max_length,
+            kind="session",
+        )
+        twin.num_prompt_tokens = self.num_prompt_tokens
+        twin.num_cached = self.num_cached
+        return twin
 
     def finish_reason(self, token_id: int) -> FinishReason | None:
         """Says why the sequence would end with `token_id` as its next token, or None."""

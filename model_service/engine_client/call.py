@@ -9,11 +9,12 @@ from model_service.messages import (
     SequenceTokens,
     SessionAnswer,
     SessionDescription,
+    SessionForked,
     VocabularyGrown,
 )
 from rpc.errors import ServiceError
 
-Answer = SessionAnswer | SessionDescription | VocabularyGrown
+Answer = SessionAnswer | SessionDescription | SessionForked | VocabularyGrown
 
 TOKEN_SCORE_BYTES = 120  # a struct of one int and two floats
 

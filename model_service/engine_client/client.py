@@ -19,6 +19,7 @@ from model_service.messages import (
     EngineInfo,
     EngineSettings,
     Event,
+    ForkSession,
     Generate,
     GrowVocabulary,
     Load,
@@ -29,12 +30,15 @@ from model_service.messages import (
     OpenSession,
     Ready,
     Report,
+    SelectSessionRows,
     SequenceSpec,
     SequenceTokens,
     SessionAnswer,
     SessionDescription,
+    SessionForked,
     StepRow,
     StepSession,
+    TruncateSession,
     VocabularyGrown,
 )
 from model_service.metrics import ModelMetrics
@@ -227,8 +231,11 @@ class EngineClient:
         *,
         sample: bool,
         append: bool,
+        look_ahead: bool = False,
     ) -> SessionAnswer:
         """Appends tokens to rows and returns the distributions after them.
+
+        A call that is left early is undone, unless it has been answered already.
 
         Raises:
             PositionConflict: a row is elsewhere than expected; nothing happened.
@@ -243,8 +250,48 @@ class EngineClient:
                     selection=selection,
                     sample=sample,
                     append=append,
+                    look_ahead=look_ahead,
                 )
             )
+            return cast(SessionAnswer, await call.answer())
+
+    async def truncate_session(self, session_id: str, lengths: list[int]) -> SessionAnswer:
+        """Forgets the tokens of each row from a length on.
+
+        Raises:
+            InvalidField: a row is shorter than that; nothing happened.
+        """
+        with self._call(0) as call:
+            self._process.post(TruncateSession(call.request_id, session_id, lengths))
+            return cast(SessionAnswer, await call.answer())
+
+    async def fork_session(
+        self, session_id: str, fork_ids: list[str], rows: list[int]
+    ) -> SessionForked:
+        """Copies rows to new sessions. A call that is left early leaves none of them behind.
+
+        Raises:
+            Overloaded: there is no room for them now.
+            KVCacheExceeded: there will never be.
+        """
+        with self._call(0) as call:
+            self._process.post(ForkSession(call.request_id, session_id, fork_ids, rows))
+            try:
+                return cast(SessionForked, await call.answer())
+            finally:
+                if not call.settled:
+                    for fork_id in fork_ids:
+                        self.forget_session(fork_id)
+
+    async def select_session_rows(self, session_id: str, rows: list[int]) -> SessionAnswer:
+        """Replaces a session's rows by a selection of them.
+
+        Raises:
+            Overloaded: there is no room for so many rows now.
+            KVCacheExceeded: there will never be.
+        """
+        with self._call(0) as call:
+            self._process.post(SelectSessionRows(call.request_id, session_id, rows))
             return cast(SessionAnswer, await call.answer())
 
     async def describe_session(self, session_id: str) -> SessionDescription:

@@ -1,5 +1,7 @@
 """`LogitsSessionService`: the client chooses the tokens, the server keeps the KV cache."""
 
+from collections.abc import AsyncIterator
+
 from google.protobuf.duration_pb2 import Duration
 from lockstep.v1 import (
     generation_pb2,
@@ -9,19 +11,18 @@ from lockstep.v1 import (
     tokens_pb2,
 )
 
-from model_service.generation import ScoreSelection
-from model_service.messages import SessionAnswer, StepRow
 from model_service.requests.configuration import effective_message
 from model_service.requests.prompts import read_prompts
 from model_service.requests.response_size import distribution_bytes
-from model_service.requests.selection import read_selection
-from model_service.requests.token_ids import check_token_ids
+from model_service.requests.session_calls import StepPlan, read_fork, read_step
 from model_service.requests.violations import Violations
 from model_service.responses import convert
 from model_service.serving.served_model import ServedModel
+from model_service.serving.session import Session, new_session_id
+from model_service.serving.session_calls import SessionCalls
 from model_service.serving.session_opening import read_opening, seconds
-from model_service.serving.sessions import Session, SessionRegistry, new_session_id
-from rpc.errors import InvalidField, NotImplemented_
+from model_service.serving.sessions import SessionRegistry
+from rpc.errors import InvalidField
 from rpc.handlers import Context
 
 DEFAULT_PAGE_SIZE = 100
@@ -30,7 +31,7 @@ MIN_TTL_S = 1.0
 
 
 class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServicer):
-    """Parses, delegates and formats. What a base class method refuses comes later."""
+    """Parses, delegates and formats."""
 
     def __init__(
         self,
@@ -53,6 +54,7 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
         """
         self._model = model
         self._sessions = sessions
+        self._calls = SessionCalls(model.engine, sessions)
         self._ttl_s = ttl_s
         self._max_ttl_s = max_ttl_s
         self._new_tokens = new_tokens
@@ -87,22 +89,63 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
     async def Step(
         self, request: logits_session_service_pb2.StepRequest, context: Context
     ) -> logits_session_service_pb2.StepResponse:
-        if request.step_id:
-            raise NotImplemented_("step_id")
-        if request.look_ahead:
-            raise NotImplemented_("look_ahead")
-        with self._sessions.use(request.session_id) as session:
-            rows, selection = self._read_step(request, session)
-            answer = await self._model.engine.step_session(
-                session.session_id,
-                rows,
-                selection,
-                sample=request.HasField("sampling"),
-                append=request.sampling.append,
+        return await self._step(request)
+
+    async def StepStream(
+        self,
+        request_iterator: AsyncIterator[logits_session_service_pb2.StepStreamRequest],
+        context: Context,
+    ) -> AsyncIterator[logits_session_service_pb2.StepStreamResponse]:
+        session_id = ""
+        async for message in request_iterator:
+            step = message.step
+            session_id = session_id or step.session_id
+            if not session_id:
+                raise InvalidField("step.session_id", "is required in the first message")
+            if step.session_id not in {"", session_id}:
+                raise InvalidField("step.session_id", "must be that of the first message, or empty")
+            step.session_id = session_id
+            yield logits_session_service_pb2.StepStreamResponse(
+                step=await self._step(step, "step.")
             )
-            session.selection = selection
-            session.apply(answer)
-        return _step_response(session, answer)
+
+    async def Truncate(
+        self, request: logits_session_service_pb2.TruncateRequest, context: Context
+    ) -> logits_session_service_pb2.TruncateResponse:
+        session = await self._calls.to_the_end(
+            self._calls.truncate(request.session_id, list(request.positions))
+        )
+        return logits_session_service_pb2.TruncateResponse(rows=_rows(session))
+
+    async def Fork(
+        self, request: logits_session_service_pb2.ForkRequest, context: Context
+    ) -> logits_session_service_pb2.ForkResponse:
+        with self._model.metrics.count_rejections():
+            self._model.check_open()
+            with self._sessions.use(request.session_id) as session:
+                rows, count = read_fork(
+                    request,
+                    num_rows=session.num_rows,
+                    max_rows=self._model.limits.max_sequences_per_call,
+                )
+                forked = await self._calls.fork(session, rows, count)
+        return logits_session_service_pb2.ForkResponse(
+            session_ids=forked.session_ids,
+            shared_kv_bytes=0,
+            copied_kv_bytes=forked.copied_kv_bytes,
+        )
+
+    async def SelectRows(
+        self, request: logits_session_service_pb2.SelectRowsRequest, context: Context
+    ) -> logits_session_service_pb2.SelectRowsResponse:
+        session = await self._calls.to_the_end(
+            self._calls.select_rows(
+                request.session_id,
+                list(request.row_indices),
+                max_rows=self._model.limits.max_sequences_per_call,
+            )
+        )
+        return logits_session_service_pb2.SelectRowsResponse(rows=_rows(session))
 
     async def GetSession(
         self, request: logits_session_service_pb2.GetSessionRequest, context: Context
@@ -199,46 +242,54 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
             violations.add("ttl", f"must be in [{MIN_TTL_S:g} s, {self._max_ttl_s:g} s]")
         return ttl_s
 
+    async def _step(
+        self, request: logits_session_service_pb2.StepRequest, path: str = ""
+    ) -> logits_session_service_pb2.StepResponse:
+        """Runs a step; one with a name is finished even if its caller gives up.
+
+        A retry then finds its answer. One without a name is undone instead.
+        """
+        work = self._apply_step(request, path)
+        return await (self._calls.to_the_end(work) if request.step_id else work)
+
+    async def _apply_step(
+        self, request: logits_session_service_pb2.StepRequest, path: str
+    ) -> logits_session_service_pb2.StepResponse:
+        with self._sessions.use(request.session_id) as session:
+            known = session.answer_of(request.step_id)
+            answer = known or await self._calls.step(
+                session, self._read_step(request, session, path)
+            )
+        return logits_session_service_pb2.StepResponse(
+            rows=[convert.step_row_result(row) for row in answer.rows],
+            replayed=known is not None,
+            vocabulary=convert.vocabulary_ref(session.opening.vocabulary),
+            expire_time=convert.timestamp(session.expires_at),
+        )
+
     def _read_step(
-        self, request: logits_session_service_pb2.StepRequest, session: Session
-    ) -> tuple[list[StepRow], ScoreSelection]:
-        violations = Violations()
+        self, request: logits_session_service_pb2.StepRequest, session: Session, path: str
+    ) -> StepPlan:
         vocabulary_size = session.opening.vocabulary.size
-        if len(request.rows) != session.num_rows:
-            violations.add("rows", f"must have one entry per row, {session.num_rows}")
-        rows = [
-            StepRow(
-                list(row.ids), row.expected_position if row.HasField("expected_position") else None
-            )
-            for row in request.rows
-        ]
-        selection = session.selection
-        if request.HasField("scores"):
-            selection = read_selection(
-                request.scores,
-                "scores",
-                violations,
-                use="given",
-                vocabulary_size=vocabulary_size,
-                max_selected_tokens=self._model.limits.max_selected_tokens,
-                given_tokens=min((len(row.token_ids) for row in rows if row.token_ids), default=1),
-            )
-        violations.check()
-        num_tokens = [len(row.token_ids) for row in rows]
-        check_token_ids("rows", (row.token_ids for row in rows), vocabulary_size)
-        self._model.check_response(distribution_bytes(selection, num_tokens, vocabulary_size))
-        return rows, selection
+        plan = read_step(
+            request,
+            session.selection,
+            num_rows=session.num_rows,
+            vocabulary_size=vocabulary_size,
+            max_selected_tokens=self._model.limits.max_selected_tokens,
+            path=path,
+        )
+        num_tokens = [len(row.token_ids) for row in plan.rows]
+        self._model.check_response(distribution_bytes(plan.selection, num_tokens, vocabulary_size))
+        return plan
 
 
 def _effective_config(session: Session) -> generation_pb2.GenerationConfig:
     return effective_message(session.opening.resolved, session.opening.seed)
 
 
-def _step_response(
-    session: Session, answer: SessionAnswer
-) -> logits_session_service_pb2.StepResponse:
-    return logits_session_service_pb2.StepResponse(
-        rows=[convert.step_row_result(row) for row in answer.rows],
-        vocabulary=convert.vocabulary_ref(session.opening.vocabulary),
-        expire_time=convert.timestamp(session.expires_at),
-    )
+def _rows(session: Session) -> list[logits_session_service_pb2.SessionRow]:
+    return [
+        logits_session_service_pb2.SessionRow(position=position, seed=spec.seed)
+        for position, spec in zip(session.positions, session.opening.sequences, strict=True)
+    ]

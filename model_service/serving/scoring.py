@@ -15,8 +15,8 @@ from model_service.requests.response_size import distribution_bytes
 from model_service.requests.violations import Violations
 from model_service.responses import convert
 from model_service.serving.served_model import ServedModel
+from model_service.serving.session import new_session_id
 from model_service.serving.session_opening import Opening, read_opening
-from model_service.serving.sessions import new_session_id
 from rpc.errors import NotImplemented_
 
 

@@ -5,78 +5,24 @@ when.
 """
 
 import asyncio
-import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from itertools import count, islice
 
 import structlog
 
 from model_service.engine_client.client import EngineClient
 from model_service.engine_client.failure import service_error
-from model_service.generation import ScoreSelection
 from model_service.messages import SessionAnswer, SessionDescription
 from model_service.metrics import ModelMetrics
-from model_service.serving.session_opening import Opening
+from model_service.serving.session import Session
 from rpc.errors import Overloaded, SessionBusy, SessionNotFound
 
 SWEEP_INTERVAL_S = 0.5
 RETRY_DELAY_S = 1.0
 
 log = structlog.stdlib.get_logger("model_service.serving.sessions")
-
-
-@dataclass(slots=True)
-class Session:
-    """One session.
-
-    Attributes:
-        session_id: its name, unguessable.
-        opening: its rows as they were opened, its configuration and vocabulary.
-        selection: what the newest call asked for, and the next one unless it says.
-        ttl_s: idle time after which it is closed.
-        positions: tokens of each row, after the newest call that was answered.
-        kv_bytes: bytes of KV cache reserved.
-        serial: grows from session to session; orders listings.
-        opened_at: monotonic clock, in seconds.
-        created_at: wall clock, in seconds since 1970.
-        used_at: end of the newest call, monotonic clock.
-        busy: whether a call is using it.
-    """
-
-    session_id: str
-    opening: Opening
-    selection: ScoreSelection
-    ttl_s: float
-    positions: list[int] = field(default_factory=list)
-    kv_bytes: int = 0
-    serial: int = 0
-    opened_at: float = field(default_factory=time.monotonic)
-    created_at: float = field(default_factory=time.time)
-    used_at: float = field(default_factory=time.monotonic)
-    busy: bool = False
-
-    @property
-    def expires_at(self) -> float:
-        """When it expires if it is not used, in seconds since 1970."""
-        return time.time() + self.used_at + self.ttl_s - time.monotonic()
-
-    @property
-    def expired(self) -> bool:
-        """Whether it has been idle for too long. Never while a call uses it."""
-        return not self.busy and time.monotonic() > self.used_at + self.ttl_s
-
-    @property
-    def num_rows(self) -> int:
-        """Number of its rows."""
-        return len(self.opening.sequences)
-
-    def apply(self, answer: SessionAnswer) -> None:
-        """Takes over the state that the engine answered with."""
-        self.positions = [row.position for row in answer.rows]
-        self.kv_bytes = answer.kv_bytes
 
 
 class SessionRegistry:
@@ -110,7 +56,7 @@ class SessionRegistry:
             Overloaded: there are too many sessions, or rows of sessions.
             ServiceError: the engine refused it, or a row failed.
         """
-        self._admit(session)
+        self.admit([session])
         opening = session.opening
         try:
             with self.use(session.session_id):
@@ -127,7 +73,7 @@ class SessionRegistry:
                         self._engine.forget_session(session.session_id)
                         raise service_error(row.failure)
         except BaseException:
-            self._remove(session, "error")
+            self.remove(session, "error")
             raise
         session.apply(answer)
         return answer
@@ -177,7 +123,7 @@ class SessionRegistry:
             SessionBusy: a call has it.
         """
         with self.use(session_id) as session:
-            self._remove(session, "client")
+            self.remove(session, "client")
             return await self._engine.close_session(session_id)
 
     async def expire_forever(self) -> None:
@@ -189,20 +135,34 @@ class SessionRegistry:
     def expire(self) -> None:
         """Closes the sessions that have been idle for too long."""
         for session in [s for s in self._sessions.values() if s.expired]:
-            self._remove(session, "idle_timeout")
+            self.remove(session, "idle_timeout")
             self._engine.forget_session(session.session_id)
 
-    def _admit(self, session: Session) -> None:
+    def admit(self, sessions: Sequence[Session]) -> None:
+        """Takes in sessions, all of them or none, that the engine does not have yet.
+
+        Raises:
+            Overloaded: there are too many sessions, or rows of sessions.
+        """
         self.expire()
-        num_rows = sum(other.num_rows for other in self._sessions.values())
-        if len(self._sessions) >= self._max_sessions:
+        if len(self._sessions) + len(sessions) > self._max_sessions:
             raise Overloaded("sessions", self._max_sessions, retry_delay_s=RETRY_DELAY_S)
-        if num_rows + session.num_rows > self._max_rows:
-            raise Overloaded("session_rows", self._max_rows, retry_delay_s=RETRY_DELAY_S)
-        session.serial = next(self._serials)
-        self._sessions[session.session_id] = session
-        self._metrics.session_opened()
+        self.check_rows(sum(session.num_rows for session in sessions))
+        for session in sessions:
+            session.serial = next(self._serials)
+            self._sessions[session.session_id] = session
+            self._metrics.session_opened()
         self._record()
+
+    def check_rows(self, num_more: int) -> None:
+        """Checks that there may be more rows.
+
+        Raises:
+            Overloaded: there may not.
+        """
+        num_rows = sum(session.num_rows for session in self._sessions.values())
+        if num_rows + num_more > self._max_rows:
+            raise Overloaded("session_rows", self._max_rows, retry_delay_s=RETRY_DELAY_S)
 
     def _find(self, session_id: str) -> Session:
         session = self._sessions.get(session_id)
@@ -210,7 +170,13 @@ class SessionRegistry:
             raise SessionNotFound(session_id)
         return session
 
-    def _remove(self, session: Session, reason: str) -> None:
+    def remove(self, session: Session, reason: str) -> None:
+        """Forgets a session; the engine is told by the caller.
+
+        Args:
+            session: the session, which may be gone already.
+            reason: label of the metric.
+        """
         if self._sessions.pop(session.session_id, None) is not None:
             self._metrics.session_closed(reason, time.monotonic() - session.opened_at)
             self._record()
@@ -218,8 +184,3 @@ class SessionRegistry:
     def _record(self) -> None:
         active = sum(session.busy for session in self._sessions.values())
         self._metrics.sessions(active, len(self._sessions) - active)
-
-
-def new_session_id() -> str:
-    """Returns a name that nobody can guess: 128 random bits."""
-    return secrets.token_urlsafe(16)

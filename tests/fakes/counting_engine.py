@@ -8,6 +8,7 @@ engine misbehave:
 * A prompt that begins with `DIES` ends the process, one with `HANGS` stops it
   for good, one with `FAILS` makes its own row fail, one with `REFUSED` is
   refused, one with `BABBLES` is refused with an error nobody knows.
+* A step of a session that begins with `HANGS` takes `HANG_STEP_S`.
 * A model folder named `refused` cannot be loaded.
 """
 
@@ -32,6 +33,7 @@ from model_service.messages import (
     Event,
     Failure,
     Finish,
+    ForkSession,
     Generate,
     GrowVocabulary,
     Load,
@@ -41,13 +43,16 @@ from model_service.messages import (
     Ready,
     Rejected,
     Report,
+    SelectSessionRows,
     SequenceTokens,
     SessionAnswer,
     SessionDescription,
+    SessionForked,
     SessionRowAnswer,
     Shutdown,
     StepSession,
     StepStats,
+    TruncateSession,
     VocabularyGrown,
 )
 
@@ -57,6 +62,7 @@ KV_TOKENS = 8192
 EOS_ID = 20
 DIES, HANGS, FAILS, REFUSED, BABBLES = 31, 30, 29, 28, 27
 EXIT_CODE = 3
+HANG_STEP_S = 0.3
 STEP_S = float(os.environ.get("COUNTING_STEP_S", "0.001"))
 
 DEFAULT_CONFIG = GenerationConfig(max_new_tokens=8, eos_token_ids=(EOS_ID,))
@@ -111,6 +117,22 @@ class CountingEngine:
             self.answer(command.request_id, rows, rows, command.selection)
         elif isinstance(command, StepSession):
             self.step_session(command)
+        elif isinstance(command, TruncateSession):
+            rows = self.sessions[command.session_id]
+            for row, length in zip(rows, command.lengths, strict=True):
+                del row[length:]
+            self.answer_positions(command.request_id, rows)
+        elif isinstance(command, ForkSession):
+            rows = [self.sessions[command.session_id][index] for index in command.rows]
+            for fork_id in command.fork_ids:
+                self.sessions[fork_id] = [list(row) for row in rows]
+            lengths = list(map(len, rows))
+            copied = sum(lengths) * len(command.fork_ids)
+            self.events.append(SessionForked(command.request_id, lengths, sum(lengths), copied))
+        elif isinstance(command, SelectSessionRows):
+            rows = self.sessions[command.session_id]
+            rows[:] = [list(rows[index]) for index in command.rows]
+            self.answer_positions(command.request_id, rows)
         elif isinstance(command, DescribeSession | CloseSession):
             rows = self.sessions.get(command.session_id)
             if rows is None:
@@ -144,6 +166,8 @@ class CountingEngine:
 
     def step_session(self, command: StepSession) -> None:
         rows = self.sessions[command.session_id]
+        if any(step.token_ids[:1] == [HANGS] for step in command.rows):
+            time.sleep(HANG_STEP_S)
         for index, (row, step) in enumerate(zip(rows, command.rows, strict=True)):
             if step.expected_position not in (None, len(row)):
                 self.refuse(
@@ -158,6 +182,13 @@ class CountingEngine:
             row += step.token_ids
         given = [step.token_ids for step in command.rows]
         self.answer(command.request_id, rows, given, command.selection, sample=command.sample)
+        if command.look_ahead:
+            for row, step in zip(rows, command.rows, strict=True):
+                del row[len(row) - len(step.token_ids) :]
+
+    def answer_positions(self, request_id: int, rows: list[list[int]]) -> None:
+        answers = [SessionRowAnswer(len(row)) for row in rows]
+        self.events.append(SessionAnswer(request_id, answers, sum(map(len, rows))))
 
     def answer(
         self,

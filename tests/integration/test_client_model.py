@@ -211,6 +211,45 @@ def test_a_row_that_is_left_alone_keeps_its_logits(client: Lockstep):
         assert not np.array_equal(session.logits[0], before[0])
 
 
+def test_a_session_cut_and_gone_another_way_is_like_one_that_went_there(client: Lockstep):
+    with client.model.open_session(ROWS[:2]) as session:
+        session.truncate([3, 1])
+        assert session.position == (3, 1)
+        assert session.logits is None
+        session.step([[9], [8, 7]])
+        with client.model.open_session([[*ROWS[0][:3], 9], [ROWS[1][0], 8, 7]]) as fresh:
+            np.testing.assert_allclose(session.logits, fresh.logits, atol=1e-4)
+
+
+def test_a_fork_and_its_original_go_their_own_ways(client: Lockstep):
+    with client.model.open_session(ROWS) as session, session.fork([2, 0]) as fork:
+        assert fork.position == (len(ROWS[2]), len(ROWS[0]))
+        np.testing.assert_array_equal(fork.logits, session.logits[[2, 0]])
+        fork.step([[5], [6]])
+        session.step([[7], [], []])
+        assert fork.token_ids() == [[*ROWS[2], 5], [*ROWS[0], 6]]
+        assert session.token_ids() == [[*ROWS[0], 7], ROWS[1], ROWS[2]]
+
+
+def test_selected_rows_are_dropped_repeated_and_reordered(client: Lockstep):
+    with client.model.open_session(ROWS) as session:
+        session.select_rows([2, 2, 0])
+        assert session.position == (len(ROWS[2]), len(ROWS[2]), len(ROWS[0]))
+        session.step([[5], [6], []])
+        assert session.token_ids() == [[*ROWS[2], 5], [*ROWS[2], 6], ROWS[0]]
+
+
+def test_looking_ahead_and_repeating_a_step_leave_the_session_where_it_is(client: Lockstep):
+    with client.model.open_session(ROWS[:1]) as session:
+        before = session.logits.copy()
+        ahead = session.step([[9]], look_ahead=True)
+        np.testing.assert_array_equal(session.logits, before)
+        first = session.step([[9]], step_id="a")
+        assert (first.replayed, session.step([[9]], step_id="a").replayed) == (False, True)
+        np.testing.assert_array_equal(session.logits[0], ahead.rows[0][0].logits)
+        assert session.token_ids() == [[*ROWS[0], 9]]
+
+
 def test_closing_a_session_twice_or_after_it_is_gone_does_nothing(client: Lockstep):
     before = client.model.load().session_count
     session = client.model.open_session([ROWS[0]])
@@ -257,6 +296,10 @@ async def test_the_asyncio_client_gives_the_same(services: Services, client: Loc
             await session.step(session.logits.argmax(-1))
             assert session.logits[0].argmax() == expected.sequences[0][1]
             assert await session.token_ids() == [[*ROWS[0], expected.sequences[0][0]]]
+            async with await session.fork() as fork:
+                await fork.truncate(2)
+                await fork.select_rows([0, 0])
+                assert await fork.token_ids() == [ROWS[0][:2]] * 2
         assert (await twin.model.info()).vocabulary == client.model.info().vocabulary
 
 

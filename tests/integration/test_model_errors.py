@@ -189,28 +189,25 @@ def test_a_feature_of_later_is_named(tiny_model):
     assert answer.info.metadata["feature"] == "generation_config.num_beams"
 
 
-@pytest.mark.parametrize(
-    ("method", "message"),
-    [
-        ("Truncate", sessions_pb.TruncateRequest()),
-        ("Fork", sessions_pb.ForkRequest()),
-        ("SelectRows", sessions_pb.SelectRowsRequest()),
-    ],
-)
-def test_a_method_of_later_is_unimplemented_with_details(tiny_model, method, message):
-    answer = refused(getattr(tiny_model.sessions, method), message)
+def test_a_method_of_later_is_unimplemented_with_details(tiny_model):
+    flush = model_admin_service_pb2.FlushPrefixCacheRequest()
+    answer = refused(tiny_model.admin.FlushPrefixCache, flush)
     assert answer.code is grpc.StatusCode.UNIMPLEMENTED
     assert answer.reason == "NOT_IMPLEMENTED"
 
 
-def test_streams_of_later_are_unimplemented_with_details(tiny_model):
-    answer = refused(lambda: list(tiny_model.sessions.StepStream(iter(()))))
-    assert answer.reason == "NOT_IMPLEMENTED"
-    flush = model_admin_service_pb2.FlushPrefixCacheRequest()
-    assert refused(tiny_model.admin.FlushPrefixCache, flush).reason == "NOT_IMPLEMENTED"
-
-
-@pytest.mark.parametrize("method", ["Step", "GetSession", "CloseSession", "TouchSession"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "Step",
+        "Truncate",
+        "Fork",
+        "SelectRows",
+        "GetSession",
+        "CloseSession",
+        "TouchSession",
+    ],
+)
 def test_a_session_that_does_not_exist_is_not_found(tiny_model, method):
     message = getattr(sessions_pb, f"{method}Request")(session_id="no-such-session")
     answer = refused(getattr(tiny_model.sessions, method), message)

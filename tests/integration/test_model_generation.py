@@ -366,7 +366,9 @@ def test_capabilities_tell_what_is_offered_and_what_is_not(tiny_model):
     answer = tiny_model.info.GetCapabilities(model_info_service_pb2.GetCapabilitiesRequest())
     supported, unsupported = 1, 3
     assert answer.methods["lockstep.v1.ModelService/Generate"] == supported
-    assert answer.methods["lockstep.v1.LogitsSessionService/Fork"] == unsupported
+    for method in ("Truncate", "Fork", "SelectRows", "StepStream"):
+        assert answer.methods[f"lockstep.v1.LogitsSessionService/{method}"] == supported
+    assert answer.methods["lockstep.v1.ModelAdminService/FlushPrefixCache"] == unsupported
     assert len(answer.methods) == 4 + 10 + 5 + 4
     assert answer.generation_fields["temperature"] == supported
     assert answer.generation_fields["num_beams"] == unsupported

@@ -1,5 +1,6 @@
 """Sessions against the real engine: the client drives the loop."""
 
+import contextlib
 import time
 
 import grpc
@@ -202,12 +203,180 @@ def test_a_step_with_an_id_outside_of_the_vocabulary_is_refused(tiny_model, open
     assert (answer.info.metadata["field"], answer.info.metadata["row"]) == ("rows", "1")
 
 
-@pytest.mark.parametrize("fields", [{"step_id": "a"}, {"look_ahead": True}])
-def test_what_a_step_cannot_do_yet_is_named(tiny_model, open_session, fields):
+def state(service, session_id) -> list[list[int]]:
+    response = service.sessions.GetSession(pb.GetSessionRequest(session_id=session_id))
+    return [list(row.tokens.ids) for row in response.rows]
+
+
+def top(row) -> int:
+    return row.scores[-1].tokens[0].token_id
+
+
+def test_a_repeated_step_id_returns_the_answer_and_changes_nothing(tiny_model, open_session):
+    session = open_session([5, 6], scores=TOP)
+    first = step(tiny_model, session.session_id, [7], step_id="a")
+    again = step(tiny_model, session.session_id, [7], step_id="a")
+    assert (first.replayed, again.replayed) == (False, True)
+    assert again.rows == first.rows
+    assert state(tiny_model, session.session_id) == [[5, 6, 7]]
+    other = step(tiny_model, session.session_id, [8], step_id="b")
+    assert (other.replayed, other.rows[0].position) == (False, 4)
+
+
+def test_a_step_with_a_name_is_finished_when_its_caller_gives_up(tiny_model, open_session):
+    session = open_session([5])
+    rows = [pb.RowStep(ids=[1] * 100)]
+    request = pb.StepRequest(session_id=session.session_id, rows=rows, step_id="a")
+    with pytest.raises(grpc.RpcError) as caught:
+        tiny_model.sessions.Step(request, timeout=0.003)
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    answer = when_free(tiny_model.sessions.Step, request)
+    assert answer.rows[0].position == 101
+    assert state(tiny_model, session.session_id) == [[5] + [1] * 100]
+
+
+def test_a_step_without_a_name_is_done_once_or_not_at_all_when_given_up(tiny_model, open_session):
+    session = open_session([5], scores=TOP)
+    rows = [pb.RowStep(ids=[1] * 100, expected_position=1)]
+    request = pb.StepRequest(session_id=session.session_id, rows=rows)
+    for timeout in (0.001, 0.003, 0.01):
+        with contextlib.suppress(grpc.RpcError):
+            tiny_model.sessions.Step(request, timeout=timeout)
+    get = pb.GetSessionRequest(session_id=session.session_id)
+    (row,) = when_free(tiny_model.sessions.GetSession, get).rows
+    assert row.position in {1, 101}
+    assert step(tiny_model, session.session_id, [2]).rows[0].position == row.position + 1
+
+
+def when_free(call, request):
+    deadline = time.monotonic() + 2
+    while True:
+        try:
+            return call(request)
+        except grpc.RpcError as error:
+            if refusal(error).reason != "SESSION_BUSY" or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+
+
+def test_looking_ahead_leaves_no_trace(tiny_model, open_session):
+    session = open_session([5, 6], scores=TOP)
+    ahead = step(tiny_model, session.session_id, [9, 9], look_ahead=True)
+    assert ahead.rows[0].position == 2
+    assert state(tiny_model, session.session_id) == [[5, 6]]
+    fresh = open_session([5, 6, 9, 9], scores=TOP)
+    assert top(ahead.rows[0]) == fresh.scores[0].scores[0].tokens[0].token_id
+
+
+def test_a_truncated_session_goes_on_as_a_fresh_one_would(tiny_model, open_session):
+    session = open_session([5, 6, 7], [40, 41], scores=TOP)
+    response = tiny_model.sessions.Truncate(
+        pb.TruncateRequest(session_id=session.session_id, positions=[1, 2])
+    )
+    assert [row.position for row in response.rows] == [1, 2]
+    assert [row.seed for row in response.rows] == [row.seed for row in session.rows]
+    answer = step(tiny_model, session.session_id, [8], [])
+    fresh = open_session([5, 8], scores=TOP)
+    assert top(answer.rows[0]) == fresh.scores[0].scores[0].tokens[0].token_id
+
+
+def test_forks_go_their_own_way(tiny_model, open_session):
+    session = open_session(scores=TOP, max_length=40)
+    forked = tiny_model.sessions.Fork(
+        pb.ForkRequest(session_id=session.session_id, count=2, row_indices=[2, 0])
+    )
+    assert len(set(forked.session_ids)) == 2
+    bytes_per_token = session.kv_bytes // (3 * 40)
+    assert forked.shared_kv_bytes == 0
+    assert forked.copied_kv_bytes == 2 * (12 + 3) * bytes_per_token
+    for index, name in enumerate(forked.session_ids):
+        answer = step(tiny_model, name, [index], [])
+        fresh = open_session([*PROMPTS[2], index], scores=TOP)
+        assert top(answer.rows[0]) == fresh.scores[0].scores[0].tokens[0].token_id
+        assert state(tiny_model, name) == [[*PROMPTS[2], index], PROMPTS[0]]
+        tiny_model.sessions.CloseSession(pb.CloseSessionRequest(session_id=name))
+    assert state(tiny_model, session.session_id) == PROMPTS
+
+
+def test_selected_rows_keep_their_tokens_and_seeds(tiny_model, open_session):
+    session = open_session(scores=TOP)
+    response = tiny_model.sessions.SelectRows(
+        pb.SelectRowsRequest(session_id=session.session_id, row_indices=[2, 2, 0, 2])
+    )
+    assert [row.position for row in response.rows] == [12, 12, 3, 12]
+    assert [row.seed for row in response.rows] == [session.rows[i].seed for i in (2, 2, 0, 2)]
+    answer = step(tiny_model, session.session_id, [1], [2], [3], [1])
+    assert top(answer.rows[0]) == top(answer.rows[3])
+    expected = [[*PROMPTS[2], 1], [*PROMPTS[2], 2], [*PROMPTS[0], 3], [*PROMPTS[2], 1]]
+    assert state(tiny_model, session.session_id) == expected
+
+
+@pytest.mark.parametrize(
+    ("method", "fields", "wrong"),
+    [
+        ("Truncate", {"positions": [1, 1]}, ["positions"]),
+        ("Truncate", {"positions": [3, 2, 13]}, ["positions[2]"]),
+        ("Truncate", {"positions": [-1, 2, 12]}, ["positions[0]"]),
+        ("Fork", {"row_indices": [0, 3]}, ["row_indices[1]"]),
+        ("Fork", {"row_indices": [-1]}, ["row_indices[0]"]),
+        ("Fork", {"count": -1}, ["count"]),
+        ("Fork", {"count": 1000}, ["count"]),
+        ("SelectRows", {"row_indices": [0, 3, -1]}, ["row_indices[1]", "row_indices[2]"]),
+        ("SelectRows", {}, ["row_indices"]),
+        ("SelectRows", {"row_indices": [0] * 1000}, ["row_indices"]),
+        ("Step", {"rows": [{}] * 3, "step_id": "x" * 129}, ["step_id"]),
+    ],
+)
+def test_a_call_that_names_what_is_not_there_is_refused(
+    tiny_model, open_session, method, fields, wrong
+):
     session = open_session()
-    answer = refused(step, tiny_model, session.session_id, [1], [1], [1], **fields)
-    assert answer.reason == "NOT_IMPLEMENTED"
-    assert answer.info.metadata["feature"] == next(iter(fields))
+    message = getattr(pb, f"{method}Request")(session_id=session.session_id, **fields)
+    answer = refused(getattr(tiny_model.sessions, method), message)
+    assert answer.reason == "INVALID_FIELD"
+    assert answer.fields == wrong
+    assert state(tiny_model, session.session_id) == PROMPTS
+
+
+def test_a_stream_steps_the_session_that_its_first_message_names(tiny_model, open_session):
+    session, unary = open_session([5], scores=TOP), open_session([5], scores=TOP)
+    names = [session.session_id, "", session.session_id]
+    requests = [
+        pb.StepStreamRequest(step=pb.StepRequest(session_id=name, rows=[pb.RowStep(ids=[token])]))
+        for name, token in zip(names, (6, 7, 8), strict=True)
+    ]
+    answers = [answer.step for answer in tiny_model.sessions.StepStream(iter(requests))]
+    assert [answer.rows[0].position for answer in answers] == [2, 3, 4]
+    expected = [step(tiny_model, unary.session_id, [token]) for token in (6, 7, 8)]
+    assert [top(a.rows[0]) for a in answers] == [top(e.rows[0]) for e in expected]
+
+
+def test_an_error_ends_the_stream_and_not_the_session(tiny_model, open_session):
+    session = open_session([5])
+    good, bad = pb.RowStep(ids=[6]), pb.RowStep(ids=[7], expected_position=9)
+    requests = [
+        pb.StepStreamRequest(step=pb.StepRequest(session_id=session.session_id, rows=[row]))
+        for row in (good, bad, good)
+    ]
+    answers = tiny_model.sessions.StepStream(iter(requests))
+    assert next(answers).step.rows[0].position == 2
+    assert refused(next, answers).reason == "POSITION_CONFLICT"
+    assert step(tiny_model, session.session_id, [7]).rows[0].position == 3
+
+
+@pytest.mark.parametrize("names", [[""], ["s", "other"]])
+def test_a_stream_is_about_one_session_and_says_which(tiny_model, open_session, names):
+    session = open_session([5])
+    requests = [
+        pb.StepStreamRequest(
+            step=pb.StepRequest(
+                session_id=session.session_id if name == "s" else name, rows=[pb.RowStep(ids=[6])]
+            )
+        )
+        for name in names
+    ]
+    answer = refused(lambda: list(tiny_model.sessions.StepStream(iter(requests))))
+    assert answer.fields == ["step.session_id"]
 
 
 def test_one_call_at_a_time_uses_a_session(tiny_model, open_session):

@@ -137,11 +137,20 @@ async def test_the_ready_gauge_says_what_health_says():
         assert (await scrape(server))["lockstep_ready", "tests"] == 0
 
 
+async def until_logged(log: list, count: int = 1) -> None:
+    """Waits for lines: a call's is written after its caller has the answer."""
+    async with asyncio.timeout(5):
+        while len(log) < count:  # noqa: ASYNC110  # a list has no event
+            await asyncio.sleep(0.01)
+
+
 async def test_a_call_is_one_line_with_method_code_duration_and_id(probe):
     _, stub, _ = probe
     with structlog.testing.capture_logs([structlog.contextvars.merge_contextvars]) as log:
         await stub.Encode(ENCODE, metadata=(("x-request-id", "trace-1"),))
+        await until_logged(log)
         await failure(stub.Decode(messages.DecodeRequest()))
+        await until_logged(log, 2)
     named, failed = log
     assert 0 < named.pop("duration_ms") < 1000
     assert named == {
@@ -160,6 +169,7 @@ async def test_a_request_id_that_could_confuse_a_reader_is_replaced(probe, hosti
     _, _, channel = probe
     with structlog.testing.capture_logs([structlog.contextvars.merge_contextvars]) as log:
         await channel.unary_unary(f"/{SERVICE}/Encode")(b"", metadata=(("x-request-id", hostile),))
+        await until_logged(log)
     assert log[0]["request_id"] != hostile
     assert len(log[0]["request_id"]) == 32
 
@@ -167,6 +177,7 @@ async def test_a_request_id_that_could_confuse_a_reader_is_replaced(probe, hosti
 async def test_the_path_a_scanner_asks_for_is_cut_in_the_log(probe):
     with structlog.testing.capture_logs() as log:
         await failure(probe[2].unary_unary("/" + "x" * 1000 + "/Y")(b""))
+        await until_logged(log)
     assert len(log[0]["method"]) == 128
 
 

@@ -12,6 +12,8 @@ from model_service.engine.sequence import Run, Sequence
 from model_service.engine.vocabulary import RevisionRows
 from model_service.generation import GenerationConfig, ScoreSelection
 from model_service.messages import (
+    Command,
+    DescribeSession,
     Event,
     Generate,
     OpenSession,
@@ -53,6 +55,13 @@ class CountingRunner:
         self.written[slot] = []
         self.free_slots.add(slot)
 
+    def copy(self, source: int, target: int, length: int) -> None:
+        assert source not in self.free_slots
+        assert target not in self.free_slots
+        assert len(self.written.get(source, [])) >= length
+        assert not self.written.get(target)
+        self.written[target] = self.written.get(source, [])[:length]
+
     def forward(self, runs: list[Run]) -> Tensor:
         self.steps.append([(run.sequence.request_id, run.length) for run in runs])
         rows = []
@@ -60,11 +69,12 @@ class CountingRunner:
             seq = run.sequence
             assert seq.slot is not None
             written = self.written.setdefault(seq.slot, [])
-            assert written == seq.token_ids[: seq.num_cached]
-            for offset in range(run.length):
-                written.append(seq.token_ids[seq.num_cached + offset])
-                if offset in run.targets:
-                    rows.append(self._logits(seq, written[-1]))
+            assert written[: seq.num_cached] == seq.token_ids[: seq.num_cached]
+            for position in range(seq.num_cached, seq.num_cached + run.length):
+                token_id = seq.token_ids[position]
+                written[position : position + 1] = [token_id]
+                if position - seq.num_cached in run.targets:
+                    rows.append(self._logits(seq, token_id))
             seq.num_cached += run.length
         return torch.stack(rows) if rows else torch.empty(0, VOCABULARY_SIZE)
 
@@ -104,6 +114,7 @@ class CountingEngine:
             context_length=context,
             kv_total_tokens=kv_tokens,
             kv_bytes_per_token=2,
+            copy_slot=self.runner.copy,
         )
 
     def generate(
@@ -120,11 +131,18 @@ class CountingEngine:
             )
         )
 
-    def open(self, request_id: int, *prompts: list[int], max_length: int = 20, **selection) -> None:
+    def open(
+        self,
+        request_id: int,
+        *prompts: list[int],
+        session_id: str = "s",
+        max_length: int = 20,
+        **selection,
+    ) -> None:
         self.engine.handle(
             OpenSession(
                 request_id,
-                "s",
+                session_id,
                 [SequenceSpec(prompt, seed=0) for prompt in prompts],
                 GenerationConfig(max_new_tokens=1),
                 revision=0,
@@ -134,19 +152,38 @@ class CountingEngine:
         )
 
     def step_session(
-        self, request_id: int, *rows: list[int], expected=None, sample=False, append=False, **sel
+        self,
+        request_id: int,
+        *rows: list[int],
+        session_id="s",
+        expected=None,
+        sample=False,
+        append=False,
+        look_ahead=False,
+        **sel,
     ) -> None:
         expected = expected or [None] * len(rows)
         self.engine.handle(
             StepSession(
                 request_id,
-                "s",
+                session_id,
                 [StepRow(ids, where) for ids, where in zip(rows, expected, strict=True)],
                 ScoreSelection(**(sel or {"logits": True, "amount": "full"})),
                 sample=sample,
                 append=append,
+                look_ahead=look_ahead,
             )
         )
+
+    def do(self, command: Command) -> list[Event]:
+        """Handles a command and runs until there is nothing to do."""
+        self.engine.handle(command)
+        return self.run()
+
+    def rows(self, session_id: str = "s") -> list[list[int]]:
+        """The tokens of a session, after what else there is to do."""
+        *_, description = self.do(DescribeSession(0, session_id))
+        return description.rows
 
     def step(self) -> list[Event]:
         report = self.engine.step()

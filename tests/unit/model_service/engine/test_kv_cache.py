@@ -66,3 +66,14 @@ def test_memory_is_taken_when_written_and_given_back_when_freed():
 
 def test_bytes_per_token_count_all_layers():
     assert filled().bytes_per_token == 2 * 2 * 3 * 8 * 4
+
+
+def test_a_copy_has_the_first_tokens_and_nothing_else():
+    cache = filled()
+    cache.copy(1, 3, 2)
+    for index, layer in enumerate(cache.slot_layers):
+        for part, value in ((layer.k, index + 1), (layer.v, -index - 1)):
+            assert (part.data[3, :2] == value).all()
+            assert not part.data[3, 2:].any()
+            assert (part.data[1, :40] == value).all()
+            assert not part.data[[0, 2]].any()

@@ -190,3 +190,11 @@ def test_the_length_limit_comes_with_the_last_token_allowed():
     assert [seq.append(1), seq.append(1)] == [None, "max_new_tokens"]
     seq = sequence(new=[1] * 95, max_new_tokens=200)
     assert [seq.append(1), seq.append(1)] == [None, "context_length"]
+
+
+def test_cutting_into_the_prompt_changes_what_counts_as_the_prompt():
+    seq = sequence(prompt=(1, 2, 3), kind="session", presence_penalty=0.5)
+    assert changed(scores(seq)) == {}
+    seq.truncate(1)
+    seq.token_ids.append(7)
+    assert changed(scores(seq)) == {7: 0.5}

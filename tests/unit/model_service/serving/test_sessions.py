@@ -10,8 +10,9 @@ from model_service.generation import GenerationConfig, ScoreSelection
 from model_service.messages import SequenceSpec
 from model_service.metrics import ModelMetrics
 from model_service.requests.configuration import ResolvedConfig
+from model_service.serving.session import Session, new_session_id
 from model_service.serving.session_opening import Opening
-from model_service.serving.sessions import Session, SessionRegistry, new_session_id
+from model_service.serving.sessions import SessionRegistry
 from rpc.errors import Overloaded, SessionBusy, SessionNotFound
 from tests.fakes.engine import engine
 from vocabulary import Reference

@@ -1,0 +1,102 @@
+"""One session: rows of one client, and the call that uses them."""
+
+from dataclasses import dataclass, field
+
+from model_service.engine.sequence import Sequence
+from model_service.generation import ScoreSelection
+from model_service.messages import Failure, SessionRowAnswer, StepRow, StepSession
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Where a row was before a call, so that it can be put back."""
+
+    num_tokens: int
+    num_cached: int
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """An `OpenSession` or `StepSession` that is under way.
+
+    Attributes:
+        request_id: names the call.
+        selection: what is returned about each row.
+        sample: whether a token is chosen for each row.
+        append: whether that token is appended.
+        look_ahead: whether rows are put back once they are answered.
+        marks: where the rows were before the call; empty while a session is opened.
+        answers: outcomes so far, by row.
+    """
+
+    request_id: int
+    selection: ScoreSelection
+    sample: bool = False
+    append: bool = False
+    look_ahead: bool = False
+    marks: list[Mark] = field(default_factory=list)
+    answers: dict[int, SessionRowAnswer] = field(default_factory=dict)
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """Rows of one client, all with room for as many tokens, and the call that uses them."""
+
+    rows: list[Sequence]
+    call: Call | None = None
+
+    @property
+    def kv_tokens(self) -> int:
+        """Tokens of KV cache reserved."""
+        return sum(seq.max_length for seq in self.rows)
+
+    def marks(self) -> list[Mark]:
+        """Returns where the rows are."""
+        return [Mark(len(seq.token_ids), seq.num_cached) for seq in self.rows]
+
+
+def put_back(seq: Sequence, mark: Mark) -> None:
+    """Makes a row forget what a call did to it.
+
+    A token that was pending before the call is pending again, even if its keys
+    and values were written: the next step returns its distribution as if
+    nothing had happened.
+    """
+    seq.truncate(mark.num_tokens, mark.num_cached)
+    seq.given_scores = []
+
+
+def step_refusal(session: Session, command: StepSession) -> Failure | None:
+    """Says why a step cannot be applied, or None."""
+    for seq, step in zip(session.rows, command.rows, strict=True):
+        if refusal := _row_refusal(seq, step):
+            return refusal
+    return None
+
+
+def truncation_refusal(session: Session, lengths: list[int]) -> Failure | None:
+    """Says why rows cannot be cut to these lengths, or None."""
+    for row, (seq, length) in enumerate(zip(session.rows, lengths, strict=True)):
+        position = len(seq.token_ids)
+        if not 0 <= length <= position:
+            description = f"must be in [0, {position}], the row's position"
+            return Failure(
+                "InvalidField", {"field": f"positions[{row}]", "description": description}
+            )
+    return None
+
+
+def _row_refusal(seq: Sequence, step: StepRow) -> Failure | None:
+    position, expected = len(seq.token_ids), step.expected_position
+    if expected is not None and expected != position:
+        arguments = {"row": seq.row, "expected": expected, "current": position}
+        return Failure("PositionConflict", arguments)
+    if position + len(step.token_ids) > seq.max_length:
+        arguments = {
+            "row": seq.row,
+            "prompt_tokens": position,
+            "new_tokens": len(step.token_ids),
+            "context_tokens": seq.max_length,
+        }
+        return Failure("ContextLengthExceeded", arguments)
+    return None

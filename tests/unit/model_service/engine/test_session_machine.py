@@ -1,0 +1,190 @@
+"""Any order of calls on sessions, against lists of tokens."""
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from model_service.messages import (
+    Cancel,
+    CloseSession,
+    ForkSession,
+    Rejected,
+    SelectSessionRows,
+    TruncateSession,
+)
+
+from .counting import VOCABULARY_SIZE, CountingEngine
+from .test_sessions import best
+
+NUM_SLOTS = 24
+MAX_LENGTH = 20
+LIMIT_TOKENS = 12 * MAX_LENGTH  # half of the engine's
+
+IDS = st.lists(st.integers(0, VOCABULARY_SIZE - 1), min_size=1, max_size=4)
+CHUNK_TOKENS = 16  # the smallest: prompts of one step
+
+
+class SessionMachine(RuleBasedStateMachine):
+    """The model of a session is a list of tokens per row, and of what is pending."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.engine = CountingEngine(
+            max_running=NUM_SLOTS - 8, kv_tokens=2 * LIMIT_TOKENS, chunk_tokens=CHUNK_TOKENS
+        )
+        self.sessions: dict[str, list[list[int]]] = {}
+        self.unseen: dict[str, list[bool]] = {}
+        self.names = iter(f"s{i}" for i in range(10**6))
+        self.request_ids = iter(range(1, 10**6))
+
+    @property
+    def num_rows(self) -> int:
+        return sum(map(len, self.sessions.values()))
+
+    def pick(self, data) -> str:
+        return data.draw(st.sampled_from(sorted(self.sessions)))
+
+    def pick_rows(self, data, name: str) -> list[int]:
+        return data.draw(
+            st.lists(st.integers(0, len(self.sessions[name]) - 1), min_size=1, max_size=4)
+        )
+
+    def draw_steps(self, data, name: str) -> list[list[int]]:
+        return [
+            data.draw(st.lists(st.integers(0, 31), max_size=min(3, MAX_LENGTH - len(ids))))
+            for ids in self.sessions[name]
+        ]
+
+    def fits(self, num_more: int) -> bool:
+        return (self.num_rows + num_more) * MAX_LENGTH <= LIMIT_TOKENS
+
+    @rule(prompts=st.lists(IDS, min_size=1, max_size=3))
+    def open(self, prompts):
+        name = next(self.names)
+        self.engine.open(next(self.request_ids), *prompts, session_id=name, max_length=MAX_LENGTH)
+        (event,) = self.engine.run()
+        if not self.fits(len(prompts)):
+            assert isinstance(event, Rejected)
+            return
+        assert [best(row.scores[0]) for row in event.rows] == [successor(p) for p in prompts]
+        self.sessions[name] = [list(prompt) for prompt in prompts]
+        self.unseen[name] = [False] * len(prompts)
+
+    @precondition(lambda self: self.sessions)
+    @rule(data=st.data(), append=st.booleans(), look_ahead=st.booleans())
+    def step(self, data, append, look_ahead):
+        name = self.pick(data)
+        steps, rows, unseen = self.draw_steps(data, name), self.sessions[name], self.unseen[name]
+        self.engine.step_session(
+            next(self.request_ids),
+            *steps,
+            session_id=name,
+            sample=append,
+            append=append,
+            look_ahead=look_ahead,
+        )
+        (answer,) = self.engine.run()
+        for index, (given, row) in enumerate(zip(steps, answer.rows, strict=True)):
+            ids = rows[index] + given
+            advanced = bool(given) or unseen[index]
+            expected = [successor(ids)] if advanced else []
+            assert [best(scores) for scores in row.scores] == expected
+            if look_ahead:
+                assert row.position == len(rows[index])
+                continue
+            appended = append and advanced and len(ids) < MAX_LENGTH
+            rows[index] = ids + (expected if appended else [])
+            unseen[index] = appended
+            assert row.position == len(rows[index])
+
+    @precondition(lambda self: self.sessions)
+    @rule(data=st.data(), num_steps=st.integers(0, 1))
+    def give_up_a_step(self, data, num_steps):
+        name = self.pick(data)
+        steps = [
+            data.draw(st.lists(st.integers(0, 31), max_size=MAX_LENGTH - len(ids)))
+            for ids in self.sessions[name]
+        ]
+        request_id = next(self.request_ids)
+        self.engine.step_session(request_id, *steps, session_id=name)
+        answered = [e for _ in range(num_steps) for e in self.engine.step()]
+        self.engine.do(Cancel(request_id))
+        if answered:  # it was too late
+            for index, given in enumerate(steps):
+                self.sessions[name][index] += given
+                self.unseen[name][index] = False
+
+    @precondition(lambda self: self.sessions)
+    @rule(data=st.data())
+    def truncate(self, data):
+        name = self.pick(data)
+        rows = self.sessions[name]
+        lengths = [data.draw(st.integers(0, len(ids))) for ids in rows]
+        self.engine.do(TruncateSession(next(self.request_ids), name, lengths))
+        for index, length in enumerate(lengths):
+            self.unseen[name][index] &= length == len(rows[index])
+            del rows[index][length:]
+
+    @precondition(lambda self: self.sessions)
+    @rule(data=st.data(), count=st.integers(1, 2))
+    def fork(self, data, count):
+        name = self.pick(data)
+        indices = self.pick_rows(data, name)
+        names = [next(self.names) for _ in range(count)]
+        (event,) = self.engine.do(ForkSession(next(self.request_ids), name, names, indices))
+        if not self.fits(count * len(indices)):
+            assert isinstance(event, Rejected)
+            return
+        cached = sum(len(self.sessions[name][i]) - self.unseen[name][i] for i in indices)
+        assert event.copied_bytes == count * cached * 2
+        for fork in names:
+            self.sessions[fork] = [list(self.sessions[name][i]) for i in indices]
+            self.unseen[fork] = [self.unseen[name][i] for i in indices]
+
+    @precondition(lambda self: self.sessions)
+    @rule(data=st.data())
+    def select(self, data):
+        name = self.pick(data)
+        indices = self.pick_rows(data, name)
+        more = len(indices) - len(self.sessions[name])
+        (event,) = self.engine.do(SelectSessionRows(next(self.request_ids), name, indices))
+        if not self.fits(max(0, more)):
+            assert isinstance(event, Rejected)
+            return
+        self.sessions[name] = [list(self.sessions[name][i]) for i in indices]
+        self.unseen[name] = [self.unseen[name][i] for i in indices]
+
+    @precondition(lambda self: self.sessions)
+    @rule(data=st.data())
+    def close(self, data):
+        name = self.pick(data)
+        (event,) = self.engine.do(CloseSession(next(self.request_ids), name))
+        assert event.rows == self.sessions.pop(name)
+        del self.unseen[name]
+
+    @invariant()
+    def rows_are_as_the_lists(self):
+        for name, rows in self.sessions.items():
+            assert self.engine.rows(name) == rows
+
+    @invariant()
+    def every_slot_and_token_is_accounted_for(self):
+        scheduler, runner = self.engine.scheduler, self.engine.runner
+        assert scheduler.kv_used_tokens == scheduler.kv_session_tokens
+        assert scheduler.kv_used_tokens == self.num_rows * MAX_LENGTH
+        assert len(runner.free_slots) == NUM_SLOTS - self.num_rows
+        assert not any(runner.written.get(slot) for slot in runner.free_slots)
+        assert scheduler.active == []
+
+
+def successor(ids: list[int]) -> int:
+    return (ids[-1] + 1) % VOCABULARY_SIZE
+
+
+TestSessions = SessionMachine.TestCase
+TestSessions.settings = settings(
+    max_examples=25,
+    stateful_step_count=30,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
