@@ -14,12 +14,33 @@ Dtype = Literal["float32", "float16", "bfloat16"]
 FinishReason = Literal[
     "eos_token",
     "stop_token",
+    "stop_sequence",
     "max_new_tokens",
     "context_length",
+    "time_limit",
     "cancelled",
     "error",
 ]
 """Why a sequence ended. The names are those of the schema, without prefix, in lower case."""
+
+
+class GreenListWatermark(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A statistical watermark (Kirchenbauer et al., "A Watermark for Large Language Models")."""
+
+    greenlist_ratio: float = 0.25
+    """Share of green tokens, in (0, 1)."""
+
+    bias: float = 2.0
+    """Added to the scores of green tokens."""
+
+    hashing_key: int = 15485863
+    """Key of the hash."""
+
+    self_hash: bool = False
+    """Whether the token to choose is part of the hash."""
+
+    context_width: int = 1
+    """Number of tokens before it that are hashed, >= 1."""
 
 
 class GenerationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -58,6 +79,87 @@ class GenerationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     stop_token_ids: tuple[int, ...] = ()
     """Further ids that end the sequence, with reason `stop_token`."""
+
+    stop_sequences: tuple[tuple[int, ...], ...] = ()
+    """Runs of generated ids that end the sequence, with reason `stop_sequence`."""
+
+    max_time: float | None = None
+    """Seconds from arrival after which the next token is the last; None means no limit."""
+
+    sequence_bias: tuple[tuple[tuple[int, ...], float], ...] = ()
+    """Added to the score of a run's last id when the ids before it match."""
+
+    encoder_repetition_penalty: float = 1.0
+    """Favors tokens of the prompt above 1; 1 turns it off."""
+
+    prompt_ignore_length: int = 0
+    """Leading tokens of the prompt that `repetition_penalty` does not see."""
+
+    presence_penalty: float = 0.0
+    """Subtracted once from tokens that were generated."""
+
+    frequency_penalty: float = 0.0
+    """Subtracted from tokens that were generated, per occurrence."""
+
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """Added to the scores of single ids. Ids are distinct."""
+
+    no_repeat_ngram_size: int = 0
+    """Length of runs that must not repeat; 0 turns it off."""
+
+    encoder_no_repeat_ngram_size: int = 0
+    """Length of runs of the prompt that must not be generated; 0 turns it off."""
+
+    bad_words_ids: tuple[tuple[int, ...], ...] = ()
+    """Runs that must not be generated. Single end-of-sequence ids among them have no effect."""
+
+    min_length: int = 0
+    """Length of prompt and continuation before an end-of-sequence id is possible."""
+
+    allowed_token_ids: tuple[int, ...] | None = None
+    """The only ids that may be generated; None means all."""
+
+    forced_prefix: tuple[int, ...] = ()
+    """Ids that the continuation begins with."""
+
+    forced_bos_token_id: int | None = None
+    """The id that follows a prompt of one token; None turns it off."""
+
+    forced_eos_token_ids: tuple[int, ...] = ()
+    """Ids one of which is chosen when only one more token fits the length limit."""
+
+    remove_invalid_values: bool = False
+    """Whether NaN and infinities are replaced by finite numbers instead of ending the row."""
+
+    exponential_decay_length_penalty: tuple[int, float] | None = None
+    """Generated tokens before end-of-sequence ids are favored, and the growth per token."""
+
+    suppress_tokens: tuple[int, ...] = ()
+    """Ids that are never generated."""
+
+    begin_suppress_tokens: tuple[int, ...] = ()
+    """Ids that are not generated first."""
+
+    top_h: float | None = None
+    """Keeps the highest-scored tokens up to this share of entropy; None turns it off."""
+
+    min_p: float = 0.0
+    """Keeps tokens at least this times as probable as the most probable; 0 turns it off."""
+
+    typical_p: float = 1.0
+    """Keeps the most typical tokens up to this mass; 1 turns it off."""
+
+    epsilon_cutoff: float = 0.0
+    """Drops tokens below this probability; 0 turns it off."""
+
+    eta_cutoff: float = 0.0
+    """Drops tokens below a probability that falls with the entropy; 0 turns it off."""
+
+    green_list_watermark: GreenListWatermark | None = None
+    """The watermark; None means none."""
+
+    renormalize_logits: bool = False
+    """Whether scores become log-probabilities at the end."""
 
 
 class ScoreSelection(msgspec.Struct, frozen=True):

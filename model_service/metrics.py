@@ -35,8 +35,10 @@ _REJECTIONS: dict[type[errors.ServiceError], str] = {
 _FINISH_LABELS: dict[FinishReason, str] = {
     "eos_token": "stop",
     "stop_token": "stop",
+    "stop_sequence": "stop",
     "max_new_tokens": "length",
     "context_length": "length",
+    "time_limit": "time",
     "cancelled": "cancelled",
     "error": "error",
 }

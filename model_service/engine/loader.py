@@ -6,9 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
+from model_service.engine import default_fields
+from model_service.engine.sampling import processors
+from model_service.engine.sequence import Sequence
 from model_service.generation import GenerationConfig
 from model_service.messages import EngineSettings
 
@@ -24,27 +28,7 @@ NOT_SAMPLED: dict[str, tuple[object, ...]] = {
     "num_beams": (None, 1),
     "penalty_alpha": (None,),
     "guidance_scale": (None, 1),
-    "sequence_bias": (None,),
-    "encoder_repetition_penalty": (None, 1),
-    "no_repeat_ngram_size": (None, 0),
-    "encoder_no_repeat_ngram_size": (None, 0),
-    "bad_words_ids": (None,),
-    "min_length": (None, 0),
-    "forced_bos_token_id": (None,),
-    "forced_eos_token_id": (None,),
-    "remove_invalid_values": (None, False),
-    "exponential_decay_length_penalty": (None,),
-    "suppress_tokens": (None, []),
-    "begin_suppress_tokens": (None, []),
-    "top_h": (None,),
-    "min_p": (None, 0),
-    "typical_p": (None, 1),
-    "epsilon_cutoff": (None, 0),
-    "eta_cutoff": (None, 0),
-    "watermarking_config": (None,),
-    "renormalize_logits": (None, False),
     "stop_strings": (None,),
-    "max_time": (None,),
 }
 
 
@@ -185,15 +169,36 @@ def default_config(model: PreTrainedModel, settings: EngineSettings) -> Generati
             f"generation_config.json sets {', '.join(asked)}, which this server does not apply; "
             "remove it from the file to serve the model without."
         )
-    eos = resolved.eos_token_id
-    eos = [] if eos is None else [eos] if isinstance(eos, int) else list(eos)
-    return GenerationConfig(
-        max_new_tokens=resolved.max_new_tokens or settings.default_max_new_tokens,
-        do_sample=bool(resolved.do_sample),
-        temperature=resolved.temperature,
-        top_k=resolved.top_k,
-        top_p=resolved.top_p,
-        repetition_penalty=resolved.repetition_penalty,
-        min_new_tokens=resolved.min_new_tokens or 0,
-        eos_token_ids=tuple(eos),
+    try:
+        fields = default_fields.read(resolved)
+    except (ValueError, TypeError) as error:
+        raise Refused(f"generation_config.json cannot be applied: {error}") from error
+    config = GenerationConfig(
+        max_new_tokens=resolved.max_new_tokens or settings.default_max_new_tokens, **fields
     )
+    _check_applicable(config, model.config.get_text_config(decoder=True).vocab_size)
+    return config
+
+
+def _check_applicable(config: GenerationConfig, vocabulary_size: int) -> None:
+    """Builds and applies the processors once, so that no request is the first to fail.
+
+    Raises:
+        Refused: one cannot be built, or names ids that the model does not have.
+    """
+    sampled = msgspec.structs.replace(config, do_sample=True)
+    for length in (1, 2):
+        seq = Sequence(
+            request_id=0,
+            row=0,
+            token_ids=[0] * length,
+            config=sampled,
+            seed=0,
+            vocabulary_size=vocabulary_size,
+            revision=0,
+            max_length=length + 1,
+        )
+        try:
+            processors.scores(seq, torch.zeros(vocabulary_size), ())
+        except (ValueError, TypeError, IndexError) as error:
+            raise Refused(f"generation_config.json cannot be applied: {error}") from error

@@ -7,8 +7,9 @@ Decoding is the case of one pending token, prefill that of several.
 
 import time
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+from model_service.engine.sampling import coverage
 from model_service.generation import (
     FinishReason,
     GenerationConfig,
@@ -16,6 +17,9 @@ from model_service.generation import (
     ScoreSelection,
 )
 from model_service.messages import Failure, Finish
+
+if TYPE_CHECKING:  # Hugging Face's are built for the rows that need them
+    from transformers.generation.logits_process import LogitsProcessorList
 
 
 @dataclass(slots=True, eq=False)
@@ -44,6 +48,8 @@ class Sequence:
         prefill_start: when its first step began; 0 before.
         first_token: when its first token was chosen; 0 before.
         seen: the ids among the first `num_seen` tokens.
+        covered: whether the sampler's fast path does all that the configuration asks for.
+        processors: Hugging Face's processors, once they were needed; see `sampling/processors.py`.
     """
 
     request_id: int
@@ -70,9 +76,19 @@ class Sequence:
     first_token: float = 0.0
     seen: set[int] = field(default_factory=set)
     num_seen: int = 0
+    covered: bool = field(init=False)
+    processors: "LogitsProcessorList | None" = None
 
     def __post_init__(self) -> None:
         self.num_prompt_tokens = len(self.token_ids)
+        self.covered = coverage.covers(self.config)
+
+    @property
+    def length_limit(self) -> int:
+        """Tokens of the prompt and the longest continuation."""
+        if self.kind == "session":
+            return self.max_length
+        return min(self.num_prompt_tokens + self.config.max_new_tokens, self.max_length)
 
     @property
     def num_pending(self) -> int:
@@ -97,8 +113,9 @@ class Sequence:
         """
         if not self.first_token:
             self.first_token = time.monotonic()
+        reason = self.finish_reason(token_id)
         self.token_ids.append(token_id)
-        return self.finish_reason(token_id)
+        return reason
 
     def truncate(self, length: int, num_cached: int | None = None) -> None:
         """Forgets the tokens from `length` on.
@@ -114,7 +131,9 @@ class Sequence:
         self.most_cached = self.num_written
         del self.token_ids[length:]
         self.num_cached = min(self.num_cached, length if num_cached is None else num_cached)
-        self.num_prompt_tokens = min(self.num_prompt_tokens, length)
+        if length < self.num_prompt_tokens:
+            self.num_prompt_tokens = length
+            self.processors = None  # they know the prompt
         self.first_given = min(self.first_given, length)
         if self.num_seen > length:  # what is left may still hold the ids that were cut
             self.seen = set()
@@ -138,18 +157,29 @@ class Sequence:
         return twin
 
     def finish_reason(self, token_id: int) -> FinishReason | None:
-        """Says why the sequence ends with `token_id` as its newest token, or None."""
-        if token_id in self.config.eos_token_ids:
+        """Says why the sequence would end with `token_id` as its next token, or None."""
+        config = self.config
+        if token_id in config.eos_token_ids:
             return "eos_token"
-        if token_id in self.config.stop_token_ids:
+        if token_id in config.stop_token_ids:
             return "stop_token"
+        if any(self._completes(stop, token_id) for stop in config.stop_sequences):
+            return "stop_sequence"
         if self.kind == "session":
             return None
-        if self.num_new_tokens >= self.config.max_new_tokens:
+        if self.num_new_tokens + 1 >= config.max_new_tokens:
             return "max_new_tokens"
-        if len(self.token_ids) >= self.max_length:
+        if len(self.token_ids) + 1 >= self.max_length:
             return "context_length"
+        if config.max_time is not None and time.monotonic() - self.arrival >= config.max_time:
+            return "time_limit"
         return None
+
+    def _completes(self, stop: tuple[int, ...], token_id: int) -> bool:
+        """Whether the generated tokens and `token_id` end with `stop`."""
+        if token_id != stop[-1] or self.num_new_tokens + 1 < len(stop):
+            return False
+        return tuple(self.token_ids[len(self.token_ids) + 1 - len(stop) :]) == stop[:-1]
 
     def distinct_token_ids(self) -> set[int]:
         """Returns the ids that the sequence has, kept up to date token by token."""

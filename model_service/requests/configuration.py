@@ -7,8 +7,16 @@ import msgspec
 import numpy as np
 from lockstep.v1 import generation_pb2
 
-from model_service.generation import GenerationConfig
-from model_service.requests.configuration_fields import LATER_OFF, RANGES, SAMPLING_OFF, Range
+from model_service.generation import GenerationConfig, GreenListWatermark
+from model_service.requests import structured_fields
+from model_service.requests.configuration_fields import (
+    LATER_OFF,
+    RANGES,
+    SAMPLING_OFF,
+    STRUCTURED_FIELDS,
+    SWITCHES,
+    Range,
+)
 from model_service.requests.token_ids import check_token_ids
 from model_service.requests.violations import Violations
 from rpc.errors import NotImplemented_
@@ -57,14 +65,18 @@ def resolve(
         TokenIdOutOfRange: an id is not in the vocabulary.
     """
     given = _read_fields(message, violations, path, max_return_sequences)
-    for name in ("stop_token_ids", "eos_token_ids"):
-        check_token_ids(f"{path}.{name}", [given.get(name, ())], vocabulary_size)
+    for name in given.keys() & STRUCTURED_FIELDS:
+        rows = structured_fields.id_rows(name, given[name])
+        check_token_ids(f"{path}.{name}", rows, vocabulary_size)
     values = msgspec.structs.asdict(defaults)
     values |= {name: value for name, value in given.items() if name in values}
     num_return_sequences = given.get("num_return_sequences", 1)
     if not values["do_sample"]:
         _check_greedy(given, num_return_sequences, violations, path, message.lenient)
         values |= SAMPLING_OFF
+    if not message.lenient:
+        _check_effect(given, values, violations, path)
+    _check_forced(given, values, violations, path)
     if values["min_new_tokens"] > values["max_new_tokens"]:
         if "min_new_tokens" in given:
             violations.add(
@@ -73,7 +85,13 @@ def resolve(
             )
         values["min_new_tokens"] = values["max_new_tokens"]  # a default never forbids a request
     return ResolvedConfig(
-        config=GenerationConfig(**{name: _as_written(value) for name, value in values.items()}),
+        config=GenerationConfig(
+            **{
+                # Seconds come as whole nanoseconds.
+                name: value if name == "max_time" else _as_written(value)
+                for name, value in values.items()
+            }
+        ),
         seed=given.get("seed"),
         num_return_sequences=num_return_sequences,
         max_new_tokens_given="max_new_tokens" in given,
@@ -97,14 +115,12 @@ def _read_fields(
                 violations.add(f"{path}.{name}", f"must be in {ranges[name]}")
                 continue
             given[name] = value
-        elif name == "stop_token_ids":
-            given[name] = tuple(value)
-        elif name == "eos_token_ids":
-            given[name] = tuple(value.ids)
+        elif name in STRUCTURED_FIELDS:
+            given[name] = structured_fields.read(name, value, violations, path)
         elif name == "seed_mode":
             if value != generation_pb2.SEED_MODE_COUNTER:
                 raise NotImplemented_(f"{path}.seed_mode {_enum_name(descriptor, value)}")
-        elif name in ("do_sample", "lenient") or LATER_OFF.get(name) == value:
+        elif name in SWITCHES or LATER_OFF.get(name) == value:
             given[name] = value
         else:
             raise NotImplemented_(f"{path}.{name}")
@@ -112,12 +128,17 @@ def _read_fields(
 
 
 def _as_written(value: Any) -> Any:
-    """Returns the shortest decimal that is the same float32; other values as they are.
+    """Returns the shortest decimal that is the same float32, also within tuples.
 
     The wire carries float32, so 0.9 arrives as 0.899999976. Undoing that gives
     Hugging Face's results for the number that was meant, and makes an echoed
     configuration equal to the one it came from.
     """
+    if isinstance(value, tuple):
+        return tuple(map(_as_written, value))
+    if isinstance(value, GreenListWatermark):
+        fields = msgspec.structs.asdict(value)
+        return GreenListWatermark(**{name: _as_written(field) for name, field in fields.items()})
     return float(str(np.float32(value))) if isinstance(value, float) else value
 
 
@@ -149,21 +170,44 @@ def _check_greedy(
             )
 
 
-def applied_processors(config: GenerationConfig) -> list[str]:
-    """Names the processors and warpers that are active, in Hugging Face's order."""
-    names = []
-    if config.repetition_penalty != 1.0:
-        names.append("repetition_penalty")
-    if config.min_new_tokens > 0 and config.eos_token_ids:
-        names.append("min_new_tokens")
-    if config.do_sample:
-        if config.temperature != 1.0:
-            names.append("temperature")
-        if config.top_k > 0:
-            names.append("top_k")
-        if config.top_p < 1.0:
-            names.append("top_p")
-    return names
+def _check_effect(
+    given: dict[str, Any], values: dict[str, Any], violations: Violations, path: str
+) -> None:
+    """Notes fields that need another one."""
+    if given.get("prompt_ignore_length") and values["repetition_penalty"] == 1.0:
+        violations.add(
+            f"{path}.prompt_ignore_length",
+            "has no effect without repetition_penalty; leave it out, or set lenient",
+        )
+    if "forced_prefix" in given and len(values["forced_prefix"]) > values["max_new_tokens"]:
+        violations.add(
+            f"{path}.forced_prefix",
+            f"must have at most max_new_tokens ids, {values['max_new_tokens']}; set lenient to "
+            "have it cut",
+        )
+
+
+def _check_forced(
+    given: dict[str, Any], values: dict[str, Any], violations: Violations, path: str
+) -> None:
+    """Notes forced ids that are suppressed as well, which leaves no token to choose."""
+    if not given.keys() & {
+        "suppress_tokens",
+        "forced_prefix",
+        "forced_bos_token_id",
+        "forced_eos_token_ids",
+    }:
+        return
+    suppressed = set(values["suppress_tokens"])
+    forced = {
+        "forced_prefix": bool(suppressed & set(values["forced_prefix"])),
+        "forced_bos_token_id": values["forced_bos_token_id"] in suppressed,
+        "forced_eos_token_ids": bool(values["forced_eos_token_ids"])
+        and suppressed >= set(values["forced_eos_token_ids"]),
+    }
+    for name, is_suppressed in forced.items():
+        if is_suppressed:
+            violations.add(f"{path}.{name}", "is also in suppress_tokens, so nothing is left")
 
 
 def effective_message(
@@ -175,14 +219,14 @@ def effective_message(
         resolved: the configuration.
         seed: the call's seed, given or chosen; None when rows have seeds of their own.
     """
-    values = msgspec.structs.asdict(resolved.config) | resolved.off
-    eos_token_ids = values.pop("eos_token_ids")
+    values = msgspec.structs.asdict(resolved.config)
+    structured = {name: values.pop(name) for name in STRUCTURED_FIELDS & values.keys()}
     message = generation_pb2.GenerationConfig(
         **values,
+        **resolved.off,
         num_return_sequences=resolved.num_return_sequences,
         seed_mode=generation_pb2.SEED_MODE_COUNTER,
+        seed=seed,
     )
-    message.eos_token_ids.ids.extend(eos_token_ids)
-    if seed is not None:
-        message.seed = seed
+    structured_fields.write(structured, message)
     return message

@@ -45,6 +45,18 @@ RANGES = {
     "repetition_penalty": Range(0, 100, above_low=True, hint="1 turns it off"),
     "min_new_tokens": Range(0, math.inf, below_high=True, hint="at most max_new_tokens"),
     "min_tokens_to_keep": Range(1, 2**31, below_high=True),
+    "min_p": Range(0, 1, hint="0 turns it off"),
+    "top_h": Range(0, 1, above_low=True),
+    "typical_p": Range(0, 1, above_low=True, hint="1 turns it off"),
+    "epsilon_cutoff": Range(0, 1, below_high=True, hint="0 turns it off"),
+    "eta_cutoff": Range(0, 1, below_high=True, hint="0 turns it off"),
+    "presence_penalty": Range(-100, 100, hint="0 turns it off"),
+    "frequency_penalty": Range(-100, 100, hint="0 turns it off"),
+    "prompt_ignore_length": Range(0, 2**31, below_high=True, hint="at most the prompt's length"),
+    "no_repeat_ngram_size": Range(0, 2**31, below_high=True, hint="0 turns it off"),
+    "encoder_repetition_penalty": Range(0, 100, above_low=True, hint="1 turns it off"),
+    "encoder_no_repeat_ngram_size": Range(0, 2**31, below_high=True, hint="0 turns it off"),
+    "min_length": Range(0, math.inf, below_high=True, hint="0 turns it off"),
     "seed": Range(0, 2**63, below_high=True),
 }
 """Numeric fields on offer. `num_return_sequences` has a limit of the server, see `resolve`."""
@@ -54,36 +66,47 @@ SAMPLING_OFF: dict[str, Any] = {
     "top_k": 0,
     "top_p": 1.0,
     "min_tokens_to_keep": 1,
-}
-"""Fields without effect unless `do_sample`, with the value that has none anyway."""
-
-LATER_OFF: dict[str, Any] = {
+    "top_h": None,
     "min_p": 0.0,
     "typical_p": 1.0,
     "epsilon_cutoff": 0.0,
     "eta_cutoff": 0.0,
-    "presence_penalty": 0.0,
-    "frequency_penalty": 0.0,
-    "prompt_ignore_length": 0,
-    "no_repeat_ngram_size": 0,
-    "encoder_repetition_penalty": 1.0,
-    "encoder_no_repeat_ngram_size": 0,
+}
+"""Fields without effect unless `do_sample`, with the value that has none anyway."""
+
+LATER_OFF: dict[str, Any] = {
     "num_beams": 1,
     "guidance_scale": 1.0,
-    "min_length": 0,
     "prompt_lookup_num_tokens": 0,
-    "renormalize_logits": False,
-    "remove_invalid_values": False,
     "lengths_include_padding": False,
 }
 """Fields not offered yet, with the value that turns them off, which is honored as it is."""
 
-SUPPORTED_FIELDS = frozenset(RANGES) | {
-    "do_sample",
-    "num_return_sequences",
-    "stop_token_ids",
-    "eos_token_ids",
-    "lenient",
-    "seed_mode",
-}
+STRUCTURED_FIELDS = frozenset(
+    {
+        "stop_token_ids",
+        "eos_token_ids",
+        "stop_sequences",
+        "max_time",
+        "sequence_bias",
+        "logit_bias",
+        "bad_words_ids",
+        "allowed_token_ids",
+        "forced_prefix",
+        "forced_bos_token_id",
+        "forced_eos_token_ids",
+        "exponential_decay_length_penalty",
+        "suppress_tokens",
+        "begin_suppress_tokens",
+        "green_list_watermark",
+    }
+)
+"""Fields on offer that hold ids or messages; `structured_fields.py` reads them."""
+
+SWITCHES = frozenset({"do_sample", "lenient", "remove_invalid_values", "renormalize_logits"})
+"""Fields on offer that are true or false."""
+
+SUPPORTED_FIELDS = (
+    frozenset(RANGES) | STRUCTURED_FIELDS | SWITCHES | {"num_return_sequences", "seed_mode"}
+)
 """Names of the fields that have an effect."""

@@ -9,15 +9,11 @@ from dataclasses import dataclass, replace
 import msgspec
 from lockstep.v1 import generation_pb2, model_service_pb2
 
+from model_service.active_processors import applied_processors
 from model_service.generation import ScoreSelection
 from model_service.messages import EngineInfo, SequenceSpec
 from model_service.requests import seeds
-from model_service.requests.configuration import (
-    ResolvedConfig,
-    applied_processors,
-    effective_message,
-    resolve,
-)
+from model_service.requests.configuration import ResolvedConfig, effective_message, resolve
 from model_service.requests.prompts import read_prompts
 from model_service.requests.response_size import generation_bytes
 from model_service.requests.selection import asks_for_anything, read_selection
@@ -231,6 +227,12 @@ def _check_call(
             "prompt",
             f"asks for {len(prompts) * resolved.num_return_sequences} sequences; one call may "
             f"ask for {limits.max_sequences_per_call}",
+        )
+    shortest = min(map(len, prompts), default=0)
+    if resolved.config.prompt_ignore_length > shortest:
+        violations.add(
+            "generation_config.prompt_ignore_length",
+            f"must be at most the length of the shortest prompt, {shortest}",
         )
     if not -MAX_PRIORITY <= request.priority <= MAX_PRIORITY:
         violations.add("priority", f"must be in [-{MAX_PRIORITY}, {MAX_PRIORITY}]")

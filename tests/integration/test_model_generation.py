@@ -3,6 +3,7 @@
 import itertools
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import numpy as np
@@ -174,6 +175,34 @@ def test_a_stop_id_ends_its_row_and_is_part_of_it(tiny_model):
     response = generate(tiny_model, ragged(PROMPTS[0]), config | {"stop_token_ids": [stop]})
     assert ids(response)[0] == plain[: plain.index(stop) + 1]
     assert response.sequences[0].finish_reason == generation_pb2.FINISH_REASON_STOP_TOKEN
+
+
+def test_a_stop_sequence_ends_its_row_and_is_part_of_it(tiny_model):
+    config = {"max_new_tokens": 8, "eos_token_ids": NO_EOS}
+    plain = ids(generate(tiny_model, ragged(PROMPTS[0]), config))[0]
+    config["stop_sequences"] = [{"ids": [298, 299]}, {"ids": plain[2:5]}]
+    response = generate(tiny_model, ragged(PROMPTS[0]), config)
+    assert ids(response)[0] == plain[:5]
+    assert response.sequences[0].finish_reason == generation_pb2.FINISH_REASON_STOP_SEQUENCE
+
+
+def test_a_time_limit_ends_a_row_early(tiny_model):
+    config = {"max_new_tokens": 100, "eos_token_ids": NO_EOS, "max_time": {"nanos": 1}}
+    (sequence,) = generate(tiny_model, ragged(PROMPTS[0]), config).sequences
+    assert len(sequence.token_ids) == 1
+    assert sequence.finish_reason == generation_pb2.FINISH_REASON_TIME_LIMIT
+
+
+def test_rows_with_processors_of_their_own_share_a_batch(tiny_model):
+    """A forbidden first choice in one call changes nothing in a call beside it."""
+    config = {"max_new_tokens": 6, "eos_token_ids": NO_EOS}
+    plain = ids(generate(tiny_model, ragged(PROMPTS[0]), config))[0]
+    with ThreadPoolExecutor(2) as pool:
+        other = config | {"suppress_tokens": {"ids": plain}, "no_repeat_ngram_size": 2}
+        changed = pool.submit(generate, tiny_model, ragged(PROMPTS[0]), other)
+        same = pool.submit(generate, tiny_model, ragged(PROMPTS[0]), config)
+    assert not set(ids(changed.result())[0]) & set(plain)
+    assert ids(same.result())[0] == plain
 
 
 def test_an_end_id_ends_its_row_only_after_min_new_tokens(tiny_model):
@@ -361,10 +390,40 @@ def test_the_listed_processors_are_those_that_requests_report(tiny_model):
     listed = tiny_model.info.ListLogitsProcessors(
         model_info_service_pb2.ListLogitsProcessorsRequest()
     )
-    everything = SAMPLING | {"repetition_penalty": 1.1, "min_new_tokens": 1, "top_p": 0.9}
+    everything = SAMPLING | {
+        "sequence_bias": [{"ids": [5, 6], "bias": -1.0}],
+        "encoder_repetition_penalty": 1.1,
+        "repetition_penalty": 1.1,
+        "presence_penalty": 0.5,
+        "frequency_penalty": 0.5,
+        "logit_bias": {7: 1.0},
+        "no_repeat_ngram_size": 3,
+        "encoder_no_repeat_ngram_size": 3,
+        "bad_words_ids": [{"ids": [8, 9]}],
+        "min_length": 1,
+        "min_new_tokens": 1,
+        "allowed_token_ids": {"ids": range(1, 200)},
+        "forced_prefix": {"ids": [11]},
+        "forced_bos_token_id": 12,
+        "forced_eos_token_ids": {"ids": [13]},
+        "remove_invalid_values": True,
+        "exponential_decay_length_penalty": {"start_index": 2, "decay_factor": 1.1},
+        "suppress_tokens": {"ids": [14]},
+        "begin_suppress_tokens": {"ids": [15]},
+        "top_h": 0.9,
+        "top_p": 0.9,
+        "min_p": 0.01,
+        "typical_p": 0.9,
+        "epsilon_cutoff": 0.001,
+        "eta_cutoff": 0.001,
+        "green_list_watermark": {},
+        "renormalize_logits": True,
+    }
     response = generate(tiny_model, config=everything)
     assert [p.name for p in listed.processors] == list(response.applied_processors)
-    assert [p.warper for p in listed.processors] == [False, False, True, True, True]
+    warpers = [p.name for p in listed.processors if p.warper]
+    assert (warpers[0], warpers[-1], len(warpers)) == ("temperature", "eta_cutoff", 8)
+    assert [s.token_ids[0] for s in response.sequences] == [11] * len(PROMPTS)
 
 
 def test_distributions_are_computed_without_generating(tiny_model, hugging_face):

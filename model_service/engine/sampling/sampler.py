@@ -6,8 +6,9 @@ is taken:
 
 1. greedy rows: the arg-max;
 2. sampled rows: the candidates of top-k first, and everything else on those;
-3. any row whose full scores are wanted, or that the second way cannot decide
-   exactly: Hugging Face's own classes (`processors.py`).
+3. any row whose full scores are wanted, whose configuration asks for more than
+   the first two do (`coverage.py`), or that the second cannot decide exactly:
+   Hugging Face's own classes (`processors.py`).
 
 N: rows, K: candidates, V: ids of the newest revision.
 """
@@ -81,9 +82,9 @@ class Sampler:
         greedy: list[int] = []
         sampled: list[int] = []
         for index, draw in enumerate(draws):
-            if not finite[draw.row]:
+            if not finite[draw.row] and not draw.sequence.config.remove_invalid_values:
                 choices[index].failure = _failure("NonFiniteLogits", draw.sequence)
-            elif draw.wants_scores:
+            elif draw.wants_scores or not draw.sequence.covered:
                 choices[index] = self._by_reference(logits[draw.row], draw.sequence)
             elif not draw.sequence.config.do_sample:
                 greedy.append(index)
@@ -97,6 +98,8 @@ class Sampler:
         """Chooses with Hugging Face's classes, from full scores."""
         revision = self._revisions[seq.revision]
         scores = processors.scores(seq, logits[: revision.size], revision.forbidden)
+        if scores.isnan().any():
+            return Choice(failure=_failure("NonFiniteLogits", seq))
         left = (scores > -torch.inf).nonzero()[:, 0]
         if len(left) == 0:
             return Choice(failure=_failure("NoTokenLeft", seq))

@@ -5,6 +5,7 @@ import pytest
 from transformers import GemmaConfig, LlamaConfig, MistralConfig, Qwen2Config
 
 from model_service.engine.loader import Refused, layer_windows
+from model_service.generation import GreenListWatermark
 from tests.checkpoint_factory import CONTEXT_LENGTH, make_checkpoint
 from tests.engine_harness import InprocEngine
 
@@ -27,8 +28,42 @@ def test_defaults_are_the_models_own_and_then_hugging_faces(checkpoint):
 
 
 @pytest.mark.parametrize(
-    "field", [{"no_repeat_ngram_size": 3}, {"suppress_tokens": [5]}, {"num_beams": 4}]
+    ("field", "value"),
+    [
+        ({"no_repeat_ngram_size": 3}, 3),
+        ({"suppress_tokens": [5]}, (5,)),
+        ({"forced_eos_token_id": 7}, (7,)),
+        ({"bad_words_ids": [[5, 6]]}, ((5, 6),)),
+        ({"sequence_bias": [[[5, 6], -2.0]]}, (((5, 6), -2.0),)),
+        ({"exponential_decay_length_penalty": [3, 1.5]}, (3, 1.5)),
+        ({"watermarking_config": {"bias": 3.0}}, GreenListWatermark(bias=3.0)),
+        ({"min_p": 0.25}, 0.25),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
+def test_a_default_of_any_processor_is_the_models_own(checkpoint, field, value):
+    names = {
+        "forced_eos_token_id": "forced_eos_token_ids",
+        "watermarking_config": "green_list_watermark",
+    }
+    set_defaults(checkpoint, **field)
+    name = next(iter(field))
+    config = InprocEngine(checkpoint).info.default_config
+    assert getattr(config, names.get(name, name)) == value
+
+
+@pytest.mark.parametrize(
+    "field",
+    [{"forced_bos_token_id": 10**6}, {"sequence_bias": [[[10**6], 1.0]]}, {"top_h": 2.0}],
+    ids=lambda field: next(iter(field)),
+)
+def test_a_default_that_cannot_be_applied_is_refused(checkpoint, field):
+    set_defaults(checkpoint, **field)
+    with pytest.raises(Refused, match="cannot be applied"):
+        InprocEngine(checkpoint)
+
+
+@pytest.mark.parametrize("field", [{"guidance_scale": 2.0}, {"num_beams": 4}])
 def test_a_default_that_is_not_applied_is_refused_by_name(checkpoint, field):
     set_defaults(checkpoint, **field)
     with pytest.raises(Refused, match=next(iter(field))):

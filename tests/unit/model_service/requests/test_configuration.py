@@ -5,12 +5,13 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from lockstep.v1 import generation_pb2, tokens_pb2
+from lockstep.v1 import generation_pb2
 from lockstep.v1.generation_pb2 import GenerationConfig as Message
 
+from model_service.active_processors import applied_processors
 from model_service.generation import GenerationConfig
 from model_service.requests import configuration, configuration_fields
-from model_service.requests.configuration import applied_processors, effective_message
+from model_service.requests.configuration import effective_message
 from model_service.requests.violations import Violations
 from rpc.errors import InvalidField, NotImplemented_, TokenIdOutOfRange
 
@@ -171,43 +172,16 @@ def test_an_id_outside_of_the_vocabulary_is_named(field, bad):
 
 LATER = {
     "stop_strings": ["x"],
-    "stop_sequences": [tokens_pb2.TokenSequence(ids=[1])],
     "seed_mode": generation_pb2.SEED_MODE_TORCH,
-    "min_p": 0.1,
-    "top_h": 0.5,
-    "typical_p": 0.5,
-    "epsilon_cutoff": 0.1,
-    "eta_cutoff": 0.1,
-    "presence_penalty": 1.0,
-    "frequency_penalty": 1.0,
-    "prompt_ignore_length": 1,
-    "no_repeat_ngram_size": 2,
-    "encoder_repetition_penalty": 1.5,
-    "encoder_no_repeat_ngram_size": 2,
-    "exponential_decay_length_penalty": {"start_index": 1, "decay_factor": 1.5},
-    "logit_bias": {1: 1.0},
-    "sequence_bias": [generation_pb2.SequenceBias(ids=[1], bias=1.0)],
-    "bad_words_ids": [tokens_pb2.TokenSequence(ids=[1])],
-    "allowed_token_ids": {"ids": [1]},
-    "suppress_tokens": {"ids": [1]},
-    "begin_suppress_tokens": {"ids": [1]},
-    "forced_bos_token_id": 1,
-    "forced_eos_token_ids": {"ids": [1]},
-    "forced_prefix": {"ids": [1]},
     "num_beams": 2,
     "length_penalty": 1.0,
     "early_stopping": generation_pb2.EARLY_STOPPING_TRUE,
     "guidance_scale": 1.5,
     "negative_prompt": {"ids": [1]},
-    "green_list_watermark": {"self_hash": True},
     "synth_id_watermark": {"ngram_len": 5},
     "max_length": 10,
-    "min_length": 1,
-    "max_time": {"seconds": 1},
     "prompt_lookup_num_tokens": 3,
     "max_matching_ngram_size": 2,
-    "renormalize_logits": True,
-    "remove_invalid_values": True,
     "lengths_include_padding": True,
     "processors": [generation_pb2.LogitsProcessorSpec(name="top_k")],
 }
@@ -270,6 +244,17 @@ configs = st.builds(
     min_new_tokens=st.none() | st.integers(0, 1),
     min_tokens_to_keep=st.none() | st.integers(1, 9),
     stop_token_ids=st.lists(st.integers(0, 99), max_size=3),
+    min_p=st.none() | st.floats(0, 1, width=32),
+    top_h=st.none() | st.floats(0.125, 1, width=32),
+    typical_p=st.none() | st.floats(0.125, 1, width=32),
+    presence_penalty=st.none() | st.floats(-100, 100, width=32),
+    no_repeat_ngram_size=st.none() | st.integers(0, 9),
+    logit_bias=st.none()
+    | st.dictionaries(st.integers(0, 99), st.floats(-100, 100, width=32), max_size=3),
+    suppress_tokens=st.none() | st.builds(dict, ids=st.lists(st.integers(0, 99), max_size=3)),
+    max_time=st.none()
+    | st.builds(dict, seconds=st.integers(1, 9), nanos=st.integers(0, 10**9 - 1)),
+    renormalize_logits=st.none() | st.booleans(),
     lenient=st.just(True),
 )
 

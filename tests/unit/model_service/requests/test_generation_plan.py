@@ -185,3 +185,11 @@ def test_a_response_is_sized_before_it_is_made():
     prompt = plan(request(config=config, prompt_scores=full)).response_bytes
     assert large - small >= 10 * 2 * 32 * 4
     assert prompt - small >= 3 * 2 * 32 * 4
+
+
+def test_no_more_of_the_prompt_can_be_ignored_than_there_is():
+    config = {"repetition_penalty": 1.5, "prompt_ignore_length": 2}
+    assert plan(request([1, 2], [3, 4, 5], config=config)).resolved.config.prompt_ignore_length == 2
+    assert violated(request([1, 2], [3], config=config)) == [
+        "generation_config.prompt_ignore_length"
+    ]

@@ -1,0 +1,196 @@
+"""Fields of `GenerationConfig` that hold ids or messages: read, checked, and written back."""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from google.protobuf.duration_pb2 import Duration
+from lockstep.v1 import generation_pb2
+
+from model_service.generation import GreenListWatermark
+from model_service.requests.configuration_fields import Range
+from model_service.requests.violations import Violations
+
+MAX_LOGIT_BIASES = 256
+MAX_BAD_WORDS = 64
+MAX_STOP_SEQUENCES = 32
+
+_BIAS = Range(-100, 100)
+_DECAY_FACTOR = Range(0, 100, above_low=True)
+_TIME_S = Range(0, 1e9, above_low=True, hint="seconds")
+_SHARE = Range(0, 1, above_low=True, below_high=True)
+_KEY = Range(0, 2**63, below_high=True)
+_WIDTH = Range(1, 2**31, below_high=True)
+
+_ID_LISTS = {
+    "eos_token_ids",
+    "allowed_token_ids",
+    "suppress_tokens",
+    "begin_suppress_tokens",
+    "forced_eos_token_ids",
+    "forced_prefix",
+}
+_RUN_LISTS = {"stop_sequences": MAX_STOP_SEQUENCES, "bad_words_ids": MAX_BAD_WORDS}
+
+
+class _Checked:
+    """Notes what is wrong under the path of one field."""
+
+    def __init__(self, violations: Violations, path: str) -> None:
+        self._violations = violations
+        self._path = path
+
+    def number(self, value: float, allowed: Range, suffix: str = "") -> None:
+        """Notes a number outside of its range."""
+        if value not in allowed:
+            self.expect(False, f"must be in {allowed}", suffix)
+
+    def expect(self, right: bool, description: str, suffix: str = "") -> None:
+        """Notes a description unless something is right."""
+        if not right:
+            self._violations.add(self._path + suffix, description)
+
+
+def read(name: str, value: Any, violations: Violations, path: str) -> Any:
+    """Reads one field into its own type. What is wrong is noted, not raised.
+
+    Args:
+        name: one of `STRUCTURED_FIELDS`.
+        value: what the message has.
+        violations: where to note.
+        path: path of the configuration in the request.
+    """
+    checked = _Checked(violations, f"{path}.{name}")
+    if name in _ID_LISTS:
+        ids = tuple(value.ids)
+        if name == "allowed_token_ids":
+            checked.expect(bool(ids), "must have an id; leave it out to allow all", ".ids")
+        return ids
+    if name in _RUN_LISTS:
+        return _read_runs(value, checked, _RUN_LISTS[name])
+    return _READERS[name](value, checked)
+
+
+def id_rows(name: str, value: Any) -> Iterable[tuple[int, ...]]:
+    """Returns the token ids that a field holds, in rows as the message has them."""
+    if name in _RUN_LISTS:
+        return list(value)
+    if name == "sequence_bias":
+        return [ids for ids, _ in value]
+    if name == "logit_bias":
+        return [tuple(token_id for token_id, _ in value)]
+    if name == "forced_bos_token_id":
+        return [(value,)]
+    return [value] if name in _ID_LISTS or name == "stop_token_ids" else []
+
+
+def write(values: dict[str, Any], message: generation_pb2.GenerationConfig) -> None:
+    """Writes fields so that reading gives them again; None stays unset.
+
+    Empty lists of ids are written: they override a default of the model.
+    """
+    for name, value in values.items():
+        if value is None:
+            continue
+        if name in _ID_LISTS:
+            getattr(message, name).SetInParent()
+            getattr(message, name).ids.extend(value)
+        elif name in _RUN_LISTS:
+            for ids in value:
+                getattr(message, name).add(ids=ids)
+        else:
+            _WRITERS[name](value, message)
+
+
+def _read_runs(value: Any, checked: _Checked, most: int) -> tuple[tuple[int, ...], ...]:
+    checked.expect(len(value) <= most, f"has {len(value)} sequences; the limit is {most}")
+    for index, run in enumerate(value):
+        checked.expect(bool(run.ids), "must have an id", f"[{index}].ids")
+    return tuple(tuple(run.ids) for run in value if run.ids)
+
+
+def _read_sequence_bias(value: Any, checked: _Checked) -> tuple[Any, ...]:
+    biases: dict[tuple[int, ...], float] = {}
+    for index, entry in enumerate(value):
+        ids = tuple(entry.ids)
+        checked.expect(bool(ids), "must have an id", f"[{index}].ids")
+        checked.expect(ids not in biases, "is given twice", f"[{index}].ids")
+        finite = math.isfinite(entry.bias) or entry.bias == -math.inf
+        checked.expect(finite, "must be finite or -inf", f"[{index}].bias")
+        biases[ids] = entry.bias
+    return tuple(biases.items())
+
+
+def _read_logit_bias(value: Any, checked: _Checked) -> tuple[tuple[int, float], ...]:
+    most = MAX_LOGIT_BIASES
+    checked.expect(len(value) <= most, f"has {len(value)} entries; the limit is {most}")
+    for token_id, bias in value.items():
+        checked.number(bias, _BIAS, f"[{token_id}]")
+    return tuple(sorted(value.items()))
+
+
+def _read_decay(value: Any, checked: _Checked) -> tuple[int, float]:
+    checked.expect(value.start_index >= 0, "must be at least 0", ".start_index")
+    checked.number(value.decay_factor, _DECAY_FACTOR, ".decay_factor")
+    return value.start_index, value.decay_factor
+
+
+def _read_watermark(value: Any, checked: _Checked) -> GreenListWatermark:
+    watermark = GreenListWatermark(
+        **{field.name: field_value for field, field_value in value.ListFields()}
+    )
+    checked.number(watermark.greenlist_ratio, _SHARE, ".greenlist_ratio")
+    checked.number(watermark.bias, _BIAS, ".bias")
+    checked.number(watermark.hashing_key, _KEY, ".hashing_key")
+    checked.number(watermark.context_width, _WIDTH, ".context_width")
+    return watermark
+
+
+def _read_time(value: Duration, checked: _Checked) -> float:
+    seconds = value.seconds + value.nanos / 1e9
+    checked.number(seconds, _TIME_S)
+    return seconds
+
+
+_READERS: dict[str, Callable[[Any, _Checked], Any]] = {
+    "stop_token_ids": lambda value, _: tuple(value),
+    "forced_bos_token_id": lambda value, _: value,
+    "max_time": _read_time,
+    "sequence_bias": _read_sequence_bias,
+    "logit_bias": _read_logit_bias,
+    "exponential_decay_length_penalty": _read_decay,
+    "green_list_watermark": _read_watermark,
+}
+
+
+def _write_time(seconds: float, message: generation_pb2.GenerationConfig) -> None:
+    message.max_time.FromNanoseconds(round(seconds * 1e9))
+
+
+def _write_sequence_bias(value: Any, message: generation_pb2.GenerationConfig) -> None:
+    for ids, bias in value:
+        message.sequence_bias.add(ids=ids, bias=bias)
+
+
+def _write_decay(value: tuple[int, float], message: generation_pb2.GenerationConfig) -> None:
+    message.exponential_decay_length_penalty.start_index = value[0]
+    message.exponential_decay_length_penalty.decay_factor = value[1]
+
+
+def _write_watermark(value: GreenListWatermark, message: generation_pb2.GenerationConfig) -> None:
+    message.green_list_watermark.greenlist_ratio = value.greenlist_ratio
+    message.green_list_watermark.bias = value.bias
+    message.green_list_watermark.hashing_key = value.hashing_key
+    message.green_list_watermark.self_hash = value.self_hash
+    message.green_list_watermark.context_width = value.context_width
+
+
+_WRITERS: dict[str, Callable[[Any, generation_pb2.GenerationConfig], None]] = {
+    "stop_token_ids": lambda value, message: message.stop_token_ids.extend(value),
+    "forced_bos_token_id": lambda value, message: setattr(message, "forced_bos_token_id", value),
+    "max_time": _write_time,
+    "sequence_bias": _write_sequence_bias,
+    "logit_bias": lambda value, message: message.logit_bias.update(value),
+    "exponential_decay_length_penalty": _write_decay,
+    "green_list_watermark": _write_watermark,
+}
