@@ -13,6 +13,8 @@ is taken:
 N: rows, K: candidates, V: ids of the newest revision.
 """
 
+import logging
+import secrets
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +24,8 @@ from model_service.engine.sampling import processors, random
 from model_service.engine.sequence import Sequence
 from model_service.engine.vocabulary import RevisionRows
 from model_service.messages import Failure
+
+logger = logging.getLogger(__name__)
 
 # Candidates beyond which sorting them costs more than it saves.
 MAX_CANDIDATES = 1024
@@ -97,7 +101,13 @@ class Sampler:
     def _by_reference(self, logits: Tensor, seq: Sequence) -> Choice:
         """Chooses with Hugging Face's classes, from full scores."""
         revision = self._revisions[seq.revision]
-        scores = processors.scores(seq, logits[: revision.size], revision.forbidden)
+        try:
+            scores = processors.scores(seq, logits[: revision.size], revision.forbidden)
+        except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError):
+            # Not our code: whatever a processor cannot do must end its own row only.
+            request_id = f"engine-{secrets.token_hex(8)}"
+            logger.exception("A processor failed (request id %s)", request_id)
+            return Choice(failure=Failure("InternalError", {"request_id": request_id}))
         if scores.isnan().any():
             return Choice(failure=_failure("NonFiniteLogits", seq))
         left = (scores > -torch.inf).nonzero()[:, 0]

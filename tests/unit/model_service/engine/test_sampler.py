@@ -200,3 +200,16 @@ def test_a_row_with_no_token_left_says_so(do_sample):
 def test_extreme_temperatures_draw_without_failing(temperature):
     choice = choose(logits(2), sequence(do_sample=True, temperature=temperature))
     assert choice.token_id is not None
+
+
+def test_a_processor_that_fails_ends_its_own_row_only(monkeypatch):
+    def fail(seq, *_):
+        raise IndexError("index 40 is out of bounds")
+
+    rows = logits(1, rows=2)
+    sampler = Sampler([RevisionRows(SIZE, ())])
+    monkeypatch.setattr(processors, "scores", fail)
+    draws = [Draw(sequence(), 0, wants_scores=True), Draw(sequence(), 1, wants_scores=False)]
+    bad, good = sampler.choose(rows, draws)
+    assert bad.failure.error == "InternalError"
+    assert good.token_id == int(rows[1].argmax())
