@@ -12,7 +12,14 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from model_service.generation import ScoreSelection
-from model_service.messages import Cancel, OpenSession, SequenceSpec, StepRow, StepSession
+from model_service.messages import (
+    Cancel,
+    CloseSession,
+    OpenSession,
+    SequenceSpec,
+    StepRow,
+    StepSession,
+)
 from tests.checkpoint_factory import ARCHITECTURES, VOCABULARY_SIZE
 from tests.engine_harness import InprocEngine, array, scores_of, tokens_of
 
@@ -127,6 +134,8 @@ def test_steps_of_a_session_equal_one_full_forward_pass(pair: Pair):
         (answer,) = engine.drain()
         for row, result in enumerate(answer.rows):
             answers[row] += [torch.from_numpy(array(p.logits)) for p in result.scores]
+    engine.handle(CloseSession(902, "parity"))
+    engine.drain()
     for row, prompt in enumerate(prompts):
         kept = [prompt[i] for i in range(5, 17) if (i + row) % 3 != 0]
         with torch.inference_mode():
