@@ -18,8 +18,10 @@ from model_service.generation import (
 )
 from model_service.messages import Failure, Finish
 
-if TYPE_CHECKING:  # Hugging Face's are built for the rows that need them
+if TYPE_CHECKING:  # built for the rows that need them
     from transformers.generation.logits_process import LogitsProcessorList
+
+    from model_service.engine.sampling.row_processors import RowProcessors
 
 
 @dataclass(slots=True, eq=False)
@@ -47,8 +49,8 @@ class Sequence:
         arrival: when it was created, in seconds of the monotonic clock, as the two below.
         prefill_start: when its first step began; 0 before.
         first_token: when its first token was chosen; 0 before.
-        seen: the ids among the first `num_seen` tokens.
         covered: whether the sampler's fast path does all that the configuration asks for.
+        row_processors: processors of the fast path, once they were needed; they follow the tokens.
         processors: Hugging Face's processors, once they were needed; see `sampling/processors.py`.
     """
 
@@ -74,9 +76,8 @@ class Sequence:
     arrival: float = field(default_factory=time.monotonic)
     prefill_start: float = 0.0
     first_token: float = 0.0
-    seen: set[int] = field(default_factory=set)
-    num_seen: int = 0
     covered: bool = field(init=False)
+    row_processors: "RowProcessors | None" = None
     processors: "LogitsProcessorList | None" = None
 
     def __post_init__(self) -> None:
@@ -135,9 +136,7 @@ class Sequence:
             self.num_prompt_tokens = length
             self.processors = None  # they know the prompt
         self.first_given = min(self.first_given, length)
-        if self.num_seen > length:  # what is left may still hold the ids that were cut
-            self.seen = set()
-            self.num_seen = 0
+        self.row_processors = None  # they remember what is cut
 
     def copy(self, row: int) -> "Sequence":
         """Returns an idle session row with the same tokens, without a slot."""
@@ -180,12 +179,6 @@ class Sequence:
         if token_id != stop[-1] or self.num_new_tokens + 1 < len(stop):
             return False
         return tuple(self.token_ids[len(self.token_ids) + 1 - len(stop) :]) == stop[:-1]
-
-    def distinct_token_ids(self) -> set[int]:
-        """Returns the ids that the sequence has, kept up to date token by token."""
-        self.seen.update(self.token_ids[self.num_seen :])
-        self.num_seen = len(self.token_ids)
-        return self.seen
 
     def finish(self, reason: FinishReason, failure: Failure | None = None) -> Finish:
         """Builds the record of the end, with the times since arrival in seconds."""
