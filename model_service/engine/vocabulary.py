@@ -53,6 +53,11 @@ class GrowingHead(nn.Module):
         """Rows of revision 0, `[V, H]`, which is what other code asks a head for."""
         return cast(Tensor, self.base.weight)
 
+    @property
+    def bias(self) -> Tensor | None:
+        """Biases of revision 0, `[V]`, or None."""
+        return cast(Tensor | None, self.base.bias)
+
     def forward(self, x: Tensor) -> Tensor:
         """Computes logits of every id there is."""
         logits: Tensor = self.base(x)
@@ -167,6 +172,13 @@ class Vocabulary:
         last = self.revisions[-1]
         forbidden = tuple(row.token_id for row in rows if not row.generable)
         self.revisions.append(RevisionRows(last.size + len(rows), (*last.forbidden, *forbidden)))
+
+    def shrink_to_base(self) -> None:
+        """Forgets every revision but the first: after growth was tried, before it is used."""
+        self._buffer[self.base_size :] = 0
+        self._head.num_added = 0
+        self._hash = hashlib.sha256()
+        del self.revisions[1:]
 
     def _write(self, inputs: Tensor, outputs: Tensor, biases: Tensor) -> None:
         end = self.size + len(inputs)
