@@ -106,6 +106,13 @@ def test_a_broken_checkpoint_ends_the_server_with_the_reason(tiny_checkpoint, tm
         assert exit_of(service)
 
 
+def test_a_model_whose_own_stop_strings_cannot_be_found_is_refused(tiny_checkpoint, tmp_path):
+    folder = shutil.copytree(tiny_checkpoint, tmp_path / "stopping")
+    (folder / "generation_config.json").write_text(json.dumps({"stop_strings": ["x"]}))
+    with model_process(folder, tmp_path, ready=False) as service:
+        assert "--tokenizer-address" in exit_of(service)
+
+
 def test_after_sigterm_running_streams_are_finished_and_new_calls_refused(
     tiny_checkpoint, tmp_path
 ):
