@@ -1,8 +1,10 @@
 """How a model service starts, stops, drains and dies."""
 
+import json
 import os
 import pickle
 import re
+import shutil
 import signal
 import threading
 import time
