@@ -20,8 +20,8 @@ from model_service.generation import (
 )
 from model_service.messages import Failure, Finish
 
-if TYPE_CHECKING:  # Hugging Face's are built for the rows that need them
-    from transformers.generation.logits_process import LogitsProcessorList
+if TYPE_CHECKING:  # built for the rows that need them
+    from model_service.engine.sampling.processors import Step
 
 
 @dataclass(slots=True, eq=False)
@@ -52,7 +52,7 @@ class Sequence:
         first_token: when its first token was chosen; 0 before.
         seen: the ids among the first `num_seen` tokens.
         covered: whether the sampler's fast path does all that the configuration asks for.
-        processors: Hugging Face's processors, once they were needed; see `sampling/processors.py`.
+        processors: processors, once they were needed; see `sampling/processors.py`.
     """
 
     request_id: int
@@ -81,7 +81,7 @@ class Sequence:
     seen: set[int] = field(default_factory=set)
     num_seen: int = 0
     covered: bool = field(init=False)
-    processors: "LogitsProcessorList | None" = None
+    processors: "list[Step] | None" = None
 
     def __post_init__(self) -> None:
         self.num_prompt_tokens = len(self.token_ids)
