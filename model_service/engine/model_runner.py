@@ -8,10 +8,11 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from model_service.engine import attention, linear, placement
+from model_service.engine import attention, linear, merged_linear, placement
 from model_service.engine.attention import Chunk, StepContext
 from model_service.engine.kv_cache import KVCache
 from model_service.engine.loader import LoadedModel, layer_windows
+from model_service.engine.merged_linear import SiblingLayers
 from model_service.engine.sequence import Run
 from model_service.engine.sequence_cache import num_slots
 from model_service.engine.vocabulary import Vocabulary
@@ -23,7 +24,16 @@ class ModelRunner:
 
     name: Literal["fast"] = "fast"
 
-    def __init__(self, loaded: LoadedModel, settings: EngineSettings) -> None:
+    def __init__(
+        self, loaded: LoadedModel, settings: EngineSettings, siblings: SiblingLayers
+    ) -> None:
+        """Takes over a model.
+
+        Args:
+            loaded: the model, unchanged.
+            settings: the engine's.
+            siblings: linear layers that were seen to read the same input.
+        """
         self._model = loaded.model
         self._config = loaded.config
         self.read_windows()
@@ -37,6 +47,7 @@ class ModelRunner:
         self.vocabulary = Vocabulary(
             self._model, settings.vocabulary_size, settings.reserved_vocabulary_rows
         )
+        self.num_merged = merged_linear.merge(siblings)
         self.num_packed = linear.pack(self._model)
         self._model.set_attn_implementation(attention.NAME)
         if self._config._attn_implementation != attention.NAME:

@@ -8,9 +8,10 @@ import gc
 import logging
 from collections.abc import Callable
 
-from model_service.engine import loader
+from model_service.engine import loader, merged_linear
 from model_service.engine.compat_runner import CompatRunner
 from model_service.engine.loader import LoadedModel, Refused
+from model_service.engine.merged_linear import SiblingLayers
 from model_service.engine.model_runner import ModelRunner
 from model_service.engine.self_test import Runner, SelfTest
 from model_service.messages import EngineSettings
@@ -26,15 +27,16 @@ def choose(settings: EngineSettings, on_loaded: Callable[[], None]) -> tuple[Loa
     """
     loaded = loader.load(settings)
     on_loaded()
-    test = SelfTest(loaded, settings.vocabulary_size)
+    with merged_linear.observe(loaded.model) as siblings:
+        test = SelfTest(loaded, settings.vocabulary_size)
     reason = fast_obstacle(loaded)
     if reason is None:
         try:
-            return loaded, _fast(loaded, settings, test)
+            return loaded, _fast(loaded, settings, siblings, test)
         except Refused as refusal:
             reason = str(refusal)
         # What the attempt changed in the modules goes with them.
-        del loaded
+        del loaded, siblings
         gc.collect()
         loaded = loader.load(settings)
     name = type(loaded.model).__name__
@@ -58,9 +60,11 @@ def fast_obstacle(loaded: LoadedModel) -> str | None:
     return None
 
 
-def _fast(loaded: LoadedModel, settings: EngineSettings, test: SelfTest) -> ModelRunner:
+def _fast(
+    loaded: LoadedModel, settings: EngineSettings, siblings: SiblingLayers, test: SelfTest
+) -> ModelRunner:
     try:
-        runner = ModelRunner(loaded, settings)
+        runner = ModelRunner(loaded, settings, siblings)
     except Exception as error:
         raise Refused(f"it does not start: {type(error).__name__}: {error}") from error
     test.check(runner, loaded.config)
