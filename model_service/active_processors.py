@@ -13,6 +13,7 @@ from model_service.generation import GenerationConfig
 Condition = Callable[[GenerationConfig], bool]
 
 PROCESSORS: dict[str, Condition] = {
+    "guidance_scale": lambda c: c.guidance_scale != 1.0,
     "sequence_bias": lambda c: bool(c.sequence_bias),
     "encoder_repetition_penalty": lambda c: c.encoder_repetition_penalty != 1.0,
     "repetition_penalty": lambda c: c.repetition_penalty != 1.0,

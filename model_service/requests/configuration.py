@@ -76,6 +76,8 @@ def resolve(
         values |= SAMPLING_OFF
     if not message.lenient:
         _check_effect(given, values, violations, path)
+    if values["guidance_scale"] == 1.0:
+        values["negative_prompt"] = None
     _check_forced(given, values, violations, path)
     if values["min_new_tokens"] > values["max_new_tokens"]:
         if "min_new_tokens" in given:
@@ -178,6 +180,11 @@ def _check_effect(
         violations.add(
             f"{path}.prompt_ignore_length",
             "has no effect without repetition_penalty; leave it out, or set lenient",
+        )
+    if given.get("negative_prompt") and values["guidance_scale"] == 1.0:
+        violations.add(
+            f"{path}.negative_prompt",
+            "has no effect without guidance_scale; leave it out, or set lenient",
         )
     if "forced_prefix" in given and len(values["forced_prefix"]) > values["max_new_tokens"]:
         violations.add(

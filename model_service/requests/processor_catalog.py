@@ -52,6 +52,13 @@ _SHARE: dict[str, object] = {"type": "number", "exclusiveMinimum": 0, "maximum":
 _CUTOFF: dict[str, object] = {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}
 
 _ARGUMENTS: dict[str, tuple[str, str]] = {
+    "guidance_scale": (
+        "Mixes the log-probabilities after the prompt with those after a negative prompt.",
+        _schema(
+            guidance_scale={"type": "number", "minimum": 0, "maximum": 100},
+            negative_prompt=_IDS | {"default": None},
+        ),
+    ),
     "sequence_bias": (
         "Adds to the score of the last id of a run when the ids before it match.",
         _schema(

@@ -42,6 +42,7 @@ from transformers.generation.logits_process import (
 )
 
 from model_service.active_processors import CLOSING, PROCESSORS, WARPERS, active, bad_words
+from model_service.engine.sampling.guidance import GuidanceProcessor
 from model_service.engine.sampling.own_processors import (
     AllowedTokensProcessor,
     ForcedPrefixProcessor,
@@ -56,6 +57,7 @@ _NEEDS_DISTRIBUTION = (TopHLogitsWarper, EtaLogitsWarper)
 _Builder = Callable[[Sequence], LogitsProcessor]
 
 _BUILDERS: dict[str, _Builder] = {
+    "guidance_scale": lambda s: GuidanceProcessor(s.config.guidance_scale, cast(Sequence, s.guide)),
     "sequence_bias": lambda s: SequenceBiasLogitsProcessor(
         [[list(ids), bias] for ids, bias in s.config.sequence_bias]
     ),
