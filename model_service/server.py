@@ -125,6 +125,7 @@ class ModelServer:
                 ttl_s=settings.session_ttl_s,
                 max_ttl_s=settings.max_session_ttl_s,
                 new_tokens=settings.session_new_tokens,
+                draining=self.server.lifecycle.draining,
             ),
             grpc_server,
         )

@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from model_service.engine import attention, linear
+from model_service.engine import attention, linear, merged_linear
 from model_service.engine.attention import Chunk, StepContext
 from model_service.engine.kv_cache import KVCache
 from model_service.engine.loader import LoadedModel, Refused
@@ -40,10 +40,12 @@ class ModelRunner:
         self._embedding = cast(nn.Embedding, self._model.get_input_embeddings())
         embedding_rows = self._embedding.weight.shape[0]
         self._probe_prompts = probe_prompts(settings.vocabulary_size or embedding_rows)
-        expected = self._reference_logits()
+        with merged_linear.observe(self._model) as siblings:
+            expected = self._reference_logits()
         self.vocabulary = Vocabulary(
             self._model, settings.vocabulary_size, settings.reserved_vocabulary_rows
         )
+        self.num_merged = merged_linear.merge(siblings)
         self.num_packed = linear.pack(self._model)
         self._model.set_attn_implementation(attention.NAME)
         self._self_test(expected, loaded.dtype)

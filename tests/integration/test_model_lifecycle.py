@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import queue
 import re
 import signal
 import threading
@@ -12,6 +13,7 @@ import grpc
 import psutil
 import pytest
 from lockstep.v1 import (
+    logits_session_service_pb2,
     model_admin_service_pb2,
     model_info_service_pb2,
     model_service_pb2,
@@ -248,3 +250,30 @@ def test_many_calls_can_be_cancelled_at_once(tiny_model):
     while tiny_model.info.GetLoad(request).running_sequence_count:
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_a_step_stream_that_falls_silent_does_not_hold_the_shutdown(tiny_checkpoint, tmp_path):
+    with counting_process(tiny_checkpoint, tmp_path) as service:
+        opened = service.sessions.OpenSession(
+            logits_session_service_pb2.OpenSessionRequest(prompt=ragged([5]))
+        )
+        requests: queue.Queue = queue.Queue()
+        answers = service.sessions.StepStream(iter(requests.get, None))
+        for token in range(3):
+            requests.put(step_of(opened.session_id, token))
+            next(answers)
+        service.process.terminate()
+        service.wait_for_health("NOT_SERVING")
+        requests.put(step_of(opened.session_id, 3))  # one that goes on is served
+        assert next(answers).step.rows[0].position == 5
+        answer = refused(next, answers)
+        assert answer.code is grpc.StatusCode.UNAVAILABLE
+        assert answer.reason == "DRAINING"
+        assert answer.retry
+        assert service.process.wait(10) == 0
+
+
+def step_of(session_id: str, token: int):
+    row = logits_session_service_pb2.RowStep(ids=[token])
+    request = logits_session_service_pb2.StepRequest(session_id=session_id, rows=[row])
+    return logits_session_service_pb2.StepStreamRequest(step=request)
