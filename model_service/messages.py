@@ -18,6 +18,7 @@ from model_service.generation import (
     PositionScores,
     ScoreSelection,
 )
+from model_service.processor_description import ProcessorDescription
 
 
 class SequenceSpec(msgspec.Struct, frozen=True, array_like=True):
@@ -434,6 +435,8 @@ class EngineInfo(msgspec.Struct, frozen=True):
     reserved_rows: int
     max_running_sequences: int
     load_s: float
+    custom_processors: tuple[ProcessorDescription, ...] = ()
+    """Processors that the operator added."""
 
 
 class Ready(msgspec.Struct, tag="ready"):

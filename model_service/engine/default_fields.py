@@ -6,7 +6,7 @@ from typing import Any
 from transformers import GenerationConfig as HFGenerationConfig
 from transformers import WatermarkingConfig
 
-from model_service.generation import GreenListWatermark
+from model_service.processor_arguments import GreenListWatermark
 
 
 def read(config: HFGenerationConfig) -> dict[str, Any]:

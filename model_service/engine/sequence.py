@@ -18,9 +18,10 @@ from model_service.generation import (
 )
 from model_service.messages import Failure, Finish
 
-if TYPE_CHECKING:  # Hugging Face's are built for the rows that need them
+if TYPE_CHECKING:  # built for the rows that need them
     from torch import Tensor
-    from transformers.generation.logits_process import LogitsProcessorList
+
+    from model_service.engine.sampling.processors import Step
 
 
 @dataclass(slots=True, eq=False)
@@ -50,7 +51,7 @@ class Sequence:
         first_token: when its first token was chosen; 0 before.
         seen: the ids among the first `num_seen` tokens.
         covered: whether the sampler's fast path does all that the configuration asks for.
-        processors: Hugging Face's processors, once they were needed; see `sampling/processors.py`.
+        processors: processors, once they were needed; see `sampling/processors.py`.
         companions: sequences that are admitted and removed together with this one.
         guide: the row that continues the negative prompt, see `guides.py`.
         guided: the row that a guide works for.
@@ -83,7 +84,7 @@ class Sequence:
     seen: set[int] = field(default_factory=set)
     num_seen: int = 0
     covered: bool = field(init=False)
-    processors: "LogitsProcessorList | None" = None
+    processors: "list[Step] | None" = None
     companions: "tuple[Sequence, ...]" = ()
     guide: "Sequence | None" = None
     guided: "Sequence | None" = None

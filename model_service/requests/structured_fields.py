@@ -7,7 +7,7 @@ from typing import Any
 from google.protobuf.duration_pb2 import Duration
 from lockstep.v1 import generation_pb2
 
-from model_service.generation import GreenListWatermark
+from model_service.processor_arguments import GreenListWatermark
 from model_service.requests.configuration_fields import Range
 from model_service.requests.violations import Violations
 

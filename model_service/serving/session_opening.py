@@ -9,6 +9,7 @@ from model_service.generation import ScoreSelection
 from model_service.messages import SequenceSpec
 from model_service.requests import branches, seeds
 from model_service.requests.configuration import ResolvedConfig, resolve
+from model_service.requests.processor_catalog import catalog
 from model_service.requests.response_size import distribution_bytes
 from model_service.requests.selection import FULL_LOGITS, read_selection
 from model_service.requests.token_ids import check_token_ids
@@ -81,6 +82,7 @@ def read_opening(
         violations,
         vocabulary_size=vocabulary.size,
         max_return_sequences=1,
+        catalog=catalog(info),
     )
     resolved = branches.without_branches(config, resolved, violations)
     selection = FULL_LOGITS

@@ -83,10 +83,6 @@ def test_guidance_is_offered(tiny_model):
     answer = tiny_model.info.GetCapabilities(model_info_service_pb2.GetCapabilitiesRequest())
     assert answer.generation_fields["guidance_scale"] == 1
     assert answer.generation_fields["negative_prompt"] == 1
-    listed = tiny_model.info.ListLogitsProcessors(
-        model_info_service_pb2.ListLogitsProcessorsRequest()
-    )
-    assert listed.processors[0].name == "guidance_scale"
 
 
 def test_a_session_refuses_guidance_and_says_what_to_do(tiny_model):

@@ -186,7 +186,6 @@ LATER = {
     "prompt_lookup_num_tokens": 3,
     "max_matching_ngram_size": 2,
     "lengths_include_padding": True,
-    "processors": [generation_pb2.LogitsProcessorSpec(name="top_k")],
 }
 
 
