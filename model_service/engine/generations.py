@@ -73,6 +73,7 @@ class Generations:
             config=config,
             seed=spec.seed,
             vocabulary_size=self._revisions[command.revision].size,
+            token_bytes=self._revisions[command.revision].token_bytes,
             revision=command.revision,
             max_length=len(prompt) + num_new,
             selection=command.selection,

@@ -27,7 +27,6 @@ DEFAULT_CONTEXT_TOKENS = 8192
 NOT_SAMPLED: dict[str, tuple[object, ...]] = {
     "num_beams": (None, 1),
     "penalty_alpha": (None,),
-    "stop_strings": (None,),
 }
 
 
