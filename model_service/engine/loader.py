@@ -34,7 +34,6 @@ CONTEXT_FIELDS = ("max_position_embeddings", "max_seq_len", "seq_length", "n_ctx
 NOT_SAMPLED: dict[str, tuple[object, ...]] = {
     "num_beams": (None, 1),
     "penalty_alpha": (None,),
-    "guidance_scale": (None, 1),
 }
 
 
@@ -253,7 +252,8 @@ def _check_applicable(config: GenerationConfig, vocabulary_size: int) -> None:
     Raises:
         Refused: one cannot be built, or names ids that the model does not have.
     """
-    sampled = msgspec.structs.replace(config, do_sample=True)
+    # Guidance needs a second row, and has nothing that could be wrong.
+    sampled = msgspec.structs.replace(config, do_sample=True, guidance_scale=1.0)
     for length in (1, 2):
         seq = Sequence(
             request_id=0,
