@@ -12,17 +12,17 @@ from typing import Protocol
 
 from torch import Tensor
 
+from model_service.engine import given_tokens, guides
+from model_service.engine.generations import Generations
 from model_service.engine.model_runner import order
-from model_service.engine.sampling import processors
 from model_service.engine.sampling.sampler import Choice, Draw, Sampler
 from model_service.engine.scheduler import Scheduler
-from model_service.engine.scores import PutRow, report, ship
-from model_service.engine.sequence import Run, Sequence
+from model_service.engine.scores import PutRow, ship
+from model_service.engine.sequence import Run
 from model_service.engine.session_rows import SessionRows
 from model_service.engine.session_table import SessionTable
 from model_service.engine.sessions import Sessions
 from model_service.engine.vocabulary import Vocabulary
-from model_service.generation import FinishReason, ScoreSelection
 from model_service.messages import (
     Cancel,
     CloseSession,
@@ -38,7 +38,7 @@ from model_service.messages import (
     Rejected,
     Report,
     SelectSessionRows,
-    SequenceTokens,
+    SpellTokens,
     StepSession,
     StepStats,
     TruncateSession,
@@ -60,6 +60,18 @@ class Runner(Protocol):
         ...
 
 
+class Owner(Protocol):
+    """What sequences of one kind work for."""
+
+    def answer(self, draw: Draw, choice: Choice, logits: Tensor) -> None:
+        """Takes the outcome of a step for one sequence, with the step's `[R, V]` logits."""
+        ...
+
+    def cancel(self, request_id: int) -> None:
+        """Ends a call. One of another owner, or that has ended, is ignored."""
+        ...
+
+
 class Engine:
     """Advances every sequence that has work by one step at a time."""
 
@@ -77,25 +89,32 @@ class Engine:
         self._runner = runner
         self._scheduler = scheduler
         self._put = put
-        self._sampler = Sampler(runner.vocabulary.revisions)
-        self._context_length = context_length
-        self._kv_total_tokens = kv_total_tokens
-        self._calls: dict[int, list[Sequence]] = {}
         self._events: list[Event] = []
         self._load = Load()
+        revisions = runner.vocabulary.revisions
+        self._sampler = Sampler(revisions)
+        generations = Generations(
+            scheduler,
+            revisions,
+            context_length=context_length,
+            kv_total_tokens=kv_total_tokens,
+            emit=self._emit,
+        )
         table = SessionTable(scheduler, kv_bytes_per_token=kv_bytes_per_token, emit=self._emit)
         rows = SessionRows(table, scheduler, copy_slot=copy_slot)
-        self._sessions = Sessions(table, scheduler, runner.vocabulary.revisions)
+        sessions = Sessions(table, scheduler, revisions)
+        self._owners: dict[str, Owner] = {"generate": generations, "session": sessions}
         self._handlers: dict[type, Callable[..., None]] = {
-            Generate: self._generate,
+            Generate: generations.start,
             Cancel: self._cancel,
-            OpenSession: self._sessions.open,
-            StepSession: self._sessions.step,
+            OpenSession: sessions.open,
+            StepSession: sessions.step,
             TruncateSession: rows.truncate,
             ForkSession: rows.fork,
             SelectSessionRows: rows.select,
-            DescribeSession: self._sessions.describe,
-            CloseSession: self._sessions.close,
+            DescribeSession: sessions.describe,
+            CloseSession: sessions.close,
+            SpellTokens: self._spell_tokens,
             GrowVocabulary: self._grow_vocabulary,
         }
 
@@ -112,11 +131,11 @@ class Engine:
             run.sequence.steps += 1
         logits = self._runner.forward(runs)  # [R, V]
         forwarded = time.monotonic()
-        draws = self._draws(runs)
+        given_tokens.describe(runs, logits, self._runner.vocabulary.revisions)
+        draws, logits = guides.pair(self._draws(runs), logits)
         choices = self._sampler.choose(logits, draws)
-        self._record_given(runs, logits)
         for draw, choice in zip(draws, choices, strict=True):
-            self._record(draw, choice, logits)
+            self._owners[draw.sequence.kind].answer(draw, choice, logits)
         return self._report(self._stats(runs, start, forwarded))
 
     def _draws(self, runs: list[Run]) -> list[Draw]:
@@ -130,71 +149,6 @@ class Engine:
                 wants_scores = seq.selection is not None and seq.selection.scores
                 draws.append(Draw(seq, row - 1, wants_scores))
         return draws
-
-    def _record_given(self, runs: list[Run], logits: Tensor) -> None:
-        """Describes the distributions of tokens that were given, where asked for."""
-        row = 0
-        for run in runs:
-            seq, selection = run.sequence, run.sequence.prompt_selection
-            start = seq.num_cached - run.length
-            for target in run.targets:
-                position = start + target + 1
-                if selection is not None and position < len(seq.token_ids):
-                    self._describe_given(seq, position, logits[row], selection)
-                row += 1
-
-    def _describe_given(
-        self, seq: Sequence, position: int, logits: Tensor, selection: ScoreSelection
-    ) -> None:
-        revision = self._runner.vocabulary.revisions[seq.revision]
-        logits = logits[: revision.size]
-        scores = None
-        if selection.scores:
-            scores = processors.scores(seq, logits, revision.forbidden, position)
-        index = position - 1 - seq.first_given
-        if selection.positions == "list" and index not in selection.position_list:
-            return
-        seq.given_scores.append(
-            report(selection, position, seq.token_ids[position], logits, scores)
-        )
-
-    def _record(self, draw: Draw, choice: Choice, logits: Tensor) -> None:
-        if draw.sequence.kind == "session":
-            self._sessions.answer(draw, choice, logits)
-        else:
-            self._extend(draw, choice, logits)
-
-    def _extend(self, draw: Draw, choice: Choice, logits: Tensor) -> None:
-        """Appends a chosen token to a `Generate` sequence and emits it."""
-        seq = draw.sequence
-        if choice.token_id is None:
-            self._finish(seq, "error", choice.failure)
-            return
-        position = len(seq.token_ids)
-        reason = seq.append(choice.token_id)
-        event = SequenceTokens(seq.request_id, seq.row, [choice.token_id])
-        if seq.selection is not None:
-            row = logits[draw.row][: seq.vocabulary_size]
-            event.scores = [report(seq.selection, position, choice.token_id, row, choice.scores)]
-        if seq.given_scores:
-            event.prompt_scores, seq.given_scores = seq.given_scores, []
-        seq.prompt_selection = None
-        if reason is not None:
-            event.finish = seq.finish(reason)
-            self._release(seq)
-        self._emit(event)
-
-    def _finish(self, seq: Sequence, reason: FinishReason, failure: Failure | None) -> None:
-        finish = seq.finish(reason, failure)
-        self._release(seq)
-        self._emit(SequenceTokens(seq.request_id, seq.row, [], finish=finish))
-
-    def _release(self, seq: Sequence) -> None:
-        self._scheduler.remove(seq)
-        members = self._calls[seq.request_id]
-        members.remove(seq)
-        if not members:
-            del self._calls[seq.request_id]
 
     def _stats(self, runs: list[Run], start: float, forwarded: float) -> StepStats:
         now = time.monotonic()
@@ -234,39 +188,12 @@ class Engine:
         """Applies a command. Called between steps only."""
         self._handlers[type(command)](command)
 
-    def _generate(self, command: Generate) -> None:
-        sequences = [
-            Sequence(
-                request_id=command.request_id,
-                row=row,
-                token_ids=list(spec.prompt_token_ids),
-                config=command.config,
-                seed=spec.seed,
-                vocabulary_size=self._runner.vocabulary.revisions[command.revision].size,
-                revision=command.revision,
-                max_length=min(
-                    len(spec.prompt_token_ids) + command.config.max_new_tokens,
-                    self._context_length,
-                ),
-                selection=command.selection,
-                prompt_selection=command.prompt_selection,
-                priority=command.priority,
-            )
-            for row, spec in enumerate(command.sequences)
-        ]
-        largest = max(seq.max_length for seq in sequences)
-        if largest > self._kv_total_tokens:
-            arguments = {"kv_tokens": largest, "limit_tokens": self._kv_total_tokens}
-            self._emit(Rejected(command.request_id, Failure("KVCacheExceeded", arguments)))
-            return
-        self._calls[command.request_id] = sequences
-        for seq in sequences:
-            self._scheduler.add(seq)
-
     def _cancel(self, command: Cancel) -> None:
-        self._sessions.cancel(command.request_id)
-        for seq in self._calls.pop(command.request_id, []):
-            self._scheduler.remove(seq)
+        for owner in self._owners.values():
+            owner.cancel(command.request_id)
+
+    def _spell_tokens(self, command: SpellTokens) -> None:
+        self._runner.vocabulary.spell(command.token_bytes)
 
     def _grow_vocabulary(self, command: GrowVocabulary) -> None:
         start = time.monotonic()

@@ -1,14 +1,10 @@
 """The sampler's fast path against Hugging Face's classes, over configurations and logits."""
 
 import pytest
-import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from model_service.engine.sampling import processors
-from model_service.engine.sampling.row_processors import RowProcessors
 from tests.correctness.rows import (
-    ReferenceCalls,
     choose_all,
     kinds,
     own_processor_configs,

@@ -9,17 +9,18 @@ V: ids of the sequence's revision.
 """
 
 from collections.abc import Callable, Iterable
-from typing import cast
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from model_service.active_processors import PROCESSORS, active, bad_words
+from model_service.active_processors import PROCESSORS, bad_words, in_default_order
+from model_service.engine.sampling.row import Row
 from model_service.engine.sampling.token_history import TokenCounts, TokenPositions
 from model_service.engine.sequence import Sequence
 
-Step = Callable[[Tensor, list[int]], None]
+RowStep = Callable[[Tensor, list[int]], None]
 """Changes a row `[V]` float32 of a sequence with these tokens."""
 
 
@@ -33,7 +34,12 @@ class RowProcessors:
             seq: whose rows.
             forbidden: ids of its revision that must not be generated.
         """
-        self._steps = [_BUILDERS[name](seq) for name in active(seq.config, PROCESSORS)]
+        row = Row.of(seq)
+        self._steps = [
+            _BUILDERS[name](arguments, row)
+            for name, arguments in in_default_order(seq.config)
+            if name in PROCESSORS
+        ]
         if forbidden:
             self._steps.append(_exclude(forbidden))
 
@@ -57,7 +63,7 @@ class RowProcessors:
         return row
 
 
-def _exclude(ids: Iterable[int]) -> Step:
+def _exclude(ids: Iterable[int]) -> RowStep:
     index = torch.tensor(sorted(set(ids)), dtype=torch.int64)
     return lambda row, _: _put(row, index, -torch.inf)
 
@@ -75,15 +81,13 @@ def _scale(values: Tensor, penalty: float) -> Tensor:
     return torch.where(values < 0, values * penalty, values / penalty)
 
 
-def _encoder_repetition_penalty(seq: Sequence) -> Step:
-    penalty = 1 / seq.config.encoder_repetition_penalty
-    index = torch.tensor(sorted(set(seq.token_ids[: seq.num_prompt_tokens])))
-    return lambda row, _: _replace(row, index, lambda values: _scale(values, penalty))
+def _encoder_repetition_penalty(penalty: float, prompt: tuple[int, ...]) -> RowStep:
+    index = torch.tensor(sorted(set(prompt)))
+    return lambda row, _: _replace(row, index, lambda values: _scale(values, 1 / penalty))
 
 
-def _repetition_penalty(seq: Sequence) -> Step:
-    penalty = seq.config.repetition_penalty
-    counts = TokenCounts(seq.config.prompt_ignore_length)
+def _repetition_penalty(penalty: float, ignored: int) -> RowStep:
+    counts = TokenCounts(ignored)
 
     def step(row: Tensor, token_ids: list[int]) -> None:
         ids, _ = counts.update(token_ids)
@@ -92,9 +96,8 @@ def _repetition_penalty(seq: Sequence) -> Step:
     return step
 
 
-def _presence_penalty(seq: Sequence) -> Step:
-    penalty = seq.config.presence_penalty
-    counts = TokenCounts(seq.num_prompt_tokens)
+def _presence_penalty(penalty: float, prompt_length: int) -> RowStep:
+    counts = TokenCounts(prompt_length)
 
     def step(row: Tensor, token_ids: list[int]) -> None:
         ids, _ = counts.update(token_ids)
@@ -103,9 +106,8 @@ def _presence_penalty(seq: Sequence) -> Step:
     return step
 
 
-def _frequency_penalty(seq: Sequence) -> Step:
-    penalty = seq.config.frequency_penalty
-    counts = TokenCounts(seq.num_prompt_tokens)
+def _frequency_penalty(penalty: float, prompt_length: int) -> RowStep:
+    counts = TokenCounts(prompt_length)
 
     def step(row: Tensor, token_ids: list[int]) -> None:
         ids, occurrences = counts.update(token_ids)
@@ -114,7 +116,7 @@ def _frequency_penalty(seq: Sequence) -> Step:
     return step
 
 
-def _bias(biases: Iterable[tuple[tuple[int, ...], float]]) -> Step:
+def _bias(biases: Iterable[tuple[tuple[int, ...], float]]) -> RowStep:
     """Adds to the last ids of runs whose other ids end the sequence.
 
     What several runs add to one id is summed in Hugging Face's order: single ids
@@ -156,8 +158,7 @@ def _ends_with(token_ids: list[int], run: tuple[int, ...]) -> bool:
     )
 
 
-def _no_repeat_ngram(seq: Sequence) -> Step:
-    length = seq.config.no_repeat_ngram_size
+def _no_repeat_ngram(length: int) -> RowStep:
     positions = TokenPositions()
 
     def step(row: Tensor, token_ids: list[int]) -> None:
@@ -167,10 +168,9 @@ def _no_repeat_ngram(seq: Sequence) -> Step:
     return step
 
 
-def _encoder_no_repeat_ngram(seq: Sequence) -> Step:
-    length = seq.config.encoder_no_repeat_ngram_size
+def _encoder_no_repeat_ngram(length: int, prompt: tuple[int, ...]) -> RowStep:
     positions = TokenPositions()
-    positions.update(seq.token_ids[: seq.num_prompt_tokens])
+    positions.update(list(prompt))
     return lambda row, token_ids: _exclude_followers(row, positions, token_ids, length)
 
 
@@ -184,13 +184,13 @@ def _exclude_followers(
         _put(row, torch.tensor(ids, dtype=torch.int64), -torch.inf)
 
 
-def _until(length: int, step: Step) -> Step:
+def _until(length: int, step: RowStep) -> RowStep:
     """Limits a step to sequences shorter than `length`."""
     return lambda row, token_ids: step(row, token_ids) if len(token_ids) < length else None
 
 
-def _allow(seq: Sequence) -> Step:
-    index = torch.tensor(seq.config.allowed_token_ids or (), dtype=torch.int64)
+def _allow(ids: tuple[int, ...]) -> RowStep:
+    index = torch.tensor(ids, dtype=torch.int64)
 
     def step(row: Tensor, _: list[int]) -> None:
         kept = row[index.to(row.device)]
@@ -200,7 +200,7 @@ def _allow(seq: Sequence) -> Step:
     return step
 
 
-def _force(by_length: dict[int, tuple[int, ...]]) -> Step:
+def _force(by_length: dict[int, tuple[int, ...]]) -> RowStep:
     """Leaves only certain ids, with score 0, where the sequence has a certain length."""
 
     def step(row: Tensor, token_ids: list[int]) -> None:
@@ -211,15 +211,12 @@ def _force(by_length: dict[int, tuple[int, ...]]) -> Step:
     return step
 
 
-def _forced_prefix(seq: Sequence) -> Step:
-    prompt = seq.num_prompt_tokens
-    return _force({prompt + i: (token_id,) for i, token_id in enumerate(seq.config.forced_prefix)})
+def _forced_prefix(ids: tuple[int, ...], prompt_length: int) -> RowStep:
+    return _force({prompt_length + i: (token_id,) for i, token_id in enumerate(ids)})
 
 
-def _exponential_decay(seq: Sequence) -> Step:
-    offset, factor = seq.config.exponential_decay_length_penalty or (0, 1.0)
-    start = seq.num_prompt_tokens + offset
-    index = torch.tensor(_ends(seq), dtype=torch.int64)
+def _exponential_decay(start: int, factor: float, ends: tuple[int, ...]) -> RowStep:
+    index = torch.tensor(ends, dtype=torch.int64)
 
     def step(row: Tensor, token_ids: list[int]) -> None:
         if len(token_ids) <= start:
@@ -234,43 +231,44 @@ def _exponential_decay(seq: Sequence) -> Step:
     return step
 
 
-def _begin_suppress(seq: Sequence) -> Step:
-    forced = seq.num_prompt_tokens == 1 and seq.config.forced_bos_token_id is not None
-    begin = seq.num_prompt_tokens + forced
-    exclude = _exclude(seq.config.begin_suppress_tokens)
-    return lambda row, token_ids: exclude(row, token_ids) if len(token_ids) == begin else None
-
-
-def _ends(seq: Sequence) -> list[int]:
-    """Returns the end-of-sequence ids that the sequence's revision has."""
-    return [token_id for token_id in seq.config.eos_token_ids if token_id < seq.vocabulary_size]
-
-
-_BUILDERS: dict[str, Callable[[Sequence], Step]] = {
-    "sequence_bias": lambda s: _bias(s.config.sequence_bias),
-    "encoder_repetition_penalty": _encoder_repetition_penalty,
-    "repetition_penalty": _repetition_penalty,
-    "presence_penalty": _presence_penalty,
-    "frequency_penalty": _frequency_penalty,
-    "logit_bias": lambda s: _bias(((token_id,), bias) for token_id, bias in s.config.logit_bias),
-    "no_repeat_ngram_size": _no_repeat_ngram,
-    "encoder_no_repeat_ngram_size": _encoder_no_repeat_ngram,
-    "bad_words_ids": lambda s: _bias((word, -torch.inf) for word in bad_words(s.config)),
-    "min_length": lambda s: _until(s.config.min_length, _exclude(_ends(s))),
-    "min_new_tokens": lambda s: _until(
-        s.num_prompt_tokens + s.config.min_new_tokens, _exclude(_ends(s))
-    ),
-    "allowed_token_ids": _allow,
-    "forced_prefix": _forced_prefix,
-    "forced_bos_token_id": lambda s: _force({1: (cast(int, s.config.forced_bos_token_id),)}),
-    "forced_eos_token_ids": lambda s: _force({s.length_limit - 1: s.config.forced_eos_token_ids}),
-    "remove_invalid_values": lambda s: lambda row, _: _remove_invalid(row),
-    "exponential_decay_length_penalty": _exponential_decay,
-    "suppress_tokens": lambda s: _exclude(s.config.suppress_tokens),
-    "begin_suppress_tokens": _begin_suppress,
-}
-"""How each processor is made, by its name in `active_processors.py`."""
+def _suppress_at(length: int, ids: tuple[int, ...]) -> RowStep:
+    exclude = _exclude(ids)
+    return lambda row, token_ids: exclude(row, token_ids) if len(token_ids) == length else None
 
 
 def _remove_invalid(row: Tensor) -> None:
     torch.nan_to_num(row, nan=0.0, out=row)  # infinities become the largest finite numbers
+
+
+_BUILDERS: dict[str, Callable[[Any, Row], RowStep]] = {
+    "sequence_bias": lambda a, _: _bias((entry.ids, entry.bias) for entry in a.sequence_bias),
+    "encoder_repetition_penalty": lambda a, row: _encoder_repetition_penalty(
+        a.penalty, row.prompt_token_ids
+    ),
+    "repetition_penalty": lambda a, _: _repetition_penalty(a.penalty, a.prompt_ignore_length),
+    "presence_penalty": lambda a, row: _presence_penalty(a.penalty, row.prompt_length),
+    "frequency_penalty": lambda a, row: _frequency_penalty(a.penalty, row.prompt_length),
+    "logit_bias": lambda a, _: _bias(((entry.token_id,), entry.bias) for entry in a.logit_bias),
+    "no_repeat_ngram_size": lambda a, _: _no_repeat_ngram(a.ngram_size),
+    "encoder_no_repeat_ngram_size": lambda a, row: _encoder_no_repeat_ngram(
+        a.ngram_size, row.prompt_token_ids
+    ),
+    "bad_words_ids": lambda a, row: _bias(
+        (word, -torch.inf) for word in bad_words(a.bad_words_ids, row.eos_token_ids)
+    ),
+    "min_length": lambda a, row: _until(a.min_length, _exclude(row.eos_token_ids)),
+    "min_new_tokens": lambda a, row: _until(
+        row.prompt_length + a.min_new_tokens, _exclude(row.eos_token_ids)
+    ),
+    "allowed_token_ids": lambda a, _: _allow(a.token_ids),
+    "forced_prefix": lambda a, row: _forced_prefix(a.token_ids, row.prompt_length),
+    "forced_bos_token_id": lambda a, _: _force({1: (a.token_id,)}),
+    "forced_eos_token_ids": lambda a, row: _force({row.length_limit - 1: a.token_ids}),
+    "remove_invalid_values": lambda _, __: lambda row, _: _remove_invalid(row),
+    "exponential_decay_length_penalty": lambda a, row: _exponential_decay(
+        row.prompt_length + a.start_index, a.decay_factor, row.eos_token_ids
+    ),
+    "suppress_tokens": lambda a, _: _exclude(a.token_ids),
+    "begin_suppress_tokens": lambda a, row: _suppress_at(row.begin, a.token_ids),
+}
+"""How each processor is made of its arguments and its row, by its name."""

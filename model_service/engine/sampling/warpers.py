@@ -36,8 +36,8 @@ def warp(candidates: Candidates, configs: list[GenerationConfig]) -> None:
         """Reads a parameter of every row, `[N, 1]` float64."""
         return torch.tensor([read(config) for config in configs], dtype=torch.float64)[:, None]
 
-    for name, is_on in WARPERS.items():
-        on = torch.tensor([is_on(config) for config in configs])
+    for name, read in WARPERS.items():
+        on = torch.tensor([read(config) is not None for config in configs])
         if name in _WARPERS and on.any():
             _WARPERS[name](candidates, on, column)
 

@@ -1,0 +1,44 @@
+"""Distributions of tokens that were given instead of chosen: of prompts and of steps.
+
+R: rows of logits of the step, V: ids of the newest revision.
+"""
+
+from torch import Tensor
+
+from model_service.engine.sampling import processors
+from model_service.engine.scores import report
+from model_service.engine.sequence import Run, Sequence
+from model_service.engine.vocabulary import RevisionRows
+from model_service.generation import ScoreSelection
+
+
+def describe(runs: list[Run], logits: Tensor, revisions: list[RevisionRows]) -> None:
+    """Adds to `given_scores` what was asked for about the given tokens of a step.
+
+    Args:
+        runs: of the step, after it.
+        logits: `[R, V]` float32, rows in the order of the runs' targets.
+        revisions: sizes and forbidden ids.
+    """
+    row = 0
+    for run in runs:
+        seq, selection = run.sequence, run.sequence.prompt_selection
+        start = seq.num_cached - run.length
+        for target in run.targets:
+            position = start + target + 1
+            if selection is not None and position < len(seq.token_ids):
+                _describe(seq, position, logits[row], selection, revisions[seq.revision])
+            row += 1
+
+
+def _describe(
+    seq: Sequence, position: int, logits: Tensor, selection: ScoreSelection, revision: RevisionRows
+) -> None:
+    logits = logits[: revision.size]
+    scores = None
+    if selection.scores:
+        scores = processors.scores(seq, logits, revision.forbidden, position)
+    index = position - 1 - seq.first_given
+    if selection.positions == "list" and index not in selection.position_list:
+        return
+    seq.given_scores.append(report(selection, position, seq.token_ids[position], logits, scores))
