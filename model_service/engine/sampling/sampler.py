@@ -120,7 +120,7 @@ class Sampler:
             if row is None:
                 continue
             if row.data_ptr() == logits[draws[index].row].data_ptr() and len(row) == len(logits[0]):
-                plain.append(index)
+                plain.append(index)  # unchanged and whole
                 continue
             best = int(row.argmax())
             if row[best].isfinite():
