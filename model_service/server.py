@@ -125,6 +125,7 @@ class ModelServer:
                 ttl_s=settings.session_ttl_s,
                 max_ttl_s=settings.max_session_ttl_s,
                 new_tokens=settings.session_new_tokens,
+                draining=self.server.lifecycle.draining,
             ),
             grpc_server,
         )
@@ -229,6 +230,11 @@ class ModelServer:
                 self.engine,
                 self._metrics,
                 self._vocabulary_state,
+            )
+        if info.default_config.stop_strings:
+            raise LoadError(
+                "generation_config.json sets stop_strings, which need a tokenizer service: start "
+                "with --tokenizer-address, or remove them from the file."
             )
         fingerprint = base.fingerprint if base else ""
         name = tokenizer_id_of(checkpoint.name)

@@ -1,12 +1,14 @@
 """The methods of `lockstep.v1.TokenizerService` that turn text into ids and back."""
 
 from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 
 from lockstep.v1 import tokenizer_service_pb2 as pb
 from lockstep.v1 import tokens_pb2
 
 from rpc.errors import InvalidField, ServiceError
 from rpc.status import item_error
+from rpc.streams import until_drained
 from tokenizer_service.batch_convert import (
     Padding,
     pad_rows,
@@ -63,11 +65,12 @@ class TextMethods(TokenizerMethods):
     async def EncodeStream(
         self, request_iterator: AsyncIterator[pb.EncodeStreamRequest], context: Context
     ) -> AsyncIterator[pb.EncodeStreamResponse]:
-        async for request in request_iterator:
-            try:
-                yield await self._encode_item(request)
-            except ServiceError as error:  # of this item: the stream goes on
-                yield pb.EncodeStreamResponse(item_id=request.item_id, error=item_error(error))
+        async with aclosing(until_drained(request_iterator, self._draining)) as requests:
+            async for request in requests:
+                try:
+                    yield await self._encode_item(request)
+                except ServiceError as error:  # of this item: the stream goes on
+                    yield pb.EncodeStreamResponse(item_id=request.item_id, error=item_error(error))
 
     async def Decode(self, request: pb.DecodeRequest, context: Context) -> pb.DecodeResponse:
         given = read_reference(request.vocabulary) if request.HasField("vocabulary") else None
@@ -88,14 +91,15 @@ class TextMethods(TokenizerMethods):
         self, request_iterator: AsyncIterator[pb.DecodeStreamRequest], context: Context
     ) -> AsyncIterator[pb.DecodeStreamResponse]:
         decoders = SequenceDecoders()
-        async for request in request_iterator:
-            tokenizer = self._vocabulary.current
-            if len(request.ids) < _FEW_IDS:
-                yield decoders.push(tokenizer, request)
-            else:
-                yield await self._pool.run(
-                    lambda t=tokenizer, r=request: decoders.push(t, r)  # type: ignore[misc]
-                )
+        async with aclosing(until_drained(request_iterator, self._draining)) as requests:
+            async for request in requests:
+                tokenizer = self._vocabulary.current
+                if len(request.ids) < _FEW_IDS:
+                    yield decoders.push(tokenizer, request)
+                else:
+                    yield await self._pool.run(
+                        lambda t=tokenizer, r=request: decoders.push(t, r)  # type: ignore[misc]
+                    )
 
     async def Pad(self, request: pb.PadRequest, context: Context) -> pb.PadResponse:
         tokenizer = self._vocabulary.current

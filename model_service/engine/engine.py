@@ -12,7 +12,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from model_service.engine import given_tokens
+from model_service.engine import given_tokens, guides
 from model_service.engine.generations import Generations
 from model_service.engine.model_runner import order
 from model_service.engine.places import Places
@@ -41,6 +41,7 @@ from model_service.messages import (
     Rejected,
     Report,
     SelectSessionRows,
+    SpellTokens,
     StepSession,
     StepStats,
     TruncateSession,
@@ -118,6 +119,7 @@ class Engine:
             SelectSessionRows: rows.select,
             DescribeSession: sessions.describe,
             CloseSession: sessions.close,
+            SpellTokens: self._spell_tokens,
             GrowVocabulary: self._grow_vocabulary,
             FlushPrefixCache: self._flush_prefix_cache,
         }
@@ -136,7 +138,7 @@ class Engine:
         logits = self._runner.forward(runs)  # [R, V]
         forwarded = time.monotonic()
         given_tokens.describe(runs, logits, self._runner.vocabulary.revisions)
-        draws = self._draws(runs)
+        draws, logits = guides.pair(self._draws(runs), logits)
         choices = self._sampler.choose(logits, draws)
         for draw, choice in zip(draws, choices, strict=True):
             self._owners[draw.sequence.kind].answer(draw, choice, logits)
@@ -210,6 +212,9 @@ class Engine:
 
     def _flush_prefix_cache(self, command: FlushPrefixCache) -> None:
         self._emit(PrefixCacheFlushed(command.request_id, self._places.flush()))
+
+    def _spell_tokens(self, command: SpellTokens) -> None:
+        self._runner.vocabulary.spell(command.token_bytes)
 
     def _grow_vocabulary(self, command: GrowVocabulary) -> None:
         start = time.monotonic()

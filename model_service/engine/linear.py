@@ -65,24 +65,32 @@ def pack(module: nn.Module, rows: int = 16) -> int:
 
 def packed_or_none(linear: nn.Linear, rows: int = 16) -> PackedLinear | None:
     """Returns a packed layer that was seen to equal the plain one, or None."""
-    weight = linear.weight
-    if weight.device.type != "cpu" or weight.dtype not in TOLERANCE:
+    if not is_plain(linear):
         return None
-    if not hasattr(torch.ops.mkldnn, "_linear_pointwise") or hasattr(linear, "_hf_hook"):
+    if linear.weight.device.type != "cpu" or linear.weight.dtype not in TOLERANCE:
+        return None
+    if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return None
     try:
         packed = PackedLinear(linear, rows)
-        return packed if _equals(packed, linear) else None
+        return packed if same_products(packed, linear) else None
     except RuntimeError:  # the operator does not take this shape or machine
         return None
 
 
-def _equals(packed: PackedLinear, linear: nn.Linear) -> bool:
+def is_plain(linear: nn.Module) -> bool:
+    """Whether a layer multiplies and does nothing else: no subclass, wrapper or hook."""
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_hf_hook")
+    return type(linear) is nn.Linear and not any(getattr(linear, name, None) for name in hooks)
+
+
+def same_products(layer: nn.Module, linear: nn.Linear) -> bool:
+    """Compares a layer with the plain one it stands in for, for few rows and for many."""
     generator = torch.Generator().manual_seed(0)
     for count in (1, 5, 17):
         x = torch.randn(count, linear.in_features, generator=generator).to(linear.weight.dtype)
         expected = linear(x).float()
-        difference = (packed(x).float() - expected).abs().max()
+        difference = (layer(x).float() - expected).abs().max()
         if difference > TOLERANCE[linear.weight.dtype] * expected.abs().max():
             return False
     return True

@@ -80,7 +80,7 @@ class Places:
         seq.slot = self._lowest_slot()
         self._holders[seq] = None
         self.used_tokens += seq.max_length
-        if seq.kind == "session":
+        if seq.in_session:
             self.session_tokens += seq.max_length
 
     def leave(self, seq: Sequence, *, keep: bool) -> None:
@@ -93,7 +93,7 @@ class Places:
         assert seq.slot is not None
         del self._holders[seq]
         self.used_tokens -= seq.max_length
-        if seq.kind == "session":
+        if seq.in_session:
             self.session_tokens -= seq.max_length
         if keep and self._reuses and seq.salt is not None and seq.num_cached >= MIN_TOKENS:
             cached = seq.token_ids[: seq.num_cached]

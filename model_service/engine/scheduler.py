@@ -78,14 +78,9 @@ class Scheduler:
 
     # --- Coming and going ------------------------------------------------------------------------
 
-    def can_ever_hold(self, sequences: list[Sequence]) -> bool:
-        """Whether sequences would have places together in an empty engine."""
-        tokens = sum(seq.max_length for seq in sequences)
-        return len(sequences) <= self._max_running and tokens <= self._places.total_tokens
-
-    def add(self, *sequences: Sequence) -> None:
-        """Queues sequences of one call that get their slots together or not at all."""
-        self._waiting.add(list(sequences))
+    def add(self, seq: Sequence) -> None:
+        """Queues a sequence. Its companions get their slots with it, all of them or none."""
+        self._waiting.add([seq, *seq.companions])
 
     def resume(self, seq: Sequence) -> None:
         """Makes a row of a session active: it has pending tokens. It waits if it has no slot."""
@@ -112,18 +107,19 @@ class Scheduler:
         return True
 
     def remove(self, seq: Sequence, *, keep: bool = True) -> None:
-        """Takes a sequence out, wherever it is, and frees what it holds.
+        """Takes a sequence and its companions out, wherever they are, and frees what they hold.
 
         Args:
             seq: the sequence.
             keep: whether prompts that begin like it may reuse what it held.
         """
-        if seq.slot is None:
-            self._waiting.discard(seq)
-            return
-        self._leave(seq, keep=keep)
-        if ticket := self._running.pop(seq, None):
-            ticket.sequences.remove(seq)
+        for member in (seq, *seq.companions):
+            if member.slot is None:
+                self._waiting.discard(member)
+                continue
+            self._leave(member, keep=keep)
+            if ticket := self._running.pop(member, None):
+                ticket.sequences.remove(member)
 
     def _leave(self, seq: Sequence, *, keep: bool) -> None:
         if seq in self._idle:
@@ -174,7 +170,7 @@ class Scheduler:
             for seq in ticket.sequences:
                 self._places.take(seq)
                 self.active.append(seq)
-                if seq.kind == "generate":
+                if not seq.in_session:
                     self._running[seq] = ticket
 
     def _make_room(self, ticket: Ticket) -> bool:

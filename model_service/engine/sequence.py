@@ -6,9 +6,11 @@ Decoding is the case of one pending token, prefill that of several.
 """
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from model_service.engine import stop_strings
 from model_service.engine.sampling import coverage
 from model_service.generation import (
     FinishReason,
@@ -18,8 +20,10 @@ from model_service.generation import (
 )
 from model_service.messages import Failure, Finish
 
-if TYPE_CHECKING:  # Hugging Face's are built for the rows that need them
-    from transformers.generation.logits_process import LogitsProcessorList
+if TYPE_CHECKING:  # built for the rows that need them
+    from torch import Tensor
+
+    from model_service.engine.sampling.processors import Step
 
 
 @dataclass(slots=True, eq=False)
@@ -36,6 +40,7 @@ class Sequence:
         vocabulary_size: ids of the sequence's revision; rows of logits are cut to it.
         revision: vocabulary revision.
         max_length: tokens of KV cache reserved while it has a slot.
+        token_bytes: the bytes that ids stand for.
         selection: what is returned about the distribution of new tokens.
         prompt_selection: what is returned about the distribution of given tokens.
         priority: lower goes first.
@@ -55,7 +60,12 @@ class Sequence:
         first_token: when its first token was chosen; 0 before.
         seen: the ids among the first `num_seen` tokens.
         covered: whether the sampler's fast path does all that the configuration asks for.
-        processors: Hugging Face's processors, once they were needed; see `sampling/processors.py`.
+        processors: processors, once they were needed; see `sampling/processors.py`.
+        companions: sequences that are admitted and removed together with this one.
+        guide: the row that continues the negative prompt, see `guides.py`.
+        guided: the row that a guide works for.
+        next_logits: `[V]` float32 of the next token, while a guided row or its guide waits for
+            the other.
     """
 
     request_id: int
@@ -66,10 +76,11 @@ class Sequence:
     vocabulary_size: int
     revision: int
     max_length: int
+    token_bytes: Mapping[int, bytes] = field(default_factory=dict)
     selection: ScoreSelection | None = None
     prompt_selection: ScoreSelection | None = None
     priority: int = 0
-    kind: Literal["generate", "session"] = "generate"
+    kind: Literal["generate", "session", "guide"] = "generate"
     salt: str | None = None
     num_prompt_tokens: int = field(init=False)
     num_cached: int = 0
@@ -86,7 +97,11 @@ class Sequence:
     seen: set[int] = field(default_factory=set)
     num_seen: int = 0
     covered: bool = field(init=False)
-    processors: "LogitsProcessorList | None" = None
+    processors: "list[Step] | None" = None
+    companions: "tuple[Sequence, ...]" = ()
+    guide: "Sequence | None" = None
+    guided: "Sequence | None" = None
+    next_logits: "Tensor | None" = None
 
     def __post_init__(self) -> None:
         self.num_prompt_tokens = len(self.token_ids)
@@ -98,6 +113,11 @@ class Sequence:
         if self.kind == "session":
             return self.max_length
         return min(self.num_prompt_tokens + self.config.max_new_tokens, self.max_length)
+
+    @property
+    def in_session(self) -> bool:
+        """Whether it is a row of a session."""
+        return self.kind == "session"
 
     @property
     def num_pending(self) -> int:
@@ -141,7 +161,27 @@ class Sequence:
             self.first_token = time.monotonic()
         reason = self.finish_reason(token_id)
         self.token_ids.append(token_id)
+        if self.guide is not None:
+            self.guide.token_ids.append(token_id)
+            self.guide.next_logits = self.next_logits = None
         return reason
+
+    def attach_guide(self, token_ids: list[int], max_length: int) -> None:
+        """Gives the sequence a guide that continues other tokens with the ones it gets."""
+        self.guide = Sequence(
+            request_id=self.request_id,
+            row=self.row,
+            token_ids=token_ids,
+            config=self.config,
+            seed=self.seed,
+            vocabulary_size=self.vocabulary_size,
+            revision=self.revision,
+            max_length=max_length,
+            kind="guide",
+            salt=self.salt,
+        )
+        self.guide.guided = self
+        self.companions = (self.guide,)
 
     def truncate(self, length: int, num_passed: int | None = None) -> None:
         """Forgets the tokens from `length` on.
@@ -178,6 +218,7 @@ class Sequence:
             vocabulary_size=self.vocabulary_size,
             revision=self.revision,
             max_length=self.max_length,
+            token_bytes=self.token_bytes,
             kind="session",
             salt=self.salt,
         )
@@ -197,6 +238,7 @@ class Sequence:
         self.num_cached = self.most_cached = 0
         self.slot = None
         self.given_scores = []
+        self.next_logits = None
 
     def finish_reason(self, token_id: int) -> FinishReason | None:
         """Says why the sequence would end with `token_id` as its next token, or None."""
@@ -205,6 +247,8 @@ class Sequence:
             return "eos_token"
         if token_id in config.stop_token_ids:
             return "stop_token"
+        if self._stop_string(token_id, len(self.token_ids)) is not None:
+            return "stop_string"
         if any(self._completes(stop, token_id) for stop in config.stop_sequences):
             return "stop_sequence"
         if self.kind == "session":
@@ -223,6 +267,17 @@ class Sequence:
             return False
         return tuple(self.token_ids[len(self.token_ids) + 1 - len(stop) :]) == stop[:-1]
 
+    def _stop_string(self, token_id: int, position: int) -> str | None:
+        """Finds the stop string that `token_id` at `position` completes."""
+        if not self.config.stop_strings:
+            return None
+        return stop_strings.completed(
+            self.config.stop_strings,
+            token_id,
+            (self.token_ids[i] for i in range(position - 1, self.num_prompt_tokens - 1, -1)),
+            self.token_bytes,
+        )
+
     def distinct_token_ids(self) -> set[int]:
         """Returns the ids that the sequence has, kept up to date token by token."""
         self.seen.update(self.token_ids[self.num_seen :])
@@ -232,11 +287,15 @@ class Sequence:
     def finish(self, reason: FinishReason, failure: Failure | None = None) -> Finish:
         """Builds the record of the end, with the times since arrival in seconds."""
         now = time.monotonic()
+        stop_string = None
+        if reason == "stop_string":
+            stop_string = self._stop_string(self.token_ids[-1], len(self.token_ids) - 1)
         started = self.prefill_start or now
         first = self.first_token or now
         return Finish(
             reason=reason,
             failure=failure,
+            stop_string=stop_string or "",
             cached_prompt_tokens=self.num_reused,
             steps=self.steps,
             queue_s=started - self.arrival,

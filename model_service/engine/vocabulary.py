@@ -10,7 +10,8 @@ V: ids of revision 0, E: rows of the checkpoint's embedding, H: hidden size.
 """
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import cast
 
 import numpy as np
@@ -53,6 +54,11 @@ class GrowingHead(nn.Module):
         """Rows of revision 0, `[V, H]`, which is what other code asks a head for."""
         return cast(Tensor, self.base.weight)
 
+    @property
+    def bias(self) -> Tensor | None:
+        """Biases of revision 0, `[V]`, or None."""
+        return cast(Tensor | None, self.base.bias)
+
     def forward(self, x: Tensor) -> Tensor:
         """Computes logits of every id there is."""
         logits: Tensor = self.base(x)
@@ -82,10 +88,12 @@ class RevisionRows:
     Attributes:
         size: ids.
         forbidden: ids that must not be generated.
+        token_bytes: the bytes that ids stand for; without those nobody has told yet.
     """
 
     size: int
     forbidden: tuple[int, ...]
+    token_bytes: Mapping[int, bytes] = field(default_factory=dict)
 
 
 class Vocabulary:
@@ -115,7 +123,8 @@ class Vocabulary:
         self._mean = self._base_mean(weight)
         self._output_mean = self._mean if self.tied else self._base_mean(self._head.weight)
         self._hash = hashlib.sha256()
-        self.revisions = [RevisionRows(self.base_size, ())]
+        self.token_bytes: dict[int, bytes] = {}
+        self.revisions = [RevisionRows(self.base_size, (), self.token_bytes)]
 
     def _bind(self) -> None:
         self._embedding.weight = nn.Parameter(self._buffer, requires_grad=False)
@@ -166,7 +175,23 @@ class Vocabulary:
             self._write(torch.stack(inputs), torch.stack(outputs), torch.tensor(biases))
         last = self.revisions[-1]
         forbidden = tuple(row.token_id for row in rows if not row.generable)
-        self.revisions.append(RevisionRows(last.size + len(rows), (*last.forbidden, *forbidden)))
+        self.token_bytes.update((row.token_id, row.token_bytes) for row in rows)
+        self.revisions.append(
+            RevisionRows(last.size + len(rows), (*last.forbidden, *forbidden), self.token_bytes)
+        )
+
+    def spell(self, token_bytes: Sequence[bytes]) -> None:
+        """Takes note of the bytes that the ids of revision 0 stand for."""
+        self.token_bytes.update(enumerate(token_bytes))
+
+    def shrink_to_base(self) -> None:
+        """Forgets every revision but the first: after growth was tried, before it is used."""
+        self._buffer[self.base_size :] = 0
+        self._head.num_added = 0
+        self._hash = hashlib.sha256()
+        for added in [token_id for token_id in self.token_bytes if token_id >= self.base_size]:
+            del self.token_bytes[added]
+        del self.revisions[1:]
 
     def _write(self, inputs: Tensor, outputs: Tensor, biases: Tensor) -> None:
         end = self.size + len(inputs)

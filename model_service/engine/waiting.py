@@ -47,7 +47,7 @@ class Ticket:
     @property
     def num_generating(self) -> int:
         """Sequences that count among those that generate."""
-        return sum(seq.kind == "generate" for seq in self.sequences)
+        return sum(not seq.in_session for seq in self.sequences)
 
     @property
     def can_be_preempted(self) -> bool:

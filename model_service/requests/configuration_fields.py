@@ -8,6 +8,11 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
+from model_service.active_processors import CLOSING, PROCESSORS, WARPERS
+from model_service.generation import GenerationConfig
+
 
 @dataclass(frozen=True, slots=True)
 class Range:
@@ -56,6 +61,7 @@ RANGES = {
     "no_repeat_ngram_size": Range(0, 2**31, below_high=True, hint="0 turns it off"),
     "encoder_repetition_penalty": Range(0, 100, above_low=True, hint="1 turns it off"),
     "encoder_no_repeat_ngram_size": Range(0, 2**31, below_high=True, hint="0 turns it off"),
+    "guidance_scale": Range(0, 100, hint="1 turns it off"),
     "min_length": Range(0, math.inf, below_high=True, hint="0 turns it off"),
     "seed": Range(0, 2**63, below_high=True),
 }
@@ -74,9 +80,15 @@ SAMPLING_OFF: dict[str, Any] = {
 }
 """Fields without effect unless `do_sample`, with the value that has none anyway."""
 
+IMPLYING_OFF: dict[str, Any] = {
+    field.name: field.default
+    for field in msgspec.structs.fields(GenerationConfig)
+    if field.name in {*PROCESSORS, *WARPERS, *CLOSING, "min_tokens_to_keep", "prompt_ignore_length"}
+} | {"top_k": 0}
+"""Fields that imply a processor, or an argument of one, with the value that has no effect."""
+
 LATER_OFF: dict[str, Any] = {
     "num_beams": 1,
-    "guidance_scale": 1.0,
     "prompt_lookup_num_tokens": 0,
     "lengths_include_padding": False,
 }
@@ -86,6 +98,7 @@ STRUCTURED_FIELDS = frozenset(
     {
         "stop_token_ids",
         "eos_token_ids",
+        "stop_strings",
         "stop_sequences",
         "max_time",
         "sequence_bias",
@@ -99,6 +112,7 @@ STRUCTURED_FIELDS = frozenset(
         "suppress_tokens",
         "begin_suppress_tokens",
         "green_list_watermark",
+        "negative_prompt",
     }
 )
 """Fields on offer that hold ids or messages; `structured_fields.py` reads them."""
@@ -107,6 +121,9 @@ SWITCHES = frozenset({"do_sample", "lenient", "remove_invalid_values", "renormal
 """Fields on offer that are true or false."""
 
 SUPPORTED_FIELDS = (
-    frozenset(RANGES) | STRUCTURED_FIELDS | SWITCHES | {"num_return_sequences", "seed_mode"}
+    frozenset(RANGES)
+    | STRUCTURED_FIELDS
+    | SWITCHES
+    | {"num_return_sequences", "processors", "seed_mode"}
 )
 """Names of the fields that have an effect."""

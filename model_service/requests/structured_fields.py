@@ -7,13 +7,15 @@ from typing import Any
 from google.protobuf.duration_pb2 import Duration
 from lockstep.v1 import generation_pb2
 
-from model_service.generation import GreenListWatermark
+from model_service.processor_arguments import GreenListWatermark
 from model_service.requests.configuration_fields import Range
 from model_service.requests.violations import Violations
 
 MAX_LOGIT_BIASES = 256
 MAX_BAD_WORDS = 64
 MAX_STOP_SEQUENCES = 32
+MAX_STOP_STRINGS = 8
+MAX_STOP_STRING_BYTES = 256
 
 _BIAS = Range(-100, 100)
 _DECAY_FACTOR = Range(0, 100, above_low=True)
@@ -29,6 +31,11 @@ _ID_LISTS = {
     "begin_suppress_tokens",
     "forced_eos_token_ids",
     "forced_prefix",
+    "negative_prompt",
+}
+_NOT_EMPTY = {
+    "allowed_token_ids": "to allow all",
+    "negative_prompt": "to take the last token of the prompt",
 }
 _RUN_LISTS = {"stop_sequences": MAX_STOP_SEQUENCES, "bad_words_ids": MAX_BAD_WORDS}
 
@@ -63,8 +70,8 @@ def read(name: str, value: Any, violations: Violations, path: str) -> Any:
     checked = _Checked(violations, f"{path}.{name}")
     if name in _ID_LISTS:
         ids = tuple(value.ids)
-        if name == "allowed_token_ids":
-            checked.expect(bool(ids), "must have an id; leave it out to allow all", ".ids")
+        if name in _NOT_EMPTY:
+            checked.expect(bool(ids), f"must have an id; leave it out {_NOT_EMPTY[name]}", ".ids")
         return ids
     if name in _RUN_LISTS:
         return _read_runs(value, checked, _RUN_LISTS[name])
@@ -107,6 +114,15 @@ def _read_runs(value: Any, checked: _Checked, most: int) -> tuple[tuple[int, ...
     for index, run in enumerate(value):
         checked.expect(bool(run.ids), "must have an id", f"[{index}].ids")
     return tuple(tuple(run.ids) for run in value if run.ids)
+
+
+def _read_stop_strings(value: Any, checked: _Checked) -> tuple[str, ...]:
+    most = MAX_STOP_STRINGS
+    checked.expect(len(value) <= most, f"has {len(value)} texts; the limit is {most}")
+    for index, text in enumerate(value):
+        fits = 1 <= len(text.encode()) <= MAX_STOP_STRING_BYTES
+        checked.expect(fits, f"must have 1 to {MAX_STOP_STRING_BYTES} bytes", f"[{index}]")
+    return tuple(value)
 
 
 def _read_sequence_bias(value: Any, checked: _Checked) -> tuple[Any, ...]:
@@ -154,6 +170,7 @@ def _read_time(value: Duration, checked: _Checked) -> float:
 
 _READERS: dict[str, Callable[[Any, _Checked], Any]] = {
     "stop_token_ids": lambda value, _: tuple(value),
+    "stop_strings": _read_stop_strings,
     "forced_bos_token_id": lambda value, _: value,
     "max_time": _read_time,
     "sequence_bias": _read_sequence_bias,
@@ -187,6 +204,7 @@ def _write_watermark(value: GreenListWatermark, message: generation_pb2.Generati
 
 _WRITERS: dict[str, Callable[[Any, generation_pb2.GenerationConfig], None]] = {
     "stop_token_ids": lambda value, message: message.stop_token_ids.extend(value),
+    "stop_strings": lambda value, message: message.stop_strings.extend(value),
     "forced_bos_token_id": lambda value, message: setattr(message, "forced_bos_token_id", value),
     "max_time": _write_time,
     "sequence_bias": _write_sequence_bias,

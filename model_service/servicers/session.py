@@ -1,6 +1,8 @@
 """`LogitsSessionService`: the client chooses the tokens, the server keeps the KV cache."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 
 from google.protobuf.duration_pb2 import Duration
 from lockstep.v1 import (
@@ -24,6 +26,7 @@ from model_service.serving.session_opening import read_opening, seconds
 from model_service.serving.sessions import SessionRegistry
 from rpc.errors import InvalidField
 from rpc.handlers import Context
+from rpc.streams import until_drained
 
 DEFAULT_PAGE_SIZE = 100
 MAX_PAGE_SIZE = 1000
@@ -41,6 +44,7 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
         ttl_s: float,
         max_ttl_s: float,
         new_tokens: int,
+        draining: asyncio.Event,
     ) -> None:
         """Serves sessions of a model.
 
@@ -51,6 +55,7 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
             max_ttl_s: longest idle time that can be asked for.
             new_tokens: room beyond the prompt of a session that asks for no
                 `max_length`.
+            draining: set when the server shuts down.
         """
         self._model = model
         self._sessions = sessions
@@ -58,6 +63,7 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
         self._ttl_s = ttl_s
         self._max_ttl_s = max_ttl_s
         self._new_tokens = new_tokens
+        self._draining = draining
 
     async def OpenSession(
         self, request: logits_session_service_pb2.OpenSessionRequest, context: Context
@@ -97,17 +103,20 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
         context: Context,
     ) -> AsyncIterator[logits_session_service_pb2.StepStreamResponse]:
         session_id = ""
-        async for message in request_iterator:
-            step = message.step
-            session_id = session_id or step.session_id
-            if not session_id:
-                raise InvalidField("step.session_id", "is required in the first message")
-            if step.session_id not in {"", session_id}:
-                raise InvalidField("step.session_id", "must be that of the first message, or empty")
-            step.session_id = session_id
-            yield logits_session_service_pb2.StepStreamResponse(
-                step=await self._step(step, "step.")
-            )
+        async with aclosing(until_drained(request_iterator, self._draining)) as requests:
+            async for message in requests:
+                step = message.step
+                session_id = session_id or step.session_id
+                if not session_id:
+                    raise InvalidField("step.session_id", "is required in the first message")
+                if step.session_id not in {"", session_id}:
+                    raise InvalidField(
+                        "step.session_id", "must be that of the first message, or empty"
+                    )
+                step.session_id = session_id
+                yield logits_session_service_pb2.StepStreamResponse(
+                    step=await self._step(step, "step.")
+                )
 
     async def Truncate(
         self, request: logits_session_service_pb2.TruncateRequest, context: Context

@@ -1,8 +1,11 @@
 """How a model service starts, stops, drains and dies."""
 
+import json
 import os
 import pickle
+import queue
 import re
+import shutil
 import signal
 import threading
 import time
@@ -12,6 +15,7 @@ import grpc
 import psutil
 import pytest
 from lockstep.v1 import (
+    logits_session_service_pb2,
     model_admin_service_pb2,
     model_info_service_pb2,
     model_service_pb2,
@@ -104,6 +108,13 @@ def test_a_broken_checkpoint_ends_the_server_with_the_reason(tiny_checkpoint, tm
     weights.write_bytes(weights.read_bytes()[:-1000])
     with model_process(folder, tmp_path, ready=False) as service:
         assert exit_of(service)
+
+
+def test_a_model_whose_own_stop_strings_cannot_be_found_is_refused(tiny_checkpoint, tmp_path):
+    folder = shutil.copytree(tiny_checkpoint, tmp_path / "stopping")
+    (folder / "generation_config.json").write_text(json.dumps({"stop_strings": ["x"]}))
+    with model_process(folder, tmp_path, ready=False) as service:
+        assert "--tokenizer-address" in exit_of(service)
 
 
 def test_after_sigterm_running_streams_are_finished_and_new_calls_refused(
@@ -248,3 +259,30 @@ def test_many_calls_can_be_cancelled_at_once(tiny_model):
     while tiny_model.info.GetLoad(request).running_sequence_count:
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_a_step_stream_that_falls_silent_does_not_hold_the_shutdown(tiny_checkpoint, tmp_path):
+    with counting_process(tiny_checkpoint, tmp_path) as service:
+        opened = service.sessions.OpenSession(
+            logits_session_service_pb2.OpenSessionRequest(prompt=ragged([5]))
+        )
+        requests: queue.Queue = queue.Queue()
+        answers = service.sessions.StepStream(iter(requests.get, None))
+        for token in range(3):
+            requests.put(step_of(opened.session_id, token))
+            next(answers)
+        service.process.terminate()
+        service.wait_for_health("NOT_SERVING")
+        requests.put(step_of(opened.session_id, 3))  # one that goes on is served
+        assert next(answers).step.rows[0].position == 5
+        answer = refused(next, answers)
+        assert answer.code is grpc.StatusCode.UNAVAILABLE
+        assert answer.reason == "DRAINING"
+        assert answer.retry
+        assert service.process.wait(10) == 0
+
+
+def step_of(session_id: str, token: int):
+    row = logits_session_service_pb2.RowStep(ids=[token])
+    request = logits_session_service_pb2.StepRequest(session_id=session_id, rows=[row])
+    return logits_session_service_pb2.StepStreamRequest(step=request)

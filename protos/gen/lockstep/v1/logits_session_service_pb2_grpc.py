@@ -133,6 +133,9 @@ class LogitsSessionServiceServicer:
     def StepStream(self, request_iterator, context):
         """Steps over one stream, which saves the cost of a call for each step.
 
+        While the server shuts down, a stream on which nothing is sent for two
+        seconds ends with `UNAVAILABLE` (`DRAINING`); one that goes on is served.
+
         Errors: as `Step`. An error ends the stream, not the session.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

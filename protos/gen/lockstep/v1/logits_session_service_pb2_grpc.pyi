@@ -59,6 +59,9 @@ class LogitsSessionServiceStub:
     StepStream: _grpc.StreamStreamMultiCallable[_logits_session_service_pb2.StepStreamRequest, _logits_session_service_pb2.StepStreamResponse]
     """Steps over one stream, which saves the cost of a call for each step.
 
+    While the server shuts down, a stream on which nothing is sent for two
+    seconds ends with `UNAVAILABLE` (`DRAINING`); one that goes on is served.
+
     Errors: as `Step`. An error ends the stream, not the session.
     """
     Truncate: _grpc.UnaryUnaryMultiCallable[_logits_session_service_pb2.TruncateRequest, _logits_session_service_pb2.TruncateResponse]
@@ -131,6 +134,9 @@ class LogitsSessionServiceAsyncStub(LogitsSessionServiceStub):
     """
     StepStream: _aio.StreamStreamMultiCallable[_logits_session_service_pb2.StepStreamRequest, _logits_session_service_pb2.StepStreamResponse]  # type: ignore[assignment]
     """Steps over one stream, which saves the cost of a call for each step.
+
+    While the server shuts down, a stream on which nothing is sent for two
+    seconds ends with `UNAVAILABLE` (`DRAINING`); one that goes on is served.
 
     Errors: as `Step`. An error ends the stream, not the session.
     """
@@ -219,6 +225,9 @@ class LogitsSessionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_logits_session_service_pb2.StepStreamResponse], _abc.AsyncIterator[_logits_session_service_pb2.StepStreamResponse]]:
         """Steps over one stream, which saves the cost of a call for each step.
+
+        While the server shuts down, a stream on which nothing is sent for two
+        seconds ends with `UNAVAILABLE` (`DRAINING`); one that goes on is served.
 
         Errors: as `Step`. An error ends the stream, not the session.
         """

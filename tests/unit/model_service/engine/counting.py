@@ -27,11 +27,14 @@ from model_service.messages import (
 VOCABULARY_SIZE = 32
 BEST = 5.0
 
+# Two letters per id: aa, ab, ac and so on.
+SPELLINGS = [bytes([97 + token_id // 26, 97 + token_id % 26]) for token_id in range(32)]
+
 
 @dataclass
 class FixedVocabulary:
     revisions: list[RevisionRows] = field(
-        default_factory=lambda: [RevisionRows(VOCABULARY_SIZE, ())]
+        default_factory=lambda: [RevisionRows(VOCABULARY_SIZE, (), dict(enumerate(SPELLINGS)))]
     )
 
 
@@ -45,6 +48,7 @@ class CountingRunner:
         self.written: dict[int, list[int]] = {}
         self.salts: dict[int, list[str | None]] = {}
         self.poisoned: set[int] = set()
+        self.poisoned_tokens: set[int] = set()
 
     def allocate(self) -> int:
         slot = min(self.free_slots)
@@ -88,7 +92,7 @@ class CountingRunner:
     def _logits(self, seq: Sequence, token_id: int) -> Tensor:
         logits = torch.zeros(VOCABULARY_SIZE)
         logits[(token_id + 1) % VOCABULARY_SIZE] = BEST
-        if seq.request_id in self.poisoned:
+        if seq.request_id in self.poisoned or token_id in self.poisoned_tokens:
             logits[3] = torch.nan
         return logits
 
@@ -152,6 +156,7 @@ class CountingEngine:
         session_id: str = "s",
         max_length: int = 20,
         salt: str | None = "",
+        config: dict[str, object] | None = None,
         **selection,
     ) -> None:
         self.engine.handle(
@@ -159,7 +164,7 @@ class CountingEngine:
                 request_id,
                 session_id,
                 [SequenceSpec(prompt, seed=0) for prompt in prompts],
-                GenerationConfig(max_new_tokens=1),
+                GenerationConfig(max_new_tokens=1, **(config or {})),
                 revision=0,
                 max_length=max_length,
                 selection=ScoreSelection(**(selection or {"logits": True, "amount": "full"})),
