@@ -93,19 +93,32 @@ def test_whoever_was_served_for_its_age_keeps_its_place():
 
 
 def test_sequences_that_belong_together_get_their_places_together():
-    engine = CountingEngine(max_running=3)
-    engine.generate(1, [4], [5], new=4)
+    engine = CountingEngine(max_running=2)
+    engine.generate(1, [4], new=3)
     engine.step()
-    engine.generate(2, [8], [9], new=1)
-    waiting = engine.scheduler._waiting
-    together = [seq for ticket in waiting._tickets for seq in ticket.sequences]
-    waiting._tickets.clear()
-    engine.scheduler.add(*together)
+    engine.generate(2, [8], new=2, config={"guidance_scale": 2.0})
     engine.step()
-    assert running(engine) == [1, 1]  # there is one place, which is not enough
+    assert running(engine) == [1]  # there is one place, which is not enough
+    assert engine.scheduler.num_waiting == 2
     events = engine.run()
-    assert [(2, 1), (2, 1)] in engine.runner.steps
-    assert tokens(events, 2, 1) == [10]
+    assert engine.runner.steps[-1] == [(2, 1), (2, 1)]
+    assert tokens(events, 2) == [9, 10]
+    assert_nothing_is_held(engine)
+
+
+def test_sequences_that_belong_together_lose_their_places_together():
+    quiet, engine = CountingEngine(), CountingEngine(max_running=2)
+    config = {"guidance_scale": 2.0}
+    quiet.generate(1, LONG, new=6, priority=5, config=config)
+    expected = tokens(quiet.run(), 1)
+    engine.generate(1, LONG, new=6, priority=5, config=config)
+    events = [event for _ in range(3) for event in engine.step()]
+    engine.generate(2, [8], new=2)
+    events += engine.step()
+    assert running(engine) == [2]
+    assert tokens(events + engine.run(), 1) == expected
+    assert engine.scheduler.num_preempted == 2
+    assert_nothing_is_held(engine)
 
 
 # --- Long prompts --------------------------------------------------------------------------------
