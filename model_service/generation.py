@@ -16,6 +16,7 @@ Dtype = Literal["float32", "float16", "bfloat16"]
 FinishReason = Literal[
     "eos_token",
     "stop_token",
+    "stop_string",
     "stop_sequence",
     "max_new_tokens",
     "context_length",
@@ -73,6 +74,9 @@ class GenerationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     stop_sequences: tuple[tuple[int, ...], ...] = ()
     """Runs of generated ids that end the sequence, with reason `stop_sequence`."""
+
+    stop_strings: tuple[str, ...] = ()
+    """Texts in the bytes of generated tokens that end the sequence, with reason `stop_string`."""
 
     max_time: float | None = None
     """Seconds from arrival after which the next token is the last; None means no limit."""

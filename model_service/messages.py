@@ -198,8 +198,15 @@ class CloseSession(msgspec.Struct, tag="close_session"):
     session_id: str
 
 
+class SpellTokens(msgspec.Struct, tag="spell_tokens"):
+    """Says which bytes the ids of revision 0 stand for. Comes before any stop string. No answer."""
+
+    token_bytes: list[bytes]
+    """By id."""
+
+
 class NewRow(msgspec.Struct, frozen=True):
-    """Embedding rows of one new id."""
+    """One new id, and its embedding rows."""
 
     token_id: int
     initialization: Literal["mean_of_pieces", "mean", "copy", "zero", "values"]
@@ -211,6 +218,9 @@ class NewRow(msgspec.Struct, frozen=True):
 
     output_values: bytes = b""
     """`[H]` float32, little-endian; empty means the input values."""
+
+    token_bytes: bytes = b""
+    """The bytes that the id stands for."""
 
 
 class GrowVocabulary(msgspec.Struct, tag="grow_vocabulary"):
@@ -238,6 +248,7 @@ Command = (
     | SelectSessionRows
     | DescribeSession
     | CloseSession
+    | SpellTokens
     | GrowVocabulary
     | Shutdown
 )
@@ -267,6 +278,9 @@ class Finish(msgspec.Struct, frozen=True):
     reason: FinishReason
     failure: Failure | None = None
     """Set for reason `error`."""
+
+    stop_string: str = ""
+    """Set for reason `stop_string`."""
 
     cached_prompt_tokens: int = 0
     """Prompt tokens whose KV cache was reused."""

@@ -34,6 +34,13 @@ def _runs(value: Any) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(run) for run in value)
 
 
+def _texts(value: Any) -> tuple[str, ...]:
+    texts = (value,) if isinstance(value, str) else tuple(value)
+    if not all(texts):
+        raise ValueError("stop_strings has an empty text")
+    return texts
+
+
 def _sequence_bias(value: Any) -> tuple[tuple[tuple[int, ...], float], ...]:
     pairs = value.items() if isinstance(value, dict) else value
     return tuple((tuple(ids), float(bias)) for ids, bias in pairs)
@@ -84,5 +91,6 @@ _FIELDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "renormalize_logits": ("renormalize_logits", bool),
     "max_time": ("max_time", float),
     "eos_token_id": ("eos_token_ids", _ids),
+    "stop_strings": ("stop_strings", _texts),
 }
 """Hugging Face's name to ours, and the conversion."""

@@ -38,6 +38,7 @@ from model_service.messages import (
     Rejected,
     Report,
     SelectSessionRows,
+    SpellTokens,
     StepSession,
     StepStats,
     TruncateSession,
@@ -113,6 +114,7 @@ class Engine:
             SelectSessionRows: rows.select,
             DescribeSession: sessions.describe,
             CloseSession: sessions.close,
+            SpellTokens: self._spell_tokens,
             GrowVocabulary: self._grow_vocabulary,
         }
 
@@ -189,6 +191,9 @@ class Engine:
     def _cancel(self, command: Cancel) -> None:
         for owner in self._owners.values():
             owner.cancel(command.request_id)
+
+    def _spell_tokens(self, command: SpellTokens) -> None:
+        self._runner.vocabulary.spell(command.token_bytes)
 
     def _grow_vocabulary(self, command: GrowVocabulary) -> None:
         start = time.monotonic()

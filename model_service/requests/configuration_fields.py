@@ -98,6 +98,7 @@ STRUCTURED_FIELDS = frozenset(
     {
         "stop_token_ids",
         "eos_token_ids",
+        "stop_strings",
         "stop_sequences",
         "max_time",
         "sequence_bias",
