@@ -256,7 +256,9 @@ class SynthIdWatermark(Arguments, frozen=True):
     ngram_len: Annotated[int, Meta(ge=2, le=256)]
     """Tokens that are hashed, the one to choose included."""
 
-    keys: Annotated[tuple[Annotated[int, Meta(ge=0, le=_MOST_KEY)], ...], Meta(min_length=1, max_length=64)]
+    keys: Annotated[
+        tuple[Annotated[int, Meta(ge=0, le=_MOST_KEY)], ...], Meta(min_length=1, max_length=64)
+    ]
     """One key per depth of the tournament."""
 
     context_history_size: Annotated[int, Meta(ge=1, le=2**16)] = 1024

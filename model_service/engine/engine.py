@@ -131,7 +131,7 @@ class Engine:
             run.sequence.steps += 1
         logits = self._runner.forward(runs)  # [R, V]
         forwarded = time.monotonic()
-        given_tokens.describe(runs, logits, self._runner.vocabulary.revisions)
+        given_tokens.record(runs, logits, self._runner.vocabulary.revisions)
         draws = self._draws(runs)
         choices = self._sampler.choose(logits, draws)
         for draw, choice in zip(draws, choices, strict=True):

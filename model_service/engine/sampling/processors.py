@@ -12,6 +12,8 @@ not change what it returns.
 V: ids of the sequence's revision.
 """
 
+import logging
+import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
@@ -63,7 +65,10 @@ from model_service.engine.sampling.row import Row
 from model_service.engine.sampling.synth_id import SynthIdWatermarkProcessor
 from model_service.engine.sequence import Sequence
 from model_service.generation import GenerationConfig, ProcessorTrace
+from model_service.messages import Failure
 from model_service.processor_arguments import BY_NAME, decode
+
+logger = logging.getLogger(__name__)
 
 # Warpers that raise on a row without a distribution.
 _NEEDS_DISTRIBUTION = (TopHLogitsWarper, EtaLogitsWarper)
@@ -200,8 +205,8 @@ def scores(
         ProcessorError: a processor failed.
     """
     processed = logits
-    for _, processed in _apply(seq, logits, forbidden, length):
-        pass
+    for _, after in _apply(seq, logits, forbidden, length):
+        processed = after
     return processed.to(logits.device)
 
 
@@ -214,8 +219,8 @@ def trace(
 ) -> list[ProcessorTrace]:
     """Computes the score of one id after each processor, in order; as `scores` otherwise.
 
-    Keeping forbidden ids out is no processor of its own here: what it does is
-    seen in the entry after it, or in the last one.
+    Keeping forbidden ids out is no processor of its own here: it counts as part
+    of the one before it, or of the first.
 
     Args:
         seq: as in `scores`.
@@ -236,6 +241,13 @@ def trace(
 
 class ProcessorError(RuntimeError):
     """A processor failed: a bug of ours, of Hugging Face's, or of the operator's."""
+
+
+def failure(error: ProcessorError) -> Failure:
+    """Logs a failure, and returns what the row's caller is told."""
+    request_id = f"engine-{secrets.token_hex(8)}"
+    logger.error("A processor failed (request id %s)", request_id, exc_info=error)
+    return Failure("InternalError", {"request_id": request_id})
 
 
 def _apply(

@@ -9,6 +9,7 @@ G: generated tokens, N: length of what is hashed, the token to choose included.
 """
 
 from functools import lru_cache
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -41,7 +42,7 @@ class SynthIdWatermarkProcessor(SynthIDTextWatermarkLogitsProcessor):
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Maps `[1, L]` int64 and `[1, V]` float32 to `[1, V]` float32."""
-        self.state = self._state(input_ids[0, self._prompt_length :])
+        self.state: Any = self._state(input_ids[0, self._prompt_length :])
         watermarked: Tensor = super().__call__(input_ids, scores)
         return watermarked
 
@@ -60,7 +61,8 @@ class SynthIdWatermarkProcessor(SynthIDTextWatermarkLogitsProcessor):
         state.num_calls = num_calls
         first = self.ngram_len - 1 if self.skip_first_ngram_calls else 0
         remembered = contexts[max(first, num_calls - self.context_history_size) :]
-        hashes = self.accumulate_hash(torch.ones(len(remembered), dtype=torch.int64), remembered)
+        start = cast(torch.LongTensor, torch.ones(len(remembered), dtype=torch.int64))
+        hashes = self.accumulate_hash(start, cast(torch.LongTensor, remembered))
         state.context_history[0, : len(hashes)] = hashes.flip(0)  # newest first
         return state
 

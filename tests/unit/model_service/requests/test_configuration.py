@@ -177,7 +177,6 @@ LATER = {
     "early_stopping": generation_pb2.EARLY_STOPPING_TRUE,
     "guidance_scale": 1.5,
     "negative_prompt": {"ids": [1]},
-    "synth_id_watermark": {"ngram_len": 5},
     "max_length": 10,
     "prompt_lookup_num_tokens": 3,
     "max_matching_ngram_size": 2,
