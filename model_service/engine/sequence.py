@@ -54,6 +54,7 @@ class Sequence:
         slot: row of the KV cache, or None.
         first_given: index of the first token that the present call gave.
         given_scores: what was found out so far about the distributions of given tokens.
+        given_failure: why the distribution of a given token could not be described.
         steps: steps that the sequence took part in.
         arrival: when it was created, in seconds of the monotonic clock, as the two below.
         prefill_start: when its first step began; 0 before.
@@ -90,6 +91,7 @@ class Sequence:
     slot: int | None = None
     first_given: int = 0
     given_scores: list[PositionScores] = field(default_factory=list)
+    given_failure: Failure | None = None
     steps: int = 0
     arrival: float = field(default_factory=time.monotonic)
     prefill_start: float = 0.0
@@ -237,8 +239,10 @@ class Sequence:
         self.num_lost = self.num_passed
         self.num_cached = self.most_cached = 0
         self.slot = None
-        self.given_scores = []
         self.next_logits = None
+        if self.given_scores or self.given_failure:  # they will be found out again
+            self.given_scores, self.given_failure = [], None
+            self.processors = None
 
     def finish_reason(self, token_id: int) -> FinishReason | None:
         """Says why the sequence would end with `token_id` as its next token, or None."""
