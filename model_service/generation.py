@@ -48,6 +48,9 @@ class GenerationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     do_sample: bool = False
     """Whether tokens are drawn; False takes the most probable one."""
 
+    seed_mode: Literal["counter", "torch"] = "counter"
+    """How draws are made: by `sampling/random.py` or as torch makes them."""
+
     temperature: float = 1.0
     """Divisor of the logits, > 0."""
 

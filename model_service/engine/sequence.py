@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # built for the rows that need them
 
     from model_service.engine.sampling.processors import Step
     from model_service.engine.sampling.row_processors import RowProcessors
+    from model_service.engine.sampling.torch_draws import TorchDraws
 
 
 @dataclass(slots=True, eq=False)
@@ -63,6 +64,9 @@ class Sequence:
         covered: whether the sampler's fast path does all that the configuration asks for.
         row_processors: processors of the fast path, once they were needed; they follow the tokens.
         processors: processors, once they were needed; see `sampling/processors.py`.
+        first_draw: position of the first token that can be drawn: in a session, the one after
+            the first token that is stepped.
+        torch_draws: draws of seed mode `torch`, once they were needed.
         companions: sequences that are admitted and removed together with this one.
         guide: the row that continues the negative prompt, see `guides.py`.
         guided: the row that a guide works for.
@@ -100,6 +104,8 @@ class Sequence:
     covered: bool = field(init=False)
     row_processors: "RowProcessors | None" = None
     processors: "list[Step] | None" = None
+    first_draw: int = field(init=False)
+    torch_draws: "TorchDraws | None" = None
     companions: "tuple[Sequence, ...]" = ()
     guide: "Sequence | None" = None
     guided: "Sequence | None" = None
@@ -107,6 +113,7 @@ class Sequence:
 
     def __post_init__(self) -> None:
         self.num_prompt_tokens = len(self.token_ids)
+        self.first_draw = len(self.token_ids) + (self.kind == "session")
         self.covered = coverage.covers(self.config)
 
     @property
@@ -203,6 +210,7 @@ class Sequence:
         self.num_lost = min(self.num_lost, most)
         if length < self.num_prompt_tokens:
             self.num_prompt_tokens = length
+            self.first_draw = length + 1
             self.processors = None  # they know the prompt
         self.first_given = min(self.first_given, length)
         self.row_processors = None  # they remember what is cut
@@ -223,6 +231,8 @@ class Sequence:
             salt=self.salt,
         )
         twin.num_prompt_tokens = self.num_prompt_tokens
+        twin.first_draw = self.first_draw
+        twin.torch_draws = self.torch_draws and self.torch_draws.copy()
         twin.num_lost = self.num_passed
         return twin
 

@@ -32,6 +32,12 @@ WATERMARKS = (
 """Each with the one that it replaces."""
 
 
+SEED_MODES = {
+    generation_pb2.SEED_MODE_COUNTER: "counter",
+    generation_pb2.SEED_MODE_TORCH: "torch",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class ResolvedConfig:
     """A configuration with every default filled in.
@@ -148,8 +154,10 @@ def _read_fields(
         elif name in STRUCTURED_FIELDS:
             given[name] = structured_fields.read(name, value, violations, path)
         elif name == "seed_mode":
-            if value != generation_pb2.SEED_MODE_COUNTER:
-                raise NotImplemented_(f"{path}.seed_mode {_enum_name(descriptor, value)}")
+            if value in SEED_MODES:
+                given[name] = SEED_MODES[value]
+            else:
+                violations.add(f"{path}.seed_mode", "is not a value of SeedMode")
         elif name == "processors":
             continue  # read once everything else is known
         elif name in SWITCHES or LATER_OFF.get(name) == value:
@@ -172,11 +180,6 @@ def _as_written(value: Any) -> Any:
         fields = msgspec.structs.asdict(value)
         return type(value)(**{name: _as_written(field) for name, field in fields.items()})
     return float(str(np.float32(value))) if isinstance(value, float) else value
-
-
-def _enum_name(descriptor: Any, value: int) -> str:
-    known = descriptor.enum_type.values_by_number.get(value)
-    return known.name if known else str(value)
 
 
 def _replace_order(
@@ -242,12 +245,13 @@ def effective_message(
     """
     values = msgspec.structs.asdict(resolved.config)
     pipeline = values.pop("processors")
+    seed_mode = values.pop("seed_mode")
     structured = {name: values.pop(name) for name in STRUCTURED_FIELDS & values.keys()}
     message = generation_pb2.GenerationConfig(
         **values,
         **resolved.off,
         num_return_sequences=resolved.num_return_sequences,
-        seed_mode=generation_pb2.SEED_MODE_COUNTER,
+        seed_mode=next(mode for mode, name in SEED_MODES.items() if name == seed_mode),
         seed=seed,
     )
     structured_fields.write(structured, message)

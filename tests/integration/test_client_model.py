@@ -202,6 +202,21 @@ def test_the_server_draws_in_a_session_what_it_draws_in_generate(client: Lockste
     assert drawn == expected.sequences[0]
 
 
+def test_torch_seeds_of_several_sequences_reproduce_each_alone(client: Lockstep):
+    options = {"max_new_tokens": 6, "do_sample": True, "top_k": 0, "seed_mode": "torch"}
+    first = client.model.generate(ROWS[:2], num_return_sequences=2, seed=4, **options)
+    assert first.config["seed_mode"] == "torch"
+    assert first.seeds[0] == 4
+    prompts = [ROWS[0], ROWS[0], ROWS[1], ROWS[1]]
+    for prompt, seed, expected in zip(prompts, first.seeds, first.sequences, strict=True):
+        alone = client.model.generate([prompt], seed=seed, **options)
+        assert alone.sequences[0] == expected
+    other = client.model.generate(
+        ROWS[:2], num_return_sequences=2, seed=4, **options | {"seed_mode": "counter"}
+    )
+    assert other.sequences != first.sequences
+
+
 def test_a_row_that_is_left_alone_keeps_its_logits(client: Lockstep):
     with client.model.open_session(ROWS[:2]) as session:
         before = session.logits.copy()

@@ -56,6 +56,9 @@ COVERED = frozenset(
 COVERED_WHEN_SAMPLING = frozenset({"renormalize_logits"})
 """Fields that it understands for draws only: rounding may make a tie of what was none."""
 
+COVERED_WHEN_GREEDY = frozenset({"seed_mode"})
+"""Fields without effect where nothing is drawn."""
+
 _OFF = {
     field.name: field.default
     for field in msgspec.structs.fields(GenerationConfig)
@@ -65,5 +68,5 @@ _OFF = {
 
 def covers(config: GenerationConfig) -> bool:
     """Whether every field that is not covered has the value that turns it off."""
-    covered = COVERED_WHEN_SAMPLING if config.do_sample else frozenset()
+    covered = COVERED_WHEN_SAMPLING if config.do_sample else COVERED_WHEN_GREEDY
     return all(getattr(config, name) == off for name, off in _OFF.items() if name not in covered)

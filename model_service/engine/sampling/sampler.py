@@ -27,6 +27,7 @@ from model_service.engine.sampling import processors
 from model_service.engine.sampling.candidates import Candidates
 from model_service.engine.sampling.draw import draw_from, noise
 from model_service.engine.sampling.row_processors import RowProcessors
+from model_service.engine.sampling.torch_draws import TorchDraws
 from model_service.engine.sampling.warpers import warp
 from model_service.engine.sequence import Sequence
 from model_service.engine.vocabulary import RevisionRows
@@ -197,6 +198,12 @@ class Sampler:
             return Choice(failure=_failure("NoTokenLeft", seq))
         if not seq.config.do_sample:
             return Choice(int(scores.argmax()), scores)
+        if seq.config.seed_mode == "torch":
+            if seq.torch_draws is None:
+                seq.torch_draws = TorchDraws(seq.seed)
+            # What a prompt of a session would be followed by is not drawn, but is asked for.
+            index = max(0, len(seq.token_ids) - seq.first_draw)
+            return Choice(seq.torch_draws.draw(scores, index), scores)
         left = left.cpu()
         sums = scores[left].double() + noise([seq], left[None])[0]
         return Choice(int(left[sums.argmax()]), scores)

@@ -175,8 +175,21 @@ def test_an_id_outside_of_the_vocabulary_is_named(field, bad):
     assert caught.value.metadata["tokenId"] == str(bad)
 
 
+@pytest.mark.parametrize("mode", ["counter", "torch"])
+def test_the_seed_mode_is_read_and_echoed(mode):
+    value = generation_pb2.SeedMode.Value(f"SEED_MODE_{mode.upper()}")
+    resolved = resolve(Message(seed_mode=value, do_sample=True))
+    assert resolved.config.seed_mode == mode
+    assert effective_message(resolved, seed=1).seed_mode == value
+
+
+def test_an_unknown_seed_mode_is_a_violation():
+    with pytest.raises(InvalidField) as caught:
+        resolve(Message(seed_mode=9))
+    assert "seed_mode" in str(caught.value)
+
+
 LATER = {
-    "seed_mode": generation_pb2.SEED_MODE_TORCH,
     "num_beams": 2,
     "length_penalty": 1.0,
     "early_stopping": generation_pb2.EARLY_STOPPING_TRUE,
