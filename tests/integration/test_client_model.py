@@ -205,7 +205,7 @@ def test_the_server_draws_in_a_session_what_it_draws_in_generate(client: Lockste
 def test_torch_seeds_of_several_sequences_reproduce_each_alone(client: Lockstep):
     options = {"max_new_tokens": 6, "do_sample": True, "top_k": 0, "seed_mode": "torch"}
     first = client.model.generate(ROWS[:2], num_return_sequences=2, seed=4, **options)
-    assert first.config["seed_mode"] == "torch"
+    assert first.effective_config["seed_mode"] == "SEED_MODE_TORCH"
     assert first.seeds[0] == 4
     prompts = [ROWS[0], ROWS[0], ROWS[1], ROWS[1]]
     for prompt, seed, expected in zip(prompts, first.seeds, first.sequences, strict=True):
