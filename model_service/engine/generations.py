@@ -80,6 +80,7 @@ class Generations:
             selection=command.selection,
             prompt_selection=command.prompt_selection,
             priority=command.priority,
+            salt=command.cache_salt,
         )
         if negative:
             seq.attach_guide(negative, len(negative) + num_new)
@@ -142,7 +143,7 @@ class Generations:
     ) -> None:
         """Marks an event as the last of its sequence and frees what that holds."""
         event.finish = seq.finish(reason, failure)
-        self._scheduler.remove(seq)
+        self._scheduler.remove(seq, keep=failure is None)
         members = self._calls[seq.request_id]
         members.remove(seq)
         if not members:
