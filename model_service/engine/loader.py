@@ -239,8 +239,12 @@ def default_config(model: PreTrainedModel, settings: EngineSettings) -> Generati
         fields = default_fields.read(resolved)
     except (ValueError, TypeError) as error:
         raise Refused(f"generation_config.json cannot be applied: {error}") from error
+    # As in `generate`, the model's own `max_length` counts where it has no `max_new_tokens`.
+    own_length = None if resolved.max_new_tokens else model.generation_config.max_length
     config = GenerationConfig(
-        max_new_tokens=resolved.max_new_tokens or settings.default_max_new_tokens, **fields
+        max_new_tokens=resolved.max_new_tokens or settings.default_max_new_tokens,
+        max_length=own_length,
+        **fields,
     )
     _check_applicable(config, model.config.get_text_config(decoder=True).vocab_size)
     return config
