@@ -396,6 +396,11 @@ class StepStats(msgspec.Struct, frozen=True):
     prefill_tokens: int
     forward_s: float
     sample_s: float
+    drafted: int = 0
+    """Guesses of tokens to come that were verified."""
+
+    accepted: int = 0
+    """Those of them that were right."""
 
 
 class Load(msgspec.Struct, frozen=True):

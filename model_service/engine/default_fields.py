@@ -92,5 +92,7 @@ _FIELDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "max_time": ("max_time", float),
     "eos_token_id": ("eos_token_ids", _ids),
     "stop_strings": ("stop_strings", _texts),
+    "prompt_lookup_num_tokens": ("prompt_lookup_num_tokens", int),
+    "max_matching_ngram_size": ("max_matching_ngram_size", int),
 }
 """Hugging Face's name to ours, and the conversion."""

@@ -22,6 +22,7 @@ from model_service.engine.sequence import Run
 from model_service.engine.session_rows import SessionRows
 from model_service.engine.session_table import SessionTable
 from model_service.engine.sessions import Sessions
+from model_service.engine.speculation import Speculation
 from model_service.engine.vocabulary import Vocabulary
 from model_service.messages import (
     Cancel,
@@ -51,9 +52,11 @@ class Runner(Protocol):
 
     Attributes:
         vocabulary: rows and revisions; grown between steps.
+        can_rewind: whether cached tokens can be forgotten, drafts for example.
     """
 
     vocabulary: Vocabulary
+    can_rewind: bool
 
     def forward(self, runs: list[Run]) -> Tensor:
         """Advances `num_cached` of every run's sequence and returns `[R, V]` float32."""
@@ -93,6 +96,7 @@ class Engine:
         self._load = Load()
         revisions = runner.vocabulary.revisions
         self._sampler = Sampler(revisions)
+        self._speculation = Speculation(can_rewind=runner.can_rewind)
         generations = Generations(
             scheduler,
             revisions,
@@ -122,7 +126,7 @@ class Engine:
 
     def step(self) -> Report | None:
         """Runs one step. Returns None when there was nothing to do."""
-        runs = order(self._scheduler.schedule())
+        runs = order(self._speculation.extend(self._scheduler.schedule()))
         if not runs:
             return self._report(None)
         start = time.monotonic()
@@ -133,9 +137,11 @@ class Engine:
         forwarded = time.monotonic()
         given_tokens.describe(runs, logits, self._runner.vocabulary.revisions)
         draws = self._draws(runs)
-        choices = self._sampler.choose(logits, draws)
-        for draw, choice in zip(draws, choices, strict=True):
-            self._owners[draw.sequence.kind].answer(draw, choice, logits)
+        while draws:
+            choices = self._sampler.choose(logits, draws)
+            for draw, choice in zip(draws, choices, strict=True):
+                self._owners[draw.sequence.kind].answer(draw, choice, logits)
+            draws = self._speculation.follow(draws, choices)
         return self._report(self._stats(runs, start, forwarded))
 
     def _draws(self, runs: list[Run]) -> list[Draw]:
@@ -147,7 +153,7 @@ class Engine:
             seq = run.sequence
             if seq.num_pending == 0 and run.targets:
                 wants_scores = seq.selection is not None and seq.selection.scores
-                draws.append(Draw(seq, row - 1, wants_scores))
+                draws.append(Draw(seq, row - 1 - len(run.drafts), wants_scores, run.drafts))
         return draws
 
     def _stats(self, runs: list[Run], start: float, forwarded: float) -> StepStats:
@@ -162,6 +168,8 @@ class Engine:
             prefill_tokens=prefill_tokens,
             forward_s=forwarded - start,
             sample_s=now - forwarded,
+            drafted=self._speculation.num_drafted,
+            accepted=self._speculation.num_accepted,
         )
 
     def _emit(self, event: Event) -> None:

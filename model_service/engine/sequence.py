@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from model_service.engine import stop_strings
+from model_service.engine.prompt_lookup import PromptLookup
 from model_service.engine.sampling import coverage
 from model_service.generation import (
     FinishReason,
@@ -42,7 +43,8 @@ class Sequence:
         selection: what is returned about the distribution of new tokens.
         prompt_selection: what is returned about the distribution of given tokens.
         num_cached: tokens whose keys and values are in the KV cache.
-        most_cached: highest `num_cached` before the tokens were last cut.
+        most_cached: most tokens of the slot that were written when tokens were last cut, or
+            drafts verified.
         slot: row of the KV cache, or None while waiting.
         first_given: index of the first token that the present call gave.
         given_scores: what was found out so far about the distributions of given tokens.
@@ -52,6 +54,7 @@ class Sequence:
         first_token: when its first token was chosen; 0 before.
         seen: the ids among the first `num_seen` tokens.
         covered: whether the sampler's fast path does all that the configuration asks for.
+        lookup: finds drafts, once it was asked for some.
         processors: processors, once they were needed; see `sampling/processors.py`.
     """
 
@@ -81,6 +84,7 @@ class Sequence:
     seen: set[int] = field(default_factory=set)
     num_seen: int = 0
     covered: bool = field(init=False)
+    lookup: PromptLookup | None = None
     processors: "list[Step] | None" = None
 
     def __post_init__(self) -> None:
@@ -120,6 +124,16 @@ class Sequence:
         reason = self.finish_reason(token_id)
         self.token_ids.append(token_id)
         return reason
+
+    def advance(self, num_tokens: int, num_drafts: int = 0) -> None:
+        """Counts pending tokens as cached.
+
+        Drafts were written behind them. They are overwritten by the tokens to
+        come, unless they turn out to be those.
+        """
+        self.num_cached += num_tokens
+        if num_drafts:
+            self.most_cached = max(self.num_written, self.num_cached + num_drafts)
 
     def truncate(self, length: int, num_cached: int | None = None) -> None:
         """Forgets the tokens from `length` on.
@@ -231,12 +245,19 @@ class Run:
     Attributes:
         sequence: whose tokens.
         length: how many, >= 1.
-        targets: offsets within the run whose logits are wanted, ascending.
+        targets: offsets within the run whose logits are wanted, ascending. Drafts count on.
+        drafts: guesses of the tokens after those pending, to be verified; see `speculation.py`.
     """
 
     sequence: Sequence
     length: int
     targets: tuple[int, ...]
+    drafts: tuple[int, ...] = ()
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that pass through the model, drafts included."""
+        return self.length + len(self.drafts)
 
     @property
     def completes(self) -> bool:
