@@ -39,6 +39,7 @@ def test_defaults_are_the_models_own_and_then_hugging_faces(checkpoint):
         ({"watermarking_config": {"bias": 3.0}}, GreenListWatermark(bias=3.0)),
         ({"min_p": 0.25}, 0.25),
         ({"stop_strings": "end"}, ("end",)),
+        ({"prompt_lookup_num_tokens": 5}, 5),
         ({"stop_strings": ["a", "b"]}, ("a", "b")),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
