@@ -12,7 +12,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from model_service.engine import given_tokens
+from model_service.engine import given_tokens, guides
 from model_service.engine.generations import Generations
 from model_service.engine.model_runner import order
 from model_service.engine.sampling.sampler import Choice, Draw, Sampler
@@ -52,11 +52,11 @@ class Runner(Protocol):
 
     Attributes:
         vocabulary: rows and revisions; grown between steps.
-        can_rewind: whether cached tokens can be forgotten, drafts for example.
+        takes_drafts: whether runs may have drafts, which are forgotten when they are wrong.
     """
 
     vocabulary: Vocabulary
-    can_rewind: bool
+    takes_drafts: bool
 
     def forward(self, runs: list[Run]) -> Tensor:
         """Advances `num_cached` of every run's sequence and returns `[R, V]` float32."""
@@ -96,7 +96,7 @@ class Engine:
         self._load = Load()
         revisions = runner.vocabulary.revisions
         self._sampler = Sampler(revisions)
-        self._speculation = Speculation(can_rewind=runner.can_rewind)
+        self._speculation = Speculation(takes_drafts=runner.takes_drafts)
         generations = Generations(
             scheduler,
             revisions,
@@ -136,7 +136,7 @@ class Engine:
         logits = self._runner.forward(runs)  # [R, V]
         forwarded = time.monotonic()
         given_tokens.describe(runs, logits, self._runner.vocabulary.revisions)
-        draws = self._draws(runs)
+        draws, logits = guides.pair(self._draws(runs), logits)
         while draws:
             choices = self._sampler.choose(logits, draws)
             for draw, choice in zip(draws, choices, strict=True):

@@ -22,6 +22,8 @@ from model_service.generation import (
 from model_service.messages import Failure, Finish
 
 if TYPE_CHECKING:  # built for the rows that need them
+    from torch import Tensor
+
     from model_service.engine.sampling.processors import Step
 
 
@@ -56,6 +58,11 @@ class Sequence:
         covered: whether the sampler's fast path does all that the configuration asks for.
         lookup: finds drafts, once it was asked for some.
         processors: processors, once they were needed; see `sampling/processors.py`.
+        companions: sequences that are admitted and removed together with this one.
+        guide: the row that continues the negative prompt, see `guides.py`.
+        guided: the row that a guide works for.
+        next_logits: `[V]` float32 of the next token, while a guided row or its guide waits for
+            the other.
     """
 
     request_id: int
@@ -70,7 +77,7 @@ class Sequence:
     selection: ScoreSelection | None = None
     prompt_selection: ScoreSelection | None = None
     priority: int = 0
-    kind: Literal["generate", "session"] = "generate"
+    kind: Literal["generate", "session", "guide"] = "generate"
     num_prompt_tokens: int = field(init=False)
     num_cached: int = 0
     most_cached: int = 0
@@ -86,6 +93,10 @@ class Sequence:
     covered: bool = field(init=False)
     lookup: PromptLookup | None = None
     processors: "list[Step] | None" = None
+    companions: "tuple[Sequence, ...]" = ()
+    guide: "Sequence | None" = None
+    guided: "Sequence | None" = None
+    next_logits: "Tensor | None" = None
 
     def __post_init__(self) -> None:
         self.num_prompt_tokens = len(self.token_ids)
@@ -123,6 +134,9 @@ class Sequence:
             self.first_token = time.monotonic()
         reason = self.finish_reason(token_id)
         self.token_ids.append(token_id)
+        if self.guide is not None:
+            self.guide.token_ids.append(token_id)
+            self.guide.next_logits = self.next_logits = None
         return reason
 
     def advance(self, num_tokens: int, num_drafts: int = 0) -> None:
@@ -134,6 +148,22 @@ class Sequence:
         self.num_cached += num_tokens
         if num_drafts:
             self.most_cached = max(self.num_written, self.num_cached + num_drafts)
+
+    def attach_guide(self, token_ids: list[int], max_length: int) -> None:
+        """Gives the sequence a guide that continues other tokens with the ones it gets."""
+        self.guide = Sequence(
+            request_id=self.request_id,
+            row=self.row,
+            token_ids=token_ids,
+            config=self.config,
+            seed=self.seed,
+            vocabulary_size=self.vocabulary_size,
+            revision=self.revision,
+            max_length=max_length,
+            kind="guide",
+        )
+        self.guide.guided = self
+        self.companions = (self.guide,)
 
     def truncate(self, length: int, num_cached: int | None = None) -> None:
         """Forgets the tokens from `length` on.

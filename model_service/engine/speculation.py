@@ -26,13 +26,13 @@ class Speculation:
         num_accepted: those that turned out right so far.
     """
 
-    def __init__(self, *, can_rewind: bool) -> None:
+    def __init__(self, *, takes_drafts: bool) -> None:
         """Has no step yet.
 
         Args:
-            can_rewind: whether the model's cache can forget tokens. Without, there are no drafts.
+            takes_drafts: whether the runner verifies drafts. Without, there are none.
         """
-        self._can_rewind = can_rewind
+        self._takes_drafts = takes_drafts
         self.num_drafted = 0
         self.num_accepted = 0
 
@@ -51,8 +51,9 @@ class Speculation:
     def _wants_drafts(self, run: Run) -> bool:
         seq = run.sequence
         return (
-            self._can_rewind
+            self._takes_drafts
             and seq.kind == "generate"
+            and seq.guide is None  # which would need the same drafts
             and seq.config.prompt_lookup_num_tokens > 0
             and run.completes
         )

@@ -41,11 +41,12 @@ class CountingRunner:
 
     def __init__(self, num_slots: int = 8) -> None:
         self.vocabulary = FixedVocabulary()
-        self.can_rewind = True
+        self.takes_drafts = True
         self.steps: list[list[tuple[int, int]]] = []
         self.free_slots = set(range(num_slots))
         self.written: dict[int, list[int]] = {}
         self.poisoned: set[int] = set()
+        self.poisoned_tokens: set[int] = set()
 
     def allocate(self) -> int:
         slot = min(self.free_slots)
@@ -86,7 +87,7 @@ class CountingRunner:
     def _logits(self, seq: Sequence, token_id: int) -> Tensor:
         logits = torch.zeros(VOCABULARY_SIZE)
         logits[(token_id + 1) % VOCABULARY_SIZE] = BEST
-        if seq.request_id in self.poisoned:
+        if seq.request_id in self.poisoned or token_id in self.poisoned_tokens:
             logits[3] = torch.nan
         return logits
 

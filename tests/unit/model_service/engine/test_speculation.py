@@ -80,7 +80,7 @@ def test_rows_share_the_room_for_drafts():
 
 def test_a_model_that_cannot_forget_gets_no_drafts():
     engine = CountingEngine()
-    engine.engine._speculation._can_rewind = False
+    engine.engine._speculation._takes_drafts = False
     engine.generate(1, COUNTED, new=6, config=lookup(3))
     assert tokens(engine.run(), 1) == [4, 5, 6, 7, 8, 9]
     assert len(engine.runner.steps) == 6

@@ -83,6 +83,9 @@ def test_given_fields_win_over_the_default():
         ("prompt_lookup_num_tokens", 33),
         ("max_matching_ngram_size", 0),
         ("max_matching_ngram_size", 33),
+        ("guidance_scale", -0.1),
+        ("guidance_scale", 100.1),
+        ("guidance_scale", math.nan),
     ],
 )
 def test_a_value_out_of_range_is_named(field, value):
@@ -107,6 +110,8 @@ def test_a_value_out_of_range_is_named(field, value):
         ("min_tokens_to_keep", 1),
         ("prompt_lookup_num_tokens", 0),
         ("prompt_lookup_num_tokens", 32),
+        ("guidance_scale", 0.0),
+        ("guidance_scale", 100.0),
     ],
 )
 def test_the_ends_of_every_range_are_allowed(field, value):
@@ -181,8 +186,6 @@ LATER = {
     "num_beams": 2,
     "length_penalty": 1.0,
     "early_stopping": generation_pb2.EARLY_STOPPING_TRUE,
-    "guidance_scale": 1.5,
-    "negative_prompt": {"ids": [1]},
     "synth_id_watermark": {"ngram_len": 5},
     "max_length": 10,
     "lengths_include_padding": True,
@@ -216,6 +219,27 @@ def test_the_length_of_a_match_needs_prompt_lookup():
         message = Message(max_matching_ngram_size=size, prompt_lookup_num_tokens=4)
         config = resolve(message).config
         assert (config.prompt_lookup_num_tokens, config.max_matching_ngram_size) == (4, size)
+
+
+def test_a_negative_prompt_needs_guidance():
+    message = Message(negative_prompt={"ids": [1]})
+    assert violated(message) == ["generation_config.negative_prompt"]
+    message.lenient = True
+    assert resolve(message).config == DEFAULTS
+    message = Message(negative_prompt={"ids": [1]}, guidance_scale=1.5)
+    assert resolve(message).config.negative_prompt == (1,)
+
+
+def test_a_negative_prompt_must_have_an_id_of_the_vocabulary():
+    message = Message(negative_prompt={}, guidance_scale=1.5)
+    assert violated(message) == ["generation_config.negative_prompt.ids"]
+    with pytest.raises(TokenIdOutOfRange):
+        resolve(Message(negative_prompt={"ids": [100]}, guidance_scale=1.5))
+
+
+def test_guidance_comes_first():
+    message = Message(repetition_penalty=1.1, guidance_scale=2.0, do_sample=False)
+    assert applied_processors(resolve(message).config) == ["guidance_scale", "repetition_penalty"]
 
 
 def test_processors_are_named_in_hugging_faces_order_when_they_are_active():
@@ -258,6 +282,9 @@ configs = st.builds(
     min_p=st.none() | st.floats(0, 1, width=32),
     top_h=st.none() | st.floats(0.125, 1, width=32),
     typical_p=st.none() | st.floats(0.125, 1, width=32),
+    guidance_scale=st.none() | st.floats(0, 100, width=32),
+    negative_prompt=st.none()
+    | st.builds(dict, ids=st.lists(st.integers(0, 99), min_size=1, max_size=3)),
     presence_penalty=st.none() | st.floats(-100, 100, width=32),
     no_repeat_ngram_size=st.none() | st.integers(0, 9),
     logit_bias=st.none()
