@@ -75,7 +75,9 @@ class CountingRunner:
             written = self.written.setdefault(seq.slot, [])
             assert written[: seq.num_cached] == seq.token_ids[: seq.num_cached]
             ids = [*seq.token_ids[: seq.num_cached + run.length], *run.drafts]
-            assert len(ids) <= seq.max_length, "a draft is written beyond the reservation"
+            assert not run.drafts or len(ids) <= seq.max_length, (
+                "a draft is written beyond the reservation"
+            )
             for position in range(seq.num_cached, len(ids)):
                 token_id = ids[position]
                 written[position : position + 1] = [token_id]
