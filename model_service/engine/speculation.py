@@ -22,12 +22,12 @@ class Speculation:
     """Adds drafts to the runs of a step, and follows them through its choices.
 
     Attributes:
-        num_drafted: drafts of the present step.
-        num_accepted: those that turned out right so far.
+        num_drafted: drafts that were verified, ever.
+        num_accepted: those that were right.
     """
 
     def __init__(self, *, takes_drafts: bool) -> None:
-        """Has no step yet.
+        """Has verified none.
 
         Args:
             takes_drafts: whether the runner verifies drafts. Without, there are none.
@@ -38,14 +38,13 @@ class Speculation:
 
     def extend(self, runs: list[Run]) -> list[Run]:
         """Lets rows that ask for it verify drafts, while few rows decode."""
-        self.num_drafted = self.num_accepted = 0
         decoding = [run for run in runs if run.length == 1]
         wanting = [run for run in decoding if self._wants_drafts(run)]
         if not wanting:
             return runs
         share = (MAX_DECODE_TOKENS - len(decoding)) // len(wanting)
         extended = {id(run): _with_drafts(run, share) for run in wanting if share > 0}
-        self.num_drafted = sum(len(run.drafts) for run in extended.values())
+        self.num_drafted += sum(len(run.drafts) for run in extended.values())
         return [extended.get(id(run), run) for run in runs]
 
     def _wants_drafts(self, run: Run) -> bool:
@@ -69,8 +68,8 @@ class Speculation:
         for draw, choice in zip(draws, choices, strict=True):
             if draw.drafts and choice.token_id == draw.drafts[0]:
                 self.num_accepted += 1
-                draw.sequence.num_cached += 1  # its keys and values are there already
                 if draw.sequence.slot is not None:  # it has not ended
+                    draw.sequence.num_cached += 1  # its keys and values are there already
                     due.append(replace(draw, row=draw.row + 1, drafts=draw.drafts[1:]))
         return due
 
