@@ -81,6 +81,9 @@ class EngineSettings(msgspec.Struct, frozen=True):
     reserved_vocabulary_rows: int = 8192
     """Rows kept free behind the embedding for vocabulary growth."""
 
+    logits_processors: tuple[str, ...] = ()
+    """Modules with processors of the operator's."""
+
 
 # --- Commands: front to engine ---------------------------------------------------------------
 
