@@ -254,7 +254,6 @@ class Sequence:
         self.next_logits = None
         if self.given_scores or self.given_failure:  # they will be found out again
             self.given_scores, self.given_failure = [], None
-            self.processors = None
 
     def finish_reason(self, token_id: int) -> FinishReason | None:
         """Says why the sequence would end with `token_id` as its next token, or None."""
