@@ -1,13 +1,9 @@
 """The table of Hugging Face's `GenerationConfig`: what each field is here."""
 
 from dataclasses import dataclass
-from typing import Literal
 
+from model_service.engine import default_fields, loader
 from model_service.requests.configuration_fields import SUPPORTED_FIELDS
-
-InFile = Literal["honored", "ignored", "refused"]
-"""What a value in a model's own generation_config.json does: it is the default; it changes nothing
-here, as it changes no result; or the model is not served with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,22 +11,20 @@ class Field:
     """One field of Hugging Face's.
 
     Attributes:
-        in_file: what a value in a model's own file does.
         ours: names of our fields; empty where there is none.
         note: what else there is to say.
     """
 
-    in_file: InFile
     ours: tuple[str, ...] = ()
     note: str = ""
 
 
 def _same(*names: str) -> dict[str, Field]:
-    return {name: Field("honored", (name,)) for name in names}
+    return {name: Field((name,)) for name in names}
 
 
-def _not(in_file: InFile, note: str, *names: str) -> dict[str, Field]:
-    return {name: Field(in_file, note=note) for name in names}
+def _not(note: str, *names: str) -> dict[str, Field]:
+    return {name: Field(note=note) for name in names}
 
 
 _ELSEWHERE = "asked for by each request"
@@ -40,41 +34,40 @@ _SPEED = "about speed and memory, not about results"
 
 FIELDS: dict[str, Field] = {
     "max_length": Field(
-        "honored", ("max_length",), "a model's own is overridden by a request's `max_new_tokens`"
+        ("max_length",), "a model's own is overridden by a request's `max_new_tokens`"
     ),
     "max_new_tokens": Field(
-        "honored", ("max_new_tokens",), "Hugging Face's own default, 20 tokens, is not used"
+        ("max_new_tokens",), "Hugging Face's own default, 20 tokens, is not used"
     ),
-    "min_length": Field(
-        "honored", ("min_length",), "has no effect beside `min_new_tokens`, as in `generate`"
-    ),
+    "min_length": Field(("min_length",), "has no effect beside `min_new_tokens`, as in `generate`"),
     **_same("min_new_tokens", "early_stopping", "max_time", "stop_strings"),
     **_same("do_sample", "num_beams"),
-    **_not("ignored", "about drafts of the model's own heads", "use_mtp"),
-    **_not("ignored", _SPEED, "use_cache", "cache_config", "max_cache_len"),
-    "cache_implementation": Field("refused", note="`quantized` is refused, others are ignored"),
+    **_not("about drafts of the model's own heads", "use_mtp"),
+    **_not(_SPEED, "use_cache", "cache_config", "max_cache_len"),
+    "cache_implementation": Field(
+        note="`quantized` changes results and is refused; the others change none"
+    ),
     **_same("temperature", "top_k", "top_p", "min_p", "top_h", "typical_p"),
     **_same("epsilon_cutoff", "eta_cutoff", "repetition_penalty", "encoder_repetition_penalty"),
     **_same("length_penalty", "no_repeat_ngram_size", "bad_words_ids", "renormalize_logits"),
     **_same("forced_bos_token_id"),
-    "forced_eos_token_id": Field("honored", ("forced_eos_token_ids",)),
+    "forced_eos_token_id": Field(("forced_eos_token_ids",)),
     **_same("remove_invalid_values", "exponential_decay_length_penalty", "suppress_tokens"),
     **_same("begin_suppress_tokens", "sequence_bias"),
-    "token_healing": Field("refused", note="takes a tokenizer, which this service has not"),
+    "token_healing": Field(note="takes a tokenizer, which this service has not"),
     **_same("guidance_scale"),
-    "watermarking_config": Field("honored", ("green_list_watermark", "synth_id_watermark")),
-    "num_return_sequences": Field("refused", ("num_return_sequences",)),
-    **_not("ignored", "not offered", "output_attentions", "output_hidden_states"),
-    "output_scores": Field("ignored", note=f"{_ELSEWHERE}: `scores.scores`"),
-    "output_logits": Field("ignored", note=f"{_ELSEWHERE}: `scores.logits`"),
-    "return_dict_in_generate": Field("ignored", note="answers are messages"),
-    "pad_token_id": Field("ignored", note="rows run without padding"),
-    "bos_token_id": Field("ignored", note="every prompt has a token"),
-    "eos_token_id": Field("honored", ("eos_token_ids",)),
+    "watermarking_config": Field(("green_list_watermark", "synth_id_watermark")),
+    "num_return_sequences": Field(("num_return_sequences",)),
+    **_not("not offered", "output_attentions", "output_hidden_states"),
+    "output_scores": Field(note=f"{_ELSEWHERE}: `scores.scores`"),
+    "output_logits": Field(note=f"{_ELSEWHERE}: `scores.logits`"),
+    "return_dict_in_generate": Field(note="answers are messages"),
+    "pad_token_id": Field(note="rows run without padding"),
+    "bos_token_id": Field(note="every prompt has a token"),
+    "eos_token_id": Field(("eos_token_ids",)),
     **_same("encoder_no_repeat_ngram_size"),
-    "decoder_start_token_id": Field("ignored", note="encoder-decoder models only"),
+    "decoder_start_token_id": Field(note="encoder-decoder models only"),
     **_not(
-        "ignored",
         _ASSISTANT,
         "is_assistant",
         "num_assistant_tokens",
@@ -86,16 +79,16 @@ FIELDS: dict[str, Field] = {
         "speculation_type",
     ),
     "prompt_lookup_num_tokens": Field(
-        "ignored", ("prompt_lookup_num_tokens",), "changes speed, never the result"
+        ("prompt_lookup_num_tokens",), "changes speed, never the result"
     ),
-    "max_matching_ngram_size": Field("ignored", ("max_matching_ngram_size",)),
-    "assistant_early_exit": Field("ignored", note="about drafts, which change no result"),
-    **_not("ignored", _SPEED, "compile_config", "disable_compile", "prefill_chunk_size"),
-    "continuous_batching_config": Field("ignored", note="batching is this service's own"),
-    "low_memory": Field("refused", note=_REMOVED),
-    **_not("refused", _REMOVED, "penalty_alpha", "dola_layers", "diversity_penalty"),
-    **_not("refused", _REMOVED, "num_beam_groups", "constraints", "force_words_ids"),
-    "transformers_version": Field("ignored", note="who wrote the file"),
+    "max_matching_ngram_size": Field(("max_matching_ngram_size",)),
+    "assistant_early_exit": Field(note="about drafts, which change no result"),
+    **_not(_SPEED, "compile_config", "disable_compile", "prefill_chunk_size"),
+    "continuous_batching_config": Field(note="batching is this service's own"),
+    "low_memory": Field(note=_REMOVED),
+    **_not(_REMOVED, "penalty_alpha", "dola_layers", "diversity_penalty"),
+    **_not(_REMOVED, "num_beam_groups", "constraints", "force_words_ids"),
+    "transformers_version": Field(note="who wrote the file"),
 }
 
 
@@ -108,5 +101,12 @@ def hugging_face_table() -> str:
     for name, field in FIELDS.items():
         ours = ", ".join(f"`{our}`" for our in field.ours) or "none"
         supported = "yes" if field.ours and SUPPORTED_FIELDS.issuperset(field.ours) else "no"
-        rows.append(f"| `{name}` | {ours} | {supported} | {field.in_file} | {field.note} |")
+        rows.append(f"| `{name}` | {ours} | {supported} | {_in_file(name)} | {field.note} |")
     return "\n".join(rows)
+
+
+def _in_file(name: str) -> str:
+    """Says what a value in a model's own generation_config.json does."""
+    if name in {"max_length", "max_new_tokens"} or name in default_fields.FIELDS:
+        return "honored"
+    return "refused" if name in loader.NOT_SAMPLED else "ignored"

@@ -33,7 +33,16 @@ CONTEXT_FIELDS = ("max_position_embeddings", "max_seq_len", "seq_length", "n_ctx
 # sampler does not apply, with the values that turn them off.
 NOT_SAMPLED: dict[str, tuple[object, ...]] = {
     "num_beams": (None, 1),
+    "num_return_sequences": (None, 1),
+    "token_healing": (None, False),
+    "cache_implementation": (None, "dynamic", "static", "offloaded", "offloaded_static"),
+    "low_memory": (None, False),
     "penalty_alpha": (None,),
+    "dola_layers": (None,),
+    "diversity_penalty": (None, 0.0),
+    "num_beam_groups": (None, 1),
+    "constraints": (None,),
+    "force_words_ids": (None,),
 }
 
 

@@ -71,6 +71,12 @@ NEEDS = (
             or values["processors"]
         ),
     ),
+    Need(
+        "max_matching_ngram_size",
+        2,
+        "prompt_lookup_num_tokens",
+        lambda values: values["prompt_lookup_num_tokens"] > 0,
+    ),
     Need("exponential_decay_length_penalty", None, "eos_token_ids", _has_ends),
 )
 """Checked in order: what a row turns off is off for the rows after it."""
