@@ -81,6 +81,9 @@ class EngineSettings(msgspec.Struct, frozen=True):
     reserved_vocabulary_rows: int = 8192
     """Rows kept free behind the embedding for vocabulary growth."""
 
+    decode_graphs: Literal["auto", "off"] = "off"
+    """Whether steps are compiled in the background where that is possible."""
+
 
 # --- Commands: front to engine ---------------------------------------------------------------
 
@@ -388,6 +391,17 @@ class VocabularyGrown(msgspec.Struct, tag="vocabulary_grown"):
     """How long no step could run."""
 
 
+GraphState = Literal["off", "compiling", "ready", "unavailable"]
+
+
+class GraphStatus(msgspec.Struct, frozen=True, tag="graph_status"):
+    """Whether steps run compiled. Sent after `Ready` and whenever it changes."""
+
+    state: GraphState = "off"
+    reason: str = ""
+    """Why they are unavailable."""
+
+
 class StepStats(msgspec.Struct, frozen=True):
     """What one step did, for metrics."""
 
@@ -396,6 +410,8 @@ class StepStats(msgspec.Struct, frozen=True):
     prefill_tokens: int
     forward_s: float
     sample_s: float
+    compiled: bool = False
+    """Whether the step ran as a compiled graph."""
 
 
 class Load(msgspec.Struct, frozen=True):
@@ -485,4 +501,4 @@ class Report(msgspec.Struct, tag="report"):
     """Unset when no step was run."""
 
 
-Message = Ready | LoadProgress | LoadFailed | Report
+Message = Ready | LoadProgress | LoadFailed | GraphStatus | Report

@@ -51,9 +51,11 @@ class Runner(Protocol):
 
     Attributes:
         vocabulary: rows and revisions; grown between steps.
+        compiled: whether the last step ran as a compiled graph.
     """
 
     vocabulary: Vocabulary
+    compiled: bool
 
     def forward(self, runs: list[Run]) -> Tensor:
         """Advances `num_cached` of every run's sequence and returns `[R, V]` float32."""
@@ -162,6 +164,7 @@ class Engine:
             prefill_tokens=prefill_tokens,
             forward_s=forwarded - start,
             sample_s=now - forwarded,
+            compiled=self._runner.compiled,
         )
 
     def _emit(self, event: Event) -> None:
