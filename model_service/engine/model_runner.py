@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from model_service.engine import attention, linear, merged_linear, placement
 from model_service.engine.attention import Chunk, StepContext
+from model_service.engine.decode_graph import comparison
 from model_service.engine.decode_graph.decode_graphs import DecodeGraphs
 from model_service.engine.kv_cache import KVCache
 from model_service.engine.loader import LoadedModel, layer_windows
@@ -47,7 +48,7 @@ class ModelRunner:
         self.read_windows()
         self.cache = KVCache(
             num_layers=loaded.config.num_hidden_layers,
-            num_slots=num_slots(settings),
+            num_slots=num_slots(settings) + len(comparison.LENGTHS),
             max_length=loaded.context_length,
             dtype=loaded.dtype,
         )

@@ -177,8 +177,6 @@ class DecodeGraphs:
             folder = yield from self._obtain(graph)
             self._steps.load(graph, folder)
             yield
-            while self._cache().num_free_slots < len(comparison.LENGTHS):
-                yield
             attempt = self._attempt(graph)
             dtype = self._model.dtype
             yield from comparison.compare_steps(self._runner, dtype, graph == "row", attempt)
