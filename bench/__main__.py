@@ -46,11 +46,15 @@ def wait_for_graphs(address: str) -> None:
         info = ModelInfoServiceStub(channel)
         request = model_info_service_pb2.GetModelInfoRequest()
         states = model_info_service_pb2.DecodeGraphState
-        while True:
-            response = info.GetModelInfo(request, wait_for_ready=True)
-            if response.decode_graph_state != model_info_service_pb2.DECODE_GRAPH_STATE_COMPILING:
-                break
-            time.sleep(1.0)
+        compiling = model_info_service_pb2.DECODE_GRAPH_STATE_COMPILING
+        response = None
+        while response is None or response.decode_graph_state == compiling:
+            time.sleep(0.5)
+            try:
+                response = info.GetModelInfo(request)
+            except grpc.RpcError as error:
+                if error.code() is not grpc.StatusCode.UNAVAILABLE:  # it loads the model
+                    raise
     state = states.Name(response.decode_graph_state).removeprefix("DECODE_GRAPH_STATE_").lower()
     print(f"compiled steps: {state} {response.decode_graph_reason}\n", flush=True)
 

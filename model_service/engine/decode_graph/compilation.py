@@ -1,8 +1,10 @@
 """The compiling process as the engine sees it: started, asked between steps, ended."""
 
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 from typing import IO, cast
 
 import msgspec
@@ -21,11 +23,13 @@ class Compilation:
 
     def __init__(self, recipe: Recipe) -> None:
         """Starts the process. It ends when this object is closed, or this process ends."""
+        self._scratch = tempfile.TemporaryDirectory(prefix="lockstep-compilation-")
+        environment = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TMPDIR": self._scratch.name}
         self._process = subprocess.Popen(
             [sys.executable, "-m", MODULE, msgspec.json.encode(recipe).decode()],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+            env={**os.environ, **environment},
             start_new_session=True,  # a group of its own, with the compilers that it starts
         )
         self._output = cast(IO[bytes], self._process.stdout)
@@ -53,6 +57,8 @@ class Compilation:
     def close(self) -> None:
         """Ends the process and whatever it has started."""
         if self._process.poll() is None:
-            cast(IO[bytes], self._process.stdin).close()
+            os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
+        cast(IO[bytes], self._process.stdin).close()
         self._output.close()
+        self._scratch.cleanup()
