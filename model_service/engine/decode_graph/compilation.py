@@ -23,7 +23,9 @@ class Compilation:
 
     def __init__(self, recipe: Recipe) -> None:
         """Starts the process. It ends when this object is closed, or this process ends."""
-        self._scratch = tempfile.TemporaryDirectory(prefix="lockstep-compilation-")
+        self._scratch = tempfile.TemporaryDirectory(
+            prefix="lockstep-compilation-", ignore_cleanup_errors=True
+        )
         environment = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TMPDIR": self._scratch.name}
         self._process = subprocess.Popen(
             [sys.executable, "-m", MODULE, msgspec.json.encode(recipe).decode()],
