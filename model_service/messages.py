@@ -84,6 +84,9 @@ class EngineSettings(msgspec.Struct, frozen=True):
     decode_graphs: Literal["auto", "off"] = "off"
     """Whether steps are compiled in the background where that is possible."""
 
+    logits_processors: tuple[str, ...] = ()
+    """Modules with processors of the operator's."""
+
 
 # --- Commands: front to engine ---------------------------------------------------------------
 

@@ -197,6 +197,15 @@ ENGINE = Row(
             ),
         ),
         Panel(
+            "Places lost",
+            "Sequences that made room for urgent ones, and idle rows of sessions for others.",
+            "short",
+            (
+                rate("lockstep_model_preemptions_total", MODEL),
+                rate("lockstep_model_session_row_evictions_total", MODEL),
+            ),
+        ),
+        Panel(
             "KV cache in use",
             "Share reserved. At 1, new sequences wait.",
             "percentunit",

@@ -18,13 +18,14 @@ import psutil
 import torch
 
 from model_service.channel import FrameReader, RingWriter, decode_commands, frame
-from model_service.engine import loader, runner_choice
+from model_service.engine import custom_processors, loader, runner_choice
+from model_service.engine.custom_processors import CustomProcessorError
 from model_service.engine.decode_graph.decode_graphs import DecodeGraphs
 from model_service.engine.engine import Engine
 from model_service.engine.loader import LoadedModel, Refused
 from model_service.engine.places import Places
 from model_service.engine.prefill import PrefillClock
-from model_service.engine.sampling import random
+from model_service.engine.sampling import processors, random
 from model_service.engine.scheduler import Scheduler
 from model_service.engine.self_test import Runner
 from model_service.engine.sequence_cache import num_slots
@@ -134,7 +135,10 @@ def build(
 
     Raises:
         Refused: the model cannot be served.
+        CustomProcessorError: a module with processors cannot be used.
     """
+    custom = custom_processors.load(settings.logits_processors)  # in a moment, so before the rest
+    processors.offer(custom)
     connection.send(LoadProgress("weights", 0.0))
     loaded, runner = runner_choice.choose(
         settings, lambda: connection.send(LoadProgress("self-test", 0.9))
@@ -165,7 +169,10 @@ def build(
         places=places,
     )
     runner.graphs.prepare(settings, loaded)
-    return engine, describe(settings, loaded, runner, default, kv_total), runner.graphs
+    info = describe(settings, loaded, runner, default, kv_total)
+    descriptions = tuple(processor.describe() for processor in custom)
+    info = msgspec.structs.replace(info, custom_processors=descriptions)
+    return engine, info, runner.graphs
 
 
 def kv_total_tokens(settings: EngineSettings, loaded: LoadedModel, bytes_per_token: int) -> int:
@@ -226,7 +233,7 @@ def main() -> int:
     ring = RingWriter(settings.ring_name)
     try:
         engine, info, graphs = build(settings, connection, ring)
-    except Refused as refusal:
+    except (Refused, CustomProcessorError) as refusal:
         connection.send(LoadFailed(str(refusal)))
         connection.drain()
         return 1

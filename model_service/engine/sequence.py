@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # built for the rows that need them
     from torch import Tensor
 
     from model_service.engine.sampling.processors import Step
+    from model_service.engine.sampling.row_processors import RowProcessors
 
 
 @dataclass(slots=True, eq=False)
@@ -59,8 +60,8 @@ class Sequence:
         arrival: when it was created, in seconds of the monotonic clock, as the two below.
         prefill_start: when its first step began; 0 before.
         first_token: when its first token was chosen; 0 before.
-        seen: the ids among the first `num_seen` tokens.
         covered: whether the sampler's fast path does all that the configuration asks for.
+        row_processors: processors of the fast path, once they were needed; they follow the tokens.
         processors: processors, once they were needed; see `sampling/processors.py`.
         companions: sequences that are admitted and removed together with this one.
         guide: the row that continues the negative prompt, see `guides.py`.
@@ -96,9 +97,8 @@ class Sequence:
     arrival: float = field(default_factory=time.monotonic)
     prefill_start: float = 0.0
     first_token: float = 0.0
-    seen: set[int] = field(default_factory=set)
-    num_seen: int = 0
     covered: bool = field(init=False)
+    row_processors: "RowProcessors | None" = None
     processors: "list[Step] | None" = None
     companions: "tuple[Sequence, ...]" = ()
     guide: "Sequence | None" = None
@@ -205,9 +205,7 @@ class Sequence:
             self.num_prompt_tokens = length
             self.processors = None  # they know the prompt
         self.first_given = min(self.first_given, length)
-        if self.num_seen > length:  # what is left may still hold the ids that were cut
-            self.seen = set()
-            self.num_seen = 0
+        self.row_processors = None  # they remember what is cut
 
     def copy(self, row: int) -> "Sequence":
         """Returns an idle session row with the same tokens, without a slot."""
@@ -242,7 +240,6 @@ class Sequence:
         self.next_logits = None
         if self.given_scores or self.given_failure:  # they will be found out again
             self.given_scores, self.given_failure = [], None
-            self.processors = None
 
     def finish_reason(self, token_id: int) -> FinishReason | None:
         """Says why the sequence would end with `token_id` as its next token, or None."""
@@ -281,12 +278,6 @@ class Sequence:
             (self.token_ids[i] for i in range(position - 1, self.num_prompt_tokens - 1, -1)),
             self.token_bytes,
         )
-
-    def distinct_token_ids(self) -> set[int]:
-        """Returns the ids that the sequence has, kept up to date token by token."""
-        self.seen.update(self.token_ids[self.num_seen :])
-        self.num_seen = len(self.token_ids)
-        return self.seen
 
     def finish(self, reason: FinishReason, failure: Failure | None = None) -> Finish:
         """Builds the record of the end, with the times since arrival in seconds."""
