@@ -46,11 +46,13 @@ class Runner(Protocol):
 
     Attributes:
         vocabulary: rows and revisions; grown between steps.
+        takes_drafts: whether runs may have drafts.
         graphs: steps compiled ahead of time, if the path has any.
         compiled: whether the last step ran as one of them.
     """
 
     vocabulary: Vocabulary
+    takes_drafts: bool
     graphs: "DecodeGraphs"
     compiled: bool
 

@@ -158,9 +158,10 @@ def test_a_step_leaves_the_slots_of_others_alone(compiled):
 def test_runs_of_a_few_tokens_are_compiled_and_prompts_are_not(compiled):
     graphs, (seq, *_) = graphs_of(compiled), [run.sequence for run in decoding(compiled)]
     assert graphs.choose([Run(seq, 1, ())]) == "row"
-    assert graphs.choose([Run(seq, 8, ())]) == "rows"
-    assert graphs.choose([Run(seq, 1, ()), Run(seq, 8, ())]) == "rows"
-    assert graphs.choose([Run(seq, 1, ()), Run(seq, 9, ())]) is None
+    most = decode_graphs.MAX_RUN_TOKENS
+    assert graphs.choose([Run(seq, most, ())]) == "rows"
+    assert graphs.choose([Run(seq, 1, ()), Run(seq, most, ())]) == "rows"
+    assert graphs.choose([Run(seq, 1, ()), Run(seq, most + 1, ())]) is None
     compiled.drain()
 
 

@@ -31,8 +31,8 @@ from model_service.messages import EngineSettings, GraphStatus
 logger = logging.getLogger(__name__)
 
 # Longest run that a graph takes: the attention kernel goes token by token, which
-# is what decoding and short drafts need and a prompt does not.
-MAX_RUN_TOKENS = 8
+# is what decoding and drafts need and a prompt does not.
+MAX_RUN_TOKENS = 16
 
 # A server that is only tried out for a moment compiles nothing.
 START_DELAY_S = 5.0
