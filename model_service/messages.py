@@ -429,6 +429,12 @@ class StepStats(msgspec.Struct, frozen=True):
     prefill_tokens: int
     forward_s: float
     sample_s: float
+    drafted: int = 0
+    """Guesses of tokens to come that were verified."""
+
+    accepted: int = 0
+    """Those of them that were right."""
+
     prefix_hits: int = 0
     """Prompts that began with a copy of another one's KV cache."""
 

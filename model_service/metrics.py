@@ -114,6 +114,8 @@ class ModelMetrics:
             "prefix_cache_hits_total", "Prompts of which a part was reused."
         )
         self._generated_tokens = self._counter("generated_tokens_total", "Tokens generated.")
+        self._drafts = self._counter("drafts_total", "Guesses of tokens that were verified.")
+        self._accepted_drafts = self._counter("accepted_drafts_total", "Those that were right.")
         self._logits_bytes = self._counter(
             "logits_bytes_total", "Bytes of scores returned.", "encoding"
         )
@@ -205,6 +207,11 @@ class ModelMetrics:
         self._forward.labels(model, phase).observe(stats.forward_s)
         self._sample.labels(model).observe(stats.sample_s)
         self._batch_sequences.labels(model).observe(stats.decode_rows)
+        self._batch_tokens.labels(model).observe(
+            stats.decode_rows + stats.drafted + stats.prefill_tokens
+        )
+        self._drafts.labels(model).inc(stats.drafted)
+        self._accepted_drafts.labels(model).inc(stats.accepted)
         self._batch_tokens.labels(model).observe(stats.decode_rows + stats.prefill_tokens)
         self._cache_hits.labels(model).inc(stats.prefix_hits)
         self._cached_tokens.labels(model).inc(stats.prefix_hit_tokens)

@@ -239,6 +239,15 @@ ENGINE = Row(
             ),
         ),
         Panel(
+            "Drafts per second",
+            "Guesses of prompt lookup that were verified, and those that were right.",
+            "short",
+            (
+                rate("lockstep_model_drafts_total", MODEL),
+                rate("lockstep_model_accepted_drafts_total", MODEL),
+            ),
+        ),
+        Panel(
             "Ends of sequences per second",
             "`stop` and `length` are regular ends.",
             "short",

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from model_service.engine import stop_strings
+from model_service.engine.prompt_lookup import PromptLookup
 from model_service.engine.sampling import coverage
 from model_service.generation import (
     FinishReason,
@@ -52,7 +53,8 @@ class Sequence:
         num_cached: tokens whose keys and values are in the KV cache.
         num_lost: tokens that were cached when the slot was taken away.
         num_reused: prompt tokens that were copied from another sequence instead of computed.
-        most_cached: highest `num_cached` before the tokens were last cut.
+        most_cached: most tokens of the slot that were written when tokens were last cut, or
+            drafts verified.
         slot: row of the KV cache, or None.
         first_given: index of the first token that the present call gave.
         given_scores: what was found out so far about the distributions of given tokens.
@@ -62,6 +64,7 @@ class Sequence:
         prefill_start: when its first step began; 0 before.
         first_token: when its first token was chosen; 0 before.
         covered: whether the sampler's fast path does all that the configuration asks for.
+        lookup: finds drafts, once it was asked for some.
         row_processors: processors of the fast path, once they were needed; they follow the tokens.
         processors: processors, once they were needed; see `sampling/processors.py`.
         companions: sequences that are admitted and removed together with this one.
@@ -100,6 +103,7 @@ class Sequence:
     prefill_start: float = 0.0
     first_token: float = 0.0
     covered: bool = field(init=False)
+    lookup: PromptLookup | None = None
     row_processors: "RowProcessors | None" = None
     processors: "list[Step] | None" = None
     companions: "tuple[Sequence, ...]" = ()
@@ -169,6 +173,16 @@ class Sequence:
             self.guide.token_ids.append(token_id)
             self.guide.next_logits = self.next_logits = None
         return reason
+
+    def advance(self, num_tokens: int, num_drafts: int = 0) -> None:
+        """Counts pending tokens as cached.
+
+        Drafts were written behind them. They are overwritten by the tokens to
+        come, unless they turn out to be those.
+        """
+        self.num_cached += num_tokens
+        if num_drafts:
+            self.most_cached = max(self.num_written, self.num_cached + num_drafts)
 
     def attach_guide(self, token_ids: list[int], max_length: int) -> None:
         """Gives the sequence a guide that continues other tokens with the ones it gets."""
@@ -310,12 +324,19 @@ class Run:
     Attributes:
         sequence: whose tokens.
         length: how many, >= 1.
-        targets: offsets within the run whose logits are wanted, ascending.
+        targets: offsets within the run whose logits are wanted, ascending. Drafts count on.
+        drafts: guesses of the tokens after those pending, to be verified; see `speculation.py`.
     """
 
     sequence: Sequence
     length: int
     targets: tuple[int, ...]
+    drafts: tuple[int, ...] = ()
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that pass through the model, drafts included."""
+        return self.length + len(self.drafts)
 
     @property
     def completes(self) -> bool:

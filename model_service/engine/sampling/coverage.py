@@ -48,6 +48,8 @@ COVERED = frozenset(
         "stop_token_ids",
         "stop_sequences",
         "stop_strings",
+        "prompt_lookup_num_tokens",
+        "max_matching_ngram_size",
         "max_time",
     }
 )
