@@ -34,14 +34,16 @@ class RowProcessors:
             seq: whose rows.
             forbidden: ids of its revision that must not be generated.
         """
-        row = Row.of(seq)
-        self._steps = [
-            _BUILDERS[name](arguments, row)
+        self._row = Row.of(seq)
+        self._forbidden = forbidden
+        self._arguments = [
+            (name, arguments)
             for name, arguments in in_default_order(seq.config)
             if name in PROCESSORS
         ]
-        if forbidden:
-            self._steps.append(_exclude(forbidden))
+        self._steps = self._build()
+        self._remembers = any(name in _REMEMBERING for name, _ in self._arguments)
+        self._known: list[int] = []
 
     def __bool__(self) -> bool:
         """Whether rows are changed at all."""
@@ -52,15 +54,30 @@ class RowProcessors:
 
         Args:
             logits: `[V]` float32, not modified.
-            token_ids: the sequence's tokens: those of the last time and more.
+            token_ids: the sequence's tokens. Where they do not continue those of
+                the last time, all that was remembered is made anew.
 
         Returns:
             `[V]` float32.
         """
+        if self._remembers:
+            if token_ids[: len(self._known)] != self._known:
+                self._steps, self._known = self._build(), []
+            self._known += token_ids[len(self._known) :]
         row = logits.clone()
         for step in self._steps:
             step(row, token_ids)
         return row
+
+    def _build(self) -> list[RowStep]:
+        steps = [_BUILDERS[name](arguments, self._row) for name, arguments in self._arguments]
+        return [*steps, _exclude(self._forbidden)] if self._forbidden else steps
+
+
+_REMEMBERING = frozenset(
+    {"repetition_penalty", "presence_penalty", "frequency_penalty", "no_repeat_ngram_size"}
+)
+"""Those that keep an index of the tokens so far."""
 
 
 def _exclude(ids: Iterable[int]) -> RowStep:

@@ -18,7 +18,7 @@ N: rows, V: ids of the newest revision.
 
 import logging
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -51,11 +51,13 @@ class Draw:
         sequence: whose next token.
         row: its row of logits.
         wants_scores: whether the full processed scores are needed afterwards.
+        drafts: guesses of this token and of those behind it, whose rows follow.
     """
 
     sequence: Sequence
     row: int
     wants_scores: bool
+    drafts: tuple[int, ...] = ()
 
 
 @dataclass(slots=True)
@@ -88,6 +90,9 @@ class Sampler:
             logits: `[N, V]` float32, not modified.
             draws: the rows to choose for.
         """
+        if len(draws) < len(logits):  # rows behind drafts are not due yet
+            logits = logits[[draw.row for draw in draws]]
+            draws = [replace(draw, row=row) for row, draw in enumerate(draws)]
         finite = _finite(logits)
         failures: dict[int, Failure] = {}
         greedy: list[int] = []
