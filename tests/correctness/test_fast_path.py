@@ -4,7 +4,9 @@ import torch
 from hypothesis import strategies as st
 
 from model_service.engine.sampling import processors
+from model_service.engine.sampling.candidates import Candidates
 from model_service.engine.sampling.row_processors import RowProcessors
+from model_service.engine.sampling.warpers import warp
 from tests.correctness.rows import (
     choose_all,
     kinds,
@@ -54,6 +56,47 @@ def test_the_fast_path_chooses_what_hugging_faces_own_classes_do(examples):
         assert (fast.token_id, fast.failure) == (exact.token_id, exact.failure)
 
     for_examples(examples, cases(), check)
+
+
+@st.composite
+def warper_cases(draw) -> tuple:
+    size = draw(st.sampled_from([2, 40, 300, 3000]))
+    scale = draw(st.sampled_from([0.5, 3.0, 20.0]))
+    logits = random_logits(draw(st.integers(0, 2**32)), size, scale, draw(kinds))[0]
+    return logits, draw(warper_configs(size)), draw(st.sampled_from([64, 256]))
+
+
+@sizes("examples", 400, 20_000)
+def test_what_is_certain_is_kept_and_what_is_not_possible_is_removed(examples):
+    """Of every id, not only of the one that happens to be drawn."""
+
+    def check(case):
+        logits, options, width = case
+        seq = sequence(len(logits), **options)
+        kept = processors.scores(seq, logits, ()) > -torch.inf
+        found = Candidates.find([logits], [seq.config.temperature], width)
+        warp(found, [seq.config])
+        if found.undecided:
+            return
+        count = min(width, len(logits))
+        ids = found.ids[0, :count]
+        assert kept[ids][found.certain[0, :count]].all()
+        assert not kept[ids][~found.possible[0, :count]].any()
+        tail = kept.index_fill(0, ids, False)
+        assert found.tail_possible or not tail.any()
+        assert not found.tail_certain or kept.all()
+
+    for_examples(examples, warper_cases(), check)
+
+
+def test_biases_of_one_id_are_summed_in_hugging_faces_order():
+    """In float32 the order of these sums shows."""
+    biases = (((3, 2, 1), 1e8), ((2, 1), -1e8), ((4, 3, 2, 1), 0.25), ((1,), 0.3), ((0, 1), 7.0))
+    seq = sequence(20, (4, 3, 2), sequence_bias=biases)
+    logits = random_logits(1, 20)[0]
+    got = RowProcessors(seq, ())(logits, seq.token_ids)
+    assert torch.equal(got, processors.scores(seq, logits, ()))
+    assert got[1] != logits[1]
 
 
 @st.composite

@@ -43,6 +43,8 @@ def warp(candidates: Candidates, configs: list[GenerationConfig]) -> None:
 
 
 def _top_h(c: Candidates, on: Tensor, column: Column) -> None:
+    if c.values.shape[-1] < TOP_H_IDS:
+        c.undecided |= on & c.tail_possible  # the entropy is that of more ids
     logs = c.logs[:, :TOP_H_IDS]
     probs = (logs - logs.logsumexp(-1, keepdim=True)).exp()
     terms = -torch.xlogy(probs, probs)
@@ -86,9 +88,16 @@ def _top_p(c: Candidates, on: Tensor, column: Column) -> None:
 def _min_p(c: Candidates, on: Tensor, column: Column) -> None:
     bound = column(lambda config: config.min_p or 1.0).log()
     error = _log_error(c)
-    c.undecided |= on & (bound[:, 0] < LOWEST_LOG)
     above = (c.logs > bound + error) | (c.logs == 0)
-    c.restrict_to_highest(on, _keep(column), above, c.logs < bound - error)
+    keep = _keep(column)
+    # Theirs ranks probabilities, and of equal ones takes any.
+    count = c.logs.shape[-1]
+    last = c.logs.gather(1, keep.clamp_max(count) - 1)
+    following = c.logs.gather(1, keep.clamp_max(count - 1))
+    tied = (last - following <= 4 * ULP * (1 + last.abs())) | (last < LOWEST_LOG)
+    decides = (keep > 1) & (last <= bound + 4 * ULP * (1 + last.abs()) + c.rounding())
+    c.undecided |= on & ((bound < LOWEST_LOG) | (decides & tied))[:, 0]
+    c.restrict_to_highest(on, keep, above, c.logs < bound - error)
 
 
 def _typical_p(c: Candidates, on: Tensor, column: Column) -> None:

@@ -70,3 +70,21 @@ def test_the_entropy_of_an_uncertain_set_decides_nothing(config):
 @pytest.mark.parametrize("config", [{"min_p": 1e-35}, {"epsilon_cutoff": 1e-35}], ids=str)
 def test_bounds_beside_the_smallest_float_decide_nothing(config):
     assert warped(torch.randn(SIZE), **config).undecided.all()
+
+
+def test_a_typical_set_beyond_the_candidates_makes_none_of_them_certain():
+    row = torch.randn(SIZE, generator=torch.Generator().manual_seed(1))
+    found = warped(row, typical_p=0.3)
+    assert not found.certain.any()
+    assert found.tail_possible.all()
+
+
+def test_which_of_equal_probabilities_min_p_keeps_is_left_to_the_reference():
+    row = torch.arange(100.0) * 1e5  # all but one have probability 0
+    assert warped(row, min_p=1.0, min_tokens_to_keep=2).undecided.all()
+    assert not warped(row, min_p=1.0).undecided.any()
+
+
+def test_the_entropy_that_top_h_looks_at_needs_its_candidates():
+    assert warped(torch.randn(SIZE), count=64, top_h=0.5).undecided.all()
+    assert not warped(torch.randn(SIZE), count=256, top_h=0.5).undecided.any()
