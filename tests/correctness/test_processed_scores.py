@@ -41,6 +41,9 @@ def test_any_mix_equals_hugging_faces_processors_in_its_order(pair_of, examples)
         except ValueError:  # overflowed: they raise, ours leaves the row to the sampler's checks
             assert not got.max().isfinite()
             return
+        if expected.isnan().any():  # overflowed as well; the sampler ends such a row
+            assert torch.equal(got.isnan(), expected.isnan())
+            return
         assert_equal_scores(got, expected, 1e-6)
 
     cases = st.tuples(
