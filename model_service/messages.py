@@ -127,6 +127,43 @@ class OpenSession(msgspec.Struct, tag="open_session"):
     selection: ScoreSelection
 
 
+class GenerateSession(msgspec.Struct, tag="generate_session"):
+    """Opens a session and runs its rows to their end. Answered as `Generate`.
+
+    Nothing is left of a session of which a row fails, or whose call is cancelled
+    before the last row has ended.
+    """
+
+    request_id: int
+    session_id: str
+    sequences: list[SequenceSpec]
+    config: GenerationConfig
+    revision: int
+    max_length: int
+    """Tokens of KV cache reserved per row, those to be generated included."""
+
+    selection: ScoreSelection | None = None
+    """What to return about each generated token."""
+
+    prompt_selection: ScoreSelection | None = None
+    """What to return about each prompt token."""
+
+
+class ContinueSession(msgspec.Struct, tag="continue_session"):
+    """Runs the rows of a session to their end. Answered as `Generate`.
+
+    Cancelled before the last row has ended, it is undone as a whole.
+    """
+
+    request_id: int
+    session_id: str
+    config: GenerationConfig
+    """How tokens are chosen by this call; the session keeps its own configuration."""
+
+    selection: ScoreSelection | None = None
+    """What to return about each generated token."""
+
+
 class StepRow(msgspec.Struct, frozen=True, array_like=True):
     """What one row of a session does in a step."""
 
@@ -231,7 +268,9 @@ Command = (
     Generate
     | Cancel
     | OpenSession
+    | GenerateSession
     | StepSession
+    | ContinueSession
     | TruncateSession
     | ForkSession
     | SelectSessionRows

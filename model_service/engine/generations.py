@@ -9,7 +9,6 @@ from model_service.engine.scheduler import Scheduler
 from model_service.engine.scores import report
 from model_service.engine.sequence import Sequence
 from model_service.engine.vocabulary import RevisionRows
-from model_service.generation import FinishReason
 from model_service.messages import Event, Failure, Generate, Rejected, SequenceTokens
 
 
@@ -80,20 +79,9 @@ class Generations:
             logits: `[R, V]` float32 of the step.
         """
         seq = draw.sequence
-        if choice.token_id is None:
-            self._fail(seq, choice.failure)
-            return
-        position = len(seq.token_ids)
-        reason = seq.append(choice.token_id)
-        event = SequenceTokens(seq.request_id, seq.row, [choice.token_id])
-        if seq.selection is not None:
-            row = logits[draw.row][: seq.vocabulary_size]
-            event.scores = [report(seq.selection, position, choice.token_id, row, choice.scores)]
-        if seq.given_scores:
-            event.prompt_scores, seq.given_scores = seq.given_scores, []
-        seq.prompt_selection = None
-        if reason is not None:
-            self._end(seq, event, reason)
+        event = advance(seq, seq.request_id, draw, choice, logits)
+        if event.finish is not None:
+            self._remove(seq)
         self._emit(event)
 
     def cancel(self, request_id: int) -> None:
@@ -101,22 +89,43 @@ class Generations:
         for seq in self._calls.pop(request_id, []):
             self._scheduler.remove(seq)
 
-    def _fail(self, seq: Sequence, failure: Failure | None) -> None:
-        event = SequenceTokens(seq.request_id, seq.row, [])
-        self._end(seq, event, "error", failure)
-        self._emit(event)
-
-    def _end(
-        self,
-        seq: Sequence,
-        event: SequenceTokens,
-        reason: FinishReason,
-        failure: Failure | None = None,
-    ) -> None:
-        """Marks an event as the last of its sequence and frees what that holds."""
-        event.finish = seq.finish(reason, failure)
+    def _remove(self, seq: Sequence) -> None:
+        """Frees what a sequence holds that has ended."""
         self._scheduler.remove(seq)
         members = self._calls[seq.request_id]
         members.remove(seq)
         if not members:
             del self._calls[seq.request_id]
+
+
+def advance(
+    seq: Sequence, request_id: int, draw: Draw, choice: Choice, logits: Tensor
+) -> SequenceTokens:
+    """Appends the token chosen for a sequence that generates.
+
+    Args:
+        seq: the sequence.
+        request_id: the call that it works for.
+        draw: its row of the step.
+        choice: the token, or why there is none, which ends the sequence.
+        logits: `[R, V]` float32 of the step.
+
+    Returns:
+        What the call is told. Its `finish` is set when the sequence has ended.
+    """
+    event = SequenceTokens(request_id, seq.row, [])
+    if choice.token_id is None:
+        event.finish = seq.finish("error", choice.failure)
+        return event
+    position = len(seq.token_ids)
+    reason = seq.append(choice.token_id)
+    event.token_ids.append(choice.token_id)
+    if seq.selection is not None:
+        row = logits[draw.row][: seq.vocabulary_size]
+        event.scores = [report(seq.selection, position, choice.token_id, row, choice.scores)]
+    if seq.given_scores:
+        event.prompt_scores, seq.given_scores = seq.given_scores, []
+    seq.prompt_selection = None
+    if reason is not None:
+        event.finish = seq.finish(reason)
+    return event

@@ -130,7 +130,7 @@ class Scheduler:
         self._free(seq.slot, seq.num_written)
         seq.slot = None
         self.kv_used_tokens -= seq.max_length
-        if seq.kind == "session":
+        if seq.in_session:
             self.kv_session_tokens -= seq.max_length
         else:
             self._num_running -= 1
@@ -170,7 +170,7 @@ class Scheduler:
     def _reserve(self, seq: Sequence) -> None:
         seq.slot = self._allocate()
         self.kv_used_tokens += seq.max_length
-        if seq.kind == "session":
+        if seq.in_session:
             self.kv_session_tokens += seq.max_length
         else:
             self._num_running += 1

@@ -22,6 +22,9 @@ if TYPE_CHECKING:  # Hugging Face's are built for the rows that need them
     from transformers.generation.logits_process import LogitsProcessorList
 
 
+Kind = Literal["generate", "session", "continuation"]
+
+
 @dataclass(slots=True, eq=False)
 class Sequence:
     """One prompt and its growing continuation. Owned by the engine's only thread.
@@ -41,6 +44,9 @@ class Sequence:
         num_cached: tokens whose keys and values are in the KV cache.
         most_cached: highest `num_cached` before the tokens were last cut.
         slot: row of the KV cache, or None while waiting.
+        kind: whose it is: a call's, a session's at rest or in a step, or a session's while it
+            generates.
+        call_start: tokens that there were when the generation began.
         first_given: index of the first token that the present call gave.
         given_scores: what was found out so far about the distributions of given tokens.
         steps: steps that the sequence took part in.
@@ -63,8 +69,9 @@ class Sequence:
     selection: ScoreSelection | None = None
     prompt_selection: ScoreSelection | None = None
     priority: int = 0
-    kind: Literal["generate", "session"] = "generate"
+    kind: Kind = "generate"
     num_prompt_tokens: int = field(init=False)
+    call_start: int = field(init=False)
     num_cached: int = 0
     most_cached: int = 0
     slot: int | None = None
@@ -80,15 +87,27 @@ class Sequence:
     processors: "LogitsProcessorList | None" = None
 
     def __post_init__(self) -> None:
-        self.num_prompt_tokens = len(self.token_ids)
+        self.num_prompt_tokens = self.call_start = len(self.token_ids)
         self.covered = coverage.covers(self.config)
+
+    def configure(self, config: GenerationConfig, kind: Kind) -> None:
+        """Changes how tokens are chosen from now on."""
+        self.kind = kind
+        self.config = config
+        self.covered = coverage.covers(config)
+        self.processors = None
+
+    @property
+    def in_session(self) -> bool:
+        """Whether it is a row of a session."""
+        return self.kind != "generate"
 
     @property
     def length_limit(self) -> int:
         """Tokens of the prompt and the longest continuation."""
         if self.kind == "session":
             return self.max_length
-        return min(self.num_prompt_tokens + self.config.max_new_tokens, self.max_length)
+        return min(self.call_start + self.config.max_new_tokens, self.max_length)
 
     @property
     def num_pending(self) -> int:
@@ -167,7 +186,7 @@ class Sequence:
             return "stop_sequence"
         if self.kind == "session":
             return None
-        if self.num_new_tokens + 1 >= config.max_new_tokens:
+        if len(self.token_ids) + 1 - self.call_start >= config.max_new_tokens:
             return "max_new_tokens"
         if len(self.token_ids) + 1 >= self.max_length:
             return "context_length"

@@ -116,7 +116,7 @@ class Sessions:
         seq = draw.sequence
         session = self._table.of_row(seq)
         call = session.call
-        assert call is not None
+        assert isinstance(call, Call)
         self._scheduler.rest(seq)
         position = len(seq.token_ids)
         token_id = choice.token_id if call.sample else None
@@ -140,7 +140,7 @@ class Sessions:
 
     def _complete(self, session: Session) -> None:
         call, session.call = session.call, None
-        assert call is not None
+        assert isinstance(call, Call)
         rows = [call.answers[row] for row in range(len(session.rows))]
         self._table.emit(SessionAnswer(call.request_id, rows, self._table.kv_bytes(session)))
 
@@ -150,7 +150,7 @@ class Sessions:
         A session that is being opened is left to the `CloseSession` that follows.
         """
         session = self._table.of_call(request_id)
-        if session is not None and session.call is not None and session.call.marks:
+        if session is not None and isinstance(session.call, Call) and session.call.marks:
             self._undo(session, session.call)
 
     def _undo(self, session: Session, call: Call) -> None:

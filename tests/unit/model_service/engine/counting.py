@@ -12,9 +12,11 @@ from model_service.engine.vocabulary import RevisionRows
 from model_service.generation import GenerationConfig, ScoreSelection
 from model_service.messages import (
     Command,
+    ContinueSession,
     DescribeSession,
     Event,
     Generate,
+    GenerateSession,
     OpenSession,
     SequenceSpec,
     SequenceTokens,
@@ -171,6 +173,45 @@ class CountingEngine:
                 sample=sample,
                 append=append,
                 look_ahead=look_ahead,
+            )
+        )
+
+    def generate_session(
+        self,
+        request_id: int,
+        *prompts: list[int],
+        session_id: str = "s",
+        max_length: int = 20,
+        new: int = 3,
+        config: dict | None = None,
+        **arguments: object,
+    ) -> None:
+        self.engine.handle(
+            GenerateSession(
+                request_id,
+                session_id,
+                [SequenceSpec(prompt, seed=0) for prompt in prompts],
+                GenerationConfig(**{"max_new_tokens": new, **(config or {})}),
+                revision=0,
+                max_length=max_length,
+                **arguments,
+            )
+        )
+
+    def continue_session(
+        self,
+        request_id: int,
+        session_id: str = "s",
+        new: int = 3,
+        config: dict | None = None,
+        selection: ScoreSelection | None = None,
+    ) -> None:
+        self.engine.handle(
+            ContinueSession(
+                request_id,
+                session_id,
+                GenerationConfig(**{"max_new_tokens": new, **(config or {})}),
+                selection,
             )
         )
 
