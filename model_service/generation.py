@@ -9,11 +9,14 @@ from typing import Literal
 
 import msgspec
 
+from model_service.processor_arguments import GreenListWatermark
+
 Dtype = Literal["float32", "float16", "bfloat16"]
 
 FinishReason = Literal[
     "eos_token",
     "stop_token",
+    "stop_string",
     "stop_sequence",
     "max_new_tokens",
     "context_length",
@@ -24,23 +27,12 @@ FinishReason = Literal[
 """Why a sequence ended. The names are those of the schema, without prefix, in lower case."""
 
 
-class GreenListWatermark(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A statistical watermark (Kirchenbauer et al., "A Watermark for Large Language Models")."""
+class ProcessorSpec(msgspec.Struct, frozen=True):
+    """One processor of an explicit pipeline, checked."""
 
-    greenlist_ratio: float = 0.25
-    """Share of green tokens, in (0, 1)."""
-
-    bias: float = 2.0
-    """Added to the scores of green tokens."""
-
-    hashing_key: int = 15485863
-    """Key of the hash."""
-
-    self_hash: bool = False
-    """Whether the token to choose is part of the hash."""
-
-    context_width: int = 1
-    """Number of tokens before it that are hashed, >= 1."""
+    name: str
+    arguments_json: str
+    """A JSON object that its schema accepts, defaults filled in."""
 
 
 class GenerationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -82,6 +74,9 @@ class GenerationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     stop_sequences: tuple[tuple[int, ...], ...] = ()
     """Runs of generated ids that end the sequence, with reason `stop_sequence`."""
+
+    stop_strings: tuple[str, ...] = ()
+    """Texts in the bytes of generated tokens that end the sequence, with reason `stop_string`."""
 
     max_time: float | None = None
     """Seconds from arrival after which the next token is the last; None means no limit."""
@@ -160,6 +155,10 @@ class GenerationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     renormalize_logits: bool = False
     """Whether scores become log-probabilities at the end."""
+
+    processors: tuple[ProcessorSpec, ...] = ()
+    """What is applied instead of what the fields above switch on, in order; empty means those.
+    Where it is given, they are all off."""
 
 
 class ScoreSelection(msgspec.Struct, frozen=True):

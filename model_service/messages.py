@@ -18,6 +18,7 @@ from model_service.generation import (
     PositionScores,
     ScoreSelection,
 )
+from model_service.processor_description import ProcessorDescription
 
 
 class SequenceSpec(msgspec.Struct, frozen=True, array_like=True):
@@ -234,8 +235,15 @@ class CloseSession(msgspec.Struct, tag="close_session"):
     session_id: str
 
 
+class SpellTokens(msgspec.Struct, tag="spell_tokens"):
+    """Says which bytes the ids of revision 0 stand for. Comes before any stop string. No answer."""
+
+    token_bytes: list[bytes]
+    """By id."""
+
+
 class NewRow(msgspec.Struct, frozen=True):
-    """Embedding rows of one new id."""
+    """One new id, and its embedding rows."""
 
     token_id: int
     initialization: Literal["mean_of_pieces", "mean", "copy", "zero", "values"]
@@ -247,6 +255,9 @@ class NewRow(msgspec.Struct, frozen=True):
 
     output_values: bytes = b""
     """`[H]` float32, little-endian; empty means the input values."""
+
+    token_bytes: bytes = b""
+    """The bytes that the id stands for."""
 
 
 class GrowVocabulary(msgspec.Struct, tag="grow_vocabulary"):
@@ -276,6 +287,7 @@ Command = (
     | SelectSessionRows
     | DescribeSession
     | CloseSession
+    | SpellTokens
     | GrowVocabulary
     | Shutdown
 )
@@ -305,6 +317,9 @@ class Finish(msgspec.Struct, frozen=True):
     reason: FinishReason
     failure: Failure | None = None
     """Set for reason `error`."""
+
+    stop_string: str = ""
+    """Set for reason `stop_string`."""
 
     cached_prompt_tokens: int = 0
     """Prompt tokens whose KV cache was reused."""
@@ -473,6 +488,8 @@ class EngineInfo(msgspec.Struct, frozen=True):
     reserved_rows: int
     max_running_sequences: int
     load_s: float
+    custom_processors: tuple[ProcessorDescription, ...] = ()
+    """Processors that the operator added."""
 
 
 class Ready(msgspec.Struct, tag="ready"):

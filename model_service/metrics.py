@@ -35,6 +35,7 @@ _REJECTIONS: dict[type[errors.ServiceError], str] = {
 _FINISH_LABELS: dict[FinishReason, str] = {
     "eos_token": "stop",
     "stop_token": "stop",
+    "stop_string": "stop",
     "stop_sequence": "stop",
     "max_new_tokens": "length",
     "context_length": "length",

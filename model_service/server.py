@@ -231,6 +231,11 @@ class ModelServer:
                 self._metrics,
                 self._vocabulary_state,
             )
+        if info.default_config.stop_strings:
+            raise LoadError(
+                "generation_config.json sets stop_strings, which need a tokenizer service: start "
+                "with --tokenizer-address, or remove them from the file."
+            )
         fingerprint = base.fingerprint if base else ""
         name = tokenizer_id_of(checkpoint.name)
         self._model.vocabulary.append(Reference(name, 0, fingerprint, info.vocabulary_size))

@@ -141,8 +141,15 @@ class ContextLengthExceeded(ServiceError):
 class NotImplemented_(ServiceError):  # without the underscore it would hide the builtin
     """The method, or the feature asked for, is not offered by this server."""
 
-    def __init__(self, feature: str) -> None:
-        super().__init__(f"{feature} is not offered by this server.", feature=feature)
+    def __init__(self, feature: str, reason: str = "") -> None:
+        """Names what is not offered.
+
+        Args:
+            feature: the method or the field.
+            reason: why, with the way out, where it is not simply so.
+        """
+        why = f": {reason}" if reason else ""
+        super().__init__(f"{feature} is not offered by this server{why}.", feature=feature)
 
 
 class VocabularyMismatch(ServiceError):

@@ -57,6 +57,7 @@ class VocabularyMethods(TokenizerMethods):
                 for name, fingerprint in self._templates.fingerprints.items()
             ],
             limits=pb.TokenizerLimits(**asdict(self._limits)),
+            token_bytes_concatenate=tokenizer.decoder_rules.concatenates,
             server_version=installed("lockstep"),
         )
 

@@ -6,7 +6,7 @@ from typing import Any
 from transformers import GenerationConfig as HFGenerationConfig
 from transformers import WatermarkingConfig
 
-from model_service.generation import GreenListWatermark
+from model_service.processor_arguments import GreenListWatermark
 
 
 def read(config: HFGenerationConfig) -> dict[str, Any]:
@@ -32,6 +32,13 @@ def _ids(value: Any) -> tuple[int, ...]:
 
 def _runs(value: Any) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(run) for run in value)
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    texts = (value,) if isinstance(value, str) else tuple(value)
+    if not all(texts):
+        raise ValueError("stop_strings has an empty text")
+    return texts
 
 
 def _sequence_bias(value: Any) -> tuple[tuple[tuple[int, ...], float], ...]:
@@ -84,5 +91,6 @@ _FIELDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "renormalize_logits": ("renormalize_logits", bool),
     "max_time": ("max_time", float),
     "eos_token_id": ("eos_token_ids", _ids),
+    "stop_strings": ("stop_strings", _texts),
 }
 """Hugging Face's name to ours, and the conversion."""

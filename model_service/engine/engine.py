@@ -41,6 +41,7 @@ from model_service.messages import (
     Rejected,
     Report,
     SelectSessionRows,
+    SpellTokens,
     StepSession,
     StepStats,
     TruncateSession,
@@ -123,6 +124,7 @@ class Engine:
             SelectSessionRows: rows.select,
             DescribeSession: sessions.describe,
             CloseSession: sessions.close,
+            SpellTokens: self._spell_tokens,
             GrowVocabulary: self._grow_vocabulary,
         }
 
@@ -199,6 +201,9 @@ class Engine:
     def _cancel(self, command: Cancel) -> None:
         for owner in self._owners.values():
             owner.cancel(command.request_id)
+
+    def _spell_tokens(self, command: SpellTokens) -> None:
+        self._runner.vocabulary.spell(command.token_bytes)
 
     def _grow_vocabulary(self, command: GrowVocabulary) -> None:
         start = time.monotonic()

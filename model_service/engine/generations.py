@@ -50,6 +50,7 @@ class Generations:
                 config=command.config,
                 seed=spec.seed,
                 vocabulary_size=self._revisions[command.revision].size,
+                token_bytes=self._revisions[command.revision].token_bytes,
                 revision=command.revision,
                 max_length=min(
                     len(spec.prompt_token_ids) + command.config.max_new_tokens,

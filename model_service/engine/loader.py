@@ -28,7 +28,6 @@ NOT_SAMPLED: dict[str, tuple[object, ...]] = {
     "num_beams": (None, 1),
     "penalty_alpha": (None,),
     "guidance_scale": (None, 1),
-    "stop_strings": (None,),
 }
 
 

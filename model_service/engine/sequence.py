@@ -6,9 +6,11 @@ Decoding is the case of one pending token, prefill that of several.
 """
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from model_service.engine import stop_strings
 from model_service.engine.sampling import coverage
 from model_service.generation import (
     FinishReason,
@@ -18,8 +20,8 @@ from model_service.generation import (
 )
 from model_service.messages import Failure, Finish
 
-if TYPE_CHECKING:  # Hugging Face's are built for the rows that need them
-    from transformers.generation.logits_process import LogitsProcessorList
+if TYPE_CHECKING:  # built for the rows that need them
+    from model_service.engine.sampling.processors import Step
 
 
 Kind = Literal["generate", "session", "continuation"]
@@ -39,6 +41,7 @@ class Sequence:
         vocabulary_size: ids of the sequence's revision; rows of logits are cut to it.
         revision: vocabulary revision.
         max_length: tokens of KV cache reserved.
+        token_bytes: the bytes that ids stand for.
         selection: what is returned about the distribution of new tokens.
         prompt_selection: what is returned about the distribution of given tokens.
         num_cached: tokens whose keys and values are in the KV cache.
@@ -55,7 +58,7 @@ class Sequence:
         first_token: when its first token was chosen; 0 before.
         seen: the ids among the first `num_seen` tokens.
         covered: whether the sampler's fast path does all that the configuration asks for.
-        processors: Hugging Face's processors, once they were needed; see `sampling/processors.py`.
+        processors: processors, once they were needed; see `sampling/processors.py`.
     """
 
     request_id: int
@@ -66,6 +69,7 @@ class Sequence:
     vocabulary_size: int
     revision: int
     max_length: int
+    token_bytes: Mapping[int, bytes] = field(default_factory=dict)
     selection: ScoreSelection | None = None
     prompt_selection: ScoreSelection | None = None
     priority: int = 0
@@ -84,7 +88,7 @@ class Sequence:
     seen: set[int] = field(default_factory=set)
     num_seen: int = 0
     covered: bool = field(init=False)
-    processors: "LogitsProcessorList | None" = None
+    processors: "list[Step] | None" = None
 
     def __post_init__(self) -> None:
         self.num_prompt_tokens = self.call_start = len(self.token_ids)
@@ -169,6 +173,7 @@ class Sequence:
             vocabulary_size=self.vocabulary_size,
             revision=self.revision,
             max_length=self.max_length,
+            token_bytes=self.token_bytes,
             kind="session",
         )
         twin.num_prompt_tokens = self.num_prompt_tokens
@@ -182,6 +187,8 @@ class Sequence:
             return "eos_token"
         if token_id in config.stop_token_ids:
             return "stop_token"
+        if self._stop_string(token_id, len(self.token_ids)) is not None:
+            return "stop_string"
         if any(self._completes(stop, token_id) for stop in config.stop_sequences):
             return "stop_sequence"
         if self.kind == "session":
@@ -200,6 +207,17 @@ class Sequence:
             return False
         return tuple(self.token_ids[len(self.token_ids) + 1 - len(stop) :]) == stop[:-1]
 
+    def _stop_string(self, token_id: int, position: int) -> str | None:
+        """Finds the stop string that `token_id` at `position` completes."""
+        if not self.config.stop_strings:
+            return None
+        return stop_strings.completed(
+            self.config.stop_strings,
+            token_id,
+            (self.token_ids[i] for i in range(position - 1, self.num_prompt_tokens - 1, -1)),
+            self.token_bytes,
+        )
+
     def distinct_token_ids(self) -> set[int]:
         """Returns the ids that the sequence has, kept up to date token by token."""
         self.seen.update(self.token_ids[self.num_seen :])
@@ -209,11 +227,15 @@ class Sequence:
     def finish(self, reason: FinishReason, failure: Failure | None = None) -> Finish:
         """Builds the record of the end, with the times since arrival in seconds."""
         now = time.monotonic()
+        stop_string = None
+        if reason == "stop_string":
+            stop_string = self._stop_string(self.token_ids[-1], len(self.token_ids) - 1)
         started = self.prefill_start or now
         first = self.first_token or now
         return Finish(
             reason=reason,
             failure=failure,
+            stop_string=stop_string or "",
             steps=self.steps,
             queue_s=started - self.arrival,
             prefill_s=first - started,

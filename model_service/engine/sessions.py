@@ -56,6 +56,7 @@ class Sessions:
                 config=command.config,
                 seed=spec.seed,
                 vocabulary_size=self._revisions[command.revision].size,
+                token_bytes=self._revisions[command.revision].token_bytes,
                 revision=command.revision,
                 max_length=command.max_length,
                 kind="session",

@@ -10,7 +10,8 @@ V: ids of revision 0, E: rows of the checkpoint's embedding, H: hidden size.
 """
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import cast
 
 import numpy as np
@@ -82,10 +83,12 @@ class RevisionRows:
     Attributes:
         size: ids.
         forbidden: ids that must not be generated.
+        token_bytes: the bytes that ids stand for; without those nobody has told yet.
     """
 
     size: int
     forbidden: tuple[int, ...]
+    token_bytes: Mapping[int, bytes] = field(default_factory=dict)
 
 
 class Vocabulary:
@@ -115,7 +118,8 @@ class Vocabulary:
         self._mean = self._base_mean(weight)
         self._output_mean = self._mean if self.tied else self._base_mean(self._head.weight)
         self._hash = hashlib.sha256()
-        self.revisions = [RevisionRows(self.base_size, ())]
+        self.token_bytes: dict[int, bytes] = {}
+        self.revisions = [RevisionRows(self.base_size, (), self.token_bytes)]
 
     def _bind(self) -> None:
         self._embedding.weight = nn.Parameter(self._buffer, requires_grad=False)
@@ -166,7 +170,14 @@ class Vocabulary:
             self._write(torch.stack(inputs), torch.stack(outputs), torch.tensor(biases))
         last = self.revisions[-1]
         forbidden = tuple(row.token_id for row in rows if not row.generable)
-        self.revisions.append(RevisionRows(last.size + len(rows), (*last.forbidden, *forbidden)))
+        self.token_bytes.update((row.token_id, row.token_bytes) for row in rows)
+        self.revisions.append(
+            RevisionRows(last.size + len(rows), (*last.forbidden, *forbidden), self.token_bytes)
+        )
+
+    def spell(self, token_bytes: Sequence[bytes]) -> None:
+        """Takes note of the bytes that the ids of revision 0 stand for."""
+        self.token_bytes.update(enumerate(token_bytes))
 
     def _write(self, inputs: Tensor, outputs: Tensor, biases: Tensor) -> None:
         end = self.size + len(inputs)

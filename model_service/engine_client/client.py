@@ -36,6 +36,7 @@ from model_service.messages import (
     SessionAnswer,
     SessionDescription,
     SessionForked,
+    SpellTokens,
     StepRow,
     StepSession,
     TruncateSession,
@@ -309,6 +310,10 @@ class EngineClient:
     def forget_session(self, session_id: str) -> None:
         """Frees a session without waiting for the answer."""
         self._process.post(CloseSession(self._calls.next_request_id(), session_id))
+
+    def spell_tokens(self, token_bytes: Sequence[bytes]) -> None:
+        """Says which bytes the ids of revision 0 stand for, for all calls to come."""
+        self._process.post(SpellTokens(list(token_bytes)))
 
     async def grow_vocabulary(self, revision: int, rows: Sequence[NewRow]) -> VocabularyGrown:
         """Appends a revision. Takes effect between two steps.

@@ -7,16 +7,20 @@ import msgspec
 import numpy as np
 from lockstep.v1 import generation_pb2
 
-from model_service.generation import GenerationConfig, GreenListWatermark
+from model_service.generation import GenerationConfig
+from model_service.processor_arguments import Arguments
 from model_service.requests import structured_fields
 from model_service.requests.configuration_fields import (
+    IMPLYING_OFF,
     LATER_OFF,
     RANGES,
-    SAMPLING_OFF,
     STRUCTURED_FIELDS,
     SWITCHES,
     Range,
 )
+from model_service.requests.contradictions import settle
+from model_service.requests.pipeline import Surroundings, read_pipeline
+from model_service.requests.processor_catalog import BUILT_IN, Catalog
 from model_service.requests.token_ids import check_token_ids
 from model_service.requests.violations import Violations
 from rpc.errors import NotImplemented_
@@ -48,6 +52,7 @@ def resolve(
     *,
     vocabulary_size: int,
     max_return_sequences: int,
+    catalog: Catalog = BUILT_IN,
     path: str = "generation_config",
 ) -> ResolvedConfig:
     """Checks a configuration and merges it over the model's defaults.
@@ -58,6 +63,7 @@ def resolve(
         violations: what is wrong is noted here.
         vocabulary_size: number of ids of the request's revision.
         max_return_sequences: server's limit of `num_return_sequences`.
+        catalog: the processors that `processors` may name.
         path: path of the message in the request.
 
     Raises:
@@ -71,11 +77,26 @@ def resolve(
     values = msgspec.structs.asdict(defaults)
     values |= {name: value for name, value in given.items() if name in values}
     num_return_sequences = given.get("num_return_sequences", 1)
-    if not values["do_sample"]:
-        _check_greedy(given, num_return_sequences, violations, path, message.lenient)
-        values |= SAMPLING_OFF
+    if not values["do_sample"] and num_return_sequences > 1:
+        violations.add(
+            f"{path}.num_return_sequences",
+            "more than 1 needs do_sample = true: greedy sequences would be equal",
+        )
+    if message.processors:
+        _replace_order(message, given, values, violations, path)
+        surroundings = Surroundings(
+            catalog=catalog,
+            do_sample=values["do_sample"],
+            lenient=message.lenient,
+            has_ends=bool(values["eos_token_ids"]),
+            vocabulary_size=vocabulary_size,
+        )
+        values["processors"] = read_pipeline(
+            message.processors, surroundings, violations, f"{path}.processors"
+        )
+    settle(given, values, violations, path, lenient=message.lenient)
     if not message.lenient:
-        _check_effect(given, values, violations, path)
+        _check_prefix(given, values, violations, path)
     _check_forced(given, values, violations, path)
     if values["min_new_tokens"] > values["max_new_tokens"]:
         if "min_new_tokens" in given:
@@ -120,6 +141,8 @@ def _read_fields(
         elif name == "seed_mode":
             if value != generation_pb2.SEED_MODE_COUNTER:
                 raise NotImplemented_(f"{path}.seed_mode {_enum_name(descriptor, value)}")
+        elif name == "processors":
+            continue  # read once everything else is known
         elif name in SWITCHES or LATER_OFF.get(name) == value:
             given[name] = value
         else:
@@ -136,9 +159,9 @@ def _as_written(value: Any) -> Any:
     """
     if isinstance(value, tuple):
         return tuple(map(_as_written, value))
-    if isinstance(value, GreenListWatermark):
+    if isinstance(value, Arguments):
         fields = msgspec.structs.asdict(value)
-        return GreenListWatermark(**{name: _as_written(field) for name, field in fields.items()})
+        return type(value)(**{name: _as_written(field) for name, field in fields.items()})
     return float(str(np.float32(value))) if isinstance(value, float) else value
 
 
@@ -147,38 +170,27 @@ def _enum_name(descriptor: Any, value: int) -> str:
     return known.name if known else str(value)
 
 
-def _check_greedy(
+def _replace_order(
+    message: generation_pb2.GenerationConfig,
     given: dict[str, Any],
-    num_return_sequences: int,
+    values: dict[str, Any],
     violations: Violations,
     path: str,
-    lenient: bool,
 ) -> None:
-    """Notes what makes no sense without sampling."""
-    if num_return_sequences > 1:
-        violations.add(
-            f"{path}.num_return_sequences",
-            "more than 1 needs do_sample = true: greedy sequences would be equal",
-        )
-    if lenient:
-        return
-    for name, off in SAMPLING_OFF.items():
-        if given.get(name, off) != off:
+    """Turns off the fields that imply a processor, and notes those that the request gives."""
+    for name, off in IMPLYING_OFF.items():
+        if given.pop(name, off) != off and not message.lenient:
             violations.add(
                 f"{path}.{name}",
-                "has no effect without do_sample = true; leave it out, or set lenient",
+                "implies a processor, which `processors` replaces; name it there, or set lenient",
             )
+    values |= IMPLYING_OFF
 
 
-def _check_effect(
+def _check_prefix(
     given: dict[str, Any], values: dict[str, Any], violations: Violations, path: str
 ) -> None:
-    """Notes fields that need another one."""
-    if given.get("prompt_ignore_length") and values["repetition_penalty"] == 1.0:
-        violations.add(
-            f"{path}.prompt_ignore_length",
-            "has no effect without repetition_penalty; leave it out, or set lenient",
-        )
+    """Notes a forced prefix that is cut."""
     if "forced_prefix" in given and len(values["forced_prefix"]) > values["max_new_tokens"]:
         violations.add(
             f"{path}.forced_prefix",
@@ -220,6 +232,7 @@ def effective_message(
         seed: the call's seed, given or chosen; None when rows have seeds of their own.
     """
     values = msgspec.structs.asdict(resolved.config)
+    pipeline = values.pop("processors")
     structured = {name: values.pop(name) for name in STRUCTURED_FIELDS & values.keys()}
     message = generation_pb2.GenerationConfig(
         **values,
@@ -229,4 +242,6 @@ def effective_message(
         seed=seed,
     )
     structured_fields.write(structured, message)
+    for spec in pipeline:
+        message.processors.add(name=spec.name, arguments_json=spec.arguments_json)
     return message

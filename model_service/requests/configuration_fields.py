@@ -8,6 +8,11 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
+from model_service.active_processors import CLOSING, PROCESSORS, WARPERS
+from model_service.generation import GenerationConfig
+
 
 @dataclass(frozen=True, slots=True)
 class Range:
@@ -74,6 +79,13 @@ SAMPLING_OFF: dict[str, Any] = {
 }
 """Fields without effect unless `do_sample`, with the value that has none anyway."""
 
+IMPLYING_OFF: dict[str, Any] = {
+    field.name: field.default
+    for field in msgspec.structs.fields(GenerationConfig)
+    if field.name in {*PROCESSORS, *WARPERS, *CLOSING, "min_tokens_to_keep", "prompt_ignore_length"}
+} | {"top_k": 0}
+"""Fields that imply a processor, or an argument of one, with the value that has no effect."""
+
 LATER_OFF: dict[str, Any] = {
     "num_beams": 1,
     "guidance_scale": 1.0,
@@ -86,6 +98,7 @@ STRUCTURED_FIELDS = frozenset(
     {
         "stop_token_ids",
         "eos_token_ids",
+        "stop_strings",
         "stop_sequences",
         "max_time",
         "sequence_bias",
@@ -107,6 +120,9 @@ SWITCHES = frozenset({"do_sample", "lenient", "remove_invalid_values", "renormal
 """Fields on offer that are true or false."""
 
 SUPPORTED_FIELDS = (
-    frozenset(RANGES) | STRUCTURED_FIELDS | SWITCHES | {"num_return_sequences", "seed_mode"}
+    frozenset(RANGES)
+    | STRUCTURED_FIELDS
+    | SWITCHES
+    | {"num_return_sequences", "processors", "seed_mode"}
 )
 """Names of the fields that have an effect."""

@@ -14,6 +14,7 @@ from model_service.generation import ScoreSelection
 from model_service.messages import EngineInfo, SequenceSpec
 from model_service.requests import seeds
 from model_service.requests.configuration import ResolvedConfig, effective_message, resolve
+from model_service.requests.processor_catalog import catalog
 from model_service.requests.prompts import read_prompts
 from model_service.requests.response_size import generation_bytes
 from model_service.requests.selection import asks_for_anything, read_selection
@@ -115,6 +116,7 @@ def plan(
         violations,
         vocabulary_size=vocabulary.size,
         max_return_sequences=limits.max_sequences_per_call,
+        catalog=catalog(info),
     )
     selection, prompt_selection = _read_selections(
         request, violations, vocabulary.size, limits, min(map(len, prompts), default=0)

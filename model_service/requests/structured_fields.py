@@ -7,13 +7,15 @@ from typing import Any
 from google.protobuf.duration_pb2 import Duration
 from lockstep.v1 import generation_pb2
 
-from model_service.generation import GreenListWatermark
+from model_service.processor_arguments import GreenListWatermark
 from model_service.requests.configuration_fields import Range
 from model_service.requests.violations import Violations
 
 MAX_LOGIT_BIASES = 256
 MAX_BAD_WORDS = 64
 MAX_STOP_SEQUENCES = 32
+MAX_STOP_STRINGS = 8
+MAX_STOP_STRING_BYTES = 256
 
 _BIAS = Range(-100, 100)
 _DECAY_FACTOR = Range(0, 100, above_low=True)
@@ -109,6 +111,15 @@ def _read_runs(value: Any, checked: _Checked, most: int) -> tuple[tuple[int, ...
     return tuple(tuple(run.ids) for run in value if run.ids)
 
 
+def _read_stop_strings(value: Any, checked: _Checked) -> tuple[str, ...]:
+    most = MAX_STOP_STRINGS
+    checked.expect(len(value) <= most, f"has {len(value)} texts; the limit is {most}")
+    for index, text in enumerate(value):
+        fits = 1 <= len(text.encode()) <= MAX_STOP_STRING_BYTES
+        checked.expect(fits, f"must have 1 to {MAX_STOP_STRING_BYTES} bytes", f"[{index}]")
+    return tuple(value)
+
+
 def _read_sequence_bias(value: Any, checked: _Checked) -> tuple[Any, ...]:
     biases: dict[tuple[int, ...], float] = {}
     for index, entry in enumerate(value):
@@ -154,6 +165,7 @@ def _read_time(value: Duration, checked: _Checked) -> float:
 
 _READERS: dict[str, Callable[[Any, _Checked], Any]] = {
     "stop_token_ids": lambda value, _: tuple(value),
+    "stop_strings": _read_stop_strings,
     "forced_bos_token_id": lambda value, _: value,
     "max_time": _read_time,
     "sequence_bias": _read_sequence_bias,
@@ -187,6 +199,7 @@ def _write_watermark(value: GreenListWatermark, message: generation_pb2.Generati
 
 _WRITERS: dict[str, Callable[[Any, generation_pb2.GenerationConfig], None]] = {
     "stop_token_ids": lambda value, message: message.stop_token_ids.extend(value),
+    "stop_strings": lambda value, message: message.stop_strings.extend(value),
     "forced_bos_token_id": lambda value, message: setattr(message, "forced_bos_token_id", value),
     "max_time": _write_time,
     "sequence_bias": _write_sequence_bias,

@@ -120,6 +120,8 @@ class Follower:
                 tokenizer_service_pb2.GetTokenizerInfoRequest(), timeout=CALL_TIMEOUT_S
             )
             self._check_history(info.vocabulary)
+            if not len(self._table):
+                await self._spell_tokens(stub, info)
             if info.vocabulary.revision == 0:
                 self._begin(info, info.vocabulary.fingerprint)
             request = tokenizer_service_pb2.WatchVocabularyRequest(
@@ -183,6 +185,35 @@ class Follower:
         tokenizer_id = info.vocabulary.tokenizer_id
         self._append(Reference(tokenizer_id, 0, fingerprint, size))
 
+    async def _spell_tokens(
+        self,
+        stub: "tokenizer_service_pb2_grpc.TokenizerServiceAsyncStub",
+        info: tokenizer_service_pb2.GetTokenizerInfoResponse,
+    ) -> None:
+        """Tells the engine the bytes of the ids of revision 0; later ids come with theirs.
+
+        Raises:
+            ConflictError: the service does not have as many ids as it says, or the model's own
+                configuration needs bytes that the tokenizer's tokens do not have.
+        """
+        if not info.token_bytes_concatenate:
+            if self._engine.info.default_config.stop_strings:
+                raise ConflictError(
+                    "generation_config.json sets stop_strings, but the text of this tokenizer is "
+                    "not the concatenation of its tokens; remove them from the file"
+                )
+            return
+        token_bytes: list[bytes] = []
+        request = tokenizer_service_pb2.GetVocabularyRequest()
+        async for part in stub.GetVocabulary(request, timeout=CALL_TIMEOUT_S):
+            token_bytes += [entry.token_bytes for entry in part.entries]
+        if len(token_bytes) < info.base_size:
+            raise ConflictError(
+                f"the tokenizer service names {len(token_bytes)} of its {info.base_size} ids"
+            )
+        self._engine.spell_tokens(token_bytes[: info.base_size])
+        self._table.spelled = True
+
     async def _apply(self, link: Link) -> None:
         """Verifies a change, grows the engine by it, and only then lets requests use it."""
         newest = verify(self._table.newest, [link])
@@ -197,6 +228,7 @@ class Follower:
                     copy_token_id=token.copy_token_id,
                     input_values=token.input_values,
                     output_values=token.output_values,
+                    token_bytes=token.token.content.encode(),
                 )
                 for token in link.change.tokens
             ],

@@ -17,6 +17,7 @@ class VocabularyTable:
 
     Attributes:
         followed: whether revisions can still come from a tokenizer service.
+        spelled: whether the engine knows the bytes that every id stands for.
     """
 
     def __init__(self, *, followed: bool, wait_s: float) -> None:
@@ -27,6 +28,7 @@ class VocabularyTable:
             wait_s: how long a request waits for a revision that is yet to come.
         """
         self.followed = followed
+        self.spelled = False
         self._wait_s = wait_s
         self._chain: list[Reference] = []
         self._grown = asyncio.Event()

@@ -12,7 +12,7 @@ from lockstep.v1 import (
 
 from model_service.requests.configuration import effective_message, resolve
 from model_service.requests.configuration_fields import SUPPORTED_FIELDS
-from model_service.requests.processor_catalog import PROCESSORS
+from model_service.requests.processor_catalog import catalog
 from model_service.requests.violations import Violations
 from model_service.responses import convert
 from model_service.serving.served_model import ServedModel
@@ -111,8 +111,9 @@ class InfoServicer(model_info_service_pb2_grpc.ModelInfoServiceServicer):
                     description=processor.description,
                     arguments_schema_json=processor.arguments_schema_json,
                     warper=processor.warper,
+                    repeatable=processor.repeatable,
                 )
-                for processor in PROCESSORS
+                for processor in catalog(self._model.engine.info).values()
             ]
         )
 

@@ -9,11 +9,12 @@ from lockstep.v1 import generation_pb2, model_service_pb2, vocabulary_pb2
 
 from model_service.engine_client.call import Call
 from model_service.engine_client.client import EngineClient
+from model_service.generation import GenerationConfig
 from model_service.metrics import ModelMetrics
 from model_service.requests.generation_plan import GenerationPlan, PlanLimits, plan
 from model_service.responses import convert
 from model_service.revisions.table import VocabularyTable
-from rpc.errors import Draining, ResponseTooLarge
+from rpc.errors import Draining, NotImplemented_, ResponseTooLarge
 from vocabulary import Reference
 
 
@@ -61,6 +62,19 @@ class ServedModel:
         if num_bytes > self.max_response_bytes:
             raise ResponseTooLarge(num_bytes, self.max_response_bytes)
 
+    def check_stop_strings(self, config: GenerationConfig) -> None:
+        """Checks that the engine can find the stop strings of a configuration.
+
+        Raises:
+            NotImplemented_: it does not know the bytes of tokens.
+        """
+        if not config.stop_strings or self.vocabulary.spelled:
+            return
+        reason = "the tokens of its tokenizer have no bytes of their own"
+        if not self.vocabulary.followed:
+            reason = "it follows no tokenizer service, start it with --tokenizer-address"
+        raise NotImplemented_("generation_config.stop_strings", f"{reason}; or use stop_sequences")
+
     async def resolve_vocabulary(
         self, reference: vocabulary_pb2.VocabularyRef, given: bool
     ) -> Reference:
@@ -77,7 +91,9 @@ class ServedModel:
         vocabulary = await self.resolve_vocabulary(
             request.vocabulary, request.HasField("vocabulary")
         )
-        return plan(request, vocabulary, self.engine.info, self.limits)
+        planned = plan(request, vocabulary, self.engine.info, self.limits)
+        self.check_stop_strings(planned.resolved.config)
+        return planned
 
     @asynccontextmanager
     async def run(self, planned: GenerationPlan) -> AsyncIterator[Call]:

@@ -9,6 +9,7 @@ from model_service.generation import ScoreSelection
 from model_service.messages import SequenceSpec
 from model_service.requests import seeds
 from model_service.requests.configuration import ResolvedConfig, resolve
+from model_service.requests.processor_catalog import catalog
 from model_service.requests.response_size import distribution_bytes
 from model_service.requests.selection import FULL_LOGITS, read_selection
 from model_service.requests.token_ids import check_token_ids
@@ -72,6 +73,7 @@ def read_opening(
         TokenIdOutOfRange: an id is not in the vocabulary.
         ContextLengthExceeded: a row does not fit.
         KVCacheExceeded: the rows need more KV cache than there is.
+        NotImplemented_: the model cannot find stop strings.
         ResponseTooLarge: the distributions do not fit one message.
     """
     info = model.engine.info
@@ -81,6 +83,7 @@ def read_opening(
         violations,
         vocabulary_size=vocabulary.size,
         max_return_sequences=1,
+        catalog=catalog(info),
     )
     selection = FULL_LOGITS
     if scores is not None:
@@ -100,6 +103,7 @@ def read_opening(
     if max_length is not None and not longest <= max_length <= info.context_length:
         violations.add("max_length", f"must be in [{longest}, {info.context_length}]")
     violations.check()
+    model.check_stop_strings(resolved.config)
     check_token_ids(ids_field, rows, vocabulary.size)
     reserved = longest if max_length is None else max_length
     _check_room(rows, reserved, info.context_length, info.kv_total_tokens)

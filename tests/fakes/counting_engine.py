@@ -22,6 +22,7 @@ import time
 import msgspec
 
 from model_service import channel
+from model_service.engine import stop_strings
 from model_service.generation import GenerationConfig, PositionScores, ScoreSelection
 from model_service.messages import (
     Cancel,
@@ -50,6 +51,7 @@ from model_service.messages import (
     SessionForked,
     SessionRowAnswer,
     Shutdown,
+    SpellTokens,
     StepSession,
     StepStats,
     TruncateSession,
@@ -74,6 +76,7 @@ class CountingEngine:
     def __init__(self, settings: EngineSettings, ring: channel.RingWriter) -> None:
         self.vocabulary_size = settings.vocabulary_size or VOCABULARY_SIZE
         self.revision = 0
+        self.token_bytes: dict[int, bytes] = {}
         self.ring = ring
         self.load = Load()
         self.events: list[Event] = []
@@ -141,7 +144,10 @@ class CountingEngine:
             if isinstance(command, CloseSession):
                 del self.sessions[command.session_id]
             self.events.append(SessionDescription(command.request_id, rows, 1))
+        elif isinstance(command, SpellTokens):
+            self.token_bytes.update(enumerate(command.token_bytes))
         elif isinstance(command, GrowVocabulary):
+            self.token_bytes.update((row.token_id, row.token_bytes) for row in command.rows)
             self.revision = command.revision
             self.vocabulary_size += len(command.rows)
             self.events.append(
@@ -271,6 +277,9 @@ class CountingEngine:
             return Finish("eos_token", steps=num_new)
         if ids[-1] in command.config.stop_token_ids:
             return Finish("stop_token", steps=num_new)
+        stops, earlier = command.config.stop_strings, ids[-2 : -num_new - 1 : -1]
+        if stops and (stop := stop_strings.completed(stops, ids[-1], earlier, self.token_bytes)):
+            return Finish("stop_string", steps=num_new, stop_string=stop)
         if num_new == command.config.max_new_tokens:
             return Finish("max_new_tokens", steps=num_new)
         if len(ids) == CONTEXT_LENGTH:

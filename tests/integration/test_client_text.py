@@ -1,12 +1,15 @@
 """Text to text through both real services."""
 
 import asyncio
+import json
+import re
+import shutil
 import time
 
 import pytest
 
 from lockstep_client import AsyncLockstep, Lockstep, ProtocolError
-from tests.services import Services
+from tests.services import Services, running_services
 
 PROMPT = "The capital of France is"
 MESSAGES = [{"role": "user", "content": "What is the capital of France? 🙂"}]
@@ -48,6 +51,41 @@ def test_pieces_of_a_stream_concatenate_to_the_answer(client: Lockstep):
     assert all(pieces)
     assert stream.result.token_ids == whole.token_ids
     assert stream.result.seed == 5
+
+
+def test_a_stop_string_ends_the_text_across_tokens(client: Lockstep):
+    options = {"max_new_tokens": 24, "do_sample": True, "seed": 5, "eos_token_id": []}
+    options |= {"suppress_tokens": [0, 1, 2], "skip_special_tokens": False}
+    plain = client.generate(PROMPT, **options)
+    stop = "".join(client.tokenizer.decode([i], skip_special_tokens=False) for i in plain.token_ids)
+    stop = longest_plain_part(stop)
+    assert len(stop) > 4
+    before = plain.text.partition(stop)[0]
+    answer = client.generate(PROMPT, stop_strings=["\x00", stop], **options)
+    with client.stream(PROMPT, stop_strings=stop, **options) as stream:
+        assert "".join(stream) == answer.text
+    for ended in (answer, stream.result):
+        assert (ended.finish_reason, ended.stop_string) == ("stop_string", stop)
+        assert ended.text_before_stop == before
+        assert ended.token_ids == plain.token_ids[: len(ended.token_ids)]
+        assert stop not in client.tokenizer.decode(ended.token_ids[:-1], skip_special_tokens=False)
+    assert answer.effective_config["stop_strings"] == ["\x00", stop]
+
+
+def test_stop_strings_of_the_model_itself_are_honored(services: Services, tmp_path):
+    folder = shutil.copytree(services.checkpoint, tmp_path / "stopping")
+    every_character = [chr(i) for i in range(0x20, 0x7F)]
+    (folder / "generation_config.json").write_text(json.dumps({"stop_strings": every_character}))
+    with running_services(folder, tmp_path) as running, running.client() as client:
+        answer = client.generate(PROMPT, max_new_tokens=100, do_sample=True, seed=3)
+    assert answer.finish_reason == "stop_string"
+    assert answer.stop_string in every_character
+
+
+def longest_plain_part(text: str) -> str:
+    """A part of a random model's text that is no broken UTF-8 and is in it once."""
+    parts = [part for part in re.split("[^\x20-\x7e]+", text) if text.count(part) == 1]
+    return max(parts, key=len)
 
 
 def test_special_tokens_are_left_out_unless_asked_for(client: Lockstep):

@@ -189,6 +189,22 @@ def test_a_feature_of_later_is_named(tiny_model):
     assert answer.info.metadata["feature"] == "generation_config.num_beams"
 
 
+@pytest.mark.parametrize("method", ["Generate", "OpenSession"])
+def test_stop_strings_need_the_bytes_of_a_tokenizer_service(tiny_model, method):
+    message = request(config={"stop_strings": ["x"]})
+    call = tiny_model.model.Generate
+    if method == "OpenSession":
+        call = tiny_model.sessions.OpenSession
+        message = sessions_pb.OpenSessionRequest(
+            prompt=message.prompt, generation_config=message.generation_config
+        )
+    answer = refused(call, message)
+    assert answer.code is grpc.StatusCode.UNIMPLEMENTED
+    assert answer.reason == "NOT_IMPLEMENTED"
+    assert answer.info.metadata["feature"] == "generation_config.stop_strings"
+    assert "--tokenizer-address" in answer.message
+
+
 def test_a_method_of_later_is_unimplemented_with_details(tiny_model):
     flush = model_admin_service_pb2.FlushPrefixCacheRequest()
     answer = refused(tiny_model.admin.FlushPrefixCache, flush)

@@ -7,6 +7,7 @@ import uuid
 import grpc
 import pytest
 from lockstep.v1 import (
+    generation_pb2,
     model_admin_service_pb2,
     model_service_pb2,
     tokenizer_service_pb2,
@@ -33,10 +34,13 @@ class Tokenizer:
         self.service = tokenizer_service_pb2_grpc.TokenizerServiceStub(self.channel)
         self.admin = vocabulary_admin_service_pb2_grpc.VocabularyAdminServiceStub(self.channel)
 
-    def add(self, *contents: str) -> vocabulary_admin_service_pb2.AddTokensResponse:
+    def add(
+        self, *contents: str, generable: bool | None = None
+    ) -> vocabulary_admin_service_pb2.AddTokensResponse:
         tokens = [
             vocabulary_admin_service_pb2.TokenToAdd(
-                token=vocabulary_pb2.AddedToken(content=content, special=True)
+                token=vocabulary_pb2.AddedToken(content=content, special=True),
+                generable=generable,
             )
             for content in contents
         ]
@@ -93,6 +97,18 @@ def test_a_token_can_be_used_as_soon_as_it_was_added(tokenizer, model):
     assert again.sequences[0].token_ids == before.sequences[0].token_ids
     assert state(model).vocabulary == added.vocabulary
     assert state(model).follower_connected
+
+
+def test_a_stop_string_is_found_in_an_added_token(tokenizer, model):
+    added = tokenizer.add("<stop here>", generable=True)
+    config = CONFIG | {
+        "forced_prefix": {"ids": [5, added.results[0].id, 6]},
+        "stop_strings": ["stop"],
+    }
+    response = generate(model, PROMPT, added.vocabulary, config)
+    assert response.sequences[0].token_ids == [5, added.results[0].id]
+    assert response.sequences[0].stop_string == "stop"
+    assert response.sequences[0].finish_reason == generation_pb2.FINISH_REASON_STOP_STRING
 
 
 def test_a_request_of_an_older_revision_does_not_see_newer_ids(tokenizer, model):

@@ -1,9 +1,11 @@
 """How a model service starts, stops, drains and dies."""
 
+import json
 import os
 import pickle
 import queue
 import re
+import shutil
 import signal
 import threading
 import time
@@ -106,6 +108,13 @@ def test_a_broken_checkpoint_ends_the_server_with_the_reason(tiny_checkpoint, tm
     weights.write_bytes(weights.read_bytes()[:-1000])
     with model_process(folder, tmp_path, ready=False) as service:
         assert exit_of(service)
+
+
+def test_a_model_whose_own_stop_strings_cannot_be_found_is_refused(tiny_checkpoint, tmp_path):
+    folder = shutil.copytree(tiny_checkpoint, tmp_path / "stopping")
+    (folder / "generation_config.json").write_text(json.dumps({"stop_strings": ["x"]}))
+    with model_process(folder, tmp_path, ready=False) as service:
+        assert "--tokenizer-address" in exit_of(service)
 
 
 def test_after_sigterm_running_streams_are_finished_and_new_calls_refused(

@@ -6,6 +6,7 @@ gives another shape.
 """
 
 import difflib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
@@ -80,7 +81,7 @@ class GenerationOptions(TypedDict, total=False):
     remove_invalid_values: bool
     lengths_include_padding: bool
     min_tokens_to_keep: int
-    processors: Sequence[tuple[str, str]]
+    processors: Sequence[str | tuple[str, Mapping[str, Any] | str]]
 
 
 def build(
@@ -148,8 +149,16 @@ def _sequence_bias(
     return [{"ids": ids, "bias": bias} for ids, bias in pairs]
 
 
-def _processors(value: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
-    return [{"name": name, "arguments_json": arguments} for name, arguments in value]
+def _processors(value: Sequence[str | tuple[str, Mapping[str, Any] | str]]) -> list[dict[str, str]]:
+    """Builds a pipeline of names, or of names with arguments: a mapping, or JSON as it is."""
+    pairs = [(entry, "") if isinstance(entry, str) else entry for entry in value]
+    return [
+        {
+            "name": name,
+            "arguments_json": arguments if isinstance(arguments, str) else json.dumps(arguments),
+        }
+        for name, arguments in pairs
+    ]
 
 
 # Keywords whose field has another name.

@@ -23,6 +23,7 @@ COVERED = frozenset(
         "eos_token_ids",
         "stop_token_ids",
         "stop_sequences",
+        "stop_strings",
         "max_time",
     }
 )

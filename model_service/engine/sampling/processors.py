@@ -1,14 +1,20 @@
-"""The reference: Hugging Face's own processors and warpers, in Hugging Face's order.
+"""The reference: Hugging Face's own processors and warpers, in Hugging Face's order or one given.
 
 Whatever the fast path does not cover, or cannot decide exactly, is computed
-here. Adding a warper: one line in `active_processors.py`, which has conditions
-and order, and one in `_BUILDERS`.
+here. Adding a warper: its arguments in `processor_arguments.py`, one line in
+`active_processors.py`, which says when it is on and its place, and one in
+`_BUILDERS`.
+
+A processor is a function of the tokens so far and the scores, and nothing else:
+rows are truncated, forked and asked again, so what it keeps between calls must
+not change what it returns.
 
 V: ids of the sequence's revision.
 """
 
-from collections.abc import Callable, Iterable
-from typing import cast
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -23,7 +29,6 @@ from transformers.generation.logits_process import (
     InfNanRemoveLogitsProcessor,
     LogitNormalization,
     LogitsProcessor,
-    LogitsProcessorList,
     MinLengthLogitsProcessor,
     MinNewTokensLengthLogitsProcessor,
     MinPLogitsWarper,
@@ -41,94 +46,137 @@ from transformers.generation.logits_process import (
     WatermarkLogitsProcessor,
 )
 
-from model_service.active_processors import CLOSING, PROCESSORS, WARPERS, active, bad_words
+from model_service.active_processors import (
+    CLOSING,
+    NEED_ENDS,
+    WARPERS,
+    bad_words,
+    in_default_order,
+)
 from model_service.engine.sampling.own_processors import (
     AllowedTokensProcessor,
     ForcedPrefixProcessor,
     FrequencyPenaltyProcessor,
     PresencePenaltyProcessor,
 )
+from model_service.engine.sampling.row import Row
 from model_service.engine.sequence import Sequence
+from model_service.generation import GenerationConfig
+from model_service.processor_arguments import BY_NAME, decode
 
 # Warpers that raise on a row without a distribution.
 _NEEDS_DISTRIBUTION = (TopHLogitsWarper, EtaLogitsWarper)
 
-_Builder = Callable[[Sequence], LogitsProcessor]
+Builder = Callable[[Any, Row], LogitsProcessor]
 
-_BUILDERS: dict[str, _Builder] = {
-    "sequence_bias": lambda s: SequenceBiasLogitsProcessor(
-        [[list(ids), bias] for ids, bias in s.config.sequence_bias]
+_BUILDERS: dict[str, Builder] = {
+    "sequence_bias": lambda a, _: SequenceBiasLogitsProcessor(
+        [[list(entry.ids), entry.bias] for entry in a.sequence_bias]
     ),
-    "encoder_repetition_penalty": lambda s: EncoderRepetitionPenaltyLogitsProcessor(
-        s.config.encoder_repetition_penalty, _prompt(s)
+    "encoder_repetition_penalty": lambda a, row: EncoderRepetitionPenaltyLogitsProcessor(
+        a.penalty, row.prompt
     ),
-    "repetition_penalty": lambda s: RepetitionPenaltyLogitsProcessor(
-        s.config.repetition_penalty, s.config.prompt_ignore_length
+    "repetition_penalty": lambda a, _: RepetitionPenaltyLogitsProcessor(
+        a.penalty, a.prompt_ignore_length
     ),
-    "presence_penalty": lambda s: PresencePenaltyProcessor(
-        s.config.presence_penalty, s.num_prompt_tokens
+    "presence_penalty": lambda a, row: PresencePenaltyProcessor(a.penalty, row.prompt_length),
+    "frequency_penalty": lambda a, row: FrequencyPenaltyProcessor(a.penalty, row.prompt_length),
+    "logit_bias": lambda a, _: SequenceBiasLogitsProcessor(
+        [[[entry.token_id], entry.bias] for entry in a.logit_bias]
     ),
-    "frequency_penalty": lambda s: FrequencyPenaltyProcessor(
-        s.config.frequency_penalty, s.num_prompt_tokens
-    ),
-    "logit_bias": lambda s: SequenceBiasLogitsProcessor(
-        [[[token_id], bias] for token_id, bias in s.config.logit_bias]
-    ),
-    "no_repeat_ngram_size": lambda s: NoRepeatNGramLogitsProcessor(s.config.no_repeat_ngram_size),
+    "no_repeat_ngram_size": lambda a, _: NoRepeatNGramLogitsProcessor(a.ngram_size),
     # The prompt has no runs longer than itself, and the class takes memory for the length asked.
-    "encoder_no_repeat_ngram_size": lambda s: EncoderNoRepeatNGramLogitsProcessor(
-        min(s.config.encoder_no_repeat_ngram_size, s.num_prompt_tokens + 1), _prompt(s)
+    "encoder_no_repeat_ngram_size": lambda a, row: EncoderNoRepeatNGramLogitsProcessor(
+        min(a.ngram_size, row.prompt_length + 1), row.prompt
     ),
-    "bad_words_ids": lambda s: NoBadWordsLogitsProcessor([list(w) for w in bad_words(s.config)]),
-    "min_length": lambda s: MinLengthLogitsProcessor(s.config.min_length, _ends(s)),
-    "min_new_tokens": lambda s: MinNewTokensLengthLogitsProcessor(
-        s.num_prompt_tokens, s.config.min_new_tokens, _ends(s)
+    "bad_words_ids": lambda a, row: NoBadWordsLogitsProcessor(
+        [list(word) for word in bad_words(a.bad_words_ids, row.eos_token_ids)]
     ),
-    "allowed_token_ids": lambda s: AllowedTokensProcessor(s.config.allowed_token_ids or ()),
-    "forced_prefix": lambda s: ForcedPrefixProcessor(s.config.forced_prefix, s.num_prompt_tokens),
-    "forced_bos_token_id": lambda s: ForcedBOSTokenLogitsProcessor(
-        cast(int, s.config.forced_bos_token_id)
+    "min_length": lambda a, row: MinLengthLogitsProcessor(a.min_length, list(row.eos_token_ids)),
+    "min_new_tokens": lambda a, row: MinNewTokensLengthLogitsProcessor(
+        row.prompt_length, a.min_new_tokens, list(row.eos_token_ids)
     ),
-    "forced_eos_token_ids": lambda s: ForcedEOSTokenLogitsProcessor(
-        s.length_limit, list(s.config.forced_eos_token_ids)
+    "allowed_token_ids": lambda a, _: AllowedTokensProcessor(a.token_ids),
+    "forced_prefix": lambda a, row: ForcedPrefixProcessor(a.token_ids, row.prompt_length),
+    "forced_bos_token_id": lambda a, _: ForcedBOSTokenLogitsProcessor(a.token_id),
+    "forced_eos_token_ids": lambda a, row: ForcedEOSTokenLogitsProcessor(
+        row.length_limit, list(a.token_ids)
     ),
-    "remove_invalid_values": lambda s: InfNanRemoveLogitsProcessor(),
-    "exponential_decay_length_penalty": lambda s: ExponentialDecayLengthPenalty(
-        s.config.exponential_decay_length_penalty or (0, 1.0), _ends(s), s.num_prompt_tokens
+    "remove_invalid_values": lambda _, __: InfNanRemoveLogitsProcessor(),
+    "exponential_decay_length_penalty": lambda a, row: ExponentialDecayLengthPenalty(
+        (a.start_index, a.decay_factor), list(row.eos_token_ids), row.prompt_length
     ),
-    "suppress_tokens": lambda s: SuppressTokensLogitsProcessor(s.config.suppress_tokens),
-    "begin_suppress_tokens": lambda s: SuppressTokensAtBeginLogitsProcessor(
-        s.config.begin_suppress_tokens, _begin(s)
+    "suppress_tokens": lambda a, _: SuppressTokensLogitsProcessor(a.token_ids),
+    "begin_suppress_tokens": lambda a, row: SuppressTokensAtBeginLogitsProcessor(
+        a.token_ids, row.begin
     ),
-    "temperature": lambda s: TemperatureLogitsWarper(s.config.temperature),
-    "top_h": lambda s: TopHLogitsWarper(cast(float, s.config.top_h)),
-    "top_k": lambda s: TopKLogitsWarper(s.config.top_k, min_tokens_to_keep=_keep(s)),
-    "top_p": lambda s: TopPLogitsWarper(s.config.top_p, min_tokens_to_keep=_keep(s)),
-    "min_p": lambda s: MinPLogitsWarper(s.config.min_p, min_tokens_to_keep=_keep(s)),
-    "typical_p": lambda s: TypicalLogitsWarper(s.config.typical_p, min_tokens_to_keep=_keep(s)),
-    "epsilon_cutoff": lambda s: EpsilonLogitsWarper(
-        s.config.epsilon_cutoff, min_tokens_to_keep=_keep(s)
+    "temperature": lambda a, _: TemperatureLogitsWarper(a.temperature),
+    "top_h": lambda a, _: TopHLogitsWarper(a.top_h),
+    "top_k": lambda a, _: TopKLogitsWarper(a.top_k, min_tokens_to_keep=a.min_tokens_to_keep),
+    "top_p": lambda a, _: TopPLogitsWarper(a.top_p, min_tokens_to_keep=a.min_tokens_to_keep),
+    "min_p": lambda a, _: MinPLogitsWarper(a.min_p, min_tokens_to_keep=a.min_tokens_to_keep),
+    "typical_p": lambda a, _: TypicalLogitsWarper(
+        a.typical_p, min_tokens_to_keep=a.min_tokens_to_keep
     ),
-    "eta_cutoff": lambda s: EtaLogitsWarper(s.config.eta_cutoff, min_tokens_to_keep=_keep(s)),
-    "green_list_watermark": lambda s: _watermark(s),
-    "renormalize_logits": lambda s: LogitNormalization(),
+    "epsilon_cutoff": lambda a, _: EpsilonLogitsWarper(
+        a.epsilon, min_tokens_to_keep=a.min_tokens_to_keep
+    ),
+    "eta_cutoff": lambda a, _: EtaLogitsWarper(a.epsilon, min_tokens_to_keep=a.min_tokens_to_keep),
+    "green_list_watermark": lambda a, row: WatermarkLogitsProcessor(
+        row.vocabulary_size,
+        "cpu",
+        greenlist_ratio=a.greenlist_ratio,
+        bias=a.bias,
+        hashing_key=a.hashing_key,
+        seeding_scheme="selfhash" if a.self_hash else "lefthash",
+        context_width=a.context_width,
+    ),
+    "renormalize_logits": lambda _, __: LogitNormalization(),
 }
-"""How each processor is made, by its name in `active_processors.py`."""
+"""How each processor is made of its arguments and its row, by its name."""
 
 
-def build(seq: Sequence, forbidden: tuple[int, ...]) -> LogitsProcessorList:
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One processor of a sequence.
+
+    Attributes:
+        name: its name; None for what keeps forbidden ids out, which no caller asked for.
+        apply: maps `[1, L]` int64 and `[1, V]` float32 to `[1, V]` float32.
+    """
+
+    name: str | None
+    apply: LogitsProcessor
+
+
+def build(seq: Sequence, forbidden: tuple[int, ...]) -> list[Step]:
     """Builds the processors of a sequence.
 
     Args:
         seq: whose configuration.
         forbidden: ids of its revision that must not be generated.
     """
-    built = LogitsProcessorList(_build_each(seq, active(seq.config, PROCESSORS)))
-    if forbidden:  # behind all that could bring them back, before probabilities are compared
-        built.append(SuppressTokensLogitsProcessor(list(forbidden)))
-    built += _build_each(seq, active(seq.config, WARPERS))
-    built += _build_each(seq, active(seq.config, CLOSING))
-    return built
+    row = Row.of(seq)
+    steps = [
+        Step(name, _BUILDERS[name](arguments, row))
+        for name, arguments in _arguments(seq.config)
+        if row.eos_token_ids or name not in NEED_ENDS
+    ]
+    if not forbidden:
+        return steps
+    keep_out = Step(None, SuppressTokensLogitsProcessor(list(forbidden)))
+    # Before probabilities are compared, and again behind all that could bring them back.
+    late = (index for index, step in enumerate(steps) if step.name in {**WARPERS, **CLOSING})
+    first = next(late, len(steps))
+    return [*steps[:first], keep_out, *steps[first:], *([keep_out] if first < len(steps) else [])]
+
+
+def _arguments(config: GenerationConfig) -> list[tuple[str, Any]]:
+    if not config.processors:
+        return list(in_default_order(config))
+    return [
+        (spec.name, decode(spec.arguments_json, BY_NAME[spec.name])) for spec in config.processors
+    ]
 
 
 def scores(
@@ -150,47 +198,8 @@ def scores(
         seq.processors = build(seq, forbidden)
     ids = torch.tensor([seq.token_ids[:length]], dtype=torch.int64)
     row = logits[None].to("cpu", copy=True)  # where the ids are, and small enough to move
-    for processor in seq.processors:
-        if isinstance(processor, _NEEDS_DISTRIBUTION) and not row.max().isfinite():
+    for step in seq.processors:
+        if isinstance(step.apply, _NEEDS_DISTRIBUTION) and not row.max().isfinite():
             break
-        row = processor(cast(torch.LongTensor, ids), row)
+        row = step.apply(cast(torch.LongTensor, ids), row)
     return row[0].to(logits.device)
-
-
-def _build_each(seq: Sequence, names: Iterable[str]) -> list[LogitsProcessor]:
-    return [_BUILDERS[name](seq) for name in names]
-
-
-def _prompt(seq: Sequence) -> torch.LongTensor:
-    """Returns the prompt, `[1, P]` int64."""
-    prompt = torch.tensor([seq.token_ids[: seq.num_prompt_tokens]], dtype=torch.int64)
-    return cast(torch.LongTensor, prompt)
-
-
-def _ends(seq: Sequence) -> list[int]:
-    """Returns the end-of-sequence ids that the sequence's revision has."""
-    return [token_id for token_id in seq.config.eos_token_ids if token_id < seq.vocabulary_size]
-
-
-def _keep(seq: Sequence) -> int:
-    return seq.config.min_tokens_to_keep
-
-
-def _begin(seq: Sequence) -> int:
-    """Returns the length at which the first token that is not forced is chosen."""
-    forced = seq.num_prompt_tokens == 1 and seq.config.forced_bos_token_id is not None
-    return seq.num_prompt_tokens + forced
-
-
-def _watermark(seq: Sequence) -> WatermarkLogitsProcessor:
-    watermark = seq.config.green_list_watermark
-    assert watermark is not None
-    return WatermarkLogitsProcessor(
-        seq.vocabulary_size,
-        "cpu",
-        greenlist_ratio=watermark.greenlist_ratio,
-        bias=watermark.bias,
-        hashing_key=watermark.hashing_key,
-        seeding_scheme="selfhash" if watermark.self_hash else "lefthash",
-        context_width=watermark.context_width,
-    )

@@ -22,6 +22,7 @@ def generate(
         str | None, typer.Option(help="What the assistant is told first. Implies --chat.")
     ] = None,
     max_new_tokens: options.MaxNewTokens = None,
+    stop: options.Stop = None,
     sample: options.Sample = None,
     temperature: options.Temperature = None,
     top_k: options.TopK = None,
@@ -39,7 +40,7 @@ def generate(
     if chat or system is not None:
         source = {"messages": conversation(text, system)}
     keywords = options.sampling(sample, temperature, top_k, top_p, repetition_penalty, seed)
-    keywords["max_new_tokens"] = max_new_tokens
+    keywords |= {"max_new_tokens": max_new_tokens, "stop_strings": stop}
     with connected(tokenizer=tokenizer, model=model, tls_ca=tls_ca) as client:
         stream = client.stream(**source, **keywords)
         if json:

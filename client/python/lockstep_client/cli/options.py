@@ -48,6 +48,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print the answer as one JSON
 MaxNewTokens = Annotated[
     int | None, typer.Option("--max-new-tokens", "-n", help="Most tokens to generate.")
 ]
+Stop = Annotated[
+    list[str] | None,
+    typer.Option(metavar="TEXT", help="End with this text. Can be given several times."),
+]
 Sample = Annotated[
     bool | None,
     typer.Option(

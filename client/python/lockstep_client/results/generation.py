@@ -228,10 +228,12 @@ class Completion:
     """The continuation of one text.
 
     Attributes:
-        text: the text generated, without the prompt and without control tokens.
+        text: the text generated, without the prompt and without control tokens; a
+            stop string is included, with what its last token has behind it.
         token_ids: its ids; a stop token is included.
         prompt_token_ids: ids of the prompt.
         finish_reason: why it ended, see `GeneratedSequence.finish_reason`.
+        stop_string: the stop string that was matched.
         seed: reproduces it with the same prompt and configuration.
         usage: counts.
         timing: times on the server.
@@ -248,6 +250,12 @@ class Completion:
     timing: Timing
     effective_config: dict[str, Any] = field(repr=False)
     vocabulary: VocabularyRef = field(repr=False)
+    stop_string: str = ""
+
+    @property
+    def text_before_stop(self) -> str:
+        """The text up to the stop string; all of it when none was matched."""
+        return self.text.partition(self.stop_string)[0] if self.stop_string else self.text
 
     @classmethod
     def of(cls, text: str, prompt_token_ids: list[int], generation: Generation) -> Self:
@@ -267,6 +275,7 @@ class Completion:
             timing=generation.timing,
             effective_config=generation.effective_config,
             vocabulary=generation.vocabulary,
+            stop_string=sequence.stop_string,
         )
 
 

@@ -138,16 +138,18 @@ class ListLogitsProcessorsRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class LogitsProcessorInfo(_message.Message):
-    __slots__ = ("name", "description", "arguments_schema_json", "warper")
+    __slots__ = ("name", "description", "arguments_schema_json", "warper", "repeatable")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     ARGUMENTS_SCHEMA_JSON_FIELD_NUMBER: _ClassVar[int]
     WARPER_FIELD_NUMBER: _ClassVar[int]
+    REPEATABLE_FIELD_NUMBER: _ClassVar[int]
     name: str
     description: str
     arguments_schema_json: str
     warper: bool
-    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., arguments_schema_json: _Optional[str] = ..., warper: _Optional[bool] = ...) -> None: ...
+    repeatable: bool
+    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., arguments_schema_json: _Optional[str] = ..., warper: _Optional[bool] = ..., repeatable: _Optional[bool] = ...) -> None: ...
 
 class ListLogitsProcessorsResponse(_message.Message):
     __slots__ = ("processors",)

@@ -358,7 +358,7 @@ class TokenizerLimits(_message.Message):
     def __init__(self, max_items: _Optional[int] = ..., max_text_bytes: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., max_padded_cells: _Optional[int] = ...) -> None: ...
 
 class GetTokenizerInfoResponse(_message.Message):
-    __slots__ = ("vocabulary", "base_size", "model_max_length", "special_tokens", "pad_token_id", "control_token_ids", "model_type", "chat_templates", "limits", "server_version")
+    __slots__ = ("vocabulary", "base_size", "model_max_length", "special_tokens", "pad_token_id", "control_token_ids", "model_type", "chat_templates", "limits", "server_version", "token_bytes_concatenate")
     VOCABULARY_FIELD_NUMBER: _ClassVar[int]
     BASE_SIZE_FIELD_NUMBER: _ClassVar[int]
     MODEL_MAX_LENGTH_FIELD_NUMBER: _ClassVar[int]
@@ -369,6 +369,7 @@ class GetTokenizerInfoResponse(_message.Message):
     CHAT_TEMPLATES_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_BYTES_CONCATENATE_FIELD_NUMBER: _ClassVar[int]
     vocabulary: _vocabulary_pb2.VocabularyRef
     base_size: int
     model_max_length: int
@@ -379,7 +380,8 @@ class GetTokenizerInfoResponse(_message.Message):
     chat_templates: _containers.RepeatedCompositeFieldContainer[ChatTemplateInfo]
     limits: TokenizerLimits
     server_version: str
-    def __init__(self, vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularyRef, _Mapping]] = ..., base_size: _Optional[int] = ..., model_max_length: _Optional[int] = ..., special_tokens: _Optional[_Iterable[_Union[_vocabulary_pb2.SpecialToken, _Mapping]]] = ..., pad_token_id: _Optional[int] = ..., control_token_ids: _Optional[_Iterable[int]] = ..., model_type: _Optional[str] = ..., chat_templates: _Optional[_Iterable[_Union[ChatTemplateInfo, _Mapping]]] = ..., limits: _Optional[_Union[TokenizerLimits, _Mapping]] = ..., server_version: _Optional[str] = ...) -> None: ...
+    token_bytes_concatenate: bool
+    def __init__(self, vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularyRef, _Mapping]] = ..., base_size: _Optional[int] = ..., model_max_length: _Optional[int] = ..., special_tokens: _Optional[_Iterable[_Union[_vocabulary_pb2.SpecialToken, _Mapping]]] = ..., pad_token_id: _Optional[int] = ..., control_token_ids: _Optional[_Iterable[int]] = ..., model_type: _Optional[str] = ..., chat_templates: _Optional[_Iterable[_Union[ChatTemplateInfo, _Mapping]]] = ..., limits: _Optional[_Union[TokenizerLimits, _Mapping]] = ..., server_version: _Optional[str] = ..., token_bytes_concatenate: _Optional[bool] = ...) -> None: ...
 
 class GetVocabularyRequest(_message.Message):
     __slots__ = ("start_id",)

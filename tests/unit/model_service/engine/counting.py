@@ -27,11 +27,14 @@ from model_service.messages import (
 VOCABULARY_SIZE = 32
 BEST = 5.0
 
+# Two letters per id: aa, ab, ac and so on.
+SPELLINGS = [bytes([97 + token_id // 26, 97 + token_id % 26]) for token_id in range(32)]
+
 
 @dataclass
 class FixedVocabulary:
     revisions: list[RevisionRows] = field(
-        default_factory=lambda: [RevisionRows(VOCABULARY_SIZE, ())]
+        default_factory=lambda: [RevisionRows(VOCABULARY_SIZE, (), dict(enumerate(SPELLINGS)))]
     )
 
 
@@ -138,6 +141,7 @@ class CountingEngine:
         *prompts: list[int],
         session_id: str = "s",
         max_length: int = 20,
+        config: dict[str, object] | None = None,
         **selection,
     ) -> None:
         self.engine.handle(
@@ -145,7 +149,7 @@ class CountingEngine:
                 request_id,
                 session_id,
                 [SequenceSpec(prompt, seed=0) for prompt in prompts],
-                GenerationConfig(max_new_tokens=1),
+                GenerationConfig(max_new_tokens=1, **(config or {})),
                 revision=0,
                 max_length=max_length,
                 selection=ScoreSelection(**(selection or {"logits": True, "amount": "full"})),

@@ -38,6 +38,8 @@ def test_defaults_are_the_models_own_and_then_hugging_faces(checkpoint):
         ({"exponential_decay_length_penalty": [3, 1.5]}, (3, 1.5)),
         ({"watermarking_config": {"bias": 3.0}}, GreenListWatermark(bias=3.0)),
         ({"min_p": 0.25}, 0.25),
+        ({"stop_strings": "end"}, ("end",)),
+        ({"stop_strings": ["a", "b"]}, ("a", "b")),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

@@ -11,7 +11,8 @@ from model_service.engine.sampling import coverage, processors
 from model_service.engine.sampling.sampler import Draw, Sampler
 from model_service.engine.sequence import Sequence
 from model_service.engine.vocabulary import RevisionRows
-from model_service.generation import GenerationConfig, GreenListWatermark
+from model_service.generation import GenerationConfig, GreenListWatermark, ProcessorSpec
+from model_service.processor_arguments import BY_NAME
 
 SIZE = 50
 
@@ -142,6 +143,7 @@ ON = {
     "eta_cutoff": 0.5,
     "green_list_watermark": GreenListWatermark(),
     "renormalize_logits": True,
+    "processors": (ProcessorSpec("renormalize_logits", "{}"),),
 }
 
 
@@ -154,7 +156,8 @@ def test_every_field_is_covered_by_the_fast_path_or_sends_the_row_to_the_referen
 
 
 def test_every_processor_can_be_built():
-    assert set(processors._BUILDERS) == {*PROCESSORS, *WARPERS, *CLOSING}
+    assert processors._BUILDERS.keys() == BY_NAME.keys()
+    assert list(BY_NAME) == [*PROCESSORS, *WARPERS, *CLOSING]
 
 
 def test_processors_are_built_once_per_sequence():

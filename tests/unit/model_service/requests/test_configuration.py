@@ -171,7 +171,6 @@ def test_an_id_outside_of_the_vocabulary_is_named(field, bad):
 
 
 LATER = {
-    "stop_strings": ["x"],
     "seed_mode": generation_pb2.SEED_MODE_TORCH,
     "num_beams": 2,
     "length_penalty": 1.0,
@@ -183,7 +182,6 @@ LATER = {
     "prompt_lookup_num_tokens": 3,
     "max_matching_ngram_size": 2,
     "lengths_include_padding": True,
-    "processors": [generation_pb2.LogitsProcessorSpec(name="top_k")],
 }
 
 

@@ -35,6 +35,7 @@ def violated(**fields) -> list[str]:
 
 READ = [
     ("stop_sequences", [{"ids": [1, 2]}, {"ids": [3]}], ((1, 2), (3,))),
+    ("stop_strings", ["é", "x" * 256] * 4, ("é", "x" * 256) * 4),
     ("max_time", {"seconds": 1, "nanos": 500_000_000}, 1.5),
     ("sequence_bias", [{"ids": [1, 2], "bias": -0.3}], (((1, 2), -0.3),)),
     ("sequence_bias", [{"ids": [1], "bias": -math.inf}], (((1,), -math.inf),)),
@@ -78,6 +79,9 @@ def test_a_field_is_read_and_echoed(field, value, expected):
     [
         ("stop_sequences", [{"ids": []}], "stop_sequences[0].ids"),
         ("stop_sequences", [{"ids": [1]}] * 33, "stop_sequences"),
+        ("stop_strings", ["x"] * 9, "stop_strings"),
+        ("stop_strings", ["x", ""], "stop_strings[1]"),
+        ("stop_strings", ["é" * 128 + "x"], "stop_strings[0]"),
         ("bad_words_ids", [{"ids": [1]}, {"ids": []}], "bad_words_ids[1].ids"),
         ("bad_words_ids", [{"ids": [1]}] * 65, "bad_words_ids"),
         ("logit_bias", {1: 100.5}, "logit_bias[1]"),

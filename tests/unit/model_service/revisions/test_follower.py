@@ -10,6 +10,8 @@ from lockstep.v1 import tokenizer_service_pb2_grpc as services
 from lockstep.v1 import vocabulary_pb2
 from prometheus_client import CollectorRegistry
 
+from model_service.generation import GenerationConfig
+from model_service.messages import Finish, SequenceSpec
 from model_service.metrics import ModelMetrics
 from model_service.responses import convert
 from model_service.revisions.change import read_link
@@ -22,6 +24,11 @@ from vocabulary.chain import follow
 BASE = Reference("tiny", 0, "ab" * 32, 32)
 
 
+def spell(token_id: int) -> bytes:
+    """Two letters per id: aa, ab, ac and so on."""
+    return bytes([97 + token_id // 26, 97 + token_id % 26])
+
+
 class FakeTokenizer(services.TokenizerServiceServicer):
     """Serves a chain of changes and lets a test add to it."""
 
@@ -29,6 +36,8 @@ class FakeTokenizer(services.TokenizerServiceServicer):
         self.base = self.newest = base
         self.changes: list[vocabulary_pb2.VocabularyChange] = []
         self.added = asyncio.Condition()
+        self.concatenates = True
+        self.num_entries = base.size
 
     def add(self, *contents: str) -> vocabulary_pb2.VocabularyChange:
         tokens = [
@@ -54,8 +63,19 @@ class FakeTokenizer(services.TokenizerServiceServicer):
 
     async def GetTokenizerInfo(self, request, context):
         return messages.GetTokenizerInfoResponse(
-            vocabulary=convert.vocabulary_ref(self.newest), base_size=self.base.size
+            vocabulary=convert.vocabulary_ref(self.newest),
+            base_size=self.base.size,
+            token_bytes_concatenate=self.concatenates,
         )
+
+    async def GetVocabulary(self, request, context):
+        entries = [
+            vocabulary_pb2.VocabularyEntry(id=token_id, token_bytes=spell(token_id))
+            for token_id in range(self.num_entries)
+        ]
+        half = len(entries) // 2
+        for part in (entries[:half], entries[half:]):
+            yield messages.GetVocabularyResponse(entries=part)
 
     async def WatchVocabulary(self, request, context):
         sent = request.after_revision
@@ -66,6 +86,17 @@ class FakeTokenizer(services.TokenizerServiceServicer):
             yield messages.WatchVocabularyResponse(heartbeat=convert.vocabulary_ref(self.newest))
             async with self.added:
                 await self.added.wait_for(lambda: len(self.changes) > sent)  # noqa: B023
+
+
+async def finish_of(client, prompt: list[int], **config) -> Finish:
+    """Runs one sequence and returns how it ended."""
+    config = GenerationConfig(max_new_tokens=20, **config)
+    async with client.generate([SequenceSpec(prompt, 0)], config, revision=0) as call:
+        async for events in call:
+            for event in events:
+                if event.finish is not None:
+                    return event.finish
+    raise AssertionError("the sequence did not end")
 
 
 @asynccontextmanager
@@ -157,6 +188,46 @@ async def test_a_service_that_comes_late_and_goes_away_is_followed_from_where_it
         async with serving(tokenizer, port):
             assert await revision(table, 2) == tokenizer.newest
             assert len(table) == 3
+
+
+async def test_the_engine_knows_the_bytes_of_every_id_before_one_is_served():
+    tokenizer = FakeTokenizer()
+    tokenizer.add("stop")
+    tokenizer.num_entries = 33  # those of its newest revision
+    async with (
+        engine() as client,
+        serving(tokenizer) as port,
+        following(port, client) as (_, table, _),
+    ):
+        await revision(table, 1)
+        assert table.spelled
+        finish = await finish_of(client, [4], stop_strings=("gah",))  # ag, ah
+        assert (finish.reason, finish.stop_string, finish.steps) == ("stop_string", "gah", 3)
+        assert (await finish_of(client, [4, 30], stop_strings=("fsto",))).steps == 2  # bf, stop
+
+
+async def test_a_tokenizer_whose_bytes_do_not_make_the_text_spells_nothing():
+    tokenizer = FakeTokenizer()
+    tokenizer.concatenates = False
+    async with (
+        engine() as client,
+        serving(tokenizer) as port,
+        following(port, client) as (follower, table, _),
+    ):
+        await asyncio.wait_for(follower.caught_up.wait(), 10)
+        assert not table.spelled
+
+
+async def test_a_vocabulary_that_is_not_handed_out_to_its_end_is_not_served():
+    tokenizer = FakeTokenizer()
+    tokenizer.num_entries = 31
+    async with (
+        engine() as client,
+        serving(tokenizer) as port,
+        following(port, client) as (_, table, _),
+    ):
+        await asyncio.sleep(0.5)
+        assert len(table) == 0
 
 
 async def test_another_vocabulary_is_never_served():
