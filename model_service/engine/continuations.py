@@ -73,6 +73,7 @@ class Continuations:
                 config=command.config,
                 seed=spec.seed,
                 vocabulary_size=self._revisions[command.revision].size,
+                token_bytes=self._revisions[command.revision].token_bytes,
                 revision=command.revision,
                 max_length=command.max_length,
                 prompt_selection=command.prompt_selection,

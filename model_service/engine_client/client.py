@@ -15,12 +15,14 @@ from model_service.generation import GenerationConfig, ScoreSelection
 from model_service.messages import (
     Cancel,
     CloseSession,
+    ContinueSession,
     DescribeSession,
     EngineInfo,
     EngineSettings,
     Event,
     ForkSession,
     Generate,
+    GenerateSession,
     GrowVocabulary,
     Load,
     LoadFailed,
@@ -189,6 +191,79 @@ class EngineClient:
                     priority=priority,
                 )
             )
+            yield call
+
+    @asynccontextmanager
+    async def generate_session(
+        self,
+        session_id: str,
+        sequences: list[SequenceSpec],
+        config: GenerationConfig,
+        *,
+        revision: int,
+        max_length: int,
+        selection: ScoreSelection | None = None,
+        prompt_selection: ScoreSelection | None = None,
+    ) -> AsyncIterator[Call]:
+        """Runs sequences as rows of a new session. A call that is left early leaves none behind.
+
+        Args:
+            session_id: the session's name.
+            sequences: the rows.
+            config: how tokens are chosen, also afterwards.
+            revision: vocabulary revision of the ids.
+            max_length: tokens of KV cache reserved per row.
+            selection: what to return about each generated token.
+            prompt_selection: what to return about each prompt token.
+
+        Yields:
+            The call, as of `generate`.
+
+        Raises:
+            Overloaded: there are no permits left, or no room for the session now.
+            KVCacheExceeded: there will never be.
+        """
+        with self._call(len(sequences)) as call:
+            self._process.post(
+                GenerateSession(
+                    request_id=call.request_id,
+                    session_id=session_id,
+                    sequences=sequences,
+                    config=config,
+                    revision=revision,
+                    max_length=max_length,
+                    selection=selection,
+                    prompt_selection=prompt_selection,
+                )
+            )
+            yield call
+
+    @asynccontextmanager
+    async def continue_session(
+        self,
+        session_id: str,
+        num_rows: int,
+        config: GenerationConfig,
+        *,
+        selection: ScoreSelection | None = None,
+    ) -> AsyncIterator[Call]:
+        """Runs the rows of a session to their ends. A call that is left early is undone.
+
+        Args:
+            session_id: the session.
+            num_rows: its rows.
+            config: how tokens are chosen in this call.
+            selection: what to return about each generated token.
+
+        Yields:
+            The call, as of `generate`.
+
+        Raises:
+            Overloaded: there are no permits left.
+            ServiceError: the engine refused it.
+        """
+        with self._call(num_rows) as call:
+            self._process.post(ContinueSession(call.request_id, session_id, config, selection))
             yield call
 
     async def open_session(
