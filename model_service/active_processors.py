@@ -16,6 +16,9 @@ from model_service.processor_arguments import Arguments
 Reader = Callable[[GenerationConfig], Arguments | None]
 """Returns the arguments of a processor, or None where it would change nothing."""
 
+GUIDANCE = "guidance_scale"
+"""Applied before all others: it reads the distribution of another row, which no argument names."""
+
 PROCESSORS: dict[str, Reader] = {
     "sequence_bias": lambda c: (
         arguments.SequenceBias(
@@ -132,9 +135,10 @@ def in_default_order(config: GenerationConfig) -> list[tuple[str, Arguments]]:
 
 def applied_processors(config: GenerationConfig) -> list[str]:
     """Names everything that is applied to a sequence's logits, in order."""
+    first = [GUIDANCE] if config.guidance_scale != 1.0 else []
     if config.processors:
-        return [spec.name for spec in config.processors]
-    return [name for name, _ in in_default_order(config)]
+        return first + [spec.name for spec in config.processors]
+    return first + [name for name, _ in in_default_order(config)]
 
 
 def bad_words(

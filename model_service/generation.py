@@ -81,6 +81,12 @@ class GenerationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_time: float | None = None
     """Seconds from arrival after which the next token is the last; None means no limit."""
 
+    guidance_scale: float = 1.0
+    """Weight of the prompt against `negative_prompt`; 1 turns it off."""
+
+    negative_prompt: tuple[int, ...] | None = None
+    """What to be guided away from; None means the last token of the prompt."""
+
     sequence_bias: tuple[tuple[tuple[int, ...], float], ...] = ()
     """Added to the score of a run's last id when the ids before it match."""
 

@@ -157,7 +157,8 @@ def slot_attention(
         attention_mask: always None: lengths say what a row sees.
         scaling: factor of the scores; None means D ** -0.5.
         dropout: ignored, inference only.
-        sliding_window: keys that a query sees, itself included.
+        sliding_window: ignored: some models pass one to layers that see everything, because the
+            mask decides in Hugging Face's own attention; `StepContext.windows` does here.
         softcap: bound of tanh soft-capping of the scores.
         s_aux: `[H]` logit of an attention sink per head.
         **arguments: must be among `KNOWN_ARGUMENTS`.
@@ -172,7 +173,7 @@ def slot_attention(
         raise NotImplementedError(f"attention arguments {sorted(unknown)}")
     index = cast(int, module.layer_idx)
     layer = context.cache.slot_layers[index]
-    window = sliding_window or context.windows[index]
+    window = context.windows[index]
     attend = Attend(scaling, softcap, s_aux)
     parts = []
     count = len(context.decode_slots)

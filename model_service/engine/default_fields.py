@@ -73,6 +73,7 @@ _FIELDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "typical_p": ("typical_p", float),
     "epsilon_cutoff": ("epsilon_cutoff", float),
     "eta_cutoff": ("eta_cutoff", float),
+    "guidance_scale": ("guidance_scale", float),
     "sequence_bias": ("sequence_bias", _sequence_bias),
     "encoder_repetition_penalty": ("encoder_repetition_penalty", float),
     "repetition_penalty": ("repetition_penalty", float),

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from model_service.engine import given_tokens
+from model_service.engine import given_tokens, guides
 from model_service.engine.continuations import Continuations
 from model_service.engine.generations import Generations
 from model_service.engine.model_runner import order
@@ -142,7 +142,7 @@ class Engine:
         logits = self._runner.forward(runs)  # [R, V]
         forwarded = time.monotonic()
         given_tokens.describe(runs, logits, self._runner.vocabulary.revisions)
-        draws = self._draws(runs)
+        draws, logits = guides.pair(self._draws(runs), logits)
         choices = self._sampler.choose(logits, draws)
         for draw, choice in zip(draws, choices, strict=True):
             self._owners[draw.sequence.kind].answer(draw, choice, logits)

@@ -9,7 +9,7 @@ from model_service.engine.scheduler import Scheduler
 from model_service.engine.scores import report
 from model_service.engine.sequence import Sequence
 from model_service.engine.vocabulary import RevisionRows
-from model_service.messages import Event, Failure, Generate, Rejected, SequenceTokens
+from model_service.messages import Event, Failure, Generate, Rejected, SequenceSpec, SequenceTokens
 
 
 class Generations:
@@ -43,26 +43,11 @@ class Generations:
     def start(self, command: Generate) -> None:
         """Queues the sequences of a call, or rejects a call that would never fit."""
         sequences = [
-            Sequence(
-                request_id=command.request_id,
-                row=row,
-                token_ids=list(spec.prompt_token_ids),
-                config=command.config,
-                seed=spec.seed,
-                vocabulary_size=self._revisions[command.revision].size,
-                token_bytes=self._revisions[command.revision].token_bytes,
-                revision=command.revision,
-                max_length=min(
-                    len(spec.prompt_token_ids) + command.config.max_new_tokens,
-                    self._context_length,
-                ),
-                selection=command.selection,
-                prompt_selection=command.prompt_selection,
-                priority=command.priority,
-            )
-            for row, spec in enumerate(command.sequences)
+            self._sequence(command, row, spec) for row, spec in enumerate(command.sequences)
         ]
-        largest = max(seq.max_length for seq in sequences)
+        largest = max(
+            sum(member.max_length for member in (seq, *seq.companions)) for seq in sequences
+        )
         if largest > self._kv_total_tokens:
             arguments = {"kv_tokens": largest, "limit_tokens": self._kv_total_tokens}
             self._emit(Rejected(command.request_id, Failure("KVCacheExceeded", arguments)))
@@ -70,6 +55,33 @@ class Generations:
         self._calls[command.request_id] = sequences
         for seq in sequences:
             self._scheduler.add(seq)
+
+    def _sequence(self, command: Generate, row: int, spec: SequenceSpec) -> Sequence:
+        """Builds a sequence, with its guide if it has one."""
+        prompt, config = spec.prompt_token_ids, command.config
+        negative = []
+        if config.guidance_scale != 1.0:
+            negative = list(
+                prompt[-1:] if config.negative_prompt is None else config.negative_prompt
+            )
+        num_new = min(config.max_new_tokens, self._context_length - max(len(prompt), len(negative)))
+        seq = Sequence(
+            request_id=command.request_id,
+            row=row,
+            token_ids=list(prompt),
+            config=config,
+            seed=spec.seed,
+            vocabulary_size=self._revisions[command.revision].size,
+            token_bytes=self._revisions[command.revision].token_bytes,
+            revision=command.revision,
+            max_length=len(prompt) + num_new,
+            selection=command.selection,
+            prompt_selection=command.prompt_selection,
+            priority=command.priority,
+        )
+        if negative:
+            seq.attach_guide(negative, len(negative) + num_new)
+        return seq
 
     def answer(self, draw: Draw, choice: Choice, logits: Tensor) -> None:
         """Appends a chosen token and emits it, or ends a sequence for which there is none.

@@ -75,7 +75,7 @@ class SlotLayer(CacheLayerMixin):
 
     Its `update` writes the step's keys and values to their slots and returns
     them unchanged: the attention function reads the slots itself. Lengths are
-    the scheduler's business, so the layer reports none.
+    the scheduler's business, so the layer has none to report.
     """
 
     is_sliding = False
@@ -107,12 +107,16 @@ class SlotLayer(CacheLayerMixin):
         return key_states, value_states
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Returns sizes for a mask that is never built."""
-        return query_length, 0
+        """Refuses: a step holds tokens of many sequences, so there is no one mask."""
+        raise NotImplementedError("the model builds a mask from the length of its cache")
 
     def get_seq_length(self) -> int:
-        """Returns 0: positions are always given explicitly."""
-        return 0
+        """Refuses: a step holds tokens of many sequences, so there is no one length.
+
+        A model that asks would compute positions from it, with results that are wrong only for
+        some lengths.
+        """
+        raise NotImplementedError("the model reads the length of its cache")
 
     def get_max_length(self) -> int:
         """Returns -1: the scheduler bounds lengths."""
@@ -126,7 +130,10 @@ class KVCache(Cache):
         num_slots: sequences that can be held.
         max_length: tokens of a slot.
         slot_layers: the layers, by index.
+        cuts_freely: True: what lies beyond a cut is never read, and written over.
     """
+
+    cuts_freely = True
 
     def __init__(
         self, *, num_layers: int, num_slots: int, max_length: int, dtype: torch.dtype

@@ -1,13 +1,15 @@
 """Loads a checkpoint and finds out what it is. Refuses what cannot be served."""
 
 import json
+import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import torch
+from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from model_service.engine import default_fields
@@ -16,18 +18,22 @@ from model_service.engine.sequence import Sequence
 from model_service.generation import GenerationConfig
 from model_service.messages import EngineSettings
 
+logger = logging.getLogger(__name__)
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 LAYER_TYPES = {"full_attention", "sliding_attention"}
 
 DEFAULT_CONTEXT_TOKENS = 8192
 
+# Where configurations say how many tokens a model was made for.
+CONTEXT_FIELDS = ("max_position_embeddings", "max_seq_len", "seq_length", "n_ctx")
+
 # Fields of a model's generation_config.json that change its results and that the
 # sampler does not apply, with the values that turn them off.
 NOT_SAMPLED: dict[str, tuple[object, ...]] = {
     "num_beams": (None, 1),
     "penalty_alpha": (None,),
-    "guidance_scale": (None, 1),
 }
 
 
@@ -41,9 +47,8 @@ class LoadedModel:
 
     Attributes:
         model: Hugging Face's module, in evaluation mode.
-        config: its text configuration.
+        config: its text configuration, the one that its modules read.
         context_length: most tokens of a sequence.
-        windows: sliding window by layer, None for full attention.
         device_map: module name to device.
         num_parameters: parameters of the checkpoint, shared ones once.
         load_s: seconds that loading took.
@@ -52,7 +57,6 @@ class LoadedModel:
     model: PreTrainedModel
     config: PreTrainedConfig
     context_length: int
-    windows: list[int | None]
     device_map: dict[str, str]
     num_parameters: int
     load_s: float
@@ -61,6 +65,16 @@ class LoadedModel:
     def dtype(self) -> torch.dtype:
         """Type of weights and KV cache."""
         return self.model.dtype
+
+    @property
+    def num_embedding_rows(self) -> int:
+        """Ids that the checkpoint has a row for, padding included."""
+        return cast(nn.Embedding, self.model.get_input_embeddings()).weight.shape[0]
+
+    @property
+    def hidden_size(self) -> int:
+        """Values of an embedding row."""
+        return cast(nn.Embedding, self.model.get_input_embeddings()).weight.shape[1]
 
     @property
     def dtype_name(self) -> str:
@@ -76,11 +90,8 @@ def load(settings: EngineSettings) -> LoadedModel:
             is not served.
     """
     start = time.monotonic()
-    folder = Path(settings.model_folder)
-    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    text_config = config.get_text_config(decoder=True)
-    windows = layer_windows(text_config)
-    model = _load_weights(folder, settings)
+    model = _load_weights(Path(settings.model_folder), settings)
+    text_config = model.config.get_text_config(decoder=True)
     model.eval()
     model.requires_grad_(False)
     devices = getattr(model, "hf_device_map", None) or {"": str(model.device)}
@@ -88,7 +99,6 @@ def load(settings: EngineSettings) -> LoadedModel:
         model=model,
         config=text_config,
         context_length=_context_length(text_config, settings),
-        windows=windows,
         device_map={name: str(device) for name, device in devices.items()},
         num_parameters=model.num_parameters(),
         load_s=time.monotonic() - start,
@@ -98,17 +108,55 @@ def load(settings: EngineSettings) -> LoadedModel:
 def _load_weights(folder: Path, settings: EngineSettings) -> PreTrainedModel:
     dtype = DTYPES.get(settings.dtype, settings.dtype)
     device_map = _device_map(settings.device_map)
+    trusted = {"local_files_only": True, "trust_remote_code": False}
     try:
-        return AutoModelForCausalLM.from_pretrained(
+        config = AutoConfig.from_pretrained(folder, **trusted)
+        if getattr(config, "is_encoder_decoder", False):
+            raise Refused(
+                f"{folder.name}: {config.model_type} is an encoder and a decoder; this server "
+                "runs models that are a decoder alone."
+            )
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=dtype,
             device_map=device_map,
-            local_files_only=True,
-            trust_remote_code=False,
             use_safetensors=True,
+            output_loading_info=True,
+            **trusted,
         )
-    except (OSError, ValueError, KeyError) as error:
+    except Refused:
+        raise
+    except Exception as error:  # whatever a configuration nobody tried makes go wrong
         raise Refused(f"{folder.name}: {error}") from error
+    model, report = loaded
+    _check_weights(folder.name, model, report)
+    return cast(PreTrainedModel, model)
+
+
+def _check_weights(name: str, model: PreTrainedModel, report: dict[str, Any]) -> None:
+    """Checks that every weight came from the checkpoint, and is a number.
+
+    Raises:
+        Refused: one did not, and would be random, or is not.
+    """
+    if missing := sorted(report["missing_keys"]):
+        raise Refused(
+            f"{name} lacks {len(missing)} of the weights of {type(model).__name__}, among them "
+            f"{', '.join(missing[:3])}."
+        )
+    if mismatched := sorted(str(key) for key in report["mismatched_keys"]):
+        raise Refused(f"{name} has weights of another shape: {', '.join(mismatched[:3])}.")
+    if unexpected := sorted(report["unexpected_keys"]):
+        logger.warning(
+            "%s has %d weights that %s does not use, among them %s",
+            name,
+            len(unexpected),
+            type(model).__name__,
+            ", ".join(unexpected[:3]),
+        )
+    for key, weight in model.named_parameters():
+        if weight.is_floating_point() and not weight.is_meta and not weight.sum().isfinite():
+            raise Refused(f"{name}: {key} holds values that are no numbers.")
 
 
 def _device_map(setting: str) -> str | dict[str, str] | None:
@@ -124,16 +172,35 @@ def _device_map(setting: str) -> str | dict[str, str] | None:
 
 
 def _context_length(config: PreTrainedConfig, settings: EngineSettings) -> int:
-    made_for = getattr(config, "max_position_embeddings", None) or DEFAULT_CONTEXT_TOKENS
+    lengths = (getattr(config, name, None) for name in CONTEXT_FIELDS)
+    made_for = next((length for length in lengths if length), DEFAULT_CONTEXT_TOKENS)
+    made_for = min([made_for, *_rope_lengths(config)])
     wanted = settings.max_context_tokens or DEFAULT_CONTEXT_TOKENS
     return min(made_for, wanted)
+
+
+def _rope_lengths(config: PreTrainedConfig) -> list[int]:
+    """Returns the lengths from which on rotary positions depend on the length.
+
+    There, keys that are in the cache were rotated otherwise than `generate`, which may have seen
+    the whole prompt at once, rotates them. Below, such a model is like any other.
+    """
+    parameters = getattr(config, "rope_parameters", None) or {}
+    by_layer = [value for value in parameters.values() if isinstance(value, dict)]
+    lengths = []
+    for rope in by_layer or [parameters]:
+        kind = rope.get("rope_type", "default")
+        if "dynamic" in kind or kind == "longrope":
+            original = rope.get("original_max_position_embeddings")
+            lengths.append(original or config.max_position_embeddings)
+    return lengths
 
 
 def layer_windows(config: PreTrainedConfig) -> list[int | None]:
     """Returns the sliding window of each layer, None for full attention.
 
     Raises:
-        Refused: a layer is of a kind that the KV cache does not hold.
+        Refused: a layer is of a kind that slots do not hold.
     """
     window = getattr(config, "sliding_window", None)
     if getattr(config, "use_sliding_window", True) is False:
@@ -144,8 +211,8 @@ def layer_windows(config: PreTrainedConfig) -> list[int | None]:
         return [window] * count
     if unknown := set(types) - LAYER_TYPES:
         raise Refused(
-            f"{config.model_type} has layers of type {', '.join(sorted(unknown))}; this server "
-            f"runs {', '.join(sorted(LAYER_TYPES))}."
+            f"it has layers of type {', '.join(sorted(unknown))}, not only "
+            f"{' and '.join(sorted(LAYER_TYPES))}"
         )
     return [window if kind == "sliding_attention" else None for kind in types]
 
@@ -185,7 +252,8 @@ def _check_applicable(config: GenerationConfig, vocabulary_size: int) -> None:
     Raises:
         Refused: one cannot be built, or names ids that the model does not have.
     """
-    sampled = msgspec.structs.replace(config, do_sample=True)
+    # Guidance needs a second row, and has nothing that could be wrong.
+    sampled = msgspec.structs.replace(config, do_sample=True, guidance_scale=1.0)
     for length in (1, 2):
         seq = Sequence(
             request_id=0,

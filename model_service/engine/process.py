@@ -18,12 +18,12 @@ import psutil
 import torch
 
 from model_service.channel import FrameReader, RingWriter, decode_commands, frame
-from model_service.engine import attention, loader
+from model_service.engine import loader, runner_choice
 from model_service.engine.engine import Engine
 from model_service.engine.loader import LoadedModel, Refused
-from model_service.engine.model_runner import ModelRunner
 from model_service.engine.sampling import random
 from model_service.engine.scheduler import PrefillClock, Scheduler
+from model_service.engine.self_test import Runner
 from model_service.generation import GenerationConfig
 from model_service.messages import (
     EngineInfo,
@@ -123,10 +123,10 @@ def build(
         Refused: the model cannot be served.
     """
     connection.send(LoadProgress("weights", 0.0))
-    loaded = loader.load(settings)
+    loaded, runner = runner_choice.choose(
+        settings, lambda: connection.send(LoadProgress("self-test", 0.9))
+    )
     default = loader.default_config(loaded.model, settings)
-    connection.send(LoadProgress("self-test", 0.9))
-    runner = ModelRunner(loaded, settings)
     kv_total = kv_total_tokens(settings, loaded, runner.cache.bytes_per_token)
     scheduler = Scheduler(
         max_running=settings.max_running_sequences,
@@ -164,7 +164,7 @@ def kv_total_tokens(settings: EngineSettings, loaded: LoadedModel, bytes_per_tok
 def describe(
     settings: EngineSettings,
     loaded: LoadedModel,
-    runner: ModelRunner,
+    runner: Runner,
     default: GenerationConfig,
     kv_total: int,
 ) -> EngineInfo:
@@ -174,7 +174,7 @@ def describe(
         architecture=type(loaded.model).__name__,
         dtype=loaded.dtype_name,
         parameter_count=loaded.num_parameters,
-        hidden_size=config.hidden_size,
+        hidden_size=loaded.hidden_size,
         layer_count=config.num_hidden_layers,
         context_length=loaded.context_length,
         vocabulary_size=runner.vocabulary.size,
@@ -185,8 +185,8 @@ def describe(
         pad_token_id=getattr(config, "pad_token_id", None),
         default_config=default,
         device_map=loaded.device_map,
-        execution_path="fast",
-        attention=attention.NAME,
+        execution_path=runner.name,
+        attention=loaded.config._attn_implementation or "",
         rng=random.NAME,
         kv_total_tokens=kv_total,
         kv_bytes_per_token=runner.cache.bytes_per_token,

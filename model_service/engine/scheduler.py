@@ -89,7 +89,7 @@ class Scheduler:
     @property
     def num_waiting(self) -> int:
         """Sequences that wait for a slot."""
-        return len(self._waiting)
+        return sum(1 + len(seq.companions) for _, _, seq in self._waiting)
 
     @property
     def kv_session_limit(self) -> int:
@@ -97,7 +97,10 @@ class Scheduler:
         return int(self._kv_total_tokens * SESSION_SHARE)
 
     def add(self, seq: Sequence) -> None:
-        """Queues a sequence: lower priority numbers first, then in order of arrival."""
+        """Queues a sequence: lower priority numbers first, then in order of arrival.
+
+        Its companions are admitted with it, all of them or none.
+        """
         heapq.heappush(self._waiting, (seq.priority, next(self._order), seq))
 
     def open(self, sequences: list[Sequence]) -> bool:
@@ -120,11 +123,16 @@ class Scheduler:
         self.active.remove(seq)
 
     def remove(self, seq: Sequence) -> None:
-        """Takes a sequence out, wherever it is, and frees what it holds."""
+        """Takes a sequence and its companions out, wherever they are, and frees what they hold."""
         if seq.slot is None:
             self._waiting = [entry for entry in self._waiting if entry[2] is not seq]
             heapq.heapify(self._waiting)
             return
+        for member in (seq, *seq.companions):
+            self._release(member)
+
+    def _release(self, seq: Sequence) -> None:
+        assert seq.slot is not None
         if seq in self.active:
             self.active.remove(seq)
         self._free(seq.slot, seq.num_written)
@@ -159,13 +167,18 @@ class Scheduler:
         self._clock.learn(num_tokens, duration_s)
 
     def _admit(self) -> None:
-        while self._waiting and self._num_running < self._max_running:
+        while self._waiting:
             seq = self._waiting[0][2]
-            if self.kv_used_tokens + seq.max_length > self._kv_total_tokens:
+            members = (seq, *seq.companions)
+            needed = sum(member.max_length for member in members)
+            if self._num_running + len(members) > self._max_running:
+                return
+            if self.kv_used_tokens + needed > self._kv_total_tokens:
                 return
             heapq.heappop(self._waiting)
-            self._reserve(seq)
-            self.active.append(seq)
+            for member in members:
+                self._reserve(member)
+                self.active.append(member)
 
     def _reserve(self, seq: Sequence) -> None:
         seq.slot = self._allocate()

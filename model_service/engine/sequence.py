@@ -21,10 +21,12 @@ from model_service.generation import (
 from model_service.messages import Failure, Finish
 
 if TYPE_CHECKING:  # built for the rows that need them
+    from torch import Tensor
+
     from model_service.engine.sampling.processors import Step
 
 
-Kind = Literal["generate", "session", "continuation"]
+Kind = Literal["generate", "session", "continuation", "guide"]
 
 
 @dataclass(slots=True, eq=False)
@@ -59,6 +61,11 @@ class Sequence:
         seen: the ids among the first `num_seen` tokens.
         covered: whether the sampler's fast path does all that the configuration asks for.
         processors: processors, once they were needed; see `sampling/processors.py`.
+        companions: sequences that are admitted and removed together with this one.
+        guide: the row that continues the negative prompt, see `guides.py`.
+        guided: the row that a guide works for.
+        next_logits: `[V]` float32 of the next token, while a guided row or its guide waits for
+            the other.
     """
 
     request_id: int
@@ -89,6 +96,10 @@ class Sequence:
     num_seen: int = 0
     covered: bool = field(init=False)
     processors: "list[Step] | None" = None
+    companions: "tuple[Sequence, ...]" = ()
+    guide: "Sequence | None" = None
+    guided: "Sequence | None" = None
+    next_logits: "Tensor | None" = None
 
     def __post_init__(self) -> None:
         self.num_prompt_tokens = self.call_start = len(self.token_ids)
@@ -104,7 +115,7 @@ class Sequence:
     @property
     def in_session(self) -> bool:
         """Whether it is a row of a session."""
-        return self.kind != "generate"
+        return self.kind in {"session", "continuation"}
 
     @property
     def length_limit(self) -> int:
@@ -138,7 +149,26 @@ class Sequence:
             self.first_token = time.monotonic()
         reason = self.finish_reason(token_id)
         self.token_ids.append(token_id)
+        if self.guide is not None:
+            self.guide.token_ids.append(token_id)
+            self.guide.next_logits = self.next_logits = None
         return reason
+
+    def attach_guide(self, token_ids: list[int], max_length: int) -> None:
+        """Gives the sequence a guide that continues other tokens with the ones it gets."""
+        self.guide = Sequence(
+            request_id=self.request_id,
+            row=self.row,
+            token_ids=token_ids,
+            config=self.config,
+            seed=self.seed,
+            vocabulary_size=self.vocabulary_size,
+            revision=self.revision,
+            max_length=max_length,
+            kind="guide",
+        )
+        self.guide.guided = self
+        self.companions = (self.guide,)
 
     def truncate(self, length: int, num_cached: int | None = None) -> None:
         """Forgets the tokens from `length` on.

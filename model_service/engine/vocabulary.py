@@ -54,6 +54,11 @@ class GrowingHead(nn.Module):
         """Rows of revision 0, `[V, H]`, which is what other code asks a head for."""
         return cast(Tensor, self.base.weight)
 
+    @property
+    def bias(self) -> Tensor | None:
+        """Biases of revision 0, `[V]`, or None."""
+        return cast(Tensor | None, self.base.bias)
+
     def forward(self, x: Tensor) -> Tensor:
         """Computes logits of every id there is."""
         logits: Tensor = self.base(x)
@@ -178,6 +183,15 @@ class Vocabulary:
     def spell(self, token_bytes: Sequence[bytes]) -> None:
         """Takes note of the bytes that the ids of revision 0 stand for."""
         self.token_bytes.update(enumerate(token_bytes))
+
+    def shrink_to_base(self) -> None:
+        """Forgets every revision but the first: after growth was tried, before it is used."""
+        self._buffer[self.base_size :] = 0
+        self._head.num_added = 0
+        self._hash = hashlib.sha256()
+        for added in [token_id for token_id in self.token_bytes if token_id >= self.base_size]:
+            del self.token_bytes[added]
+        del self.revisions[1:]
 
     def _write(self, inputs: Tensor, outputs: Tensor, biases: Tensor) -> None:
         end = self.size + len(inputs)

@@ -27,15 +27,17 @@ class Call:
 
     Attributes:
         request_id: the number that the engine knows the call by.
-        unfinished_rows: rows that hold a permit.
+        unfinished_rows: rows whose last event has not come.
         settled: whether the engine has sent the call's last event.
         error: why the call failed, or None.
         buffered_bytes: memory of the scores that wait to be taken.
     """
 
-    def __init__(self, request_id: int, num_rows: int) -> None:
+    def __init__(self, request_id: int, num_rows: int, num_permits: int) -> None:
         self.request_id = request_id
         self.unfinished_rows = num_rows
+        self._num_rows = num_rows
+        self._num_permits = num_permits
         self.settled = False
         self.error: ServiceError | None = None
         self.buffered_bytes = 0
@@ -43,6 +45,13 @@ class Call:
         self._waiting_since = 0.0
         self._answer: Answer | None = None
         self._wake = asyncio.Event()
+
+    @property
+    def num_permits(self) -> int:
+        """Permits that the unfinished rows hold: their share, rounded up."""
+        if not self.unfinished_rows:
+            return 0
+        return -(-self.unfinished_rows * self._num_permits // self._num_rows)
 
     @property
     def ended(self) -> bool:

@@ -25,8 +25,9 @@ MAX_RETRY_DELAY_S = 5.0
 class CallTable:
     """All calls in progress. Used by the event loop only.
 
-    Every call holds one permit per unfinished row, so that what is admitted is
-    bounded here and the engine never has to refuse for want of room.
+    Every call holds one permit per row of the engine that its unfinished rows
+    stand for, so that what is admitted is bounded here and the engine never has
+    to refuse for want of room.
     """
 
     def __init__(
@@ -63,26 +64,28 @@ class CallTable:
     @property
     def num_unfinished_rows(self) -> int:
         """Rows that run or wait, by the permits they hold."""
-        return sum(call.unfinished_rows for call in self._calls.values())
+        return sum(call.num_permits for call in self._calls.values())
 
     @contextmanager
-    def open(self, num_rows: int) -> Iterator[Call]:
+    def open(self, num_rows: int, num_permits: int | None = None) -> Iterator[Call]:
         """Registers a call for as long as the block runs; leaving it early cancels the call.
 
         Args:
-            num_rows: permits that the call takes.
+            num_rows: rows of which there will be events.
+            num_permits: rows that the engine runs for them; None means as many.
 
         Raises:
             Overloaded: there are not enough permits left.
         """
         unfinished = self.num_unfinished_rows
-        if unfinished + num_rows > self._max_rows:
+        num_permits = num_rows if num_permits is None else num_permits
+        if unfinished + num_permits > self._max_rows:
             delay_s = RETRY_DELAY_S * unfinished / self._max_running_sequences
             jitter = random.uniform(0.8, 1.2)  # keeps clients from coming at once
             raise Overloaded(
                 "sequences", self._max_rows, retry_delay_s=min(MAX_RETRY_DELAY_S, delay_s * jitter)
             )
-        call = Call(self.next_request_id(), num_rows)
+        call = Call(self.next_request_id(), num_rows, num_permits)
         self._calls[call.request_id] = call
         try:
             yield call

@@ -161,6 +161,7 @@ class EngineClient:
         selection: ScoreSelection | None = None,
         prompt_selection: ScoreSelection | None = None,
         priority: int = 0,
+        num_rows: int | None = None,
     ) -> AsyncIterator[Call]:
         """Runs sequences to their end while the context is open.
 
@@ -171,6 +172,7 @@ class EngineClient:
             selection: what to return about each generated token.
             prompt_selection: what to return about each prompt token.
             priority: lower goes first.
+            num_rows: rows of a step that the sequences take; None means one each.
 
         Yields:
             The call, to be iterated for the tokens of each step.
@@ -179,7 +181,7 @@ class EngineClient:
             Overloaded: there are no permits left.
             EngineLost: the engine is gone.
         """
-        with self._call(len(sequences)) as call:
+        with self._call(len(sequences), num_rows) as call:
             self._process.post(
                 Generate(
                     request_id=call.request_id,
@@ -401,12 +403,12 @@ class EngineClient:
             self._process.post(GrowVocabulary(call.request_id, revision, list(rows)))
             return cast(VocabularyGrown, await call.answer())
 
-    def _call(self, num_rows: int) -> AbstractContextManager[Call]:
+    def _call(self, num_rows: int, num_permits: int | None = None) -> AbstractContextManager[Call]:
         if self.lost.is_set():
             raise errors.EngineLost
         if not self._calls:
             self._last_report = time.monotonic()  # it was idle: its silence starts now
-        return self._calls.open(num_rows)
+        return self._calls.open(num_rows, num_permits)
 
     # --- Events ---------------------------------------------------------------------------------
 

@@ -61,6 +61,7 @@ RANGES = {
     "no_repeat_ngram_size": Range(0, 2**31, below_high=True, hint="0 turns it off"),
     "encoder_repetition_penalty": Range(0, 100, above_low=True, hint="1 turns it off"),
     "encoder_no_repeat_ngram_size": Range(0, 2**31, below_high=True, hint="0 turns it off"),
+    "guidance_scale": Range(0, 100, hint="1 turns it off"),
     "min_length": Range(0, math.inf, below_high=True, hint="0 turns it off"),
     "seed": Range(0, 2**63, below_high=True),
 }
@@ -88,7 +89,6 @@ IMPLYING_OFF: dict[str, Any] = {
 
 LATER_OFF: dict[str, Any] = {
     "num_beams": 1,
-    "guidance_scale": 1.0,
     "prompt_lookup_num_tokens": 0,
     "lengths_include_padding": False,
 }
@@ -112,6 +112,7 @@ STRUCTURED_FIELDS = frozenset(
         "suppress_tokens",
         "begin_suppress_tokens",
         "green_list_watermark",
+        "negative_prompt",
     }
 )
 """Fields on offer that hold ids or messages; `structured_fields.py` reads them."""

@@ -8,6 +8,7 @@ from lockstep.v1 import model_service_pb2
 
 from model_service.generation import GenerationConfig
 from model_service.messages import EngineInfo, SequenceSpec
+from model_service.requests.branches import without_branches
 from model_service.requests.configuration import resolve
 from model_service.requests.generation_plan import (
     GenerationPlan,
@@ -70,6 +71,7 @@ def plan_continuation(
         max_return_sequences=1,
         catalog=catalog(info),
     )
+    resolved = without_branches(request.generation_config, resolved, violations)
     selection, _ = read_selections(request, violations, session.vocabulary.size, limits, 0)
     rows = [spec.prompt_token_ids for spec in session.sequences]
     for index, row in enumerate(rows):

@@ -51,6 +51,7 @@ NEEDS = (
         "repetition_penalty",
         lambda values: values["repetition_penalty"] != 1.0,
     ),
+    Need("negative_prompt", None, "guidance_scale", lambda values: values["guidance_scale"] != 1.0),
     Need("min_new_tokens", 0, "eos_token_ids", _has_ends),
     Need("min_length", 0, "eos_token_ids", _has_ends),
     Need("exponential_decay_length_penalty", None, "eos_token_ids", _has_ends),

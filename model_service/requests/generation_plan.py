@@ -12,7 +12,7 @@ from lockstep.v1 import generation_pb2, model_service_pb2
 from model_service.active_processors import applied_processors
 from model_service.generation import ScoreSelection
 from model_service.messages import EngineInfo, SequenceSpec
-from model_service.requests import seeds
+from model_service.requests import branches, seeds
 from model_service.requests.configuration import ResolvedConfig, effective_message, resolve
 from model_service.requests.processor_catalog import catalog
 from model_service.requests.prompts import read_prompts
@@ -20,7 +20,7 @@ from model_service.requests.response_size import generation_bytes
 from model_service.requests.selection import asks_for_anything, read_selection
 from model_service.requests.token_ids import check_token_ids
 from model_service.requests.violations import Violations
-from rpc.errors import ContextLengthExceeded, KVCacheExceeded
+from rpc.errors import ContextLengthExceeded
 from vocabulary import Reference
 
 MAX_PRIORITY = 1000
@@ -76,6 +76,12 @@ class GenerationPlan:
         return applied_processors(self.resolved.config)
 
     @property
+    def num_rows(self) -> int:
+        """Rows of a step that the sequences take."""
+        num_prompts = len(self.sequences) // self.resolved.num_return_sequences
+        return num_prompts * branches.rows_per_prompt(self.resolved)
+
+    @property
     def num_prompt_tokens(self) -> int:
         """Tokens of all prompts, each counted once."""
         firsts = self.sequences[:: self.resolved.num_return_sequences]
@@ -121,14 +127,16 @@ def plan(
         request, violations, vocabulary.size, limits, min(map(len, prompts), default=0)
     )
     _check_call(request, prompts, resolved, violations, limits)
+    branches.check_generation(
+        resolved,
+        info,
+        violations,
+        scores_prompt=prompt_selection is not None and prompt_selection.scores,
+    )
     violations.check()
     check_token_ids("prompt", prompts, vocabulary.size)
     resolved = fit_context(resolved, prompts, info.context_length)
-    row_tokens = [
-        min(len(prompt) + resolved.config.max_new_tokens, info.context_length) for prompt in prompts
-    ]
-    if max(row_tokens) > info.kv_total_tokens:
-        raise KVCacheExceeded(kv_tokens=max(row_tokens), limit_tokens=info.kv_total_tokens)
+    kv_tokens = branches.kv_tokens(prompts, resolved, info)
     sequences, seed = _seed_sequences(request, prompts, resolved)
     return GenerationPlan(
         sequences=sequences,
@@ -138,7 +146,7 @@ def plan(
         prompt_selection=prompt_selection,
         priority=request.priority,
         vocabulary=vocabulary,
-        kv_tokens=sum(row_tokens) * resolved.num_return_sequences,
+        kv_tokens=kv_tokens,
         response_bytes=generation_bytes(
             prompts, resolved, selection, prompt_selection, vocabulary.size
         ),
@@ -217,11 +225,11 @@ def _check_call(
     violations: Violations,
     limits: PlanLimits,
 ) -> None:
-    if len(prompts) * resolved.num_return_sequences > limits.max_sequences_per_call:
+    num_rows = len(prompts) * branches.rows_per_prompt(resolved)
+    if num_rows > limits.max_sequences_per_call:
         violations.add(
             "prompt",
-            f"asks for {len(prompts) * resolved.num_return_sequences} sequences; one call may "
-            f"ask for {limits.max_sequences_per_call}",
+            f"asks for {num_rows} sequences; one call may ask for {limits.max_sequences_per_call}",
         )
     shortest = min(map(len, prompts), default=0)
     if resolved.config.prompt_ignore_length > shortest:

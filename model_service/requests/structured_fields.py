@@ -31,6 +31,11 @@ _ID_LISTS = {
     "begin_suppress_tokens",
     "forced_eos_token_ids",
     "forced_prefix",
+    "negative_prompt",
+}
+_NOT_EMPTY = {
+    "allowed_token_ids": "to allow all",
+    "negative_prompt": "to take the last token of the prompt",
 }
 _RUN_LISTS = {"stop_sequences": MAX_STOP_SEQUENCES, "bad_words_ids": MAX_BAD_WORDS}
 
@@ -65,8 +70,8 @@ def read(name: str, value: Any, violations: Violations, path: str) -> Any:
     checked = _Checked(violations, f"{path}.{name}")
     if name in _ID_LISTS:
         ids = tuple(value.ids)
-        if name == "allowed_token_ids":
-            checked.expect(bool(ids), "must have an id; leave it out to allow all", ".ids")
+        if name in _NOT_EMPTY:
+            checked.expect(bool(ids), f"must have an id; leave it out {_NOT_EMPTY[name]}", ".ids")
         return ids
     if name in _RUN_LISTS:
         return _read_runs(value, checked, _RUN_LISTS[name])

@@ -8,6 +8,7 @@ from lockstep.v1 import model_service_pb2
 
 from model_service.engine_client.call import Call
 from model_service.messages import SequenceSpec, SequenceTokens
+from model_service.requests.branches import rows_per_prompt
 from model_service.requests.continuation import ContinuedRows, plan_continuation
 from model_service.requests.generation_plan import GenerationPlan
 from model_service.requests.selection import FULL_LOGITS
@@ -217,6 +218,11 @@ class Generations:
                 violations.add(
                     "keep_session.max_length", f"must be in [{needed}, {info.context_length}]"
                 )
+        if rows_per_prompt(plan.resolved) != plan.resolved.num_return_sequences:
+            violations.add(
+                "keep_session",
+                "keeps one row per sequence; leave it out where a sequence takes several",
+            )
         violations.check()
         opening = Opening(
             sequences=plan.sequences,

@@ -120,6 +120,7 @@ class ServedModel:
                 selection=planned.selection,
                 prompt_selection=planned.prompt_selection,
                 priority=planned.priority,
+                num_rows=planned.num_rows,
             )
         async with running as call:
             self.metrics.admitted(planned.num_prompt_tokens)

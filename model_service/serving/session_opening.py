@@ -6,7 +6,7 @@ from lockstep.v1 import generation_pb2, scores_pb2
 
 from model_service.generation import ScoreSelection
 from model_service.messages import SequenceSpec
-from model_service.requests import seeds
+from model_service.requests import branches, seeds
 from model_service.requests.configuration import ResolvedConfig, resolve
 from model_service.requests.processor_catalog import catalog
 from model_service.requests.response_size import distribution_bytes
@@ -84,6 +84,7 @@ def read_opening(
         max_return_sequences=1,
         catalog=catalog(info),
     )
+    resolved = branches.without_branches(config, resolved, violations)
     selection = FULL_LOGITS
     if scores is not None:
         selection = read_selection(

@@ -266,6 +266,12 @@ def test_terms_out_of_range_are_refused(tiny_model, keep, wrong):
     assert answer.fields == wrong
 
 
+def test_a_guided_generation_is_not_kept(tiny_model):
+    config = {"guidance_scale": 1.5, "max_new_tokens": 2}
+    answer = refused(generate, tiny_model, config, prompt=ragged([5, 6]), keep_session={})
+    assert answer.fields == ["keep_session"]
+
+
 def test_a_session_that_has_no_room_is_refused_before_anything_runs(tiny_model, sessions):
     for _ in range(8):
         opened(sessions, [5], max_length=4)

@@ -17,14 +17,13 @@ from transformers import (
     Starcoder2Config,
 )
 
-from model_service.engine.loader import Refused
 from tests.engine_harness import InprocEngine
 
 SMALL = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 TOKENS = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
 GATED = {**SMALL, **TOKENS, "intermediate_size": 32, "num_key_value_heads": 1}
 
-SERVED = {
+FAST = {
     # Soft-capped scores, alternating windows.
     "gemma2": Gemma2Config(**GATED, head_dim=16, sliding_window=6),
     # Attention sinks, experts.
@@ -32,14 +31,14 @@ SERVED = {
         **GATED, head_dim=16, sliding_window=6, num_local_experts=2, num_experts_per_tok=1
     ),
     "mixtral": MixtralConfig(**GATED, num_local_experts=2),
-    # Learned positions with an offset.
-    "opt": OPTConfig(**SMALL, ffn_dim=32, max_position_embeddings=64, word_embed_proj_dim=32),
     # Merged projections.
     "phi3": Phi3Config(**GATED),
     "starcoder2": Starcoder2Config(**GATED, sliding_window=6),
 }
 
-REFUSED = {
+COMPAT = {
+    # Learned positions with an offset, read from the length of the cache.
+    "opt": OPTConfig(**SMALL, ffn_dim=32, max_position_embeddings=64, word_embed_proj_dim=32),
     "gptj": GPTJConfig(vocab_size=64, n_embd=32, n_layer=2, n_head=2, rotary_dim=8, n_positions=64),
     "bloom": BloomConfig(vocab_size=64, hidden_size=32, n_layer=2, n_head=2),
     "falcon": FalconConfig(**SMALL, alibi=True),
@@ -56,8 +55,12 @@ def save(config: PreTrainedConfig, folder) -> None:
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
 
 
-@pytest.mark.parametrize("config", SERVED.values(), ids=SERVED)
-def test_a_model_that_is_served_equals_generate(config, tmp_path):
+@pytest.mark.parametrize(
+    ("path", "config"),
+    [("fast", config) for config in FAST.values()] + [("compat", c) for c in COMPAT.values()],
+    ids=[*FAST, *COMPAT],
+)
+def test_a_model_that_is_served_equals_generate(path, config, tmp_path):
     save(config, tmp_path)
     model = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
     expected = []
@@ -72,11 +75,5 @@ def test_a_model_that_is_served_equals_generate(config, tmp_path):
         )
         expected.append(output[0, len(prompt) :].tolist())
     engine = InprocEngine(tmp_path, max_running_sequences=4)
+    assert engine.info.execution_path == path
     assert engine.generate(PROMPTS, max_new_tokens=NEW) == expected
-
-
-@pytest.mark.parametrize("config", REFUSED.values(), ids=REFUSED)
-def test_a_model_that_does_not_fit_is_refused_with_the_reason(config, tmp_path):
-    save(config, tmp_path)
-    with pytest.raises(Refused, match=r"layers of type|other logits|does not run"):
-        InprocEngine(tmp_path, max_running_sequences=4)

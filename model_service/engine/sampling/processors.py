@@ -48,11 +48,13 @@ from transformers.generation.logits_process import (
 
 from model_service.active_processors import (
     CLOSING,
+    GUIDANCE,
     NEED_ENDS,
     WARPERS,
     bad_words,
     in_default_order,
 )
+from model_service.engine.sampling.guidance import GuidanceProcessor
 from model_service.engine.sampling.own_processors import (
     AllowedTokensProcessor,
     ForcedPrefixProcessor,
@@ -157,7 +159,12 @@ def build(seq: Sequence, forbidden: tuple[int, ...]) -> list[Step]:
         forbidden: ids of its revision that must not be generated.
     """
     row = Row.of(seq)
-    steps = [
+    guidance = (
+        [Step(GUIDANCE, GuidanceProcessor(seq.config.guidance_scale, seq.guide))]
+        if seq.guide
+        else []
+    )
+    steps = guidance + [
         Step(name, _BUILDERS[name](arguments, row))
         for name, arguments in _arguments(seq.config)
         if row.eos_token_ids or name not in NEED_ENDS

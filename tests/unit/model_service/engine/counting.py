@@ -47,6 +47,7 @@ class CountingRunner:
         self.free_slots = set(range(num_slots))
         self.written: dict[int, list[int]] = {}
         self.poisoned: set[int] = set()
+        self.poisoned_tokens: set[int] = set()
 
     def allocate(self) -> int:
         slot = min(self.free_slots)
@@ -85,7 +86,7 @@ class CountingRunner:
     def _logits(self, seq: Sequence, token_id: int) -> Tensor:
         logits = torch.zeros(VOCABULARY_SIZE)
         logits[(token_id + 1) % VOCABULARY_SIZE] = BEST
-        if seq.request_id in self.poisoned:
+        if seq.request_id in self.poisoned or token_id in self.poisoned_tokens:
             logits[3] = torch.nan
         return logits
 

@@ -38,6 +38,7 @@ def test_defaults_are_the_models_own_and_then_hugging_faces(checkpoint):
         ({"exponential_decay_length_penalty": [3, 1.5]}, (3, 1.5)),
         ({"watermarking_config": {"bias": 3.0}}, GreenListWatermark(bias=3.0)),
         ({"min_p": 0.25}, 0.25),
+        ({"guidance_scale": 2.0}, 2.0),
         ({"stop_strings": "end"}, ("end",)),
         ({"stop_strings": ["a", "b"]}, ("a", "b")),
     ],
@@ -65,7 +66,7 @@ def test_a_default_that_cannot_be_applied_is_refused(checkpoint, field):
         InprocEngine(checkpoint)
 
 
-@pytest.mark.parametrize("field", [{"guidance_scale": 2.0}, {"num_beams": 4}])
+@pytest.mark.parametrize("field", [{"penalty_alpha": 0.6}, {"num_beams": 4}])
 def test_a_default_that_is_not_applied_is_refused_by_name(checkpoint, field):
     set_defaults(checkpoint, **field)
     with pytest.raises(Refused, match=next(iter(field))):

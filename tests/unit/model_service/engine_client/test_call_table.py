@@ -13,7 +13,7 @@ from model_service.messages import (
     SessionAnswer,
     SessionRowAnswer,
 )
-from rpc.errors import EngineLost, KVCacheExceeded, SessionNotFound, SlowConsumer
+from rpc.errors import EngineLost, KVCacheExceeded, Overloaded, SessionNotFound, SlowConsumer
 
 
 class Ends:
@@ -93,6 +93,18 @@ async def test_a_refused_call_is_not_cancelled(ends):
         with pytest.raises(KVCacheExceeded):
             await call.answer()
     assert ends.cancelled == []
+
+
+async def test_a_call_holds_permits_for_the_rows_that_the_engine_runs(ends):
+    with ends.table.open(2, num_permits=3) as call:
+        assert ends.table.num_unfinished_rows == 3
+        with pytest.raises(Overloaded), ends.table.open(1):
+            pass
+        ends.table.deliver(ends.tokens(call.request_id, finish=Finish("eos_token")))
+        assert ends.table.num_unfinished_rows == 2
+        with ends.table.open(1):
+            pass
+    assert ends.table.num_unfinished_rows == 0
 
 
 async def test_the_first_error_of_a_call_is_the_one_it_ends_with(ends):

@@ -79,6 +79,9 @@ def test_given_fields_win_over_the_default():
         ("num_return_sequences", 0),
         ("num_return_sequences", 9),
         ("min_tokens_to_keep", 0),
+        ("guidance_scale", -0.1),
+        ("guidance_scale", 100.1),
+        ("guidance_scale", math.nan),
     ],
 )
 def test_a_value_out_of_range_is_named(field, value):
@@ -101,6 +104,8 @@ def test_a_value_out_of_range_is_named(field, value):
         ("min_new_tokens", 16),
         ("num_return_sequences", 8),
         ("min_tokens_to_keep", 1),
+        ("guidance_scale", 0.0),
+        ("guidance_scale", 100.0),
     ],
 )
 def test_the_ends_of_every_range_are_allowed(field, value):
@@ -175,8 +180,6 @@ LATER = {
     "num_beams": 2,
     "length_penalty": 1.0,
     "early_stopping": generation_pb2.EARLY_STOPPING_TRUE,
-    "guidance_scale": 1.5,
-    "negative_prompt": {"ids": [1]},
     "synth_id_watermark": {"ngram_len": 5},
     "max_length": 10,
     "prompt_lookup_num_tokens": 3,
@@ -203,6 +206,27 @@ def test_a_field_that_is_not_offered_may_be_turned_off(field):
     resolved = resolve(Message(**{field: value}))
     assert resolved.config == DEFAULTS
     assert getattr(effective_message(resolved, seed=1), field) == value
+
+
+def test_a_negative_prompt_needs_guidance():
+    message = Message(negative_prompt={"ids": [1]})
+    assert violated(message) == ["generation_config.negative_prompt"]
+    message.lenient = True
+    assert resolve(message).config == DEFAULTS
+    message = Message(negative_prompt={"ids": [1]}, guidance_scale=1.5)
+    assert resolve(message).config.negative_prompt == (1,)
+
+
+def test_a_negative_prompt_must_have_an_id_of_the_vocabulary():
+    message = Message(negative_prompt={}, guidance_scale=1.5)
+    assert violated(message) == ["generation_config.negative_prompt.ids"]
+    with pytest.raises(TokenIdOutOfRange):
+        resolve(Message(negative_prompt={"ids": [100]}, guidance_scale=1.5))
+
+
+def test_guidance_comes_first():
+    message = Message(repetition_penalty=1.1, guidance_scale=2.0, do_sample=False)
+    assert applied_processors(resolve(message).config) == ["guidance_scale", "repetition_penalty"]
 
 
 def test_processors_are_named_in_hugging_faces_order_when_they_are_active():
@@ -245,6 +269,9 @@ configs = st.builds(
     min_p=st.none() | st.floats(0, 1, width=32),
     top_h=st.none() | st.floats(0.125, 1, width=32),
     typical_p=st.none() | st.floats(0.125, 1, width=32),
+    guidance_scale=st.none() | st.floats(0, 100, width=32),
+    negative_prompt=st.none()
+    | st.builds(dict, ids=st.lists(st.integers(0, 99), min_size=1, max_size=3)),
     presence_penalty=st.none() | st.floats(-100, 100, width=32),
     no_repeat_ngram_size=st.none() | st.integers(0, 9),
     logit_bias=st.none()

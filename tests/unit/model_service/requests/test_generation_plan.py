@@ -12,7 +12,6 @@ from rpc.errors import (
     ContextLengthExceeded,
     InvalidField,
     KVCacheExceeded,
-    NotImplemented_,
     TokenIdOutOfRange,
 )
 from tests.fakes.counting_engine import CountingEngine
@@ -184,3 +183,42 @@ def test_no_more_of_the_prompt_can_be_ignored_than_there_is():
     assert violated(request([1, 2], [3], config=config)) == [
         "generation_config.prompt_ignore_length"
     ]
+
+
+GUIDED = {"guidance_scale": 2.0, "negative_prompt": {"ids": [7, 8, 9]}, "max_new_tokens": 10}
+
+
+def test_a_guided_sequence_takes_two_rows_and_their_kv_cache():
+    planned = plan(request([1], [2] * 5, config=GUIDED))
+    assert planned.num_rows == 4
+    assert planned.kv_tokens == (1 + 10) + (5 + 10) + 2 * (3 + 10)
+    assert plan(request([1], config={"guidance_scale": 2.0, "max_new_tokens": 10})).kv_tokens == 22
+
+
+def test_the_rows_of_guided_sequences_count_towards_the_limit_of_a_call():
+    assert violated(request(*[[1]] * 5, config=GUIDED)) == ["prompt"]
+    plan(request(*[[1]] * 4, config=GUIDED))
+
+
+def test_guided_rows_larger_than_the_kv_cache_are_refused():
+    with pytest.raises(KVCacheExceeded) as caught:
+        plan(request([1], config=GUIDED), kv_total_tokens=23)
+    assert caught.value.metadata == {"kvTokens": "24", "limitTokens": "23"}
+    plan(request([1], config=GUIDED), kv_total_tokens=24)
+
+
+def test_a_negative_prompt_beyond_the_context_is_refused():
+    config = GUIDED | {"negative_prompt": {"ids": [7] * 55}}
+    assert violated(request([1], config=config)) == ["generation_config.negative_prompt"]
+    plan(request([1], config=config | {"max_new_tokens": 9}))
+
+
+def test_guidance_needs_two_rows_of_a_step():
+    with pytest.raises(InvalidField):
+        plan(request([1], config=GUIDED), max_running_sequences=1)
+
+
+def test_prompt_scores_have_no_guidance():
+    full = scores_pb2.ScoreSelection(scores=True, full=True)
+    assert violated(request(config=GUIDED, prompt_scores=full)) == ["prompt_scores.scores"]
+    plan(request(config=GUIDED, prompt_scores=scores_pb2.ScoreSelection(logits=True, full=True)))

@@ -1,0 +1,86 @@
+"""Chooses what runs a model: the fast path where it equals `generate`, else the compat path.
+
+A model for which neither does is refused with both reasons. Nothing is known
+about architectures here: what counts is what the self-test finds.
+"""
+
+import gc
+import logging
+from collections.abc import Callable
+
+from model_service.engine import loader, merged_linear
+from model_service.engine.compat_runner import CompatRunner
+from model_service.engine.loader import LoadedModel, Refused
+from model_service.engine.merged_linear import SiblingLayers
+from model_service.engine.model_runner import ModelRunner
+from model_service.engine.self_test import Runner, SelfTest
+from model_service.messages import EngineSettings
+
+logger = logging.getLogger(__name__)
+
+
+def choose(settings: EngineSettings, on_loaded: Callable[[], None]) -> tuple[LoadedModel, Runner]:
+    """Loads the model and makes the fastest runner that equals `generate`.
+
+    Raises:
+        Refused: the model cannot be loaded, or no runner equals `generate`.
+    """
+    loaded = loader.load(settings)
+    on_loaded()
+    with merged_linear.observe(loaded.model) as siblings:
+        test = SelfTest(loaded, settings.vocabulary_size)
+    reason = fast_obstacle(loaded)
+    if reason is None:
+        try:
+            return loaded, _fast(loaded, settings, siblings, test)
+        except Refused as refusal:
+            reason = str(refusal)
+        # What the attempt changed in the modules goes with them.
+        del loaded, siblings
+        gc.collect()
+        loaded = loader.load(settings)
+    name = type(loaded.model).__name__
+    logger.info("%s takes the compat path; on the fast one %s", name, reason)
+    try:
+        return loaded, _compat(loaded, settings, test)
+    except Refused as refusal:
+        raise Refused(
+            f"{name} cannot be served. On the fast path {reason}. On the compat path {refusal}."
+        ) from refusal
+
+
+def fast_obstacle(loaded: LoadedModel) -> str | None:
+    """Says why a model cannot take the fast path, as far as that shows without trying."""
+    if not getattr(loaded.model, "_supports_attention_backend", False):
+        return "its code does not take another attention function"
+    try:
+        loader.layer_windows(loaded.config)
+    except Refused as refusal:
+        return str(refusal)
+    return None
+
+
+def _fast(
+    loaded: LoadedModel, settings: EngineSettings, siblings: SiblingLayers, test: SelfTest
+) -> ModelRunner:
+    try:
+        runner = ModelRunner(loaded, settings, siblings)
+    except Exception as error:
+        raise Refused(f"it does not start: {type(error).__name__}: {error}") from error
+    test.check(runner, loaded.config)
+    return runner
+
+
+def _compat(loaded: LoadedModel, settings: EngineSettings, test: SelfTest) -> CompatRunner:
+    try:
+        runner = CompatRunner(loaded, settings)
+    except Exception as error:
+        raise Refused(f"it does not start: {type(error).__name__}: {error}") from error
+    try:
+        test.check(runner, loaded.config)
+    except Refused as refusal:
+        logger.info("in chunks %s: taking tokens one by one", refusal)
+        runner.extends = False
+        test.check(runner, loaded.config)
+    runner.measure()
+    return runner

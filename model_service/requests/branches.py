@@ -1,0 +1,111 @@
+"""Guidance: configurations for which one sequence takes several rows of the engine."""
+
+from dataclasses import replace
+
+import msgspec
+from lockstep.v1 import generation_pb2
+
+from model_service.messages import EngineInfo
+from model_service.requests.configuration import ResolvedConfig
+from model_service.requests.violations import Violations
+from rpc.errors import KVCacheExceeded
+
+_OFF = {"guidance_scale": 1.0}
+"""Fields that make one sequence take several rows, with the value that turns them off."""
+
+
+def rows_per_prompt(resolved: ResolvedConfig) -> int:
+    """Returns the rows of a step that the sequences of one prompt take together."""
+    return resolved.num_return_sequences * (2 if is_guided(resolved) else 1)
+
+
+def is_guided(resolved: ResolvedConfig) -> bool:
+    """Whether every sequence has a second row, that of its negative prompt."""
+    return resolved.config.guidance_scale != 1.0
+
+
+def check_generation(
+    resolved: ResolvedConfig,
+    info: EngineInfo,
+    violations: Violations,
+    *,
+    scores_prompt: bool,
+    path: str = "generation_config",
+) -> None:
+    """Notes what a generation cannot have beside several rows per sequence.
+
+    Args:
+        resolved: the configuration.
+        info: what the model is.
+        violations: what is wrong is noted here.
+        scores_prompt: whether processed scores of the prompt are asked for.
+        path: path of the configuration in the request.
+    """
+    if not is_guided(resolved):
+        return
+    if info.max_running_sequences < 2:
+        violations.add(
+            f"{path}.guidance_scale", "takes two rows of a step; this server's steps have one"
+        )
+    if scores_prompt:
+        violations.add(
+            "prompt_scores.scores",
+            "has no guided scores: the negative prompt has other tokens in the prompt's places",
+        )
+    negative = resolved.config.negative_prompt or ()
+    needed = resolved.config.max_new_tokens if resolved.max_new_tokens_given else 1
+    if len(negative) + needed > info.context_length:
+        violations.add(
+            f"{path}.negative_prompt",
+            f"has {len(negative)} tokens, which with {needed} new ones do not fit the context of "
+            f"{info.context_length}",
+        )
+
+
+def kv_tokens(prompts: list[list[int]], resolved: ResolvedConfig, info: EngineInfo) -> int:
+    """Returns the tokens of KV cache that a generation reserves.
+
+    Raises:
+        KVCacheExceeded: rows that run together need more than there is.
+    """
+    together = [_kv_tokens(len(prompt), resolved, info.context_length) for prompt in prompts]
+    if max(together) > info.kv_total_tokens:
+        raise KVCacheExceeded(kv_tokens=max(together), limit_tokens=info.kv_total_tokens)
+    return sum(together) * resolved.num_return_sequences
+
+
+def _kv_tokens(num_prompt_tokens: int, resolved: ResolvedConfig, context_length: int) -> int:
+    """Returns the tokens of the rows of one sequence."""
+    config = resolved.config
+    if not is_guided(resolved):
+        return min(num_prompt_tokens + config.max_new_tokens, context_length)
+    negative = len(config.negative_prompt or (0,))
+    room = context_length - max(num_prompt_tokens, negative)
+    return num_prompt_tokens + negative + 2 * min(config.max_new_tokens, room)
+
+
+def without_branches(
+    message: generation_pb2.GenerationConfig,
+    resolved: ResolvedConfig,
+    violations: Violations,
+    path: str = "generation_config",
+) -> ResolvedConfig:
+    """Turns off what only a generation has: for sessions and distributions, whose rows are given.
+
+    A default of the model is dropped; what the request asks for is refused.
+
+    Args:
+        message: the request's configuration.
+        resolved: what it was resolved to.
+        violations: what is wrong is noted here.
+        path: path of the configuration in the request.
+    """
+    for name, off in _OFF.items():
+        if message.HasField(name) and getattr(message, name) != off and not message.lenient:
+            violations.add(
+                f"{path}.{name}",
+                "is applied by Generate only: a session steps one row for each of its rows; step "
+                "further rows yourself, leave it out, or set lenient",
+            )
+    config = msgspec.structs.replace(resolved.config, negative_prompt=None, **_OFF)
+    return replace(resolved, config=config)
