@@ -33,6 +33,7 @@ class Continuation:
         session_id: the session that begins with this; empty when it was there before.
         marks: where the rows were before; empty when the session begins with this.
         num_cached: tokens of each row whose KV cache is used.
+        rewound: rows whose last token passes again although it is in the KV cache.
         running: rows that have not ended.
         failed: whether a row has failed.
     """
@@ -42,6 +43,7 @@ class Continuation:
     session_id: str = ""
     marks: list[Mark] = field(default_factory=list)
     num_cached: list[int] = field(default_factory=list)
+    rewound: set[int] = field(default_factory=set)
     running: set[int] = field(default_factory=set)
     failed: bool = False
 
@@ -64,7 +66,7 @@ class Continuations:
         self._revisions = revisions
 
     def begin(self, command: GenerateSession) -> None:
-        """Opens a session and runs its rows. Refuses at once where there is no room."""
+        """Opens a session and runs its rows, or refuses rows that would never fit."""
         rows = [
             Sequence(
                 request_id=command.request_id,
@@ -78,10 +80,11 @@ class Continuations:
                 max_length=command.max_length,
                 prompt_selection=command.prompt_selection,
                 kind="session",
+                salt=command.cache_salt,
             )
             for row, spec in enumerate(command.sequences)
         ]
-        if not self._table.admit(command.request_id, rows):
+        if not self._table.check_size(command.request_id, rows):
             return
         session = self._table.add(command.session_id, rows)
         call = Continuation(command.request_id, command.config, command.session_id)
@@ -97,8 +100,11 @@ class Continuations:
             return
         call = Continuation(command.request_id, session.rows[0].config, marks=session.marks())
         for seq in session.rows:
-            if not seq.num_pending:  # its distribution was never kept: the last token passes again
-                seq.truncate(len(seq.token_ids), len(seq.token_ids) - 1)
+            num_tokens = len(seq.token_ids)
+            if seq.num_passed == num_tokens:  # no distribution is kept: the last token passes again
+                if seq.num_cached == num_tokens:
+                    call.rewound.add(seq.row)
+                seq.truncate(num_tokens, num_tokens - 1)
             seq.prompt_selection = None
         self._start(session, call, command)
 
@@ -110,6 +116,8 @@ class Continuations:
         call.running = set(range(len(session.rows)))
         for seq in session.rows:
             seq.configure(command.config, "continuation")
+            seq.request_id = command.request_id
+            seq.num_reused = 0
             seq.selection = command.selection
             seq.given_scores, seq.given_failure = [], None
             seq.call_start = len(seq.token_ids)
@@ -134,10 +142,11 @@ class Continuations:
         self._table.emit(event)
         if event.finish is None:
             return
-        event.finish = msgspec.structs.replace(
-            event.finish, cached_prompt_tokens=call.num_cached[seq.row]
-        )
-        call.failed |= event.finish.failure is not None
+        cached = max(call.num_cached[seq.row], event.finish.cached_prompt_tokens)
+        event.finish = msgspec.structs.replace(event.finish, cached_prompt_tokens=cached)
+        if event.finish.failure is not None:
+            call.failed = True
+            seq.salt = None  # nobody else shall start from here
         call.running.remove(seq.row)
         self._scheduler.rest(seq)
         if not call.running:
@@ -156,7 +165,11 @@ class Continuations:
             self._scheduler.rest(session.rows[row])
         for seq, mark in zip(session.rows, call.marks, strict=True):
             put_back(seq, mark)
-            seq.num_cached = mark.num_cached  # also where the last token had yet to pass again
+            # Where the last token has yet to pass again, it had passed all the same.
+            if seq.row in call.rewound and seq.slot is not None:
+                seq.num_cached = mark.num_passed
+            else:
+                seq.num_lost = mark.num_passed
         self._release(session, call)
 
     def _end(self, session: Session, call: Continuation) -> None:

@@ -79,6 +79,7 @@ class Generations:
             selection=command.selection,
             prompt_selection=command.prompt_selection,
             priority=command.priority,
+            salt=command.cache_salt,
         )
         if negative:
             seq.attach_guide(negative, len(negative) + num_new)
@@ -95,7 +96,7 @@ class Generations:
         seq = draw.sequence
         event = advance(seq, seq.request_id, draw, choice, logits, self._revisions[seq.revision])
         if event.finish is not None:
-            self._remove(seq)
+            self._remove(seq, keep=event.finish.failure is None)
         self._emit(event)
 
     def cancel(self, request_id: int) -> None:
@@ -103,9 +104,9 @@ class Generations:
         for seq in self._calls.pop(request_id, []):
             self._scheduler.remove(seq)
 
-    def _remove(self, seq: Sequence) -> None:
+    def _remove(self, seq: Sequence, *, keep: bool) -> None:
         """Frees what a sequence holds that has ended."""
-        self._scheduler.remove(seq)
+        self._scheduler.remove(seq, keep=keep)
         members = self._calls[seq.request_id]
         members.remove(seq)
         if not members:

@@ -199,7 +199,7 @@ def test_a_session_closed_while_it_generates_fails_the_call():
     events = engine.do(CloseSession(3, "s"))
     (rejected,) = [e for e in events if isinstance(e, Rejected)]
     assert (rejected.request_id, rejected.failure.error) == (2, "SessionNotFound")
-    assert engine.scheduler.kv_used_tokens == engine.scheduler.kv_session_tokens == 0
+    assert engine.scheduler.kv_used_tokens == engine.places.session_tokens == 0
     assert engine.run() == []
 
 
@@ -220,15 +220,51 @@ def test_a_generation_can_be_kept_as_a_session():
 def test_a_kept_generation_counts_as_a_session_from_its_start():
     engine = CountingEngine(kv_tokens=80)
     engine.generate_session(1, [4], [5], max_length=20, new=2)
-    assert engine.scheduler.kv_session_tokens == 40
-    engine.generate_session(2, [4], session_id="t", max_length=20)
-    engine.generate_session(3, [4], session_id="u", max_length=41)
+    engine.step()
+    assert engine.places.session_tokens == 40
+    engine.generate_session(2, [4], session_id="u", max_length=41)
     events = engine.run()
     refused = {e.request_id: e.failure.error for e in events if isinstance(e, Rejected)}
-    assert refused == {2: "Overloaded", 3: "KVCacheExceeded"}
+    assert refused == {2: "KVCacheExceeded"}
+    assert engine.places.session_tokens == engine.scheduler.kv_used_tokens == 40
     assert engine.scheduler.num_running == 0
     engine.do(CloseSession(4, "s"))
-    assert engine.scheduler.kv_used_tokens == engine.scheduler.kv_session_tokens == 0
+    assert engine.scheduler.kv_used_tokens == engine.places.session_tokens == 0
+
+
+def test_a_session_that_was_evicted_goes_on_as_if_it_had_not_been():
+    engine = CountingEngine(kv_tokens=80)
+    engine.open(1, [4, 5], [9])
+    engine.run()
+    engine.generate(2, [20], new=79)  # takes both of their places
+    engine.run()
+    assert None in [seq.slot for seq in engine.session().rows]
+    engine.continue_session(3, new=2)
+    events = engine.run()
+    assert [tokens(events, 3, row) for row in (0, 1)] == [[6, 7], [10, 11]]
+    assert engine.rows() == [[4, 5, 6, 7], [9, 10, 11]]
+
+
+@pytest.mark.parametrize("num_steps", [0, 1, 2, 3])
+def test_an_evicted_session_whose_generation_is_cancelled_is_as_before(num_steps):
+    engine = CountingEngine(kv_tokens=80, chunk_tokens=16)
+    prompt = [7] * 18
+    engine.open(1, prompt, max_length=30)
+    engine.run()
+    engine.generate(2, [20], new=75)
+    engine.run()
+    assert [seq.slot for seq in engine.session().rows] == [None]
+    engine.continue_session(3, new=4)
+    for _ in range(num_steps):
+        engine.step()
+    engine.do(Cancel(3))
+    assert engine.rows() == [prompt]
+    engine.step_session(4, [])
+    (answer,) = engine.run()
+    assert answer.rows[0].scores == []
+    engine.step_session(5, [11])
+    (answer,) = engine.run()
+    assert best(answer.rows[0].scores[0]) == 12
 
 
 def test_scores_of_the_prompt_of_a_kept_generation_are_reported():
@@ -262,7 +298,7 @@ def test_nothing_is_kept_of_a_generation_in_which_a_row_fails():
 
 def gone(engine: CountingEngine) -> bool:
     (event,) = engine.do(DescribeSession(99, "s"))
-    used = engine.scheduler.kv_used_tokens, engine.scheduler.kv_session_tokens
+    used = engine.scheduler.kv_used_tokens, engine.places.session_tokens
     return isinstance(event, Rejected) and used == (0, 0) and engine.scheduler.active == []
 
 
