@@ -126,6 +126,11 @@ class OpenSession(msgspec.Struct, tag="open_session"):
     """Tokens of KV cache reserved per row."""
 
     selection: ScoreSelection
+    sample: bool = False
+    """Whether the engine chooses the next token of each row."""
+
+    append: bool = False
+    """Whether the chosen token is appended."""
 
 
 class GenerateSession(msgspec.Struct, tag="generate_session"):
