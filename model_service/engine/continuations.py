@@ -111,7 +111,7 @@ class Continuations:
         for seq in session.rows:
             seq.configure(command.config, "continuation")
             seq.selection = command.selection
-            seq.given_scores = []
+            seq.given_scores, seq.given_failure = [], None
             seq.call_start = len(seq.token_ids)
             seq.steps = 0
             seq.arrival, seq.prefill_start, seq.first_token = time.monotonic(), 0.0, 0.0
@@ -129,7 +129,8 @@ class Continuations:
         session = self._table.of_row(seq)
         call = session.call
         assert isinstance(call, Continuation)
-        event = advance(seq, call.request_id, draw, choice, logits)
+        revision = self._revisions[seq.revision]
+        event = advance(seq, call.request_id, draw, choice, logits, revision)
         self._table.emit(event)
         if event.finish is None:
             return

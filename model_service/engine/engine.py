@@ -141,7 +141,7 @@ class Engine:
             run.sequence.steps += 1
         logits = self._runner.forward(runs)  # [R, V]
         forwarded = time.monotonic()
-        given_tokens.describe(runs, logits, self._runner.vocabulary.revisions)
+        given_tokens.record(runs, logits, self._runner.vocabulary.revisions)
         draws, logits = guides.pair(self._draws(runs), logits)
         choices = self._sampler.choose(logits, draws)
         for draw, choice in zip(draws, choices, strict=True):

@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from model_service.engine.sampling import processors
 from model_service.engine.sampling.sampler import Choice, Draw
 from model_service.engine.scheduler import Scheduler
-from model_service.engine.scores import report
+from model_service.engine.scores import describe
 from model_service.engine.sequence import Sequence
 from model_service.engine.vocabulary import RevisionRows
 from model_service.messages import Event, Failure, Generate, Rejected, SequenceSpec, SequenceTokens
@@ -92,7 +93,7 @@ class Generations:
             logits: `[R, V]` float32 of the step.
         """
         seq = draw.sequence
-        event = advance(seq, seq.request_id, draw, choice, logits)
+        event = advance(seq, seq.request_id, draw, choice, logits, self._revisions[seq.revision])
         if event.finish is not None:
             self._remove(seq)
         self._emit(event)
@@ -112,7 +113,12 @@ class Generations:
 
 
 def advance(
-    seq: Sequence, request_id: int, draw: Draw, choice: Choice, logits: Tensor
+    seq: Sequence,
+    request_id: int,
+    draw: Draw,
+    choice: Choice,
+    logits: Tensor,
+    revision: RevisionRows,
 ) -> SequenceTokens:
     """Appends the token chosen for a sequence that generates.
 
@@ -122,20 +128,27 @@ def advance(
         draw: its row of the step.
         choice: the token, or why there is none, which ends the sequence.
         logits: `[R, V]` float32 of the step.
+        revision: the sequence's revision of the vocabulary.
 
     Returns:
         What the call is told. Its `finish` is set when the sequence has ended.
     """
     event = SequenceTokens(request_id, seq.row, [])
-    if choice.token_id is None:
-        event.finish = seq.finish("error", choice.failure)
+    token_id = choice.token_id
+    if token_id is None or seq.given_failure is not None:
+        event.finish = seq.finish("error", choice.failure or seq.given_failure)
         return event
-    position = len(seq.token_ids)
-    reason = seq.append(choice.token_id)
-    event.token_ids.append(choice.token_id)
     if seq.selection is not None:
-        row = logits[draw.row][: seq.vocabulary_size]
-        event.scores = [report(seq.selection, position, choice.token_id, row, choice.scores)]
+        position, row = len(seq.token_ids), logits[draw.row]
+        try:
+            event.scores = [
+                describe(seq, seq.selection, position, token_id, row, choice.scores, revision)
+            ]
+        except processors.ProcessorError as error:
+            event.finish = seq.finish("error", processors.failure(error))
+            return event
+    reason = seq.append(token_id)
+    event.token_ids.append(token_id)
     if seq.given_scores:
         event.prompt_scores, seq.given_scores = seq.given_scores, []
     seq.prompt_selection = None

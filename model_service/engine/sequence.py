@@ -54,6 +54,7 @@ class Sequence:
         call_start: tokens that there were when the generation began.
         first_given: index of the first token that the present call gave.
         given_scores: what was found out so far about the distributions of given tokens.
+        given_failure: why the distribution of a given token could not be described.
         steps: steps that the sequence took part in.
         arrival: when it was created, in seconds of the monotonic clock, as the two below.
         prefill_start: when its first step began; 0 before.
@@ -88,6 +89,7 @@ class Sequence:
     slot: int | None = None
     first_given: int = 0
     given_scores: list[PositionScores] = field(default_factory=list)
+    given_failure: Failure | None = None
     steps: int = 0
     arrival: float = field(default_factory=time.monotonic)
     prefill_start: float = 0.0

@@ -71,6 +71,7 @@ def put_back(seq: Sequence, mark: Mark) -> None:
     """
     seq.truncate(mark.num_tokens, mark.num_cached)
     seq.given_scores = []
+    seq.given_failure = None
 
 
 def step_refusal(session: Session, command: StepSession) -> Failure | None:

@@ -8,9 +8,10 @@ cancelled before is undone as a whole.
 
 from torch import Tensor
 
+from model_service.engine.sampling import processors
 from model_service.engine.sampling.sampler import Choice, Draw
 from model_service.engine.scheduler import Scheduler
-from model_service.engine.scores import report
+from model_service.engine.scores import describe
 from model_service.engine.sequence import Sequence
 from model_service.engine.session import (
     Call,
@@ -122,11 +123,16 @@ class Sessions:
         self._scheduler.rest(seq)
         position = len(seq.token_ids)
         token_id = choice.token_id if call.sample else None
-        failure = choice.failure if _matters(choice.failure, call) else None
-        scores, seq.given_scores = seq.given_scores, []
+        failure = choice.failure if _matters(choice.failure, call) else seq.given_failure
+        scores, seq.given_scores, seq.given_failure = seq.given_scores, [], None
         if failure is None and _wants_last(call.selection, position - 1 - seq.first_given):
-            row = logits[draw.row][: seq.vocabulary_size]
-            scores.append(report(call.selection, position, token_id, row, choice.scores))
+            row, revision = logits[draw.row], self._revisions[seq.revision]
+            try:
+                scores.append(
+                    describe(seq, call.selection, position, token_id, row, choice.scores, revision)
+                )
+            except processors.ProcessorError as error:
+                failure = processors.failure(error)
         reason = None
         if token_id is not None:
             reason = seq.finish_reason(token_id)
@@ -191,10 +197,13 @@ class Sessions:
 def _matters(failure: Failure | None, call: Call) -> bool:
     """Whether a failure to choose is the caller's concern.
 
-    That every token is excluded matters only to a caller who wants one chosen;
-    logits that are not numbers matter to everybody.
+    That every token is excluded matters only to a caller who wants one chosen, and
+    that a processor failed to one who wants scores, too; logits that are not
+    numbers matter to everybody.
     """
-    return failure is not None and (call.sample or failure.error == "NonFiniteLogits")
+    if failure is None or failure.error == "NonFiniteLogits":
+        return failure is not None
+    return call.sample or (failure.error == "InternalError" and call.selection.scores)
 
 
 def _wants_last(selection: ScoreSelection, index: int) -> bool:
