@@ -132,6 +132,12 @@ class OpenSession(msgspec.Struct, tag="open_session"):
     cache_salt: str | None = None
     """As in `Generate`."""
 
+    sample: bool = False
+    """Whether the engine chooses the next token of each row."""
+
+    append: bool = False
+    """Whether the chosen token is appended."""
+
 
 class GenerateSession(msgspec.Struct, tag="generate_session"):
     """Opens a session and runs its rows to their end. Answered as `Generate`.

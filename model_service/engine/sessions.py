@@ -69,7 +69,8 @@ class Sessions:
         if not self._table.check_size(command.request_id, rows):
             return
         session = self._table.add(command.session_id, rows)
-        self._start(session, Call(command.request_id, command.selection), rows)
+        call = Call(command.request_id, command.selection, command.sample, command.append)
+        self._start(session, call, rows)
 
     def step(self, command: StepSession) -> None:
         """Appends tokens to rows and makes them active. Refuses as a whole or not at all."""

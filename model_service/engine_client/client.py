@@ -277,6 +277,8 @@ class EngineClient:
         revision: int,
         max_length: int,
         selection: ScoreSelection,
+        sample: bool = False,
+        append: bool = False,
     ) -> SessionAnswer:
         """Prefills rows and keeps them. A call that is left early leaves no session behind.
 
@@ -293,6 +295,8 @@ class EngineClient:
                     revision=revision,
                     max_length=max_length,
                     selection=selection,
+                    sample=sample,
+                    append=append,
                 )
             )
             try:

@@ -63,12 +63,16 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
         with self._model.metrics.count_rejections():
             self._model.check_open()
             session = await self._read_session(request)
-            answer = await self._sessions.open(session)
+            answer = await self._sessions.open(
+                session,
+                sample=request.HasField("sampling"),
+                append=request.sampling.append,
+            )
         self._model.metrics.admitted(session.opening.num_prompt_tokens)
         return logits_session_service_pb2.OpenSessionResponse(
             session_id=session.session_id,
             rows=[
-                logits_session_service_pb2.SessionRow(position=row.position, seed=spec.seed)
+                convert.opened_row(row, spec.seed)
                 for row, spec in zip(answer.rows, session.opening.sequences, strict=True)
             ],
             scores=[
@@ -82,6 +86,7 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
             expire_time=convert.timestamp(session.expires_at),
             kv_bytes=session.kv_bytes,
             usage=generation_pb2.Usage(prompt_token_count=session.opening.num_prompt_tokens),
+            determinism=self._model.determinism(),
         )
 
     async def Step(
@@ -166,6 +171,7 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
             create_time=convert.timestamp(session.created_at),
             expire_time=convert.timestamp(session.expires_at),
             effective_config=_effective_config(session),
+            determinism=self._model.determinism(),
         )
 
     async def ListSessions(
@@ -251,14 +257,18 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
     ) -> logits_session_service_pb2.StepResponse:
         with self._sessions.use(request.session_id) as session:
             known = session.answer_of(request.step_id)
-            answer = known or await self._calls.step(
+            answered = known or await self._calls.step(
                 session, self._read_step(request, session, path)
             )
         return logits_session_service_pb2.StepResponse(
-            rows=[convert.step_row_result(row) for row in answer.rows],
+            rows=[
+                convert.step_row_result(row, seed)
+                for row, seed in zip(answered.answer.rows, answered.seeds, strict=True)
+            ],
             replayed=known is not None,
             vocabulary=convert.vocabulary_ref(session.opening.vocabulary),
             expire_time=convert.timestamp(session.expires_at),
+            determinism=self._model.determinism(),
         )
 
     def _read_step(

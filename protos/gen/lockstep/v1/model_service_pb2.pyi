@@ -163,14 +163,16 @@ class ScoredSequence(_message.Message):
     def __init__(self, scores: _Optional[_Iterable[_Union[_scores_pb2.PositionScores, _Mapping]]] = ..., logits_logprob: _Optional[float] = ..., greedy: _Optional[bool] = ...) -> None: ...
 
 class ScoreResponse(_message.Message):
-    __slots__ = ("sequences", "vocabulary", "usage")
+    __slots__ = ("sequences", "vocabulary", "usage", "determinism")
     SEQUENCES_FIELD_NUMBER: _ClassVar[int]
     VOCABULARY_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
+    DETERMINISM_FIELD_NUMBER: _ClassVar[int]
     sequences: _containers.RepeatedCompositeFieldContainer[ScoredSequence]
     vocabulary: _vocabulary_pb2.VocabularyRef
     usage: _generation_pb2.Usage
-    def __init__(self, sequences: _Optional[_Iterable[_Union[ScoredSequence, _Mapping]]] = ..., vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularyRef, _Mapping]] = ..., usage: _Optional[_Union[_generation_pb2.Usage, _Mapping]] = ...) -> None: ...
+    determinism: _generation_pb2.Determinism
+    def __init__(self, sequences: _Optional[_Iterable[_Union[ScoredSequence, _Mapping]]] = ..., vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularyRef, _Mapping]] = ..., usage: _Optional[_Union[_generation_pb2.Usage, _Mapping]] = ..., determinism: _Optional[_Union[_generation_pb2.Determinism, _Mapping]] = ...) -> None: ...
 
 class ComputeLogitsRequest(_message.Message):
     __slots__ = ("prompt", "scores", "vocabulary", "generation_config")
@@ -185,14 +187,16 @@ class ComputeLogitsRequest(_message.Message):
     def __init__(self, prompt: _Optional[_Union[_tokens_pb2.PromptBatch, _Mapping]] = ..., scores: _Optional[_Union[_scores_pb2.ScoreSelection, _Mapping]] = ..., vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularyRef, _Mapping]] = ..., generation_config: _Optional[_Union[_generation_pb2.GenerationConfig, _Mapping]] = ...) -> None: ...
 
 class ComputeLogitsResponse(_message.Message):
-    __slots__ = ("rows", "vocabulary", "usage")
+    __slots__ = ("rows", "vocabulary", "usage", "determinism")
     ROWS_FIELD_NUMBER: _ClassVar[int]
     VOCABULARY_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
+    DETERMINISM_FIELD_NUMBER: _ClassVar[int]
     rows: _containers.RepeatedCompositeFieldContainer[PositionScoresList]
     vocabulary: _vocabulary_pb2.VocabularyRef
     usage: _generation_pb2.Usage
-    def __init__(self, rows: _Optional[_Iterable[_Union[PositionScoresList, _Mapping]]] = ..., vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularyRef, _Mapping]] = ..., usage: _Optional[_Union[_generation_pb2.Usage, _Mapping]] = ...) -> None: ...
+    determinism: _generation_pb2.Determinism
+    def __init__(self, rows: _Optional[_Iterable[_Union[PositionScoresList, _Mapping]]] = ..., vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularyRef, _Mapping]] = ..., usage: _Optional[_Union[_generation_pb2.Usage, _Mapping]] = ..., determinism: _Optional[_Union[_generation_pb2.Determinism, _Mapping]] = ...) -> None: ...
 
 class PositionScoresList(_message.Message):
     __slots__ = ("scores",)
