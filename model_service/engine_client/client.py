@@ -20,9 +20,11 @@ from model_service.messages import (
     EngineInfo,
     EngineSettings,
     Event,
+    FlushPrefixCache,
     ForkSession,
     Generate,
     GenerateSession,
+    GraphStatus,
     GrowVocabulary,
     Load,
     LoadFailed,
@@ -30,6 +32,7 @@ from model_service.messages import (
     Message,
     NewRow,
     OpenSession,
+    PrefixCacheFlushed,
     Ready,
     Report,
     SelectSessionRows,
@@ -63,6 +66,7 @@ class EngineClient:
 
     Attributes:
         load: how full the engine is.
+        graphs: whether its steps run compiled.
         lost: set when the engine is gone; `lost_reason` then says why.
     """
 
@@ -90,6 +94,7 @@ class EngineClient:
                 after which the engine counts as lost.
         """
         self.load = Load()
+        self.graphs = GraphStatus()
         self.lost = asyncio.Event()
         self.lost_reason = ""
         self._process = process
@@ -161,6 +166,7 @@ class EngineClient:
         selection: ScoreSelection | None = None,
         prompt_selection: ScoreSelection | None = None,
         priority: int = 0,
+        cache_salt: str | None = None,
         num_rows: int | None = None,
     ) -> AsyncIterator[Call]:
         """Runs sequences to their end while the context is open.
@@ -172,6 +178,7 @@ class EngineClient:
             selection: what to return about each generated token.
             prompt_selection: what to return about each prompt token.
             priority: lower goes first.
+            cache_salt: prompts of equal salts may reuse each other's KV cache; None: nobody's.
             num_rows: rows of a step that the sequences take; None means one each.
 
         Yields:
@@ -191,6 +198,7 @@ class EngineClient:
                     selection=selection,
                     prompt_selection=prompt_selection,
                     priority=priority,
+                    cache_salt=cache_salt,
                 )
             )
             yield call
@@ -206,6 +214,7 @@ class EngineClient:
         max_length: int,
         selection: ScoreSelection | None = None,
         prompt_selection: ScoreSelection | None = None,
+        cache_salt: str | None = None,
     ) -> AsyncIterator[Call]:
         """Runs sequences as rows of a new session. A call that is left early leaves none behind.
 
@@ -217,6 +226,7 @@ class EngineClient:
             max_length: tokens of KV cache reserved per row.
             selection: what to return about each generated token.
             prompt_selection: what to return about each prompt token.
+            cache_salt: as of `generate`.
 
         Yields:
             The call, as of `generate`.
@@ -236,6 +246,7 @@ class EngineClient:
                     max_length=max_length,
                     selection=selection,
                     prompt_selection=prompt_selection,
+                    cache_salt=cache_salt,
                 )
             )
             yield call
@@ -277,6 +288,7 @@ class EngineClient:
         revision: int,
         max_length: int,
         selection: ScoreSelection,
+        cache_salt: str | None = None,
         sample: bool = False,
         append: bool = False,
     ) -> SessionAnswer:
@@ -295,6 +307,7 @@ class EngineClient:
                     revision=revision,
                     max_length=max_length,
                     selection=selection,
+                    cache_salt=cache_salt,
                     sample=sample,
                     append=append,
                 )
@@ -407,6 +420,12 @@ class EngineClient:
             self._process.post(GrowVocabulary(call.request_id, revision, list(rows)))
             return cast(VocabularyGrown, await call.answer())
 
+    async def flush_prefix_cache(self) -> int:
+        """Drops the KV cache kept for reuse, and returns the number of tokens dropped."""
+        with self._call(0) as call:
+            self._process.post(FlushPrefixCache(call.request_id))
+            return cast(PrefixCacheFlushed, await call.answer()).token_count
+
     def _call(self, num_rows: int, num_permits: int | None = None) -> AbstractContextManager[Call]:
         if self.lost.is_set():
             raise errors.EngineLost
@@ -426,6 +445,10 @@ class EngineClient:
         elif isinstance(message, LoadProgress):
             self._metrics.loading(message.stage, message.ratio)
             log.info("loading", stage=message.stage, ratio=round(message.ratio, 3))
+        elif isinstance(message, GraphStatus):
+            self.graphs = message
+            self._metrics.graphs_changed(message)
+            log.info("decode_graphs", state=message.state, reason=message.reason)
         elif isinstance(message, LoadFailed) and not self._ready.done():
             self._ready.set_exception(LoadError(message.reason))
 

@@ -93,6 +93,7 @@ def plan_continuation(
         prompt_selection=None,
         priority=0,
         vocabulary=session.vocabulary,
+        cache_salt=None,
         kv_tokens=session.max_length * len(rows),
         response_bytes=generation_bytes(rows, resolved, selection, None, session.vocabulary.size),
     )

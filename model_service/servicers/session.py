@@ -85,7 +85,10 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
             effective_config=_effective_config(session),
             expire_time=convert.timestamp(session.expires_at),
             kv_bytes=session.kv_bytes,
-            usage=generation_pb2.Usage(prompt_token_count=session.opening.num_prompt_tokens),
+            usage=generation_pb2.Usage(
+                prompt_token_count=session.opening.num_prompt_tokens,
+                cached_prompt_token_count=answer.cached_tokens,
+            ),
             determinism=self._model.determinism(),
         )
 
@@ -239,6 +242,7 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
             self._model,
             violations,
             max_length=max_length,
+            cache_salt=request.cache_salt,
         )
         return Session(new_session_id(), opening, opening.selection, ttl_s)
 
@@ -266,6 +270,7 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
                 for row, seed in zip(answered.answer.rows, answered.seeds, strict=True)
             ],
             replayed=known is not None,
+            recomputed=answered.answer.recomputed,
             vocabulary=convert.vocabulary_ref(session.opening.vocabulary),
             expire_time=convert.timestamp(session.expires_at),
             determinism=self._model.determinism(),

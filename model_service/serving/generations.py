@@ -154,6 +154,7 @@ class Generations:
                     max_length=session.opening.max_length,
                     selection=plan.selection,
                     prompt_selection=plan.prompt_selection,
+                    cache_salt=plan.cache_salt,
                 )
                 async with self._model.run(plan, running) as call:
                     generation = Generation(plan, call, session)
@@ -231,6 +232,7 @@ class Generations:
             selection=FULL_LOGITS,
             vocabulary=plan.vocabulary,
             max_length=max_length,
+            cache_salt=plan.cache_salt or "",
         )
         session = Session(new_session_id(), opening, FULL_LOGITS, ttl_s)
         session.kv_bytes = max_length * len(plan.sequences) * info.kv_bytes_per_token

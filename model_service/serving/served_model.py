@@ -120,6 +120,7 @@ class ServedModel:
                 selection=planned.selection,
                 prompt_selection=planned.prompt_selection,
                 priority=planned.priority,
+                cache_salt=planned.cache_salt,
                 num_rows=planned.num_rows,
             )
         async with running as call:

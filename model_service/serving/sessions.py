@@ -74,6 +74,7 @@ class SessionRegistry:
                     revision=opening.vocabulary.revision,
                     max_length=opening.max_length,
                     selection=session.selection,
+                    cache_salt=opening.cache_salt,
                     sample=sample,
                     append=append,
                 )
