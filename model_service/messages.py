@@ -30,6 +30,12 @@ class SequenceSpec(msgspec.Struct, frozen=True, array_like=True):
     seed: int
     """Seed of this row's draws, [0, 2^63). Equal seeds draw equally in any row of any call."""
 
+    max_new_tokens: int | None = None
+    """Upper bound on this row's new tokens; None means that of the configuration."""
+
+    num_padding: int = 0
+    """Padding that the prompt came with, as far as lengths count it."""
+
 
 class EngineSettings(msgspec.Struct, frozen=True):
     """What the engine process is started with: JSON in its only argument."""
@@ -180,6 +186,9 @@ class ContinueSession(msgspec.Struct, tag="continue_session"):
     session_id: str
     config: GenerationConfig
     """How tokens are chosen by this call; the session keeps its own configuration."""
+
+    max_new_tokens: list[int]
+    """Most new tokens of each row."""
 
     selection: ScoreSelection | None = None
     """What to return about each generated token."""

@@ -13,13 +13,14 @@ import msgspec
 from torch import Tensor
 
 from model_service.engine.generations import advance
+from model_service.engine.row_config import of_row
 from model_service.engine.sampling.sampler import Choice, Draw
 from model_service.engine.scheduler import Scheduler
 from model_service.engine.sequence import Sequence
 from model_service.engine.session import Mark, Session, continuation_refusal, put_back
 from model_service.engine.session_table import SessionTable
 from model_service.engine.vocabulary import RevisionRows
-from model_service.generation import GenerationConfig
+from model_service.generation import GenerationConfig, ScoreSelection
 from model_service.messages import ContinueSession, GenerateSession
 
 
@@ -88,7 +89,8 @@ class Continuations:
             return
         session = self._table.add(command.session_id, rows)
         call = Continuation(command.request_id, command.config, command.session_id)
-        self._start(session, call, command)
+        configs = [of_row(command.config, spec) for spec in command.sequences]
+        self._start(session, call, configs, command.selection)
 
     def resume(self, command: ContinueSession) -> None:
         """Runs the rows of a session from where they are. Refuses as a whole or not at all."""
@@ -106,19 +108,27 @@ class Continuations:
                     call.rewound.add(seq.row)
                 seq.truncate(num_tokens, num_tokens - 1)
             seq.prompt_selection = None
-        self._start(session, call, command)
+        configs = [
+            msgspec.structs.replace(command.config, max_new_tokens=most)
+            for most in command.max_new_tokens
+        ]
+        self._start(session, call, configs, command.selection)
 
     def _start(
-        self, session: Session, call: Continuation, command: GenerateSession | ContinueSession
+        self,
+        session: Session,
+        call: Continuation,
+        configs: list[GenerationConfig],
+        selection: ScoreSelection | None,
     ) -> None:
         session.call = call
         call.num_cached = [seq.num_cached for seq in session.rows]
         call.running = set(range(len(session.rows)))
-        for seq in session.rows:
-            seq.configure(command.config, "continuation")
-            seq.request_id = command.request_id
+        for seq, config in zip(session.rows, configs, strict=True):
+            seq.configure(config, "continuation")
+            seq.request_id = call.request_id
             seq.num_reused = 0
-            seq.selection = command.selection
+            seq.selection = selection
             seq.given_scores, seq.given_failure = [], None
             seq.call_start = len(seq.token_ids)
             seq.steps = 0

@@ -255,8 +255,8 @@ class EngineClient:
     async def continue_session(
         self,
         session_id: str,
-        num_rows: int,
         config: GenerationConfig,
+        max_new_tokens: list[int],
         *,
         selection: ScoreSelection | None = None,
     ) -> AsyncIterator[Call]:
@@ -264,8 +264,8 @@ class EngineClient:
 
         Args:
             session_id: the session.
-            num_rows: its rows.
             config: how tokens are chosen in this call.
+            max_new_tokens: most new tokens of each row.
             selection: what to return about each generated token.
 
         Yields:
@@ -275,8 +275,10 @@ class EngineClient:
             Overloaded: there are no permits left.
             ServiceError: the engine refused it.
         """
-        with self._call(num_rows) as call:
-            self._process.post(ContinueSession(call.request_id, session_id, config, selection))
+        with self._call(len(max_new_tokens)) as call:
+            self._process.post(
+                ContinueSession(call.request_id, session_id, config, max_new_tokens, selection)
+            )
             yield call
 
     async def open_session(

@@ -13,9 +13,9 @@ from model_service.requests.configuration import resolve
 from model_service.requests.generation_plan import (
     GenerationPlan,
     PlanLimits,
-    fit_context,
     read_selections,
 )
+from model_service.requests.lengths import PromptLengths, check_max_length, fit_context
 from model_service.requests.processor_catalog import catalog
 from model_service.requests.response_size import generation_bytes
 from model_service.requests.violations import Violations
@@ -77,8 +77,10 @@ def plan_continuation(
     for index, row in enumerate(rows):
         if not row:
             violations.add("session_id", f"row {index} has no tokens to go on from")
+    lengths = PromptLengths(list(map(len, rows)), [0] * len(rows))
+    check_max_length(resolved, lengths, violations)
     violations.check()
-    resolved = fit_context(resolved, rows, session.max_length)
+    resolved, num_new = fit_context(resolved, lengths, session.max_length)
     if not request.generation_config.HasField("min_new_tokens"):
         # It counts from the session's prompt, so the length of this call does not bound it.
         config = msgspec.structs.replace(
@@ -86,7 +88,10 @@ def plan_continuation(
         )
         resolved = replace(resolved, config=config)
     return GenerationPlan(
-        sequences=list(session.sequences),
+        sequences=[
+            msgspec.structs.replace(spec, max_new_tokens=new)
+            for spec, new in zip(session.sequences, num_new, strict=True)
+        ],
         resolved=resolved,
         seed=None,
         selection=selection,
@@ -95,7 +100,9 @@ def plan_continuation(
         vocabulary=session.vocabulary,
         cache_salt=None,
         kv_tokens=session.max_length * len(rows),
-        response_bytes=generation_bytes(rows, resolved, selection, None, session.vocabulary.size),
+        response_bytes=generation_bytes(
+            lengths.tokens, num_new, resolved, selection, None, session.vocabulary.size
+        ),
     )
 
 
@@ -112,6 +119,12 @@ def _check_what_the_session_brings(
     if request.seeds or request.generation_config.HasField("seed"):
         field = "seeds" if request.seeds else "generation_config.seed"
         violations.add(field, "must be unset beside session_id: its rows have seeds")
+    config = request.generation_config
+    if config.lengths_include_padding and not config.lenient:
+        violations.add(
+            "generation_config.lengths_include_padding",
+            "has no effect: rows have no padding; leave it out, or set lenient",
+        )
     if vocabulary.revision != session.vocabulary.revision:
         revision = session.vocabulary.revision
         violations.add("vocabulary.revision", f"must be that of the session, {revision}")

@@ -127,8 +127,8 @@ class Generations:
             self._check_size(plan, in_one_message)
             running = self._model.engine.continue_session(
                 session.session_id,
-                len(plan.sequences),
                 plan.resolved.config,
+                [spec.max_new_tokens or 1 for spec in plan.sequences],
                 selection=plan.selection,
             )
             async with self._model.run(plan, running) as call:
@@ -223,6 +223,10 @@ class Generations:
             violations.add(
                 "keep_session",
                 "keeps one row per sequence; leave it out where a sequence takes several",
+            )
+        if any(spec.num_padding for spec in plan.sequences):
+            violations.add(
+                "keep_session", "keeps rows without padding; leave out lengths_include_padding"
             )
         violations.check()
         opening = Opening(

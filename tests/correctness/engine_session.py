@@ -70,7 +70,8 @@ class EngineSession:
 
     def generate(self, config: GenerationConfig, num_rows: int) -> list[list[int]]:
         """Goes on by itself; returns the new tokens of each row."""
-        request_id, events = self._do(ContinueSession, config)
+        most = [config.max_new_tokens] * num_rows
+        request_id, events = self._do(ContinueSession, config, most)
         return tokens_of(events, request_id, num_rows)
 
     def keep(

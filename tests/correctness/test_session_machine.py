@@ -151,7 +151,7 @@ class SessionMachine(RuleBasedStateMachine):
         session, rows, _ = self.pick(data)
         if all(0 < len(ids) < MAX_LENGTH - 5 for ids in rows):
             config = self.engine.config(max_new_tokens=5)
-            session.give_up(ContinueSession, config, after_steps=after_steps)
+            session.give_up(ContinueSession, config, [5] * len(rows), after_steps=after_steps)
 
     @precondition(lambda self: self.rows)
     @rule(data=st.data())

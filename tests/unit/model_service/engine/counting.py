@@ -233,14 +233,10 @@ class CountingEngine:
         config: dict | None = None,
         selection: ScoreSelection | None = None,
     ) -> None:
-        self.engine.handle(
-            ContinueSession(
-                request_id,
-                session_id,
-                GenerationConfig(**{"max_new_tokens": new, **(config or {})}),
-                selection,
-            )
-        )
+        resolved = GenerationConfig(**{"max_new_tokens": new, **(config or {})})
+        session = self.engine._owners["session"]._table.find(session_id)
+        most = [resolved.max_new_tokens] * (len(session.rows) if session else 1)
+        self.engine.handle(ContinueSession(request_id, session_id, resolved, most, selection))
 
     def session(self, session_id: str = "s") -> Session:
         """What the engine has of a session."""
