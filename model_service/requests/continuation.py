@@ -10,6 +10,7 @@ from model_service.generation import GenerationConfig
 from model_service.messages import EngineInfo, SequenceSpec
 from model_service.requests.branches import without_branches
 from model_service.requests.configuration import resolve
+from model_service.requests.configuration_fields import IMPLYING_OFF
 from model_service.requests.generation_plan import (
     GenerationPlan,
     PlanLimits,
@@ -125,6 +126,14 @@ def _check_what_the_session_brings(
             "generation_config.lengths_include_padding",
             "has no effect: rows have no padding; leave it out, or set lenient",
         )
+    if session.config.processors and not config.processors and not config.lenient:
+        for descriptor, value in config.ListFields():
+            if value != IMPLYING_OFF.get(descriptor.name, value):
+                violations.add(
+                    f"generation_config.{descriptor.name}",
+                    "implies a processor, which the session's `processors` replace; set lenient "
+                    "to have it ignored",
+                )
     if vocabulary.revision != session.vocabulary.revision:
         revision = session.vocabulary.revision
         violations.add("vocabulary.revision", f"must be that of the session, {revision}")

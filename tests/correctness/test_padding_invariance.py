@@ -41,7 +41,7 @@ def padded(rows: list[list[int]], extra: int, side: str, pad_id: int) -> dict[st
     return {"input_ids": ids, "attention_mask": mask}
 
 
-@sized(15, 500)
+@sized(15, 300)
 def test_logits_do_not_depend_on_padding(examples, services: Services, record_property):
     seen = {"batches": 0, "rows": 0, "largest": 0.0}
 
@@ -83,7 +83,7 @@ def test_logits_do_not_depend_on_padding(examples, services: Services, record_pr
     assert seen["rows"] > seen["batches"]
 
 
-@sized(15, 1000)
+@sized(15, 300)
 def test_masks_and_positions_are_those_of_hugging_face(
     examples, services: Services, record_property
 ):

@@ -217,7 +217,7 @@ def ls(services: Services):
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-@sized(12, 400)
+@sized(12, 300)
 def test_a_loop_gives_the_tokens_of_generate(
     loop: Loop, needs: dict[str, Any], examples: int, ls: Lockstep, record_property
 ):

@@ -106,6 +106,16 @@ def test_fields_left_out_are_as_in_the_session(tiny_model, sessions):
     assert sessions.GetSession(get).effective_config == session.effective_config
 
 
+def test_a_field_that_the_pipeline_of_the_session_replaces_is_refused(tiny_model, sessions):
+    pipeline = {"do_sample": True, "processors": [{"name": "renormalize_logits"}]}
+    session = opened(sessions, [5], config=pipeline)
+    config = {"temperature": 0.5, "max_new_tokens": 2}
+    answer = refused(generate, tiny_model, config, session_id=session.session_id)
+    assert answer.fields == ["generation_config.temperature"]
+    lenient = generate(tiny_model, {**config, "lenient": True}, session_id=session.session_id)
+    assert len(lenient.sequences[0].token_ids) == 2
+
+
 def test_a_generation_that_is_given_up_leaves_no_trace(tiny_model, sessions):
     session = opened(sessions, *PROMPTS, config=SAMPLED)
     events = stream(tiny_model, {"max_new_tokens": 200}, session_id=session.session_id)
