@@ -9,10 +9,10 @@ V: ids of the newest revision.
 
 import copy
 import inspect
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.generation.configuration_utils import GenerationMode
 from transformers.generation.utils import ALL_CACHE_NAMES
 
@@ -52,7 +52,7 @@ class CompatRunner:
             num_slots=num_slots(settings),
             new=self._new_cache,
         )
-        self._embedding = cast(nn.Embedding, self._model.get_input_embeddings())
+        self._embedding = loaded.embedding
         self.vocabulary = Vocabulary(
             self._model, settings.vocabulary_size, settings.reserved_vocabulary_rows
         )

@@ -67,14 +67,19 @@ class LoadedModel:
         return self.model.dtype
 
     @property
+    def embedding(self) -> nn.Embedding:
+        """The layer that takes ids."""
+        return cast(nn.Embedding, self.model.get_input_embeddings())
+
+    @property
     def num_embedding_rows(self) -> int:
         """Ids that the checkpoint has a row for, padding included."""
-        return cast(nn.Embedding, self.model.get_input_embeddings()).weight.shape[0]
+        return self.embedding.weight.shape[0]
 
     @property
     def hidden_size(self) -> int:
         """Values of an embedding row."""
-        return cast(nn.Embedding, self.model.get_input_embeddings()).weight.shape[1]
+        return self.embedding.weight.shape[1]
 
     @property
     def dtype_name(self) -> str:

@@ -207,9 +207,10 @@ def main() -> int:
     try:
         engine, info = build(settings, connection, ring)
     except Refused as refusal:
-        connection.send(LoadFailed(str(refusal)))
-        connection.drain()
-        return 1
+        return _fail(connection, str(refusal))
+    except Exception as error:  # a model may break in ways that no check knows
+        logger.exception("The model could not be loaded")
+        return _fail(connection, f"It could not be loaded: {type(error).__name__}: {error}")
     connection.send(Ready(info))
     try:
         serve(engine, connection, ring)
@@ -218,6 +219,13 @@ def main() -> int:
     finally:
         ring.close()
     return 0
+
+
+def _fail(connection: Connection, reason: str) -> int:
+    """Tells the front why there is no engine. Returns the exit status."""
+    connection.send(LoadFailed(reason))
+    connection.drain()
+    return 1
 
 
 if __name__ == "__main__":

@@ -18,6 +18,9 @@ from model_service.messages import EngineSettings
 
 logger = logging.getLogger(__name__)
 
+# A length that no cache has in the self-test.
+OTHER_LENGTH = 1000
+
 
 def choose(settings: EngineSettings, on_loaded: Callable[[], None]) -> tuple[LoadedModel, Runner]:
     """Loads the model and makes the fastest runner that equals `generate`.
@@ -68,6 +71,12 @@ def _fast(
     except Exception as error:
         raise Refused(f"it does not start: {type(error).__name__}: {error}") from error
     test.check(runner, loaded.config)
+    try:
+        runner.cache.claimed_length = OTHER_LENGTH
+        test.check_batch(runner)
+    except Refused as refusal:
+        raise Refused(f"it goes by the length of its cache: {refusal}") from refusal
+    runner.cache.claimed_length = 0
     return runner
 
 

@@ -10,12 +10,13 @@ V: ids of revision 0.
 """
 
 import contextlib
+import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import GenerationConfig as HFGenerationConfig
 from transformers import PreTrainedConfig
 
@@ -111,6 +112,7 @@ class SelfTest:
                 f"{self._name} does not generate in Hugging Face's own code: "
                 f"{type(error).__name__}: {error}"
             ) from error
+        _try_last_position(loaded)
         for example in (*self._examples, *self._short):
             if not bool(example.logits.isfinite().all()):
                 raise Refused(
@@ -140,10 +142,26 @@ class SelfTest:
         except Exception as error:
             raise Refused(f"it does not run: {type(error).__name__}: {error}") from error
 
-    def _check_all(self, runner: Runner, examples: list[Example]) -> None:
-        longest = examples[0]
+    def check_batch(self, runner: Runner) -> None:
+        """Compares one ragged batch only.
+
+        Raises:
+            Refused: it differs, or does not run.
+        """
+        try:
+            self._check_batch(runner, self._examples)
+        except Refused:
+            raise
+        except Exception as error:
+            raise Refused(f"it does not run: {type(error).__name__}: {error}") from error
+
+    def _check_batch(self, runner: Runner, examples: list[Example]) -> None:
         with Trial(runner) as trial:
             self._compare("in one batch", examples, trial.batch(examples))
+
+    def _check_all(self, runner: Runner, examples: list[Example]) -> None:
+        self._check_batch(runner, examples)
+        longest = examples[0]
         with Trial(runner) as trial:
             self._compare("after a fork", [longest], [trial.forked(longest)])
         with Trial(runner) as trial:
@@ -287,14 +305,18 @@ def _examples(loaded: LoadedModel, vocabulary_size: int) -> list[Example]:
     unused = list(range(vocabulary_size, loaded.num_embedding_rows))
     try:
         prompts = probe_prompts(vocabulary_size)
-        return [_example(model, prompt, vocabulary_size, unused) for prompt in prompts]
+        return [
+            _example(model, loaded.embedding, prompt, vocabulary_size, unused) for prompt in prompts
+        ]
     finally:
         model.generation_config = own
 
 
 @torch.inference_mode()
-def _example(model: Any, prompt: list[int], vocabulary_size: int, unused: list[int]) -> Example:
-    device = placement.input_device(model.get_input_embeddings())
+def _example(
+    model: Any, embedding: nn.Module, prompt: list[int], vocabulary_size: int, unused: list[int]
+) -> Example:
+    device = placement.input_device(embedding)
     output = model.generate(
         torch.tensor([prompt], device=device),
         attention_mask=torch.ones(1, len(prompt), dtype=torch.int64, device=device),
@@ -307,6 +329,27 @@ def _example(model: Any, prompt: list[int], vocabulary_size: int, unused: list[i
     )
     logits = torch.cat(output.logits)[:, :vocabulary_size].float().cpu()
     return Example(output.sequences[0, :-1].tolist(), logits)
+
+
+@torch.inference_mode()
+def _try_last_position(loaded: LoadedModel) -> None:
+    """Checks that the model has the positions that its configuration promises.
+
+    Raises:
+        Refused: it ends before.
+    """
+    model: Any = loaded.model
+    if "position_ids" not in inspect.signature(model.forward).parameters:
+        return
+    last = loaded.context_length - 1
+    places = torch.tensor([[0], [last]], device=placement.input_device(loaded.embedding))
+    try:
+        model(input_ids=places[:1], position_ids=places[1:], use_cache=False)
+    except IndexError as error:
+        raise Refused(
+            f"{type(model).__name__} has no position {last}, though its configuration says so; "
+            "set max_context_tokens to what it has."
+        ) from error
 
 
 def has_windows(config: Any) -> bool:
