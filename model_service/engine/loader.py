@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from model_service.engine import default_fields
+from model_service.engine import adapter, default_fields
 from model_service.engine.sampling import processors
 from model_service.engine.sequence import Sequence
 from model_service.generation import GenerationConfig
@@ -97,8 +97,6 @@ def load(settings: EngineSettings) -> LoadedModel:
     start = time.monotonic()
     model = _load_weights(Path(settings.model_folder), settings)
     text_config = model.config.get_text_config(decoder=True)
-    model.eval()
-    model.requires_grad_(False)
     devices = getattr(model, "hf_device_map", None) or {"": str(model.device)}
     return LoadedModel(
         model=model,
@@ -135,7 +133,19 @@ def _load_weights(folder: Path, settings: EngineSettings) -> PreTrainedModel:
         raise Refused(f"{folder.name}: {error}") from error
     model, report = loaded
     _check_weights(folder.name, model, report)
-    return cast(PreTrainedModel, model)
+    model.eval()
+    model.requires_grad_(False)
+    return _with_adapter(model, settings.adapter_folder)
+
+
+def _with_adapter(model: PreTrainedModel, adapter_folder: str) -> PreTrainedModel:
+    if not adapter_folder:
+        return model
+    try:
+        merged = adapter.merge(model, Path(adapter_folder))
+    except Exception as error:  # whatever an adapter nobody tried makes go wrong
+        raise Refused(f"The adapter {Path(adapter_folder).name}: {error}") from error
+    return merged.requires_grad_(False)
 
 
 def _check_weights(name: str, model: PreTrainedModel, report: dict[str, Any]) -> None:

@@ -23,7 +23,7 @@ from model_service.engine.engine import Engine
 from model_service.engine.loader import LoadedModel, Refused
 from model_service.engine.sampling import random
 from model_service.engine.scheduler import PrefillClock, Scheduler
-from model_service.engine.self_test import Runner
+from model_service.engine.trial import Runner
 from model_service.generation import GenerationConfig
 from model_service.messages import (
     EngineInfo,

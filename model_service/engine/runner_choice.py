@@ -13,7 +13,8 @@ from model_service.engine.compat_runner import CompatRunner
 from model_service.engine.loader import LoadedModel, Refused
 from model_service.engine.merged_linear import SiblingLayers
 from model_service.engine.model_runner import ModelRunner
-from model_service.engine.self_test import Runner, SelfTest
+from model_service.engine.self_test import SelfTest
+from model_service.engine.trial import Runner
 from model_service.messages import EngineSettings
 
 logger = logging.getLogger(__name__)
