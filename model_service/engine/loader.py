@@ -1,6 +1,5 @@
 """Loads a checkpoint and finds out what it is. Refuses what cannot be served."""
 
-import json
 import logging
 import time
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from model_service.engine import adapter, default_fields
+from model_service.engine import adapter, default_fields, placement
 from model_service.engine.sampling import processors
 from model_service.engine.sequence import Sequence
 from model_service.generation import GenerationConfig
@@ -110,7 +109,6 @@ def load(settings: EngineSettings) -> LoadedModel:
 
 def _load_weights(folder: Path, settings: EngineSettings) -> PreTrainedModel:
     dtype = DTYPES.get(settings.dtype, settings.dtype)
-    device_map = _device_map(settings.device_map)
     trusted = {"local_files_only": True, "trust_remote_code": False}
     try:
         config = AutoConfig.from_pretrained(folder, **trusted)
@@ -119,10 +117,15 @@ def _load_weights(folder: Path, settings: EngineSettings) -> PreTrainedModel:
                 f"{folder.name}: {config.model_type} is an encoder and a decoder; this server "
                 "runs models that are a decoder alone."
             )
+        device_map = placement.read(settings.device_map)
+        if isinstance(device_map, dict):
+            with torch.device("meta"):
+                placement.check_covers(AutoModelForCausalLM.from_config(config), device_map)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=dtype,
             device_map=device_map,
+            max_memory=placement.max_memory() if isinstance(device_map, str) else None,
             use_safetensors=True,
             output_loading_info=True,
             **trusted,
@@ -172,18 +175,6 @@ def _check_weights(name: str, model: PreTrainedModel, report: dict[str, Any]) ->
     for key, weight in model.named_parameters():
         if weight.is_floating_point() and not weight.is_meta and not weight.sum().isfinite():
             raise Refused(f"{name}: {key} holds values that are no numbers.")
-
-
-def _device_map(setting: str) -> str | dict[str, str] | None:
-    """Reads the setting. One usable device needs no map, and so no hooks."""
-    if setting.startswith("{"):
-        given: dict[str, str] = json.loads(setting)
-        return given
-    if setting in {"auto", "balanced", "sequential"}:
-        if torch.cuda.device_count() > 1:
-            return setting
-        setting = "cuda" if torch.cuda.is_available() else "cpu"
-    return None if setting == "cpu" else {"": setting}
 
 
 def _context_length(config: PreTrainedConfig, settings: EngineSettings) -> int:

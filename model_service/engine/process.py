@@ -153,8 +153,10 @@ def kv_total_tokens(settings: EngineSettings, loaded: LoadedModel, bytes_per_tok
     if settings.max_kv_tokens:
         return settings.max_kv_tokens
     wanted = settings.max_running_sequences * loaded.context_length
-    if torch.cuda.is_available() and loaded.model.device.type == "cuda":
-        available = torch.cuda.mem_get_info(loaded.model.device)[0]
+    devices = {weight.device for weight in loaded.model.parameters()}
+    gpus = [device for device in devices if device.type == "cuda"]
+    if gpus:  # layers are spread evenly, so the fullest device is the bound
+        available = min(torch.cuda.mem_get_info(gpu)[0] for gpu in gpus) * len(gpus)
     else:
         available = psutil.virtual_memory().available
     fitting = int(available * KV_MEMORY_SHARE) // bytes_per_token
