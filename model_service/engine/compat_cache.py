@@ -91,11 +91,9 @@ class CompatCache:
     """One cache per sequence.
 
     Attributes:
-        cuts_freely: False: some caches have to be built again.
+        cuts_freely: whether every cache can be cut, as found out at start.
         bytes_per_token: bytes that a token takes, as measured at start.
     """
-
-    cuts_freely = False
 
     def __init__(self, *, num_slots: int, new: Callable[[], dict[str, Any]]) -> None:
         """Makes room for caches.
@@ -105,6 +103,7 @@ class CompatCache:
             new: makes an empty cache, by the name of the argument with which the model takes it.
         """
         self.bytes_per_token = 1
+        self.cuts_freely = False
         self._new = new
         self._free = list(range(num_slots - 1, -1, -1))
         self._pasts: dict[int, Past] = {}

@@ -134,8 +134,12 @@ class CompatRunner:
 
     @torch.inference_mode()
     def measure(self) -> None:
-        """Finds out what a token takes. States of fixed size count for `MEASURED_TOKENS`."""
+        """Finds out what a token takes, and whether a past can be cut.
+
+        States of fixed size count for `MEASURED_TOKENS`.
+        """
         length = min(MEASURED_TOKENS, self._max_length)
         past = Past(self._new_cache())
         self._pass(past, [0] * length, [])
         self.cache.bytes_per_token = max(1, -(-past.num_bytes // length))
+        self.cache.cuts_freely = past.cut(length // 2)

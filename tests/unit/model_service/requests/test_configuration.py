@@ -180,7 +180,6 @@ LATER = {
     "num_beams": 2,
     "length_penalty": 1.0,
     "early_stopping": generation_pb2.EARLY_STOPPING_TRUE,
-    "synth_id_watermark": {"ngram_len": 5},
     "max_length": 10,
     "prompt_lookup_num_tokens": 3,
     "max_matching_ngram_size": 2,
