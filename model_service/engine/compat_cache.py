@@ -39,12 +39,17 @@ class Past:
     def cut(self, length: int) -> bool:
         """Forgets the tokens from `length` on. Returns False, unchanged, where that cannot be."""
         caches = list(self.arguments.values())
-        if not caches or not all(_can_be_cut(cache) for cache in caches):
+        if length > self.length or not caches or not all(_can_be_cut(cache) for cache in caches):
             return False
         for cache in caches:
             cache.crop(length - self.length)
         self.length = length
         return True
+
+    @property
+    def has_windows(self) -> bool:
+        """Whether some layer forgets tokens, so that a longer past may not be cut."""
+        return any(any(cache.is_sliding) for cache in self.arguments.values())
 
     @property
     def num_bytes(self) -> int:
@@ -107,6 +112,11 @@ class CompatCache:
         self._new = new
         self._free = list(range(num_slots - 1, -1, -1))
         self._pasts: dict[int, Past] = {}
+
+    @property
+    def num_free_slots(self) -> int:
+        """Places that no sequence holds."""
+        return len(self._free)
 
     def allocate(self) -> int:
         """Takes the lowest free place."""

@@ -37,9 +37,13 @@ class Example:
     logits: Tensor
 
     @property
-    def first(self) -> int:
-        """Position of the first row of logits."""
-        return len(self.token_ids) - len(self.logits)
+    def prompt(self) -> list[int]:
+        """The tokens up to those that `generate` chose."""
+        return self.token_ids[: len(self.token_ids) + 1 - len(self.logits)]
+
+    def given(self, index: int) -> int:
+        """Returns the token from which row `index` of the logits follows."""
+        return self.token_ids[len(self.token_ids) - len(self.logits) + index]
 
 
 def examples(loaded: LoadedModel, vocabulary_size: int) -> list[Example]:

@@ -10,6 +10,7 @@ V: ids of revision 0.
 """
 
 import contextlib
+import logging
 from collections.abc import Iterator
 
 import torch
@@ -28,6 +29,8 @@ LARGEST = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}
 # Mean difference of a row, relative to the standard deviation of its logits: what is computed
 # wrongly moves all of them, and rounding moves most of them little.
 MEAN = {torch.float32: 1e-4, torch.bfloat16: 0.2, torch.float16: 0.05}
+
+logger = logging.getLogger(__name__)
 
 
 class SelfTest:
@@ -104,7 +107,12 @@ class SelfTest:
         with Trial(runner) as trial:
             self._compare("after a cut", [longest], [trial.cut(longest)])
         with Trial(runner) as trial:
-            self._compare("after growth", [longest], [trial.grown(longest)])
+            self._compare("after growth", [longest], [trial.grown(longest, given=False)])
+        try:
+            with Trial(runner) as trial:
+                self._compare("of a new id", [longest], [trial.grown(longest, given=True)])
+        except Refused as refusal:  # as in Hugging Face's code after `resize_token_embeddings`
+            logger.warning("%s looks up ids in more than one table: %s", self._name, refusal)
 
     def _compare(self, when: str, examples: list[Example], results: list[Tensor]) -> None:
         expected = torch.cat([example.logits for example in examples])

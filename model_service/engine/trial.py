@@ -61,88 +61,84 @@ class Trial:
 
     def batch(self, examples: list[Example]) -> list[Tensor]:
         """Passes prompts in chunks and then token by token, all together."""
-        sequences = [self._sequence(example.token_ids) for example in examples]
-        firsts = [example.first for example in examples]
-        for cut in (5, 2, 0):
-            chunks = [
-                (seq, first - cut - seq.num_cached)
-                for seq, first in zip(sequences, firsts, strict=True)
-            ]
-            self._advance([(seq, length) for seq, length in chunks if length > 0])
-        rows: list[list[Tensor]] = [[] for _ in sequences]
-        for _ in range(NEW_TOKENS):
-            for kept, row in zip(rows, self._advance([(s, 1) for s in sequences]), strict=True):
-                kept.append(row)
-        return [torch.stack(kept) for kept in rows]
+        sequences = [self._sequence(example.prompt) for example in examples]
+        for kept in (5, 2):
+            chunks = [(seq, seq.num_pending - kept) for seq in sequences]
+            self._forward([Run(seq, length, ()) for seq, length in chunks if length > 0])
+        rows = [[row] for row in self._finish(*sequences)]
+        for index in range(1, NEW_TOKENS):
+            for seq, example in zip(sequences, examples, strict=True):
+                seq.token_ids.append(example.given(index))
+            for found, row in zip(rows, self._finish(*sequences), strict=True):
+                found.append(row)
+        return [torch.stack(found) for found in rows]
 
     def forked(self, example: Example) -> Tensor:
-        """Forks a sequence; the fork goes another way, and the original must not notice."""
-        seq = self._sequence(example.token_ids)
-        self._advance([(seq, example.first)])
-        fork = self._sequence(example.token_ids)
-        assert seq.slot is not None
-        assert fork.slot is not None
-        self._runner.cache.copy(seq.slot, fork.slot, seq.num_cached)
-        fork.num_cached = seq.num_cached
-        stray = self._sequence(example.token_ids[::-1])
-        assert stray.slot is not None
-        self._runner.cache.copy(seq.slot, stray.slot, seq.num_cached)
-        stray.token_ids[: seq.num_cached] = example.token_ids[: seq.num_cached]
-        stray.num_cached = seq.num_cached
+        """Forks a sequence twice; one fork goes another way, and nobody must notice."""
+        seq = self._sequence(example.prompt[:-1])
+        self._finish(seq)
+        fork, stray = self._fork(seq), self._fork(seq)
         rows = []
         for index in range(NEW_TOKENS):
-            whose = (fork, seq)[index % 2]
-            other = (seq, fork)[index % 2]
-            self._advance([(stray, 1)])
-            rows.append(self._advance([(whose, 1)])[0])
-            self._advance([(other, 1)])
+            stray.token_ids.append(example.token_ids[index])
+            self._finish(stray)
+            for one in (seq, fork):
+                one.token_ids.append(example.given(index))
+                row = self._finish(one)[0]
+            rows.append(row)
+            seq, fork = fork, seq
         return torch.stack(rows)
 
     def cut(self, example: Example) -> Tensor:
         """Cuts a sequence that went another way, within its prompt and at its end."""
-        seq = self._sequence(example.token_ids)
-        kept = example.first // 2
-        seq.token_ids[kept:] = example.token_ids[:-kept]
-        self._advance([(seq, len(seq.token_ids))])
+        kept = len(example.prompt) // 2
+        seq = self._sequence(example.prompt[:kept] + example.token_ids[: kept + 2])
+        self._finish(seq)
         seq.truncate(kept)
-        seq.token_ids += example.token_ids[kept:]
-        self._advance([(seq, example.first - kept)])
-        rows = []
-        for position in range(example.first, len(example.token_ids)):
-            rows += self._advance([(seq, 1)])
-            if position % 2:
-                seq.truncate(position)
-                seq.token_ids += example.token_ids[position:]
-                rows[-1] = self._advance([(seq, 1)])[0]
+        seq.token_ids += example.prompt[kept:]
+        rows = self._finish(seq)
+        for index in range(1, NEW_TOKENS):
+            seq.token_ids += [example.token_ids[0], example.given(index)]
+            self._finish(seq)
+            seq.truncate(len(seq.token_ids) - 2)
+            seq.token_ids.append(example.given(index))
+            rows += self._finish(seq)
         return torch.stack(rows)
 
-    def grown(self, example: Example) -> Tensor:
-        """Adds an id that is a copy of another, and takes it in its place."""
-        vocabulary, copied = self._runner.vocabulary, example.token_ids[-1]
+    def grown(self, example: Example, *, given: bool) -> Tensor:
+        """Adds an id that is a copy of another, which must then be as likely as that one.
+
+        Args:
+            example: the tokens.
+            given: whether the new id also stands in the other's place among the tokens.
+        """
+        vocabulary, copied = self._runner.vocabulary, example.prompt[-1]
         new = vocabulary.size
         try:
             vocabulary.grow(1, [NewRow(new, "copy", generable=True, copy_token_id=copied)])
-            token_ids = [new if token_id == copied else token_id for token_id in example.token_ids]
-            seq = self._sequence(token_ids)
-            self._advance([(seq, example.first)])
-            logits = torch.stack([self._advance([(seq, 1)])[0] for _ in range(NEW_TOKENS)])
-            # What the new id gets must be what the copied one would.
+            used = {copied: new} if given else {}
+            seq = self._sequence([used.get(token_id, token_id) for token_id in example.prompt])
+            rows = self._finish(seq)
+            for index in range(1, NEW_TOKENS):
+                seq.token_ids.append(used.get(example.given(index), example.given(index)))
+                rows += self._finish(seq)
+            logits = torch.stack(rows)
             logits[:, copied] = logits[:, new]
             return logits
         finally:
             vocabulary.shrink_to_base()
 
-    def _advance(self, runs: list[tuple[Sequence, int]]) -> list[Tensor]:
-        """Passes so many tokens of each sequence; returns the logits of the last, `[V]` each."""
-        ordered = sorted(
-            (Run(seq, length, (length - 1,)) for seq, length in runs if length > 0),
-            key=lambda run: (run.length > 1, run.sequence.slot),
-        )
-        if not ordered:
-            return []
-        rows = self._runner.forward(ordered)
+    def _finish(self, *sequences: Sequence) -> list[Tensor]:
+        """Passes all pending tokens; returns the logits of each last one, `[V]`."""
+        runs = [Run(seq, seq.num_pending, (seq.num_pending - 1,)) for seq in sequences]
+        ordered, rows = self._forward(runs)
         found = {id(run.sequence): row for run, row in zip(ordered, rows, strict=True)}
-        return [found[id(seq)] for seq, _ in runs]
+        return [found[id(seq)] for seq in sequences]
+
+    def _forward(self, runs: list[Run]) -> tuple[list[Run], Tensor]:
+        """Runs a step, in the order that runners take."""
+        ordered = sorted(runs, key=lambda run: (run.length > 1, run.sequence.slot))
+        return ordered, self._runner.forward(ordered)
 
     def _sequence(self, token_ids: list[int]) -> Sequence:
         seq = Sequence(
@@ -153,8 +149,16 @@ class Trial:
             seed=0,
             vocabulary_size=self._runner.vocabulary.size,
             revision=0,
-            max_length=len(token_ids),
+            max_length=len(token_ids) + 2 * NEW_TOKENS,
         )
         seq.slot = self._runner.cache.allocate()
         self._sequences.append(seq)
         return seq
+
+    def _fork(self, seq: Sequence) -> Sequence:
+        fork = self._sequence(seq.token_ids)
+        assert seq.slot is not None
+        assert fork.slot is not None
+        self._runner.cache.copy(seq.slot, fork.slot, seq.num_cached)
+        fork.num_cached = seq.num_cached
+        return fork

@@ -240,10 +240,9 @@ class Vocabulary:
     def _mean_of(self, ids: list[int]) -> tuple[Tensor, Tensor, float]:
         """Mean of the rows of ids in float64, rounded once when written."""
         inputs = torch.stack([self._buffer[i].double() for i in ids]).mean(0)
-        if self.tied:
-            return inputs, inputs, 0.0
         outputs, biases = zip(*(self._output_row(i) for i in ids), strict=True)
-        return inputs, torch.stack(outputs).mean(0), sum(biases) / len(ids)
+        bias = sum(biases) / len(ids)
+        return inputs, inputs if self.tied else torch.stack(outputs).mean(0), bias
 
     def _output_row(self, token_id: int) -> tuple[Tensor, float]:
         if token_id >= self.base_size:
