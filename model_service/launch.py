@@ -75,6 +75,9 @@ def engine_settings(settings: ModelSettings, model: ModelFiles) -> EngineSetting
         default_max_new_tokens=settings.default_max_new_tokens,
         vocabulary_size=model.base.size if model.base else 0,
         reserved_vocabulary_rows=settings.reserved_vocabulary_rows,
+        logits_processors=tuple(
+            name.strip() for name in settings.logits_processors.split(",") if name.strip()
+        ),
     )
 
 

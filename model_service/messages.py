@@ -84,6 +84,9 @@ class EngineSettings(msgspec.Struct, frozen=True):
     reserved_vocabulary_rows: int = 8192
     """Rows kept free behind the embedding for vocabulary growth."""
 
+    logits_processors: tuple[str, ...] = ()
+    """Modules with processors of the operator's."""
+
 
 # --- Commands: front to engine ---------------------------------------------------------------
 
@@ -429,6 +432,12 @@ class StepStats(msgspec.Struct, frozen=True):
     prefill_tokens: int
     forward_s: float
     sample_s: float
+    drafted: int = 0
+    """Guesses of tokens to come that were verified."""
+
+    accepted: int = 0
+    """Those of them that were right."""
+
     prefix_hits: int = 0
     """Prompts that began with a copy of another one's KV cache."""
 

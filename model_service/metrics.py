@@ -85,6 +85,13 @@ class ModelMetrics:
         self._waiting = self._gauge("requests_waiting", "Sequences waiting for a place.")
         self._kv_ratio = self._gauge("kv_cache_usage_ratio", "Share of the KV cache reserved.")
         self._kv_used = self._gauge("kv_cache_used_bytes", "Bytes of KV cache reserved.")
+        self._kv_kept = self._gauge("kv_cache_kept_bytes", "Bytes of KV cache kept for reuse.")
+        self._preempted = self._counter(
+            "preemptions_total", "Sequences that lost their place to a lower priority number."
+        )
+        self._evicted = self._counter(
+            "session_row_evictions_total", "Idle rows of sessions that lost their KV cache."
+        )
         self._kv_limit = self._gauge("kv_cache_limit_bytes", "Bytes of KV cache in all.")
         self._step = self._histogram("step_seconds", "Duration of a step.", LATENCY_BUCKETS_S)
         self._forward = self._histogram(
@@ -103,7 +110,12 @@ class ModelMetrics:
         self._cached_tokens = self._counter(
             "prefix_cache_hit_tokens_total", "Prompt tokens whose KV cache was reused."
         )
+        self._cache_hits = self._counter(
+            "prefix_cache_hits_total", "Prompts of which a part was reused."
+        )
         self._generated_tokens = self._counter("generated_tokens_total", "Tokens generated.")
+        self._drafts = self._counter("drafts_total", "Guesses of tokens that were verified.")
+        self._accepted_drafts = self._counter("accepted_drafts_total", "Those that were right.")
         self._logits_bytes = self._counter(
             "logits_bytes_total", "Bytes of scores returned.", "encoding"
         )
@@ -185,6 +197,7 @@ class ModelMetrics:
         self._waiting.labels(model).set(load.waiting)
         self._kv_ratio.labels(model).set(load.kv_used_tokens / self._kv_total_tokens)
         self._kv_used.labels(model).set(load.kv_used_tokens * self._kv_bytes_per_token)
+        self._kv_kept.labels(model).set(load.kv_donor_tokens * self._kv_bytes_per_token)
 
     def stepped(self, stats: StepStats) -> None:
         """Records one step."""
@@ -194,7 +207,16 @@ class ModelMetrics:
         self._forward.labels(model, phase).observe(stats.forward_s)
         self._sample.labels(model).observe(stats.sample_s)
         self._batch_sequences.labels(model).observe(stats.decode_rows)
+        self._batch_tokens.labels(model).observe(
+            stats.decode_rows + stats.drafted + stats.prefill_tokens
+        )
+        self._drafts.labels(model).inc(stats.drafted)
+        self._accepted_drafts.labels(model).inc(stats.accepted)
         self._batch_tokens.labels(model).observe(stats.decode_rows + stats.prefill_tokens)
+        self._cache_hits.labels(model).inc(stats.prefix_hits)
+        self._cached_tokens.labels(model).inc(stats.prefix_hit_tokens)
+        self._preempted.labels(model).inc(stats.preempted)
+        self._evicted.labels(model).inc(stats.evicted)
 
     def admitted(self, num_prompt_tokens: int) -> None:
         """Counts the prompt tokens of a call that was started."""
@@ -209,7 +231,6 @@ class ModelMetrics:
         """Records the end of a sequence and where its time went."""
         model = self._model_name
         self._finished.labels(model, _FINISH_LABELS[finish.reason]).inc()
-        self._cached_tokens.labels(model).inc(finish.cached_prompt_tokens)
         if finish.failure is not None and finish.failure.error == "NonFiniteLogits":
             self._nonfinite.labels(model).inc()
         self._queue.labels(model).observe(finish.queue_s)

@@ -94,6 +94,10 @@ class ModelSettings(ServerSettings):
     max_selected_tokens: int = Field(default=1024, ge=1)
     """Largest `top_k` and longest id list of a `ScoreSelection`."""
 
+    logits_processors: str = ""
+    """Modules with logits processors of your own, separated by commas, as the engine's Python
+    imports them; see docs/processors.md."""
+
     ring_bytes: int = Field(default=64 * MEBIBYTE, ge=MEBIBYTE)
     """Shared memory through which rows of logits come from the engine."""
 

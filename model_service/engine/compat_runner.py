@@ -41,6 +41,7 @@ class CompatRunner:
     """
 
     name: Literal["compat"] = "compat"
+    takes_drafts = False  # not every cache can forget them
 
     def __init__(self, loaded: LoadedModel, settings: EngineSettings) -> None:
         self.extends = True

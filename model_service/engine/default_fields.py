@@ -34,6 +34,10 @@ def _runs(value: Any) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(run) for run in value)
 
 
+def _at_most_32(value: Any) -> int:
+    return min(int(value), 32)  # the schema's bound of what changes speed only
+
+
 def _texts(value: Any) -> tuple[str, ...]:
     texts = (value,) if isinstance(value, str) else tuple(value)
     if not all(texts):
@@ -93,5 +97,7 @@ _FIELDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "max_time": ("max_time", float),
     "eos_token_id": ("eos_token_ids", _ids),
     "stop_strings": ("stop_strings", _texts),
+    "prompt_lookup_num_tokens": ("prompt_lookup_num_tokens", _at_most_32),
+    "max_matching_ngram_size": ("max_matching_ngram_size", _at_most_32),
 }
 """Hugging Face's name to ours, and the conversion."""

@@ -23,6 +23,7 @@ class ModelRunner:
     """Owns the model, its KV cache and its vocabulary rows."""
 
     name: Literal["fast"] = "fast"
+    takes_drafts = True
 
     def __init__(
         self, loaded: LoadedModel, settings: EngineSettings, siblings: SiblingLayers
@@ -73,15 +74,15 @@ class ModelRunner:
         slots: list[int] = []
         targets: list[int] = []
         chunks: list[Chunk] = []
-        decoding = [run for run in runs if run.length == 1]
+        decoding = [run for run in runs if run.num_tokens == 1]
         for run in runs:
             start, seq = len(ids), run.sequence
             end = seq.num_cached + run.length
-            ids += seq.token_ids[seq.num_cached : end]
-            positions += range(seq.num_cached, end)
-            slots += [_slot(run)] * run.length
+            ids += (*seq.token_ids[seq.num_cached : end], *run.drafts)
+            positions += range(seq.num_cached, seq.num_cached + run.num_tokens)
+            slots += [_slot(run)] * run.num_tokens
             targets += [start + target for target in run.targets]
-            if run.length > 1:
+            if run.num_tokens > 1:
                 chunks.append(Chunk(start, len(ids), _slot(run), seq.num_cached))
         context = StepContext(
             cache=self.cache,
@@ -92,7 +93,7 @@ class ModelRunner:
         )
         logits = self._call(context, ids, positions, slots, targets)
         for run in runs:
-            run.sequence.num_cached += run.length
+            run.sequence.advance(run.length, len(run.drafts))
         return logits
 
     def _call(
@@ -120,7 +121,7 @@ class ModelRunner:
 
 def order(runs: list[Run]) -> list[Run]:
     """Sorts runs as `ModelRunner.forward` takes them: single tokens by slot, then the rest."""
-    return sorted(runs, key=lambda run: (run.length > 1, _slot(run)))
+    return sorted(runs, key=lambda run: (run.num_tokens > 1, _slot(run)))
 
 
 def _slot(run: Run) -> int:

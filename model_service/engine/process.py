@@ -18,12 +18,13 @@ import psutil
 import torch
 
 from model_service.channel import FrameReader, RingWriter, decode_commands, frame
-from model_service.engine import loader, runner_choice
+from model_service.engine import custom_processors, loader, runner_choice
+from model_service.engine.custom_processors import CustomProcessorError
 from model_service.engine.engine import Engine
 from model_service.engine.loader import LoadedModel, Refused
 from model_service.engine.places import Places
 from model_service.engine.prefill import PrefillClock
-from model_service.engine.sampling import random
+from model_service.engine.sampling import processors, random
 from model_service.engine.scheduler import Scheduler
 from model_service.engine.sequence_cache import num_slots
 from model_service.engine.trial import Runner
@@ -124,7 +125,10 @@ def build(
 
     Raises:
         Refused: the model cannot be served.
+        CustomProcessorError: a module with processors cannot be used.
     """
+    custom = custom_processors.load(settings.logits_processors)  # in a moment, so before the rest
+    processors.offer(custom)
     connection.send(LoadProgress("weights", 0.0))
     loaded, runner = runner_choice.choose(
         settings, lambda: connection.send(LoadProgress("self-test", 0.9))
@@ -154,7 +158,9 @@ def build(
         kv_bytes_per_token=runner.cache.bytes_per_token,
         places=places,
     )
-    return engine, describe(settings, loaded, runner, default, kv_total)
+    info = describe(settings, loaded, runner, default, kv_total)
+    descriptions = tuple(processor.describe() for processor in custom)
+    return engine, msgspec.structs.replace(info, custom_processors=descriptions)
 
 
 def kv_total_tokens(settings: EngineSettings, loaded: LoadedModel, bytes_per_token: int) -> int:
@@ -217,7 +223,7 @@ def main() -> int:
     ring = RingWriter(settings.ring_name)
     try:
         engine, info = build(settings, connection, ring)
-    except Refused as refusal:
+    except (Refused, CustomProcessorError) as refusal:
         return _fail(connection, str(refusal))
     except Exception as error:  # a model may break in ways that no check knows
         logger.exception("The model could not be loaded")

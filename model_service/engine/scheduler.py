@@ -145,9 +145,9 @@ class Scheduler:
         runs += [_chunk(seq, most) for seq, most in zip(prompts, shares, strict=True) if most]
         return runs
 
-    def learn(self, decode_rows: int, prefill_tokens: int, duration_s: float) -> None:
+    def learn(self, decode_tokens: int, prefill_tokens: int, duration_s: float) -> None:
         """Takes note of how long the model took for a step."""
-        self._clock.learn(decode_rows, prefill_tokens, duration_s)
+        self._clock.learn(decode_tokens, prefill_tokens, duration_s)
 
     def _prompts(self) -> list[Sequence]:
         """Returns the sequences whose next chunk could run, in order of admission.

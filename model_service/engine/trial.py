@@ -21,9 +21,11 @@ class Runner(Protocol):
 
     Attributes:
         vocabulary: rows and revisions; grown between steps.
+        takes_drafts: whether runs may have drafts.
     """
 
     vocabulary: Vocabulary
+    takes_drafts: bool
 
     @property
     def name(self) -> Literal["fast", "compat"]:

@@ -19,6 +19,7 @@ from model_service.messages import (
     EngineInfo,
     EngineSettings,
     Event,
+    FlushPrefixCache,
     ForkSession,
     Generate,
     GrowVocabulary,
@@ -28,6 +29,7 @@ from model_service.messages import (
     Message,
     NewRow,
     OpenSession,
+    PrefixCacheFlushed,
     Ready,
     Report,
     SelectSessionRows,
@@ -159,6 +161,7 @@ class EngineClient:
         selection: ScoreSelection | None = None,
         prompt_selection: ScoreSelection | None = None,
         priority: int = 0,
+        cache_salt: str | None = None,
         num_rows: int | None = None,
     ) -> AsyncIterator[Call]:
         """Runs sequences to their end while the context is open.
@@ -170,6 +173,7 @@ class EngineClient:
             selection: what to return about each generated token.
             prompt_selection: what to return about each prompt token.
             priority: lower goes first.
+            cache_salt: prompts of equal salts may reuse each other's KV cache; None: nobody's.
             num_rows: rows of a step that the sequences take; None means one each.
 
         Yields:
@@ -189,6 +193,7 @@ class EngineClient:
                     selection=selection,
                     prompt_selection=prompt_selection,
                     priority=priority,
+                    cache_salt=cache_salt,
                 )
             )
             yield call
@@ -202,6 +207,7 @@ class EngineClient:
         revision: int,
         max_length: int,
         selection: ScoreSelection,
+        cache_salt: str | None = None,
     ) -> SessionAnswer:
         """Prefills rows and keeps them. A call that is left early leaves no session behind.
 
@@ -218,6 +224,7 @@ class EngineClient:
                     revision=revision,
                     max_length=max_length,
                     selection=selection,
+                    cache_salt=cache_salt,
                 )
             )
             try:
@@ -327,6 +334,12 @@ class EngineClient:
         with self._call(0) as call:
             self._process.post(GrowVocabulary(call.request_id, revision, list(rows)))
             return cast(VocabularyGrown, await call.answer())
+
+    async def flush_prefix_cache(self) -> int:
+        """Drops the KV cache kept for reuse, and returns the number of tokens dropped."""
+        with self._call(0) as call:
+            self._process.post(FlushPrefixCache(call.request_id))
+            return cast(PrefixCacheFlushed, await call.answer()).token_count
 
     def _call(self, num_rows: int, num_permits: int | None = None) -> AbstractContextManager[Call]:
         if self.lost.is_set():

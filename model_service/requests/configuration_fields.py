@@ -63,6 +63,8 @@ RANGES = {
     "encoder_no_repeat_ngram_size": Range(0, 2**31, below_high=True, hint="0 turns it off"),
     "guidance_scale": Range(0, 100, hint="1 turns it off"),
     "min_length": Range(0, math.inf, below_high=True, hint="0 turns it off"),
+    "prompt_lookup_num_tokens": Range(0, 32, hint="0 turns it off"),
+    "max_matching_ngram_size": Range(1, 32),
     "seed": Range(0, 2**63, below_high=True),
 }
 """Numeric fields on offer. `num_return_sequences` has a limit of the server, see `resolve`."""
@@ -89,7 +91,6 @@ IMPLYING_OFF: dict[str, Any] = {
 
 LATER_OFF: dict[str, Any] = {
     "num_beams": 1,
-    "prompt_lookup_num_tokens": 0,
     "lengths_include_padding": False,
 }
 """Fields not offered yet, with the value that turns them off, which is honored as it is."""

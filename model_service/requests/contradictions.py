@@ -54,6 +54,12 @@ NEEDS = (
     Need("negative_prompt", None, "guidance_scale", lambda values: values["guidance_scale"] != 1.0),
     Need("min_new_tokens", 0, "eos_token_ids", _has_ends),
     Need("min_length", 0, "eos_token_ids", _has_ends),
+    Need(
+        "max_matching_ngram_size",
+        2,
+        "prompt_lookup_num_tokens",
+        lambda values: values["prompt_lookup_num_tokens"] > 0,
+    ),
     Need("exponential_decay_length_penalty", None, "eos_token_ids", _has_ends),
 )
 """Checked in order: what a row turns off is off for the rows after it."""

@@ -13,6 +13,7 @@ from model_service.active_processors import applied_processors
 from model_service.generation import ScoreSelection
 from model_service.messages import EngineInfo, SequenceSpec
 from model_service.requests import branches, seeds
+from model_service.requests.cache_salt import read_salt
 from model_service.requests.configuration import ResolvedConfig, effective_message, resolve
 from model_service.requests.processor_catalog import catalog
 from model_service.requests.prompts import read_prompts
@@ -50,6 +51,7 @@ class GenerationPlan:
         selection: what is returned about generated tokens, or None.
         prompt_selection: what is returned about prompt tokens, or None.
         priority: lower goes first.
+        cache_salt: whose KV cache may be reused; None for nobody's.
         vocabulary: the vocabulary that the ids belong to.
         kv_tokens: tokens of KV cache that are reserved.
         response_bytes: most bytes that an answer in one message can have.
@@ -61,6 +63,7 @@ class GenerationPlan:
     selection: ScoreSelection | None
     prompt_selection: ScoreSelection | None
     priority: int
+    cache_salt: str | None
     vocabulary: Reference
     kv_tokens: int
     response_bytes: int
@@ -134,6 +137,8 @@ def plan(
         violations,
         scores_prompt=prompt_selection is not None and prompt_selection.scores,
     )
+    salt = read_salt(request.cache_salt, violations)
+    reuses = request.use_prefix_cache or not request.HasField("use_prefix_cache")
     violations.check()
     check_token_ids("prompt", prompts, vocabulary.size)
     resolved = fit_context(resolved, prompts, info.context_length)
@@ -146,6 +151,7 @@ def plan(
         selection=selection,
         prompt_selection=prompt_selection,
         priority=request.priority,
+        cache_salt=salt if reuses else None,
         vocabulary=vocabulary,
         kv_tokens=kv_tokens,
         response_bytes=generation_bytes(

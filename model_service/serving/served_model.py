@@ -111,6 +111,7 @@ class ServedModel:
             selection=planned.selection,
             prompt_selection=planned.prompt_selection,
             priority=planned.priority,
+            cache_salt=planned.cache_salt,
             num_rows=planned.num_rows,
         ) as call:
             self.metrics.admitted(planned.num_prompt_tokens)

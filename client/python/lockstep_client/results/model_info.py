@@ -1,5 +1,6 @@
 """Descriptions of a model server."""
 
+import json
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -187,3 +188,33 @@ def _levels(levels: Any) -> dict[str, str]:
         name: enum_name(info_pb.SupportLevel, level, "SUPPORT_LEVEL_")
         for name, level in sorted(levels.items())
     }
+
+
+@dataclass(frozen=True, slots=True)
+class LogitsProcessor:
+    """A processor that a request may name.
+
+    Attributes:
+        name: its name.
+        description: what it does.
+        arguments_schema: JSON schema of its arguments.
+        warper: whether it is applied only when sampling.
+        repeatable: whether it may be named more than once.
+    """
+
+    name: str
+    description: str
+    arguments_schema: dict[str, Any]
+    warper: bool
+    repeatable: bool
+
+    @classmethod
+    def from_message(cls, message: info_pb.LogitsProcessorInfo) -> Self:
+        """Reads the wire form."""
+        return cls(
+            message.name,
+            message.description,
+            json.loads(message.arguments_schema_json),
+            message.warper,
+            message.repeatable,
+        )

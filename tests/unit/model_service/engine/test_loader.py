@@ -40,6 +40,7 @@ def test_defaults_are_the_models_own_and_then_hugging_faces(checkpoint):
         ({"min_p": 0.25}, 0.25),
         ({"guidance_scale": 2.0}, 2.0),
         ({"stop_strings": "end"}, ("end",)),
+        ({"prompt_lookup_num_tokens": 5}, 5),
         ({"stop_strings": ["a", "b"]}, ("a", "b")),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

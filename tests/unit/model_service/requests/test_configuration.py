@@ -79,6 +79,10 @@ def test_given_fields_win_over_the_default():
         ("num_return_sequences", 0),
         ("num_return_sequences", 9),
         ("min_tokens_to_keep", 0),
+        ("prompt_lookup_num_tokens", -1),
+        ("prompt_lookup_num_tokens", 33),
+        ("max_matching_ngram_size", 0),
+        ("max_matching_ngram_size", 33),
         ("guidance_scale", -0.1),
         ("guidance_scale", 100.1),
         ("guidance_scale", math.nan),
@@ -104,6 +108,8 @@ def test_a_value_out_of_range_is_named(field, value):
         ("min_new_tokens", 16),
         ("num_return_sequences", 8),
         ("min_tokens_to_keep", 1),
+        ("prompt_lookup_num_tokens", 0),
+        ("prompt_lookup_num_tokens", 32),
         ("guidance_scale", 0.0),
         ("guidance_scale", 100.0),
     ],
@@ -181,8 +187,6 @@ LATER = {
     "length_penalty": 1.0,
     "early_stopping": generation_pb2.EARLY_STOPPING_TRUE,
     "max_length": 10,
-    "prompt_lookup_num_tokens": 3,
-    "max_matching_ngram_size": 2,
     "lengths_include_padding": True,
 }
 
@@ -205,6 +209,15 @@ def test_a_field_that_is_not_offered_may_be_turned_off(field):
     resolved = resolve(Message(**{field: value}))
     assert resolved.config == DEFAULTS
     assert getattr(effective_message(resolved, seed=1), field) == value
+
+
+def test_the_length_of_a_match_needs_prompt_lookup():
+    path = "generation_config.max_matching_ngram_size"
+    for size in (1, 32):
+        assert violated(Message(max_matching_ngram_size=size)) == [path]
+        message = Message(max_matching_ngram_size=size, prompt_lookup_num_tokens=4)
+        config = resolve(message).config
+        assert (config.prompt_lookup_num_tokens, config.max_matching_ngram_size) == (4, size)
 
 
 def test_a_negative_prompt_needs_guidance():
