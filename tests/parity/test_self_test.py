@@ -86,7 +86,7 @@ def test_a_cut_that_leaves_what_was_cut_is_found(tmp_path, monkeypatch):
         return True
 
     monkeypatch.setattr(Past, "cut", cut)
-    with pytest.raises(Refused, match="after a cut|does not run"):
+    with pytest.raises(Refused, match=r"after a cut|does not run"):
         InprocEngine(save(tmp_path, "gptj"))
 
 
@@ -95,7 +95,7 @@ def test_a_fork_that_shares_its_past_is_found(tmp_path, monkeypatch):
         self._pasts[target] = self._pasts[source]
 
     monkeypatch.setattr(CompatCache, "copy", copy)
-    with pytest.raises(Refused, match="after a fork|does not run"):
+    with pytest.raises(Refused, match=r"after a fork|does not run"):
         InprocEngine(save(tmp_path, "gptj"))
 
 

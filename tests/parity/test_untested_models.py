@@ -234,5 +234,5 @@ def test_weights_that_the_model_does_not_use_are_named_in_the_log(tmp_path, capl
 def test_logits_too_large_for_the_type_are_refused(tmp_path):
     folder = save(LlamaConfig(**GATED), tmp_path)
     change_weights(folder, lambda weights: weights["lm_head.weight"].mul_(1e5))
-    with pytest.raises(Refused, match="NaN or infinite logits as torch.float16|no numbers"):
+    with pytest.raises(Refused, match=r"NaN or infinite logits as torch\.float16|no numbers"):
         InprocEngine(folder, dtype="float16")
