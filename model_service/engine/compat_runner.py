@@ -18,6 +18,7 @@ from transformers.generation.utils import ALL_CACHE_NAMES
 
 from model_service.engine import placement
 from model_service.engine.compat_cache import CompatCache, Past
+from model_service.engine.decode_graph.decode_graphs import DecodeGraphs
 from model_service.engine.loader import LoadedModel
 from model_service.engine.sequence import Run
 from model_service.engine.sequence_cache import num_slots
@@ -38,6 +39,8 @@ class CompatRunner:
         extends: whether a past and several tokens give what all tokens at once give. If not, a
             prompt passes as a whole once all of it is due, and tokens after a past one by one,
             as in `generate`.
+        graphs: none, on this path.
+        compiled: False.
     """
 
     name: Literal["compat"] = "compat"
@@ -55,6 +58,8 @@ class CompatRunner:
             new=self._new_cache,
         )
         self._embedding = loaded.embedding
+        self.graphs = DecodeGraphs(self._model, self)
+        self.compiled = False
         self.vocabulary = Vocabulary(
             self._model, settings.vocabulary_size, settings.reserved_vocabulary_rows
         )

@@ -125,6 +125,7 @@ class KVCache(Cache):
     Attributes:
         num_slots: sequences that can be held.
         max_length: tokens of a slot.
+        dtype: of keys and values.
         slot_layers: the layers, by index.
         claimed_length: what a model is told that asks for the length of its cache. No result may
             depend on it, which is tried at start.
@@ -139,7 +140,7 @@ class KVCache(Cache):
         self.num_slots = num_slots
         self.max_length = max_length
         self.claimed_length = 0
-        self._dtype = dtype
+        self.dtype = dtype
         self._places: dict[torch.device, tuple[Tensor, Tensor]] = {}
         self._here: tuple[Tensor, Tensor] | None = None
         self._free = list(range(num_slots - 1, -1, -1))
@@ -153,7 +154,7 @@ class KVCache(Cache):
             self.max_length,
             states.shape[1],
             states.shape[3],
-            self._dtype,
+            self.dtype,
             states.device,
         )
 

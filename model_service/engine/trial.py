@@ -3,7 +3,7 @@
 V: ids of revision 0.
 """
 
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -15,6 +15,9 @@ from model_service.engine.vocabulary import Vocabulary
 from model_service.generation import GenerationConfig
 from model_service.messages import NewRow
 
+if TYPE_CHECKING:  # whose graphs are tried in the same way as a runner
+    from model_service.engine.decode_graph.decode_graphs import DecodeGraphs
+
 
 class Runner(Protocol):
     """What runs a model.
@@ -22,10 +25,14 @@ class Runner(Protocol):
     Attributes:
         vocabulary: rows and revisions; grown between steps.
         takes_drafts: whether runs may have drafts.
+        graphs: steps compiled ahead of time, if the path has any.
+        compiled: whether the last step ran as one of them.
     """
 
     vocabulary: Vocabulary
     takes_drafts: bool
+    graphs: "DecodeGraphs"
+    compiled: bool
 
     @property
     def name(self) -> Literal["fast", "compat"]:
@@ -63,7 +70,7 @@ class Trial:
 
     def batch(self, examples: list[Example]) -> list[Tensor]:
         """Passes prompts in chunks and then token by token, all together."""
-        sequences = [self._sequence(example.prompt) for example in examples]
+        sequences = [self.sequence(example.prompt) for example in examples]
         for kept in (5, 2):
             chunks = [(seq, seq.num_pending - kept) for seq in sequences]
             self._forward([Run(seq, length, ()) for seq, length in chunks if length > 0])
@@ -77,7 +84,7 @@ class Trial:
 
     def forked(self, example: Example) -> Tensor:
         """Forks a sequence twice; one fork goes another way, and nobody must notice."""
-        seq = self._sequence(example.prompt[:-1])
+        seq = self.sequence(example.prompt[:-1])
         self._finish(seq)
         fork, stray = self._fork(seq), self._fork(seq)
         rows = []
@@ -94,7 +101,7 @@ class Trial:
     def cut(self, example: Example) -> Tensor:
         """Cuts a sequence that went another way, within its prompt and at its end."""
         kept = len(example.prompt) // 2
-        seq = self._sequence(example.prompt[:kept] + example.token_ids[: kept + 2])
+        seq = self.sequence(example.prompt[:kept] + example.token_ids[: kept + 2])
         self._finish(seq)
         seq.truncate(kept)
         seq.token_ids += example.prompt[kept:]
@@ -119,7 +126,7 @@ class Trial:
         try:
             vocabulary.grow(1, [NewRow(new, "copy", generable=True, copy_token_id=copied)])
             used = {copied: new} if given else {}
-            seq = self._sequence([used.get(token_id, token_id) for token_id in example.prompt])
+            seq = self.sequence([used.get(token_id, token_id) for token_id in example.prompt])
             rows = self._finish(seq)
             for index in range(1, NEW_TOKENS):
                 seq.token_ids.append(used.get(example.given(index), example.given(index)))
@@ -142,7 +149,8 @@ class Trial:
         ordered = sorted(runs, key=lambda run: (run.length > 1, run.sequence.slot))
         return ordered, self._runner.forward(ordered)
 
-    def _sequence(self, token_ids: list[int]) -> Sequence:
+    def sequence(self, token_ids: list[int]) -> Sequence:
+        """Makes a sequence with a place of its own until the trial ends."""
         seq = Sequence(
             request_id=0,
             row=0,
@@ -158,7 +166,7 @@ class Trial:
         return seq
 
     def _fork(self, seq: Sequence) -> Sequence:
-        fork = self._sequence(seq.token_ids)
+        fork = self.sequence(seq.token_ids)
         assert seq.slot is not None
         assert fork.slot is not None
         self._runner.cache.copy(seq.slot, fork.slot, seq.num_cached)

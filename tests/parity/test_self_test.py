@@ -60,8 +60,8 @@ def test_wrong_positions_are_found(path_of, monkeypatch):
     monkeypatch.setattr(
         ModelRunner,
         "_call",
-        lambda self, context, ids, positions, *rest: call(
-            self, context, ids, [position + (position > 8) for position in positions], *rest
+        lambda self, context, graph, ids, positions, *rest: call(
+            self, context, graph, ids, [position + (position > 8) for position in positions], *rest
         ),
     )
     path, reason = path_of()
@@ -118,18 +118,18 @@ def test_a_vocabulary_that_has_grown_in_the_self_test_is_as_before(tmp_path):
 def test_a_model_that_goes_by_the_length_of_its_cache_is_found(path_of, monkeypatch):
     call = ModelRunner._call
 
-    def by_length(self, context, ids, positions, *rest):
+    def by_length(self, context, graph, ids, positions, *rest):
         length = self.cache.get_seq_length()
-        return call(self, context, ids, [position + length for position in positions], *rest)
+        return call(self, context, graph, ids, [position + length for position in positions], *rest)
 
     # Rotary positions are relative: where all are moved alike, nothing changes.
     monkeypatch.setattr(ModelRunner, "_call", by_length)
     assert path_of()[0] == "fast"
 
-    def by_length_of_chunks(self, context, ids, positions, *rest):
+    def by_length_of_chunks(self, context, graph, ids, positions, *rest):
         length = self.cache.get_seq_length()
         moved = [position + length * (position % 2) for position in positions]
-        return call(self, context, ids, moved, *rest)
+        return call(self, context, graph, ids, moved, *rest)
 
     monkeypatch.setattr(ModelRunner, "_call", by_length_of_chunks)
     path, reason = path_of()
