@@ -137,6 +137,7 @@ def _load_weights(folder: Path, settings: EngineSettings) -> PreTrainedModel:
             max_memory=placement.max_memory() if isinstance(device_map, str) else None,
             use_safetensors=True,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused by name
             **trusted,
         )
     except Refused:
@@ -166,13 +167,13 @@ def _check_weights(name: str, model: PreTrainedModel, report: dict[str, Any]) ->
     Raises:
         Refused: one did not, and would be random, or is not.
     """
+    for key, found, wanted in sorted(report["mismatched_keys"]):
+        raise Refused(f"{name}: {key} has the shape {list(found)}, not {list(wanted)}.")
     if missing := sorted(report["missing_keys"]):
         raise Refused(
             f"{name} lacks {len(missing)} of the weights of {type(model).__name__}, among them "
             f"{', '.join(missing[:3])}."
         )
-    if mismatched := sorted(str(key) for key in report["mismatched_keys"]):
-        raise Refused(f"{name} has weights of another shape: {', '.join(mismatched[:3])}.")
     if unexpected := sorted(report["unexpected_keys"]):
         logger.warning(
             "%s has %d weights that %s does not use, among them %s",

@@ -93,7 +93,7 @@ def try_last_position(loaded: LoadedModel) -> None:
     places = torch.tensor([[0], [last]], device=placement.input_device(loaded.embedding))
     try:
         model(input_ids=places[:1], position_ids=places[1:], use_cache=False)
-    except IndexError as error:
+    except (IndexError, RuntimeError) as error:
         raise Refused(
             f"{type(model).__name__} has no position {last}, though its configuration says so; "
             "set max_context_tokens to what it has."

@@ -89,13 +89,13 @@ class Trial:
         fork, stray = self._fork(seq), self._fork(seq)
         rows = []
         for index in range(NEW_TOKENS):
-            stray.token_ids.append(example.token_ids[index])
-            self._finish(stray)
             for one in (seq, fork):
                 one.token_ids.append(example.given(index))
                 row = self._finish(one)[0]
             rows.append(row)
             seq, fork = fork, seq
+            stray.token_ids.append(example.token_ids[index])
+            self._finish(stray)
         return torch.stack(rows)
 
     def cut(self, example: Example) -> Tensor:

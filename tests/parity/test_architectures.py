@@ -101,7 +101,7 @@ def test_a_session_that_is_forked_cut_and_looks_ahead_equals_its_tokens_from_scr
     fork.check([9], [10])
     fork.do(CloseSession)
     session.do(CloseSession)
-    assert brief.engine.engine._runner.cache.num_free_slots == 16
+    assert brief.engine.engine._runner.cache.num_free_slots >= 16
 
 
 def row_of(name: str, pair: Pair) -> str:
