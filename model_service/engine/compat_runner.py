@@ -88,7 +88,7 @@ class CompatRunner:
         """
         rows = [self._run(run) for run in runs]
         for run in runs:
-            run.sequence.num_cached += run.length
+            run.sequence.advance(run.length)
         return torch.cat([part for part in rows if len(part)] or rows)
 
     def _run(self, run: Run) -> Tensor:

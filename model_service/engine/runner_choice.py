@@ -89,7 +89,9 @@ def _compat(loaded: LoadedModel, settings: EngineSettings, test: SelfTest) -> Co
     try:
         test.check(runner, loaded.config)
     except Refused as refusal:
-        logger.info("in chunks %s: taking tokens one by one", refusal)
+        logger.info(
+            "%s takes prompts as a whole; in chunks %s", type(loaded.model).__name__, refusal
+        )
         runner.extends = False
         test.check(runner, loaded.config)
     runner.measure()
