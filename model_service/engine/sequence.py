@@ -29,6 +29,9 @@ if TYPE_CHECKING:  # built for the rows that need them
     from model_service.engine.sampling.torch_draws import TorchDraws
 
 
+Kind = Literal["generate", "session", "continuation", "guide"]
+
+
 @dataclass(slots=True, eq=False)
 class Sequence:
     """One prompt and its growing continuation. Owned by the engine's only thread.
@@ -47,7 +50,8 @@ class Sequence:
         selection: what is returned about the distribution of new tokens.
         prompt_selection: what is returned about the distribution of given tokens.
         priority: lower goes first.
-        kind: what it works for.
+        kind: what it works for: a call; a session, at rest, in a step or while it generates; or a
+            guided sequence.
         salt: whose keys and values it may reuse, and who may reuse its own: sequences of the
             same salt. None means nobody.
         lends: whether others may reuse what is in its slot now.
@@ -57,6 +61,7 @@ class Sequence:
         most_cached: most tokens of the slot that were written when tokens were last cut, or
             drafts verified.
         slot: row of the KV cache, or None.
+        call_start: tokens that there were when the generation began.
         first_given: index of the first token that the present call gave.
         given_scores: what was found out so far about the distributions of given tokens.
         given_failure: why the distribution of a given token could not be described.
@@ -68,8 +73,6 @@ class Sequence:
         lookup: finds drafts, once it was asked for some.
         row_processors: processors of the fast path, once they were needed; they follow the tokens.
         processors: processors, once they were needed; see `sampling/processors.py`.
-        first_draw: position of the first token that can be drawn: in a session, the one after
-            the first token that is stepped.
         torch_draws: draws of seed mode `torch`, once they were needed.
         companions: sequences that are admitted and removed together with this one.
         guide: the row that continues the negative prompt, see `guides.py`.
@@ -90,10 +93,11 @@ class Sequence:
     selection: ScoreSelection | None = None
     prompt_selection: ScoreSelection | None = None
     priority: int = 0
-    kind: Literal["generate", "session", "guide"] = "generate"
+    kind: Kind = "generate"
     salt: str | None = None
     lends: bool = True
     num_prompt_tokens: int = field(init=False)
+    call_start: int = field(init=False)
     num_cached: int = 0
     num_lost: int = 0
     num_reused: int = 0
@@ -110,7 +114,6 @@ class Sequence:
     lookup: PromptLookup | None = None
     row_processors: "RowProcessors | None" = None
     processors: "list[Step] | None" = None
-    first_draw: int = field(init=False)
     torch_draws: "TorchDraws | None" = None
     companions: "tuple[Sequence, ...]" = ()
     guide: "Sequence | None" = None
@@ -118,21 +121,28 @@ class Sequence:
     next_logits: "Tensor | None" = None
 
     def __post_init__(self) -> None:
-        self.num_prompt_tokens = len(self.token_ids)
-        self.first_draw = len(self.token_ids) + (self.kind == "session")
+        self.num_prompt_tokens = self.call_start = len(self.token_ids)
         self.covered = coverage.covers(self.config)
+
+    def configure(self, config: GenerationConfig, kind: Kind) -> None:
+        """Changes how tokens are chosen from now on."""
+        self.kind = kind
+        self.config = config
+        self.covered = coverage.covers(config)
+        self.row_processors = None
+        self.processors = None
+
+    @property
+    def in_session(self) -> bool:
+        """Whether it is a row of a session."""
+        return self.kind in {"session", "continuation"}
 
     @property
     def length_limit(self) -> int:
         """Tokens of the prompt and the longest continuation."""
         if self.kind == "session":
             return self.max_length
-        return min(self.num_prompt_tokens + self.config.max_new_tokens, self.max_length)
-
-    @property
-    def in_session(self) -> bool:
-        """Whether it is a row of a session."""
-        return self.kind == "session"
+        return min(self.call_start + self.config.max_new_tokens, self.max_length)
 
     @property
     def num_pending(self) -> int:
@@ -226,7 +236,6 @@ class Sequence:
         self.num_lost = min(self.num_lost, most)
         if length < self.num_prompt_tokens:
             self.num_prompt_tokens = length
-            self.first_draw = length + 1
             self.processors = None  # they know the prompt
         self.first_given = min(self.first_given, length)
         self.row_processors = None  # they remember what is cut
@@ -247,7 +256,6 @@ class Sequence:
             salt=self.salt,
         )
         twin.num_prompt_tokens = self.num_prompt_tokens
-        twin.first_draw = self.first_draw
         twin.torch_draws = self.torch_draws and self.torch_draws.copy()
         twin.num_lost = self.num_passed
         twin.lends = self.lends
@@ -282,7 +290,7 @@ class Sequence:
             return "stop_sequence"
         if self.kind == "session":
             return None
-        if self.num_new_tokens + 1 >= config.max_new_tokens:
+        if len(self.token_ids) + 1 - self.call_start >= config.max_new_tokens:
             return "max_new_tokens"
         if len(self.token_ids) + 1 >= self.max_length:
             return "context_length"

@@ -62,14 +62,15 @@ def test_a_session_that_is_cut_and_asked_again_draws_what_generate_draws(pair_of
         OpenSession(
             request_id=10**6,
             session_id="torch",
-            sequences=[SequenceSpec(prompt[:-1], seed)],
+            sequences=[SequenceSpec(prompt, seed)],
             config=engine.config(do_sample=True, top_k=0, seed_mode="torch"),
             revision=0,
             max_length=len(prompt) + NEW,
             selection=ScoreSelection(),
+            sample=True,
         )
     )
-    engine.drain()
+    (opened,) = [event for event in engine.drain() if hasattr(event, "rows")]
 
     def step(token_ids: list[int], look_ahead: bool = False) -> int:
         step.count += 1
@@ -87,7 +88,7 @@ def test_a_session_that_is_cut_and_asked_again_draws_what_generate_draws(pair_of
         return answer.rows[0].sampled_token_id
 
     step.count = 0
-    tokens = [step([prompt[-1]])]
+    tokens = [opened.rows[0].sampled_token_id]
     for _ in range(6):
         assert step([tokens[-1]], look_ahead=True) == step([tokens[-1]], look_ahead=True)
         tokens.append(step([tokens[-1]]))

@@ -206,9 +206,7 @@ class Sampler:
         if seq.config.seed_mode == "torch":
             if seq.torch_draws is None:
                 seq.torch_draws = TorchDraws(seq.seed)
-            # What a prompt of a session would be followed by is not drawn, but is asked for.
-            index = max(0, len(seq.token_ids) - seq.first_draw)
-            return Choice(seq.torch_draws.draw(scores, index), scores)
+            return Choice(seq.torch_draws.draw(scores, seq.num_new_tokens), scores)
         left = left.cpu()
         sums = scores[left].double() + noise([seq], left[None])[0]
         return Choice(int(left[sums.argmax()]), scores)
