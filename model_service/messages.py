@@ -81,6 +81,9 @@ class EngineSettings(msgspec.Struct, frozen=True):
     reserved_vocabulary_rows: int = 8192
     """Rows kept free behind the embedding for vocabulary growth."""
 
+    decode_graphs: Literal["auto", "off"] = "off"
+    """Whether steps are compiled in the background where that is possible."""
+
     logits_processors: tuple[str, ...] = ()
     """Modules with processors of the operator's."""
 
@@ -413,6 +416,17 @@ class VocabularyGrown(msgspec.Struct, tag="vocabulary_grown"):
     """How long no step could run."""
 
 
+GraphState = Literal["off", "compiling", "ready", "unavailable"]
+
+
+class GraphStatus(msgspec.Struct, frozen=True, tag="graph_status"):
+    """Whether steps run compiled. Sent after `Ready` and whenever it changes."""
+
+    state: GraphState = "off"
+    reason: str = ""
+    """Why they are unavailable."""
+
+
 class PrefixCacheFlushed(msgspec.Struct, tag="prefix_cache_flushed"):
     """Nothing is kept for reuse any more."""
 
@@ -429,6 +443,9 @@ class StepStats(msgspec.Struct, frozen=True):
     prefill_tokens: int
     forward_s: float
     sample_s: float
+    compiled: bool = False
+    """Whether the step ran as a compiled graph."""
+
     drafted: int = 0
     """Guesses of tokens to come that were verified."""
 
@@ -544,4 +561,4 @@ class Report(msgspec.Struct, tag="report"):
     """Unset when no step was run."""
 
 
-Message = Ready | LoadProgress | LoadFailed | Report
+Message = Ready | LoadProgress | LoadFailed | GraphStatus | Report

@@ -5,11 +5,19 @@ Labels come from closed sets only.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
 from model_service.generation import FinishReason
-from model_service.messages import EngineInfo, Finish, Load, StepStats
+from model_service.messages import (
+    EngineInfo,
+    Finish,
+    GraphState,
+    GraphStatus,
+    Load,
+    StepStats,
+)
 from model_service.token_rate import TokenRate
 from rpc import errors
 
@@ -43,6 +51,8 @@ _FINISH_LABELS: dict[FinishReason, str] = {
     "cancelled": "cancelled",
     "error": "error",
 }
+
+_STEP_LABELS = {True: "compiled", False: "eager"}
 
 
 class ModelMetrics:
@@ -99,6 +109,12 @@ class ModelMetrics:
         )
         self._sample = self._histogram(
             "sample_seconds", "Time in processors and draws per step.", LATENCY_BUCKETS_S
+        )
+        self._steps = self._counter("steps_total", "Steps, by what ran them.", "path")
+        for label in _STEP_LABELS.values():
+            self._steps.labels(self._model_name, label)
+        self._graphs = self._gauge(
+            "decode_graphs", "1 for the state that compiled steps are in.", "state"
         )
         self._batch_sequences = self._histogram(
             "batch_sequences", "Sequences that decode in a step.", BATCH_BUCKETS
@@ -206,6 +222,7 @@ class ModelMetrics:
         phase = "prefill" if stats.prefill_tokens else "decode"
         self._forward.labels(model, phase).observe(stats.forward_s)
         self._sample.labels(model).observe(stats.sample_s)
+        self._steps.labels(model, _STEP_LABELS[stats.compiled]).inc()
         self._batch_sequences.labels(model).observe(stats.decode_rows)
         self._batch_tokens.labels(model).observe(
             stats.decode_rows + stats.drafted + stats.prefill_tokens
@@ -216,6 +233,11 @@ class ModelMetrics:
         self._cached_tokens.labels(model).inc(stats.prefix_hit_tokens)
         self._preempted.labels(model).inc(stats.preempted)
         self._evicted.labels(model).inc(stats.evicted)
+
+    def graphs_changed(self, graphs: GraphStatus) -> None:
+        """Notes what state compiled steps are in."""
+        for state in get_args(GraphState):
+            self._graphs.labels(self._model_name, state).set(state == graphs.state)
 
     def admitted(self, num_prompt_tokens: int) -> None:
         """Counts the prompt tokens of a call that was started."""

@@ -224,6 +224,17 @@ ENGINE = Row(
             quantiles("lockstep_model_forward_seconds", MODEL, "phase"),
         ),
         Panel(
+            "Steps by path",
+            "Compiled steps are the quicker ones; prompts run eagerly.",
+            "ops",
+            (
+                Query(
+                    f"sum by (path) (rate(lockstep_model_steps_total{{{MODEL}}}[{WINDOW}]))",
+                    "{{path}}",
+                ),
+            ),
+        ),
+        Panel(
             "Time in the sampler per step",
             "Processors, warpers and draws.",
             "s",

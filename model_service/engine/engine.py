@@ -56,10 +56,12 @@ class Runner(Protocol):
     Attributes:
         vocabulary: rows and revisions; grown between steps.
         takes_drafts: whether runs may have drafts, which are forgotten when they are wrong.
+        compiled: whether the last step ran as a compiled graph.
     """
 
     vocabulary: Vocabulary
     takes_drafts: bool
+    compiled: bool
 
     def forward(self, runs: list[Run]) -> Tensor:
         """Advances `num_cached` of every run's sequence and returns `[R, V]` float32."""
@@ -176,6 +178,7 @@ class Engine:
             prefill_tokens=prefill_tokens,
             forward_s=forwarded - start,
             sample_s=now - forwarded,
+            compiled=self._runner.compiled,
             **since,
         )
 

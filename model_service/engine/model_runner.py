@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from model_service.engine import attention, linear, merged_linear, placement
 from model_service.engine.attention import Chunk, StepContext
+from model_service.engine.decode_graph import comparison
+from model_service.engine.decode_graph.decode_graphs import DecodeGraphs
 from model_service.engine.kv_cache import KVCache
 from model_service.engine.loader import LoadedModel, layer_windows
 from model_service.engine.merged_linear import SiblingLayers
@@ -20,7 +22,14 @@ from model_service.messages import EngineSettings
 
 
 class ModelRunner:
-    """Owns the model, its KV cache and its vocabulary rows."""
+    """Owns the model, its KV cache and its vocabulary rows.
+
+    Attributes:
+        cache: keys and values.
+        vocabulary: rows of the embedding and the head.
+        graphs: steps compiled ahead of time.
+        compiled: whether the last step ran as one of them.
+    """
 
     name: Literal["fast"] = "fast"
     takes_drafts = True
@@ -40,7 +49,7 @@ class ModelRunner:
         self.read_windows()
         self.cache = KVCache(
             num_layers=loaded.config.num_hidden_layers,
-            num_slots=num_slots(settings),
+            num_slots=num_slots(settings) + len(comparison.LENGTHS),
             max_length=loaded.context_length,
             dtype=loaded.dtype,
         )
@@ -53,6 +62,8 @@ class ModelRunner:
         self._model.set_attn_implementation(attention.NAME)
         if self._config._attn_implementation != attention.NAME:
             raise NotImplementedError("it does not take another attention function")
+        self.graphs = DecodeGraphs(self._model, self)
+        self.compiled = False
 
     def read_windows(self) -> None:
         """Reads the windows of the layers from the model's configuration."""
@@ -91,7 +102,9 @@ class ModelRunner:
             chunks=chunks,
             windows=self._windows,
         )
-        logits = self._call(context, ids, positions, slots, targets)
+        graph = self.graphs.choose(runs)
+        self.compiled = graph is not None
+        logits = self._call(context, graph, ids, positions, slots, targets)
         for run in runs:
             run.sequence.advance(run.length, len(run.drafts))
         return logits
@@ -99,6 +112,7 @@ class ModelRunner:
     def _call(
         self,
         context: StepContext,
+        graph: str | None,
         ids: list[int],
         positions: list[int],
         slots: list[int],
@@ -107,7 +121,7 @@ class ModelRunner:
         device = placement.input_device(self._embedding)
         packed = torch.tensor([ids, positions, slots], dtype=torch.int64).to(device)
         self.cache.set_places(packed[2], packed[1])
-        with attention.use(context):
+        with attention.use(context), self.graphs.use(graph, packed):
             output = self._model(
                 input_ids=packed[0:1],
                 position_ids=packed[1:2],

@@ -49,6 +49,7 @@ class Sequence:
         kind: what it works for.
         salt: whose keys and values it may reuse, and who may reuse its own: sequences of the
             same salt. None means nobody.
+        lends: whether others may reuse what is in its slot now.
         num_cached: tokens whose keys and values are in the KV cache.
         num_lost: tokens that were cached when the slot was taken away.
         num_reused: prompt tokens that were copied from another sequence instead of computed.
@@ -87,6 +88,7 @@ class Sequence:
     priority: int = 0
     kind: Literal["generate", "session", "guide"] = "generate"
     salt: str | None = None
+    lends: bool = True
     num_prompt_tokens: int = field(init=False)
     num_cached: int = 0
     num_lost: int = 0
@@ -238,6 +240,7 @@ class Sequence:
         )
         twin.num_prompt_tokens = self.num_prompt_tokens
         twin.num_lost = self.num_passed
+        twin.lends = self.lends
         return twin
 
     def take_over(self, length: int) -> None:
@@ -251,6 +254,7 @@ class Sequence:
         self.num_lost = self.num_passed
         self.num_cached = self.most_cached = 0
         self.slot = None
+        self.lends = True
         self.next_logits = None
         if self.given_scores or self.given_failure:  # they will be found out again
             self.given_scores, self.given_failure = [], None

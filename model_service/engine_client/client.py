@@ -22,6 +22,7 @@ from model_service.messages import (
     FlushPrefixCache,
     ForkSession,
     Generate,
+    GraphStatus,
     GrowVocabulary,
     Load,
     LoadFailed,
@@ -63,6 +64,7 @@ class EngineClient:
 
     Attributes:
         load: how full the engine is.
+        graphs: whether its steps run compiled.
         lost: set when the engine is gone; `lost_reason` then says why.
     """
 
@@ -90,6 +92,7 @@ class EngineClient:
                 after which the engine counts as lost.
         """
         self.load = Load()
+        self.graphs = GraphStatus()
         self.lost = asyncio.Event()
         self.lost_reason = ""
         self._process = process
@@ -360,6 +363,10 @@ class EngineClient:
         elif isinstance(message, LoadProgress):
             self._metrics.loading(message.stage, message.ratio)
             log.info("loading", stage=message.stage, ratio=round(message.ratio, 3))
+        elif isinstance(message, GraphStatus):
+            self.graphs = message
+            self._metrics.graphs_changed(message)
+            log.info("decode_graphs", state=message.state, reason=message.reason)
         elif isinstance(message, LoadFailed) and not self._ready.done():
             self._ready.set_exception(LoadError(message.reason))
 

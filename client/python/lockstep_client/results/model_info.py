@@ -38,6 +38,9 @@ class ModelInfo:
         boot_id: changes with every start of the engine.
         server_version: version of the server.
         determinism: how far results can be reproduced.
+        decode_graph_state: whether decoding steps run compiled: `off`, `compiling`, `ready` or
+            `unavailable`; `unspecified` from an older server.
+        decode_graph_reason: why they are unavailable.
     """
 
     model_id: str
@@ -61,6 +64,8 @@ class ModelInfo:
     boot_id: str
     server_version: str
     determinism: Determinism
+    decode_graph_state: str
+    decode_graph_reason: str
 
     @classmethod
     def from_message(cls, message: info_pb.GetModelInfoResponse) -> Self:
@@ -87,6 +92,10 @@ class ModelInfo:
             boot_id=message.boot_id,
             server_version=message.server_version,
             determinism=Determinism.from_message(message.determinism),
+            decode_graph_state=info_pb.DecodeGraphState.Name(message.decode_graph_state)
+            .removeprefix("DECODE_GRAPH_STATE_")
+            .lower(),
+            decode_graph_reason=message.decode_graph_reason,
         )
 
 

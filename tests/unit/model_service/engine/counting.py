@@ -43,6 +43,7 @@ class CountingRunner:
 
     def __init__(self, num_slots: int = 8) -> None:
         self.vocabulary = FixedVocabulary()
+        self.compiled = False
         self.takes_drafts = True
         self.steps: list[list[tuple[int, int]]] = []
         self.free_slots = set(range(num_slots))
