@@ -30,6 +30,12 @@ class SequenceSpec(msgspec.Struct, frozen=True, array_like=True):
     seed: int
     """Seed of this row's draws, [0, 2^63). Equal seeds draw equally in any row of any call."""
 
+    max_new_tokens: int | None = None
+    """Upper bound on this row's new tokens; None means that of the configuration."""
+
+    num_padding: int = 0
+    """Padding that the prompt came with, as far as lengths count it."""
+
 
 class EngineSettings(msgspec.Struct, frozen=True):
     """What the engine process is started with: JSON in its only argument."""

@@ -91,6 +91,11 @@ def read_opening(
         catalog=catalog(info),
     )
     resolved = branches.without_branches(config, resolved, violations)
+    if resolved.config.lengths_include_padding and not resolved.lenient:
+        violations.add(
+            "generation_config.lengths_include_padding",
+            "is applied by Generate only: rows have no padding; leave it out, or set lenient",
+        )
     selection = FULL_LOGITS
     if scores is not None:
         selection = read_selection(
