@@ -45,6 +45,13 @@ class GenerationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_new_tokens: int
     """Upper bound on generated tokens, >= 1. Sessions ignore it."""
 
+    max_length: int | None = None
+    """Upper bound on prompt and generated tokens, which `max_new_tokens` is then made from, row by
+    row; None means that `max_new_tokens` counts. Sessions ignore it."""
+
+    lengths_include_padding: bool = False
+    """Whether lengths count the padding that prompts came with."""
+
     do_sample: bool = False
     """Whether tokens are drawn; False takes the most probable one."""
 

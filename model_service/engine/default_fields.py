@@ -19,7 +19,7 @@ def read(config: HFGenerationConfig) -> dict[str, Any]:
         ValueError: a value does not have the form that Hugging Face documents.
     """
     fields: dict[str, Any] = {}
-    for theirs, (ours, convert) in _FIELDS.items():
+    for theirs, (ours, convert) in FIELDS.items():
         value = getattr(config, theirs, None)
         if value is not None:
             fields[ours] = convert(value)
@@ -67,7 +67,7 @@ def _watermark(value: Any) -> GreenListWatermark:
     )
 
 
-_FIELDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
+FIELDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "do_sample": ("do_sample", bool),
     "temperature": ("temperature", float),
     "top_k": ("top_k", int),

@@ -41,6 +41,8 @@ class ResolvedConfig:
         seed: the seed given, or None.
         num_return_sequences: sequences per prompt.
         max_new_tokens_given: whether the request itself set `max_new_tokens`.
+        max_length_given: whether it set `max_length`, and not `max_new_tokens`.
+        lenient: whether what has no effect is ignored.
         off: fields given that are not offered yet, at the value that turns them off.
     """
 
@@ -48,6 +50,8 @@ class ResolvedConfig:
     seed: int | None
     num_return_sequences: int
     max_new_tokens_given: bool
+    max_length_given: bool = False
+    lenient: bool = False
     off: dict[str, Any] = field(default_factory=dict)
 
 
@@ -85,6 +89,10 @@ def resolve(
     for name, other in WATERMARKS:
         if given.get(name) is not None:
             values[other] = None
+    if "max_new_tokens" in given:
+        values["max_length"] = None
+    elif values["max_length"] is not None:  # prompts, of one token at least, decide the rest
+        values["max_new_tokens"] = max(1, values["max_length"] - 1)
     num_return_sequences = given.get("num_return_sequences", 1)
     if not values["do_sample"] and num_return_sequences > 1:
         violations.add(
@@ -125,6 +133,8 @@ def resolve(
         seed=given.get("seed"),
         num_return_sequences=num_return_sequences,
         max_new_tokens_given="max_new_tokens" in given,
+        max_length_given="max_length" in given and "max_new_tokens" not in given,
+        lenient=message.lenient,
         off={name: given[name] for name in LATER_OFF if name in given},
     )
 
@@ -242,6 +252,8 @@ def effective_message(
     """
     values = msgspec.structs.asdict(resolved.config)
     pipeline = values.pop("processors")
+    if values["max_length"] is not None:
+        del values["max_new_tokens"]  # which would override it
     structured = {name: values.pop(name) for name in STRUCTURED_FIELDS & values.keys()}
     message = generation_pb2.GenerationConfig(
         **values,

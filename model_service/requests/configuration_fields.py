@@ -42,6 +42,7 @@ class Range:
 
 RANGES = {
     "max_new_tokens": Range(1, math.inf, below_high=True, hint="at most what the context leaves"),
+    "max_length": Range(1, math.inf, below_high=True, hint="at most the context"),
     "temperature": Range(
         0, 1e6, above_low=True, hint="for greedy decoding set do_sample = false instead of 0"
     ),
@@ -91,7 +92,6 @@ IMPLYING_OFF: dict[str, Any] = {
 
 LATER_OFF: dict[str, Any] = {
     "num_beams": 1,
-    "lengths_include_padding": False,
 }
 """Fields not offered yet, with the value that turns them off, which is honored as it is."""
 
@@ -119,7 +119,15 @@ STRUCTURED_FIELDS = frozenset(
 )
 """Fields on offer that hold ids or messages; `structured_fields.py` reads them."""
 
-SWITCHES = frozenset({"do_sample", "lenient", "remove_invalid_values", "renormalize_logits"})
+SWITCHES = frozenset(
+    {
+        "do_sample",
+        "lenient",
+        "lengths_include_padding",
+        "remove_invalid_values",
+        "renormalize_logits",
+    }
+)
 """Fields on offer that are true or false."""
 
 SUPPORTED_FIELDS = (

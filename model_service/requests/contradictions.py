@@ -55,6 +55,23 @@ NEEDS = (
     Need("min_new_tokens", 0, "eos_token_ids", _has_ends),
     Need("min_length", 0, "eos_token_ids", _has_ends),
     Need(
+        "min_length",
+        0,
+        "min_new_tokens = 0: it takes the place of min_length",
+        lambda values: values["min_new_tokens"] == 0,
+    ),
+    Need(
+        "lengths_include_padding",
+        False,
+        "a length that it could change: max_length, min_length or forced_bos_token_id",
+        lambda values: bool(
+            values["max_length"] is not None
+            or values["min_length"]
+            or values["forced_bos_token_id"] is not None
+            or values["processors"]
+        ),
+    ),
+    Need(
         "max_matching_ngram_size",
         2,
         "prompt_lookup_num_tokens",

@@ -4,9 +4,8 @@
 run and a real one cannot disagree.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import msgspec
 from lockstep.v1 import generation_pb2, model_service_pb2
 
 from model_service.active_processors import applied_processors
@@ -15,13 +14,13 @@ from model_service.messages import EngineInfo, SequenceSpec
 from model_service.requests import branches, seeds
 from model_service.requests.cache_salt import read_salt
 from model_service.requests.configuration import ResolvedConfig, effective_message, resolve
+from model_service.requests.lengths import PromptLengths, check_max_length, fit_context
 from model_service.requests.processor_catalog import catalog
-from model_service.requests.prompts import read_prompts
+from model_service.requests.prompts import read_padding, read_prompts
 from model_service.requests.response_size import generation_bytes
 from model_service.requests.selection import asks_for_anything, read_selection
 from model_service.requests.token_ids import check_token_ids
 from model_service.requests.violations import Violations
-from rpc.errors import ContextLengthExceeded, NotImplemented_
 from vocabulary import Reference
 
 MAX_PRIORITY = 1000
@@ -116,7 +115,6 @@ def plan(
         KVCacheExceeded: a row does not fit the KV cache.
         NotImplemented_: a feature asked for is not offered.
     """
-    _refuse_what_comes_later(request)
     violations = Violations()
     prompts = read_prompts(request.prompt, violations)
     resolved = resolve(
@@ -127,9 +125,14 @@ def plan(
         max_return_sequences=limits.max_sequences_per_call,
         catalog=catalog(info),
     )
-    selection, prompt_selection = _read_selections(
+    selection, prompt_selection = read_selections(
         request, violations, vocabulary.size, limits, min(map(len, prompts), default=0)
     )
+    lengths = PromptLengths(
+        [len(prompt) for prompt in prompts],
+        read_padding(request.prompt, prompts, resolved, violations),
+    )
+    check_max_length(resolved, lengths, violations)
     _check_call(request, prompts, resolved, violations, limits)
     branches.check_generation(
         resolved,
@@ -141,9 +144,13 @@ def plan(
     reuses = request.use_prefix_cache or not request.HasField("use_prefix_cache")
     violations.check()
     check_token_ids("prompt", prompts, vocabulary.size)
-    resolved = fit_context(resolved, prompts, info.context_length)
-    kv_tokens = branches.kv_tokens(prompts, resolved, info)
-    sequences, seed = _seed_sequences(request, prompts, resolved)
+    resolved, num_new = fit_context(resolved, lengths, info.context_length)
+    kv_tokens = branches.kv_tokens(lengths.tokens, num_new, resolved, info)
+    fitting = [
+        min(new, info.context_length - tokens)
+        for new, tokens in zip(num_new, lengths.tokens, strict=True)
+    ]
+    sequences, seed = _seed_sequences(request, prompts, lengths.padding, num_new, resolved)
     return GenerationPlan(
         sequences=sequences,
         resolved=resolved,
@@ -155,59 +162,19 @@ def plan(
         vocabulary=vocabulary,
         kv_tokens=kv_tokens,
         response_bytes=generation_bytes(
-            prompts, resolved, selection, prompt_selection, vocabulary.size
+            lengths.tokens, fitting, resolved, selection, prompt_selection, vocabulary.size
         ),
     )
 
 
-def fit_context(
-    resolved: ResolvedConfig, prompts: list[list[int]], context_length: int
-) -> ResolvedConfig:
-    """Checks that every row fits the context, and lowers a default that does not.
-
-    A default is lowered to what the shortest prompt leaves room for: a longer
-    one then ends with `context_length`, so that no row's result depends on the
-    length of another.
-
-    Raises:
-        ContextLengthExceeded: a row does not fit.
-    """
-    config = resolved.config
-    needed = config.max_new_tokens if resolved.max_new_tokens_given else 1
-    for row, prompt in enumerate(prompts):
-        if len(prompt) + needed > context_length:
-            raise ContextLengthExceeded(
-                row=row,
-                prompt_tokens=len(prompt),
-                new_tokens=needed,
-                context_tokens=context_length,
-            )
-    if resolved.max_new_tokens_given:
-        return resolved
-    room = context_length - min(map(len, prompts))
-    max_new_tokens = min(config.max_new_tokens, room)
-    config = msgspec.structs.replace(
-        config,
-        max_new_tokens=max_new_tokens,
-        min_new_tokens=min(config.min_new_tokens, max_new_tokens),
-    )
-    return replace(resolved, config=config)
-
-
-def _refuse_what_comes_later(request: model_service_pb2.GenerateRequest) -> None:
-    if request.session_id:
-        raise NotImplemented_("session_id")
-    if request.HasField("keep_session"):
-        raise NotImplemented_("keep_session")
-
-
-def _read_selections(
+def read_selections(
     request: model_service_pb2.GenerateRequest,
     violations: Violations,
     vocabulary_size: int,
     limits: PlanLimits,
     shortest_prompt: int,
 ) -> tuple[ScoreSelection | None, ScoreSelection | None]:
+    """Reads what is returned about new tokens and about those of the prompt, None for nothing."""
     selection = read_selection(
         request.scores,
         "scores",
@@ -265,6 +232,8 @@ def _check_call(
 def _seed_sequences(
     request: model_service_pb2.GenerateRequest,
     prompts: list[list[int]],
+    padding: list[int],
+    num_new: list[int],
     resolved: ResolvedConfig,
 ) -> tuple[list[SequenceSpec], int | None]:
     """Gives every row the seed that reproduces it alone, see `seeds.sequence_seed`."""
@@ -274,5 +243,6 @@ def _seed_sequences(
         base, prompt_index = (request.seeds[index], 0) if request.seeds else (seed, index)
         for sequence_index in range(resolved.num_return_sequences):
             row_seed = seeds.sequence_seed(base, prompt_index, sequence_index)
-            sequences.append(SequenceSpec(prompt_token_ids=prompt, seed=row_seed))
+            most = None if resolved.config.max_length is None else num_new[index]
+            sequences.append(SequenceSpec(prompt, row_seed, most, padding[index]))
     return sequences, None if request.seeds else seed

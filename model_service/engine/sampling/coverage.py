@@ -44,6 +44,8 @@ COVERED = frozenset(
         "min_tokens_to_keep",
         # About the end of a sequence, not about the choice of a token.
         "max_new_tokens",
+        "max_length",
+        "lengths_include_padding",
         "eos_token_ids",
         "stop_token_ids",
         "stop_sequences",

@@ -186,8 +186,6 @@ LATER = {
     "num_beams": 2,
     "length_penalty": 1.0,
     "early_stopping": generation_pb2.EARLY_STOPPING_TRUE,
-    "max_length": 10,
-    "lengths_include_padding": True,
 }
 
 
