@@ -103,6 +103,9 @@ class Generate(msgspec.Struct, tag="generate"):
     priority: int = 0
     """Lower goes first."""
 
+    sequences_per_prompt: int = 1
+    """Neighbors among the sequences that have the same prompt: the results of one beam search."""
+
 
 class Cancel(msgspec.Struct, tag="cancel"):
     """Ends a call at the next step boundary. Unknown ids are ignored.
@@ -281,6 +284,12 @@ class Finish(msgspec.Struct, frozen=True):
 
     stop_string: str = ""
     """Set for reason `stop_string`."""
+
+    sequence_score: float | None = None
+    """Score of the sequence, set by beam search."""
+
+    beam_indices: list[int] = []
+    """Beam that each token came from, set by beam search."""
 
     cached_prompt_tokens: int = 0
     """Prompt tokens whose KV cache was reused."""

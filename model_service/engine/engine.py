@@ -13,6 +13,7 @@ from typing import Protocol
 from torch import Tensor
 
 from model_service.engine import given_tokens, guides
+from model_service.engine.beams import Beams
 from model_service.engine.generations import Generations
 from model_service.engine.model_runner import order
 from model_service.engine.sampling.sampler import Choice, Draw, Sampler
@@ -100,12 +101,25 @@ class Engine:
             kv_total_tokens=kv_total_tokens,
             emit=self._emit,
         )
+        self._generations = generations
+        self._beams = Beams(
+            scheduler,
+            revisions,
+            context_length=context_length,
+            kv_total_tokens=kv_total_tokens,
+            copy_slot=copy_slot,
+            emit=self._emit,
+        )
         table = SessionTable(scheduler, kv_bytes_per_token=kv_bytes_per_token, emit=self._emit)
         rows = SessionRows(table, scheduler, copy_slot=copy_slot)
         sessions = Sessions(table, scheduler, revisions)
-        self._owners: dict[str, Owner] = {"generate": generations, "session": sessions}
+        self._owners: dict[str, Owner] = {
+            "generate": generations,
+            "beam": self._beams,
+            "session": sessions,
+        }
         self._handlers: dict[type, Callable[..., None]] = {
-            Generate: generations.start,
+            Generate: self._generate,
             Cancel: self._cancel,
             OpenSession: sessions.open,
             StepSession: sessions.step,
@@ -187,6 +201,10 @@ class Engine:
     def handle(self, command: Command) -> None:
         """Applies a command. Called between steps only."""
         self._handlers[type(command)](command)
+
+    def _generate(self, command: Generate) -> None:
+        owner = self._generations if command.config.num_beams == 1 else self._beams
+        owner.start(command)
 
     def _cancel(self, command: Cancel) -> None:
         for owner in self._owners.values():

@@ -74,7 +74,7 @@ class Sequence:
     selection: ScoreSelection | None = None
     prompt_selection: ScoreSelection | None = None
     priority: int = 0
-    kind: Literal["generate", "session", "guide"] = "generate"
+    kind: Literal["generate", "session", "guide", "beam"] = "generate"
     num_prompt_tokens: int = field(init=False)
     num_cached: int = 0
     most_cached: int = 0
@@ -134,6 +134,13 @@ class Sequence:
             self.guide.token_ids.append(token_id)
             self.guide.next_logits = self.next_logits = None
         return reason
+
+    def follow(self, other: "Sequence") -> None:
+        """Takes over the tokens of a row with the same prompt, whose slot is copied to this one."""
+        self.most_cached = self.num_written
+        self.token_ids = list(other.token_ids)
+        self.num_prompt_tokens = other.num_prompt_tokens
+        self.num_cached = other.num_cached
 
     def attach_guide(self, token_ids: list[int], max_length: int) -> None:
         """Gives the sequence a guide that continues other tokens with the ones it gets."""

@@ -160,6 +160,7 @@ class EngineClient:
         prompt_selection: ScoreSelection | None = None,
         priority: int = 0,
         num_rows: int | None = None,
+        sequences_per_prompt: int = 1,
     ) -> AsyncIterator[Call]:
         """Runs sequences to their end while the context is open.
 
@@ -171,6 +172,7 @@ class EngineClient:
             prompt_selection: what to return about each prompt token.
             priority: lower goes first.
             num_rows: rows of a step that the sequences take; None means one each.
+            sequences_per_prompt: neighbors among the rows that have the same prompt.
 
         Yields:
             The call, to be iterated for the tokens of each step.
@@ -189,6 +191,7 @@ class EngineClient:
                     selection=selection,
                     prompt_selection=prompt_selection,
                     priority=priority,
+                    sequences_per_prompt=sequences_per_prompt,
                 )
             )
             yield call

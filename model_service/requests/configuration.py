@@ -77,11 +77,10 @@ def resolve(
     values = msgspec.structs.asdict(defaults)
     values |= {name: value for name, value in given.items() if name in values}
     num_return_sequences = given.get("num_return_sequences", 1)
-    if not values["do_sample"] and num_return_sequences > 1:
-        violations.add(
-            f"{path}.num_return_sequences",
-            "more than 1 needs do_sample = true: greedy sequences would be equal",
-        )
+    _check_count(num_return_sequences, values, violations, path)
+    if values["num_beams"] > 1 and "min_tokens_to_keep" not in given:
+        # As Hugging Face: whatever ends, there is a token to go on with.
+        values["min_tokens_to_keep"] = max(1, len(values["eos_token_ids"])) + 1
     if message.processors:
         _replace_order(message, given, values, violations, path)
         surroundings = Surroundings(
@@ -168,6 +167,22 @@ def _as_written(value: Any) -> Any:
 def _enum_name(descriptor: Any, value: int) -> str:
     known = descriptor.enum_type.values_by_number.get(value)
     return known.name if known else str(value)
+
+
+def _check_count(
+    num_return_sequences: int, values: dict[str, Any], violations: Violations, path: str
+) -> None:
+    """Notes sequences that there would not be."""
+    if values["num_beams"] > 1:
+        if num_return_sequences > values["num_beams"]:
+            violations.add(
+                f"{path}.num_return_sequences", f"must be at most num_beams, {values['num_beams']}"
+            )
+    elif num_return_sequences > 1 and not values["do_sample"]:
+        violations.add(
+            f"{path}.num_return_sequences",
+            "more than 1 needs do_sample = true or num_beams: greedy sequences would be equal",
+        )
 
 
 def _replace_order(

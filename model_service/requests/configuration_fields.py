@@ -62,10 +62,13 @@ RANGES = {
     "encoder_repetition_penalty": Range(0, 100, above_low=True, hint="1 turns it off"),
     "encoder_no_repeat_ngram_size": Range(0, 2**31, below_high=True, hint="0 turns it off"),
     "guidance_scale": Range(0, 100, hint="1 turns it off"),
+    "num_beams": Range(1, 2**31, below_high=True, hint="1 turns it off"),
+    "length_penalty": Range(-100, 100),
     "min_length": Range(0, math.inf, below_high=True, hint="0 turns it off"),
     "seed": Range(0, 2**63, below_high=True),
 }
-"""Numeric fields on offer. `num_return_sequences` has a limit of the server, see `resolve`."""
+"""Numeric fields on offer. `num_return_sequences` has a limit of the server, see `resolve`, and
+`num_beams`, see `branches.py`."""
 
 SAMPLING_OFF: dict[str, Any] = {
     "temperature": 1.0,
@@ -88,7 +91,6 @@ IMPLYING_OFF: dict[str, Any] = {
 """Fields that imply a processor, or an argument of one, with the value that has no effect."""
 
 LATER_OFF: dict[str, Any] = {
-    "num_beams": 1,
     "prompt_lookup_num_tokens": 0,
     "lengths_include_padding": False,
 }
@@ -113,6 +115,7 @@ STRUCTURED_FIELDS = frozenset(
         "begin_suppress_tokens",
         "green_list_watermark",
         "negative_prompt",
+        "early_stopping",
     }
 )
 """Fields on offer that hold ids or messages; `structured_fields.py` reads them."""

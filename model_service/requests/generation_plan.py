@@ -76,6 +76,11 @@ class GenerationPlan:
         return applied_processors(self.resolved.config)
 
     @property
+    def answers_at_once(self) -> bool:
+        """Whether nothing is known before the end, so that a stream sends everything then."""
+        return self.resolved.config.num_beams > 1
+
+    @property
     def num_rows(self) -> int:
         """Rows of a step that the sequences take."""
         num_prompts = len(self.sequences) // self.resolved.num_return_sequences
@@ -267,6 +272,8 @@ def _seed_sequences(
     for index, prompt in enumerate(prompts):
         base, prompt_index = (request.seeds[index], 0) if request.seeds else (seed, index)
         for sequence_index in range(resolved.num_return_sequences):
-            row_seed = seeds.sequence_seed(base, prompt_index, sequence_index)
+            # The sequences of one search come from the same draws.
+            index_of_draws = 0 if resolved.config.num_beams > 1 else sequence_index
+            row_seed = seeds.sequence_seed(base, prompt_index, index_of_draws)
             sequences.append(SequenceSpec(prompt_token_ids=prompt, seed=row_seed))
     return sequences, None if request.seeds else seed

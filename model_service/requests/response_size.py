@@ -5,6 +5,7 @@ from model_service.requests.configuration import ResolvedConfig
 from model_service.requests.selection import num_positions, position_bytes
 
 _TOKEN_BYTES = 6  # an id, as a varint with its share of tags
+_BEAM_BYTES = 5  # an index of a beam
 _SEQUENCE_BYTES = 128
 _ROW_BYTES = 64
 
@@ -18,6 +19,8 @@ def generation_bytes(
 ) -> int:
     """Returns the most bytes of the sequences of a generation in one message.
 
+    All beams of a search count, returned or not: it keeps what they are asked for to its end.
+
     Args:
         prompts: ids of each prompt.
         resolved: how many sequences and tokens there will be at most.
@@ -25,12 +28,14 @@ def generation_bytes(
         prompt_selection: what is returned about each prompt token, or None.
         vocabulary_size: width of a full row.
     """
-    token = _TOKEN_BYTES + (position_bytes(selection, vocabulary_size) if selection else 0)
+    num_beams = resolved.config.num_beams
+    token = _TOKEN_BYTES + (_BEAM_BYTES if num_beams > 1 else 0)
+    token += position_bytes(selection, vocabulary_size) if selection else 0
     total = len(prompts) * (_SEQUENCE_BYTES + resolved.config.max_new_tokens * token)
     if prompt_selection is not None:
         positions = sum(num_positions(prompt_selection, len(prompt)) for prompt in prompts)
         total += positions * position_bytes(prompt_selection, vocabulary_size)
-    return total * resolved.num_return_sequences
+    return total * max(resolved.num_return_sequences, num_beams)
 
 
 def distribution_bytes(

@@ -168,6 +168,19 @@ def _read_time(value: Duration, checked: _Checked) -> float:
     return seconds
 
 
+_EARLY_STOPPING: dict[generation_pb2.EarlyStopping, bool | str] = {
+    generation_pb2.EARLY_STOPPING_TRUE: True,
+    generation_pb2.EARLY_STOPPING_FALSE: False,
+    generation_pb2.EARLY_STOPPING_NEVER: "never",
+}
+
+
+def _read_early_stopping(value: generation_pb2.EarlyStopping, checked: _Checked) -> bool | str:
+    names = generation_pb2.EarlyStopping.keys()[1:]
+    checked.expect(value in _EARLY_STOPPING, f"must be one of {', '.join(names)}")
+    return _EARLY_STOPPING.get(value, False)
+
+
 _READERS: dict[str, Callable[[Any, _Checked], Any]] = {
     "stop_token_ids": lambda value, _: tuple(value),
     "stop_strings": _read_stop_strings,
@@ -177,6 +190,7 @@ _READERS: dict[str, Callable[[Any, _Checked], Any]] = {
     "logit_bias": _read_logit_bias,
     "exponential_decay_length_penalty": _read_decay,
     "green_list_watermark": _read_watermark,
+    "early_stopping": _read_early_stopping,
 }
 
 
@@ -202,6 +216,11 @@ def _write_watermark(value: GreenListWatermark, message: generation_pb2.Generati
     message.green_list_watermark.context_width = value.context_width
 
 
+def _write_early_stopping(value: bool | str, message: generation_pb2.GenerationConfig) -> None:
+    names = {read: number for number, read in _EARLY_STOPPING.items()}
+    message.early_stopping = names[value]
+
+
 _WRITERS: dict[str, Callable[[Any, generation_pb2.GenerationConfig], None]] = {
     "stop_token_ids": lambda value, message: message.stop_token_ids.extend(value),
     "stop_strings": lambda value, message: message.stop_strings.extend(value),
@@ -211,4 +230,5 @@ _WRITERS: dict[str, Callable[[Any, generation_pb2.GenerationConfig], None]] = {
     "logit_bias": lambda value, message: message.logit_bias.update(value),
     "exponential_decay_length_penalty": _write_decay,
     "green_list_watermark": _write_watermark,
+    "early_stopping": _write_early_stopping,
 }

@@ -49,6 +49,8 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
     ) -> AsyncIterator[model_service_pb2.GenerateStreamResponse]:
         with self._model.metrics.count_rejections():
             plan = await self._model.plan(request.request)
+            if plan.answers_at_once:
+                self._model.check_response(plan.response_bytes)
             account = Account(plan, self._model.metrics)
             writer = StreamWriter(plan)
             async with self._model.run(plan) as call:
@@ -96,7 +98,4 @@ def _extend(sequence: generation_pb2.GeneratedSequence, event: SequenceTokens) -
     sequence.scores.extend(convert.position_scores(scores) for scores in event.scores)
     sequence.prompt_scores.extend(convert.position_scores(x) for x in event.prompt_scores)
     if event.finish is not None:
-        sequence.finish_reason = convert.finish_reason(event.finish.reason)
-        sequence.stop_string = event.finish.stop_string
-        if error := convert.item_error(event.finish.failure):
-            sequence.error.CopyFrom(error)
+        convert.write_finish(event.finish, sequence)

@@ -112,6 +112,7 @@ class ServedModel:
             prompt_selection=planned.prompt_selection,
             priority=planned.priority,
             num_rows=planned.num_rows,
+            sequences_per_prompt=planned.resolved.num_return_sequences,
         ) as call:
             self.metrics.admitted(planned.num_prompt_tokens)
             try:

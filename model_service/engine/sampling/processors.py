@@ -205,6 +205,8 @@ def scores(
         seq.processors = build(seq, forbidden)
     ids = torch.tensor([seq.token_ids[:length]], dtype=torch.int64)
     row = logits[None].to("cpu", copy=True)  # where the ids are, and small enough to move
+    if seq.kind == "beam":
+        row = row.log_softmax(-1)  # sums of scores compare sequences
     for step in seq.processors:
         if isinstance(step.apply, _NEEDS_DISTRIBUTION) and not row.max().isfinite():
             break

@@ -88,6 +88,8 @@ class Sampler:
         for index, draw in enumerate(draws):
             if not finite[draw.row] and not draw.sequence.config.remove_invalid_values:
                 choices[index].failure = _failure("NonFiniteLogits", draw.sequence)
+            elif draw.sequence.kind == "beam":
+                choices[index] = self._score(logits[draw.row], draw.sequence)
             elif draw.wants_scores or not draw.sequence.covered:
                 choices[index] = self._by_reference(logits[draw.row], draw.sequence)
             elif not draw.sequence.config.do_sample:
@@ -100,6 +102,20 @@ class Sampler:
 
     def _by_reference(self, logits: Tensor, seq: Sequence) -> Choice:
         """Chooses with Hugging Face's classes, from full scores."""
+        choice = self._score(logits, seq)
+        if choice.scores is None:
+            return choice
+        scores = choice.scores
+        left = (scores > -torch.inf).nonzero()[:, 0]
+        if len(left) == 0:
+            return Choice(failure=_failure("NoTokenLeft", seq))
+        if not seq.config.do_sample:
+            return Choice(int(scores.argmax()), scores)
+        keys = scores[left].double() + noise([seq], left[None])[0]
+        return Choice(int(left[keys.argmax()]), scores)
+
+    def _score(self, logits: Tensor, seq: Sequence) -> Choice:
+        """Computes full scores with Hugging Face's classes, and chooses nothing."""
         revision = self._revisions[seq.revision]
         try:
             scores = processors.scores(seq, logits[: revision.size], revision.forbidden)
@@ -110,13 +126,7 @@ class Sampler:
             return Choice(failure=Failure("InternalError", {"request_id": request_id}))
         if scores.isnan().any():
             return Choice(failure=_failure("NonFiniteLogits", seq))
-        left = (scores > -torch.inf).nonzero()[:, 0]
-        if len(left) == 0:
-            return Choice(failure=_failure("NoTokenLeft", seq))
-        if not seq.config.do_sample:
-            return Choice(int(scores.argmax()), scores)
-        keys = scores[left].double() + noise([seq], left[None])[0]
-        return Choice(int(left[keys.argmax()]), scores)
+        return Choice(scores=scores)
 
     def _choose_greedy(
         self, logits: Tensor, draws: list[Draw], choices: list[Choice], indices: list[int]

@@ -120,6 +120,9 @@ def test_end_ids_that_the_revision_does_not_have_do_no_harm():
 ON = {
     "guidance_scale": 2.0,
     "negative_prompt": (1,),
+    "num_beams": 2,
+    "length_penalty": 2.0,
+    "early_stopping": True,
     "sequence_bias": (((1,), 1.0),),
     "encoder_repetition_penalty": 2.0,
     "prompt_ignore_length": 1,
