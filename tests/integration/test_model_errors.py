@@ -183,10 +183,10 @@ def test_another_vocabulary_is_a_mismatch(tiny_model):
 
 
 def test_a_feature_of_later_is_named(tiny_model):
-    answer = refused(tiny_model.model.Generate, request(config={"num_beams": 4}))
+    answer = refused(tiny_model.model.Generate, request(config={"lengths_include_padding": True}))
     assert answer.code is grpc.StatusCode.UNIMPLEMENTED
     assert answer.reason == "NOT_IMPLEMENTED"
-    assert answer.info.metadata["feature"] == "generation_config.num_beams"
+    assert answer.info.metadata["feature"] == "generation_config.lengths_include_padding"
 
 
 @pytest.mark.parametrize("method", ["Generate", "OpenSession"])

@@ -371,7 +371,8 @@ def test_capabilities_tell_what_is_offered_and_what_is_not(tiny_model):
     assert answer.methods["lockstep.v1.ModelAdminService/FlushPrefixCache"] == unsupported
     assert len(answer.methods) == 4 + 10 + 5 + 4
     assert answer.generation_fields["temperature"] == supported
-    assert answer.generation_fields["num_beams"] == unsupported
+    assert answer.generation_fields["num_beams"] == supported
+    assert answer.generation_fields["lengths_include_padding"] == unsupported
     assert answer.limits.max_running_sequences == 32
 
 

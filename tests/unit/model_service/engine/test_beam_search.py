@@ -1,6 +1,8 @@
 """The arithmetic of one search against Hugging Face's, on log-probabilities made up."""
 
 import math
+from collections import Counter
+from itertools import permutations
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +14,7 @@ from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteria
 from transformers.generation import GenerationMixin
 from transformers.generation.stopping_criteria import EosTokenCriteria, MaxLengthCriteria
 
-from model_service.engine.beam_search import BeamSearch
+from model_service.engine.beam_search import BeamSearch, _draw
 
 SIZE = 11
 PROMPT = [1, 2]
@@ -46,7 +48,7 @@ class Made(GenerationMixin):
         return model_kwargs
 
 
-def theirs(seed: int, ends: tuple[int, ...], new: int, num_beams: int, **options):
+def theirs(seed: int, ends: tuple[int, ...], new: int, num_beams: int, do_sample=False, **options):
     """Returns the tokens, scores and beams of all results, best first."""
     config = GenerationConfig(
         num_beams=num_beams,
@@ -54,12 +56,12 @@ def theirs(seed: int, ends: tuple[int, ...], new: int, num_beams: int, **options
         max_length=len(PROMPT) + new,
         return_dict_in_generate=True,
         output_scores=True,
-        do_sample=False,
+        do_sample=do_sample,
         low_memory=None,
         output_logits=False,
         output_attentions=False,
         output_hidden_states=False,
-        **options,
+        **defaults(options),
     )
     config._pad_token_tensor = None
     config._eos_token_tensor = torch.tensor(ends) if ends else None
@@ -175,3 +177,47 @@ def test_only_tokens_that_are_kept_are_described():
     )
     kept = {path.token_id for path in search.beams}
     assert {token_id for _, token_id in described} - {0} == kept
+
+
+def gumbel(indices: Tensor) -> Tensor:
+    return -torch.log(-torch.log(torch.rand(len(indices), dtype=torch.float64)))
+
+
+def test_candidates_are_drawn_without_replacement_in_the_order_of_the_draws():
+    """Ordered triples against their exact probabilities."""
+    torch.manual_seed(1)
+    probabilities = [0.4, 0.25, 0.2, 0.1, 0.05]
+    sums = torch.tensor(probabilities).log()
+    count = 6000
+    drawn = Counter(tuple(_draw(sums, 3, gumbel).tolist()) for _ in range(count))
+    statistic = 0.0
+    for triple in permutations(range(5), 3):
+        left, expected = 1.0, float(count)
+        for index in triple:
+            expected *= probabilities[index] / left
+            left -= probabilities[index]
+        statistic += (drawn[triple] - expected) ** 2 / expected
+    assert sum(drawn.values()) == count
+    assert statistic < 98.3  # chi-square with 59 degrees of freedom, p = 0.001
+
+
+def test_what_is_impossible_is_drawn_last():
+    sums = torch.tensor([-math.inf, -1e9, 0.0, -math.inf])
+    for _ in range(50):
+        assert _draw(sums, 3, gumbel).tolist()[:2] == [2, 1]
+
+
+def test_drawn_searches_are_as_frequent_as_hugging_faces():
+    """Best sequences of many searches, theirs and ours, as two samples of one distribution."""
+    torch.manual_seed(2)
+    search = {"seed": 5, "ends": (3,), "new": 2, "num_beams": 2}
+    runs = 1200
+    expected = Counter(tuple(theirs(**search, do_sample=True)[0][0]) for _ in range(runs))
+    got = Counter(tuple(ours(**search, noise=gumbel)[0][0]) for _ in range(runs))
+    common = [path for path in expected | got if expected[path] + got[path] >= 20]
+    assert len(common) > 5
+    statistic = sum(
+        (expected[path] - got[path]) ** 2 / (expected[path] + got[path]) for path in common
+    )
+    assert statistic < len(common) + 3.3 * math.sqrt(2 * len(common))
+    assert sum(got[path] for path in common) > runs / 2
