@@ -118,6 +118,7 @@ WARPERS: dict[str, Reader] = {
 
 CLOSING: dict[str, Reader] = {
     "green_list_watermark": lambda c: c.green_list_watermark,
+    "synth_id_watermark": lambda c: c.synth_id_watermark,
     "renormalize_logits": lambda c: arguments.RenormalizeLogits() if c.renormalize_logits else None,
 }
 """Applied to every sequence, last."""

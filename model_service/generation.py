@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from model_service.processor_arguments import GreenListWatermark
+from model_service.processor_arguments import GreenListWatermark, SynthIdWatermark
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 
@@ -169,6 +169,9 @@ class GenerationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     green_list_watermark: GreenListWatermark | None = None
     """The watermark; None means none."""
 
+    synth_id_watermark: SynthIdWatermark | None = None
+    """The other watermark; None means none."""
+
     renormalize_logits: bool = False
     """Whether scores become log-probabilities at the end."""
 
@@ -213,6 +216,9 @@ class ScoreSelection(msgspec.Struct, frozen=True):
     logsumexp: bool = False
     """Whether log-sum-exp of what was asked for is returned."""
 
+    processor_trace: bool = False
+    """Whether the score of the chosen token after each processor is returned."""
+
 
 class TokenScore(msgspec.Struct, frozen=True, array_like=True):
     """One id of a distribution; a value that was not asked for is None."""
@@ -220,6 +226,13 @@ class TokenScore(msgspec.Struct, frozen=True, array_like=True):
     token_id: int
     logit: float | None
     score: float | None
+
+
+class ProcessorTrace(msgspec.Struct, frozen=True, array_like=True):
+    """The score of the chosen token after one processor."""
+
+    processor: str
+    score: float
 
 
 class PositionScores(msgspec.Struct, frozen=True):
@@ -256,6 +269,8 @@ class PositionScores(msgspec.Struct, frozen=True):
 
     scores_logprob: float | None = None
     """log softmax(scores)[token_id]"""
+
+    processor_trace: list[ProcessorTrace] = []
 
 
 class SharedRow(msgspec.Struct, frozen=True, tag="shared"):

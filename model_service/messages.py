@@ -106,6 +106,9 @@ class Generate(msgspec.Struct, tag="generate"):
     sequences_per_prompt: int = 1
     """Neighbors among the sequences that have the same prompt: the results of one beam search."""
 
+    cache_salt: str | None = None
+    """Prompts of equal salts may reuse each other's KV cache. None: nobody reuses anything."""
+
 
 class Cancel(msgspec.Struct, tag="cancel"):
     """Ends a call at the next step boundary. Unknown ids are ignored.
@@ -126,9 +129,11 @@ class OpenSession(msgspec.Struct, tag="open_session"):
     config: GenerationConfig
     revision: int
     max_length: int
-    """Tokens of KV cache reserved per row."""
+    """Most tokens of a row; so many tokens of KV cache are reserved while it has a slot."""
 
     selection: ScoreSelection
+    cache_salt: str | None = None
+    """As in `Generate`."""
 
 
 class StepRow(msgspec.Struct, frozen=True, array_like=True):
@@ -237,6 +242,16 @@ class GrowVocabulary(msgspec.Struct, tag="grow_vocabulary"):
     """Rows in order of id, without gaps, starting at the present size."""
 
 
+class FlushPrefixCache(msgspec.Struct, tag="flush_prefix_cache"):
+    """Drops the KV cache kept for reuse. Answered by `PrefixCacheFlushed`.
+
+    No later prompt reuses what was computed before, not even from sequences that
+    are still there.
+    """
+
+    request_id: int
+
+
 class Shutdown(msgspec.Struct, tag="shutdown"):
     """Ends the engine process."""
 
@@ -253,6 +268,7 @@ Command = (
     | CloseSession
     | SpellTokens
     | GrowVocabulary
+    | FlushPrefixCache
     | Shutdown
 )
 
@@ -352,7 +368,13 @@ class SessionAnswer(msgspec.Struct, tag="session_answer"):
     request_id: int
     rows: list[SessionRowAnswer]
     kv_bytes: int
-    """Bytes of KV cache that the session has reserved."""
+    """Bytes of KV cache that the session has reserved now."""
+
+    recomputed: bool = False
+    """Whether tokens passed through the model again, because their KV cache had been dropped."""
+
+    cached_tokens: int = 0
+    """Tokens whose KV cache was copied from another sequence instead of computed."""
 
 
 class SessionDescription(msgspec.Struct, tag="session_description"):
@@ -397,6 +419,14 @@ class VocabularyGrown(msgspec.Struct, tag="vocabulary_grown"):
     """How long no step could run."""
 
 
+class PrefixCacheFlushed(msgspec.Struct, tag="prefix_cache_flushed"):
+    """Nothing is kept for reuse any more."""
+
+    request_id: int
+    token_count: int
+    """Tokens dropped."""
+
+
 class StepStats(msgspec.Struct, frozen=True):
     """What one step did, for metrics."""
 
@@ -405,6 +435,17 @@ class StepStats(msgspec.Struct, frozen=True):
     prefill_tokens: int
     forward_s: float
     sample_s: float
+    prefix_hits: int = 0
+    """Prompts that began with a copy of another one's KV cache."""
+
+    prefix_hit_tokens: int = 0
+    """Tokens that they copied."""
+
+    preempted: int = 0
+    """Sequences that lost their place to one of a lower priority number."""
+
+    evicted: int = 0
+    """Idle rows of sessions that lost theirs."""
 
 
 class Load(msgspec.Struct, frozen=True):
@@ -419,9 +460,18 @@ class Load(msgspec.Struct, frozen=True):
     kv_used_tokens: int = 0
     """Tokens of KV cache reserved, sessions included."""
 
+    kv_donor_tokens: int = 0
+    """Tokens of KV cache kept for reuse; they make way for what is reserved."""
+
 
 Event = (
-    SequenceTokens | Rejected | SessionAnswer | SessionDescription | SessionForked | VocabularyGrown
+    SequenceTokens
+    | Rejected
+    | SessionAnswer
+    | SessionDescription
+    | SessionForked
+    | VocabularyGrown
+    | PrefixCacheFlushed
 )
 
 

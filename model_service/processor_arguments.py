@@ -245,6 +245,35 @@ class GreenListWatermark(Arguments, frozen=True):
     """Number of tokens before it that are hashed."""
 
 
+class SynthIdWatermark(Arguments, frozen=True):
+    """Moves scores by a tournament between the ids, keyed by the generated tokens before.
+
+    Dathathri et al., "Scalable watermarking for identifying large language model
+    outputs". Excluded ids get the lowest finite score instead of `-inf`, as in
+    Hugging Face.
+    """
+
+    ngram_len: Annotated[int, Meta(ge=2, le=256)]
+    """Tokens that are hashed, the one to choose included."""
+
+    keys: Annotated[
+        tuple[Annotated[int, Meta(ge=0, le=_MOST_KEY)], ...], Meta(min_length=1, max_length=64)
+    ]
+    """One key per depth of the tournament."""
+
+    context_history_size: Annotated[int, Meta(ge=1, le=2**16)] = 1024
+    """Contexts remembered: a repeated one is left alone."""
+
+    sampling_table_seed: Annotated[int, Meta(ge=0, le=_MOST_KEY)] = 0
+    """Seed of the table of coin flips."""
+
+    sampling_table_size: Annotated[int, Meta(ge=1, le=2**20)] = 2**16
+    """Entries of the table."""
+
+    skip_first_ngram_calls: bool = False
+    """Whether the first `ngram_len - 1` tokens are left alone."""
+
+
 class RenormalizeLogits(Arguments, frozen=True):
     """Makes scores log-probabilities."""
 
@@ -278,6 +307,7 @@ BY_NAME: dict[str, type[Arguments]] = {
     "epsilon_cutoff": EpsilonCutoff,
     "eta_cutoff": EtaCutoff,
     "green_list_watermark": GreenListWatermark,
+    "synth_id_watermark": SynthIdWatermark,
     "renormalize_logits": RenormalizeLogits,
 }
 """By name of the processor."""

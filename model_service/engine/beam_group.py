@@ -16,8 +16,9 @@ from torch import Tensor
 
 from model_service.engine.beam_search import BeamSearch, Hypothesis
 from model_service.engine.sampling import random
-from model_service.engine.scores import report
+from model_service.engine.scores import describe
 from model_service.engine.sequence import Sequence
+from model_service.engine.vocabulary import RevisionRows
 from model_service.generation import PositionScores
 from model_service.messages import Failure, Finish, SequenceTokens
 
@@ -29,13 +30,14 @@ class BeamGroup:
         first: the row that goes through the prompt. The others are its companions.
     """
 
-    def __init__(self, sequences: list[Sequence], num_results: int) -> None:
+    def __init__(self, sequences: list[Sequence], num_results: int, revision: RevisionRows) -> None:
         """Starts a search at the end of the prompt, which the first sequence has.
 
         Args:
             sequences: B rows of the engine, those behind the first without tokens.
             num_results: sequences of the call that the search is for, at most B; the row of
                 the first of them is that of `sequences`.
+            revision: that of the sequences.
         """
         self.first = sequences[0]
         self.first.companions = tuple(sequences[1:])
@@ -48,6 +50,8 @@ class BeamGroup:
             max_new_tokens=self.first.length_limit - self.first.num_prompt_tokens,
         )
         self._num_results = num_results
+        self._revision = revision
+        self._prompt_scores: list[PositionScores] = []
         self._rows = sequences  # in the order of beams
         self._arrived: dict[int, tuple[Tensor, Tensor]] = {}  # logits and scores by beam
         self._described: dict[int, PositionScores] = {}  # the first of each beam
@@ -74,7 +78,14 @@ class BeamGroup:
         self._arrived[self._rows.index(seq)] = (kept, scores)
 
     def choose(self) -> None:
-        """Appends a token to each beam that goes on."""
+        """Appends a token to each beam that goes on.
+
+        Raises:
+            ProcessorError: a processor failed when it was traced.
+        """
+        if self._at_prompt:  # whatever passes through the model again is not described again
+            self._prompt_scores, self.first.given_scores = self.first.given_scores, []
+            self.first.prompt_selection = None
         self.first.first_token = self.first.first_token or time.monotonic()
         log_probs = torch.stack([self._arrived[beam][1] for beam in sorted(self._arrived)])
         self._search.advance(
@@ -86,11 +97,11 @@ class BeamGroup:
         self._arrived.clear()
         self._described.clear()
 
-    def move(self, copy_slot: Callable[[int, int, int], None]) -> None:
+    def move(self, copy: Callable[[Sequence, Sequence], None]) -> None:
         """Makes every row hold the beam of its place, with the fewest copies.
 
         Args:
-            copy_slot: copies the first so many tokens from one slot to another.
+            copy: copies what is cached of one row to the slot of another with the same tokens.
         """
         paths = [path for path in self._search.beams if path is not None]
         parents = [self._rows.index(self._row(path.beam)) for path in paths]
@@ -102,9 +113,7 @@ class BeamGroup:
             if parent in taken:
                 source, row = row, free.pop()
                 row.follow(source)
-                assert source.slot is not None
-                assert row.slot is not None
-                copy_slot(source.slot, row.slot, source.num_cached)
+                copy(source, row)
             taken.add(parent)
             rows.append(row)
         for row, path in zip(rows, paths, strict=True):
@@ -142,8 +151,14 @@ class BeamGroup:
         beam = self._rows.index(self._row(beam))
         logits, scores = self._arrived[beam]
         position = len(self._row(beam).token_ids)
-        described = report(
-            selection, position, token_id, logits, scores if selection.scores else None
+        described = describe(
+            self._row(beam),
+            selection,
+            position,
+            token_id,
+            logits,
+            scores if selection.scores else None,
+            self._revision,
         )
         same = self._described.setdefault(beam, described)
         return msgspec.structs.replace(described, logits=same.logits, scores=same.scores)
@@ -181,6 +196,6 @@ class BeamGroup:
             row=self.first.row + index,
             token_ids=token_ids,
             scores=scores,
-            prompt_scores=list(self.first.given_scores),
+            prompt_scores=list(self._prompt_scores),
             finish=finish,
         )

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from model_service.engine.beam_group import BeamGroup
+from model_service.engine.sampling import processors
 from model_service.engine.sampling.sampler import Choice, Draw
 from model_service.engine.scheduler import Scheduler
 from model_service.engine.sequence import Sequence
@@ -26,7 +27,7 @@ class Beams:
         *,
         context_length: int,
         kv_total_tokens: int,
-        copy_slot: Callable[[int, int, int], None],
+        copy: Callable[[Sequence, Sequence], None],
         emit: Callable[[Event], None],
     ) -> None:
         """Has no searches yet.
@@ -36,14 +37,14 @@ class Beams:
             revisions: sizes of the vocabulary; grows in place.
             context_length: most tokens of a sequence.
             kv_total_tokens: tokens of KV cache in all.
-            copy_slot: copies the first so many tokens from one slot to another.
+            copy: copies what is cached of one row to the slot of another with the same tokens.
             emit: sends an event.
         """
         self._scheduler = scheduler
         self._revisions = revisions
         self._context_length = context_length
         self._kv_total_tokens = kv_total_tokens
-        self._copy_slot = copy_slot
+        self._copy = copy
         self._emit = emit
         self._calls: dict[int, dict[int, BeamGroup]] = {}  # by request and first row
 
@@ -51,7 +52,9 @@ class Beams:
         """Queues the searches of a call, or rejects a call of which one would never fit."""
         num_results = command.sequences_per_prompt
         groups = {
-            row: BeamGroup(self._sequences(command, row), num_results)
+            row: BeamGroup(
+                self._sequences(command, row), num_results, self._revisions[command.revision]
+            )
             for row in range(0, len(command.sequences), num_results)
         }
         largest = max(group.first.max_length for group in groups.values())
@@ -76,18 +79,23 @@ class Beams:
         group = self._calls.get(seq.request_id, {}).get(seq.row)
         if group is None:  # another of its rows has failed in the same step
             return
-        if choice.scores is None:
-            assert choice.failure is not None
-            self._end(group, list(group.failures(choice.failure)))
+        failure = choice.failure or group.first.given_failure
+        if choice.scores is None or failure is not None:
+            assert failure is not None
+            self._end(group, list(group.failures(failure)))
             return
         group.arrive(seq, logits[draw.row][: seq.vocabulary_size], choice.scores)
         if not group.is_complete:
             return
-        group.choose()
+        try:
+            group.choose()
+        except processors.ProcessorError as error:
+            self._end(group, list(group.failures(processors.failure(error))))
+            return
         if group.is_done:
             self._end(group, list(group.results()))
         else:
-            group.move(self._copy_slot)
+            group.move(self._copy)
 
     def cancel(self, request_id: int) -> None:
         """Drops the searches of a call. An unknown one is ignored."""
@@ -114,6 +122,7 @@ class Beams:
                 prompt_selection=None if beam else command.prompt_selection,
                 priority=command.priority,
                 kind="beam",
+                salt=command.cache_salt,
             )
             for beam in range(config.num_beams)
         ]

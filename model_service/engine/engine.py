@@ -16,6 +16,7 @@ from model_service.engine import given_tokens, guides
 from model_service.engine.beams import Beams
 from model_service.engine.generations import Generations
 from model_service.engine.model_runner import order
+from model_service.engine.places import Places
 from model_service.engine.sampling.sampler import Choice, Draw, Sampler
 from model_service.engine.scheduler import Scheduler
 from model_service.engine.scores import PutRow, ship
@@ -31,11 +32,13 @@ from model_service.messages import (
     DescribeSession,
     Event,
     Failure,
+    FlushPrefixCache,
     ForkSession,
     Generate,
     GrowVocabulary,
     Load,
     OpenSession,
+    PrefixCacheFlushed,
     Rejected,
     Report,
     SelectSessionRows,
@@ -85,10 +88,12 @@ class Engine:
         context_length: int,
         kv_total_tokens: int,
         kv_bytes_per_token: int,
-        copy_slot: Callable[[int, int, int], None],
+        places: Places,
     ) -> None:
         self._runner = runner
         self._scheduler = scheduler
+        self._places = places
+        self._counted = self._counts()
         self._put = put
         self._events: list[Event] = []
         self._load = Load()
@@ -107,11 +112,11 @@ class Engine:
             revisions,
             context_length=context_length,
             kv_total_tokens=kv_total_tokens,
-            copy_slot=copy_slot,
+            copy=places.copy,
             emit=self._emit,
         )
         table = SessionTable(scheduler, kv_bytes_per_token=kv_bytes_per_token, emit=self._emit)
-        rows = SessionRows(table, scheduler, copy_slot=copy_slot)
+        rows = SessionRows(table, scheduler, places)
         sessions = Sessions(table, scheduler, revisions)
         self._owners: dict[str, Owner] = {
             "generate": generations,
@@ -130,6 +135,7 @@ class Engine:
             CloseSession: sessions.close,
             SpellTokens: self._spell_tokens,
             GrowVocabulary: self._grow_vocabulary,
+            FlushPrefixCache: self._flush_prefix_cache,
         }
 
     # --- Steps ---------------------------------------------------------------------------------
@@ -145,7 +151,7 @@ class Engine:
             run.sequence.steps += 1
         logits = self._runner.forward(runs)  # [R, V]
         forwarded = time.monotonic()
-        given_tokens.describe(runs, logits, self._runner.vocabulary.revisions)
+        given_tokens.record(runs, logits, self._runner.vocabulary.revisions)
         draws, logits = guides.pair(self._draws(runs), logits)
         choices = self._sampler.choose(logits, draws)
         for draw, choice in zip(draws, choices, strict=True):
@@ -168,15 +174,26 @@ class Engine:
         now = time.monotonic()
         decode_rows = sum(run.length == 1 for run in runs)
         prefill_tokens = sum(run.length for run in runs if run.length > 1)
-        if not decode_rows:
-            self._scheduler.learn(prefill_tokens, forwarded - start)
+        self._scheduler.learn(decode_rows, prefill_tokens, forwarded - start)
+        before, self._counted = self._counted, self._counts()
+        since = {name: count - before[name] for name, count in self._counted.items()}
         return StepStats(
             duration_s=now - start,
             decode_rows=decode_rows,
             prefill_tokens=prefill_tokens,
             forward_s=forwarded - start,
             sample_s=now - forwarded,
+            **since,
         )
+
+    def _counts(self) -> dict[str, int]:
+        """Returns what has been counted since the start, by field of `StepStats`."""
+        return {
+            "prefix_hits": self._places.num_hits,
+            "prefix_hit_tokens": self._places.num_hit_tokens,
+            "preempted": self._scheduler.num_preempted,
+            "evicted": self._scheduler.num_evicted,
+        }
 
     def _emit(self, event: Event) -> None:
         self._events.append(event)
@@ -186,7 +203,8 @@ class Engine:
         load = Load(
             running=self._scheduler.num_running,
             waiting=self._scheduler.num_waiting,
-            kv_used_tokens=self._scheduler.kv_used_tokens,
+            kv_used_tokens=self._places.used_tokens,
+            kv_donor_tokens=self._places.donor_tokens,
         )
         if stats is None and not self._events and load == self._load:
             return None
@@ -209,6 +227,9 @@ class Engine:
     def _cancel(self, command: Cancel) -> None:
         for owner in self._owners.values():
             owner.cancel(command.request_id)
+
+    def _flush_prefix_cache(self, command: FlushPrefixCache) -> None:
+        self._emit(PrefixCacheFlushed(command.request_id, self._places.flush()))
 
     def _spell_tokens(self, command: SpellTokens) -> None:
         self._runner.vocabulary.spell(command.token_bytes)

@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from model_service.engine.sampling import processors
 from model_service.engine.sampling.sampler import Choice, Draw
 from model_service.engine.scheduler import Scheduler
-from model_service.engine.scores import report
+from model_service.engine.scores import describe
 from model_service.engine.sequence import Sequence
 from model_service.engine.vocabulary import RevisionRows
 from model_service.generation import FinishReason
@@ -79,6 +80,7 @@ class Generations:
             selection=command.selection,
             prompt_selection=command.prompt_selection,
             priority=command.priority,
+            salt=command.cache_salt,
         )
         if negative:
             seq.attach_guide(negative, len(negative) + num_new)
@@ -93,15 +95,28 @@ class Generations:
             logits: `[R, V]` float32 of the step.
         """
         seq = draw.sequence
-        if choice.token_id is None:
-            self._fail(seq, choice.failure)
+        if choice.token_id is None or seq.given_failure is not None:
+            self._fail(seq, choice.failure or seq.given_failure)
             return
         position = len(seq.token_ids)
-        reason = seq.append(choice.token_id)
         event = SequenceTokens(seq.request_id, seq.row, [choice.token_id])
         if seq.selection is not None:
-            row = logits[draw.row][: seq.vocabulary_size]
-            event.scores = [report(seq.selection, position, choice.token_id, row, choice.scores)]
+            try:
+                event.scores = [
+                    describe(
+                        seq,
+                        seq.selection,
+                        position,
+                        choice.token_id,
+                        logits[draw.row],
+                        choice.scores,
+                        self._revisions[seq.revision],
+                    )
+                ]
+            except processors.ProcessorError as error:
+                self._fail(seq, processors.failure(error))
+                return
+        reason = seq.append(choice.token_id)
         if seq.given_scores:
             event.prompt_scores, seq.given_scores = seq.given_scores, []
         seq.prompt_selection = None
@@ -128,7 +143,7 @@ class Generations:
     ) -> None:
         """Marks an event as the last of its sequence and frees what that holds."""
         event.finish = seq.finish(reason, failure)
-        self._scheduler.remove(seq)
+        self._scheduler.remove(seq, keep=failure is None)
         members = self._calls[seq.request_id]
         members.remove(seq)
         if not members:

@@ -6,13 +6,13 @@ R: rows of logits of the step, V: ids of the newest revision.
 from torch import Tensor
 
 from model_service.engine.sampling import processors
-from model_service.engine.scores import report
+from model_service.engine.scores import describe
 from model_service.engine.sequence import Run, Sequence
 from model_service.engine.vocabulary import RevisionRows
 from model_service.generation import ScoreSelection
 
 
-def describe(runs: list[Run], logits: Tensor, revisions: list[RevisionRows]) -> None:
+def record(runs: list[Run], logits: Tensor, revisions: list[RevisionRows]) -> None:
     """Adds to `given_scores` what was asked for about the given tokens of a step.
 
     Args:
@@ -34,11 +34,15 @@ def describe(runs: list[Run], logits: Tensor, revisions: list[RevisionRows]) -> 
 def _describe(
     seq: Sequence, position: int, logits: Tensor, selection: ScoreSelection, revision: RevisionRows
 ) -> None:
-    logits = logits[: revision.size]
-    scores = None
-    if selection.scores:
-        scores = processors.scores(seq, logits, revision.forbidden, position)
     index = position - 1 - seq.first_given
     if selection.positions == "list" and index not in selection.position_list:
         return
-    seq.given_scores.append(report(selection, position, seq.token_ids[position], logits, scores))
+    token_id, scores = seq.token_ids[position], None
+    try:
+        if selection.scores:
+            scores = processors.scores(seq, logits[: revision.size], revision.forbidden, position)
+        described = describe(seq, selection, position, token_id, logits, scores, revision)
+    except processors.ProcessorError as error:
+        seq.given_failure = processors.failure(error)
+        return
+    seq.given_scores.append(described)

@@ -289,5 +289,5 @@ def _check_applicable(config: GenerationConfig, vocabulary_size: int) -> None:
         )
         try:
             processors.scores(seq, torch.zeros(vocabulary_size), ())
-        except (ValueError, TypeError, IndexError) as error:
-            raise Refused(f"generation_config.json cannot be applied: {error}") from error
+        except processors.ProcessorError as error:
+            raise Refused(f"generation_config.json cannot be applied: {error.__cause__}") from error

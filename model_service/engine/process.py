@@ -21,9 +21,12 @@ from model_service.channel import FrameReader, RingWriter, decode_commands, fram
 from model_service.engine import loader, runner_choice
 from model_service.engine.engine import Engine
 from model_service.engine.loader import LoadedModel, Refused
+from model_service.engine.places import Places
+from model_service.engine.prefill import PrefillClock
 from model_service.engine.sampling import random
-from model_service.engine.scheduler import PrefillClock, Scheduler
+from model_service.engine.scheduler import Scheduler
 from model_service.engine.self_test import Runner
+from model_service.engine.sequence_cache import num_slots
 from model_service.generation import GenerationConfig
 from model_service.messages import (
     EngineInfo,
@@ -128,13 +131,19 @@ def build(
     )
     default = loader.default_config(loaded.model, settings)
     kv_total = kv_total_tokens(settings, loaded, runner.cache.bytes_per_token)
-    scheduler = Scheduler(
-        max_running=settings.max_running_sequences,
-        kv_total_tokens=kv_total,
-        max_step_tokens=MAX_STEP_TOKENS,
-        clock=PrefillClock(settings.prefill_budget_s),
+    places = Places(
+        num_slots=num_slots(settings),
+        total_tokens=kv_total,
         allocate=runner.cache.allocate,
         free=runner.cache.free,
+        copy=runner.cache.copy,
+        reuses=runner.cache.cuts_freely,
+    )
+    scheduler = Scheduler(
+        max_running=settings.max_running_sequences,
+        max_step_tokens=MAX_STEP_TOKENS,
+        clock=PrefillClock(settings.prefill_budget_s),
+        places=places,
     )
     engine = Engine(
         runner,
@@ -143,7 +152,7 @@ def build(
         context_length=loaded.context_length,
         kv_total_tokens=kv_total,
         kv_bytes_per_token=runner.cache.bytes_per_token,
-        copy_slot=runner.cache.copy,
+        places=places,
     )
     return engine, describe(settings, loaded, runner, default, kv_total)
 

@@ -1,41 +1,27 @@
 """Decides what runs in the next step. Knows counts; touches no tensor.
 
 Every step takes all rows that decode (one pending token) and fills up with
-chunks of prompts, oldest first, as many tokens as the time budget allows, so
-that a long prompt never stalls the others. A sequence is admitted when a slot
-and KV cache for its whole length are free: nothing runs out of memory halfway.
+chunks of prompts, as many tokens as the time budget allows, so that a long
+prompt never stalls the others. A sequence is admitted when a slot and KV cache
+for its whole length are free: nothing runs out of memory halfway.
+
+Room is made in this order: donors go (`places.py`), then rows of sessions that
+nobody is using, then sequences of a higher priority number. Whoever loses its
+slot keeps its tokens; they pass through the model again when it is its turn
+(`waiting.py`), and the outcome is the same.
 """
 
-import heapq
-from collections.abc import Callable
-from itertools import count
-
+from model_service.engine import prefill
+from model_service.engine.places import Places
+from model_service.engine.prefill import PrefillClock
 from model_service.engine.sequence import Run, Sequence
+from model_service.engine.waiting import Ticket, WaitingQueue
 
 # Tokens of one chunk whose logits are all wanted: each is a row as wide as the vocabulary.
 MAX_SCORED_TOKENS = 64
 
-MIN_CHUNK_TOKENS = 16
-
-# Share of the KV cache that sessions may hold, so that generation always goes on.
+# Share of the KV cache that rows of sessions keep while others generate.
 SESSION_SHARE = 0.5
-
-
-class PrefillClock:
-    """Learns how many prompt tokens pass through the model in a second."""
-
-    def __init__(self, budget_s: float, tokens_per_s: float = 1000.0) -> None:
-        self._budget_s = budget_s
-        self._tokens_per_s = tokens_per_s
-
-    def tokens(self) -> int:
-        """Returns the tokens that fit the budget."""
-        return max(MIN_CHUNK_TOKENS, int(self._tokens_per_s * self._budget_s))
-
-    def learn(self, num_tokens: int, duration_s: float) -> None:
-        """Takes note of a step that was mostly prefill."""
-        if num_tokens >= MIN_CHUNK_TOKENS and duration_s > 0:
-            self._tokens_per_s += 0.3 * (num_tokens / duration_s - self._tokens_per_s)
 
 
 class Scheduler:
@@ -43,109 +29,111 @@ class Scheduler:
 
     Attributes:
         active: sequences with a slot and pending tokens, in order of admission.
-        kv_used_tokens: tokens of KV cache reserved.
-        kv_session_tokens: those of them that sessions hold.
+        num_preempted: sequences that lost their slot to others, ever.
+        num_evicted: idle rows of sessions that did, ever.
     """
 
     def __init__(
-        self,
-        *,
-        max_running: int,
-        kv_total_tokens: int,
-        max_step_tokens: int,
-        clock: PrefillClock,
-        allocate: Callable[[], int],
-        free: Callable[[int, int], None],
+        self, *, max_running: int, max_step_tokens: int, clock: PrefillClock, places: Places
     ) -> None:
         """Creates an empty scheduler.
 
         Args:
             max_running: most rows of `Generate` at once, and most decoding rows of a step.
-            kv_total_tokens: tokens of KV cache in all.
             max_step_tokens: most prompt tokens of a step in which nothing decodes.
             clock: bounds prompt tokens beside decoding rows.
-            allocate: takes a slot.
-            free: gives a slot back, with the number of tokens that were ever written to it.
+            places: slots and KV cache.
         """
         self.active: list[Sequence] = []
-        self.kv_used_tokens = 0
-        self.kv_session_tokens = 0
+        self.num_preempted = 0
+        self.num_evicted = 0
         self._max_running = max_running
-        self._kv_total_tokens = kv_total_tokens
         self._max_step_tokens = max_step_tokens
         self._clock = clock
-        self._allocate = allocate
-        self._free = free
-        self._waiting: list[tuple[int, int, Sequence]] = []
-        self._order = count()
-        self._num_running = 0
+        self._places = places
+        self._waiting = WaitingQueue()
+        self._running: dict[Sequence, Ticket] = {}
+        self._idle: dict[Sequence, None] = {}  # the one that was used longest ago first
         self._turn = 0
 
     @property
     def num_running(self) -> int:
         """Sequences of `Generate` that hold a slot."""
-        return self._num_running
+        return len(self._running)
 
     @property
     def num_waiting(self) -> int:
         """Sequences that wait for a slot."""
-        return sum(1 + len(seq.companions) for _, _, seq in self._waiting)
+        return len(self._waiting)
+
+    @property
+    def kv_used_tokens(self) -> int:
+        """Tokens of KV cache reserved."""
+        return self._places.used_tokens
 
     @property
     def kv_session_limit(self) -> int:
-        """Tokens of KV cache that sessions may hold in all."""
-        return int(self._kv_total_tokens * SESSION_SHARE)
+        """Tokens of KV cache that the rows of one session may reserve."""
+        return int(self._places.total_tokens * SESSION_SHARE)
+
+    # --- Coming and going ------------------------------------------------------------------------
 
     def add(self, seq: Sequence) -> None:
-        """Queues a sequence: lower priority numbers first, then in order of arrival.
-
-        Its companions are admitted with it, all of them or none.
-        """
-        heapq.heappush(self._waiting, (seq.priority, next(self._order), seq))
-
-    def open(self, sequences: list[Sequence]) -> bool:
-        """Admits all rows of a session at once, or none of them. They rest until resumed."""
-        needed = sum(seq.max_length for seq in sequences)
-        if self.kv_session_tokens + needed > self.kv_session_limit:
-            return False
-        if self.kv_used_tokens + needed > self._kv_total_tokens:
-            return False
-        for seq in sequences:
-            self._reserve(seq)
-        return True
+        """Queues a sequence. Its companions get their slots with it, all of them or none."""
+        self._waiting.add([seq, *seq.companions])
 
     def resume(self, seq: Sequence) -> None:
-        """Makes an idle session row active: it has pending tokens."""
-        self.active.append(seq)
+        """Makes a row of a session active: it has pending tokens. It waits if it has no slot."""
+        if seq.slot is None:
+            self._waiting.add([seq])
+        else:
+            self._idle.pop(seq, None)
+            self.active.append(seq)
 
     def rest(self, seq: Sequence) -> None:
-        """Makes a session row idle: it keeps its slot and waits for its client."""
-        self.active.remove(seq)
-
-    def remove(self, seq: Sequence) -> None:
-        """Takes a sequence and its companions out, wherever they are, and frees what they hold."""
+        """Makes a row of a session idle. It keeps its slot while nobody needs that."""
         if seq.slot is None:
-            self._waiting = [entry for entry in self._waiting if entry[2] is not seq]
-            heapq.heapify(self._waiting)
-            return
-        for member in (seq, *seq.companions):
-            self._release(member)
-
-    def _release(self, seq: Sequence) -> None:
-        assert seq.slot is not None
-        if seq in self.active:
-            self.active.remove(seq)
-        self._free(seq.slot, seq.num_written)
-        seq.slot = None
-        self.kv_used_tokens -= seq.max_length
-        if seq.kind == "session":
-            self.kv_session_tokens -= seq.max_length
+            self._waiting.discard(seq)
         else:
-            self._num_running -= 1
+            self.active.remove(seq)
+            self._idle[seq] = None
+
+    def settle(self, seq: Sequence) -> bool:
+        """Gives a new idle row a slot, if that takes nobody's. Otherwise it does without."""
+        if seq.max_length > self._places.room:
+            return False
+        self._places.take(seq)
+        self._idle[seq] = None
+        return True
+
+    def remove(self, seq: Sequence, *, keep: bool = True) -> None:
+        """Takes a sequence and its companions out, wherever they are, and frees what they hold.
+
+        Args:
+            seq: the sequence.
+            keep: whether prompts that begin like it may reuse what it held.
+        """
+        for member in (seq, *seq.companions):
+            if member.slot is None:
+                self._waiting.discard(member)
+                continue
+            self._leave(member, keep=keep)
+            if ticket := self._running.pop(member, None):
+                ticket.sequences.remove(member)
+
+    def _leave(self, seq: Sequence, *, keep: bool) -> None:
+        if seq in self._idle:
+            del self._idle[seq]
+        elif seq in self.active:
+            self.active.remove(seq)
+        self._places.leave(seq, keep=keep)
+
+    # --- The next step ---------------------------------------------------------------------------
 
     def schedule(self) -> list[Run]:
         """Returns the runs of the next step; none when there is nothing to do."""
         self._admit()
+        prompts = self._prompts()
         decoding = [seq for seq in self.active if seq.num_pending == 1]
         if len(decoding) > self._max_running:  # sessions may exceed a step: take turns
             start = self._turn % len(decoding)
@@ -153,50 +141,109 @@ class Scheduler:
             self._turn += self._max_running
         runs = [Run(seq, 1, (0,)) for seq in decoding]
         budget = self._clock.tokens() if decoding else self._max_step_tokens
-        for seq in self.active:
-            if budget <= 0:
-                break
-            if seq.num_pending > 1:
-                run = _chunk(seq, budget)
-                runs.append(run)
-                budget -= run.length
+        shares = prefill.share([seq.num_pending for seq in prompts], budget)
+        runs += [_chunk(seq, most) for seq, most in zip(prompts, shares, strict=True) if most]
         return runs
 
-    def learn(self, num_tokens: int, duration_s: float) -> None:
-        """Takes note of how long prompt tokens took in a step of nothing else."""
-        self._clock.learn(num_tokens, duration_s)
+    def learn(self, decode_rows: int, prefill_tokens: int, duration_s: float) -> None:
+        """Takes note of how long the model took for a step."""
+        self._clock.learn(decode_rows, prefill_tokens, duration_s)
+
+    def _prompts(self) -> list[Sequence]:
+        """Returns the sequences whose next chunk could run, in order of admission.
+
+        One that begins like another that is under way waits for what they share.
+        """
+        prompts: list[Sequence] = []
+        for seq in self.active:
+            if seq.num_cached == 0 and seq.num_pending > 1 and not self._places.reuse(seq, prompts):
+                continue
+            if seq.num_pending > 1:
+                prompts.append(seq)
+        return prompts
+
+    # --- Admission -------------------------------------------------------------------------------
 
     def _admit(self) -> None:
-        while self._waiting:
-            seq = self._waiting[0][2]
-            members = (seq, *seq.companions)
-            needed = sum(member.max_length for member in members)
-            if self._num_running + len(members) > self._max_running:
-                return
-            if self.kv_used_tokens + needed > self._kv_total_tokens:
-                return
-            heapq.heappop(self._waiting)
-            for member in members:
-                self._reserve(member)
-                self.active.append(member)
+        while (ticket := self._waiting.next()) is not None and self._make_room(ticket):
+            self._waiting.take(ticket)
+            for seq in ticket.sequences:
+                self._places.take(seq)
+                self.active.append(seq)
+                if not seq.in_session:
+                    self._running[seq] = ticket
 
-    def _reserve(self, seq: Sequence) -> None:
-        seq.slot = self._allocate()
-        self.kv_used_tokens += seq.max_length
-        if seq.kind == "session":
-            self.kv_session_tokens += seq.max_length
-        else:
-            self._num_running += 1
+    def _make_room(self, ticket: Ticket) -> bool:
+        """Takes places from others as far as a ticket's claim goes; nothing if that is too little.
+
+        Returns:
+            Whether there is room for the ticket.
+        """
+        rows = self.num_running + ticket.num_generating - self._max_running
+        tokens = ticket.num_tokens - self._places.room
+        idle: list[Sequence] = []
+        for seq in self._evictable(ticket):
+            if tokens <= 0:
+                break
+            idle.append(seq)
+            tokens -= seq.max_length
+        losers: list[Ticket] = []
+        for other in self._preemptible(ticket):
+            if tokens <= 0 and rows <= 0:
+                break
+            losers.append(other)
+            tokens -= other.num_tokens
+            rows -= other.num_generating
+        if tokens > 0 or rows > 0:
+            return False
+        for seq in idle:
+            self._leave(seq, keep=True)
+        for other in losers:
+            self._preempt(other)
+        self.num_evicted += len(idle)
+        return True
+
+    def _evictable(self, ticket: Ticket) -> list[Sequence]:
+        """Returns the idle rows that may lose their slots to a ticket, in this order.
+
+        Rows of sessions make way for each other. For sequences that generate
+        they do as far as sessions hold more than their share, or when nothing
+        generates: then these would wait for the sessions' clients.
+        """
+        idle = [*self._idle]
+        if not ticket.num_generating or not self.num_running:
+            return idle
+        excess = self._places.session_tokens - self.kv_session_limit
+        evictable = []
+        for seq in idle:
+            if excess <= 0:
+                break
+            evictable.append(seq)
+            excess -= seq.max_length
+        return evictable
+
+    def _preemptible(self, ticket: Ticket) -> list[Ticket]:
+        """Returns the running tickets that may lose their places to a ticket, in this order."""
+        running = {id(other): other for other in self._running.values()}.values()
+        below = [t for t in running if t.priority > ticket.priority and t.can_be_preempted]
+        return sorted(below, key=lambda t: (t.priority, t.arrival), reverse=True)
+
+    def _preempt(self, ticket: Ticket) -> None:
+        for seq in ticket.sequences:
+            self._leave(seq, keep=True)
+            del self._running[seq]
+        self.num_preempted += len(ticket.sequences)
+        self._waiting.put_back(ticket)
 
 
-def _chunk(seq: Sequence, budget: int) -> Run:
+def _chunk(seq: Sequence, most: int) -> Run:
     """Cuts the next run from a sequence's pending tokens, and says which logits are wanted.
 
     The last pending token's logits are always wanted; those of earlier tokens
     only where the distribution of given tokens was asked for.
     """
-    length = min(seq.num_pending, budget)
-    first = max(seq.first_given - seq.num_cached, 0)
+    length = min(seq.num_pending, most)
+    first = max(seq.first_described - seq.num_cached, 0)
     if seq.prompt_selection is not None:
         length = min(length, first + MAX_SCORED_TOKENS)
     completes = length == seq.num_pending

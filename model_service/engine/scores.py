@@ -10,6 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model_service.engine.sampling import processors
+from model_service.engine.sequence import Sequence
+from model_service.engine.vocabulary import RevisionRows
 from model_service.generation import PositionScores, Row, ScoreSelection, TokenScore
 from model_service.messages import Event, SequenceTokens, SessionAnswer
 
@@ -20,6 +23,37 @@ TORCH_DTYPES = {
 }
 
 PutRow = Callable[[memoryview], Row]
+
+
+def describe(
+    seq: Sequence,
+    selection: ScoreSelection,
+    position: int,
+    token_id: int | None,
+    logits: Tensor,
+    scores: Tensor | None,
+    revision: RevisionRows,
+) -> PositionScores:
+    """Describes the distribution at one position of a sequence.
+
+    Args:
+        seq: the sequence, which has the tokens before `position`, and maybe more.
+        selection: what is wanted.
+        position: index of the token that the distribution predicts.
+        token_id: that token, when there is one.
+        logits: `[W]` float32, raw, `W` at least the size of the revision.
+        scores: `[V]` float32, processed; None when not wanted.
+        revision: that of the sequence.
+
+    Raises:
+        ProcessorError: a processor failed.
+    """
+    logits = logits[: revision.size]
+    described = report(selection, position, token_id, logits, scores)
+    if not selection.processor_trace or token_id is None:
+        return described
+    trace = processors.trace(seq, logits, revision.forbidden, token_id, position)
+    return msgspec.structs.replace(described, processor_trace=trace)
 
 
 @torch.inference_mode()

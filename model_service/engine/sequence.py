@@ -39,15 +39,22 @@ class Sequence:
         seed: seed of the draws.
         vocabulary_size: ids of the sequence's revision; rows of logits are cut to it.
         revision: vocabulary revision.
-        max_length: tokens of KV cache reserved.
+        max_length: tokens of KV cache reserved while it has a slot.
         token_bytes: the bytes that ids stand for.
         selection: what is returned about the distribution of new tokens.
         prompt_selection: what is returned about the distribution of given tokens.
+        priority: lower goes first.
+        kind: what it works for.
+        salt: whose keys and values it may reuse, and who may reuse its own: sequences of the
+            same salt. None means nobody.
         num_cached: tokens whose keys and values are in the KV cache.
+        num_lost: tokens that were cached when the slot was taken away.
+        num_reused: prompt tokens that were copied from another sequence instead of computed.
         most_cached: highest `num_cached` before the tokens were last cut.
-        slot: row of the KV cache, or None while waiting.
+        slot: row of the KV cache, or None.
         first_given: index of the first token that the present call gave.
         given_scores: what was found out so far about the distributions of given tokens.
+        given_failure: why the distribution of a given token could not be described.
         steps: steps that the sequence took part in.
         arrival: when it was created, in seconds of the monotonic clock, as the two below.
         prefill_start: when its first step began; 0 before.
@@ -75,12 +82,16 @@ class Sequence:
     prompt_selection: ScoreSelection | None = None
     priority: int = 0
     kind: Literal["generate", "session", "guide", "beam"] = "generate"
+    salt: str | None = None
     num_prompt_tokens: int = field(init=False)
     num_cached: int = 0
+    num_lost: int = 0
+    num_reused: int = 0
     most_cached: int = 0
     slot: int | None = None
     first_given: int = 0
     given_scores: list[PositionScores] = field(default_factory=list)
+    given_failure: Failure | None = None
     steps: int = 0
     arrival: float = field(default_factory=time.monotonic)
     prefill_start: float = 0.0
@@ -106,9 +117,31 @@ class Sequence:
         return min(self.num_prompt_tokens + self.config.max_new_tokens, self.max_length)
 
     @property
+    def in_session(self) -> bool:
+        """Whether it is a row of a session."""
+        return self.kind == "session"
+
+    @property
     def num_pending(self) -> int:
         """Tokens that have yet to pass through the model."""
         return len(self.token_ids) - self.num_cached
+
+    @property
+    def num_passed(self) -> int:
+        """Tokens that have passed through the model, even if their keys and values were lost."""
+        return max(self.num_cached, self.num_lost)
+
+    @property
+    def first_described(self) -> int:
+        """Index of the first token after which a distribution is wanted."""
+        last = len(self.token_ids) - 1
+        selection = self.prompt_selection
+        if selection is None:
+            return last
+        skipped = 0
+        if selection.positions == "list" and not selection.scores:  # processors see every token
+            skipped = min(selection.position_list, default=last)
+        return min(self.first_given + skipped, last)
 
     @property
     def num_written(self) -> int:
@@ -136,11 +169,11 @@ class Sequence:
         return reason
 
     def follow(self, other: "Sequence") -> None:
-        """Takes over the tokens of a row with the same prompt, whose slot is copied to this one."""
+        """Takes over the tokens of a row with the same prompt. What it had cached is forgotten."""
         self.most_cached = self.num_written
         self.token_ids = list(other.token_ids)
         self.num_prompt_tokens = other.num_prompt_tokens
-        self.num_cached = other.num_cached
+        self.num_cached = 0
 
     def attach_guide(self, token_ids: list[int], max_length: int) -> None:
         """Gives the sequence a guide that continues other tokens with the ones it gets."""
@@ -154,11 +187,12 @@ class Sequence:
             revision=self.revision,
             max_length=max_length,
             kind="guide",
+            salt=self.salt,
         )
         self.guide.guided = self
         self.companions = (self.guide,)
 
-    def truncate(self, length: int, num_cached: int | None = None) -> None:
+    def truncate(self, length: int, num_passed: int | None = None) -> None:
         """Forgets the tokens from `length` on.
 
         What is in the slot beyond is left there, never read, and overwritten by
@@ -166,12 +200,14 @@ class Sequence:
 
         Args:
             length: tokens to keep.
-            num_cached: tokens that count as cached afterwards, at most `length`;
-                None means as many of those kept as were.
+            num_passed: tokens that count as passed through the model afterwards, at most
+                `length`; None means as many of those kept as were.
         """
         self.most_cached = self.num_written
         del self.token_ids[length:]
-        self.num_cached = min(self.num_cached, length if num_cached is None else num_cached)
+        most = length if num_passed is None else num_passed
+        self.num_cached = min(self.num_cached, most)
+        self.num_lost = min(self.num_lost, most)
         if length < self.num_prompt_tokens:
             self.num_prompt_tokens = length
             self.processors = None  # they know the prompt
@@ -193,10 +229,27 @@ class Sequence:
             max_length=self.max_length,
             token_bytes=self.token_bytes,
             kind="session",
+            salt=self.salt,
         )
         twin.num_prompt_tokens = self.num_prompt_tokens
-        twin.num_cached = self.num_cached
+        twin.num_lost = self.num_passed
         return twin
+
+    def take_over(self, length: int) -> None:
+        """Counts its first tokens as cached: they were copied from another sequence's slot."""
+        self.num_cached = length
+        if not self.first_token:
+            self.num_reused = min(length, self.num_prompt_tokens)
+
+    def lose_slot(self) -> None:
+        """Forgets keys and values, and keeps all else: they can be computed again."""
+        self.num_lost = self.num_passed
+        self.num_cached = self.most_cached = 0
+        self.slot = None
+        self.next_logits = None
+        if self.given_scores or self.given_failure:  # they will be found out again
+            self.given_scores, self.given_failure = [], None
+            self.processors = None
 
     def finish_reason(self, token_id: int) -> FinishReason | None:
         """Says why the sequence would end with `token_id` as its next token, or None."""
@@ -254,6 +307,7 @@ class Sequence:
             reason=reason,
             failure=failure,
             stop_string=stop_string or "",
+            cached_prompt_tokens=self.num_reused,
             steps=self.steps,
             queue_s=started - self.arrival,
             prefill_s=first - started,

@@ -12,7 +12,7 @@ class Mark:
     """Where a row was before a call, so that it can be put back."""
 
     num_tokens: int
-    num_cached: int
+    num_passed: int
 
 
 @dataclass(slots=True, eq=False)
@@ -27,6 +27,7 @@ class Call:
         look_ahead: whether rows are put back once they are answered.
         marks: where the rows were before the call; empty while a session is opened.
         answers: outcomes so far, by row.
+        recomputed: whether tokens pass through the model that had done so before.
     """
 
     request_id: int
@@ -36,6 +37,7 @@ class Call:
     look_ahead: bool = False
     marks: list[Mark] = field(default_factory=list)
     answers: dict[int, SessionRowAnswer] = field(default_factory=dict)
+    recomputed: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -47,12 +49,12 @@ class Session:
 
     @property
     def kv_tokens(self) -> int:
-        """Tokens of KV cache reserved."""
-        return sum(seq.max_length for seq in self.rows)
+        """Tokens of KV cache that its rows have reserved now."""
+        return sum(seq.max_length for seq in self.rows if seq.slot is not None)
 
     def marks(self) -> list[Mark]:
         """Returns where the rows are."""
-        return [Mark(len(seq.token_ids), seq.num_cached) for seq in self.rows]
+        return [Mark(len(seq.token_ids), seq.num_passed) for seq in self.rows]
 
 
 def put_back(seq: Sequence, mark: Mark) -> None:
@@ -62,8 +64,9 @@ def put_back(seq: Sequence, mark: Mark) -> None:
     and values were written: the next step returns its distribution as if
     nothing had happened.
     """
-    seq.truncate(mark.num_tokens, mark.num_cached)
+    seq.truncate(mark.num_tokens, mark.num_passed)
     seq.given_scores = []
+    seq.given_failure = None
 
 
 def step_refusal(session: Session, command: StepSession) -> Failure | None:

@@ -1,10 +1,9 @@
 """Changes of sessions' rows that no model takes part in: cut, copy, select."""
 
-from collections.abc import Callable
-
+from model_service.engine.places import Places
 from model_service.engine.scheduler import Scheduler
 from model_service.engine.sequence import Sequence
-from model_service.engine.session import Session, truncation_refusal
+from model_service.engine.session import truncation_refusal
 from model_service.engine.session_table import SessionTable
 from model_service.messages import (
     ForkSession,
@@ -15,25 +14,24 @@ from model_service.messages import (
 
 
 class SessionRows:
-    """Applies commands at once, between two steps; each as a whole or not at all."""
+    """Applies commands at once, between two steps; each as a whole or not at all.
 
-    def __init__(
-        self,
-        table: SessionTable,
-        scheduler: Scheduler,
-        *,
-        copy_slot: Callable[[int, int, int], None],
-    ) -> None:
+    A copy gets a slot, and what is cached of its original, if that takes nobody
+    else's. Otherwise its tokens are copied, and pass through the model when they
+    are needed.
+    """
+
+    def __init__(self, table: SessionTable, scheduler: Scheduler, places: Places) -> None:
         """Changes the sessions of a table.
 
         Args:
             table: the sessions.
-            scheduler: what rows are admitted by.
-            copy_slot: copies the first so many tokens from one slot to another.
+            scheduler: what rows get their slots from.
+            places: what the slots hold.
         """
         self._table = table
         self._scheduler = scheduler
-        self._copy_slot = copy_slot
+        self._places = places
 
     def truncate(self, command: TruncateSession) -> None:
         """Forgets tokens of rows, of all of them or of none."""
@@ -53,11 +51,11 @@ class SessionRows:
         if session is None:
             return
         sources = [session.rows[index] for index in command.rows]
-        forks = [[seq.copy(row) for row, seq in enumerate(sources)] for _ in command.fork_ids]
-        if not self._table.admit(command.request_id, [seq for rows in forks for seq in rows]):
+        if not self._table.check_size(command.request_id, sources):
             return
         num_copied = 0
-        for session_id, rows in zip(command.fork_ids, forks, strict=True):
+        for session_id in command.fork_ids:
+            rows = [seq.copy(row) for row, seq in enumerate(sources)]
             added = self._table.add(session_id, rows)
             num_copied += sum(map(self._copy_cache, sources, rows))
         self._table.emit(
@@ -82,43 +80,20 @@ class SessionRows:
                 copies.append((source, seq))
             kept.add(index)
             rows.append(seq)
-        dropped = [seq for index, seq in enumerate(session.rows) if index not in kept]
-        if not self._replace(command.request_id, session, dropped, copies):
+        if not self._table.check_size(command.request_id, rows):
             return
+        self._table.drop_rows([seq for i, seq in enumerate(session.rows) if i not in kept])
+        self._table.add_rows(session, [seq for _, seq in copies])
+        for source, seq in copies:
+            self._copy_cache(source, seq)
         for row, seq in enumerate(rows):
             seq.row = row
         session.rows = rows
         self._table.answer_positions(command.request_id, session)
 
-    def _replace(
-        self,
-        request_id: int,
-        session: Session,
-        dropped: list[Sequence],
-        copies: list[tuple[Sequence, Sequence]],
-    ) -> bool:
-        """Frees rows and makes copies of others in their place; or rejects the call.
-
-        What the dropped rows hold counts as room, so a selection that is not
-        larger than the session is never refused. The check comes first: nothing
-        is dropped by a call that is rejected.
-        """
-        new = [seq for _, seq in copies]
-        reused, more = new[: len(dropped)], new[len(dropped) :]
-        held = session.kv_tokens
-        if not self._table.admit(request_id, more, held):
-            return False
-        self._table.drop_rows(dropped)
-        admitted = self._scheduler.open(reused)
-        assert admitted, "Rows do not fit where as many were. This is a bug."
-        self._table.add_rows(session, new)
-        for source, seq in copies:
-            self._copy_cache(source, seq)
-        return True
-
     def _copy_cache(self, source: Sequence, target: Sequence) -> int:
-        """Copies what is cached of a row, and returns how many tokens that is."""
-        assert source.slot is not None
-        assert target.slot is not None
-        self._copy_slot(source.slot, target.slot, source.num_cached)
-        return source.num_cached
+        """Copies what is cached of a row, if anything can be, and returns how many tokens."""
+        if source.slot is None or not self._scheduler.settle(target):
+            return 0
+        self._places.copy(source, target)
+        return target.num_cached

@@ -46,29 +46,22 @@ class SessionTable:
                 return session
         return None
 
-    def admit(self, request_id: int, rows: list[Sequence], held: int = 0) -> bool:
-        """Reserves what rows need, or rejects the call that wants them.
+    def check_size(self, request_id: int, rows: list[Sequence]) -> bool:
+        """Checks that rows can have slots at the same time, or rejects the call that wants that.
 
         Args:
             request_id: the call.
-            rows: the rows, all new.
-            held: tokens of KV cache that their session keeps.
+            rows: all rows of a session.
         """
-        needed = sum(seq.max_length for seq in rows) + held
+        needed = sum(seq.max_length for seq in rows)
         limit = self._scheduler.kv_session_limit
         if needed > limit:
             arguments = {"kv_tokens": needed, "limit_tokens": limit}
             self.reject(request_id, Failure("KVCacheExceeded", arguments))
-            return False
-        if not self._scheduler.open(rows):
-            resource = {"resource": "kv_tokens", "limit": limit}
-            failure = Failure("Overloaded", {**resource, "retry_delay_s": 1.0})
-            self.reject(request_id, failure)
-            return False
-        return True
+        return needed <= limit
 
     def add(self, session_id: str, rows: list[Sequence]) -> Session:
-        """Adds a session whose rows are admitted."""
+        """Adds a session."""
         session = Session(rows)
         self._sessions[session_id] = session
         self._by_row.update(dict.fromkeys(rows, session))
@@ -82,7 +75,7 @@ class SessionTable:
         return session
 
     def drop_rows(self, rows: list[Sequence]) -> None:
-        """Frees what rows hold."""
+        """Takes rows out and frees what they hold."""
         for seq in rows:
             del self._by_row[seq]
             self._scheduler.remove(seq)
@@ -106,7 +99,7 @@ class SessionTable:
         self.emit(SessionAnswer(request_id, rows, self.kv_bytes(session)))
 
     def kv_bytes(self, session: Session) -> int:
-        """Returns the bytes of KV cache that a session has reserved."""
+        """Returns the bytes of KV cache that a session has reserved now."""
         return session.kv_tokens * self.kv_bytes_per_token
 
     def reject(self, request_id: int, failure: Failure) -> None:

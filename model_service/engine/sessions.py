@@ -1,16 +1,18 @@
 """Calls of sessions: rows whose tokens the client chooses, step by step.
 
-Between calls a session's rows are idle and keep their slots. A call makes rows
-active with the tokens it appends; each row rests again as soon as the model has
-seen them, and the call is answered when the last one does. A call that is
-cancelled before is undone as a whole.
+Between calls a session's rows are idle, and keep their slots while nobody needs
+them. A call makes rows active with the tokens it appends; each row rests again
+as soon as the model has seen them, and the call is answered when the last one
+does. A row without a slot waits for one, and its tokens pass through the model
+again. A call that is cancelled before is undone as a whole.
 """
 
 from torch import Tensor
 
+from model_service.engine.sampling import processors
 from model_service.engine.sampling.sampler import Choice, Draw
 from model_service.engine.scheduler import Scheduler
-from model_service.engine.scores import report
+from model_service.engine.scores import describe
 from model_service.engine.sequence import Sequence
 from model_service.engine.session import (
     Call,
@@ -47,7 +49,7 @@ class Sessions:
         self._revisions = revisions
 
     def open(self, command: OpenSession) -> None:
-        """Reserves the rows' slots at once, or refuses; then prefills."""
+        """Queues the rows for slots and prefill, or refuses rows that would never fit."""
         rows = [
             Sequence(
                 request_id=command.request_id,
@@ -60,10 +62,11 @@ class Sessions:
                 revision=command.revision,
                 max_length=command.max_length,
                 kind="session",
+                salt=command.cache_salt,
             )
             for row, spec in enumerate(command.sequences)
         ]
-        if not self._table.admit(command.request_id, rows):
+        if not self._table.check_size(command.request_id, rows):
             return
         session = self._table.add(command.session_id, rows)
         self._start(session, Call(command.request_id, command.selection), rows)
@@ -86,18 +89,21 @@ class Sessions:
         )
         stepped = []
         for seq, step in zip(session.rows, command.rows, strict=True):
-            seq.first_given = seq.num_cached
+            seq.first_given = seq.num_passed
             seq.token_ids += step.token_ids
-            if seq.num_pending:
+            if len(seq.token_ids) > seq.num_passed:
                 stepped.append(seq)
             else:
                 call.answers[seq.row] = SessionRowAnswer(len(seq.token_ids))
         self._start(session, call, stepped)
 
     def _start(self, session: Session, call: Call, rows: list[Sequence]) -> None:
-        """Begins a call whose rows are active; answers at once when none is."""
+        """Begins a call in which rows take part; answers at once when none does."""
         session.call = call
         for seq in rows:
+            seq.request_id = call.request_id
+            seq.num_reused = 0
+            call.recomputed |= seq.num_lost > seq.num_cached
             self._scheduler.resume(seq)
             seq.selection = call.selection
             describes_given = call.selection.positions in {"all", "list"}
@@ -121,11 +127,18 @@ class Sessions:
         self._scheduler.rest(seq)
         position = len(seq.token_ids)
         token_id = choice.token_id if call.sample else None
-        failure = choice.failure if _matters(choice.failure, call) else None
-        scores, seq.given_scores = seq.given_scores, []
+        if choice.failure is not None and choice.failure.error == "NonFiniteLogits":
+            seq.salt = None  # nobody else shall start from here
+        failure = choice.failure if _matters(choice.failure, call) else seq.given_failure
+        scores, seq.given_scores, seq.given_failure = seq.given_scores, [], None
         if failure is None and _wants_last(call.selection, position - 1 - seq.first_given):
-            row = logits[draw.row][: seq.vocabulary_size]
-            scores.append(report(call.selection, position, token_id, row, choice.scores))
+            row, revision = logits[draw.row], self._revisions[seq.revision]
+            try:
+                scores.append(
+                    describe(seq, call.selection, position, token_id, row, choice.scores, revision)
+                )
+            except processors.ProcessorError as error:
+                failure = processors.failure(error)
         reason = None
         if token_id is not None:
             reason = seq.finish_reason(token_id)
@@ -143,7 +156,15 @@ class Sessions:
         call, session.call = session.call, None
         assert call is not None
         rows = [call.answers[row] for row in range(len(session.rows))]
-        self._table.emit(SessionAnswer(call.request_id, rows, self._table.kv_bytes(session)))
+        self._table.emit(
+            SessionAnswer(
+                call.request_id,
+                rows,
+                self._table.kv_bytes(session),
+                recomputed=call.recomputed,
+                cached_tokens=sum(seq.num_reused for seq in session.rows),
+            )
+        )
 
     def cancel(self, request_id: int) -> None:
         """Undoes the step that is this call, if it is under way: its rows are as before it.
@@ -190,10 +211,13 @@ class Sessions:
 def _matters(failure: Failure | None, call: Call) -> bool:
     """Whether a failure to choose is the caller's concern.
 
-    That every token is excluded matters only to a caller who wants one chosen;
-    logits that are not numbers matter to everybody.
+    That every token is excluded matters only to a caller who wants one chosen, and
+    that a processor failed to one who wants scores, too; logits that are not
+    numbers matter to everybody.
     """
-    return failure is not None and (call.sample or failure.error == "NonFiniteLogits")
+    if failure is None or failure.error == "NonFiniteLogits":
+        return failure is not None
+    return call.sample or (failure.error == "InternalError" and call.selection.scores)
 
 
 def _wants_last(selection: ScoreSelection, index: int) -> bool:

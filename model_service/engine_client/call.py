@@ -6,6 +6,7 @@ from typing import Any
 
 from model_service.generation import PositionScores
 from model_service.messages import (
+    PrefixCacheFlushed,
     SequenceTokens,
     SessionAnswer,
     SessionDescription,
@@ -14,7 +15,7 @@ from model_service.messages import (
 )
 from rpc.errors import ServiceError
 
-Answer = SessionAnswer | SessionDescription | SessionForked | VocabularyGrown
+Answer = SessionAnswer | SessionDescription | SessionForked | VocabularyGrown | PrefixCacheFlushed
 
 TOKEN_SCORE_BYTES = 120  # a struct of one int and two floats
 

@@ -25,6 +25,12 @@ from model_service.requests.token_ids import check_token_ids
 from model_service.requests.violations import Violations
 from rpc.errors import NotImplemented_
 
+WATERMARKS = (
+    ("green_list_watermark", "synth_id_watermark"),
+    ("synth_id_watermark", "green_list_watermark"),
+)
+"""Each with the one that it replaces."""
+
 
 @dataclass(frozen=True, slots=True)
 class ResolvedConfig:
@@ -76,6 +82,9 @@ def resolve(
         check_token_ids(f"{path}.{name}", rows, vocabulary_size)
     values = msgspec.structs.asdict(defaults)
     values |= {name: value for name, value in given.items() if name in values}
+    for name, other in WATERMARKS:
+        if given.get(name) is not None:
+            values[other] = None
     num_return_sequences = given.get("num_return_sequences", 1)
     _check_count(num_return_sequences, values, violations, path)
     if values["num_beams"] > 1 and "min_tokens_to_keep" not in given:

@@ -114,6 +114,7 @@ STRUCTURED_FIELDS = frozenset(
         "suppress_tokens",
         "begin_suppress_tokens",
         "green_list_watermark",
+        "synth_id_watermark",
         "negative_prompt",
         "early_stopping",
     }

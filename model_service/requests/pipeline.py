@@ -6,20 +6,18 @@ of the value it is about.
 """
 
 import json
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import islice
-from typing import Any, NoReturn
+from typing import Any
 
-import jsonschema
 import msgspec
 from lockstep.v1 import generation_pb2
 
 from model_service.active_processors import NEED_ENDS
 from model_service.generation import ProcessorSpec
 from model_service.processor_arguments import BY_NAME, decode
+from model_service.requests.arguments import ArgumentsSchema, NotAcceptedError, parse
 from model_service.requests.processor_catalog import Catalog
 from model_service.requests.token_ids import check_token_ids
 from model_service.requests.violations import MAX_REPORTED, Violations
@@ -27,8 +25,6 @@ from model_service.requests.violations import MAX_REPORTED, Violations
 MAX_PROCESSORS = 64
 MAX_ARGUMENTS_BYTES = 64 * 2**10
 """Most bytes of the arguments of all processors of a request: checking takes time for each."""
-
-TOKEN_ID = "token-id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,60 +117,24 @@ def _read_arguments(
     path: str,
 ) -> str:
     """Returns the arguments with their defaults, as JSON."""
-    schema = _schema(surroundings.catalog[spec.name].arguments_schema_json)
+    schema = ArgumentsSchema.of(surroundings.catalog[spec.name].arguments_schema_json)
     try:
-        arguments = _parse(spec.arguments_json or "{}")
-    except (ValueError, RecursionError) as error:
-        reason = str(error) if isinstance(error, _NotAccepted) else "must be JSON"
-        violations.add(path, reason)
+        arguments = parse(spec.arguments_json or "{}")
+    except NotAcceptedError as error:
+        violations.add(path, str(error))
         return "{}"
     problems = list(_problems(spec, arguments, schema))
     for where, description in problems:
         violations.add(path + where, description)
     if problems:
         return "{}"
-    for where, ids in _token_ids(arguments, schema, schema):
+    for where, ids in schema.token_ids(arguments):
         check_token_ids(path + where, [ids], surroundings.vocabulary_size)
-    defaults = {
-        name: field["default"]
-        for name, field in schema.get("properties", {}).items()
-        if "default" in field
-    }
-    return json.dumps(defaults | arguments)
-
-
-class _NotAccepted(ValueError):
-    """JSON that Python would read and other languages would not, or not alike."""
-
-
-def _parse(text: str) -> Any:
-    return json.loads(
-        text,
-        object_pairs_hook=_object,
-        parse_float=_finite,
-        parse_constant=_refuse_constant,
-    )
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len({name for name, _ in pairs}) < len(pairs):
-        raise _NotAccepted("must not have a name twice in one object")
-    return dict(pairs)
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise _NotAccepted("must have finite numbers only")
-    return value
-
-
-def _refuse_constant(_: str) -> NoReturn:
-    raise _NotAccepted("must have finite numbers only")
+    return json.dumps(schema.defaults | arguments)
 
 
 def _problems(
-    spec: generation_pb2.LogitsProcessorSpec, arguments: Any, schema: dict[str, Any]
+    spec: generation_pb2.LogitsProcessorSpec, arguments: Any, schema: ArgumentsSchema
 ) -> Iterator[tuple[str, str]]:
     """Yields the path and the description of each problem. Neither holds a value of the request."""
     wrong = None
@@ -184,84 +144,7 @@ def _problems(
             return
         except msgspec.DecodeError as error:
             wrong = str(error)
-    validator = _validator(json.dumps(schema))
-    problems = list(islice(validator.iter_errors(arguments), MAX_REPORTED))
-    for problem in problems:
-        yield _path(problem.absolute_path), _describe(problem)
-    if wrong and not problems:  # what a schema cannot say
+    found = list(islice(schema.problems(arguments), MAX_REPORTED))
+    yield from found
+    if wrong and not found:  # what a schema cannot say
         yield "", wrong
-
-
-def _path(parts: Sequence[str | int]) -> str:
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
-
-
-def _describe(error: jsonschema.ValidationError) -> str:
-    """Says what the schema wants there."""
-    wanted = error.validator_value
-    if error.validator == "required":
-        missing = [name for name in wanted if name not in error.instance]
-        return f"must have {', '.join(missing)}"
-    if error.validator == "additionalProperties":
-        allowed = ", ".join(error.schema.get("properties", {})) or "none"
-        return f"has an argument that does not exist; there are: {allowed}"
-    template = _DESCRIPTIONS.get(error.validator)
-    return template.format(wanted) if template else f"must match {error.validator} {wanted}"
-
-
-_DESCRIPTIONS = {
-    "type": "must be of type {}",
-    "minimum": "must be at least {}",
-    "maximum": "must be at most {}",
-    "exclusiveMinimum": "must be above {}",
-    "exclusiveMaximum": "must be below {}",
-    "minItems": "must have at least {} entries",
-    "maxItems": "must have at most {} entries",
-    "enum": "must be one of {}",
-}
-
-
-def _token_ids(
-    value: Any, schema: Mapping[str, Any], root: Mapping[str, Any]
-) -> Iterator[tuple[str, list[int]]]:
-    """Yields the path of every value that the schema calls a token id, lists of them as one."""
-    if "$ref" in schema:
-        schema = root["$defs"][schema["$ref"].rpartition("/")[2]]
-    if schema.get("format") == TOKEN_ID and isinstance(value, int):
-        yield "", [value]
-    for option in schema.get("anyOf", ()):
-        yield from _token_ids(value, option, root)
-    if isinstance(value, list) and "items" in schema:
-        if schema["items"].get("format") == TOKEN_ID:
-            yield "", value
-            return
-        for index, item in enumerate(value):
-            for where, ids in _token_ids(item, schema["items"], root):
-                yield f"[{index}]{where}", ids
-    if isinstance(value, dict):
-        others = schema.get("additionalProperties")
-        for name, item in value.items():
-            inner = schema.get("properties", {}).get(name, others)
-            if isinstance(inner, Mapping):
-                for where, ids in _token_ids(item, inner, root):
-                    yield f".{name}{where}", ids
-
-
-@cache
-def _schema(schema_json: str) -> dict[str, Any]:
-    schema: dict[str, Any] = json.loads(schema_json)
-    return schema
-
-
-# A number written with a fraction is no integer, as in every language with both.
-_Validator: Any = jsonschema.validators.extend(
-    jsonschema.Draft202012Validator,
-    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine(
-        "integer", lambda _, value: isinstance(value, int) and not isinstance(value, bool)
-    ),
-)
-
-
-@cache
-def _validator(schema_json: str) -> Any:
-    return _Validator(json.loads(schema_json))

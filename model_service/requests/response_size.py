@@ -1,6 +1,7 @@
 """How large a response can become, computed before anything runs."""
 
-from model_service.generation import ScoreSelection
+from model_service.active_processors import applied_processors
+from model_service.generation import GenerationConfig, ScoreSelection
 from model_service.requests.configuration import ResolvedConfig
 from model_service.requests.selection import num_positions, position_bytes
 
@@ -28,20 +29,32 @@ def generation_bytes(
         prompt_selection: what is returned about each prompt token, or None.
         vocabulary_size: width of a full row.
     """
+    applied = applied_processors(resolved.config)
     num_beams = resolved.config.num_beams
     token = _TOKEN_BYTES + (_BEAM_BYTES if num_beams > 1 else 0)
-    token += position_bytes(selection, vocabulary_size) if selection else 0
+    if selection is not None:
+        token += position_bytes(selection, vocabulary_size, applied)
     total = len(prompts) * (_SEQUENCE_BYTES + resolved.config.max_new_tokens * token)
     if prompt_selection is not None:
         positions = sum(num_positions(prompt_selection, len(prompt)) for prompt in prompts)
-        total += positions * position_bytes(prompt_selection, vocabulary_size)
+        total += positions * position_bytes(prompt_selection, vocabulary_size, applied)
     return total * max(resolved.num_return_sequences, num_beams)
 
 
 def distribution_bytes(
-    selection: ScoreSelection, num_given_tokens: list[int], vocabulary_size: int
+    selection: ScoreSelection,
+    num_given_tokens: list[int],
+    config: GenerationConfig,
+    vocabulary_size: int,
 ) -> int:
-    """Returns the most bytes of the distributions of rows that were given tokens."""
+    """Returns the most bytes of the distributions of rows that were given tokens.
+
+    Args:
+        selection: what is returned about each.
+        num_given_tokens: tokens given to each row.
+        config: what is applied.
+        vocabulary_size: width of a full row.
+    """
     positions = sum(num_positions(selection, count) for count in num_given_tokens)
-    position = position_bytes(selection, vocabulary_size)
+    position = position_bytes(selection, vocabulary_size, applied_processors(config))
     return _ROW_BYTES * len(num_given_tokens) + positions * position

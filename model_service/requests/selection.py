@@ -8,7 +8,6 @@ from lockstep.v1 import scores_pb2, tensor_pb2
 from model_service.generation import Dtype, ScoreSelection
 from model_service.requests.token_ids import check_token_ids
 from model_service.requests.violations import Violations
-from rpc.errors import NotImplemented_
 
 DTYPES: dict[int, Dtype] = {
     tensor_pb2.DATA_TYPE_UNSPECIFIED: "float32",
@@ -23,6 +22,7 @@ FULL_LOGITS = ScoreSelection(logits=True, amount="full")
 
 _POSITION_OVERHEAD_BYTES = 96  # every statistic, tags and lengths
 _TOKEN_SCORE_BYTES = 18  # id, two floats, tags and length
+_TRACE_ENTRY_BYTES = 12  # a float, tags and lengths, besides the name
 
 Positions = Literal["last", "new", "all", "list"]
 Amount = Literal["none", "full", "top_k", "token_ids"]
@@ -67,11 +67,8 @@ def read_selection(
         given_tokens: length of the shortest row given, which bounds `position_list`.
 
     Raises:
-        NotImplemented_: `processor_trace` is asked for.
         TokenIdOutOfRange: a selected id is not in the vocabulary.
     """
-    if message.processor_trace:
-        raise NotImplemented_(f"{field}.processor_trace")
     amount: Amount = message.WhichOneof("amount") or "none"
     if amount != "none" and not (message.logits or message.scores):
         violations.add(field, f"{amount} needs logits or scores to be set")
@@ -95,22 +92,43 @@ def read_selection(
         rank=message.rank,
         entropy=message.entropy,
         logsumexp=message.logsumexp,
+        processor_trace=message.processor_trace,
     )
 
 
 def asks_for_anything(message: scores_pb2.ScoreSelection) -> bool:
     """Says whether a selection asks for any value at all."""
-    return message.logits or message.scores or message.rank or message.entropy or message.logsumexp
+    return any(
+        (
+            message.logits,
+            message.scores,
+            message.rank,
+            message.entropy,
+            message.logsumexp,
+            message.processor_trace,
+        )
+    )
 
 
-def position_bytes(selection: ScoreSelection, vocabulary_size: int) -> int:
-    """Returns the most bytes that the values of one position take in a message."""
+def position_bytes(
+    selection: ScoreSelection, vocabulary_size: int, processors: Sequence[str]
+) -> int:
+    """Returns the most bytes that the values of one position take in a message.
+
+    Args:
+        selection: what is returned.
+        vocabulary_size: width of a full row.
+        processors: names of those that are applied.
+    """
+    total = _POSITION_OVERHEAD_BYTES
+    if selection.processor_trace:
+        total += sum(len(name) + _TRACE_ENTRY_BYTES for name in processors)
     kinds = selection.logits + selection.scores
     if selection.amount == "full":
         row = vocabulary_size * ITEM_BYTES[selection.dtype]
-        return _POSITION_OVERHEAD_BYTES + kinds * (row + 32)
+        return total + kinds * (row + 32)
     count = {"top_k": selection.top_k, "token_ids": len(selection.token_ids)}
-    return _POSITION_OVERHEAD_BYTES + count.get(selection.amount, 0) * _TOKEN_SCORE_BYTES
+    return total + count.get(selection.amount, 0) * _TOKEN_SCORE_BYTES
 
 
 def num_positions(selection: ScoreSelection, given_tokens: int) -> int:

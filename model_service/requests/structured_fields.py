@@ -2,12 +2,16 @@
 
 import math
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
+import msgspec
 from google.protobuf.duration_pb2 import Duration
 from lockstep.v1 import generation_pb2
 
-from model_service.processor_arguments import GreenListWatermark
+from model_service.processor_arguments import Arguments, GreenListWatermark, SynthIdWatermark
+from model_service.processor_description import arguments_schema
+from model_service.requests.arguments import ArgumentsSchema
 from model_service.requests.configuration_fields import Range
 from model_service.requests.violations import Violations
 
@@ -20,9 +24,6 @@ MAX_STOP_STRING_BYTES = 256
 _BIAS = Range(-100, 100)
 _DECAY_FACTOR = Range(0, 100, above_low=True)
 _TIME_S = Range(0, 1e9, above_low=True, hint="seconds")
-_SHARE = Range(0, 1, above_low=True, below_high=True)
-_KEY = Range(0, 2**63, below_high=True)
-_WIDTH = Range(1, 2**31, below_high=True)
 
 _ID_LISTS = {
     "eos_token_ids",
@@ -151,15 +152,16 @@ def _read_decay(value: Any, checked: _Checked) -> tuple[int, float]:
     return value.start_index, value.decay_factor
 
 
-def _read_watermark(value: Any, checked: _Checked) -> GreenListWatermark:
-    watermark = GreenListWatermark(
-        **{field.name: field_value for field, field_value in value.ListFields()}
-    )
-    checked.number(watermark.greenlist_ratio, _SHARE, ".greenlist_ratio")
-    checked.number(watermark.bias, _BIAS, ".bias")
-    checked.number(watermark.hashing_key, _KEY, ".hashing_key")
-    checked.number(watermark.context_width, _WIDTH, ".context_width")
-    return watermark
+def _read_watermark(value: Any, checked: _Checked, arguments: type[Arguments]) -> Any:
+    """Reads a watermark by the schema of its processor; None where that does not accept it."""
+    given = {
+        field.name: list(found) if field.is_repeated else found
+        for field, found in value.ListFields()
+    }
+    problems = list(ArgumentsSchema(arguments_schema(arguments)).problems(given))
+    for where, description in problems:
+        checked.expect(False, description, where)
+    return None if problems else msgspec.convert(given, arguments)
 
 
 def _read_time(value: Duration, checked: _Checked) -> float:
@@ -189,7 +191,8 @@ _READERS: dict[str, Callable[[Any, _Checked], Any]] = {
     "sequence_bias": _read_sequence_bias,
     "logit_bias": _read_logit_bias,
     "exponential_decay_length_penalty": _read_decay,
-    "green_list_watermark": _read_watermark,
+    "green_list_watermark": partial(_read_watermark, arguments=GreenListWatermark),
+    "synth_id_watermark": partial(_read_watermark, arguments=SynthIdWatermark),
     "early_stopping": _read_early_stopping,
 }
 
@@ -208,12 +211,15 @@ def _write_decay(value: tuple[int, float], message: generation_pb2.GenerationCon
     message.exponential_decay_length_penalty.decay_factor = value[1]
 
 
-def _write_watermark(value: GreenListWatermark, message: generation_pb2.GenerationConfig) -> None:
-    message.green_list_watermark.greenlist_ratio = value.greenlist_ratio
-    message.green_list_watermark.bias = value.bias
-    message.green_list_watermark.hashing_key = value.hashing_key
-    message.green_list_watermark.self_hash = value.self_hash
-    message.green_list_watermark.context_width = value.context_width
+def _write_watermark(
+    watermark: Arguments, message: generation_pb2.GenerationConfig, *, field: str
+) -> None:
+    target = getattr(message, field)
+    for name, value in msgspec.structs.asdict(watermark).items():
+        if isinstance(value, tuple):
+            getattr(target, name).extend(value)
+        else:
+            setattr(target, name, value)
 
 
 def _write_early_stopping(value: bool | str, message: generation_pb2.GenerationConfig) -> None:
@@ -229,6 +235,7 @@ _WRITERS: dict[str, Callable[[Any, generation_pb2.GenerationConfig], None]] = {
     "sequence_bias": _write_sequence_bias,
     "logit_bias": lambda value, message: message.logit_bias.update(value),
     "exponential_decay_length_penalty": _write_decay,
-    "green_list_watermark": _write_watermark,
+    "green_list_watermark": partial(_write_watermark, field="green_list_watermark"),
+    "synth_id_watermark": partial(_write_watermark, field="synth_id_watermark"),
     "early_stopping": _write_early_stopping,
 }

@@ -62,6 +62,8 @@ def position_scores(
             for token in scores.tokens
         ],
     )
+    for entry in scores.processor_trace:
+        message.processor_trace.add(processor=entry.processor, score=entry.score)
     if isinstance(scores.logits, bytes):
         message.logits.CopyFrom(write_row(scores.logits, scores.dtype))
     if isinstance(scores.scores, bytes):

@@ -118,4 +118,5 @@ class StreamWriter:
 def _inline_bytes(scores: PositionScores) -> int:
     """Estimates the bytes of one position in a message."""
     rows = sum(len(row) for row in (scores.logits, scores.scores) if isinstance(row, bytes))
-    return rows + 18 * len(scores.tokens) + 96
+    trace = sum(len(entry.processor) + 12 for entry in scores.processor_trace)
+    return rows + trace + 18 * len(scores.tokens) + 96

@@ -289,7 +289,10 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
             path=path,
         )
         num_tokens = [len(row.token_ids) for row in plan.rows]
-        self._model.check_response(distribution_bytes(plan.selection, num_tokens, vocabulary_size))
+        config = session.opening.resolved.config
+        self._model.check_response(
+            distribution_bytes(plan.selection, num_tokens, config, vocabulary_size)
+        )
         return plan
 
 

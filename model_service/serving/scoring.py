@@ -78,7 +78,8 @@ async def score(
     if asked.amount != "none" and not asked.logits:
         raise NotImplemented_("scores.scores without scores.logits in Score")
     selection = msgspec.structs.replace(asked, logits=True, rank=True, positions="all")
-    model.check_response(distribution_bytes(selection, list(map(len, rows)), vocabulary.size))
+    lengths, config = list(map(len, rows)), opening.resolved.config
+    model.check_response(distribution_bytes(selection, lengths, config, vocabulary.size))
     answer = await _run(replace(opening, selection=selection), model)
     return model_service_pb2.ScoreResponse(
         sequences=[

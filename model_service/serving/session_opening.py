@@ -108,7 +108,8 @@ def read_opening(
     check_token_ids(ids_field, rows, vocabulary.size)
     reserved = longest if max_length is None else max_length
     _check_room(rows, reserved, info.context_length, info.kv_total_tokens)
-    model.check_response(distribution_bytes(selection, [len(row) for row in rows], vocabulary.size))
+    lengths = [len(row) for row in rows]
+    model.check_response(distribution_bytes(selection, lengths, resolved.config, vocabulary.size))
     seed = seeds.random_seed() if resolved.seed is None else resolved.seed
     return Opening(
         sequences=[

@@ -99,7 +99,8 @@ def test_any_order_equals_hugging_faces_classes_one_after_the_other(names, new, 
     expected = hf.LogitsProcessorList([PARTS[name][1]() for name in names])(
         torch.tensor([PROMPT + new]), logits[None].clone()
     )[0]
-    assert_equal_scores(got, expected, 1e-6)
+    # Some orders overflow, and theirs then have NaN as well.
+    torch.testing.assert_close(got, expected, rtol=1e-6, atol=1e-6, equal_nan=True)
 
 
 def test_order_matters():

@@ -1,15 +1,17 @@
 """Every processor and warper against Hugging Face: alone through `generate`, mixed by its order."""
 
+import msgspec
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import GenerationConfig as HFGenerationConfig
-from transformers import WatermarkingConfig
+from transformers import SynthIDTextWatermarkingConfig, WatermarkingConfig
 
 from model_service.engine.sampling import processors
 from model_service.engine.sequence import Sequence
 from model_service.generation import GenerationConfig, GreenListWatermark, ScoreSelection
+from model_service.processor_arguments import SynthIdWatermark
 from tests.checkpoint_factory import VOCABULARY_SIZE
 from tests.engine_harness import array, scores_of, tokens_of
 
@@ -22,6 +24,7 @@ THEIR_NAMES = {
     "eos_token_ids": "eos_token_id",
     "forced_eos_token_ids": "forced_eos_token_id",
     "green_list_watermark": "watermarking_config",
+    "synth_id_watermark": "watermarking_config",
 }
 
 
@@ -39,6 +42,9 @@ def their_options(config: dict) -> dict:
                 seeding_scheme="selfhash" if value.self_hash else "lefthash",
                 context_width=value.context_width,
             )
+        elif name == "synth_id_watermark":
+            fields = msgspec.structs.asdict(value)
+            value = SynthIDTextWatermarkingConfig(**{**fields, "keys": list(value.keys)})
         elif isinstance(value, tuple) and name != "exponential_decay_length_penalty":
             value = [list(v) if isinstance(v, tuple) else v for v in value]
         options[THEIR_NAMES.get(name, name)] = value
@@ -51,6 +57,9 @@ def assert_equal_scores(got: torch.Tensor, expected: torch.Tensor, tolerance: fl
     got, expected = got[~excluded], expected[~excluded]
     torch.testing.assert_close(got, expected, rtol=tolerance, atol=tolerance)
 
+
+KEYS = (654, 400, 836, 123, 340, 443, 597, 160, 57)
+SYNTH_ID = SynthIdWatermark(ngram_len=5, keys=KEYS)
 
 GREEDY = [
     {"sequence_bias": (((17,), -8.0), ((17, 42), 6.0), ((9,), -float("inf")))},
@@ -72,6 +81,8 @@ GREEDY = [
     {"begin_suppress_tokens": tuple(range(0, 290)), "forced_bos_token_id": 33},
     {"green_list_watermark": GreenListWatermark(bias=4.0)},
     {"green_list_watermark": GreenListWatermark(self_hash=True, bias=4.0, context_width=2)},
+    {"synth_id_watermark": SYNTH_ID},
+    {"synth_id_watermark": SynthIdWatermark(3, KEYS, 2, 7, 50, skip_first_ngram_calls=True)},
     {"renormalize_logits": True},
 ]
 
@@ -85,6 +96,7 @@ SAMPLED = [
     {"epsilon_cutoff": 0.01},
     {"eta_cutoff": 0.05},
     {"temperature": 2.0, "top_k": 40, "top_p": 0.95, "min_p": 0.02, "typical_p": 0.9},
+    {"temperature": 0.7, "top_k": 60, "synth_id_watermark": SYNTH_ID},
     {"eta_cutoff": 0.01, "renormalize_logits": True, "green_list_watermark": GreenListWatermark()},
 ]
 

@@ -74,7 +74,7 @@ def session(request, pair_of):
     driven.open([tokens(length, length) for length in LENGTHS])
     yield driven
     driven.do(CloseSession)
-    assert pair.engine.engine._scheduler.kv_used_tokens == 0
+    assert pair.engine.engine._places.used_tokens == 0
     cache = pair.engine.engine._runner.cache
     for layer in cache.slot_layers:
         assert not layer.k.data.any()

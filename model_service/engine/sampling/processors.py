@@ -12,7 +12,9 @@ not change what it returns.
 V: ids of the sequence's revision.
 """
 
-from collections.abc import Callable
+import logging
+import secrets
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -62,9 +64,13 @@ from model_service.engine.sampling.own_processors import (
     PresencePenaltyProcessor,
 )
 from model_service.engine.sampling.row import Row
+from model_service.engine.sampling.synth_id import SynthIdWatermarkProcessor
 from model_service.engine.sequence import Sequence
-from model_service.generation import GenerationConfig
+from model_service.generation import GenerationConfig, ProcessorTrace
+from model_service.messages import Failure
 from model_service.processor_arguments import BY_NAME, decode
+
+logger = logging.getLogger(__name__)
 
 # Warpers that raise on a row without a distribution.
 _NEEDS_DISTRIBUTION = (TopHLogitsWarper, EtaLogitsWarper)
@@ -133,6 +139,7 @@ _BUILDERS: dict[str, Builder] = {
         seeding_scheme="selfhash" if a.self_hash else "lefthash",
         context_width=a.context_width,
     ),
+    "synth_id_watermark": lambda a, row: SynthIdWatermarkProcessor(a, row.prompt_length),
     "renormalize_logits": lambda _, __: LogitNormalization(),
 }
 """How each processor is made of its arguments and its row, by its name."""
@@ -200,15 +207,75 @@ def scores(
     Returns:
         `[V]` float32, `-inf` where excluded. Where nothing is left, or a value is
         not a number, the rest of the processors may not have been applied.
+
+    Raises:
+        ProcessorError: a processor failed.
     """
-    if seq.processors is None:
-        seq.processors = build(seq, forbidden)
-    ids = torch.tensor([seq.token_ids[:length]], dtype=torch.int64)
+    processed = logits
+    for _, after in _apply(seq, logits, forbidden, length):
+        processed = after
+    return processed.to(logits.device)
+
+
+def trace(
+    seq: Sequence,
+    logits: Tensor,
+    forbidden: tuple[int, ...],
+    token_id: int,
+    length: int | None = None,
+) -> list[ProcessorTrace]:
+    """Computes the score of one id after each processor, in order; as `scores` otherwise.
+
+    Keeping forbidden ids out is no processor of its own here: it counts as part
+    of the one before it, or of the first.
+
+    Args:
+        seq: as in `scores`.
+        logits: as in `scores`.
+        forbidden: as in `scores`.
+        token_id: the id.
+        length: as in `scores`.
+    """
+    traced: list[ProcessorTrace] = []
+    for name, processed in _apply(seq, logits, forbidden, length):
+        score = float(processed[token_id])
+        if name is not None:
+            traced.append(ProcessorTrace(name, score))
+        elif traced:
+            traced[-1] = ProcessorTrace(traced[-1].processor, score)
+    return traced
+
+
+class ProcessorError(RuntimeError):
+    """A processor failed: a bug of ours, of Hugging Face's, or of the operator's."""
+
+
+def failure(error: ProcessorError) -> Failure:
+    """Logs a failure, and returns what the row's caller is told."""
+    request_id = f"engine-{secrets.token_hex(8)}"
+    logger.error("A processor failed (request id %s)", request_id, exc_info=error)
+    return Failure("InternalError", {"request_id": request_id})
+
+
+def _apply(
+    seq: Sequence, logits: Tensor, forbidden: tuple[int, ...], length: int | None
+) -> Iterator[tuple[str | None, Tensor]]:
+    """Yields the name of each processor and the scores after it, `[V]` float32 on the CPU."""
+    try:
+        if seq.processors is None:
+            seq.processors = build(seq, forbidden)
+    except Exception as error:
+        raise ProcessorError("a processor could not be built") from error
+    ids = cast(torch.LongTensor, torch.tensor([seq.token_ids[:length]], dtype=torch.int64))
     row = logits[None].to("cpu", copy=True)  # where the ids are, and small enough to move
     if seq.kind == "beam":
         row = row.log_softmax(-1)  # sums of scores compare sequences
+        yield None, row[0]
     for step in seq.processors:
         if isinstance(step.apply, _NEEDS_DISTRIBUTION) and not row.max().isfinite():
             break
-        row = step.apply(cast(torch.LongTensor, ids), row)
-    return row[0].to(logits.device)
+        try:
+            row = step.apply(ids, row)
+        except Exception as error:
+            raise ProcessorError(f"{step.name} failed") from error
+        yield step.name, row[0]

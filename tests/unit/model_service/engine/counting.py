@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 from model_service.engine.engine import Engine
-from model_service.engine.scheduler import PrefillClock, Scheduler
+from model_service.engine.places import Places
+from model_service.engine.prefill import PrefillClock
+from model_service.engine.scheduler import Scheduler
 from model_service.engine.sequence import Run, Sequence
 from model_service.engine.vocabulary import RevisionRows
 from model_service.generation import GenerationConfig, ScoreSelection
@@ -44,6 +46,7 @@ class CountingRunner:
         self.steps: list[list[tuple[int, int]]] = []
         self.free_slots = set(range(num_slots))
         self.written: dict[int, list[int]] = {}
+        self.salts: dict[int, list[str | None]] = {}
         self.poisoned: set[int] = set()
         self.poisoned_tokens: set[int] = set()
 
@@ -56,13 +59,15 @@ class CountingRunner:
     def free(self, slot: int, length: int) -> None:
         assert len(self.written.get(slot, [])) == length
         self.written[slot] = []
+        self.salts[slot] = []
         self.free_slots.add(slot)
 
     def copy(self, source: int, target: int, length: int) -> None:
         assert source not in self.free_slots
         assert target not in self.free_slots
         assert len(self.written.get(source, [])) >= length
-        self.written[target] = self.written.get(source, [])[:length]
+        for held in (self.written, self.salts):
+            held.setdefault(target, [])[:length] = held.get(source, [])[:length]
 
     def forward(self, runs: list[Run]) -> Tensor:
         self.steps.append([(run.sequence.request_id, run.length) for run in runs])
@@ -71,10 +76,14 @@ class CountingRunner:
             seq = run.sequence
             assert seq.slot is not None
             written = self.written.setdefault(seq.slot, [])
+            salts = self.salts.setdefault(seq.slot, [])
             assert written[: seq.num_cached] == seq.token_ids[: seq.num_cached]
+            if seq.salt is not None:
+                assert set(salts[: seq.num_cached]) <= {seq.salt}, "it sees another's"
             for position in range(seq.num_cached, seq.num_cached + run.length):
                 token_id = seq.token_ids[position]
                 written[position : position + 1] = [token_id]
+                salts[position : position + 1] = [seq.salt]
                 if position - seq.num_cached in run.targets:
                     rows.append(self._logits(seq, token_id))
             seq.num_cached += run.length
@@ -101,13 +110,18 @@ class CountingEngine:
         self.runner = CountingRunner(num_slots=max_running + 8)
         clock = PrefillClock(budget_s=1.0, tokens_per_s=chunk_tokens)
         clock.learn = lambda *_: None  # the fake takes no time
-        self.scheduler = Scheduler(
-            max_running=max_running,
-            kv_total_tokens=kv_tokens,
-            max_step_tokens=chunk_tokens,
-            clock=clock,
+        self.places = Places(
+            num_slots=max_running + 8,
+            total_tokens=kv_tokens,
             allocate=self.runner.allocate,
             free=self.runner.free,
+            copy=self.runner.copy,
+        )
+        self.scheduler = Scheduler(
+            max_running=max_running,
+            max_step_tokens=chunk_tokens,
+            clock=clock,
+            places=self.places,
         )
         self.engine = Engine(
             self.runner,
@@ -116,17 +130,19 @@ class CountingEngine:
             context_length=context,
             kv_total_tokens=kv_tokens,
             kv_bytes_per_token=2,
-            copy_slot=self.runner.copy,
+            places=self.places,
         )
 
     def generate(
         self, request_id: int, *prompts: list[int], new: int = 3, **arguments: object
     ) -> None:
         config = {"max_new_tokens": new, **arguments.pop("config", {})}
+        seeds = arguments.pop("seeds", range(len(prompts)))
+        arguments.setdefault("cache_salt", "")
         self.engine.handle(
             Generate(
                 request_id,
-                [SequenceSpec(prompt, seed=row) for row, prompt in enumerate(prompts)],
+                [SequenceSpec(*row) for row in zip(prompts, seeds, strict=True)],
                 GenerationConfig(**config),
                 revision=0,
                 **arguments,
@@ -139,6 +155,7 @@ class CountingEngine:
         *prompts: list[int],
         session_id: str = "s",
         max_length: int = 20,
+        salt: str | None = "",
         config: dict[str, object] | None = None,
         **selection,
     ) -> None:
@@ -151,6 +168,7 @@ class CountingEngine:
                 revision=0,
                 max_length=max_length,
                 selection=ScoreSelection(**(selection or {"logits": True, "amount": "full"})),
+                cache_salt=salt,
             )
         )
 

@@ -61,19 +61,20 @@ def test_sequences_are_returned_best_first_with_rows_of_their_own():
 def test_a_beam_that_goes_on_is_not_copied():
     engine = CountingEngine(max_running=2)
     copies = []
-    copy = engine.runner.copy
+    beams = engine.engine._beams
+    copy = beams._copy
 
-    def count(source, target, length):
-        copies.append((source, target, length))
-        copy(source, target, length)
+    def count(source, target):
+        copies.append(source.num_cached)
+        copy(source, target)
 
-    engine.engine._beams._copy_slot = count
+    beams._copy = count
     # Two tokens are possible: the prompt's row is copied to the other once, and then each of
     # the four continuations of two beams is as good as its first token.
     config = {"num_beams": 2, "allowed_token_ids": (5, 6)}
     engine.generate(1, [4], new=2, config=config)
     engine.run()
-    assert copies == [(0, 1, 1)]
+    assert copies == [1]
 
 
 def test_all_rows_are_admitted_together_or_wait():

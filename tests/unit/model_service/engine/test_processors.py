@@ -12,7 +12,7 @@ from model_service.engine.sampling.sampler import Draw, Sampler
 from model_service.engine.sequence import Sequence
 from model_service.engine.vocabulary import RevisionRows
 from model_service.generation import GenerationConfig, GreenListWatermark, ProcessorSpec
-from model_service.processor_arguments import BY_NAME
+from model_service.processor_arguments import BY_NAME, SynthIdWatermark
 
 SIZE = 50
 
@@ -147,6 +147,7 @@ ON = {
     "epsilon_cutoff": 0.5,
     "eta_cutoff": 0.5,
     "green_list_watermark": GreenListWatermark(),
+    "synth_id_watermark": SynthIdWatermark(ngram_len=3, keys=(1, 2)),
     "renormalize_logits": True,
     "processors": (ProcessorSpec("renormalize_logits", "{}"),),
 }

@@ -8,7 +8,6 @@ from model_service.messages import (
     Cancel,
     CloseSession,
     ForkSession,
-    Rejected,
     SelectSessionRows,
     TruncateSession,
 )
@@ -18,7 +17,8 @@ from .test_sessions import best
 
 NUM_SLOTS = 24
 MAX_LENGTH = 20
-LIMIT_TOKENS = 12 * MAX_LENGTH  # half of the engine's
+MOST_ROWS = 12  # of a session: half of what the engine has room for
+MOST_ROWS_IN_ALL = 40  # many of them without a slot
 
 IDS = st.lists(st.integers(0, VOCABULARY_SIZE - 1), min_size=1, max_size=4)
 CHUNK_TOKENS = 16  # the smallest: prompts of one step
@@ -30,7 +30,9 @@ class SessionMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.engine = CountingEngine(
-            max_running=NUM_SLOTS - 8, kv_tokens=2 * LIMIT_TOKENS, chunk_tokens=CHUNK_TOKENS
+            max_running=NUM_SLOTS - 8,
+            kv_tokens=2 * MOST_ROWS * MAX_LENGTH,
+            chunk_tokens=CHUNK_TOKENS,
         )
         self.sessions: dict[str, list[list[int]]] = {}
         self.unseen: dict[str, list[bool]] = {}
@@ -55,17 +57,20 @@ class SessionMachine(RuleBasedStateMachine):
             for ids in self.sessions[name]
         ]
 
-    def fits(self, num_more: int) -> bool:
-        return (self.num_rows + num_more) * MAX_LENGTH <= LIMIT_TOKENS
+    def slots(self, name: str) -> list[int | None]:
+        session = self.engine.engine._owners["session"]._table.find(name)
+        return [seq.slot for seq in session.rows]
 
+    @property
+    def num_rows_with_slots(self) -> int:
+        return sum(slot is not None for name in self.sessions for slot in self.slots(name))
+
+    @precondition(lambda self: self.num_rows < MOST_ROWS_IN_ALL)
     @rule(prompts=st.lists(IDS, min_size=1, max_size=3))
     def open(self, prompts):
         name = next(self.names)
         self.engine.open(next(self.request_ids), *prompts, session_id=name, max_length=MAX_LENGTH)
         (event,) = self.engine.run()
-        if not self.fits(len(prompts)):
-            assert isinstance(event, Rejected)
-            return
         assert [best(row.scores[0]) for row in event.rows] == [successor(p) for p in prompts]
         self.sessions[name] = [list(prompt) for prompt in prompts]
         self.unseen[name] = [False] * len(prompts)
@@ -83,7 +88,11 @@ class SessionMachine(RuleBasedStateMachine):
             append=append,
             look_ahead=look_ahead,
         )
+        slots = self.slots(name)
+        lost = [slot is None and bool(ids) for slot, ids in zip(slots, rows, strict=True)]
+        stepped = [bool(given) or new for given, new in zip(steps, unseen, strict=True)]
         (answer,) = self.engine.run()
+        assert answer.recomputed == any(map(all, zip(lost, stepped, strict=True)))
         for index, (given, row) in enumerate(zip(steps, answer.rows, strict=True)):
             ids = rows[index] + given
             advanced = bool(given) or unseen[index]
@@ -125,18 +134,17 @@ class SessionMachine(RuleBasedStateMachine):
             self.unseen[name][index] &= length == len(rows[index])
             del rows[index][length:]
 
-    @precondition(lambda self: self.sessions)
+    @precondition(lambda self: 0 < self.num_rows < MOST_ROWS_IN_ALL)
     @rule(data=st.data(), count=st.integers(1, 2))
     def fork(self, data, count):
         name = self.pick(data)
         indices = self.pick_rows(data, name)
         names = [next(self.names) for _ in range(count)]
+        copied = [i for i in indices if self.slots(name)[i] is not None] * count
+        copied = copied[: 2 * MOST_ROWS - self.num_rows_with_slots]  # while there is room
+        cached = sum(len(self.sessions[name][i]) - self.unseen[name][i] for i in copied)
         (event,) = self.engine.do(ForkSession(next(self.request_ids), name, names, indices))
-        if not self.fits(count * len(indices)):
-            assert isinstance(event, Rejected)
-            return
-        cached = sum(len(self.sessions[name][i]) - self.unseen[name][i] for i in indices)
-        assert event.copied_bytes == count * cached * 2
+        assert event.copied_bytes == cached * 2
         for fork in names:
             self.sessions[fork] = [list(self.sessions[name][i]) for i in indices]
             self.unseen[fork] = [self.unseen[name][i] for i in indices]
@@ -146,11 +154,7 @@ class SessionMachine(RuleBasedStateMachine):
     def select(self, data):
         name = self.pick(data)
         indices = self.pick_rows(data, name)
-        more = len(indices) - len(self.sessions[name])
-        (event,) = self.engine.do(SelectSessionRows(next(self.request_ids), name, indices))
-        if not self.fits(max(0, more)):
-            assert isinstance(event, Rejected)
-            return
+        self.engine.do(SelectSessionRows(next(self.request_ids), name, indices))
         self.sessions[name] = [list(self.sessions[name][i]) for i in indices]
         self.unseen[name] = [self.unseen[name][i] for i in indices]
 
@@ -169,12 +173,18 @@ class SessionMachine(RuleBasedStateMachine):
 
     @invariant()
     def every_slot_and_token_is_accounted_for(self):
-        scheduler, runner = self.engine.scheduler, self.engine.runner
-        assert scheduler.kv_used_tokens == scheduler.kv_session_tokens
-        assert scheduler.kv_used_tokens == self.num_rows * MAX_LENGTH
-        assert len(runner.free_slots) == NUM_SLOTS - self.num_rows
+        scheduler, runner, places = self.engine.scheduler, self.engine.runner, self.engine.places
+        donors = places._prefixes.donors
+        assert places.used_tokens == places.session_tokens
+        assert places.used_tokens == self.num_rows_with_slots * MAX_LENGTH
+        assert places.used_tokens + places.donor_tokens <= places.total_tokens
+        assert len(runner.free_slots) + len(donors) == NUM_SLOTS - self.num_rows_with_slots
+        assert all(
+            runner.written[donor.slot][: donor.num_cached] == donor.token_ids for donor in donors
+        )
         assert not any(runner.written.get(slot) for slot in runner.free_slots)
         assert scheduler.active == []
+        assert scheduler.num_waiting == 0
 
 
 def successor(ids: list[int]) -> int:

@@ -33,7 +33,7 @@ def predictions(engine: CountingEngine, *rows: list[int], **arguments) -> list[i
 def assert_nothing_is_held(engine: CountingEngine, *session_ids: str) -> None:
     for session_id in session_ids or ("s",):
         engine.do(CloseSession(99, session_id))
-    assert engine.scheduler.kv_used_tokens == engine.scheduler.kv_session_tokens == 0
+    assert engine.scheduler.kv_used_tokens == engine.places.session_tokens == 0
     assert len(engine.runner.free_slots) == 12
     assert not any(engine.runner.written.values())
     assert engine.scheduler.active == []
@@ -130,14 +130,23 @@ def test_a_fork_takes_an_unseen_token_along():
     assert predictions(engine, []) == [7]
 
 
-def test_forks_that_do_not_fit_are_refused_all_together():
-    engine = opened([4], kv_tokens=100)  # sessions may hold 50, the first holds 20
+def test_forks_for_which_there_is_no_room_take_the_tokens_only():
+    engine = opened([4, 5], kv_tokens=50)  # room for two rows
     (event,) = engine.do(ForkSession(2, "s", ["f", "g"], [0]))
-    assert event.failure.error == "Overloaded"
-    assert event.failure.arguments["retry_delay_s"] > 0
-    (event,) = engine.do(ForkSession(3, "s", ["f", "g", "h"], [0]))
+    assert event.copied_bytes == 2 * 2
+    assert engine.places.session_tokens == 40
+    assert predictions(engine, [20], session_id="f") == [21]
+    assert predictions(engine, [], session_id="g") == [None]
+    assert predictions(engine, [30], session_id="g") == [31]
+    assert engine.rows("g") == [[4, 5, 30]]
+    assert_nothing_is_held(engine, "s", "f", "g")
+
+
+def test_a_fork_of_more_rows_than_there_will_ever_be_room_for_is_refused():
+    engine = opened([4], kv_tokens=100)
+    (event,) = engine.do(ForkSession(2, "s", ["f"], [0, 0, 0]))
     assert event.failure.error == "KVCacheExceeded"
-    assert engine.scheduler.kv_session_tokens == 20
+    assert engine.places.session_tokens == 20
     assert_nothing_is_held(engine)
 
 
@@ -149,7 +158,7 @@ def test_selected_rows_are_dropped_repeated_and_reordered():
     (answer,) = engine.do(SelectSessionRows(2, "s", [2, 0, 2, 2]))
     assert [row.position for row in answer.rows] == [3, 2, 3, 3]
     assert answer.kv_bytes == 4 * 20 * 2
-    assert engine.scheduler.kv_session_tokens == 4 * 20
+    assert engine.places.session_tokens == 4 * 20
     assert predictions(engine, [1], [2], [3], []) == [2, 3, 4, None]
     assert engine.rows() == [[14, 15, 16, 1], [4, 5, 2], [14, 15, 16, 3], [14, 15, 16]]
     assert_nothing_is_held(engine)
@@ -173,14 +182,16 @@ def test_a_full_server_still_takes_a_selection_that_is_not_larger():
     assert_nothing_is_held(engine)
 
 
-def test_a_selection_that_does_not_fit_beside_others_changes_nothing():
+def test_a_selection_for_which_there_is_no_room_takes_the_tokens_only():
     engine = opened([4, 5], [10], kv_tokens=120)
-    engine.open(2, [7], session_id="other")
+    for request_id in (2, 3, 4):
+        engine.open(request_id, [7], session_id=f"other{request_id}")
     engine.run()
-    (event,) = engine.do(SelectSessionRows(3, "s", [0, 0, 0]))
-    assert event.failure.error == "Overloaded"
-    assert engine.rows() == [[4, 5], [10]]
-    assert_nothing_is_held(engine, "s", "other")
+    engine.do(SelectSessionRows(5, "s", [0, 0, 0]))
+    assert engine.places.session_tokens == 120
+    assert predictions(engine, [6], [7], [8]) == [7, 8, 9]
+    assert engine.rows() == [[4, 5, 6], [4, 5, 7], [4, 5, 8]]
+    assert_nothing_is_held(engine, "s", "other2", "other3", "other4")
 
 
 # --- Looking ahead -------------------------------------------------------------------------------

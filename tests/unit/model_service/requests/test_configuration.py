@@ -181,7 +181,6 @@ def test_an_id_outside_of_the_vocabulary_is_named(field, bad):
 
 LATER = {
     "seed_mode": generation_pb2.SEED_MODE_TORCH,
-    "synth_id_watermark": {"ngram_len": 5},
     "max_length": 10,
     "prompt_lookup_num_tokens": 3,
     "max_matching_ngram_size": 2,

@@ -61,6 +61,7 @@ EXAMPLES = {
     "epsilon_cutoff": {"epsilon": 0.01},
     "eta_cutoff": {"epsilon": 0.01},
     "green_list_watermark": {},
+    "synth_id_watermark": {"ngram_len": 5, "keys": [654, 400, 836]},
     "renormalize_logits": {},
 }
 

@@ -3,10 +3,10 @@
 import pytest
 from lockstep.v1 import scores_pb2, tensor_pb2
 
-from model_service.generation import PositionScores, ScoreSelection, TokenScore
+from model_service.generation import PositionScores, ProcessorTrace, ScoreSelection, TokenScore
 from model_service.requests.selection import num_positions, position_bytes, read_selection
 from model_service.requests.violations import Violations
-from rpc.errors import InvalidField, NotImplemented_, TokenIdOutOfRange
+from rpc.errors import InvalidField, TokenIdOutOfRange
 
 Message = scores_pb2.ScoreSelection
 ALL, LAST, NEW, LIST = (
@@ -110,11 +110,6 @@ def test_a_list_of_positions_without_its_kind_is_refused():
     assert violated(Message(logits=True, position_list=[0])) == ["scores.position_list"]
 
 
-def test_the_processor_trace_is_not_offered():
-    with pytest.raises(NotImplemented_):
-        read(Message(logits=True, processor_trace=True))
-
-
 @pytest.mark.parametrize(("positions", "count"), [("last", 1), ("new", 1), ("all", 7), ("list", 2)])
 def test_positions_are_counted(positions, count):
     selection = ScoreSelection(logits=True, positions=positions, position_list=(1, 2))
@@ -129,6 +124,7 @@ def test_positions_are_counted(positions, count):
         ScoreSelection(logits=True, scores=True, amount="top_k", top_k=10),
         ScoreSelection(scores=True, amount="token_ids", token_ids=tuple(range(10))),
         ScoreSelection(rank=True, entropy=True, logsumexp=True),
+        ScoreSelection(processor_trace=True),
     ],
 )
 def test_no_position_is_larger_than_was_computed_before(selection):
@@ -137,6 +133,7 @@ def test_no_position_is_larger_than_was_computed_before(selection):
     row = bytes(100 * (2 if selection.dtype == "float16" else 4))
     full = selection.amount == "full"
     count = 0 if full or selection.amount == "none" else 10
+    names = ["temperature", "exponential_decay_length_penalty"] * selection.processor_trace
     scores = PositionScores(
         position=2**31 - 1,
         token_id=2**31 - 1,
@@ -150,6 +147,7 @@ def test_no_position_is_larger_than_was_computed_before(selection):
         rank=2**31 - 1,
         logits_logprob=-1.0,
         scores_logprob=-1.0,
+        processor_trace=[ProcessorTrace(name, -1.0) for name in names],
     )
     message = position_scores(scores)
-    assert message.ByteSize() + 8 <= position_bytes(selection, 100)
+    assert message.ByteSize() + 8 <= position_bytes(selection, 100, names)

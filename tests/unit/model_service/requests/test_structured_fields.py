@@ -2,6 +2,7 @@
 
 import math
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +10,7 @@ from lockstep.v1.generation_pb2 import GenerationConfig as Message
 
 from model_service.active_processors import applied_processors
 from model_service.generation import GenerationConfig, GreenListWatermark
+from model_service.processor_arguments import SynthIdWatermark
 from model_service.requests import configuration
 from model_service.requests.configuration import effective_message
 from model_service.requests.violations import Violations
@@ -49,6 +51,23 @@ READ = [
     ("suppress_tokens", {"ids": []}, ()),
     ("begin_suppress_tokens", {"ids": [4, 4]}, (4, 4)),
     ("green_list_watermark", {}, GreenListWatermark()),
+    (
+        "synth_id_watermark",
+        {"ngram_len": 2, "keys": [2**63 - 1]},
+        SynthIdWatermark(ngram_len=2, keys=(2**63 - 1,)),
+    ),
+    (
+        "synth_id_watermark",
+        {
+            "ngram_len": 256,
+            "keys": [1] * 64,
+            "context_history_size": 2**16,
+            "sampling_table_seed": 2**63 - 1,
+            "sampling_table_size": 2**20,
+            "skip_first_ngram_calls": True,
+        },
+        SynthIdWatermark(256, (1,) * 64, 2**16, 2**63 - 1, 2**20, True),
+    ),
     (
         "green_list_watermark",
         {
@@ -111,6 +130,26 @@ def test_a_field_is_read_and_echoed(field, value, expected):
         ),
         ("green_list_watermark", {"hashing_key": -1}, "green_list_watermark.hashing_key"),
         ("green_list_watermark", {"context_width": 0}, "green_list_watermark.context_width"),
+        *(
+            (
+                "synth_id_watermark",
+                {"ngram_len": 5, "keys": [1], name: value},
+                f"synth_id_watermark.{name}{where}",
+            )
+            for name, value, where in [
+                ("ngram_len", 1, ""),
+                ("ngram_len", 257, ""),
+                ("keys", [1, -1], "[1]"),
+                ("keys", [1] * 65, ""),
+                ("context_history_size", 0, ""),
+                ("context_history_size", 2**16 + 1, ""),
+                ("sampling_table_seed", -1, ""),
+                ("sampling_table_size", 0, ""),
+                ("sampling_table_size", 2**20 + 1, ""),
+            ]
+        ),
+        ("synth_id_watermark", {"ngram_len": 5}, "synth_id_watermark"),
+        ("synth_id_watermark", {"keys": [5]}, "synth_id_watermark"),
         ("forced_prefix", {"ids": [1] * 17}, "forced_prefix"),
         ("forced_prefix", {"ids": [1, 9]}, "forced_prefix"),
         ("forced_bos_token_id", 9, "forced_bos_token_id"),
@@ -207,3 +246,13 @@ def test_a_time_limit_survives_its_echo(seconds):
     violations.check()
     assert resolved.config.max_time == pytest.approx(seconds, abs=1e-9)
     assert effective_message(resolved, seed=1).max_time == message.max_time
+
+
+def test_a_watermark_of_the_request_replaces_that_of_the_model():
+    marked = msgspec.structs.replace(DEFAULTS, green_list_watermark=GreenListWatermark())
+    message = Message(synth_id_watermark={"ngram_len": 5, "keys": [1]})
+    resolved = configuration.resolve(
+        message, marked, Violations(), vocabulary_size=SIZE, max_return_sequences=1
+    )
+    assert applied_processors(resolved.config) == ["suppress_tokens", "synth_id_watermark"]
+    assert effective_message(resolved, seed=1).WhichOneof("watermark") == "synth_id_watermark"
