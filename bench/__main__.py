@@ -5,12 +5,18 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import grpc
+from lockstep.v1 import model_info_service_pb2
+from lockstep.v1.model_info_service_pb2_grpc import ModelInfoServiceStub
+
 import checkpoints
-from bench.contender import Contender
+from bench import step_split
+from bench.contender import ENVIRONMENT, Contender
 from bench.report import HEADER, Row
 from bench.workload import Workload
 
@@ -18,18 +24,39 @@ DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 @contextmanager
-def model_service(model: str, dtype: str, threads: int) -> Iterator[str]:
-    """Runs a model service and yields its address."""
+def model_service(model: str, dtype: str, threads: int, decode_graphs: str) -> Iterator[str]:
+    """Runs a model service and yields its address, once its steps run as they will for long."""
     command = [sys.executable, "-m", "model_service", "--model", model, "--dtype", dtype]
-    command += ["--threads", str(threads), "--host", "127.0.0.1"]
+    command += ["--threads", str(threads), "--host", "127.0.0.1", "--decode-graphs", decode_graphs]
     command += ["--port", "0", "--health-port", "0", "--metrics-port", "0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
-        yield f"127.0.0.1:{json.loads(process.stdout.readline())['port']}"
+        address = f"127.0.0.1:{json.loads(process.stdout.readline())['port']}"
+        wait_for_graphs(address)
+        yield address
     finally:
         process.terminate()
         process.wait(timeout=90)
+
+
+def wait_for_graphs(address: str) -> None:
+    """Waits until the service has compiled what it can, and says what came of it."""
+    with grpc.insecure_channel(address) as channel:
+        info = ModelInfoServiceStub(channel)
+        request = model_info_service_pb2.GetModelInfoRequest()
+        states = model_info_service_pb2.DecodeGraphState
+        compiling = model_info_service_pb2.DECODE_GRAPH_STATE_COMPILING
+        response = None
+        while response is None or response.decode_graph_state == compiling:
+            time.sleep(0.5)
+            try:
+                response = info.GetModelInfo(request)
+            except grpc.RpcError as error:
+                if error.code() is not grpc.StatusCode.UNAVAILABLE:  # it loads the model
+                    raise
+    state = states.Name(response.decode_graph_state).removeprefix("DECODE_GRAPH_STATE_").lower()
+    print(f"compiled steps: {state} {response.decode_graph_reason}\n", flush=True)
 
 
 def measure(
@@ -57,16 +84,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--warmups", type=int, default=1)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--decode-graphs", choices=["auto", "off"], default="auto")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     arguments = parser.parse_args()
     folder = checkpoints.resolve(arguments.model, need="model").folder
     rows = []
     print(
         f"{arguments.model}, {arguments.dtype}, prompt {arguments.prompt_tokens}, "
-        f"{arguments.new_tokens} new tokens, {arguments.threads} threads\n\n{HEADER}"
+        f"{arguments.new_tokens} new tokens, {arguments.threads} threads"
     )
     with (
-        model_service(str(folder), arguments.dtype, arguments.threads) as address,
+        model_service(
+            str(folder), arguments.dtype, arguments.threads, arguments.decode_graphs
+        ) as address,
         Contender("ours", "bench.peers.lockstep", address, threads=1) as ours,
         Contender(
             "generate",
@@ -76,11 +106,22 @@ def main() -> None:
             threads=arguments.threads,
         ) as theirs,
     ):
+        print(HEADER, flush=True)
         for streams in arguments.streams:
             workload = Workload(streams, arguments.prompt_tokens, arguments.new_tokens)
             row = measure(ours, theirs, workload, arguments.rounds, arguments.warmups)
             rows.append(row)
             print(row.markdown(), flush=True)
+    print(f"\n{step_split.HEADER}", flush=True)
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "bench.step_split"),
+            *(str(folder), DTYPES[arguments.dtype], arguments.decode_graphs),
+            *map(str, (arguments.prompt_tokens, *arguments.streams)),
+        ],
+        env={**os.environ, **ENVIRONMENT, "OMP_NUM_THREADS": str(arguments.threads)},
+        check=True,
+    )
     if arguments.json:
         arguments.json.write_text(json.dumps([row.record() for row in rows], indent=2) + "\n")
 

@@ -18,6 +18,7 @@ from typing import Any
 from google.rpc import code_pb2
 from prometheus_client import CollectorRegistry
 
+from docs.hugging_face import hugging_face_table
 from docs.modules import PACKAGES, modules_list, table_name
 from docs.settings import settings_table
 from model_service.metrics import ModelMetrics
@@ -125,6 +126,7 @@ def metrics_table(registry: CollectorRegistry) -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "errors": errors_table,
+    "hugging-face": hugging_face_table,
     "rpc-metrics": rpc_metrics_table,
     "tokenizer-metrics": tokenizer_metrics_table,
     "model-metrics": model_metrics_table,

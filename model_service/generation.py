@@ -45,6 +45,13 @@ class GenerationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_new_tokens: int
     """Upper bound on generated tokens, >= 1. Sessions ignore it."""
 
+    max_length: int | None = None
+    """Upper bound on prompt and generated tokens, which `max_new_tokens` is then made from, row by
+    row; None means that `max_new_tokens` counts. Sessions ignore it."""
+
+    lengths_include_padding: bool = False
+    """Whether lengths count the padding that prompts came with."""
+
     do_sample: bool = False
     """Whether tokens are drawn; False takes the most probable one."""
 
@@ -80,6 +87,12 @@ class GenerationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     max_time: float | None = None
     """Seconds from arrival after which the next token is the last; None means no limit."""
+
+    prompt_lookup_num_tokens: int = 0
+    """Guesses of tokens to come that a step verifies; 0 turns it off. Never changes a result."""
+
+    max_matching_ngram_size: int = 2
+    """Newest tokens that are compared with earlier ones to find guesses, at most."""
 
     guidance_scale: float = 1.0
     """Weight of the prompt against `negative_prompt`; 1 turns it off."""

@@ -62,9 +62,13 @@ def engine_settings(settings: ModelSettings, model: ModelFiles) -> EngineSetting
         max_context_tokens=settings.max_context_tokens,
         max_kv_tokens=settings.max_kv_tokens,
         prefill_budget_s=settings.prefill_budget_s,
+        decode_graphs=settings.decode_graphs,
         default_max_new_tokens=settings.default_max_new_tokens,
         vocabulary_size=model.base.size if model.base else 0,
         reserved_vocabulary_rows=settings.reserved_vocabulary_rows,
+        logits_processors=tuple(
+            name.strip() for name in settings.logits_processors.split(",") if name.strip()
+        ),
     )
 
 

@@ -30,6 +30,12 @@ class SequenceSpec(msgspec.Struct, frozen=True, array_like=True):
     seed: int
     """Seed of this row's draws, [0, 2^63). Equal seeds draw equally in any row of any call."""
 
+    max_new_tokens: int | None = None
+    """Upper bound on this row's new tokens; None means that of the configuration."""
+
+    num_padding: int = 0
+    """Padding that the prompt came with, as far as lengths count it."""
+
 
 class EngineSettings(msgspec.Struct, frozen=True):
     """What the engine process is started with: JSON in its only argument."""
@@ -80,6 +86,12 @@ class EngineSettings(msgspec.Struct, frozen=True):
 
     reserved_vocabulary_rows: int = 8192
     """Rows kept free behind the embedding for vocabulary growth."""
+
+    decode_graphs: Literal["auto", "off"] = "off"
+    """Whether steps are compiled in the background where that is possible."""
+
+    logits_processors: tuple[str, ...] = ()
+    """Modules with processors of the operator's."""
 
 
 # --- Commands: front to engine ---------------------------------------------------------------
@@ -419,6 +431,17 @@ class VocabularyGrown(msgspec.Struct, tag="vocabulary_grown"):
     """How long no step could run."""
 
 
+GraphState = Literal["off", "compiling", "ready", "unavailable"]
+
+
+class GraphStatus(msgspec.Struct, frozen=True, tag="graph_status"):
+    """Whether steps run compiled. Sent after `Ready` and whenever it changes."""
+
+    state: GraphState = "off"
+    reason: str = ""
+    """Why they are unavailable."""
+
+
 class PrefixCacheFlushed(msgspec.Struct, tag="prefix_cache_flushed"):
     """Nothing is kept for reuse any more."""
 
@@ -435,6 +458,15 @@ class StepStats(msgspec.Struct, frozen=True):
     prefill_tokens: int
     forward_s: float
     sample_s: float
+    compiled: bool = False
+    """Whether the step ran as a compiled graph."""
+
+    drafted: int = 0
+    """Guesses of tokens to come that were verified."""
+
+    accepted: int = 0
+    """Those of them that were right."""
+
     prefix_hits: int = 0
     """Prompts that began with a copy of another one's KV cache."""
 
@@ -544,4 +576,4 @@ class Report(msgspec.Struct, tag="report"):
     """Unset when no step was run."""
 
 
-Message = Ready | LoadProgress | LoadFailed | Report
+Message = Ready | LoadProgress | LoadFailed | GraphStatus | Report

@@ -5,11 +5,19 @@ Labels come from closed sets only.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
 from model_service.generation import FinishReason
-from model_service.messages import EngineInfo, Finish, Load, StepStats
+from model_service.messages import (
+    EngineInfo,
+    Finish,
+    GraphState,
+    GraphStatus,
+    Load,
+    StepStats,
+)
 from model_service.token_rate import TokenRate
 from rpc import errors
 
@@ -43,6 +51,8 @@ _FINISH_LABELS: dict[FinishReason, str] = {
     "cancelled": "cancelled",
     "error": "error",
 }
+
+_STEP_LABELS = {True: "compiled", False: "eager"}
 
 
 class ModelMetrics:
@@ -85,6 +95,13 @@ class ModelMetrics:
         self._waiting = self._gauge("requests_waiting", "Sequences waiting for a place.")
         self._kv_ratio = self._gauge("kv_cache_usage_ratio", "Share of the KV cache reserved.")
         self._kv_used = self._gauge("kv_cache_used_bytes", "Bytes of KV cache reserved.")
+        self._kv_kept = self._gauge("kv_cache_kept_bytes", "Bytes of KV cache kept for reuse.")
+        self._preempted = self._counter(
+            "preemptions_total", "Sequences that lost their place to a lower priority number."
+        )
+        self._evicted = self._counter(
+            "session_row_evictions_total", "Idle rows of sessions that lost their KV cache."
+        )
         self._kv_limit = self._gauge("kv_cache_limit_bytes", "Bytes of KV cache in all.")
         self._step = self._histogram("step_seconds", "Duration of a step.", LATENCY_BUCKETS_S)
         self._forward = self._histogram(
@@ -92,6 +109,12 @@ class ModelMetrics:
         )
         self._sample = self._histogram(
             "sample_seconds", "Time in processors and draws per step.", LATENCY_BUCKETS_S
+        )
+        self._steps = self._counter("steps_total", "Steps, by what ran them.", "path")
+        for label in _STEP_LABELS.values():
+            self._steps.labels(self._model_name, label)
+        self._graphs = self._gauge(
+            "decode_graphs", "1 for the state that compiled steps are in.", "state"
         )
         self._batch_sequences = self._histogram(
             "batch_sequences", "Sequences that decode in a step.", BATCH_BUCKETS
@@ -103,7 +126,12 @@ class ModelMetrics:
         self._cached_tokens = self._counter(
             "prefix_cache_hit_tokens_total", "Prompt tokens whose KV cache was reused."
         )
+        self._cache_hits = self._counter(
+            "prefix_cache_hits_total", "Prompts of which a part was reused."
+        )
         self._generated_tokens = self._counter("generated_tokens_total", "Tokens generated.")
+        self._drafts = self._counter("drafts_total", "Guesses of tokens that were verified.")
+        self._accepted_drafts = self._counter("accepted_drafts_total", "Those that were right.")
         self._logits_bytes = self._counter(
             "logits_bytes_total", "Bytes of scores returned.", "encoding"
         )
@@ -185,6 +213,7 @@ class ModelMetrics:
         self._waiting.labels(model).set(load.waiting)
         self._kv_ratio.labels(model).set(load.kv_used_tokens / self._kv_total_tokens)
         self._kv_used.labels(model).set(load.kv_used_tokens * self._kv_bytes_per_token)
+        self._kv_kept.labels(model).set(load.kv_donor_tokens * self._kv_bytes_per_token)
 
     def stepped(self, stats: StepStats) -> None:
         """Records one step."""
@@ -193,8 +222,23 @@ class ModelMetrics:
         phase = "prefill" if stats.prefill_tokens else "decode"
         self._forward.labels(model, phase).observe(stats.forward_s)
         self._sample.labels(model).observe(stats.sample_s)
+        self._steps.labels(model, _STEP_LABELS[stats.compiled]).inc()
         self._batch_sequences.labels(model).observe(stats.decode_rows)
+        self._batch_tokens.labels(model).observe(
+            stats.decode_rows + stats.drafted + stats.prefill_tokens
+        )
+        self._drafts.labels(model).inc(stats.drafted)
+        self._accepted_drafts.labels(model).inc(stats.accepted)
         self._batch_tokens.labels(model).observe(stats.decode_rows + stats.prefill_tokens)
+        self._cache_hits.labels(model).inc(stats.prefix_hits)
+        self._cached_tokens.labels(model).inc(stats.prefix_hit_tokens)
+        self._preempted.labels(model).inc(stats.preempted)
+        self._evicted.labels(model).inc(stats.evicted)
+
+    def graphs_changed(self, graphs: GraphStatus) -> None:
+        """Notes what state compiled steps are in."""
+        for state in get_args(GraphState):
+            self._graphs.labels(self._model_name, state).set(state == graphs.state)
 
     def admitted(self, num_prompt_tokens: int) -> None:
         """Counts the prompt tokens of a call that was started."""
@@ -209,7 +253,6 @@ class ModelMetrics:
         """Records the end of a sequence and where its time went."""
         model = self._model_name
         self._finished.labels(model, _FINISH_LABELS[finish.reason]).inc()
-        self._cached_tokens.labels(model).inc(finish.cached_prompt_tokens)
         if finish.failure is not None and finish.failure.error == "NonFiniteLogits":
             self._nonfinite.labels(model).inc()
         self._queue.labels(model).observe(finish.queue_s)

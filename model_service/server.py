@@ -140,7 +140,7 @@ class ModelServer:
             grpc_server,
         )
         model_admin_service_pb2_grpc.add_ModelAdminServiceServicer_to_server(
-            AdminServicer(  # type: ignore[abstract]  # the base class answers what comes later
+            AdminServicer(
                 self._model, self._vocabulary_state, report_paused=self.server.set_paused
             ),
             grpc_server,

@@ -78,6 +78,12 @@ class ModelSettings(ServerSettings):
     """Tokens of KV cache in all. 0 means as many as `max_running_sequences` full contexts need, as
     far as memory allows."""
 
+    decode_graphs: Literal["auto", "off"] = "auto"
+    """Whether decoding steps are compiled, on CPUs: `auto` does it in the background with the time
+    that the engine leaves over, tries the result, and uses it where it equals the model's own code.
+    It takes a C++ compiler (g++), a minute or more the first time, and is kept in the cache folder
+    (`LOCKSTEP_CACHE`). `off` never compiles."""
+
     default_max_new_tokens: int = Field(default=256, ge=1)
     """`max_new_tokens` of a request that gives none."""
 
@@ -89,6 +95,10 @@ class ModelSettings(ServerSettings):
 
     max_selected_tokens: int = Field(default=1024, ge=1)
     """Largest `top_k` and longest id list of a `ScoreSelection`."""
+
+    logits_processors: str = ""
+    """Modules with logits processors of your own, separated by commas, as the engine's Python
+    imports them; see docs/processors.md."""
 
     ring_bytes: int = Field(default=64 * MEBIBYTE, ge=MEBIBYTE)
     """Shared memory through which rows of logits come from the engine."""

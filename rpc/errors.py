@@ -210,7 +210,7 @@ class IdempotencyKeyReused(ServiceError):
 
 
 class SessionNotFound(ServiceError):
-    """The session does not exist, has expired, was evicted or is not the caller's."""
+    """The session does not exist, has expired or is not the caller's."""
 
     def __init__(self, session_id: str) -> None:
         super().__init__("There is no such session; open one again.", sessionId=session_id)

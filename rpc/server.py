@@ -11,6 +11,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from prometheus_client import CollectorRegistry, Gauge
 
 from rpc.exposition import MetricsEndpoint
+from rpc.identity import IdentityInterceptor
 from rpc.interceptors import AdmissionInterceptor, ErrorInterceptor
 from rpc.lifecycle import Lifecycle, Phase
 from rpc.logging import AccessLogInterceptor
@@ -71,6 +72,7 @@ class Server:
                     max_response_bytes=settings.max_response_bytes,
                 ),
                 AdmissionInterceptor(self.lifecycle),
+                IdentityInterceptor(),
             ],
             options=server_options(settings),
         )

@@ -134,6 +134,7 @@ def running_services(
     *,
     tokenizer_flags: tuple[str, ...] = (),
     model_flags: tuple[str, ...] = (),
+    model_environment: Mapping[str, str] | None = None,
 ) -> Iterator[Services]:
     """Runs both services on a checkpoint and waits until they are ready.
 
@@ -142,6 +143,7 @@ def running_services(
         folder: where the vocabulary store and the logs go.
         tokenizer_flags: further settings of the tokenizer service.
         model_flags: further settings of the model service.
+        model_environment: variables of the model service beside those of this process.
     """
     with ExitStack() as stack:
         tokenizer = stack.enter_context(
@@ -162,6 +164,7 @@ def running_services(
                 "--threads=1",
                 *model_flags,
                 folder=folder,
+                environment=model_environment,
             )
         )
         services = Services(checkpoint, tokenizer, model)

@@ -197,6 +197,15 @@ ENGINE = Row(
             ),
         ),
         Panel(
+            "Places lost",
+            "Sequences that made room for urgent ones, and idle rows of sessions for others.",
+            "short",
+            (
+                rate("lockstep_model_preemptions_total", MODEL),
+                rate("lockstep_model_session_row_evictions_total", MODEL),
+            ),
+        ),
+        Panel(
             "KV cache in use",
             "Share reserved. At 1, new sequences wait.",
             "percentunit",
@@ -215,6 +224,17 @@ ENGINE = Row(
             quantiles("lockstep_model_forward_seconds", MODEL, "phase"),
         ),
         Panel(
+            "Steps by path",
+            "Compiled steps are the quicker ones; prompts run eagerly.",
+            "ops",
+            (
+                Query(
+                    f"sum by (path) (rate(lockstep_model_steps_total{{{MODEL}}}[{WINDOW}]))",
+                    "{{path}}",
+                ),
+            ),
+        ),
+        Panel(
             "Time in the sampler per step",
             "Processors, warpers and draws.",
             "s",
@@ -227,6 +247,15 @@ ENGINE = Row(
             (
                 mean("lockstep_model_batch_sequences", MODEL),
                 mean("lockstep_model_batch_tokens", MODEL),
+            ),
+        ),
+        Panel(
+            "Drafts per second",
+            "Guesses of prompt lookup that were verified, and those that were right.",
+            "short",
+            (
+                rate("lockstep_model_drafts_total", MODEL),
+                rate("lockstep_model_accepted_drafts_total", MODEL),
             ),
         ),
         Panel(

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from model_service.engine.beam_group import BeamGroup
+from model_service.engine.row_config import of_row
 from model_service.engine.sampling import processors
 from model_service.engine.sampling.sampler import Choice, Draw
 from model_service.engine.scheduler import Scheduler
@@ -104,7 +105,8 @@ class Beams:
 
     def _sequences(self, command: Generate, row: int) -> list[Sequence]:
         """Builds the rows of a search: the first one has the prompt, the others nothing yet."""
-        config, spec = command.config, command.sequences[row]
+        spec = command.sequences[row]
+        config = of_row(command.config, spec)
         revision = self._revisions[command.revision]
         length = len(spec.prompt_token_ids) + config.max_new_tokens
         return [

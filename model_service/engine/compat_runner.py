@@ -18,6 +18,7 @@ from transformers.generation.utils import ALL_CACHE_NAMES
 
 from model_service.engine import placement
 from model_service.engine.compat_cache import CompatCache, Past
+from model_service.engine.decode_graph.decode_graphs import DecodeGraphs
 from model_service.engine.loader import LoadedModel
 from model_service.engine.sequence import Run
 from model_service.engine.sequence_cache import num_slots
@@ -37,9 +38,12 @@ class CompatRunner:
         vocabulary: rows and revisions; grown between steps.
         extends: whether the model takes several tokens after cached ones. If not, tokens after
             the first run of a sequence pass one by one.
+        graphs: none, on this path.
+        compiled: False.
     """
 
     name: Literal["compat"] = "compat"
+    takes_drafts = False  # not every cache can forget them
 
     def __init__(self, loaded: LoadedModel, settings: EngineSettings) -> None:
         self.extends = True
@@ -52,6 +56,8 @@ class CompatRunner:
             num_slots=num_slots(settings),
             new=self._new_cache,
         )
+        self.graphs = DecodeGraphs(self._model, self)
+        self.compiled = False
         self._embedding = cast(nn.Embedding, self._model.get_input_embeddings())
         self.vocabulary = Vocabulary(
             self._model, settings.vocabulary_size, settings.reserved_vocabulary_rows

@@ -19,7 +19,7 @@ def read(config: HFGenerationConfig) -> dict[str, Any]:
         ValueError: a value does not have the form that Hugging Face documents.
     """
     fields: dict[str, Any] = {}
-    for theirs, (ours, convert) in _FIELDS.items():
+    for theirs, (ours, convert) in FIELDS.items():
         value = getattr(config, theirs, None)
         if value is not None:
             fields[ours] = convert(value)
@@ -32,6 +32,10 @@ def _ids(value: Any) -> tuple[int, ...]:
 
 def _runs(value: Any) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(run) for run in value)
+
+
+def _at_most_32(value: Any) -> int:
+    return min(int(value), 32)  # the schema's bound of what changes speed only
 
 
 def _texts(value: Any) -> tuple[str, ...]:
@@ -63,7 +67,7 @@ def _watermark(value: Any) -> GreenListWatermark:
     )
 
 
-_FIELDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
+FIELDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "do_sample": ("do_sample", bool),
     "temperature": ("temperature", float),
     "top_k": ("top_k", int),
@@ -96,5 +100,7 @@ _FIELDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "max_time": ("max_time", float),
     "eos_token_id": ("eos_token_ids", _ids),
     "stop_strings": ("stop_strings", _texts),
+    "prompt_lookup_num_tokens": ("prompt_lookup_num_tokens", _at_most_32),
+    "max_matching_ngram_size": ("max_matching_ngram_size", _at_most_32),
 }
 """Hugging Face's name to ours, and the conversion."""

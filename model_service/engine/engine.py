@@ -24,6 +24,7 @@ from model_service.engine.sequence import Run
 from model_service.engine.session_rows import SessionRows
 from model_service.engine.session_table import SessionTable
 from model_service.engine.sessions import Sessions
+from model_service.engine.speculation import Speculation
 from model_service.engine.vocabulary import Vocabulary
 from model_service.messages import (
     Cancel,
@@ -55,9 +56,13 @@ class Runner(Protocol):
 
     Attributes:
         vocabulary: rows and revisions; grown between steps.
+        takes_drafts: whether runs may have drafts, which are forgotten when they are wrong.
+        compiled: whether the last step ran as a compiled graph.
     """
 
     vocabulary: Vocabulary
+    takes_drafts: bool
+    compiled: bool
 
     def forward(self, runs: list[Run]) -> Tensor:
         """Advances `num_cached` of every run's sequence and returns `[R, V]` float32."""
@@ -93,12 +98,13 @@ class Engine:
         self._runner = runner
         self._scheduler = scheduler
         self._places = places
-        self._counted = self._counts()
         self._put = put
         self._events: list[Event] = []
         self._load = Load()
         revisions = runner.vocabulary.revisions
         self._sampler = Sampler(revisions)
+        self._speculation = Speculation(takes_drafts=runner.takes_drafts)
+        self._counted = self._counts()
         generations = Generations(
             scheduler,
             revisions,
@@ -142,7 +148,7 @@ class Engine:
 
     def step(self) -> Report | None:
         """Runs one step. Returns None when there was nothing to do."""
-        runs = order(self._scheduler.schedule())
+        runs = order(self._speculation.extend(self._scheduler.schedule()))
         if not runs:
             return self._report(None)
         start = time.monotonic()
@@ -153,9 +159,11 @@ class Engine:
         forwarded = time.monotonic()
         given_tokens.record(runs, logits, self._runner.vocabulary.revisions)
         draws, logits = guides.pair(self._draws(runs), logits)
-        choices = self._sampler.choose(logits, draws)
-        for draw, choice in zip(draws, choices, strict=True):
-            self._owners[draw.sequence.kind].answer(draw, choice, logits)
+        while draws:
+            choices = self._sampler.choose(logits, draws)
+            for draw, choice in zip(draws, choices, strict=True):
+                self._owners[draw.sequence.kind].answer(draw, choice, logits)
+            draws = self._speculation.follow(draws, choices)
         return self._report(self._stats(runs, start, forwarded))
 
     def _draws(self, runs: list[Run]) -> list[Draw]:
@@ -167,14 +175,15 @@ class Engine:
             seq = run.sequence
             if seq.num_pending == 0 and run.targets:
                 wants_scores = seq.selection is not None and seq.selection.scores
-                draws.append(Draw(seq, row - 1, wants_scores))
+                draws.append(Draw(seq, row - 1 - len(run.drafts), wants_scores, run.drafts))
         return draws
 
     def _stats(self, runs: list[Run], start: float, forwarded: float) -> StepStats:
         now = time.monotonic()
         decode_rows = sum(run.length == 1 for run in runs)
         prefill_tokens = sum(run.length for run in runs if run.length > 1)
-        self._scheduler.learn(decode_rows, prefill_tokens, forwarded - start)
+        decode_tokens = sum(run.num_tokens for run in runs if run.length == 1)
+        self._scheduler.learn(decode_tokens, prefill_tokens, forwarded - start)
         before, self._counted = self._counted, self._counts()
         since = {name: count - before[name] for name, count in self._counted.items()}
         return StepStats(
@@ -183,6 +192,7 @@ class Engine:
             prefill_tokens=prefill_tokens,
             forward_s=forwarded - start,
             sample_s=now - forwarded,
+            compiled=self._runner.compiled,
             **since,
         )
 
@@ -193,6 +203,8 @@ class Engine:
             "prefix_hit_tokens": self._places.num_hit_tokens,
             "preempted": self._scheduler.num_preempted,
             "evicted": self._scheduler.num_evicted,
+            "drafted": self._speculation.num_drafted,
+            "accepted": self._speculation.num_accepted,
         }
 
     def _emit(self, event: Event) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from model_service.engine.row_config import of_row
 from model_service.engine.sampling import processors
 from model_service.engine.sampling.sampler import Choice, Draw
 from model_service.engine.scheduler import Scheduler
@@ -60,7 +61,7 @@ class Generations:
 
     def _sequence(self, command: Generate, row: int, spec: SequenceSpec) -> Sequence:
         """Builds a sequence, with its guide if it has one."""
-        prompt, config = spec.prompt_token_ids, command.config
+        prompt, config = spec.prompt_token_ids, of_row(command.config, spec)
         negative = []
         if config.guidance_scale != 1.0:
             negative = list(

@@ -129,6 +129,7 @@ class KVCache(Cache):
     Attributes:
         num_slots: sequences that can be held.
         max_length: tokens of a slot.
+        dtype: of keys and values.
         slot_layers: the layers, by index.
         cuts_freely: True: what lies beyond a cut is never read, and written over.
     """
@@ -140,7 +141,7 @@ class KVCache(Cache):
     ) -> None:
         self.num_slots = num_slots
         self.max_length = max_length
-        self._dtype = dtype
+        self.dtype = dtype
         self._places: dict[torch.device, tuple[Tensor, Tensor]] = {}
         self._here: tuple[Tensor, Tensor] | None = None
         self._free = list(range(num_slots - 1, -1, -1))
@@ -154,7 +155,7 @@ class KVCache(Cache):
             self.max_length,
             states.shape[1],
             states.shape[3],
-            self._dtype,
+            self.dtype,
             states.device,
         )
 

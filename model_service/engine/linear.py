@@ -32,15 +32,15 @@ class PackedLinear(nn.Module):
         self.out_features = linear.out_features
         self.weight = linear.weight
         self.bias = linear.bias
-        self._plain_rows = PLAIN_ROWS_FLOAT32 if linear.weight.dtype == torch.float32 else 0
-        self._packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), rows)
+        self.plain_rows = PLAIN_ROWS_FLOAT32 if linear.weight.dtype == torch.float32 else 0
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), rows)
 
     def forward(self, x: Tensor) -> Tensor:
         """Multiplies `[.., in_features]` to `[.., out_features]`."""
-        if x.numel() <= self._plain_rows * self.in_features:
+        if x.numel() <= self.plain_rows * self.in_features:
             return F.linear(x, self.weight, self.bias)
         product: Tensor = torch.ops.mkldnn._linear_pointwise(
-            x, self._packed, self.bias, "none", [], ""
+            x, self.packed, self.bias, "none", [], ""
         )
         return product
 

@@ -32,8 +32,13 @@ CONTEXT_FIELDS = ("max_position_embeddings", "max_seq_len", "seq_length", "n_ctx
 # Fields of a model's generation_config.json that change its results and that the
 # sampler does not apply, with the values that turn them off.
 NOT_SAMPLED: dict[str, tuple[object, ...]] = {
+    "num_return_sequences": (None, 1),
+    "token_healing": (None, False),
+    "cache_implementation": (None, "dynamic", "static", "offloaded", "offloaded_static"),
+    "low_memory": (None, False),
     "penalty_alpha": (None,),
     "dola_layers": (None,),
+    "diversity_penalty": (None, 0.0),
     "num_beam_groups": (None, 1),
     "constraints": (None,),
     "force_words_ids": (None,),
@@ -242,8 +247,12 @@ def default_config(model: PreTrainedModel, settings: EngineSettings) -> Generati
         fields = default_fields.read(resolved)
     except (ValueError, TypeError) as error:
         raise Refused(f"generation_config.json cannot be applied: {error}") from error
+    # As in `generate`, the model's own `max_length` counts where it has no `max_new_tokens`.
+    own_length = None if resolved.max_new_tokens else model.generation_config.max_length
     config = GenerationConfig(
-        max_new_tokens=resolved.max_new_tokens or settings.default_max_new_tokens, **fields
+        max_new_tokens=resolved.max_new_tokens or settings.default_max_new_tokens,
+        max_length=own_length,
+        **fields,
     )
     _check_beams(config, settings)
     _check_applicable(config, model.config.get_text_config(decoder=True).vocab_size)

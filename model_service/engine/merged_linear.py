@@ -17,8 +17,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model_service.engine.linear import (
-    PLAIN_ROWS_FLOAT32,
-    PackedLinear,
     is_plain,
     packed_or_none,
     same_products,
@@ -91,10 +89,11 @@ def observe(model: nn.Module) -> Iterator[SiblingLayers]:
             hook.remove()
 
 
-class _Product:
+class SharedProduct:
     """The one product of merged layers, kept until each of them has taken its part."""
 
-    def __init__(self, merged: PackedLinear, sizes: list[int]) -> None:
+    def __init__(self, merged: nn.Module, sizes: list[int]) -> None:
+        """Cuts the results of `merged` into parts of `sizes`."""
         self.merged = merged
         self._sizes = sizes
         self._input: Tensor | None = None
@@ -117,22 +116,31 @@ class _Product:
 class MergedLinear(nn.Module):
     """One of several layers whose product is computed together."""
 
-    def __init__(self, linear: nn.Linear, product: _Product, index: int) -> None:
-        """Stands in for `linear`, whose weight becomes a view of the merged one."""
+    def __init__(
+        self, linear: nn.Linear, product: SharedProduct, index: int, plain_rows: int
+    ) -> None:
+        """Stands in for a layer.
+
+        Args:
+            linear: the layer.
+            product: of this layer and its siblings.
+            index: its place among them.
+            plain_rows: rows up to which the plain product is quicker.
+        """
         super().__init__()
         self.in_features = linear.in_features
         self.out_features = linear.out_features
         self.weight = linear.weight
         self.bias = linear.bias
-        self._product = product
-        self._index = index
-        self._plain_rows = PLAIN_ROWS_FLOAT32 if linear.weight.dtype == torch.float32 else 0
+        self.product = product
+        self.plain_rows = plain_rows
+        self.index = index
 
     def forward(self, x: Tensor) -> Tensor:
         """Multiplies `[.., in_features]` to `[.., out_features]`."""
-        if x.numel() <= self._plain_rows * self.in_features:
+        if x.numel() <= self.plain_rows * self.in_features:
             return F.linear(x, self.weight, self.bias)
-        return self._product.take(self._index, x)
+        return self.product.take(self.index, x)
 
 
 def merge(siblings: SiblingLayers) -> int:
@@ -160,8 +168,10 @@ def merged_or_none(layers: list[nn.Linear]) -> list[MergedLinear] | None:
     packed = packed_or_none(_concatenated(layers))
     if packed is None:
         return None
-    product = _Product(packed, [layer.out_features for layer in layers])
-    merged = [MergedLinear(layer, product, index) for index, layer in enumerate(layers)]
+    product = SharedProduct(packed, [layer.out_features for layer in layers])
+    merged = [
+        MergedLinear(layer, product, index, packed.plain_rows) for index, layer in enumerate(layers)
+    ]
     if not all(same_products(one, layer) for one, layer in zip(merged, layers, strict=True)):
         return None
     start = 0

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from model_service.engine import attention, linear, merged_linear, placement
 from model_service.engine.attention import Chunk, StepContext
+from model_service.engine.decode_graph import comparison
+from model_service.engine.decode_graph.decode_graphs import DecodeGraphs
 from model_service.engine.kv_cache import KVCache
 from model_service.engine.loader import LoadedModel, layer_windows
 from model_service.engine.merged_linear import SiblingLayers
@@ -20,9 +22,17 @@ from model_service.messages import EngineSettings
 
 
 class ModelRunner:
-    """Owns the model, its KV cache and its vocabulary rows."""
+    """Owns the model, its KV cache and its vocabulary rows.
+
+    Attributes:
+        cache: keys and values.
+        vocabulary: rows of the embedding and the head.
+        graphs: steps compiled ahead of time.
+        compiled: whether the last step ran as one of them.
+    """
 
     name: Literal["fast"] = "fast"
+    takes_drafts = True
 
     def __init__(
         self, loaded: LoadedModel, settings: EngineSettings, siblings: SiblingLayers
@@ -39,7 +49,7 @@ class ModelRunner:
         self.read_windows()
         self.cache = KVCache(
             num_layers=loaded.config.num_hidden_layers,
-            num_slots=num_slots(settings),
+            num_slots=num_slots(settings) + len(comparison.LENGTHS),
             max_length=loaded.context_length,
             dtype=loaded.dtype,
         )
@@ -52,6 +62,8 @@ class ModelRunner:
         self._model.set_attn_implementation(attention.NAME)
         if self._config._attn_implementation != attention.NAME:
             raise NotImplementedError("it does not take another attention function")
+        self.graphs = DecodeGraphs(self._model, self)
+        self.compiled = False
 
     def read_windows(self) -> None:
         """Reads the windows of the layers from the model's configuration."""
@@ -73,15 +85,15 @@ class ModelRunner:
         slots: list[int] = []
         targets: list[int] = []
         chunks: list[Chunk] = []
-        decoding = [run for run in runs if run.length == 1]
+        decoding = [run for run in runs if run.num_tokens == 1]
         for run in runs:
             start, seq = len(ids), run.sequence
             end = seq.num_cached + run.length
-            ids += seq.token_ids[seq.num_cached : end]
-            positions += range(seq.num_cached, end)
-            slots += [_slot(run)] * run.length
+            ids += (*seq.token_ids[seq.num_cached : end], *run.drafts)
+            positions += range(seq.num_cached, seq.num_cached + run.num_tokens)
+            slots += [_slot(run)] * run.num_tokens
             targets += [start + target for target in run.targets]
-            if run.length > 1:
+            if run.num_tokens > 1:
                 chunks.append(Chunk(start, len(ids), _slot(run), seq.num_cached))
         context = StepContext(
             cache=self.cache,
@@ -90,14 +102,17 @@ class ModelRunner:
             chunks=chunks,
             windows=self._windows,
         )
-        logits = self._call(context, ids, positions, slots, targets)
+        graph = self.graphs.choose(runs)
+        self.compiled = graph is not None
+        logits = self._call(context, graph, ids, positions, slots, targets)
         for run in runs:
-            run.sequence.num_cached += run.length
+            run.sequence.advance(run.length, len(run.drafts))
         return logits
 
     def _call(
         self,
         context: StepContext,
+        graph: str | None,
         ids: list[int],
         positions: list[int],
         slots: list[int],
@@ -106,7 +121,7 @@ class ModelRunner:
         device = placement.input_device(self._embedding)
         packed = torch.tensor([ids, positions, slots], dtype=torch.int64).to(device)
         self.cache.set_places(packed[2], packed[1])
-        with attention.use(context):
+        with attention.use(context), self.graphs.use(graph, packed):
             output = self._model(
                 input_ids=packed[0:1],
                 position_ids=packed[1:2],
@@ -120,7 +135,7 @@ class ModelRunner:
 
 def order(runs: list[Run]) -> list[Run]:
     """Sorts runs as `ModelRunner.forward` takes them: single tokens by slot, then the rest."""
-    return sorted(runs, key=lambda run: (run.length > 1, _slot(run)))
+    return sorted(runs, key=lambda run: (run.num_tokens > 1, _slot(run)))
 
 
 def _slot(run: Run) -> int:

@@ -95,7 +95,9 @@ class Places:
         self.used_tokens -= seq.max_length
         if seq.in_session:
             self.session_tokens -= seq.max_length
-        if keep and self._reuses and seq.salt is not None and seq.num_cached >= MIN_TOKENS:
+        lends = keep and self._reuses and seq.lends and seq.salt is not None
+        if lends and seq.num_cached >= MIN_TOKENS:
+            assert seq.salt is not None
             cached = seq.token_ids[: seq.num_cached]
             for useless in self._prefixes.add(Donor(cached, seq.salt, seq.slot, seq.num_written)):
                 self._drop(useless)
@@ -162,7 +164,7 @@ class Places:
         found = self._best(seq)
         length = found[1] if found else 0
         for other in computing:
-            if other.salt == seq.salt:
+            if other.salt == seq.salt and other.lends:
                 most = min(limit, len(other.token_ids))
                 if common_length(other.token_ids, seq.token_ids, most) >= length + MIN_TOKENS:
                     return False
@@ -179,18 +181,21 @@ class Places:
     def flush(self) -> int:
         """Forgets all that could be reused, and returns the tokens dropped.
 
-        Sequences go on with what they hold, but are no donors any more.
+        Sequences go on with what they hold, and lend nothing of it.
         """
         dropped = self.donor_tokens
         while len(self._prefixes):
             self._drop(self._prefixes.pop())
         for seq in self._holders:
-            seq.salt = None
+            seq.lends = False
         return dropped
 
     def _best(self, seq: Sequence) -> tuple[Holder, int] | None:
         if not self._reuses:
             return None
         return self._prefixes.best(
-            seq.token_ids, seq.salt, seq.first_described, (s for s in self._holders if s is not seq)
+            seq.token_ids,
+            seq.salt,
+            seq.first_described,
+            (other for other in self._holders if other.lends and other is not seq),
         )

@@ -18,17 +18,17 @@ class PrefillClock:
         """Returns the tokens that fit the budget."""
         return max(MIN_CHUNK_TOKENS, int(self._tokens_per_s * self._budget_s))
 
-    def learn(self, decode_rows: int, prefill_tokens: int, duration_s: float) -> None:
+    def learn(self, decode_tokens: int, prefill_tokens: int, duration_s: float) -> None:
         """Takes note of how long the model took for a step.
 
         What a step of prompts and decoding rows spends on the prompts is what it
         takes longer than one of as many decoding rows alone.
         """
-        size = decode_rows.bit_length()
+        size = decode_tokens.bit_length()
         if not prefill_tokens:
             self._decode_s[size] = _blend(self._decode_s.get(size, duration_s), duration_s)
             return
-        if decode_rows:
+        if decode_tokens:
             if size not in self._decode_s:
                 return
             duration_s -= self._decode_s[size]

@@ -18,12 +18,14 @@ import psutil
 import torch
 
 from model_service.channel import FrameReader, RingWriter, decode_commands, frame
-from model_service.engine import loader, runner_choice
+from model_service.engine import custom_processors, loader, runner_choice
+from model_service.engine.custom_processors import CustomProcessorError
+from model_service.engine.decode_graph.decode_graphs import DecodeGraphs
 from model_service.engine.engine import Engine
 from model_service.engine.loader import LoadedModel, Refused
 from model_service.engine.places import Places
 from model_service.engine.prefill import PrefillClock
-from model_service.engine.sampling import random
+from model_service.engine.sampling import processors, random
 from model_service.engine.scheduler import Scheduler
 from model_service.engine.self_test import Runner
 from model_service.engine.sequence_cache import num_slots
@@ -48,6 +50,9 @@ KV_MEMORY_SHARE = 0.5
 # Most prompt tokens of a step in which nothing decodes.
 MAX_STEP_TOKENS = 2048
 
+# How often an idle engine looks after graphs that are being compiled.
+GRAPH_POLL_S = 0.2
+
 
 class Connection:
     """The front's socket: frames in without waiting, frames out without blocking the engine."""
@@ -66,18 +71,18 @@ class Connection:
         self._unsent += frame(message)
         self._flush()
 
-    def receive(self, wait: bool) -> list[bytes]:
+    def receive(self, timeout_s: float | None) -> list[bytes]:
         """Returns the frames that have arrived.
 
         Args:
-            wait: whether to sleep until something arrives.
+            timeout_s: how long to sleep until something arrives; None for as long as it takes.
 
         Raises:
             ConnectionError: the front is gone.
         """
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._unsent else 0)
         self._selector.modify(self._socket, events)
-        if not self._selector.select(None if wait else 0):
+        if not self._selector.select(timeout_s):
             return []
         self._flush()
         try:
@@ -100,11 +105,16 @@ class Connection:
         self._unsent.clear()
 
 
-def serve(engine: Engine, connection: Connection, ring: RingWriter) -> None:
+def serve(engine: Engine, graphs: DecodeGraphs, connection: Connection, ring: RingWriter) -> None:
     """Runs until the front says so or is gone."""
+    told = None
     busy = False
     while True:
-        for body in connection.receive(wait=not busy):
+        if graphs.status != told:
+            told = graphs.status
+            connection.send(told)
+        idle_s = GRAPH_POLL_S if graphs.is_preparing else None
+        for body in connection.receive(0.0 if busy else idle_s):
             commands = decode_commands(body)
             ring.release(commands.consumed)
             for command in commands.commands:
@@ -115,16 +125,20 @@ def serve(engine: Engine, connection: Connection, ring: RingWriter) -> None:
         busy = report is not None
         if report is not None:
             connection.send(report)
+        graphs.advance()
 
 
 def build(
     settings: EngineSettings, connection: Connection, ring: RingWriter
-) -> tuple[Engine, EngineInfo]:
+) -> tuple[Engine, EngineInfo, DecodeGraphs]:
     """Loads the model, checks it and puts the engine together.
 
     Raises:
         Refused: the model cannot be served.
+        CustomProcessorError: a module with processors cannot be used.
     """
+    custom = custom_processors.load(settings.logits_processors)  # in a moment, so before the rest
+    processors.offer(custom)
     connection.send(LoadProgress("weights", 0.0))
     loaded, runner = runner_choice.choose(
         settings, lambda: connection.send(LoadProgress("self-test", 0.9))
@@ -154,7 +168,11 @@ def build(
         kv_bytes_per_token=runner.cache.bytes_per_token,
         places=places,
     )
-    return engine, describe(settings, loaded, runner, default, kv_total)
+    runner.graphs.prepare(settings, loaded)
+    info = describe(settings, loaded, runner, default, kv_total)
+    descriptions = tuple(processor.describe() for processor in custom)
+    info = msgspec.structs.replace(info, custom_processors=descriptions)
+    return engine, info, runner.graphs
 
 
 def kv_total_tokens(settings: EngineSettings, loaded: LoadedModel, bytes_per_token: int) -> int:
@@ -214,17 +232,18 @@ def main() -> int:
     connection = Connection(settings.socket_path)
     ring = RingWriter(settings.ring_name)
     try:
-        engine, info = build(settings, connection, ring)
-    except Refused as refusal:
+        engine, info, graphs = build(settings, connection, ring)
+    except (Refused, CustomProcessorError) as refusal:
         connection.send(LoadFailed(str(refusal)))
         connection.drain()
         return 1
     connection.send(Ready(info))
     try:
-        serve(engine, connection, ring)
+        serve(engine, graphs, connection, ring)
     except ConnectionError as error:
         logger.info("%s", error)
     finally:
+        graphs.close()
         ring.close()
     return 0
 

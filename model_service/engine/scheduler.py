@@ -145,9 +145,9 @@ class Scheduler:
         runs += [_chunk(seq, most) for seq, most in zip(prompts, shares, strict=True) if most]
         return runs
 
-    def learn(self, decode_rows: int, prefill_tokens: int, duration_s: float) -> None:
+    def learn(self, decode_tokens: int, prefill_tokens: int, duration_s: float) -> None:
         """Takes note of how long the model took for a step."""
-        self._clock.learn(decode_rows, prefill_tokens, duration_s)
+        self._clock.learn(decode_tokens, prefill_tokens, duration_s)
 
     def _prompts(self) -> list[Sequence]:
         """Returns the sequences whose next chunk could run, in order of admission.
@@ -206,11 +206,13 @@ class Scheduler:
     def _evictable(self, ticket: Ticket) -> list[Sequence]:
         """Returns the idle rows that may lose their slots to a ticket, in this order.
 
-        Rows of sessions make way for each other. For sequences that generate
+        Rows of sessions make way for each other, those of the same salt first:
+        whoever opens many sessions loses their own. For sequences that generate
         they do as far as sessions hold more than their share, or when nothing
         generates: then these would wait for the sessions' clients.
         """
-        idle = [*self._idle]
+        salt = ticket.sequences[0].salt
+        idle = sorted(self._idle, key=lambda seq: seq.salt != salt)
         if not ticket.num_generating or not self.num_running:
             return idle
         excess = self._places.session_tokens - self.kv_session_limit

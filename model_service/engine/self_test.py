@@ -12,7 +12,7 @@ V: ids of revision 0.
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -26,6 +26,9 @@ from model_service.engine.sequence_cache import SequenceCache
 from model_service.engine.vocabulary import Vocabulary
 from model_service.generation import GenerationConfig
 from model_service.messages import NewRow
+
+if TYPE_CHECKING:  # whose graphs are tried in the same way as a runner
+    from model_service.engine.decode_graph.decode_graphs import DecodeGraphs
 
 # Largest difference from the logits of `generate`, relative to the largest of them.
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.05}
@@ -43,9 +46,15 @@ class Runner(Protocol):
 
     Attributes:
         vocabulary: rows and revisions; grown between steps.
+        takes_drafts: whether runs may have drafts.
+        graphs: steps compiled ahead of time, if the path has any.
+        compiled: whether the last step ran as one of them.
     """
 
     vocabulary: Vocabulary
+    takes_drafts: bool
+    graphs: "DecodeGraphs"
+    compiled: bool
 
     @property
     def name(self) -> Literal["fast", "compat"]:
@@ -181,7 +190,7 @@ class Trial:
 
     def batch(self, examples: list[Example]) -> list[Tensor]:
         """Passes prompts in chunks and then token by token, all together."""
-        sequences = [self._sequence(example.token_ids) for example in examples]
+        sequences = [self.sequence(example.token_ids) for example in examples]
         firsts = [example.first for example in examples]
         for cut in (5, 2, 0):
             chunks = [
@@ -197,14 +206,14 @@ class Trial:
 
     def forked(self, example: Example) -> Tensor:
         """Forks a sequence; the fork goes another way, and the original must not notice."""
-        seq = self._sequence(example.token_ids)
+        seq = self.sequence(example.token_ids)
         self._advance([(seq, example.first)])
-        fork = self._sequence(example.token_ids)
+        fork = self.sequence(example.token_ids)
         assert seq.slot is not None
         assert fork.slot is not None
         self._runner.cache.copy(seq.slot, fork.slot, seq.num_cached)
         fork.num_cached = seq.num_cached
-        stray = self._sequence(example.token_ids[::-1])
+        stray = self.sequence(example.token_ids[::-1])
         assert stray.slot is not None
         self._runner.cache.copy(seq.slot, stray.slot, seq.num_cached)
         stray.token_ids[: seq.num_cached] = example.token_ids[: seq.num_cached]
@@ -220,7 +229,7 @@ class Trial:
 
     def cut(self, example: Example) -> Tensor:
         """Cuts a sequence that went another way, within its prompt and at its end."""
-        seq = self._sequence(example.token_ids)
+        seq = self.sequence(example.token_ids)
         kept = example.first // 2
         seq.token_ids[kept:] = example.token_ids[:-kept]
         self._advance([(seq, len(seq.token_ids))])
@@ -243,7 +252,7 @@ class Trial:
         try:
             vocabulary.grow(1, [NewRow(new, "copy", generable=True, copy_token_id=copied)])
             token_ids = [new if token_id == copied else token_id for token_id in example.token_ids]
-            seq = self._sequence(token_ids)
+            seq = self.sequence(token_ids)
             self._advance([(seq, example.first)])
             logits = torch.stack([self._advance([(seq, 1)])[0] for _ in range(NEW_TOKENS)])
             # What the new id gets must be what the copied one would.
@@ -264,7 +273,8 @@ class Trial:
         found = {id(run.sequence): row for run, row in zip(ordered, rows, strict=True)}
         return [found[id(seq)] for seq, _ in runs]
 
-    def _sequence(self, token_ids: list[int]) -> Sequence:
+    def sequence(self, token_ids: list[int]) -> Sequence:
+        """Makes a sequence with a place of its own until the trial ends."""
         seq = Sequence(
             request_id=0,
             row=0,

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from model_service.engine import stop_strings
+from model_service.engine.prompt_lookup import PromptLookup
 from model_service.engine.sampling import coverage
 from model_service.generation import (
     FinishReason,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:  # built for the rows that need them
     from torch import Tensor
 
     from model_service.engine.sampling.processors import Step
+    from model_service.engine.sampling.row_processors import RowProcessors
 
 
 @dataclass(slots=True, eq=False)
@@ -47,10 +49,12 @@ class Sequence:
         kind: what it works for.
         salt: whose keys and values it may reuse, and who may reuse its own: sequences of the
             same salt. None means nobody.
+        lends: whether others may reuse what is in its slot now.
         num_cached: tokens whose keys and values are in the KV cache.
         num_lost: tokens that were cached when the slot was taken away.
         num_reused: prompt tokens that were copied from another sequence instead of computed.
-        most_cached: highest `num_cached` before the tokens were last cut.
+        most_cached: most tokens of the slot that were written when tokens were last cut, or
+            drafts verified.
         slot: row of the KV cache, or None.
         first_given: index of the first token that the present call gave.
         given_scores: what was found out so far about the distributions of given tokens.
@@ -59,8 +63,9 @@ class Sequence:
         arrival: when it was created, in seconds of the monotonic clock, as the two below.
         prefill_start: when its first step began; 0 before.
         first_token: when its first token was chosen; 0 before.
-        seen: the ids among the first `num_seen` tokens.
         covered: whether the sampler's fast path does all that the configuration asks for.
+        lookup: finds drafts, once it was asked for some.
+        row_processors: processors of the fast path, once they were needed; they follow the tokens.
         processors: processors, once they were needed; see `sampling/processors.py`.
         companions: sequences that are admitted and removed together with this one.
         guide: the row that continues the negative prompt, see `guides.py`.
@@ -83,6 +88,7 @@ class Sequence:
     priority: int = 0
     kind: Literal["generate", "session", "guide", "beam"] = "generate"
     salt: str | None = None
+    lends: bool = True
     num_prompt_tokens: int = field(init=False)
     num_cached: int = 0
     num_lost: int = 0
@@ -96,9 +102,9 @@ class Sequence:
     arrival: float = field(default_factory=time.monotonic)
     prefill_start: float = 0.0
     first_token: float = 0.0
-    seen: set[int] = field(default_factory=set)
-    num_seen: int = 0
     covered: bool = field(init=False)
+    lookup: PromptLookup | None = None
+    row_processors: "RowProcessors | None" = None
     processors: "list[Step] | None" = None
     companions: "tuple[Sequence, ...]" = ()
     guide: "Sequence | None" = None
@@ -175,6 +181,16 @@ class Sequence:
         self.num_prompt_tokens = other.num_prompt_tokens
         self.num_cached = 0
 
+    def advance(self, num_tokens: int, num_drafts: int = 0) -> None:
+        """Counts pending tokens as cached.
+
+        Drafts were written behind them. They are overwritten by the tokens to
+        come, unless they turn out to be those.
+        """
+        self.num_cached += num_tokens
+        if num_drafts:
+            self.most_cached = max(self.num_written, self.num_cached + num_drafts)
+
     def attach_guide(self, token_ids: list[int], max_length: int) -> None:
         """Gives the sequence a guide that continues other tokens with the ones it gets."""
         self.guide = Sequence(
@@ -212,9 +228,7 @@ class Sequence:
             self.num_prompt_tokens = length
             self.processors = None  # they know the prompt
         self.first_given = min(self.first_given, length)
-        if self.num_seen > length:  # what is left may still hold the ids that were cut
-            self.seen = set()
-            self.num_seen = 0
+        self.row_processors = None  # they remember what is cut
 
     def copy(self, row: int) -> "Sequence":
         """Returns an idle session row with the same tokens, without a slot."""
@@ -233,6 +247,7 @@ class Sequence:
         )
         twin.num_prompt_tokens = self.num_prompt_tokens
         twin.num_lost = self.num_passed
+        twin.lends = self.lends
         return twin
 
     def take_over(self, length: int) -> None:
@@ -246,10 +261,10 @@ class Sequence:
         self.num_lost = self.num_passed
         self.num_cached = self.most_cached = 0
         self.slot = None
+        self.lends = True
         self.next_logits = None
         if self.given_scores or self.given_failure:  # they will be found out again
             self.given_scores, self.given_failure = [], None
-            self.processors = None
 
     def finish_reason(self, token_id: int) -> FinishReason | None:
         """Says why the sequence would end with `token_id` as its next token, or None."""
@@ -289,12 +304,6 @@ class Sequence:
             self.token_bytes,
         )
 
-    def distinct_token_ids(self) -> set[int]:
-        """Returns the ids that the sequence has, kept up to date token by token."""
-        self.seen.update(self.token_ids[self.num_seen :])
-        self.num_seen = len(self.token_ids)
-        return self.seen
-
     def finish(self, reason: FinishReason, failure: Failure | None = None) -> Finish:
         """Builds the record of the end, with the times since arrival in seconds."""
         now = time.monotonic()
@@ -322,12 +331,19 @@ class Run:
     Attributes:
         sequence: whose tokens.
         length: how many, >= 1.
-        targets: offsets within the run whose logits are wanted, ascending.
+        targets: offsets within the run whose logits are wanted, ascending. Drafts count on.
+        drafts: guesses of the tokens after those pending, to be verified; see `speculation.py`.
     """
 
     sequence: Sequence
     length: int
     targets: tuple[int, ...]
+    drafts: tuple[int, ...] = ()
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that pass through the model, drafts included."""
+        return self.length + len(self.drafts)
 
     @property
     def completes(self) -> bool:

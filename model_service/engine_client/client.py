@@ -19,8 +19,10 @@ from model_service.messages import (
     EngineInfo,
     EngineSettings,
     Event,
+    FlushPrefixCache,
     ForkSession,
     Generate,
+    GraphStatus,
     GrowVocabulary,
     Load,
     LoadFailed,
@@ -28,6 +30,7 @@ from model_service.messages import (
     Message,
     NewRow,
     OpenSession,
+    PrefixCacheFlushed,
     Ready,
     Report,
     SelectSessionRows,
@@ -61,6 +64,7 @@ class EngineClient:
 
     Attributes:
         load: how full the engine is.
+        graphs: whether its steps run compiled.
         lost: set when the engine is gone; `lost_reason` then says why.
     """
 
@@ -88,6 +92,7 @@ class EngineClient:
                 after which the engine counts as lost.
         """
         self.load = Load()
+        self.graphs = GraphStatus()
         self.lost = asyncio.Event()
         self.lost_reason = ""
         self._process = process
@@ -159,6 +164,7 @@ class EngineClient:
         selection: ScoreSelection | None = None,
         prompt_selection: ScoreSelection | None = None,
         priority: int = 0,
+        cache_salt: str | None = None,
         num_rows: int | None = None,
         sequences_per_prompt: int = 1,
     ) -> AsyncIterator[Call]:
@@ -171,6 +177,7 @@ class EngineClient:
             selection: what to return about each generated token.
             prompt_selection: what to return about each prompt token.
             priority: lower goes first.
+            cache_salt: prompts of equal salts may reuse each other's KV cache; None: nobody's.
             num_rows: rows of a step that the sequences take; None means one each.
             sequences_per_prompt: neighbors among the rows that have the same prompt.
 
@@ -191,6 +198,7 @@ class EngineClient:
                     selection=selection,
                     prompt_selection=prompt_selection,
                     priority=priority,
+                    cache_salt=cache_salt,
                     sequences_per_prompt=sequences_per_prompt,
                 )
             )
@@ -205,6 +213,7 @@ class EngineClient:
         revision: int,
         max_length: int,
         selection: ScoreSelection,
+        cache_salt: str | None = None,
     ) -> SessionAnswer:
         """Prefills rows and keeps them. A call that is left early leaves no session behind.
 
@@ -221,6 +230,7 @@ class EngineClient:
                     revision=revision,
                     max_length=max_length,
                     selection=selection,
+                    cache_salt=cache_salt,
                 )
             )
             try:
@@ -331,6 +341,12 @@ class EngineClient:
             self._process.post(GrowVocabulary(call.request_id, revision, list(rows)))
             return cast(VocabularyGrown, await call.answer())
 
+    async def flush_prefix_cache(self) -> int:
+        """Drops the KV cache kept for reuse, and returns the number of tokens dropped."""
+        with self._call(0) as call:
+            self._process.post(FlushPrefixCache(call.request_id))
+            return cast(PrefixCacheFlushed, await call.answer()).token_count
+
     def _call(self, num_rows: int, num_permits: int | None = None) -> AbstractContextManager[Call]:
         if self.lost.is_set():
             raise errors.EngineLost
@@ -350,6 +366,10 @@ class EngineClient:
         elif isinstance(message, LoadProgress):
             self._metrics.loading(message.stage, message.ratio)
             log.info("loading", stage=message.stage, ratio=round(message.ratio, 3))
+        elif isinstance(message, GraphStatus):
+            self.graphs = message
+            self._metrics.graphs_changed(message)
+            log.info("decode_graphs", state=message.state, reason=message.reason)
         elif isinstance(message, LoadFailed) and not self._ready.done():
             self._ready.set_exception(LoadError(message.reason))
 

@@ -82,26 +82,42 @@ def check_generation(
         )
 
 
-def kv_tokens(prompts: list[list[int]], resolved: ResolvedConfig, info: EngineInfo) -> int:
+def kv_tokens(
+    num_prompt_tokens: list[int],
+    num_new_tokens: list[int],
+    resolved: ResolvedConfig,
+    info: EngineInfo,
+) -> int:
     """Returns the tokens of KV cache that a generation reserves.
+
+    Args:
+        num_prompt_tokens: of each prompt.
+        num_new_tokens: most tokens of each sequence, before the context ends it.
+        resolved: the configuration.
+        info: what the model is.
 
     Raises:
         KVCacheExceeded: rows that run together need more than there is.
     """
-    together = [_kv_tokens(len(prompt), resolved, info.context_length) for prompt in prompts]
+    together = [
+        _kv_tokens(prompt, new, resolved, info.context_length)
+        for prompt, new in zip(num_prompt_tokens, num_new_tokens, strict=True)
+    ]
     if max(together) > info.kv_total_tokens:
         raise KVCacheExceeded(kv_tokens=max(together), limit_tokens=info.kv_total_tokens)
     return sum(together) * rows_per_prompt(resolved) // _rows_together(resolved)
 
 
-def _kv_tokens(num_prompt_tokens: int, resolved: ResolvedConfig, context_length: int) -> int:
+def _kv_tokens(
+    num_prompt_tokens: int, num_new_tokens: int, resolved: ResolvedConfig, context_length: int
+) -> int:
     """Returns the tokens of rows that run together or not at all."""
     config = resolved.config
     if not is_guided(resolved):
-        return config.num_beams * min(num_prompt_tokens + config.max_new_tokens, context_length)
+        return config.num_beams * min(num_prompt_tokens + num_new_tokens, context_length)
     negative = len(config.negative_prompt or (0,))
     room = context_length - max(num_prompt_tokens, negative)
-    return num_prompt_tokens + negative + 2 * min(config.max_new_tokens, room)
+    return num_prompt_tokens + negative + 2 * min(num_new_tokens, room)
 
 
 def without_branches(

@@ -1,6 +1,6 @@
 """How a request's `GenerationConfig` becomes the one that runs: checked, merged, resolved."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -12,7 +12,6 @@ from model_service.processor_arguments import Arguments
 from model_service.requests import structured_fields
 from model_service.requests.configuration_fields import (
     IMPLYING_OFF,
-    LATER_OFF,
     RANGES,
     STRUCTURED_FIELDS,
     SWITCHES,
@@ -41,14 +40,16 @@ class ResolvedConfig:
         seed: the seed given, or None.
         num_return_sequences: sequences per prompt.
         max_new_tokens_given: whether the request itself set `max_new_tokens`.
-        off: fields given that are not offered yet, at the value that turns them off.
+        max_length_given: whether it set `max_length`, and not `max_new_tokens`.
+        lenient: whether what has no effect is ignored.
     """
 
     config: GenerationConfig
     seed: int | None
     num_return_sequences: int
     max_new_tokens_given: bool
-    off: dict[str, Any] = field(default_factory=dict)
+    max_length_given: bool = False
+    lenient: bool = False
 
 
 def resolve(
@@ -85,6 +86,10 @@ def resolve(
     for name, other in WATERMARKS:
         if given.get(name) is not None:
             values[other] = None
+    if "max_new_tokens" in given:
+        values["max_length"] = None
+    elif values["max_length"] is not None:  # prompts, of one token at least, decide the rest
+        values["max_new_tokens"] = max(1, values["max_length"] - 1)
     num_return_sequences = given.get("num_return_sequences", 1)
     _check_count(num_return_sequences, values, violations, path)
     if values["num_beams"] > 1 and "min_tokens_to_keep" not in given:
@@ -124,7 +129,8 @@ def resolve(
         seed=given.get("seed"),
         num_return_sequences=num_return_sequences,
         max_new_tokens_given="max_new_tokens" in given,
-        off={name: given[name] for name in LATER_OFF if name in given},
+        max_length_given="max_length" in given and "max_new_tokens" not in given,
+        lenient=message.lenient,
     )
 
 
@@ -151,7 +157,7 @@ def _read_fields(
                 raise NotImplemented_(f"{path}.seed_mode {_enum_name(descriptor, value)}")
         elif name == "processors":
             continue  # read once everything else is known
-        elif name in SWITCHES or LATER_OFF.get(name) == value:
+        elif name in SWITCHES:
             given[name] = value
         else:
             raise NotImplemented_(f"{path}.{name}")
@@ -257,10 +263,11 @@ def effective_message(
     """
     values = msgspec.structs.asdict(resolved.config)
     pipeline = values.pop("processors")
+    if values["max_length"] is not None:
+        del values["max_new_tokens"]  # which would override it
     structured = {name: values.pop(name) for name in STRUCTURED_FIELDS & values.keys()}
     message = generation_pb2.GenerationConfig(
         **values,
-        **resolved.off,
         num_return_sequences=resolved.num_return_sequences,
         seed_mode=generation_pb2.SEED_MODE_COUNTER,
         seed=seed,

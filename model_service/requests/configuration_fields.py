@@ -42,6 +42,7 @@ class Range:
 
 RANGES = {
     "max_new_tokens": Range(1, math.inf, below_high=True, hint="at most what the context leaves"),
+    "max_length": Range(1, math.inf, below_high=True, hint="at most the context"),
     "temperature": Range(
         0, 1e6, above_low=True, hint="for greedy decoding set do_sample = false instead of 0"
     ),
@@ -65,6 +66,8 @@ RANGES = {
     "num_beams": Range(1, 2**31, below_high=True, hint="1 turns it off"),
     "length_penalty": Range(-100, 100),
     "min_length": Range(0, math.inf, below_high=True, hint="0 turns it off"),
+    "prompt_lookup_num_tokens": Range(0, 32, hint="0 turns it off"),
+    "max_matching_ngram_size": Range(1, 32),
     "seed": Range(0, 2**63, below_high=True),
 }
 """Numeric fields on offer. `num_return_sequences` has a limit of the server, see `resolve`, and
@@ -89,12 +92,6 @@ IMPLYING_OFF: dict[str, Any] = {
     if field.name in {*PROCESSORS, *WARPERS, *CLOSING, "min_tokens_to_keep", "prompt_ignore_length"}
 } | {"top_k": 0}
 """Fields that imply a processor, or an argument of one, with the value that has no effect."""
-
-LATER_OFF: dict[str, Any] = {
-    "prompt_lookup_num_tokens": 0,
-    "lengths_include_padding": False,
-}
-"""Fields not offered yet, with the value that turns them off, which is honored as it is."""
 
 STRUCTURED_FIELDS = frozenset(
     {
@@ -121,7 +118,15 @@ STRUCTURED_FIELDS = frozenset(
 )
 """Fields on offer that hold ids or messages; `structured_fields.py` reads them."""
 
-SWITCHES = frozenset({"do_sample", "lenient", "remove_invalid_values", "renormalize_logits"})
+SWITCHES = frozenset(
+    {
+        "do_sample",
+        "lenient",
+        "lengths_include_padding",
+        "remove_invalid_values",
+        "renormalize_logits",
+    }
+)
 """Fields on offer that are true or false."""
 
 SUPPORTED_FIELDS = (

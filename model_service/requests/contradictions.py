@@ -60,6 +60,30 @@ NEEDS = (
     Need("early_stopping", False, "num_beams", _has_beams),
     Need("min_new_tokens", 0, "eos_token_ids", _has_ends),
     Need("min_length", 0, "eos_token_ids", _has_ends),
+    Need(
+        "min_length",
+        0,
+        "min_new_tokens = 0: it takes the place of min_length",
+        lambda values: values["min_new_tokens"] == 0,
+    ),
+    Need(
+        "lengths_include_padding",
+        False,
+        "a length that it could change: max_length, min_length or forced_bos_token_id",
+        lambda values: bool(
+            values["max_length"] is not None
+            or values["min_length"]
+            or values["forced_bos_token_id"] is not None
+            or values["processors"]
+        ),
+    ),
+    Need("prompt_lookup_num_tokens", 0, "num_beams = 1", lambda values: not _has_beams(values)),
+    Need(
+        "max_matching_ngram_size",
+        2,
+        "prompt_lookup_num_tokens",
+        lambda values: values["prompt_lookup_num_tokens"] > 0,
+    ),
     Need("exponential_decay_length_penalty", None, "eos_token_ids", _has_ends),
 )
 """Checked in order: what a row turns off is off for the rows after it."""

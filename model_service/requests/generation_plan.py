@@ -4,23 +4,24 @@
 run and a real one cannot disagree.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import msgspec
 from lockstep.v1 import generation_pb2, model_service_pb2
 
 from model_service.active_processors import applied_processors
 from model_service.generation import ScoreSelection
 from model_service.messages import EngineInfo, SequenceSpec
 from model_service.requests import branches, seeds
+from model_service.requests.cache_salt import read_salt
 from model_service.requests.configuration import ResolvedConfig, effective_message, resolve
+from model_service.requests.lengths import PromptLengths, check_max_length, fit_context
 from model_service.requests.processor_catalog import catalog
-from model_service.requests.prompts import read_prompts
+from model_service.requests.prompts import read_padding, read_prompts
 from model_service.requests.response_size import generation_bytes
 from model_service.requests.selection import asks_for_anything, read_selection
 from model_service.requests.token_ids import check_token_ids
 from model_service.requests.violations import Violations
-from rpc.errors import ContextLengthExceeded, NotImplemented_
+from rpc.errors import NotImplemented_
 from vocabulary import Reference
 
 MAX_PRIORITY = 1000
@@ -50,6 +51,7 @@ class GenerationPlan:
         selection: what is returned about generated tokens, or None.
         prompt_selection: what is returned about prompt tokens, or None.
         priority: lower goes first.
+        cache_salt: whose KV cache may be reused; None for nobody's.
         vocabulary: the vocabulary that the ids belong to.
         kv_tokens: tokens of KV cache that are reserved.
         response_bytes: most bytes that an answer in one message can have.
@@ -61,6 +63,7 @@ class GenerationPlan:
     selection: ScoreSelection | None
     prompt_selection: ScoreSelection | None
     priority: int
+    cache_salt: str | None
     vocabulary: Reference
     kv_tokens: int
     response_bytes: int
@@ -132,6 +135,11 @@ def plan(
     selection, prompt_selection = _read_selections(
         request, violations, vocabulary.size, limits, min(map(len, prompts), default=0)
     )
+    lengths = PromptLengths(
+        [len(prompt) for prompt in prompts],
+        read_padding(request.prompt, prompts, resolved, violations),
+    )
+    check_max_length(resolved, lengths, violations)
     _check_call(request, prompts, resolved, violations, limits)
     branches.check_generation(
         resolved,
@@ -139,11 +147,17 @@ def plan(
         violations,
         scores_prompt=prompt_selection is not None and prompt_selection.scores,
     )
+    salt = read_salt(request.cache_salt, violations)
+    reuses = request.use_prefix_cache or not request.HasField("use_prefix_cache")
     violations.check()
     check_token_ids("prompt", prompts, vocabulary.size)
-    resolved = fit_context(resolved, prompts, info.context_length)
-    kv_tokens = branches.kv_tokens(prompts, resolved, info)
-    sequences, seed = _seed_sequences(request, prompts, resolved)
+    resolved, num_new = fit_context(resolved, lengths, info.context_length)
+    kv_tokens = branches.kv_tokens(lengths.tokens, num_new, resolved, info)
+    fitting = [
+        min(new, info.context_length - tokens)
+        for new, tokens in zip(num_new, lengths.tokens, strict=True)
+    ]
+    sequences, seed = _seed_sequences(request, prompts, lengths.padding, num_new, resolved)
     return GenerationPlan(
         sequences=sequences,
         resolved=resolved,
@@ -151,46 +165,13 @@ def plan(
         selection=selection,
         prompt_selection=prompt_selection,
         priority=request.priority,
+        cache_salt=salt if reuses else None,
         vocabulary=vocabulary,
         kv_tokens=kv_tokens,
         response_bytes=generation_bytes(
-            prompts, resolved, selection, prompt_selection, vocabulary.size
+            lengths.tokens, fitting, resolved, selection, prompt_selection, vocabulary.size
         ),
     )
-
-
-def fit_context(
-    resolved: ResolvedConfig, prompts: list[list[int]], context_length: int
-) -> ResolvedConfig:
-    """Checks that every row fits the context, and lowers a default that does not.
-
-    A default is lowered to what the shortest prompt leaves room for: a longer
-    one then ends with `context_length`, so that no row's result depends on the
-    length of another.
-
-    Raises:
-        ContextLengthExceeded: a row does not fit.
-    """
-    config = resolved.config
-    needed = config.max_new_tokens if resolved.max_new_tokens_given else 1
-    for row, prompt in enumerate(prompts):
-        if len(prompt) + needed > context_length:
-            raise ContextLengthExceeded(
-                row=row,
-                prompt_tokens=len(prompt),
-                new_tokens=needed,
-                context_tokens=context_length,
-            )
-    if resolved.max_new_tokens_given:
-        return resolved
-    room = context_length - min(map(len, prompts))
-    max_new_tokens = min(config.max_new_tokens, room)
-    config = msgspec.structs.replace(
-        config,
-        max_new_tokens=max_new_tokens,
-        min_new_tokens=min(config.min_new_tokens, max_new_tokens),
-    )
-    return replace(resolved, config=config)
 
 
 def _refuse_what_comes_later(request: model_service_pb2.GenerateRequest) -> None:
@@ -264,6 +245,8 @@ def _check_call(
 def _seed_sequences(
     request: model_service_pb2.GenerateRequest,
     prompts: list[list[int]],
+    padding: list[int],
+    num_new: list[int],
     resolved: ResolvedConfig,
 ) -> tuple[list[SequenceSpec], int | None]:
     """Gives every row the seed that reproduces it alone, see `seeds.sequence_seed`."""
@@ -275,5 +258,6 @@ def _seed_sequences(
             # The sequences of one search come from the same draws.
             index_of_draws = 0 if resolved.config.num_beams > 1 else sequence_index
             row_seed = seeds.sequence_seed(base, prompt_index, index_of_draws)
-            sequences.append(SequenceSpec(prompt_token_ids=prompt, seed=row_seed))
+            most = None if resolved.config.max_length is None else num_new[index]
+            sequences.append(SequenceSpec(prompt, row_seed, most, padding[index]))
     return sequences, None if request.seeds else seed

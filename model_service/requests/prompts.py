@@ -12,6 +12,7 @@ import numpy as np
 from lockstep.v1 import tensor_pb2, tokens_pb2
 from numpy.typing import NDArray
 
+from model_service.requests.configuration import ResolvedConfig
 from model_service.requests.violations import Violations
 
 _Dtypes = dict[int, np.dtype[Any]]
@@ -65,6 +66,35 @@ def read_prompts(
                 f"row {index} must have at least one token",
             )
     return rows
+
+
+def read_padding(
+    batch: tokens_pb2.PromptBatch,
+    rows: list[list[int]],
+    resolved: ResolvedConfig,
+    violations: Violations,
+    path: str = "generation_config",
+) -> list[int]:
+    """Returns the padding that each row came with, as far as lengths count it.
+
+    Args:
+        batch: the prompts.
+        rows: what they were read as.
+        resolved: whether lengths count padding.
+        violations: a prompt without padding to count is noted here.
+        path: of the configuration in the request.
+    """
+    if not resolved.config.lengths_include_padding:
+        return [0] * len(rows)
+    if not batch.HasField("padded_batch"):
+        if not resolved.lenient:
+            violations.add(
+                f"{path}.lengths_include_padding",
+                "has no effect without a padded_batch; leave it out, or set lenient",
+            )
+        return [0] * len(rows)
+    width = batch.padded_batch.input_ids.shape[-1] if rows else 0
+    return [width - len(row) for row in rows]
 
 
 def _read_padded(

@@ -12,7 +12,8 @@ _ROW_BYTES = 64
 
 
 def generation_bytes(
-    prompts: list[list[int]],
+    num_prompt_tokens: list[int],
+    num_new_tokens: list[int],
     resolved: ResolvedConfig,
     selection: ScoreSelection | None,
     prompt_selection: ScoreSelection | None,
@@ -23,8 +24,9 @@ def generation_bytes(
     All beams of a search count, returned or not: it keeps what they are asked for to its end.
 
     Args:
-        prompts: ids of each prompt.
-        resolved: how many sequences and tokens there will be at most.
+        num_prompt_tokens: of each prompt.
+        num_new_tokens: most tokens of each sequence.
+        resolved: how many sequences of each prompt there will be.
         selection: what is returned about each new token, or None.
         prompt_selection: what is returned about each prompt token, or None.
         vocabulary_size: width of a full row.
@@ -34,9 +36,9 @@ def generation_bytes(
     token = _TOKEN_BYTES + (_BEAM_BYTES if num_beams > 1 else 0)
     if selection is not None:
         token += position_bytes(selection, vocabulary_size, applied)
-    total = len(prompts) * (_SEQUENCE_BYTES + resolved.config.max_new_tokens * token)
+    total = sum(_SEQUENCE_BYTES + count * token for count in num_new_tokens)
     if prompt_selection is not None:
-        positions = sum(num_positions(prompt_selection, len(prompt)) for prompt in prompts)
+        positions = sum(num_positions(prompt_selection, count) for count in num_prompt_tokens)
         total += positions * position_bytes(prompt_selection, vocabulary_size, applied)
     return total * max(resolved.num_return_sequences, num_beams)
 

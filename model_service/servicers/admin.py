@@ -41,6 +41,13 @@ class AdminServicer(model_admin_service_pb2_grpc.ModelAdminServiceServicer):
             follower_connected=self._state.connected,
         )
 
+    async def FlushPrefixCache(
+        self, request: model_admin_service_pb2.FlushPrefixCacheRequest, context: Context
+    ) -> model_admin_service_pb2.FlushPrefixCacheResponse:
+        return model_admin_service_pb2.FlushPrefixCacheResponse(
+            token_count=await self._model.engine.flush_prefix_cache()
+        )
+
     async def Drain(
         self, request: model_admin_service_pb2.DrainRequest, context: Context
     ) -> model_admin_service_pb2.DrainResponse:

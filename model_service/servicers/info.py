@@ -10,6 +10,7 @@ from lockstep.v1 import (
     tensor_pb2,
 )
 
+from model_service.messages import GraphState
 from model_service.requests.configuration import effective_message, resolve
 from model_service.requests.configuration_fields import SUPPORTED_FIELDS
 from model_service.requests.processor_catalog import catalog
@@ -20,6 +21,13 @@ from model_service.serving.sessions import SessionRegistry
 from rpc.handlers import Context
 
 DISTRIBUTION = "lockstep"
+
+_GRAPH_STATES: dict[GraphState, model_info_service_pb2.DecodeGraphState] = {
+    "off": model_info_service_pb2.DECODE_GRAPH_STATE_OFF,
+    "compiling": model_info_service_pb2.DECODE_GRAPH_STATE_COMPILING,
+    "ready": model_info_service_pb2.DECODE_GRAPH_STATE_READY,
+    "unavailable": model_info_service_pb2.DECODE_GRAPH_STATE_UNAVAILABLE,
+}
 
 
 class InfoServicer(model_info_service_pb2_grpc.ModelInfoServiceServicer):
@@ -80,6 +88,8 @@ class InfoServicer(model_info_service_pb2_grpc.ModelInfoServiceServicer):
             boot_id=self._model.boot_id,
             server_version=version(DISTRIBUTION),
             determinism=self._model.determinism(),
+            decode_graph_state=_GRAPH_STATES[self._model.engine.graphs.state],
+            decode_graph_reason=self._model.engine.graphs.reason,
         )
 
     async def GetCapabilities(

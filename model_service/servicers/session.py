@@ -89,7 +89,10 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
             effective_config=_effective_config(session),
             expire_time=convert.timestamp(session.expires_at),
             kv_bytes=session.kv_bytes,
-            usage=generation_pb2.Usage(prompt_token_count=session.opening.num_prompt_tokens),
+            usage=generation_pb2.Usage(
+                prompt_token_count=session.opening.num_prompt_tokens,
+                cached_prompt_token_count=answer.cached_tokens,
+            ),
         )
 
     async def Step(
@@ -242,6 +245,7 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
             self._model,
             violations,
             max_length=max_length,
+            cache_salt=request.cache_salt,
         )
         return Session(new_session_id(), opening, opening.selection, ttl_s)
 
@@ -272,6 +276,7 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
         return logits_session_service_pb2.StepResponse(
             rows=[convert.step_row_result(row) for row in answer.rows],
             replayed=known is not None,
+            recomputed=answer.recomputed,
             vocabulary=convert.vocabulary_ref(session.opening.vocabulary),
             expire_time=convert.timestamp(session.expires_at),
         )

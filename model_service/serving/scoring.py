@@ -48,7 +48,7 @@ async def compute_logits(
             for row in answer.rows
         ],
         vocabulary=convert.vocabulary_ref(vocabulary),
-        usage=_usage(opening),
+        usage=_usage(opening, answer),
     )
 
 
@@ -87,7 +87,7 @@ async def score(
             for row, start in zip(answer.rows, starts, strict=True)
         ],
         vocabulary=convert.vocabulary_ref(vocabulary),
-        usage=_usage(opening),
+        usage=_usage(opening, answer),
     )
 
 
@@ -125,6 +125,7 @@ async def _run(opening: Opening, model: ServedModel) -> SessionAnswer:
         revision=opening.vocabulary.revision,
         max_length=opening.max_length,
         selection=opening.selection,
+        cache_salt=opening.cache_salt,
     )
     model.engine.forget_session(session_id)
     model.metrics.admitted(opening.num_prompt_tokens)
@@ -150,5 +151,8 @@ def _scored_sequence(
     )
 
 
-def _usage(opening: Opening) -> generation_pb2.Usage:
-    return generation_pb2.Usage(prompt_token_count=opening.num_prompt_tokens)
+def _usage(opening: Opening, answer: SessionAnswer) -> generation_pb2.Usage:
+    return generation_pb2.Usage(
+        prompt_token_count=opening.num_prompt_tokens,
+        cached_prompt_token_count=answer.cached_tokens,
+    )

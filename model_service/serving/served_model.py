@@ -111,6 +111,7 @@ class ServedModel:
             selection=planned.selection,
             prompt_selection=planned.prompt_selection,
             priority=planned.priority,
+            cache_salt=planned.cache_salt,
             num_rows=planned.num_rows,
             sequences_per_prompt=planned.resolved.num_return_sequences,
         ) as call:

@@ -8,6 +8,7 @@ from lockstep.v1 import generation_pb2, scores_pb2
 from model_service.generation import ScoreSelection
 from model_service.messages import SequenceSpec
 from model_service.requests import branches, seeds
+from model_service.requests.cache_salt import read_salt
 from model_service.requests.configuration import ResolvedConfig, resolve
 from model_service.requests.processor_catalog import catalog
 from model_service.requests.response_size import distribution_bytes
@@ -30,6 +31,7 @@ class Opening:
         selection: what is returned about the rows.
         vocabulary: the vocabulary that the ids belong to.
         max_length: tokens of KV cache reserved per row.
+        cache_salt: whose KV cache the rows may reuse.
     """
 
     sequences: list[SequenceSpec]
@@ -38,6 +40,7 @@ class Opening:
     selection: ScoreSelection
     vocabulary: Reference
     max_length: int
+    cache_salt: str
 
     @property
     def num_prompt_tokens(self) -> int:
@@ -55,6 +58,7 @@ def read_opening(
     *,
     max_length: int | None,
     ids_field: str = "prompt",
+    cache_salt: str = "",
 ) -> Opening:
     """Checks the rows of a session.
 
@@ -67,6 +71,7 @@ def read_opening(
         violations: what was wrong so far; everything is reported here.
         max_length: tokens reserved per row; None means those of the longest row.
         ids_field: path of the ids in the request.
+        cache_salt: the request's.
 
     Raises:
         InvalidField: one or more fields are wrong.
@@ -86,6 +91,11 @@ def read_opening(
         catalog=catalog(info),
     )
     resolved = branches.without_branches(config, resolved, violations)
+    if resolved.config.lengths_include_padding and not resolved.lenient:
+        violations.add(
+            "generation_config.lengths_include_padding",
+            "is applied by Generate only: rows have no padding; leave it out, or set lenient",
+        )
     selection = FULL_LOGITS
     if scores is not None:
         selection = read_selection(
@@ -103,6 +113,7 @@ def read_opening(
     longest = max(map(len, rows), default=0)
     if max_length is not None and not longest <= max_length <= info.context_length:
         violations.add("max_length", f"must be in [{longest}, {info.context_length}]")
+    salt = read_salt(cache_salt, violations)
     violations.check()
     model.check_stop_strings(resolved.config)
     check_token_ids(ids_field, rows, vocabulary.size)
@@ -121,6 +132,7 @@ def read_opening(
         selection=selection,
         vocabulary=vocabulary,
         max_length=reserved,
+        cache_salt=salt,
     )
 
 

@@ -67,6 +67,7 @@ class SessionRegistry:
                     revision=opening.vocabulary.revision,
                     max_length=opening.max_length,
                     selection=session.selection,
+                    cache_salt=opening.cache_salt,
                 )
                 for row in answer.rows:
                     if row.failure is not None:

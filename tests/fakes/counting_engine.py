@@ -34,6 +34,7 @@ from model_service.messages import (
     Event,
     Failure,
     Finish,
+    FlushPrefixCache,
     ForkSession,
     Generate,
     GrowVocabulary,
@@ -41,6 +42,7 @@ from model_service.messages import (
     LoadFailed,
     LoadProgress,
     OpenSession,
+    PrefixCacheFlushed,
     Ready,
     Rejected,
     Report,
@@ -146,6 +148,8 @@ class CountingEngine:
             self.events.append(SessionDescription(command.request_id, rows, 1))
         elif isinstance(command, SpellTokens):
             self.token_bytes.update(enumerate(command.token_bytes))
+        elif isinstance(command, FlushPrefixCache):
+            self.events.append(PrefixCacheFlushed(command.request_id, 0))
         elif isinstance(command, GrowVocabulary):
             self.token_bytes.update((row.token_id, row.token_bytes) for row in command.rows)
             self.revision = command.revision

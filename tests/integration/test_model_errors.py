@@ -9,7 +9,6 @@ from lockstep.v1 import (
     logits_session_service_pb2 as sessions_pb,
 )
 from lockstep.v1 import (
-    model_admin_service_pb2,
     model_info_service_pb2,
     model_service_pb2,
     scores_pb2,
@@ -183,10 +182,10 @@ def test_another_vocabulary_is_a_mismatch(tiny_model):
 
 
 def test_a_feature_of_later_is_named(tiny_model):
-    answer = refused(tiny_model.model.Generate, request(config={"lengths_include_padding": True}))
+    answer = refused(tiny_model.model.Generate, request(config={"seed_mode": 2}))
     assert answer.code is grpc.StatusCode.UNIMPLEMENTED
     assert answer.reason == "NOT_IMPLEMENTED"
-    assert answer.info.metadata["feature"] == "generation_config.lengths_include_padding"
+    assert answer.info.metadata["feature"] == "generation_config.seed_mode SEED_MODE_TORCH"
 
 
 @pytest.mark.parametrize("method", ["Generate", "OpenSession"])
@@ -203,13 +202,6 @@ def test_stop_strings_need_the_bytes_of_a_tokenizer_service(tiny_model, method):
     assert answer.reason == "NOT_IMPLEMENTED"
     assert answer.info.metadata["feature"] == "generation_config.stop_strings"
     assert "--tokenizer-address" in answer.message
-
-
-def test_a_method_of_later_is_unimplemented_with_details(tiny_model):
-    flush = model_admin_service_pb2.FlushPrefixCacheRequest()
-    answer = refused(tiny_model.admin.FlushPrefixCache, flush)
-    assert answer.code is grpc.StatusCode.UNIMPLEMENTED
-    assert answer.reason == "NOT_IMPLEMENTED"
 
 
 @pytest.mark.parametrize(

@@ -372,7 +372,6 @@ def test_capabilities_tell_what_is_offered_and_what_is_not(tiny_model):
     assert len(answer.methods) == 4 + 10 + 5 + 4
     assert answer.generation_fields["temperature"] == supported
     assert answer.generation_fields["num_beams"] == supported
-    assert answer.generation_fields["lengths_include_padding"] == unsupported
     assert answer.limits.max_running_sequences == 32
 
 

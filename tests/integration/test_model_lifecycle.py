@@ -286,3 +286,28 @@ def step_of(session_id: str, token: int):
     row = logits_session_service_pb2.RowStep(ids=[token])
     request = logits_session_service_pb2.StepRequest(session_id=session_id, rows=[row])
     return logits_session_service_pb2.StepStreamRequest(step=request)
+
+
+def test_a_server_whose_steps_cannot_be_compiled_serves_and_says_why(tiny_checkpoint, tmp_path):
+    environment = {
+        "LOCKSTEP_CACHE": str(tmp_path / "cache"),
+        "CXX": str(tmp_path / "no_such_compiler"),
+    }
+    flags = ("--decode-graphs", "auto")
+    with model_process(tiny_checkpoint, tmp_path, *flags, environment=environment) as service:
+        assert (
+            info(service).decode_graph_state == model_info_service_pb2.DECODE_GRAPH_STATE_COMPILING
+        )
+        deadline = time.monotonic() + 100
+        while (
+            info(service).decode_graph_state == model_info_service_pb2.DECODE_GRAPH_STATE_COMPILING
+        ):
+            assert time.monotonic() < deadline, service.log()
+            next(iter(stream(service, {"max_new_tokens": 1})))
+            time.sleep(0.2)
+        about = info(service)
+        assert about.decode_graph_state == model_info_service_pb2.DECODE_GRAPH_STATE_UNAVAILABLE
+        assert "no_such_compiler" in about.decode_graph_reason
+        assert 'lockstep_model_decode_graphs{model_name="tiny",state="unavailable"} 1.0' in (
+            metrics(service)
+        )

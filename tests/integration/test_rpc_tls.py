@@ -12,6 +12,7 @@ import trustme
 from lockstep.v1 import tokenizer_service_pb2 as messages
 from lockstep.v1 import tokenizer_service_pb2_grpc as services
 
+from rpc import identity
 from tests.integration.rpc_probe import failure, running
 
 
@@ -108,6 +109,32 @@ async def test_mutual_tls_takes_clients_of_its_authority_only(files, authority):
             async with connected(server, authority, client) as stub:
                 answer = await failure(stub.Encode(messages.EncodeRequest()))
                 assert answer.code is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_a_caller_is_known_by_its_certificate(files, authority):
+    callers = []
+
+    class Listening(services.TokenizerServiceServicer):
+        async def Encode(self, request, context):
+            callers.append(identity.caller())
+            return messages.EncodeResponse()
+
+        async def EncodeStream(self, request_iterator, context):
+            async for _ in request_iterator:
+                callers.append(identity.caller())
+                yield messages.EncodeStreamResponse()
+
+    settings = {**files.settings, "tls_client_ca": files.authority}
+    async with running(Listening(), host="localhost", **settings) as (server, _):
+        for name in ("one@lockstep.test", "two@lockstep.test"):
+            async with connected(server, authority, authority.issue_cert(name)) as stub:
+                await stub.Encode(messages.EncodeRequest())
+                async for _ in stub.EncodeStream(iter([messages.EncodeStreamRequest()])):
+                    pass
+    assert callers == ["one@lockstep.test"] * 2 + ["two@lockstep.test"] * 2
+    async with running(Listening()) as (_, channel):
+        await services.TokenizerServiceStub(channel).Encode(messages.EncodeRequest())
+    assert callers[-1] == ""
 
 
 async def test_a_renewed_certificate_is_served_without_a_restart(files, authority):

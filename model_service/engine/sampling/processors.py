@@ -14,7 +14,7 @@ V: ids of the sequence's revision.
 
 import logging
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -56,6 +56,7 @@ from model_service.active_processors import (
     bad_words,
     in_default_order,
 )
+from model_service.engine.custom_processors import CustomProcessor
 from model_service.engine.sampling.guidance import GuidanceProcessor
 from model_service.engine.sampling.own_processors import (
     AllowedTokensProcessor,
@@ -68,7 +69,7 @@ from model_service.engine.sampling.synth_id import SynthIdWatermarkProcessor
 from model_service.engine.sequence import Sequence
 from model_service.generation import GenerationConfig, ProcessorTrace
 from model_service.messages import Failure
-from model_service.processor_arguments import BY_NAME, decode
+from model_service.processor_arguments import BY_NAME, Arguments, decode
 
 logger = logging.getLogger(__name__)
 
@@ -145,6 +146,16 @@ _BUILDERS: dict[str, Builder] = {
 """How each processor is made of its arguments and its row, by its name."""
 
 
+_custom: dict[str, CustomProcessor] = {}
+"""Those that the operator added, by name: set once, at start."""
+
+
+def offer(added: Iterable[CustomProcessor]) -> None:
+    """Makes processors of the operator's available to every sequence to come."""
+    _custom.clear()
+    _custom.update((processor.name, processor) for processor in added)
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One processor of a sequence.
@@ -172,7 +183,7 @@ def build(seq: Sequence, forbidden: tuple[int, ...]) -> list[Step]:
         else []
     )
     steps = guidance + [
-        Step(name, _BUILDERS[name](arguments, row))
+        Step(name, _builder(name)(arguments, row))
         for name, arguments in _arguments(seq.config)
         if row.eos_token_ids or name not in NEED_ENDS
     ]
@@ -180,7 +191,7 @@ def build(seq: Sequence, forbidden: tuple[int, ...]) -> list[Step]:
         return steps
     keep_out = Step(None, SuppressTokensLogitsProcessor(list(forbidden)))
     # Before probabilities are compared, and again behind all that could bring them back.
-    late = (index for index, step in enumerate(steps) if step.name in {**WARPERS, **CLOSING})
+    late = (index for index, step in enumerate(steps) if _is_late(step.name))
     first = next(late, len(steps))
     return [*steps[:first], keep_out, *steps[first:], *([keep_out] if first < len(steps) else [])]
 
@@ -189,8 +200,21 @@ def _arguments(config: GenerationConfig) -> list[tuple[str, Any]]:
     if not config.processors:
         return list(in_default_order(config))
     return [
-        (spec.name, decode(spec.arguments_json, BY_NAME[spec.name])) for spec in config.processors
+        (spec.name, decode(spec.arguments_json, _type(spec.name))) for spec in config.processors
     ]
+
+
+def _type(name: str) -> type[Arguments]:
+    return _custom[name].arguments if name in _custom else BY_NAME[name]
+
+
+def _builder(name: str) -> Builder:
+    return _custom[name].make if name in _custom else _BUILDERS[name]
+
+
+def _is_late(name: str | None) -> bool:
+    """Whether a processor compares probabilities."""
+    return name in WARPERS or name in CLOSING or (name in _custom and _custom[name].warper)
 
 
 def scores(

@@ -4,35 +4,42 @@ Rows are independent: each is checked, processed and drawn by its own
 configuration. Three ways lead to the same token, and the cheapest that is exact
 is taken:
 
-1. greedy rows: the arg-max;
-2. sampled rows: the candidates of top-k first, and everything else on those;
+1. greedy rows: processors that touch a few ids (`row_processors.py`), then the
+   arg-max, ties to the lowest id;
+2. sampled rows: the same processors, then warpers on the highest-scored ids
+   (`candidates.py`, `warpers.py`, `draw.py`), and on more of them where those do
+   not tell;
 3. any row whose full scores are wanted, whose configuration asks for more than
-   the first two do (`coverage.py`), or that the second cannot decide exactly:
+   the first two do (`coverage.py`), or that the second cannot decide for sure:
    Hugging Face's own classes (`processors.py`).
 
-N: rows, K: candidates, V: ids of the newest revision.
+N: rows, V: ids of the newest revision.
 """
 
 import logging
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from model_service.engine.sampling import processors, random
+from model_service.engine.sampling import processors
+from model_service.engine.sampling.candidates import Candidates
+from model_service.engine.sampling.draw import draw_from, noise
+from model_service.engine.sampling.row_processors import RowProcessors
+from model_service.engine.sampling.warpers import warp
 from model_service.engine.sequence import Sequence
 from model_service.engine.vocabulary import RevisionRows
+from model_service.generation import GenerationConfig
 from model_service.messages import Failure
 
 logger = logging.getLogger(__name__)
 
-# Candidates beyond which sorting them costs more than it saves.
-MAX_CANDIDATES = 1024
+WIDTHS = (64, 256, 1024, 4096)
+"""Numbers of candidates. Where one does not tell, the next is tried."""
 
-# Distance from the edge of top-p within which two ways of adding up
-# probabilities may disagree.
-EDGE = 1e-5
+NARROW_TOP_K = 48
+"""Up to here top-k fits the first width, with room for ties."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +50,13 @@ class Draw:
         sequence: whose next token.
         row: its row of logits.
         wants_scores: whether the full processed scores are needed afterwards.
+        drafts: guesses of this token and of those behind it, whose rows follow.
     """
 
     sequence: Sequence
     row: int
     wants_scores: bool
+    drafts: tuple[int, ...] = ()
 
 
 @dataclass(slots=True)
@@ -80,25 +89,103 @@ class Sampler:
             logits: `[N, V]` float32, not modified.
             draws: the rows to choose for.
         """
-        # A sum is finite only if all its terms are, and costs one pass.
-        finite = torch.isfinite(logits.sum(-1)).tolist()
-        choices = [Choice() for _ in draws]
+        if len(draws) < len(logits):  # rows behind drafts are not due yet
+            logits = logits[[draw.row for draw in draws]]
+            draws = [replace(draw, row=row) for row, draw in enumerate(draws)]
+        finite = _finite(logits)
+        failures: dict[int, Failure] = {}
         greedy: list[int] = []
         sampled: list[int] = []
         for index, draw in enumerate(draws):
-            if not finite[draw.row] and not draw.sequence.config.remove_invalid_values:
-                choices[index].failure = _failure("NonFiniteLogits", draw.sequence)
-            elif draw.sequence.kind == "beam":
-                choices[index] = self._score(logits[draw.row], draw.sequence)
-            elif draw.wants_scores or not draw.sequence.covered:
-                choices[index] = self._by_reference(logits[draw.row], draw.sequence)
-            elif not draw.sequence.config.do_sample:
-                greedy.append(index)
+            seq = draw.sequence
+            if not finite[draw.row] and not seq.config.remove_invalid_values:
+                failures[index] = _failure("NonFiniteLogits", seq)
+            elif seq.covered and not draw.wants_scores:
+                (sampled if seq.config.do_sample else greedy).append(index)
+        tokens = self._choose_greedy(logits, draws, greedy)
+        tokens |= self._choose_sampled(logits, draws, sampled)
+        choices = []
+        for index, draw in enumerate(draws):
+            if index in failures:
+                choices.append(Choice(failure=failures[index]))
+            elif draw.sequence.kind == "beam":  # its search chooses
+                choices.append(self._score(logits[draw.row], draw.sequence))
+            elif index in tokens:
+                choices.append(Choice(tokens[index]))
             else:
-                sampled.append(index)
-        self._choose_greedy(logits, draws, choices, greedy)
-        self._choose_sampled(logits, draws, choices, sampled)
+                choices.append(self._by_reference(logits[draw.row], draw.sequence))
         return choices
+
+    def _choose_greedy(
+        self, logits: Tensor, draws: list[Draw], indices: list[int]
+    ) -> dict[int, int]:
+        """Takes the highest score, ties to the lowest id. Returns tokens by index of draw."""
+        tokens = {}
+        plain = []
+        for index in indices:
+            row = self._process(logits[draws[index].row], draws[index].sequence)
+            if row is None:
+                continue
+            if row.data_ptr() == logits[draws[index].row].data_ptr() and len(row) == len(logits[0]):
+                plain.append(index)  # unchanged and whole
+                continue
+            best = int(row.argmax())
+            if row[best].isfinite():
+                tokens[index] = best
+        if plain:
+            best_of_all = logits.argmax(-1).tolist()  # picking rows would copy them
+            tokens |= {index: best_of_all[draws[index].row] for index in plain}
+        return tokens
+
+    def _choose_sampled(
+        self, logits: Tensor, draws: list[Draw], indices: list[int]
+    ) -> dict[int, int]:
+        """Draws from candidates, from more of them as long as that may help."""
+        tokens = {}
+        waiting: dict[int, list[tuple[int, Tensor]]] = {width: [] for width in WIDTHS}
+        for index in indices:
+            seq = draws[index].sequence
+            row = self._process(logits[draws[index].row], seq)
+            if row is not None:
+                waiting[_width(seq.config)].append((index, row))
+        for width, wider in zip(WIDTHS, (*WIDTHS[1:], None), strict=True):
+            if not waiting[width]:
+                continue
+            members = [draws[index].sequence for index, _ in waiting[width]]
+            configs = [seq.config for seq in members]
+            candidates = Candidates.find(
+                [row for _, row in waiting[width]], [c.temperature for c in configs], width
+            )
+            warp(candidates, configs)
+            drawn = draw_from(candidates, members)
+            grows = candidates.tail_possible.tolist()
+            for place, (index, row) in enumerate(waiting[width]):
+                token_id = drawn[place]
+                if token_id is not None:
+                    tokens[index] = token_id
+                elif wider is not None and grows[place]:
+                    waiting[wider].append((index, row))
+        return tokens
+
+    def _process(self, logits: Tensor, seq: Sequence) -> Tensor | None:
+        """Applies what comes before the warpers.
+
+        Args:
+            logits: `[V]` float32, not modified.
+            seq: whose row.
+
+        Returns:
+            `[size]` float32, a view of `logits` where nothing changes; None where a
+            processor fails, which the reference will report.
+        """
+        revision = self._revisions[seq.revision]
+        if seq.row_processors is None:
+            seq.row_processors = RowProcessors(seq, revision.forbidden)
+        row = logits[: revision.size]
+        try:
+            return seq.row_processors(row, seq.token_ids) if seq.row_processors else row
+        except ArithmeticError:
+            return None
 
     def _by_reference(self, logits: Tensor, seq: Sequence) -> Choice:
         """Chooses with Hugging Face's classes, from full scores."""
@@ -111,8 +198,9 @@ class Sampler:
             return Choice(failure=_failure("NoTokenLeft", seq))
         if not seq.config.do_sample:
             return Choice(int(scores.argmax()), scores)
-        keys = scores[left].double() + noise([seq], left[None])[0]
-        return Choice(int(left[keys.argmax()]), scores)
+        left = left.cpu()
+        sums = scores[left].double() + noise([seq], left[None])[0]
+        return Choice(int(left[sums.argmax()]), scores)
 
     def _score(self, logits: Tensor, seq: Sequence) -> Choice:
         """Computes full scores with Hugging Face's classes, and chooses nothing."""
@@ -128,129 +216,22 @@ class Sampler:
             return Choice(failure=_failure("NonFiniteLogits", seq))
         return Choice(scores=scores)
 
-    def _choose_greedy(
-        self, logits: Tensor, draws: list[Draw], choices: list[Choice], indices: list[int]
-    ) -> None:
-        plain = []
-        for index in indices:
-            seq = draws[index].sequence
-            row = self._process(logits[draws[index].row], seq)
-            if row is None:
-                plain.append(index)
-                continue
-            token_id = int(row.argmax())
-            if row[token_id] == -torch.inf:
-                choices[index].failure = _failure("NoTokenLeft", seq)
-            else:
-                choices[index].token_id = token_id
-        if plain:
-            best = logits.argmax(-1).tolist()  # of every row: picking rows would copy them
-            for index in plain:
-                choices[index].token_id = best[draws[index].row]
 
-    def _process(self, logits: Tensor, seq: Sequence) -> Tensor | None:
-        """Applies what excludes or penalizes, `[V]` to `[size]`; None when nothing does.
-
-        Equal to the processors before the warpers in `processors.build`, without
-        rebuilding the sequence's ids as a tensor.
-        """
-        revision = self._revisions[seq.revision]
-        config = seq.config
-        spares_eos = seq.num_new_tokens < config.min_new_tokens and config.eos_token_ids
-        whole = revision.size == len(logits)
-        if config.repetition_penalty == 1.0 and not spares_eos and not revision.forbidden and whole:
-            return None
-        row = logits[: revision.size].clone()
-        if config.repetition_penalty != 1.0:
-            seen = torch.tensor(sorted(seq.distinct_token_ids()), device=row.device)
-            values = row[seen]
-            row[seen] = torch.where(
-                values < 0, values * config.repetition_penalty, values / config.repetition_penalty
-            )
-        if spares_eos:
-            row[[i for i in config.eos_token_ids if i < revision.size]] = -torch.inf
-        if revision.forbidden:
-            row[list(revision.forbidden)] = -torch.inf
-        return row
-
-    def _choose_sampled(
-        self, logits: Tensor, draws: list[Draw], choices: list[Choice], indices: list[int]
-    ) -> None:
-        """Groups rows of one width with top-k, decides them together, the rest by reference."""
-        groups: dict[int, list[tuple[int, Tensor]]] = {}
-        for index in indices:
-            seq = draws[index].sequence
-            config = seq.config
-            if 0 < max(config.top_k, config.min_tokens_to_keep) < MAX_CANDIDATES and config.top_k:
-                row = self._process(logits[draws[index].row], seq)
-                row = logits[draws[index].row] if row is None else row
-                groups.setdefault(len(row), []).append((index, row))
-            else:
-                choices[index] = self._by_reference(logits[draws[index].row], seq)
-        for members in groups.values():
-            sequences = [draws[index].sequence for index, _ in members]
-            tokens = draw_from_candidates(torch.stack([row for _, row in members]), sequences)
-            for (index, _), token_id in zip(members, tokens, strict=True):
-                if token_id is None:
-                    draw = draws[index]
-                    choices[index] = self._by_reference(logits[draw.row], draw.sequence)
-                else:
-                    choices[index].token_id = token_id
-        for index in indices:
-            choices[index].scores = None
-
-
-def draw_from_candidates(scores: Tensor, sequences: list[Sequence]) -> list[int | None]:
-    """Applies temperature, top-k and top-p to the highest-scored ids and draws.
-
-    A row is decided only if it is certain that full sorting gives the same set:
-    the ties of the k-th value lie within the candidates, and no candidate is so
-    close to the edge of top-p that another order of additions could move it.
-
-    Args:
-        scores: `[N, V]` float32 after the processors, modified in place.
-        sequences: whose rows.
-
-    Returns:
-        One token per row, or None where the reference must decide.
-    """
-    configs = [seq.config for seq in sequences]
-    device = scores.device
-    scores /= torch.tensor([c.temperature for c in configs], device=device)[:, None]
-    keep = torch.tensor([max(c.top_k, c.min_tokens_to_keep) for c in configs], device=device)
-    keep = keep.clamp_max(scores.shape[-1])
-    count = min(int(keep.max()) + 16, scores.shape[-1])  # room for ties
-    values, ids = scores.topk(count)  # [N, K], descending
-    threshold = values.gather(1, keep[:, None] - 1)
-    kept = values >= threshold
-    certain = (values[:, -1] < threshold[:, 0]) | (count == scores.shape[-1])
-
-    top_p = torch.tensor([c.top_p for c in configs], device=device)
-    probs = values.masked_fill(~kept, -torch.inf).softmax(-1)
-    mass = probs.flip(-1).cumsum(-1).flip(-1)  # of a candidate and all below it
-    limit = (1.0 - top_p)[:, None]
-    minimum = torch.tensor([c.min_tokens_to_keep for c in configs], device=device)
-    in_nucleus = (mass > limit) | (torch.arange(count, device=device) < minimum[:, None])
-    in_nucleus |= (top_p >= 1.0)[:, None]
-    near = ((mass - limit).abs() < EDGE) & kept & (top_p < 1.0)[:, None]
-    cut = in_nucleus[:, :-1] & ~in_nucleus[:, 1:] & kept[:, 1:]
-    tied = (cut & (values[:, :-1] == values[:, 1:])).any(-1)
-    certain &= ~near.any(-1) & ~tied & (values[:, 0] > -torch.inf)
-
-    keys = values.double() + noise(sequences, ids)
-    keys = keys.masked_fill(~(kept & in_nucleus), -torch.inf)
-    chosen = ids.gather(1, keys.argmax(-1, keepdim=True))[:, 0].tolist()
+def _finite(logits: Tensor) -> list[bool]:
+    """Says of every row whether it holds numbers only."""
+    # A finite sum has finite terms only, and costs one pass. Huge terms may overflow, though.
+    finite: list[bool] = logits.sum(-1).isfinite().tolist()
     return [
-        token_id if sure else None for token_id, sure in zip(chosen, certain.tolist(), strict=True)
+        is_finite or bool(row.isfinite().all())
+        for is_finite, row in zip(finite, logits, strict=True)
     ]
 
 
-def noise(sequences: list[Sequence], token_ids: Tensor) -> Tensor:
-    """Returns the noise of each sequence's next token, `[N, K]` float64."""
-    device = token_ids.device
-    seeds = torch.tensor([seq.seed for seq in sequences], dtype=torch.int64, device=device)
-    positions = torch.tensor([len(seq.token_ids) for seq in sequences], device=device)
-    return random.gumbel(seeds, positions, token_ids)
+def _width(config: GenerationConfig) -> int:
+    """Guesses how many candidates decide a row."""
+    keep = max(config.top_k, config.min_tokens_to_keep)
+    is_narrow = config.top_k and keep <= NARROW_TOP_K and config.top_h is None
+    return WIDTHS[0] if is_narrow else WIDTHS[1]
 
 
 def _failure(error: str, seq: Sequence) -> Failure:

@@ -6,7 +6,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from model_service.generation import FinishReason
-from model_service.messages import Finish
+from model_service.messages import Finish, GraphState, GraphStatus, StepStats
 from model_service.metrics import ModelMetrics
 
 
@@ -17,3 +17,26 @@ def test_every_way_in_which_a_sequence_can_end_is_counted(reason):
     metrics.sequence_finished(Finish(reason))
     (family,) = [f for f in registry.collect() if f.name == "lockstep_model_requests_finished"]
     assert sum(s.value for s in family.samples if s.name.endswith("_total")) == 1
+
+
+def test_steps_are_counted_by_what_ran_them():
+    registry = CollectorRegistry()
+    metrics = ModelMetrics(registry, "tiny")
+    for compiled in (True, True, False):
+        metrics.stepped(StepStats(0.1, 1, 0, 0.1, 0.0, compiled=compiled))
+
+    def steps(path: str) -> float | None:
+        labels = {"model_name": "tiny", "path": path}
+        return registry.get_sample_value("lockstep_model_steps_total", labels)
+
+    assert (steps("compiled"), steps("eager")) == (2, 1)
+
+
+@pytest.mark.parametrize("state", get_args(GraphState))
+def test_one_state_of_compiled_steps_is_shown_and_no_other(state):
+    registry = CollectorRegistry()
+    metrics = ModelMetrics(registry, "tiny")
+    metrics.graphs_changed(GraphStatus("compiling"))
+    metrics.graphs_changed(GraphStatus(state, "why"))
+    (family,) = [f for f in registry.collect() if f.name == "lockstep_model_decode_graphs"]
+    assert {s.labels["state"] for s in family.samples if s.value} == {state}

@@ -21,7 +21,13 @@ from lockstep_client.requests.model import GenerateOptions, ScoreOptions
 from lockstep_client.requests.session import SessionOptions
 from lockstep_client.results import scores as score_results
 from lockstep_client.results.generation import Generation, TokenDelta
-from lockstep_client.results.model_info import Capabilities, Load, ModelInfo, Plan
+from lockstep_client.results.model_info import (
+    Capabilities,
+    Load,
+    LogitsProcessor,
+    ModelInfo,
+    Plan,
+)
 from lockstep_client.results.scores import NextTokenScores, ScoredSequence
 from lockstep_client.streams import AsyncStream
 
@@ -109,6 +115,12 @@ class AsyncModel:
         request = info_pb.GetCapabilitiesRequest()
         response = await self._connection.unary(self._info.GetCapabilities, request, timeout)
         return Capabilities.from_message(response)
+
+    async def logits_processors(self, *, timeout: Timeout = USE_DEFAULT) -> list[LogitsProcessor]:
+        """See `Model.logits_processors`."""
+        request = info_pb.ListLogitsProcessorsRequest()
+        response = await self._connection.unary(self._info.ListLogitsProcessors, request, timeout)
+        return [LogitsProcessor.from_message(entry) for entry in response.processors]
 
     async def load(self, *, timeout: Timeout = USE_DEFAULT) -> Load:
         """See `Model.load`."""

@@ -88,7 +88,7 @@ def _model_facts(about: ModelInfo, load: Load) -> dict[str, str]:
         "architecture": f"{about.architecture}, {about.parameter_count / 1e6:.1f} M parameters, "
         f"{about.layer_count} layers, {about.hidden_size} wide",
         "weights": f"{about.dtype}, {about.execution_path} path, "
-        f"attention {about.determinism.attention}",
+        f"attention {about.determinism.attention}, compiled steps {about.decode_graph_state}",
         "context": f"{about.context_length} tokens",
         "vocabulary": _vocabulary(about.vocabulary),
         "load": f"{load.running_sequence_count} running, {load.waiting_sequence_count} waiting, "

@@ -1,5 +1,6 @@
 """Descriptions of a model server."""
 
+import json
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -37,6 +38,9 @@ class ModelInfo:
         boot_id: changes with every start of the engine.
         server_version: version of the server.
         determinism: how far results can be reproduced.
+        decode_graph_state: whether decoding steps run compiled: `off`, `compiling`, `ready` or
+            `unavailable`; `unspecified` from an older server.
+        decode_graph_reason: why they are unavailable.
     """
 
     model_id: str
@@ -60,6 +64,8 @@ class ModelInfo:
     boot_id: str
     server_version: str
     determinism: Determinism
+    decode_graph_state: str
+    decode_graph_reason: str
 
     @classmethod
     def from_message(cls, message: info_pb.GetModelInfoResponse) -> Self:
@@ -86,6 +92,10 @@ class ModelInfo:
             boot_id=message.boot_id,
             server_version=message.server_version,
             determinism=Determinism.from_message(message.determinism),
+            decode_graph_state=info_pb.DecodeGraphState.Name(message.decode_graph_state)
+            .removeprefix("DECODE_GRAPH_STATE_")
+            .lower(),
+            decode_graph_reason=message.decode_graph_reason,
         )
 
 
@@ -187,3 +197,33 @@ def _levels(levels: Any) -> dict[str, str]:
         name: enum_name(info_pb.SupportLevel, level, "SUPPORT_LEVEL_")
         for name, level in sorted(levels.items())
     }
+
+
+@dataclass(frozen=True, slots=True)
+class LogitsProcessor:
+    """A processor that a request may name.
+
+    Attributes:
+        name: its name.
+        description: what it does.
+        arguments_schema: JSON schema of its arguments.
+        warper: whether it is applied only when sampling.
+        repeatable: whether it may be named more than once.
+    """
+
+    name: str
+    description: str
+    arguments_schema: dict[str, Any]
+    warper: bool
+    repeatable: bool
+
+    @classmethod
+    def from_message(cls, message: info_pb.LogitsProcessorInfo) -> Self:
+        """Reads the wire form."""
+        return cls(
+            message.name,
+            message.description,
+            json.loads(message.arguments_schema_json),
+            message.warper,
+            message.repeatable,
+        )

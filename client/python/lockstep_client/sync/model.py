@@ -19,7 +19,13 @@ from lockstep_client.requests.model import GenerateOptions, ScoreOptions
 from lockstep_client.requests.session import SessionOptions
 from lockstep_client.results import scores as score_results
 from lockstep_client.results.generation import Generation, TokenDelta
-from lockstep_client.results.model_info import Capabilities, Load, ModelInfo, Plan
+from lockstep_client.results.model_info import (
+    Capabilities,
+    Load,
+    LogitsProcessor,
+    ModelInfo,
+    Plan,
+)
 from lockstep_client.results.scores import NextTokenScores, ScoredSequence
 from lockstep_client.streams import Stream
 from lockstep_client.sync.connection import Connection
@@ -147,6 +153,12 @@ class Model:
         request = info_pb.GetCapabilitiesRequest()
         response = self._connection.unary(self._info.GetCapabilities, request, timeout)
         return Capabilities.from_message(response)
+
+    def logits_processors(self, *, timeout: Timeout = USE_DEFAULT) -> list[LogitsProcessor]:
+        """Lists what the keyword `processors` can name, in the default order."""
+        request = info_pb.ListLogitsProcessorsRequest()
+        response = self._connection.unary(self._info.ListLogitsProcessors, request, timeout)
+        return [LogitsProcessor.from_message(entry) for entry in response.processors]
 
     def load(self, *, timeout: Timeout = USE_DEFAULT) -> Load:
         """Says how busy the server is."""

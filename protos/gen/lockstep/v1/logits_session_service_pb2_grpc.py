@@ -30,9 +30,14 @@ class LogitsSessionServiceStub:
     distribution of the next one, over a KV cache that the server keeps.
 
     A session holds one or more rows. One call at a time may use it. It lives in
-    one replica until it is closed, expires or is evicted; then `NOT_FOUND`
+    one replica until it is closed or expires; then `NOT_FOUND`
     (`SESSION_NOT_FOUND`) is answered, and the client opens another with the
     tokens so far.
+
+    Rows of a session that nobody uses may lose their KV cache to others, the one
+    used longest ago first; while others generate, sessions keep half of it. Such
+    a row keeps its tokens: the next step that advances it waits for room like a
+    new prompt, computes the cache again, and says so.
 
     Errors of every method: as `ModelService`; for methods with a `session_id`
     also `NOT_FOUND` (`SESSION_NOT_FOUND`) and `ABORTED` (`SESSION_BUSY`).
@@ -101,9 +106,14 @@ class LogitsSessionServiceServicer:
     distribution of the next one, over a KV cache that the server keeps.
 
     A session holds one or more rows. One call at a time may use it. It lives in
-    one replica until it is closed, expires or is evicted; then `NOT_FOUND`
+    one replica until it is closed or expires; then `NOT_FOUND`
     (`SESSION_NOT_FOUND`) is answered, and the client opens another with the
     tokens so far.
+
+    Rows of a session that nobody uses may lose their KV cache to others, the one
+    used longest ago first; while others generate, sessions keep half of it. Such
+    a row keeps its tokens: the next step that advances it waits for room like a
+    new prompt, computes the cache again, and says so.
 
     Errors of every method: as `ModelService`; for methods with a `session_id`
     also `NOT_FOUND` (`SESSION_NOT_FOUND`) and `ABORTED` (`SESSION_BUSY`).
@@ -275,9 +285,14 @@ class LogitsSessionService:
     distribution of the next one, over a KV cache that the server keeps.
 
     A session holds one or more rows. One call at a time may use it. It lives in
-    one replica until it is closed, expires or is evicted; then `NOT_FOUND`
+    one replica until it is closed or expires; then `NOT_FOUND`
     (`SESSION_NOT_FOUND`) is answered, and the client opens another with the
     tokens so far.
+
+    Rows of a session that nobody uses may lose their KV cache to others, the one
+    used longest ago first; while others generate, sessions keep half of it. Such
+    a row keeps its tokens: the next step that advances it waits for room like a
+    new prompt, computes the cache again, and says so.
 
     Errors of every method: as `ModelService`; for methods with a `session_id`
     also `NOT_FOUND` (`SESSION_NOT_FOUND`) and `ABORTED` (`SESSION_BUSY`).

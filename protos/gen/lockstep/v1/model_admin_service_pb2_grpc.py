@@ -73,7 +73,8 @@ class ModelAdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def FlushPrefixCache(self, request, context):
-        """Drops the KV cache kept for reuse by later prompts.
+        """Drops the KV cache kept for reuse by later prompts. What runs goes on; no
+        later prompt reuses anything that was computed before.
 
         Errors: those of every method of the model service.
         """

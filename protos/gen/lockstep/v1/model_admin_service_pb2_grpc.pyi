@@ -41,7 +41,8 @@ class ModelAdminServiceStub:
     Errors: those of every method of the model service.
     """
     FlushPrefixCache: _grpc.UnaryUnaryMultiCallable[_model_admin_service_pb2.FlushPrefixCacheRequest, _model_admin_service_pb2.FlushPrefixCacheResponse]
-    """Drops the KV cache kept for reuse by later prompts.
+    """Drops the KV cache kept for reuse by later prompts. What runs goes on; no
+    later prompt reuses anything that was computed before.
 
     Errors: those of every method of the model service.
     """
@@ -70,7 +71,8 @@ class ModelAdminServiceAsyncStub(ModelAdminServiceStub):
     Errors: those of every method of the model service.
     """
     FlushPrefixCache: _aio.UnaryUnaryMultiCallable[_model_admin_service_pb2.FlushPrefixCacheRequest, _model_admin_service_pb2.FlushPrefixCacheResponse]  # type: ignore[assignment]
-    """Drops the KV cache kept for reuse by later prompts.
+    """Drops the KV cache kept for reuse by later prompts. What runs goes on; no
+    later prompt reuses anything that was computed before.
 
     Errors: those of every method of the model service.
     """
@@ -108,7 +110,8 @@ class ModelAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_admin_service_pb2.FlushPrefixCacheRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_model_admin_service_pb2.FlushPrefixCacheResponse, _abc.Awaitable[_model_admin_service_pb2.FlushPrefixCacheResponse]]:
-        """Drops the KV cache kept for reuse by later prompts.
+        """Drops the KV cache kept for reuse by later prompts. What runs goes on; no
+        later prompt reuses anything that was computed before.
 
         Errors: those of every method of the model service.
         """

@@ -11,12 +11,25 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class DecodeGraphState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DECODE_GRAPH_STATE_UNSPECIFIED: _ClassVar[DecodeGraphState]
+    DECODE_GRAPH_STATE_OFF: _ClassVar[DecodeGraphState]
+    DECODE_GRAPH_STATE_COMPILING: _ClassVar[DecodeGraphState]
+    DECODE_GRAPH_STATE_READY: _ClassVar[DecodeGraphState]
+    DECODE_GRAPH_STATE_UNAVAILABLE: _ClassVar[DecodeGraphState]
+
 class SupportLevel(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     SUPPORT_LEVEL_UNSPECIFIED: _ClassVar[SupportLevel]
     SUPPORT_LEVEL_SUPPORTED: _ClassVar[SupportLevel]
     SUPPORT_LEVEL_SLOW: _ClassVar[SupportLevel]
     SUPPORT_LEVEL_UNSUPPORTED: _ClassVar[SupportLevel]
+DECODE_GRAPH_STATE_UNSPECIFIED: DecodeGraphState
+DECODE_GRAPH_STATE_OFF: DecodeGraphState
+DECODE_GRAPH_STATE_COMPILING: DecodeGraphState
+DECODE_GRAPH_STATE_READY: DecodeGraphState
+DECODE_GRAPH_STATE_UNAVAILABLE: DecodeGraphState
 SUPPORT_LEVEL_UNSPECIFIED: SupportLevel
 SUPPORT_LEVEL_SUPPORTED: SupportLevel
 SUPPORT_LEVEL_SLOW: SupportLevel
@@ -27,7 +40,7 @@ class GetModelInfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetModelInfoResponse(_message.Message):
-    __slots__ = ("model_id", "model_fingerprint", "architecture", "dtype", "parameter_count", "hidden_size", "layer_count", "context_length", "embedding_row_count", "vocabulary", "vocabulary_followed", "tied_embeddings", "eos_token_ids", "bos_token_id", "pad_token_id", "default_generation_config", "device_map", "execution_path", "boot_id", "server_version", "determinism")
+    __slots__ = ("model_id", "model_fingerprint", "architecture", "dtype", "parameter_count", "hidden_size", "layer_count", "context_length", "embedding_row_count", "vocabulary", "vocabulary_followed", "tied_embeddings", "eos_token_ids", "bos_token_id", "pad_token_id", "default_generation_config", "device_map", "execution_path", "boot_id", "server_version", "determinism", "decode_graph_state", "decode_graph_reason")
     class DeviceMapEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -56,6 +69,8 @@ class GetModelInfoResponse(_message.Message):
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
     DETERMINISM_FIELD_NUMBER: _ClassVar[int]
+    DECODE_GRAPH_STATE_FIELD_NUMBER: _ClassVar[int]
+    DECODE_GRAPH_REASON_FIELD_NUMBER: _ClassVar[int]
     model_id: str
     model_fingerprint: str
     architecture: str
@@ -77,7 +92,9 @@ class GetModelInfoResponse(_message.Message):
     boot_id: str
     server_version: str
     determinism: _generation_pb2.Determinism
-    def __init__(self, model_id: _Optional[str] = ..., model_fingerprint: _Optional[str] = ..., architecture: _Optional[str] = ..., dtype: _Optional[str] = ..., parameter_count: _Optional[int] = ..., hidden_size: _Optional[int] = ..., layer_count: _Optional[int] = ..., context_length: _Optional[int] = ..., embedding_row_count: _Optional[int] = ..., vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularyRef, _Mapping]] = ..., vocabulary_followed: _Optional[bool] = ..., tied_embeddings: _Optional[bool] = ..., eos_token_ids: _Optional[_Iterable[int]] = ..., bos_token_id: _Optional[int] = ..., pad_token_id: _Optional[int] = ..., default_generation_config: _Optional[_Union[_generation_pb2.GenerationConfig, _Mapping]] = ..., device_map: _Optional[_Mapping[str, str]] = ..., execution_path: _Optional[str] = ..., boot_id: _Optional[str] = ..., server_version: _Optional[str] = ..., determinism: _Optional[_Union[_generation_pb2.Determinism, _Mapping]] = ...) -> None: ...
+    decode_graph_state: DecodeGraphState
+    decode_graph_reason: str
+    def __init__(self, model_id: _Optional[str] = ..., model_fingerprint: _Optional[str] = ..., architecture: _Optional[str] = ..., dtype: _Optional[str] = ..., parameter_count: _Optional[int] = ..., hidden_size: _Optional[int] = ..., layer_count: _Optional[int] = ..., context_length: _Optional[int] = ..., embedding_row_count: _Optional[int] = ..., vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularyRef, _Mapping]] = ..., vocabulary_followed: _Optional[bool] = ..., tied_embeddings: _Optional[bool] = ..., eos_token_ids: _Optional[_Iterable[int]] = ..., bos_token_id: _Optional[int] = ..., pad_token_id: _Optional[int] = ..., default_generation_config: _Optional[_Union[_generation_pb2.GenerationConfig, _Mapping]] = ..., device_map: _Optional[_Mapping[str, str]] = ..., execution_path: _Optional[str] = ..., boot_id: _Optional[str] = ..., server_version: _Optional[str] = ..., determinism: _Optional[_Union[_generation_pb2.Determinism, _Mapping]] = ..., decode_graph_state: _Optional[_Union[DecodeGraphState, str]] = ..., decode_graph_reason: _Optional[str] = ...) -> None: ...
 
 class GetCapabilitiesRequest(_message.Message):
     __slots__ = ()

@@ -43,6 +43,8 @@ class CountingRunner:
 
     def __init__(self, num_slots: int = 8) -> None:
         self.vocabulary = FixedVocabulary()
+        self.compiled = False
+        self.takes_drafts = True
         self.steps: list[list[tuple[int, int]]] = []
         self.free_slots = set(range(num_slots))
         self.written: dict[int, list[int]] = {}
@@ -70,7 +72,7 @@ class CountingRunner:
             held.setdefault(target, [])[:length] = held.get(source, [])[:length]
 
     def forward(self, runs: list[Run]) -> Tensor:
-        self.steps.append([(run.sequence.request_id, run.length) for run in runs])
+        self.steps.append([(run.sequence.request_id, run.num_tokens) for run in runs])
         rows = []
         for run in runs:
             seq = run.sequence
@@ -80,13 +82,15 @@ class CountingRunner:
             assert written[: seq.num_cached] == seq.token_ids[: seq.num_cached]
             if seq.salt is not None:
                 assert set(salts[: seq.num_cached]) <= {seq.salt}, "it sees another's"
-            for position in range(seq.num_cached, seq.num_cached + run.length):
-                token_id = seq.token_ids[position]
+            ids = [*seq.token_ids[: seq.num_cached + run.length], *run.drafts]
+            assert not run.drafts or len(ids) <= seq.max_length, "it has no room for drafts"
+            for position in range(seq.num_cached, len(ids)):
+                token_id = ids[position]
                 written[position : position + 1] = [token_id]
                 salts[position : position + 1] = [seq.salt]
                 if position - seq.num_cached in run.targets:
                     rows.append(self._logits(seq, token_id))
-            seq.num_cached += run.length
+            seq.advance(run.length, len(run.drafts))
         return torch.stack(rows) if rows else torch.empty(0, VOCABULARY_SIZE)
 
     def _logits(self, seq: Sequence, token_id: int) -> Tensor:

@@ -44,6 +44,7 @@ def test_defaults_are_the_models_own_and_then_hugging_faces(checkpoint):
         ({"early_stopping": True}, True),
         ({"early_stopping": "never"}, "never"),
         ({"stop_strings": "end"}, ("end",)),
+        ({"prompt_lookup_num_tokens": 5}, 5),
         ({"stop_strings": ["a", "b"]}, ("a", "b")),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
@@ -128,3 +129,29 @@ def test_a_layer_of_an_unknown_type_is_refused():
     config.layer_types = ["full_attention", "chunked_attention"]
     with pytest.raises(Refused, match="chunked_attention"):
         layer_windows(config)
+
+
+def test_the_models_own_max_length_is_the_default_where_it_has_no_max_new_tokens(checkpoint):
+    set_defaults(checkpoint, max_length=40)
+    assert InprocEngine(checkpoint).info.default_config.max_length == 40
+    set_defaults(checkpoint, max_length=40, max_new_tokens=7)
+    config = InprocEngine(checkpoint).info.default_config
+    assert (config.max_length, config.max_new_tokens) == (None, 7)
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"num_return_sequences": 2},
+        {"token_healing": True},
+        {"cache_implementation": "quantized"},
+        {"penalty_alpha": 0.5},
+        {"dola_layers": "low"},
+        {"force_words_ids": [[1]]},
+    ],
+    ids=lambda field: next(iter(field)),
+)
+def test_a_default_that_would_change_results_and_is_not_applied_is_refused(checkpoint, field):
+    set_defaults(checkpoint, **field)
+    with pytest.raises(Refused, match=next(iter(field))):
+        InprocEngine(checkpoint)

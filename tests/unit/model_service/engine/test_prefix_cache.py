@@ -133,6 +133,15 @@ def test_equal_prompts_of_one_call_are_computed_once():
     assert computed(engine, 1) == 40 + 1 + 1 + 3 * 2
 
 
+@pytest.mark.parametrize(("mine", "theirs"), [("a", "b"), (None, None), (None, "")])
+def test_nobody_waits_for_the_prompt_of_another_salt(mine, theirs):
+    engine = CountingEngine()
+    engine.generate(1, LONG, new=1, cache_salt=mine)
+    engine.generate(2, LONG, new=1, cache_salt=theirs)
+    engine.run()
+    assert engine.runner.steps == [[(1, 40), (2, 40)]]
+
+
 def test_a_prompt_waits_only_for_as_much_as_it_shares():
     engine = CountingEngine(chunk_tokens=16)
     engine.generate(1, LONG + OTHER, new=1)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from model_service.active_processors import CLOSING, PROCESSORS, WARPERS
-from model_service.engine.sampling import coverage, processors
+from model_service.engine.sampling import coverage, processors, row_processors, warpers
 from model_service.engine.sampling.sampler import Draw, Sampler
 from model_service.engine.sequence import Sequence
 from model_service.engine.vocabulary import RevisionRows
@@ -117,35 +117,12 @@ def test_end_ids_that_the_revision_does_not_have_do_no_harm():
     assert changed(scores(seq)) == {4: 2.0}
 
 
-ON = {
+UNCOVERED = {
     "guidance_scale": 2.0,
     "negative_prompt": (1,),
     "num_beams": 2,
     "length_penalty": 2.0,
     "early_stopping": True,
-    "sequence_bias": (((1,), 1.0),),
-    "encoder_repetition_penalty": 2.0,
-    "prompt_ignore_length": 1,
-    "presence_penalty": 1.0,
-    "frequency_penalty": 1.0,
-    "logit_bias": ((1, 1.0),),
-    "no_repeat_ngram_size": 2,
-    "encoder_no_repeat_ngram_size": 2,
-    "bad_words_ids": ((1,),),
-    "min_length": 5,
-    "allowed_token_ids": (1,),
-    "forced_prefix": (1,),
-    "forced_bos_token_id": 0,
-    "forced_eos_token_ids": (1,),
-    "remove_invalid_values": True,
-    "exponential_decay_length_penalty": (0, 1.5),
-    "suppress_tokens": (1,),
-    "begin_suppress_tokens": (1,),
-    "top_h": 0.5,
-    "min_p": 0.5,
-    "typical_p": 0.5,
-    "epsilon_cutoff": 0.5,
-    "eta_cutoff": 0.5,
     "green_list_watermark": GreenListWatermark(),
     "synth_id_watermark": SynthIdWatermark(ngram_len=3, keys=(1, 2)),
     "renormalize_logits": True,
@@ -155,10 +132,17 @@ ON = {
 
 def test_every_field_is_covered_by_the_fast_path_or_sends_the_row_to_the_reference():
     names = {field.name for field in msgspec.structs.fields(GenerationConfig)}
-    assert names == coverage.COVERED | ON.keys()
+    assert names == coverage.COVERED | UNCOVERED.keys()
     assert sequence().covered
-    for name, value in ON.items():
+    for name, value in UNCOVERED.items():
         assert not sequence(**{name: value}).covered, name
+        when_sampling = name in coverage.COVERED_WHEN_SAMPLING
+        assert sequence(do_sample=True, **{name: value}).covered == when_sampling, name
+
+
+def test_the_fast_path_knows_every_processor_and_warper():
+    assert set(row_processors._BUILDERS) == set(PROCESSORS)
+    assert {*warpers._WARPERS, "temperature"} == set(WARPERS)
 
 
 def test_every_processor_can_be_built():

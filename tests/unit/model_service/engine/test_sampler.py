@@ -7,7 +7,7 @@ from transformers import GenerationConfig as HFGenerationConfig
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from model_service.engine.sampling import processors
-from model_service.engine.sampling.sampler import Draw, Sampler, draw_from_candidates
+from model_service.engine.sampling.sampler import Draw, Sampler
 from model_service.engine.sequence import Sequence
 from model_service.engine.vocabulary import RevisionRows
 from model_service.generation import GenerationConfig
@@ -15,7 +15,7 @@ from model_service.generation import GenerationConfig
 SIZE = 400
 
 
-def sequence(prompt=(1, 2, 3), seed=0, **config) -> Sequence:
+def sequence(prompt=(1, 2, 3), seed=0, size=SIZE, **config) -> Sequence:
     resolved = GenerationConfig(**{"max_new_tokens": 50, **config})
     return Sequence(
         request_id=1,
@@ -23,7 +23,7 @@ def sequence(prompt=(1, 2, 3), seed=0, **config) -> Sequence:
         token_ids=list(prompt),
         config=resolved,
         seed=seed,
-        vocabulary_size=SIZE,
+        vocabulary_size=size,
         revision=0,
         max_length=100,
     )
@@ -155,10 +155,33 @@ def test_draws_follow_the_distribution(top_k):
     assert statistic < degrees + 6 * np.sqrt(2 * degrees)
 
 
-def test_greedy_ties_go_to_the_lowest_id():
-    row = torch.zeros(1, SIZE)
-    row[0, [17, 30, 31]] = 2.0
-    assert choose(row, sequence()).token_id == 17
+@pytest.mark.parametrize("size", [33, 400, 4099, 49152])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"wants_scores": True},
+        {"config": {"repetition_penalty": 1.5}},
+        {"config": {"renormalize_logits": True}},
+        {"forbidden": (0,)},
+    ],
+    ids=["plain", "scores", "processed", "reference", "forbidden"],
+)
+def test_greedy_ties_go_to_the_lowest_id(size, options):
+    """Wherever they are: vectors and threads take parts of a row."""
+    config = options.get("config", {})
+    generator = torch.Generator().manual_seed(size)
+    for _ in range(20):
+        row = torch.zeros(1, size)
+        tied = torch.randint(4, size, (6,), generator=generator)
+        row[0, tied] = 2.0
+        choice = choose(
+            row,
+            sequence(size=size, **config),
+            options.get("forbidden", ()),
+            options.get("wants_scores", False),
+        )
+        assert choice.token_id == int(tied.min())
 
 
 def test_all_ties_of_the_kth_value_can_be_drawn():
@@ -168,15 +191,14 @@ def test_all_ties_of_the_kth_value_can_be_drawn():
     assert drawn == set(range(40))
 
 
-def test_ties_beyond_the_candidates_are_left_to_the_reference():
-    row = torch.zeros(1, SIZE)
-    assert draw_from_candidates(row, [sequence(do_sample=True, top_k=5)]) == [None]
-
-
-def test_a_probability_at_the_edge_of_top_p_is_left_to_the_reference():
-    row = torch.full((1, SIZE), -torch.inf)
-    row[0, :4] = 0.0  # four times a quarter
-    assert draw_from_candidates(row, [sequence(do_sample=True, top_k=8, top_p=0.5)]) == [None]
+@pytest.mark.parametrize("do_sample", [True, False])
+def test_huge_finite_logits_are_numbers(do_sample):
+    """Their sum is not."""
+    row = torch.full((1, SIZE), 3e38)
+    row[0, 7] = 3.3e38
+    choice = choose(row, sequence(do_sample=do_sample, top_k=1))
+    assert choice.failure is None
+    assert choice.token_id == 7
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])

@@ -301,6 +301,16 @@ def test_the_session_used_longest_ago_makes_way_for_another():
     assert engine.scheduler.num_evicted == 1
 
 
+def test_whoever_opens_many_sessions_loses_their_own():
+    engine = CountingEngine(kv_tokens=160)
+    engine.open(1, LONG, session_id="victim", max_length=50, salt="a")
+    for index in range(6):
+        engine.open(2 + index, LONG, session_id=f"flood{index}", max_length=50, salt="b")
+        engine.run()
+    assert None not in slots(engine, "victim")
+    assert engine.scheduler.num_evicted == 4
+
+
 def test_a_session_that_lost_its_place_goes_on_and_says_so():
     engine = with_sessions("a", "b", "c")
     assert slots(engine, "a") == [None]

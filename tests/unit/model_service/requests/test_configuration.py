@@ -79,6 +79,10 @@ def test_given_fields_win_over_the_default():
         ("num_return_sequences", 0),
         ("num_return_sequences", 9),
         ("min_tokens_to_keep", 0),
+        ("prompt_lookup_num_tokens", -1),
+        ("prompt_lookup_num_tokens", 33),
+        ("max_matching_ngram_size", 0),
+        ("max_matching_ngram_size", 33),
         ("guidance_scale", -0.1),
         ("guidance_scale", 100.1),
         ("guidance_scale", math.nan),
@@ -108,6 +112,8 @@ def test_a_value_out_of_range_is_named(field, value):
         ("min_new_tokens", 16),
         ("num_return_sequences", 8),
         ("min_tokens_to_keep", 1),
+        ("prompt_lookup_num_tokens", 0),
+        ("prompt_lookup_num_tokens", 32),
         ("guidance_scale", 0.0),
         ("guidance_scale", 100.0),
     ],
@@ -181,10 +187,6 @@ def test_an_id_outside_of_the_vocabulary_is_named(field, bad):
 
 LATER = {
     "seed_mode": generation_pb2.SEED_MODE_TORCH,
-    "max_length": 10,
-    "prompt_lookup_num_tokens": 3,
-    "max_matching_ngram_size": 2,
-    "lengths_include_padding": True,
 }
 
 
@@ -198,14 +200,6 @@ def test_a_field_that_is_not_offered_is_refused_by_name(field):
 def test_every_field_of_the_schema_is_either_offered_or_refused():
     fields = set(Message.DESCRIPTOR.fields_by_name)
     assert set(LATER) | configuration_fields.SUPPORTED_FIELDS == fields
-
-
-@pytest.mark.parametrize("field", configuration_fields.LATER_OFF)
-def test_a_field_that_is_not_offered_may_be_turned_off(field):
-    value = configuration_fields.LATER_OFF[field]
-    resolved = resolve(Message(**{field: value}))
-    assert resolved.config == DEFAULTS
-    assert getattr(effective_message(resolved, seed=1), field) == value
 
 
 BEAMS = {"num_beams": 3, "do_sample": False}
@@ -253,6 +247,15 @@ def test_warpers_of_beams_leave_a_token_beside_all_ends():
     assert resolve(Message(eos_token_ids={}, **sampled)).config.min_tokens_to_keep == 2
     assert resolve(Message(min_tokens_to_keep=1, **sampled)).config.min_tokens_to_keep == 1
     assert resolve(Message(**BEAMS)).config.min_tokens_to_keep == 1
+
+
+def test_the_length_of_a_match_needs_prompt_lookup():
+    path = "generation_config.max_matching_ngram_size"
+    for size in (1, 32):
+        assert violated(Message(max_matching_ngram_size=size)) == [path]
+        message = Message(max_matching_ngram_size=size, prompt_lookup_num_tokens=4)
+        config = resolve(message).config
+        assert (config.prompt_lookup_num_tokens, config.max_matching_ngram_size) == (4, size)
 
 
 def test_a_negative_prompt_needs_guidance():

@@ -23,7 +23,7 @@ CONFIG = ResolvedConfig(GenerationConfig(max_new_tokens=1), 0, 1, False)
 
 def make_session(*prompts: list[int], ttl_s: float = 300.0) -> Session:
     specs = [SequenceSpec(ids, seed=0) for ids in prompts or ([4],)]
-    opening = Opening(specs, CONFIG, 0, SELECTION, Reference("tiny", 0, "", 32), 16)
+    opening = Opening(specs, CONFIG, 0, SELECTION, Reference("tiny", 0, "", 32), 16, "")
     return Session(new_session_id(), opening, SELECTION, ttl_s)
 
 

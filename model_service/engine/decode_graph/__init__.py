@@ -1,0 +1,1 @@
+"""Steps compiled ahead of time: Hugging Face's modeling code around operators of our own."""

@@ -1,0 +1,215 @@
+"""The highest-scored ids of some rows, and what is certain about them.
+
+Warpers compare probabilities, and those that Hugging Face adds up in float32
+have rounding errors that depend on the order of additions. So an id is not just
+kept or removed here, but `certain` (kept whatever the rounding), `possible`, or
+neither; and so are, as a whole, the ids beyond the candidates, the tail.
+
+N: rows, K: candidates, V: ids of a row.
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+BLOCK = 32
+
+# Twice the largest step of float32 beside its value.
+ULP = 2.0**-23
+
+
+@dataclass(slots=True)
+class Candidates:
+    """K ids of each of N rows, and which of them the warpers so far keep.
+
+    Attributes:
+        rows: the rows they come from, each `[V]` float32; V may differ.
+        temperatures: divisor of each row.
+        values: scores after temperature, `[N, K]` float32, descending; padded
+            with `-inf`.
+        ids: `[N, K]` int64.
+        logs: `values` minus the highest of the row, `[N, K]` float64.
+        certain: kept for sure, `[N, K]` bool.
+        possible: not removed for sure, `[N, K]` bool.
+        tail_certain: whether all ids beyond the candidates are kept for sure, `[N]` bool.
+        tail_possible: whether any of them may be kept, `[N]` bool.
+        tail_weight: sum of exp(score - highest) over them, `[N]` float64; infinite
+            until it is measured.
+        tail_moment: sum of exp(score - highest) * (score - highest) over them.
+        undecided: rows that the candidates cannot decide, `[N]` bool.
+    """
+
+    rows: list[Tensor]
+    temperatures: list[float]
+    values: Tensor
+    ids: Tensor
+    logs: Tensor
+    certain: Tensor
+    possible: Tensor
+    tail_certain: Tensor
+    tail_possible: Tensor
+    tail_weight: Tensor
+    tail_moment: Tensor
+    undecided: Tensor
+
+    @classmethod
+    def find(cls, rows: list[Tensor], temperatures: list[float], count: int) -> Self:
+        """Takes the `count` highest of each row, before any warper but temperature.
+
+        Args:
+            rows: scores after the processors, each `[V]` float32.
+            temperatures: by which to divide each row.
+            count: candidates per row, K.
+        """
+        found = [highest(row, count) for row in rows]
+        values = torch.full((len(rows), count), -torch.inf)
+        ids = torch.zeros(len(rows), count, dtype=torch.int64)
+        for index, (row_values, row_ids) in enumerate(found):
+            values[index, : len(row_values)] = row_values
+            ids[index, : len(row_ids)] = row_ids
+        # As Hugging Face divides: float32 by float32. Order is kept, and ties can only grow.
+        values /= torch.tensor(temperatures)[:, None]
+        logs = values.double()
+        logs = logs - logs[:, :1]
+        finite = values > -torch.inf
+        beyond = torch.tensor([len(row) > count for row in rows]) & finite[:, -1]
+        nothing = torch.zeros(len(rows), dtype=torch.float64)
+        return cls(
+            rows=rows,
+            temperatures=temperatures,
+            values=values,
+            ids=ids,
+            logs=logs,
+            certain=finite,
+            possible=finite.clone(),
+            tail_certain=beyond,
+            tail_possible=beyond.clone(),
+            tail_weight=torch.where(beyond, torch.inf, nothing),
+            tail_moment=nothing,
+            undecided=~values[:, 0].isfinite(),
+        )
+
+    @property
+    def weights(self) -> Tensor:
+        """exp(score - highest), `[N, K]` float64."""
+        return self.logs.exp()
+
+    def measure(self, rows: Tensor, moments: bool) -> None:
+        """Computes what is beyond the candidates of some rows, in one pass over each.
+
+        Args:
+            rows: which, `[N]` bool.
+            moments: whether `tail_moment` is needed.
+        """
+        weights = self.weights
+        inside = weights.sum(-1)
+        inside_moment = (weights * self.logs).nan_to_num().sum(-1)
+        for index in rows.nonzero()[:, 0].tolist():
+            logs = self.rows[index] / self.temperatures[index]
+            logs -= self.values[index, 0].to(logs.device)
+            row = logs.exp()
+            self.tail_weight[index] = (float(row.sum()) - inside[index]).clamp_min(0.0)
+            if moments:
+                moment = float((row * logs).nansum())  # -inf has weight 0
+                self.tail_moment[index] = (moment - inside_moment[index]).clamp_max(0.0)
+
+    def mass(self) -> tuple[Tensor, Tensor]:
+        """Returns the least and the greatest sum of weights that is kept, `[N, 1]` float64."""
+        weights = self.weights
+        nothing = torch.zeros_like(self.tail_weight)
+        least = (weights * self.certain).sum(-1)
+        least += torch.where(self.tail_certain, self.tail_weight, nothing)
+        greatest = (weights * self.possible).sum(-1)
+        greatest += torch.where(self.tail_possible, self.tail_weight, nothing)
+        return least[:, None], greatest[:, None]
+
+    def rounding(self) -> Tensor:
+        """Bounds the relative error of a sum of weights in float32, `[N, 1]` float64.
+
+        At worst each addition rounds the same way; a vectorized sum has at least
+        four lanes.
+        """
+        inside = torch.full((len(self.rows),), float(self.values.shape[-1]), dtype=torch.float64)
+        whole = torch.tensor([float(len(row)) for row in self.rows], dtype=torch.float64)
+        terms = torch.where(self.tail_possible, whole, inside)
+        return (ULP * (terms / 8 + 64))[:, None]
+
+    def restrict(self, on: Tensor, certain: Tensor, possible: Tensor, tail: Tensor) -> None:
+        """Removes what a warper does.
+
+        Args:
+            on: rows that have the warper, `[N]` bool.
+            certain: what it keeps for sure, `[N, K]` bool.
+            possible: what it may keep, `[N, K]` bool.
+            tail: whether it may keep anything of the tail, `[N]` bool.
+        """
+        off = ~on[:, None]
+        self.certain = self.certain & (certain | off)
+        self.possible = self.possible & (possible | off)
+        self.tail_certain = self.tail_certain & ~on
+        self.tail_possible = self.tail_possible & (tail | ~on)
+
+    def restrict_to_prefix(self, on: Tensor, certain: Tensor, possible: Tensor) -> None:
+        """Removes what a warper does that keeps so many ids in an order of its own among ties.
+
+        Args:
+            on: rows that have the warper, `[N]` bool.
+            certain: the first so many, which it keeps for sure but for ties, `[N, K]` bool.
+            possible: the first so many, beyond which it keeps nothing but ties, `[N, K]` bool.
+        """
+        edge = self.values.masked_fill(certain, -torch.inf).amax(-1)
+        edge = torch.where(self.tail_possible, torch.maximum(edge, self.values[:, -1]), edge)
+        lowest = self.values.masked_fill(~possible, torch.inf).amin(-1)
+        possible = self.values >= lowest[:, None]
+        self.restrict(on, certain & (self.values > edge[:, None]), possible, possible[:, -1])
+
+    def restrict_to_highest(self, on: Tensor, counts: Tensor, above: Tensor, below: Tensor) -> None:
+        """Removes ids below a bound unless they are among the highest, ties included.
+
+        Args:
+            on: rows that have the warper, `[N]` bool.
+            counts: how many of the highest stay anyway, `[N, 1]` int64.
+            above: ids that are above the bound for sure, `[N, K]` bool.
+            below: ids that are below it for sure, `[N, K]` bool; the lowest candidate
+                speaks for the tail.
+        """
+        least = self._last_of_first(self.certain, counts)
+        most = self._last_of_first(self.possible, counts)
+        possible = ~below | (self.values >= least)
+        self.restrict(on, above | (self.values >= most), possible, possible[:, -1])
+
+    def _last_of_first(self, mask: Tensor, counts: Tensor) -> Tensor:
+        """Returns the lowest of the first so many values of a mask; -inf if it has fewer."""
+        first = mask & (mask.cumsum(-1) <= counts)
+        value = self.values.masked_fill(~first, torch.inf).amin(-1, keepdim=True)
+        return value.masked_fill(mask.sum(-1, keepdim=True) < counts, -torch.inf)
+
+
+def highest(row: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Finds the highest values of a row and their ids, both `[count]` or shorter, on the CPU.
+
+    Every id whose value is above the last one returned is among them; which of
+    several equal to the last one are is not defined.
+
+    So many blocks have a maximum of at least the count-th highest maximum, so the
+    highest values are at least that, and few others are. This takes a third of
+    the time of `topk`.
+
+    Args:
+        row: `[V]` float32.
+        count: how many at most.
+    """
+    size = len(row)
+    num_blocks = size // BLOCK
+    if row.device.type != "cpu" or num_blocks < 2 * count:
+        found = row.topk(min(count, size))
+        return found.values.cpu(), found.indices.cpu()
+    maxima = row[: num_blocks * BLOCK].view(-1, BLOCK).amax(-1).numpy()
+    bound = np.partition(maxima, num_blocks - count)[num_blocks - count]
+    ids = np.flatnonzero(row.numpy() >= bound)
+    values = row.numpy()[ids]
+    order = np.argsort(-values, kind="stable")[:count]
+    return torch.from_numpy(values[order]), torch.from_numpy(ids[order])

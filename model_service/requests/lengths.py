@@ -1,0 +1,83 @@
+"""How many tokens each row may get: `max_new_tokens`, `max_length`, padding and the context."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import msgspec
+
+from model_service.requests.configuration import ResolvedConfig
+from model_service.requests.violations import Violations
+from rpc.errors import ContextLengthExceeded
+
+
+@dataclass(frozen=True, slots=True)
+class PromptLengths:
+    """Lengths of the prompts of a call.
+
+    Attributes:
+        tokens: of each prompt.
+        padding: that each came with, as far as lengths count it.
+    """
+
+    tokens: list[int]
+    padding: list[int]
+
+    def left_by(self, max_length: int) -> Iterator[int]:
+        """Yields the new tokens that a length leaves room for, by prompt."""
+        for tokens, padding in zip(self.tokens, self.padding, strict=True):
+            yield max_length - tokens - padding
+
+
+def check_max_length(
+    resolved: ResolvedConfig,
+    prompts: PromptLengths,
+    violations: Violations,
+    path: str = "generation_config",
+) -> None:
+    """Notes a `max_length` that leaves a row no new token."""
+    max_length = resolved.config.max_length
+    if max_length is None or min(prompts.left_by(max_length), default=1) > 0:
+        return
+    longest = max_length - min(prompts.left_by(max_length))
+    whose = "" if resolved.max_length_given else ", which the model's own default is not"
+    violations.add(
+        f"{path}.max_length", f"must be above {longest}, the length of the longest prompt{whose}"
+    )
+
+
+def fit_context(
+    resolved: ResolvedConfig, prompts: PromptLengths, context_length: int
+) -> tuple[ResolvedConfig, list[int]]:
+    """Checks that every row fits the context, and lowers a default that does not.
+
+    A default of `max_new_tokens` is lowered to what the shortest prompt leaves
+    room for: a longer one then ends with `context_length`, so that no row's result
+    depends on the length of another.
+
+    Returns:
+        The configuration, and the most new tokens of each row before the context
+        ends it. Where `max_length` counts, `max_new_tokens` is the largest of these.
+
+    Raises:
+        ContextLengthExceeded: a row does not fit.
+    """
+    config = resolved.config
+    if config.max_length is not None:
+        num_new = list(prompts.left_by(config.max_length))
+    elif resolved.max_new_tokens_given:
+        num_new = [config.max_new_tokens] * len(prompts.tokens)
+    else:
+        room = context_length - min(prompts.tokens)
+        num_new = [min(config.max_new_tokens, room)] * len(prompts.tokens)
+    asked = resolved.max_new_tokens_given or resolved.max_length_given
+    for row, (tokens, new) in enumerate(zip(prompts.tokens, num_new, strict=True)):
+        needed = new if asked else 1
+        if tokens + needed > context_length:
+            raise ContextLengthExceeded(
+                row=row, prompt_tokens=tokens, new_tokens=needed, context_tokens=context_length
+            )
+    largest = max(num_new)
+    config = msgspec.structs.replace(
+        config, max_new_tokens=largest, min_new_tokens=min(config.min_new_tokens, largest)
+    )
+    return replace(resolved, config=config), num_new

@@ -1,0 +1,291 @@
+"""Compiled steps against `generate` and against eager ones, on a model compiled for the test."""
+
+import os
+import random
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from model_service.engine.decode_graph import comparison, compilation, decode_graphs
+from model_service.engine.decode_graph.compilation import Compilation
+from model_service.engine.decode_graph.compiled_steps import CompiledSteps
+from model_service.engine.decode_graph.decode_graphs import DecodeGraphs
+from model_service.engine.sequence import Run
+from model_service.messages import Cancel, GraphStatus, GrowVocabulary, NewRow
+from tests.checkpoint_factory import VOCABULARY_SIZE
+from tests.engine_harness import InprocEngine, tokens_of
+
+from .conftest import Pair
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler"),
+]
+
+LENGTHS = (1, 3, 17, 40, 23, 5, 30, 12)
+NEW = 12
+
+
+def prompts(seed: int = 0) -> list[list[int]]:
+    generator = random.Random(seed)
+    return [[generator.randrange(VOCABULARY_SIZE) for _ in range(n)] for n in LENGTHS]
+
+
+def graphs_of(engine: InprocEngine) -> DecodeGraphs:
+    return engine.engine._runner.graphs
+
+
+def start(folder: Path, **settings: object) -> InprocEngine:
+    """Starts an engine and waits until its graphs are ready, or are known not to be."""
+    engine = InprocEngine(folder, decode_graphs="auto", max_running_sequences=12, **settings)
+    while graphs_of(engine).is_preparing:
+        graphs_of(engine).advance()
+        time.sleep(0.01)
+    return engine
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Keeps what the tests compile, and compiles without the delay of a server."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOCKSTEP_CACHE", str(folder))
+        patch.setattr(decode_graphs, "START_DELAY_S", 0.0)
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def llama(pair_of) -> Pair:
+    return pair_of("llama")
+
+
+@pytest.fixture(scope="module")
+def compiled(llama: Pair) -> InprocEngine:
+    engine = start(llama.folder)
+    assert graphs_of(engine).status == GraphStatus("ready")
+    return engine
+
+
+@pytest.fixture
+def paths(compiled: InprocEngine, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether each step of the test ran compiled."""
+    runner, seen = compiled.engine._runner, []
+    forward = runner.forward
+
+    def watched(runs: list[Run]) -> torch.Tensor:
+        logits = forward(runs)
+        seen.append(runner.compiled)
+        return logits
+
+    monkeypatch.setattr(runner, "forward", watched)
+    return seen
+
+
+def test_tokens_alone_equal_generate(llama, compiled, paths):
+    for prompt in prompts():
+        expected = llama.generate(prompt, NEW).token_ids
+        assert compiled.generate([prompt], max_new_tokens=NEW) == [expected]
+    short = sum(length <= decode_graphs.MAX_RUN_TOKENS for length in LENGTHS)
+    assert paths.count(True) == len(LENGTHS) * (NEW - 1) + short
+
+
+def test_tokens_in_one_ragged_batch_equal_generate(llama, compiled, paths):
+    expected = [llama.generate(prompt, NEW).token_ids for prompt in prompts()]
+    assert compiled.generate(prompts(), max_new_tokens=NEW) == expected
+    assert paths.count(True) == NEW - 1
+
+
+def test_tokens_of_requests_that_join_a_running_batch_equal_generate(llama, compiled):
+    events, ids = [], []
+    for prompt in prompts(1):
+        stranger = compiled.submit([prompt[::-1]], max_new_tokens=50)
+        ids.append(compiled.submit([prompt], max_new_tokens=NEW))
+        for _ in range(3):
+            events += compiled.step() or []
+        compiled.handle(Cancel(stranger))
+    events += compiled.drain()
+    for prompt, request_id in zip(prompts(1), ids, strict=True):
+        assert tokens_of(events, request_id, 1) == [llama.generate(prompt, NEW).token_ids]
+
+
+def decoding(engine: InprocEngine) -> list[Run]:
+    """Prefills prompts and returns the runs of the step in which all of them decode."""
+    engine.submit(prompts(), max_new_tokens=NEW)
+    while any(seq.num_pending != 1 for seq in engine.engine._scheduler.active) or (
+        len(engine.engine._scheduler.active) < len(LENGTHS)
+    ):
+        engine.step()
+    sequences = sorted(engine.engine._scheduler.active, key=lambda seq: seq.slot)
+    return [Run(seq, 1, (0,)) for seq in sequences]
+
+
+def test_logits_equal_those_of_the_eager_step(llama, compiled):
+    runs, runner = decoding(compiled), compiled.engine._runner
+    got = runner.forward(runs)
+    assert runner.compiled
+    for run in runs:
+        run.sequence.num_cached -= 1
+    graphs = graphs_of(compiled)
+    usable, graphs._usable = graphs._usable, set()
+    expected = runner.forward(runs)
+    graphs._usable = usable
+    assert not runner.compiled
+    for run in runs:
+        run.sequence.num_cached -= 1
+    compiled.drain()
+    assert float((got - expected).abs().max()) <= 1e-5 * float(expected.abs().max())
+
+
+def test_a_step_leaves_the_slots_of_others_alone(compiled):
+    runs, runner = decoding(compiled), compiled.engine._runner
+    kept = runs[:3]  # of the sequences in their slots, only some take part
+    before = [layer.k.data.clone() for layer in runner.cache.slot_layers]
+    runner.forward(kept)
+    assert runner.compiled
+    for layer, old in zip(runner.cache.slot_layers, before, strict=True):
+        changed = (layer.k.data != old).flatten(2).any(-1).nonzero().tolist()
+        assert changed == [[run.sequence.slot, run.sequence.num_cached - 1] for run in kept]
+    for run in kept:
+        run.sequence.num_cached -= 1
+    compiled.drain()
+
+
+def test_runs_of_a_few_tokens_are_compiled_and_prompts_are_not(compiled):
+    graphs, (seq, *_) = graphs_of(compiled), [run.sequence for run in decoding(compiled)]
+    assert graphs.choose([Run(seq, 1, ())]) == "row"
+    most = decode_graphs.MAX_RUN_TOKENS
+    assert graphs.choose([Run(seq, most, ())]) == "rows"
+    assert graphs.choose([Run(seq, 1, ()), Run(seq, most, ())]) == "rows"
+    assert graphs.choose([Run(seq, 1, ()), Run(seq, most + 1, ())]) is None
+    compiled.drain()
+
+
+def test_old_logits_are_equal_to_the_bit_after_growth_between_two_steps(llama):
+    engine = start(llama.folder)  # from the cache; its vocabulary grows
+    runs, runner = decoding(engine), engine.engine._runner
+    before = runner.forward(runs)
+    for run in runs:
+        run.sequence.num_cached -= 1
+    row = NewRow(VOCABULARY_SIZE, "mean", generable=False)
+    engine.handle(GrowVocabulary(request_id=99, revision=1, rows=[row]))
+    after = runner.forward(runs)
+    assert runner.compiled
+    assert after.shape[1] == VOCABULARY_SIZE + 1
+    assert torch.equal(after[:, :VOCABULARY_SIZE], before)
+    for run in runs:
+        run.sequence.num_cached -= 1
+    engine.drain()
+
+
+def test_a_second_start_compiles_nothing(llama, compiled, monkeypatch):
+    monkeypatch.setattr(decode_graphs, "Compilation", None)
+    engine = InprocEngine(llama.folder, decode_graphs="auto")
+    assert graphs_of(engine).status == GraphStatus("ready")
+
+
+def test_graphs_that_differ_are_not_used(llama, compiled, monkeypatch):
+    run = CompiledSteps.run
+
+    def wrong(self, graph, embeds, positions, slots):
+        return run(self, graph, embeds, positions, slots) * 1.01
+
+    monkeypatch.setattr(CompiledSteps, "run", wrong)
+    engine = start(llama.folder)
+    assert graphs_of(engine).status.state == "unavailable"
+    assert "differ" in graphs_of(engine).status.reason
+    expected = [llama.generate(prompt, NEW).token_ids for prompt in prompts()]
+    assert engine.generate(prompts(), max_new_tokens=NEW) == expected
+
+
+def test_an_attention_kernel_that_differs_is_not_used(llama, compiled, monkeypatch):
+    monkeypatch.setattr(comparison, "ATTENTION_TOLERANCE", {torch.float32: 0.0})
+    engine = start(llama.folder)
+    assert graphs_of(engine).status.state == "unavailable"
+    assert "attention kernel" in graphs_of(engine).status.reason
+
+
+def test_a_graph_that_fails_in_operation_is_replaced_by_the_eager_step(
+    llama, compiled, monkeypatch
+):
+    engine = start(llama.folder)
+    request_id = engine.submit(prompts(), max_new_tokens=NEW)
+    events = []
+    for _ in range(4):
+        events += engine.step() or []
+    assert engine.engine._runner.compiled
+
+    def fails(*arguments):
+        raise RuntimeError("out of order")
+
+    monkeypatch.setattr(CompiledSteps, "run", fails)
+    events += engine.drain()
+    expected = [llama.generate(prompt, NEW).token_ids for prompt in prompts()]
+    assert tokens_of(events, request_id, len(LENGTHS)) == expected
+    assert graphs_of(engine).status.state == "unavailable"
+    assert "out of order" in graphs_of(engine).status.reason
+
+
+def test_modules_with_hooks_are_not_compiled(llama):
+    engine = InprocEngine(llama.folder)
+    model = engine.engine._runner._model
+    model.model.layers[0].register_forward_hook(lambda module, args, output: output)
+    assert "hooks" in decode_graphs.unsuitable(model, engine.engine._runner)
+
+
+def test_without_a_compiler_the_model_serves_and_says_why(llama, tmp_path, monkeypatch):
+    monkeypatch.setenv("LOCKSTEP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    engine = start(llama.folder)
+    assert graphs_of(engine).status == GraphStatus("unavailable", "There is no C++ compiler (g++).")
+    expected = llama.generate(prompts()[2], NEW).token_ids
+    assert engine.generate([prompts()[2]], max_new_tokens=NEW) == [expected]
+
+
+def test_a_cache_folder_that_cannot_be_written_is_a_reason_and_no_failure(
+    llama, tmp_path, monkeypatch
+):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("LOCKSTEP_CACHE", str(tmp_path / "file"))
+    engine = start(llama.folder)
+    assert graphs_of(engine).status.state == "unavailable"
+    assert "LOCKSTEP_CACHE" in graphs_of(engine).status.reason
+
+
+def test_the_compiling_process_ends_with_the_engine(llama, tmp_path, monkeypatch):
+    monkeypatch.setenv("LOCKSTEP_CACHE", str(tmp_path / "cache"))
+    engine = InprocEngine(llama.folder, decode_graphs="auto")
+    graphs = graphs_of(engine)
+    while graphs._compilation is None:
+        graphs.advance()
+    process = graphs._compilation._process
+    assert process.poll() is None
+    graphs.close()
+    assert process.returncode is not None
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+
+
+def test_a_process_that_dies_without_a_word_is_a_reason(monkeypatch):
+    monkeypatch.setattr(compilation, "MODULE", "model_service.engine.decode_graph.no_such_module")
+    died = Compilation(decode_graphs.Recipe("", "float32", [], []))
+    while (said := died.poll()) is None:
+        time.sleep(0.01)
+    assert "exit code 1" in said.reason
+    died.close()
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "gemma3"])
+def test_other_architectures_compile_and_equal_generate(pair_of, architecture):
+    """Positions of its own and merged products of another kind; windows shorter than prompts."""
+    pair = pair_of(architecture)
+    engine = start(pair.folder)
+    assert graphs_of(engine).status == GraphStatus("ready")
+    expected = [pair.generate(prompt, NEW).token_ids for prompt in prompts()]
+    assert engine.generate(prompts(), max_new_tokens=NEW) == expected
+    assert engine.engine._runner.compiled
