@@ -165,9 +165,8 @@ class BeamGroup:
 
     def _noise(self, indices: Tensor) -> Tensor:
         """Returns noise for indices `[N]` of beam and token, `[N]` float64."""
-        seed = torch.tensor([self.first.seed])
-        position = torch.tensor([len(self.first.token_ids)])
-        return random.gumbel(seed, position, indices[None])[0]
+        key = random.keys([self.first.seed], [len(self.first.token_ids)])
+        return random.gumbel(key, indices[None])[0]
 
     def _result(self, index: int, hypothesis: Hypothesis) -> SequenceTokens:
         steps = hypothesis.path.steps()
