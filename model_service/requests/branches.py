@@ -29,6 +29,11 @@ def rows_per_prompt(resolved: ResolvedConfig) -> int:
     return resolved.num_return_sequences * _rows_together(resolved)
 
 
+def takes_several_rows(resolved: ResolvedConfig) -> bool:
+    """Whether a sequence is the outcome of more than one row."""
+    return _rows_together(resolved) > 1
+
+
 def _rows_together(resolved: ResolvedConfig) -> int:
     """Returns the rows that run together or not at all."""
     return max(resolved.config.num_beams, 2 if is_guided(resolved) else 1)
