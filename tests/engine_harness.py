@@ -68,6 +68,7 @@ class InprocEngine:
         seeds: list[int] | None = None,
         selection: ScoreSelection | None = None,
         prompt_selection: ScoreSelection | None = None,
+        revision: int = 0,
         **config: object,
     ) -> int:
         """Queues prompts as one call and returns its id."""
@@ -78,7 +79,7 @@ class InprocEngine:
                 request_id=self._next_id,
                 sequences=[SequenceSpec(p, s) for p, s in zip(prompts, seeds, strict=True)],
                 config=self.config(**config),
-                revision=0,
+                revision=revision,
                 selection=selection,
                 prompt_selection=prompt_selection,
             )

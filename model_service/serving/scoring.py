@@ -47,6 +47,7 @@ async def compute_logits(
         ],
         vocabulary=convert.vocabulary_ref(vocabulary),
         usage=_usage(opening, answer),
+        determinism=model.determinism(),
     )
 
 
@@ -84,6 +85,7 @@ async def score(
         ],
         vocabulary=convert.vocabulary_ref(vocabulary),
         usage=_usage(opening, answer),
+        determinism=model.determinism(),
     )
 
 

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, replace
 
 import msgspec
-from google.protobuf.duration_pb2 import Duration
 from lockstep.v1 import generation_pb2, scores_pb2
 
 from model_service.generation import ScoreSelection
@@ -29,7 +28,7 @@ class Opening:
     Attributes:
         sequences: the rows.
         resolved: how scores are processed and tokens are chosen.
-        seed: the seed that those of the rows come from.
+        seed: the seed that those of the rows come from; None when each was given its own.
         selection: what is returned about the rows.
         vocabulary: the vocabulary that the ids belong to.
         max_length: tokens of KV cache reserved per row.
@@ -38,7 +37,7 @@ class Opening:
 
     sequences: list[SequenceSpec]
     resolved: ResolvedConfig
-    seed: int
+    seed: int | None
     selection: ScoreSelection
     vocabulary: Reference
     max_length: int
@@ -159,11 +158,6 @@ def _without_limit(resolved: ResolvedConfig) -> ResolvedConfig:
     kept = tuple(s for s in resolved.config.processors if s.name != "forced_eos_token_ids")
     config = msgspec.structs.replace(resolved.config, forced_eos_token_ids=(), processors=kept)
     return replace(resolved, config=config)
-
-
-def seconds(message: Duration) -> float:
-    """Reads a time span."""
-    return message.seconds + message.nanos / 1e9
 
 
 def _check_room(rows: list[list[int]], reserved: int, context: int, kv_total: int) -> None:
