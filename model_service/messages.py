@@ -147,6 +147,55 @@ class OpenSession(msgspec.Struct, tag="open_session"):
     cache_salt: str | None = None
     """As in `Generate`."""
 
+    sample: bool = False
+    """Whether the engine chooses the next token of each row."""
+
+    append: bool = False
+    """Whether the chosen token is appended."""
+
+
+class GenerateSession(msgspec.Struct, tag="generate_session"):
+    """Opens a session and runs its rows to their end. Answered as `Generate`.
+
+    Nothing is left of a session of which a row fails, or whose call is cancelled
+    before the last row has ended.
+    """
+
+    request_id: int
+    session_id: str
+    sequences: list[SequenceSpec]
+    config: GenerationConfig
+    revision: int
+    max_length: int
+    """Tokens of KV cache reserved per row, those to be generated included."""
+
+    selection: ScoreSelection | None = None
+    """What to return about each generated token."""
+
+    prompt_selection: ScoreSelection | None = None
+    """What to return about each prompt token."""
+
+    cache_salt: str | None = None
+    """As of `Generate`."""
+
+
+class ContinueSession(msgspec.Struct, tag="continue_session"):
+    """Runs the rows of a session to their end. Answered as `Generate`.
+
+    Cancelled before the last row has ended, it is undone as a whole.
+    """
+
+    request_id: int
+    session_id: str
+    config: GenerationConfig
+    """How tokens are chosen by this call; the session keeps its own configuration."""
+
+    max_new_tokens: list[int]
+    """Most new tokens of each row."""
+
+    selection: ScoreSelection | None = None
+    """What to return about each generated token."""
+
 
 class StepRow(msgspec.Struct, frozen=True, array_like=True):
     """What one row of a session does in a step."""
@@ -272,7 +321,9 @@ Command = (
     Generate
     | Cancel
     | OpenSession
+    | GenerateSession
     | StepSession
+    | ContinueSession
     | TruncateSession
     | ForkSession
     | SelectSessionRows

@@ -30,7 +30,9 @@ from model_service.servicers.admin import AdminServicer
 from model_service.servicers.info import InfoServicer, offered_methods
 from model_service.servicers.model import ModelServicer
 from model_service.servicers.session import SessionServicer
+from model_service.serving.generations import Generations
 from model_service.serving.served_model import ServedModel
+from model_service.serving.session_terms import SessionTerms
 from model_service.serving.sessions import SessionRegistry
 from model_service.settings import ModelSettings
 from rpc import logging
@@ -115,16 +117,20 @@ class ModelServer:
 
     def _register_servicers(self) -> None:
         settings, grpc_server = self._settings, self.server.grpc
+        terms = SessionTerms(
+            ttl_s=settings.session_ttl_s,
+            max_ttl_s=settings.max_session_ttl_s,
+            new_tokens=settings.session_new_tokens,
+        )
+        generations = Generations(self._model, self._sessions, terms)
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(
-            ModelServicer(self._model), grpc_server
+            ModelServicer(self._model, generations), grpc_server
         )
         logits_session_service_pb2_grpc.add_LogitsSessionServiceServicer_to_server(
             SessionServicer(
                 self._model,
                 self._sessions,
-                ttl_s=settings.session_ttl_s,
-                max_ttl_s=settings.max_session_ttl_s,
-                new_tokens=settings.session_new_tokens,
+                terms,
                 draining=self.server.lifecycle.draining,
             ),
             grpc_server,
@@ -134,6 +140,7 @@ class ModelServer:
             InfoServicer(
                 self._model,
                 self._sessions,
+                generations,
                 limits=model_limits(settings),
                 methods=offered_methods(classes),
             ),

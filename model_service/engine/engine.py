@@ -13,6 +13,7 @@ from typing import Protocol
 from torch import Tensor
 
 from model_service.engine import given_tokens, guides
+from model_service.engine.continuations import Continuations
 from model_service.engine.generations import Generations
 from model_service.engine.model_runner import order
 from model_service.engine.places import Places
@@ -29,12 +30,14 @@ from model_service.messages import (
     Cancel,
     CloseSession,
     Command,
+    ContinueSession,
     DescribeSession,
     Event,
     Failure,
     FlushPrefixCache,
     ForkSession,
     Generate,
+    GenerateSession,
     GrowVocabulary,
     Load,
     OpenSession,
@@ -114,12 +117,19 @@ class Engine:
         table = SessionTable(scheduler, kv_bytes_per_token=kv_bytes_per_token, emit=self._emit)
         rows = SessionRows(table, scheduler, places)
         sessions = Sessions(table, scheduler, revisions)
-        self._owners: dict[str, Owner] = {"generate": generations, "session": sessions}
+        continuations = Continuations(table, scheduler, revisions)
+        self._owners: dict[str, Owner] = {
+            "generate": generations,
+            "session": sessions,
+            "continuation": continuations,
+        }
         self._handlers: dict[type, Callable[..., None]] = {
             Generate: generations.start,
             Cancel: self._cancel,
             OpenSession: sessions.open,
+            GenerateSession: continuations.begin,
             StepSession: sessions.step,
+            ContinueSession: continuations.resume,
             TruncateSession: rows.truncate,
             ForkSession: rows.fork,
             SelectSessionRows: rows.select,

@@ -11,7 +11,6 @@ from model_service.engine.scheduler import Scheduler
 from model_service.engine.scores import describe
 from model_service.engine.sequence import Sequence
 from model_service.engine.vocabulary import RevisionRows
-from model_service.generation import FinishReason
 from model_service.messages import Event, Failure, Generate, Rejected, SequenceSpec, SequenceTokens
 
 
@@ -96,33 +95,9 @@ class Generations:
             logits: `[R, V]` float32 of the step.
         """
         seq = draw.sequence
-        if choice.token_id is None or seq.given_failure is not None:
-            self._fail(seq, choice.failure or seq.given_failure)
-            return
-        position = len(seq.token_ids)
-        event = SequenceTokens(seq.request_id, seq.row, [choice.token_id])
-        if seq.selection is not None:
-            try:
-                event.scores = [
-                    describe(
-                        seq,
-                        seq.selection,
-                        position,
-                        choice.token_id,
-                        logits[draw.row],
-                        choice.scores,
-                        self._revisions[seq.revision],
-                    )
-                ]
-            except processors.ProcessorError as error:
-                self._fail(seq, processors.failure(error))
-                return
-        reason = seq.append(choice.token_id)
-        if seq.given_scores:
-            event.prompt_scores, seq.given_scores = seq.given_scores, []
-        seq.prompt_selection = None
-        if reason is not None:
-            self._end(seq, event, reason)
+        event = advance(seq, seq.request_id, draw, choice, logits, self._revisions[seq.revision])
+        if event.finish is not None:
+            self._remove(seq, keep=event.finish.failure is None)
         self._emit(event)
 
     def cancel(self, request_id: int) -> None:
@@ -130,22 +105,55 @@ class Generations:
         for seq in self._calls.pop(request_id, []):
             self._scheduler.remove(seq)
 
-    def _fail(self, seq: Sequence, failure: Failure | None) -> None:
-        event = SequenceTokens(seq.request_id, seq.row, [])
-        self._end(seq, event, "error", failure)
-        self._emit(event)
-
-    def _end(
-        self,
-        seq: Sequence,
-        event: SequenceTokens,
-        reason: FinishReason,
-        failure: Failure | None = None,
-    ) -> None:
-        """Marks an event as the last of its sequence and frees what that holds."""
-        event.finish = seq.finish(reason, failure)
-        self._scheduler.remove(seq, keep=failure is None)
+    def _remove(self, seq: Sequence, *, keep: bool) -> None:
+        """Frees what a sequence holds that has ended."""
+        self._scheduler.remove(seq, keep=keep)
         members = self._calls[seq.request_id]
         members.remove(seq)
         if not members:
             del self._calls[seq.request_id]
+
+
+def advance(
+    seq: Sequence,
+    request_id: int,
+    draw: Draw,
+    choice: Choice,
+    logits: Tensor,
+    revision: RevisionRows,
+) -> SequenceTokens:
+    """Appends the token chosen for a sequence that generates.
+
+    Args:
+        seq: the sequence.
+        request_id: the call that it works for.
+        draw: its row of the step.
+        choice: the token, or why there is none, which ends the sequence.
+        logits: `[R, V]` float32 of the step.
+        revision: the sequence's revision of the vocabulary.
+
+    Returns:
+        What the call is told. Its `finish` is set when the sequence has ended.
+    """
+    event = SequenceTokens(request_id, seq.row, [])
+    token_id = choice.token_id
+    if token_id is None or seq.given_failure is not None:
+        event.finish = seq.finish("error", choice.failure or seq.given_failure)
+        return event
+    if seq.selection is not None:
+        position, row = len(seq.token_ids), logits[draw.row]
+        try:
+            event.scores = [
+                describe(seq, seq.selection, position, token_id, row, choice.scores, revision)
+            ]
+        except processors.ProcessorError as error:
+            event.finish = seq.finish("error", processors.failure(error))
+            return event
+    reason = seq.append(token_id)
+    event.token_ids.append(token_id)
+    if seq.given_scores:
+        event.prompt_scores, seq.given_scores = seq.given_scores, []
+    seq.prompt_selection = None
+    if reason is not None:
+        event.finish = seq.finish(reason)
+    return event

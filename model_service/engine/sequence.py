@@ -28,6 +28,9 @@ if TYPE_CHECKING:  # built for the rows that need them
     from model_service.engine.sampling.row_processors import RowProcessors
 
 
+Kind = Literal["generate", "session", "continuation", "guide"]
+
+
 @dataclass(slots=True, eq=False)
 class Sequence:
     """One prompt and its growing continuation. Owned by the engine's only thread.
@@ -46,7 +49,8 @@ class Sequence:
         selection: what is returned about the distribution of new tokens.
         prompt_selection: what is returned about the distribution of given tokens.
         priority: lower goes first.
-        kind: what it works for.
+        kind: what it works for: a call; a session, at rest, in a step or while it generates; or a
+            guided sequence.
         salt: whose keys and values it may reuse, and who may reuse its own: sequences of the
             same salt. None means nobody.
         lends: whether others may reuse what is in its slot now.
@@ -56,6 +60,7 @@ class Sequence:
         most_cached: most tokens of the slot that were written when tokens were last cut, or
             drafts verified.
         slot: row of the KV cache, or None.
+        call_start: tokens that there were when the generation began.
         first_given: index of the first token that the present call gave.
         given_scores: what was found out so far about the distributions of given tokens.
         given_failure: why the distribution of a given token could not be described.
@@ -86,10 +91,11 @@ class Sequence:
     selection: ScoreSelection | None = None
     prompt_selection: ScoreSelection | None = None
     priority: int = 0
-    kind: Literal["generate", "session", "guide"] = "generate"
+    kind: Kind = "generate"
     salt: str | None = None
     lends: bool = True
     num_prompt_tokens: int = field(init=False)
+    call_start: int = field(init=False)
     num_cached: int = 0
     num_lost: int = 0
     num_reused: int = 0
@@ -112,20 +118,27 @@ class Sequence:
     next_logits: "Tensor | None" = None
 
     def __post_init__(self) -> None:
-        self.num_prompt_tokens = len(self.token_ids)
+        self.num_prompt_tokens = self.call_start = len(self.token_ids)
         self.covered = coverage.covers(self.config)
+
+    def configure(self, config: GenerationConfig, kind: Kind) -> None:
+        """Changes how tokens are chosen from now on."""
+        self.kind = kind
+        self.config = config
+        self.covered = coverage.covers(config)
+        self.processors = None
+
+    @property
+    def in_session(self) -> bool:
+        """Whether it is a row of a session."""
+        return self.kind in {"session", "continuation"}
 
     @property
     def length_limit(self) -> int:
         """Tokens of the prompt and the longest continuation."""
         if self.kind == "session":
             return self.max_length
-        return min(self.num_prompt_tokens + self.config.max_new_tokens, self.max_length)
-
-    @property
-    def in_session(self) -> bool:
-        """Whether it is a row of a session."""
-        return self.kind == "session"
+        return min(self.call_start + self.config.max_new_tokens, self.max_length)
 
     @property
     def num_pending(self) -> int:
@@ -272,7 +285,7 @@ class Sequence:
             return "stop_sequence"
         if self.kind == "session":
             return None
-        if self.num_new_tokens + 1 >= config.max_new_tokens:
+        if len(self.token_ids) + 1 - self.call_start >= config.max_new_tokens:
             return "max_new_tokens"
         if len(self.token_ids) + 1 >= self.max_length:
             return "context_length"

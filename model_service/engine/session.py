@@ -1,6 +1,7 @@
 """One session: rows of one client, and the call that uses them."""
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from model_service.engine.sequence import Sequence
 from model_service.generation import ScoreSelection
@@ -40,12 +41,18 @@ class Call:
     recomputed: bool = False
 
 
+class Use(Protocol):
+    """A call that uses a session; `request_id` names it."""
+
+    request_id: int
+
+
 @dataclass(slots=True, eq=False)
 class Session:
     """Rows of one client, all with room for as many tokens, and the call that uses them."""
 
     rows: list[Sequence]
-    call: Call | None = None
+    call: Use | None = None
 
     @property
     def kv_tokens(self) -> int:
@@ -77,6 +84,18 @@ def step_refusal(session: Session, command: StepSession) -> Failure | None:
     return None
 
 
+def continuation_refusal(session: Session) -> Failure | None:
+    """Says why a session's rows cannot go on by themselves, or None."""
+    for seq in session.rows:
+        position = len(seq.token_ids)
+        if not position:
+            description = f"row {seq.row} has no tokens to go on from"
+            return Failure("InvalidField", {"field": "session_id", "description": description})
+        if position >= seq.max_length:
+            return _no_room(seq, 1)
+    return None
+
+
 def truncation_refusal(session: Session, lengths: list[int]) -> Failure | None:
     """Says why rows cannot be cut to these lengths, or None."""
     for row, (seq, length) in enumerate(zip(session.rows, lengths, strict=True)):
@@ -95,11 +114,15 @@ def _row_refusal(seq: Sequence, step: StepRow) -> Failure | None:
         arguments = {"row": seq.row, "expected": expected, "current": position}
         return Failure("PositionConflict", arguments)
     if position + len(step.token_ids) > seq.max_length:
-        arguments = {
-            "row": seq.row,
-            "prompt_tokens": position,
-            "new_tokens": len(step.token_ids),
-            "context_tokens": seq.max_length,
-        }
-        return Failure("ContextLengthExceeded", arguments)
+        return _no_room(seq, len(step.token_ids))
     return None
+
+
+def _no_room(seq: Sequence, num_new_tokens: int) -> Failure:
+    arguments = {
+        "row": seq.row,
+        "prompt_tokens": len(seq.token_ids),
+        "new_tokens": num_new_tokens,
+        "context_tokens": seq.max_length,
+    }
+    return Failure("ContextLengthExceeded", arguments)

@@ -69,7 +69,8 @@ class Sessions:
         if not self._table.check_size(command.request_id, rows):
             return
         session = self._table.add(command.session_id, rows)
-        self._start(session, Call(command.request_id, command.selection), rows)
+        call = Call(command.request_id, command.selection, command.sample, command.append)
+        self._start(session, call, rows)
 
     def step(self, command: StepSession) -> None:
         """Appends tokens to rows and makes them active. Refuses as a whole or not at all."""
@@ -123,7 +124,7 @@ class Sessions:
         seq = draw.sequence
         session = self._table.of_row(seq)
         call = session.call
-        assert call is not None
+        assert isinstance(call, Call)
         self._scheduler.rest(seq)
         position = len(seq.token_ids)
         token_id = choice.token_id if call.sample else None
@@ -154,7 +155,7 @@ class Sessions:
 
     def _complete(self, session: Session) -> None:
         call, session.call = session.call, None
-        assert call is not None
+        assert isinstance(call, Call)
         rows = [call.answers[row] for row in range(len(session.rows))]
         self._table.emit(
             SessionAnswer(
@@ -172,7 +173,7 @@ class Sessions:
         A session that is being opened is left to the `CloseSession` that follows.
         """
         session = self._table.of_call(request_id)
-        if session is not None and session.call is not None and session.call.marks:
+        if session is not None and isinstance(session.call, Call) and session.call.marks:
             self._undo(session, session.call)
 
     def _undo(self, session: Session, call: Call) -> None:

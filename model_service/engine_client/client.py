@@ -15,6 +15,7 @@ from model_service.generation import GenerationConfig, ScoreSelection
 from model_service.messages import (
     Cancel,
     CloseSession,
+    ContinueSession,
     DescribeSession,
     EngineInfo,
     EngineSettings,
@@ -22,6 +23,7 @@ from model_service.messages import (
     FlushPrefixCache,
     ForkSession,
     Generate,
+    GenerateSession,
     GraphStatus,
     GrowVocabulary,
     Load,
@@ -201,6 +203,84 @@ class EngineClient:
             )
             yield call
 
+    @asynccontextmanager
+    async def generate_session(
+        self,
+        session_id: str,
+        sequences: list[SequenceSpec],
+        config: GenerationConfig,
+        *,
+        revision: int,
+        max_length: int,
+        selection: ScoreSelection | None = None,
+        prompt_selection: ScoreSelection | None = None,
+        cache_salt: str | None = None,
+    ) -> AsyncIterator[Call]:
+        """Runs sequences as rows of a new session. A call that is left early leaves none behind.
+
+        Args:
+            session_id: the session's name.
+            sequences: the rows.
+            config: how tokens are chosen, also afterwards.
+            revision: vocabulary revision of the ids.
+            max_length: tokens of KV cache reserved per row.
+            selection: what to return about each generated token.
+            prompt_selection: what to return about each prompt token.
+            cache_salt: as of `generate`.
+
+        Yields:
+            The call, as of `generate`.
+
+        Raises:
+            Overloaded: there are no permits left, or no room for the session now.
+            KVCacheExceeded: there will never be.
+        """
+        with self._call(len(sequences)) as call:
+            self._process.post(
+                GenerateSession(
+                    request_id=call.request_id,
+                    session_id=session_id,
+                    sequences=sequences,
+                    config=config,
+                    revision=revision,
+                    max_length=max_length,
+                    selection=selection,
+                    prompt_selection=prompt_selection,
+                    cache_salt=cache_salt,
+                )
+            )
+            yield call
+
+    @asynccontextmanager
+    async def continue_session(
+        self,
+        session_id: str,
+        config: GenerationConfig,
+        max_new_tokens: list[int],
+        *,
+        selection: ScoreSelection | None = None,
+    ) -> AsyncIterator[Call]:
+        """Runs the rows of a session to their ends. A call that is left early is undone.
+
+        Args:
+            session_id: the session.
+            config: how tokens are chosen in this call.
+            max_new_tokens: most new tokens of each row.
+            selection: what to return about each generated token.
+
+        Yields:
+            The call, as of `generate`.
+
+        Raises:
+            Overloaded: there are no permits left.
+            ServiceError: the engine refused it.
+        """
+        with self._call(len(max_new_tokens)) as call:
+            self._process.post(
+                ContinueSession(call.request_id, session_id, config, max_new_tokens, selection)
+            )
+            yield call
+
     async def open_session(
         self,
         session_id: str,
@@ -211,6 +291,8 @@ class EngineClient:
         max_length: int,
         selection: ScoreSelection,
         cache_salt: str | None = None,
+        sample: bool = False,
+        append: bool = False,
     ) -> SessionAnswer:
         """Prefills rows and keeps them. A call that is left early leaves no session behind.
 
@@ -228,6 +310,8 @@ class EngineClient:
                     max_length=max_length,
                     selection=selection,
                     cache_salt=cache_salt,
+                    sample=sample,
+                    append=append,
                 )
             )
             try:

@@ -21,7 +21,6 @@ from model_service.requests.response_size import generation_bytes
 from model_service.requests.selection import asks_for_anything, read_selection
 from model_service.requests.token_ids import check_token_ids
 from model_service.requests.violations import Violations
-from rpc.errors import NotImplemented_
 from vocabulary import Reference
 
 MAX_PRIORITY = 1000
@@ -116,7 +115,6 @@ def plan(
         KVCacheExceeded: a row does not fit the KV cache.
         NotImplemented_: a feature asked for is not offered.
     """
-    _refuse_what_comes_later(request)
     violations = Violations()
     prompts = read_prompts(request.prompt, violations)
     resolved = resolve(
@@ -127,7 +125,7 @@ def plan(
         max_return_sequences=limits.max_sequences_per_call,
         catalog=catalog(info),
     )
-    selection, prompt_selection = _read_selections(
+    selection, prompt_selection = read_selections(
         request, violations, vocabulary.size, limits, min(map(len, prompts), default=0)
     )
     lengths = PromptLengths(
@@ -169,20 +167,14 @@ def plan(
     )
 
 
-def _refuse_what_comes_later(request: model_service_pb2.GenerateRequest) -> None:
-    if request.session_id:
-        raise NotImplemented_("session_id")
-    if request.HasField("keep_session"):
-        raise NotImplemented_("keep_session")
-
-
-def _read_selections(
+def read_selections(
     request: model_service_pb2.GenerateRequest,
     violations: Violations,
     vocabulary_size: int,
     limits: PlanLimits,
     shortest_prompt: int,
 ) -> tuple[ScoreSelection | None, ScoreSelection | None]:
+    """Reads what is returned about new tokens and about those of the prompt, None for nothing."""
     selection = read_selection(
         request.scores,
         "scores",

@@ -117,12 +117,23 @@ def determinism(info: EngineInfo, model_fingerprint: str) -> generation_pb2.Dete
     )
 
 
-def step_row_result(row: SessionRowAnswer) -> logits_session_service_pb2.StepRowResult:
-    """Writes the outcome of a step for one row."""
+def opened_row(row: SessionRowAnswer, seed: int) -> logits_session_service_pb2.SessionRow:
+    """Writes a row of a session that was opened, with the seed of its draws."""
+    return logits_session_service_pb2.SessionRow(
+        position=row.position,
+        seed=seed,
+        sampled_token_id=row.sampled_token_id,
+        finish_reason=finish_reason(row.finish_reason) if row.finish_reason else None,
+    )
+
+
+def step_row_result(row: SessionRowAnswer, seed: int) -> logits_session_service_pb2.StepRowResult:
+    """Writes the outcome of a step for one row, with the seed of its draws."""
     return logits_session_service_pb2.StepRowResult(
         position=row.position,
         scores=[position_scores(scores) for scores in row.scores],
         sampled_token_id=row.sampled_token_id,
         finish_reason=finish_reason(row.finish_reason) if row.finish_reason else None,
         error=item_error(row.failure),
+        seed=None if row.sampled_token_id is None else seed,
     )

@@ -16,6 +16,7 @@ from model_service.requests.configuration_fields import SUPPORTED_FIELDS
 from model_service.requests.processor_catalog import catalog
 from model_service.requests.violations import Violations
 from model_service.responses import convert
+from model_service.serving.generations import Generations
 from model_service.serving.served_model import ServedModel
 from model_service.serving.sessions import SessionRegistry
 from rpc.handlers import Context
@@ -37,6 +38,7 @@ class InfoServicer(model_info_service_pb2_grpc.ModelInfoServiceServicer):
         self,
         model: ServedModel,
         sessions: SessionRegistry,
+        generations: Generations,
         *,
         limits: model_info_service_pb2.ModelLimits,
         methods: Mapping[str, bool],
@@ -46,11 +48,13 @@ class InfoServicer(model_info_service_pb2_grpc.ModelInfoServiceServicer):
         Args:
             model: the model.
             sessions: its sessions.
+            generations: plans what it would generate.
             limits: limits of this server; `max_kv_tokens` is filled in here.
             methods: full method names, and whether each is offered.
         """
         self._model = model
         self._sessions = sessions
+        self._generations = generations
         self._limits = limits
         self._methods = methods
 
@@ -143,7 +147,7 @@ class InfoServicer(model_info_service_pb2_grpc.ModelInfoServiceServicer):
     async def ValidateRequest(
         self, request: model_info_service_pb2.ValidateRequestRequest, context: Context
     ) -> model_info_service_pb2.ValidateRequestResponse:
-        plan = await self._model.plan(request.generate_request)
+        plan = await self._generations.plan(request.generate_request)
         config = plan.effective_config
         if plan.resolved.seed is None:
             config.ClearField("seed")  # the one drawn here is not the one a real call draws

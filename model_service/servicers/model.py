@@ -10,6 +10,7 @@ from model_service.responses import convert
 from model_service.responses.generation_account import Account
 from model_service.responses.generation_stream import StreamWriter
 from model_service.serving import scoring
+from model_service.serving.generations import Generations
 from model_service.serving.served_model import ServedModel
 from rpc.handlers import Context
 
@@ -17,20 +18,25 @@ from rpc.handlers import Context
 class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
     """Parses, delegates and formats. Failures are raised, and answered by the interceptor."""
 
-    def __init__(self, model: ServedModel) -> None:
-        """Serves a model."""
+    def __init__(self, model: ServedModel, generations: Generations) -> None:
+        """Serves a model.
+
+        Args:
+            model: the model.
+            generations: plans and runs what it generates.
+        """
         self._model = model
+        self._generations = generations
 
     async def Generate(
         self, request: model_service_pb2.GenerateRequest, context: Context
     ) -> model_service_pb2.GenerateResponse:
         with self._model.metrics.count_rejections():
-            plan = await self._model.plan(request)
-            self._model.check_response(plan.response_bytes)
-            account = Account(plan, self._model.metrics)
-            sequences = [_new_sequence(plan, row) for row in range(len(plan.sequences))]
-            async with self._model.run(plan) as call:
-                async for events in call:
+            async with self._generations.run(request, in_one_message=True) as generation:
+                plan = generation.plan
+                account = Account(plan, self._model.metrics)
+                sequences = [_new_sequence(plan, row) for row in range(len(plan.sequences))]
+                async for events in generation.events():
                     account.add(events)
                     for event in events:
                         _extend(sequences[event.row], event)
@@ -42,23 +48,24 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
             usage=account.usage(),
             timing=account.timing(),
             determinism=self._model.determinism(),
+            session_id=generation.session_id,
         )
 
     async def GenerateStream(
         self, request: model_service_pb2.GenerateStreamRequest, context: Context
     ) -> AsyncIterator[model_service_pb2.GenerateStreamResponse]:
         with self._model.metrics.count_rejections():
-            plan = await self._model.plan(request.request)
-            account = Account(plan, self._model.metrics)
-            writer = StreamWriter(plan)
-            async with self._model.run(plan) as call:
+            async with self._generations.run(request.request) as generation:
+                plan = generation.plan
+                account = Account(plan, self._model.metrics)
+                writer = StreamWriter(plan)
                 yield model_service_pb2.GenerateStreamResponse(started=self._started(plan))
-                async for events in call:
+                async for events in generation.events():
                     account.add(events)
                     for message in writer.write(events):
                         yield message
         completed = model_service_pb2.GenerationCompleted(
-            usage=account.usage(), timing=account.timing()
+            usage=account.usage(), timing=account.timing(), session_id=generation.session_id
         )
         yield model_service_pb2.GenerateStreamResponse(completed=completed)
 

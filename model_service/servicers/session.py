@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
-from google.protobuf.duration_pb2 import Duration
 from lockstep.v1 import (
     generation_pb2,
     logits_session_service_pb2,
@@ -22,7 +21,8 @@ from model_service.responses import convert
 from model_service.serving.served_model import ServedModel
 from model_service.serving.session import Session, new_session_id
 from model_service.serving.session_calls import SessionCalls
-from model_service.serving.session_opening import read_opening, seconds
+from model_service.serving.session_opening import read_opening
+from model_service.serving.session_terms import SessionTerms
 from model_service.serving.sessions import SessionRegistry
 from rpc.errors import InvalidField
 from rpc.handlers import Context
@@ -30,7 +30,6 @@ from rpc.streams import until_drained
 
 DEFAULT_PAGE_SIZE = 100
 MAX_PAGE_SIZE = 1000
-MIN_TTL_S = 1.0
 
 
 class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServicer):
@@ -40,10 +39,8 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
         self,
         model: ServedModel,
         sessions: SessionRegistry,
+        terms: SessionTerms,
         *,
-        ttl_s: float,
-        max_ttl_s: float,
-        new_tokens: int,
         draining: asyncio.Event,
     ) -> None:
         """Serves sessions of a model.
@@ -51,18 +48,13 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
         Args:
             model: the model.
             sessions: the open sessions.
-            ttl_s: idle time of a session that asks for none.
-            max_ttl_s: longest idle time that can be asked for.
-            new_tokens: room beyond the prompt of a session that asks for no
-                `max_length`.
+            terms: what a session may ask for.
             draining: set when the server shuts down.
         """
         self._model = model
         self._sessions = sessions
         self._calls = SessionCalls(model.engine, sessions)
-        self._ttl_s = ttl_s
-        self._max_ttl_s = max_ttl_s
-        self._new_tokens = new_tokens
+        self._terms = terms
         self._draining = draining
 
     async def OpenSession(
@@ -71,12 +63,16 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
         with self._model.metrics.count_rejections():
             self._model.check_open()
             session = await self._read_session(request)
-            answer = await self._sessions.open(session)
+            answer = await self._sessions.open(
+                session,
+                sample=request.HasField("sampling"),
+                append=request.sampling.append,
+            )
         self._model.metrics.admitted(session.opening.num_prompt_tokens)
         return logits_session_service_pb2.OpenSessionResponse(
             session_id=session.session_id,
             rows=[
-                logits_session_service_pb2.SessionRow(position=row.position, seed=spec.seed)
+                convert.opened_row(row, spec.seed)
                 for row, spec in zip(answer.rows, session.opening.sequences, strict=True)
             ],
             scores=[
@@ -93,6 +89,7 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
                 prompt_token_count=session.opening.num_prompt_tokens,
                 cached_prompt_token_count=answer.cached_tokens,
             ),
+            determinism=self._model.determinism(),
         )
 
     async def Step(
@@ -177,6 +174,7 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
             create_time=convert.timestamp(session.created_at),
             expire_time=convert.timestamp(session.expires_at),
             effective_config=_effective_config(session),
+            determinism=self._model.determinism(),
         )
 
     async def ListSessions(
@@ -206,7 +204,7 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
         self, request: logits_session_service_pb2.TouchSessionRequest, context: Context
     ) -> logits_session_service_pb2.TouchSessionResponse:
         violations = Violations()
-        ttl_s = self._read_ttl(request.ttl, violations) if request.HasField("ttl") else None
+        ttl_s = self._terms.read_ttl(request.ttl, violations) if request.HasField("ttl") else None
         violations.check()
         session = self._sessions.touch(request.session_id, ttl_s)
         return logits_session_service_pb2.TouchSessionResponse(
@@ -229,14 +227,13 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
         )
         violations = Violations()
         prompts = read_prompts(request.prompt, violations)
-        ttl_s = self._ttl_s
+        ttl_s = self._terms.ttl_s
         if request.HasField("ttl"):
-            ttl_s = self._read_ttl(request.ttl, violations)
+            ttl_s = self._terms.read_ttl(request.ttl, violations)
         max_length = request.max_length
         if not request.HasField("max_length"):
             longest = max(map(len, prompts), default=0)
-            context_length = self._model.engine.info.context_length
-            max_length = max(longest, min(longest + self._new_tokens, context_length))
+            max_length = self._terms.room(longest, self._model.engine.info.context_length)
         opening = read_opening(
             prompts,
             request.generation_config,
@@ -248,12 +245,6 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
             cache_salt=request.cache_salt,
         )
         return Session(new_session_id(), opening, opening.selection, ttl_s)
-
-    def _read_ttl(self, ttl: Duration, violations: Violations) -> float:
-        ttl_s = seconds(ttl)
-        if not MIN_TTL_S <= ttl_s <= self._max_ttl_s:
-            violations.add("ttl", f"must be in [{MIN_TTL_S:g} s, {self._max_ttl_s:g} s]")
-        return ttl_s
 
     async def _step(
         self, request: logits_session_service_pb2.StepRequest, path: str = ""
@@ -270,15 +261,19 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
     ) -> logits_session_service_pb2.StepResponse:
         with self._sessions.use(request.session_id) as session:
             known = session.answer_of(request.step_id)
-            answer = known or await self._calls.step(
+            answered = known or await self._calls.step(
                 session, self._read_step(request, session, path)
             )
         return logits_session_service_pb2.StepResponse(
-            rows=[convert.step_row_result(row) for row in answer.rows],
+            rows=[
+                convert.step_row_result(row, seed)
+                for row, seed in zip(answered.answer.rows, answered.seeds, strict=True)
+            ],
             replayed=known is not None,
-            recomputed=answer.recomputed,
+            recomputed=answered.answer.recomputed,
             vocabulary=convert.vocabulary_ref(session.opening.vocabulary),
             expire_time=convert.timestamp(session.expires_at),
+            determinism=self._model.determinism(),
         )
 
     def _read_step(

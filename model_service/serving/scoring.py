@@ -49,6 +49,7 @@ async def compute_logits(
         ],
         vocabulary=convert.vocabulary_ref(vocabulary),
         usage=_usage(opening, answer),
+        determinism=model.determinism(),
     )
 
 
@@ -88,6 +89,7 @@ async def score(
         ],
         vocabulary=convert.vocabulary_ref(vocabulary),
         usage=_usage(opening, answer),
+        determinism=model.determinism(),
     )
 
 

@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 
 from lockstep.v1 import generation_pb2, model_service_pb2, vocabulary_pb2
@@ -96,24 +96,34 @@ class ServedModel:
         return planned
 
     @asynccontextmanager
-    async def run(self, planned: GenerationPlan) -> AsyncIterator[Call]:
+    async def run(
+        self,
+        planned: GenerationPlan,
+        running: AbstractAsyncContextManager[Call] | None = None,
+    ) -> AsyncIterator[Call]:
         """Runs a generation while the context is open; leaving it early cancels it.
+
+        Args:
+            planned: what runs.
+            running: the engine's call; None means one of its own, without a session.
 
         Raises:
             Draining: no new work is taken.
             Overloaded: too much is in progress.
         """
         self.check_open()
-        async with self.engine.generate(
-            planned.sequences,
-            planned.resolved.config,
-            revision=planned.vocabulary.revision,
-            selection=planned.selection,
-            prompt_selection=planned.prompt_selection,
-            priority=planned.priority,
-            cache_salt=planned.cache_salt,
-            num_rows=planned.num_rows,
-        ) as call:
+        if running is None:
+            running = self.engine.generate(
+                planned.sequences,
+                planned.resolved.config,
+                revision=planned.vocabulary.revision,
+                selection=planned.selection,
+                prompt_selection=planned.prompt_selection,
+                priority=planned.priority,
+                cache_salt=planned.cache_salt,
+                num_rows=planned.num_rows,
+            )
+        async with running as call:
             self.metrics.admitted(planned.num_prompt_tokens)
             try:
                 yield call

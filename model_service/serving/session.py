@@ -9,6 +9,19 @@ from model_service.messages import SessionAnswer
 from model_service.serving.session_opening import Opening
 
 
+@dataclass(frozen=True, slots=True)
+class StepAnswer:
+    """What a step was answered.
+
+    Attributes:
+        answer: outcomes, by row.
+        seeds: seeds of the rows' draws, which later selections of rows do not change here.
+    """
+
+    answer: SessionAnswer
+    seeds: list[int]
+
+
 @dataclass(slots=True)
 class Session:
     """One session.
@@ -39,7 +52,7 @@ class Session:
     created_at: float = field(default_factory=time.time)
     used_at: float = field(default_factory=time.monotonic)
     busy: bool = False
-    last_step: tuple[str, SessionAnswer] | None = None
+    last_step: tuple[str, StepAnswer] | None = None
 
     @property
     def expires_at(self) -> float:
@@ -60,7 +73,7 @@ class Session:
         """Returns the opening that has these rows in place of its own."""
         return replace(self.opening, sequences=[self.opening.sequences[i] for i in indices])
 
-    def answer_of(self, step_id: str) -> SessionAnswer | None:
+    def answer_of(self, step_id: str) -> StepAnswer | None:
         """Returns the answer of the newest named step if this is its name."""
         if step_id and self.last_step is not None and self.last_step[0] == step_id:
             return self.last_step[1]

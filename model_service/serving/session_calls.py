@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from model_service.engine_client.client import EngineClient
-from model_service.messages import SessionAnswer
 from model_service.requests.session_calls import StepPlan, read_row_indices
 from model_service.requests.violations import Violations
-from model_service.serving.session import Session, new_session_id
+from model_service.serving.session import Session, StepAnswer, new_session_id
 from model_service.serving.session_opening import Opening
 from model_service.serving.sessions import SessionRegistry
 from rpc.errors import InvalidField
@@ -40,7 +39,7 @@ class SessionCalls:
         self._sessions = sessions
         self._going_on: set[asyncio.Task[Any]] = set()
 
-    async def step(self, session: Session, plan: StepPlan) -> SessionAnswer:
+    async def step(self, session: Session, plan: StepPlan) -> StepAnswer:
         """Steps a session that is in use, and keeps the answer if the step has a name.
 
         Raises:
@@ -58,9 +57,10 @@ class SessionCalls:
         session.apply(answer)
         if not plan.look_ahead:
             session.selection = plan.selection
+        answered = StepAnswer(answer, [spec.seed for spec in session.opening.sequences])
         if plan.step_id:
-            session.last_step = (plan.step_id, answer)
-        return answer
+            session.last_step = (plan.step_id, answered)
+        return answered
 
     async def truncate(self, session_id: str, lengths: list[int]) -> Session:
         """Forgets the tokens of each row from a length on.

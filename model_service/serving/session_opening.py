@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from google.protobuf.duration_pb2 import Duration
 from lockstep.v1 import generation_pb2, scores_pb2
 
 from model_service.generation import ScoreSelection
@@ -27,7 +26,7 @@ class Opening:
     Attributes:
         sequences: the rows.
         resolved: how scores are processed and tokens are chosen.
-        seed: the seed that those of the rows come from.
+        seed: the seed that those of the rows come from; None when each was given its own.
         selection: what is returned about the rows.
         vocabulary: the vocabulary that the ids belong to.
         max_length: tokens of KV cache reserved per row.
@@ -36,7 +35,7 @@ class Opening:
 
     sequences: list[SequenceSpec]
     resolved: ResolvedConfig
-    seed: int
+    seed: int | None
     selection: ScoreSelection
     vocabulary: Reference
     max_length: int
@@ -134,11 +133,6 @@ def read_opening(
         max_length=reserved,
         cache_salt=salt,
     )
-
-
-def seconds(message: Duration) -> float:
-    """Reads a time span."""
-    return message.seconds + message.nanos / 1e9
 
 
 def _check_room(rows: list[list[int]], reserved: int, context: int, kv_total: int) -> None:

@@ -49,8 +49,15 @@ class SessionRegistry:
     def __len__(self) -> int:
         return len(self._sessions)
 
-    async def open(self, session: Session) -> SessionAnswer:
+    async def open(
+        self, session: Session, *, sample: bool = False, append: bool = False
+    ) -> SessionAnswer:
         """Opens a session. Nothing is left of one that fails.
+
+        Args:
+            session: the session.
+            sample: whether the engine chooses the next token of each row.
+            append: whether that token is appended.
 
         Raises:
             Overloaded: there are too many sessions, or rows of sessions.
@@ -68,6 +75,8 @@ class SessionRegistry:
                     max_length=opening.max_length,
                     selection=session.selection,
                     cache_salt=opening.cache_salt,
+                    sample=sample,
+                    append=append,
                 )
                 for row in answer.rows:
                     if row.failure is not None:

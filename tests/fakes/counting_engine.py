@@ -18,6 +18,7 @@ import socket
 import struct
 import sys
 import time
+from dataclasses import dataclass
 
 import msgspec
 
@@ -28,6 +29,7 @@ from model_service.messages import (
     Cancel,
     CloseSession,
     Command,
+    ContinueSession,
     DescribeSession,
     EngineInfo,
     EngineSettings,
@@ -37,6 +39,7 @@ from model_service.messages import (
     FlushPrefixCache,
     ForkSession,
     Generate,
+    GenerateSession,
     GrowVocabulary,
     Load,
     LoadFailed,
@@ -72,6 +75,14 @@ STEP_S = float(os.environ.get("COUNTING_STEP_S", "0.001"))
 DEFAULT_CONFIG = GenerationConfig(max_new_tokens=8, eos_token_ids=(EOS_ID,))
 
 
+@dataclass
+class Running:
+    """A call that generates, and how long its rows were when it began."""
+
+    command: Generate | GenerateSession | ContinueSession
+    starts: list[int]
+
+
 class CountingEngine:
     """Runs one token per sequence and step."""
 
@@ -82,7 +93,7 @@ class CountingEngine:
         self.ring = ring
         self.load = Load()
         self.events: list[Event] = []
-        self.running: list[tuple[Generate, int, list[int]]] = []
+        self.running: list[tuple[Running, int, list[int]]] = []
         self.sessions: dict[str, list[list[int]]] = {}
 
     def info(self) -> EngineInfo:
@@ -115,7 +126,13 @@ class CountingEngine:
         if isinstance(command, Generate):
             self.generate(command)
         elif isinstance(command, Cancel):
-            self.running = [run for run in self.running if run[0].request_id != command.request_id]
+            self.cancel(command)
+        elif isinstance(command, GenerateSession):
+            rows = [list(spec.prompt_token_ids) for spec in command.sequences]
+            self.sessions[command.session_id] = rows
+            self.run(command, rows)
+        elif isinstance(command, ContinueSession):
+            self.run(command, self.sessions[command.session_id])
         elif isinstance(command, OpenSession):
             rows = [list(spec.prompt_token_ids) for spec in command.sequences]
             self.sessions[command.session_id] = rows
@@ -171,8 +188,22 @@ class CountingEngine:
         elif first == BABBLES:
             self.refuse(command.request_id, "NoSuchError", detail="secret")
         else:
-            for row, spec in enumerate(command.sequences):
-                self.running.append((command, row, list(spec.prompt_token_ids)))
+            self.run(command, [list(spec.prompt_token_ids) for spec in command.sequences])
+
+    def run(
+        self, command: Generate | GenerateSession | ContinueSession, rows: list[list[int]]
+    ) -> None:
+        running = Running(command, list(map(len, rows)))
+        self.running += [(running, row, ids) for row, ids in enumerate(rows)]
+
+    def cancel(self, command: Cancel) -> None:
+        for run in list(self.running):
+            running, row, ids = run
+            if running.command.request_id == command.request_id:
+                self.running.remove(run)
+                if isinstance(running.command, GenerateSession):
+                    self.sessions.pop(running.command.session_id, None)
+                del ids[running.starts[row] :]
 
     def step_session(self, command: StepSession) -> None:
         rows = self.sessions[command.session_id]
@@ -242,7 +273,8 @@ class CountingEngine:
     def step(self) -> Report | None:
         """Advances every sequence by one token."""
         for run in list(self.running):
-            command, row, ids = run
+            running, row, ids = run
+            command = running.command
             if ids[0] == FAILS:
                 failure = Failure("NonFiniteLogits", {"row": row, "position": len(ids)})
                 finish = Finish("error", failure=failure)
@@ -254,7 +286,7 @@ class CountingEngine:
             if command.selection is not None:
                 event.scores = [self.scores(ids, token_id, command.selection)]
             ids.append(token_id)
-            event.finish = self.finish(command, row, ids)
+            event.finish = self.finish(running, row, ids)
             if event.finish is not None:
                 self.running.remove(run)
             self.events.append(event)
@@ -275,8 +307,9 @@ class CountingEngine:
         events, self.events = self.events, []
         return Report(events, load, stats)
 
-    def finish(self, command: Generate, row: int, ids: list[int]) -> Finish | None:
-        num_new = len(ids) - len(command.sequences[row].prompt_token_ids)
+    def finish(self, running: Running, row: int, ids: list[int]) -> Finish | None:
+        command = running.command
+        num_new = len(ids) - running.starts[row]
         if ids[-1] in command.config.eos_token_ids:
             return Finish("eos_token", steps=num_new)
         if ids[-1] in command.config.stop_token_ids:

@@ -223,6 +223,51 @@ def test_a_repeated_step_id_returns_the_answer_and_changes_nothing(tiny_model, o
     assert (other.replayed, other.rows[0].position) == (False, 4)
 
 
+def test_a_repeated_step_returns_its_answer_whatever_became_of_the_rows(tiny_model, open_session):
+    config = {"do_sample": True, "seed": 4}
+    session = open_session([5, 6], [7], scores=TOP, generation_config=config)
+    first = step(tiny_model, session.session_id, [8], [9], step_id="a", sampling=pb.StepSampling())
+    tiny_model.sessions.SelectRows(
+        pb.SelectRowsRequest(session_id=session.session_id, row_indices=[1])
+    )
+    again = step(tiny_model, session.session_id, [1], [2], step_id="a")
+    assert again.replayed
+    assert again.rows == first.rows
+    assert [row.seed for row in again.rows] == [row.seed for row in session.rows]
+    assert state(tiny_model, session.session_id) == [[7, 9]]
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_step_over_a_stream_that_broke_is_applied_at_most_once(tiny_model, open_session, named):
+    session = open_session([5], scores=TOP)
+    for attempt in range(20):
+        position = len(state(tiny_model, session.session_id)[0])
+        request = pb.StepRequest(
+            session_id=session.session_id,
+            rows=[pb.RowStep(ids=[1] * 5, expected_position=position)],
+            step_id=f"step {attempt}" if named else "",
+        )
+        broken = tiny_model.sessions.StepStream(iter([pb.StepStreamRequest(step=request)]))
+        time.sleep(0.0005 * attempt)
+        broken.cancel()
+        try:
+            answer = when_free(over_a_stream(tiny_model), request)
+        except grpc.RpcError as error:
+            assert refusal(error).reason == "POSITION_CONFLICT"  # noqa: PT017 - it was applied
+            assert not named
+        else:
+            assert answer.rows[0].position == position + 5
+        assert len(state(tiny_model, session.session_id)[0]) == position + 5
+
+
+def over_a_stream(service):
+    def call(request: pb.StepRequest) -> pb.StepResponse:
+        (answer,) = service.sessions.StepStream(iter([pb.StepStreamRequest(step=request)]))
+        return answer.step
+
+    return call
+
+
 def test_a_step_with_a_name_is_finished_when_its_caller_gives_up(tiny_model, open_session):
     session = open_session([5])
     rows = [pb.RowStep(ids=[1] * 100)]

@@ -18,6 +18,7 @@ from lockstep_client.exceptions import (
 from lockstep_client.new_token import NewToken
 from lockstep_client.results.generation import Completion, GeneratedSequence, Generation
 from lockstep_client.selection import ScoreSelection
+from lockstep_client.session_retention import SessionRetention
 from lockstep_client.sync.lockstep import Lockstep
 from lockstep_client.vocabulary_ref import VocabularyRef
 
@@ -39,6 +40,7 @@ __all__ = [
     "ProtocolError",
     "ScoreSelection",
     "ServiceError",
+    "SessionRetention",
     "Tls",
     "VocabularyRef",
 ]

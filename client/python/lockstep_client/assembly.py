@@ -16,6 +16,7 @@ from lockstep.v1 import tensor_pb2 as tensor_pb
 from lockstep_client import exceptions, generation_config
 from lockstep_client.exceptions import ProtocolError
 from lockstep_client.results import generation as results
+from lockstep_client.results.determinism import Determinism
 from lockstep_client.results.generation import GeneratedSequence, Generation, TokenDelta
 from lockstep_client.results.scores import inline_row, positions
 from lockstep_client.tensors import Array, ChunkBuffer
@@ -125,7 +126,7 @@ class GenerationAssembler:
             vocabulary=VocabularyRef.from_message(started.vocabulary),
             usage=results.Usage.from_message(completed.usage),
             timing=results.Timing.from_message(completed.timing),
-            determinism=results.Determinism.from_message(started.determinism),
+            determinism=Determinism.from_message(started.determinism),
             session_id=completed.session_id,
         )
 

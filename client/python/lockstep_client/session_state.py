@@ -9,10 +9,14 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from lockstep.v1 import logits_session_service_pb2 as session_pb
+from lockstep.v1 import model_service_pb2 as model_pb
 
 from lockstep_client import exceptions, generation_config
+from lockstep_client.requests import model as model_requests
 from lockstep_client.requests import session as requests
-from lockstep_client.results.generation import finish_reason
+from lockstep_client.requests.model import GenerateOptions
+from lockstep_client.results.determinism import Determinism
+from lockstep_client.results.generation import Generation, finish_reason
 from lockstep_client.results.scores import PositionScores, last_rows, positions
 from lockstep_client.tensors import Array
 from lockstep_client.vocabulary_ref import VocabularyRef
@@ -33,6 +37,8 @@ class StepResult:
             `eos_token`; None while it goes on.
         replayed: whether this is a repeated answer.
         recomputed: whether the KV cache had been dropped and was computed again.
+        seeds: seed of each row's draws; None where the server was not asked to choose.
+        determinism: how far the result can be reproduced.
     """
 
     rows: tuple[tuple[PositionScores, ...], ...]
@@ -40,6 +46,8 @@ class StepResult:
     finish_reasons: tuple[str | None, ...]
     replayed: bool
     recomputed: bool
+    seeds: tuple[int | None, ...]
+    determinism: Determinism
 
 
 class SessionState:
@@ -52,6 +60,10 @@ class SessionState:
         position: number of tokens in each row.
         rows: what was last asked for about each row, by position.
         seeds: seed of each row's draws.
+        determinism: how far results can be reproduced.
+        sampled_token_ids: what the server chose for each row when it was opened; None
+            where it was not asked to.
+        finish_reasons: why each row would end with that; None while it goes on.
         closed: whether it was closed by this client.
     """
 
@@ -62,8 +74,11 @@ class SessionState:
         self.position = tuple(row.position for row in response.rows)
         self.rows: tuple[tuple[PositionScores, ...], ...] = tuple(
             positions(row.scores) for row in response.scores
-        )
+        ) or tuple(() for _ in response.rows)
         self.seeds = tuple(row.seed for row in response.rows)
+        self.determinism = Determinism.from_message(response.determinism)
+        self.sampled_token_ids = _sampled(response.rows)
+        self.finish_reasons = _reasons(response.rows)
         self.closed = False
 
     @property
@@ -93,16 +108,12 @@ class SessionState:
         self.position = tuple(row.position for row in response.rows)
         result = StepResult(
             rows=tuple(positions(row.scores) for row in response.rows),
-            sampled_token_ids=tuple(
-                row.sampled_token_id if row.HasField("sampled_token_id") else None
-                for row in response.rows
-            ),
-            finish_reasons=tuple(
-                finish_reason(row.finish_reason) if row.finish_reason else None
-                for row in response.rows
-            ),
+            sampled_token_ids=_sampled(response.rows),
+            finish_reasons=_reasons(response.rows),
             replayed=response.replayed,
             recomputed=response.recomputed,
+            seeds=tuple(row.seed if row.HasField("seed") else None for row in response.rows),
+            determinism=Determinism.from_message(response.determinism),
         )
         if not look_ahead:  # rows that did not step keep what is known about them
             self.rows = tuple(new or old for new, old in zip(result.rows, self.rows, strict=True))
@@ -110,6 +121,18 @@ class SessionState:
             if row.HasField("error"):
                 raise exceptions.from_item_error(row.error)
         return result
+
+    def generate_request(self, options: GenerateOptions) -> model_pb.GenerateRequest:
+        """Builds the request that generates from where the rows are."""
+        return model_requests.continue_session(self.session_id, self.vocabulary, options)
+
+    def apply_generation(self, generation: Generation) -> None:
+        """Takes what was generated: what follows it is not known."""
+        self.position = tuple(
+            position + len(sequence.token_ids)
+            for position, sequence in zip(self.position, generation.details, strict=True)
+        )
+        self.rows = tuple(() for _ in self.position)
 
     def truncate_request(self, positions: int | Sequence[int]) -> session_pb.TruncateRequest:
         """Builds the request that cuts all rows at one position, or each at its own."""
@@ -129,6 +152,19 @@ class SessionState:
         self.seeds = tuple(row.seed for row in response.rows)
         self.rows = tuple(self.rows[index] for index in row_indices)
 
+    @staticmethod
+    def found(
+        session_id: str, response: session_pb.GetSessionResponse
+    ) -> session_pb.OpenSessionResponse:
+        """Returns what the server has of a session as if it had just been opened."""
+        return session_pb.OpenSessionResponse(
+            session_id=session_id,
+            rows=response.rows,
+            vocabulary=response.vocabulary,
+            effective_config=response.effective_config,
+            determinism=response.determinism,
+        )
+
     def copy(self, session_id: str, row_indices: Sequence[int]) -> Self:
         """Returns the state of a fork: this one's, under another name."""
         fork = copy.copy(self)
@@ -139,3 +175,15 @@ class SessionState:
             fork.seeds = tuple(self.seeds[index] for index in row_indices)
             fork.rows = tuple(self.rows[index] for index in row_indices)
         return fork
+
+
+def _sampled(
+    rows: Sequence[session_pb.SessionRow] | Sequence[session_pb.StepRowResult],
+) -> tuple[int | None, ...]:
+    return tuple(row.sampled_token_id if row.HasField("sampled_token_id") else None for row in rows)
+
+
+def _reasons(
+    rows: Sequence[session_pb.SessionRow] | Sequence[session_pb.StepRowResult],
+) -> tuple[str | None, ...]:
+    return tuple(finish_reason(row.finish_reason) if row.finish_reason else None for row in rows)

@@ -8,9 +8,10 @@ import lockstep_client
 from lockstep_client.aio import lockstep as aio_lockstep
 from lockstep_client.aio import model as aio_model
 from lockstep_client.aio import session as aio_session
+from lockstep_client.aio import step_stream as aio_step_stream
 from lockstep_client.aio import tokenizer as aio_tokenizer
 from lockstep_client.aio import vocabulary as aio_vocabulary
-from lockstep_client.sync import lockstep, model, session, tokenizer, vocabulary
+from lockstep_client.sync import lockstep, model, session, step_stream, tokenizer, vocabulary
 
 TWINS = [
     (lockstep.Lockstep, aio_lockstep.AsyncLockstep),
@@ -19,6 +20,7 @@ TWINS = [
     (vocabulary.Vocabulary, aio_vocabulary.AsyncVocabulary),
     (model.Model, aio_model.AsyncModel),
     (session.Session, aio_session.AsyncSession),
+    (step_stream.StepStream, aio_step_stream.AsyncStepStream),
 ]
 
 

@@ -1,16 +1,16 @@
 """The model service, for asyncio."""
 
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import Sequence
 from typing import Unpack
 
+from lockstep.v1 import logits_session_service_pb2 as session_pb
 from lockstep.v1 import model_info_service_pb2 as info_pb
-from lockstep.v1 import model_service_pb2 as pb
 from lockstep.v1.logits_session_service_pb2_grpc import LogitsSessionServiceStub
 from lockstep.v1.model_info_service_pb2_grpc import ModelInfoServiceStub
 from lockstep.v1.model_service_pb2_grpc import ModelServiceStub
 
 from lockstep_client.aio.connection import AsyncConnection
+from lockstep_client.aio.deltas import deltas
 from lockstep_client.aio.session import AsyncSession
 from lockstep_client.assembly import GenerationAssembler
 from lockstep_client.batch import Prompts, Row
@@ -51,7 +51,7 @@ class AsyncModel:
         """See `Model.generate`."""
         request = requests.generate(prompts, options)
         assembler = GenerationAssembler(request, keep_scores=True)
-        async for _ in self._deltas(request, assembler, timeout):
+        async for _ in deltas(self._connection, self._stub, request, assembler, timeout):
             pass
         return assembler.result()
 
@@ -65,7 +65,9 @@ class AsyncModel:
         """See `Model.stream`."""
         request = requests.generate(prompts, options)
         assembler = GenerationAssembler(request, keep_scores=False)
-        return AsyncStream(self._deltas(request, assembler, timeout), assembler.result)
+        return AsyncStream(
+            deltas(self._connection, self._stub, request, assembler, timeout), assembler.result
+        )
 
     async def open_session(
         self,
@@ -78,6 +80,13 @@ class AsyncModel:
         request = session_requests.open_session(prompts, options)
         response = await self._connection.unary(self._sessions.OpenSession, request, timeout)
         return AsyncSession(response, self._connection, self._sessions)
+
+    async def get_session(self, session_id: str, *, timeout: Timeout = USE_DEFAULT) -> AsyncSession:
+        """See `Model.get_session`."""
+        request = session_pb.GetSessionRequest(session_id=session_id)
+        response = await self._connection.unary(self._sessions.GetSession, request, timeout)
+        found = AsyncSession.found(session_id, response)
+        return AsyncSession(found, self._connection, self._sessions)
 
     async def score(
         self,
@@ -141,13 +150,3 @@ class AsyncModel:
         )
         response = await self._connection.unary(self._info.ValidateRequest, request, timeout)
         return Plan.from_message(response)
-
-    async def _deltas(
-        self, request: pb.GenerateRequest, assembler: GenerationAssembler, timeout: Timeout
-    ) -> AsyncGenerator[TokenDelta]:
-        message = pb.GenerateStreamRequest(request=request)
-        events = self._connection.stream(self._stub.GenerateStream, message, timeout)
-        async with aclosing(events):
-            async for event in events:
-                for delta in assembler.feed(event):
-                    yield delta

@@ -2,19 +2,28 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, Unpack
 
 from lockstep.v1 import logits_session_service_pb2 as pb
+from lockstep.v1 import model_service_pb2 as model_pb
+from lockstep.v1.model_service_pb2_grpc import ModelServiceStub
 
 from lockstep_client import durations
 from lockstep_client.aio.connection import AsyncConnection
+from lockstep_client.aio.deltas import deltas
+from lockstep_client.aio.step_stream import AsyncStepStream
+from lockstep_client.assembly import GenerationAssembler
 from lockstep_client.batch import Row
 from lockstep_client.connection import USE_DEFAULT, Timeout
 from lockstep_client.exceptions import SessionBusy, SessionNotFound
+from lockstep_client.requests.model import GenerateOptions
 from lockstep_client.requests.session import StepOptions
+from lockstep_client.results.generation import Generation, TokenDelta
 from lockstep_client.session_state import BUSY_LIMIT_S, BUSY_PAUSE_S, SessionState, StepResult
+from lockstep_client.streams import AsyncStream
 from lockstep_client.tensors import Array
 
 if TYPE_CHECKING:  # exists in the stub file only
@@ -33,6 +42,7 @@ class AsyncSession(SessionState):
         super().__init__(response)
         self._connection = connection
         self._stub = stub
+        self._model = ModelServiceStub(connection.channel)
 
     async def step(
         self,
@@ -45,6 +55,48 @@ class AsyncSession(SessionState):
         request = self.step_request(rows, options)
         response = await self._connection.unary(self._stub.Step, request, timeout)
         return self.apply_step(response, look_ahead=request.look_ahead)
+
+    async def look_ahead(
+        self,
+        rows: Sequence[int | Row] | Array,
+        *,
+        timeout: Timeout = USE_DEFAULT,
+        **options: Unpack[StepOptions],
+    ) -> StepResult:
+        """See `Session.look_ahead`."""
+        options["look_ahead"] = True
+        return await self.step(rows, timeout=timeout, **options)
+
+    def step_stream(self, *, timeout: Timeout = USE_DEFAULT) -> AsyncStepStream:
+        """See `Session.step_stream`."""
+        return AsyncStepStream(self, self._connection, self._stub, timeout)
+
+    async def generate(
+        self, *, timeout: Timeout = USE_DEFAULT, **options: Unpack[GenerateOptions]
+    ) -> Generation:
+        """See `Session.generate`."""
+        request = self.generate_request(options)
+        assembler = GenerationAssembler(request, keep_scores=True)
+        async for _ in self._generate(request, assembler, timeout):
+            pass
+        return assembler.result()
+
+    def stream(
+        self, *, timeout: Timeout = USE_DEFAULT, **options: Unpack[GenerateOptions]
+    ) -> AsyncStream[TokenDelta, Generation]:
+        """See `Session.stream`."""
+        request = self.generate_request(options)
+        assembler = GenerationAssembler(request, keep_scores=False)
+        return AsyncStream(self._generate(request, assembler, timeout), assembler.result)
+
+    async def _generate(
+        self, request: model_pb.GenerateRequest, assembler: GenerationAssembler, timeout: Timeout
+    ) -> AsyncGenerator[TokenDelta]:
+        new = deltas(self._connection, self._model, request, assembler, timeout)
+        async with aclosing(new):
+            async for delta in new:
+                yield delta
+        self.apply_generation(assembler.result())
 
     async def truncate(
         self, positions: int | Sequence[int], *, timeout: Timeout = USE_DEFAULT

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from lockstep.v1 import model_service_pb2 as model_pb
 
 from lockstep_client import batch as batches
-from lockstep_client import generation_config, vocabulary_ref
+from lockstep_client import generation_config, session_retention, vocabulary_ref
 from lockstep_client import selection as selections
 from lockstep_client.batch import Prompts, Row
 from lockstep_client.generation_config import GenerationOptions
 from lockstep_client.selection import ScoreSelection
+from lockstep_client.session_retention import SessionRetention
 from lockstep_client.vocabulary_ref import VocabularyRef
 
 
@@ -27,6 +28,7 @@ class GenerateOptions(GenerationOptions, total=False):
         priority: lower numbers go first.
         cache_salt: keeps reuse of the prompt's KV cache to calls with the same.
         use_prefix_cache: whether KV cache of other prompts may be reused.
+        keep_session: whether, or how, the sequences are kept as a session.
     """
 
     output_logits: bool
@@ -38,6 +40,7 @@ class GenerateOptions(GenerationOptions, total=False):
     priority: int
     cache_salt: str
     use_prefix_cache: bool
+    keep_session: SessionRetention | bool
 
 
 class ScoreOptions(GenerationOptions, total=False):
@@ -60,18 +63,38 @@ def generate(prompts: Prompts, options: GenerateOptions) -> model_pb.GenerateReq
         TypeError: a keyword does not exist, or has a value of another type.
         ValueError: a value does not fit, or two keywords contradict each other.
     """
+    request = _generate(options, options.get("vocabulary") or batches.vocabulary_of(prompts))
+    request.prompt.CopyFrom(batches.prompt_message(prompts))
+    return request
+
+
+def continue_session(
+    session_id: str, vocabulary: VocabularyRef, options: GenerateOptions
+) -> model_pb.GenerateRequest:
+    """Builds a `Generate` request that goes on from where the rows of a session are.
+
+    Raises:
+        TypeError: a keyword does not exist, or has a value of another type.
+        ValueError: a value does not fit, or two keywords contradict each other.
+    """
+    request = _generate(options, options.get("vocabulary") or vocabulary)
+    request.session_id = session_id
+    return request
+
+
+def _generate(
+    options: GenerateOptions, vocabulary: VocabularyRef | None
+) -> model_pb.GenerateRequest:
     return model_pb.GenerateRequest(
-        prompt=batches.prompt_message(prompts),
         generation_config=generation_config.build(options, beside=GenerateOptions),
         scores=selections.message(_selection(options)),
         prompt_scores=selections.message(options.get("prompt_selection")),
-        vocabulary=vocabulary_ref.message(
-            options.get("vocabulary") or batches.vocabulary_of(prompts)
-        ),
+        vocabulary=vocabulary_ref.message(vocabulary),
         seeds=options.get("seeds"),
         priority=options.get("priority"),
         cache_salt=options.get("cache_salt"),
         use_prefix_cache=options.get("use_prefix_cache"),
+        keep_session=session_retention.message(options.get("keep_session")),
     )
 
 

@@ -29,12 +29,16 @@ class SessionOptions(GenerationOptions, total=False):
         vocabulary: the vocabulary that the ids belong to; that of the batch unless
             given.
         cache_salt: keeps reuse of the prompts' KV cache to calls with the same.
+        sample: whether the server chooses the first token of each row.
+        append: whether the chosen token is appended too.
     """
 
     selection: ScoreSelection | None
     ttl_s: float
     vocabulary: VocabularyRef | None
     cache_salt: str
+    sample: bool
+    append: bool
 
 
 class StepOptions(TypedDict, total=False):
@@ -74,6 +78,7 @@ def open_session(prompts: Prompts, options: SessionOptions) -> session_pb.OpenSe
         scores=selections.message(options.get("selection")),
         generation_config=generation_config.build(config, beside=SessionOptions),
         cache_salt=options.get("cache_salt"),
+        sampling=_sampling(options),
     )
 
 
@@ -112,7 +117,7 @@ def step(
     )
 
 
-def _sampling(options: StepOptions) -> session_pb.StepSampling | None:
+def _sampling(options: SessionOptions | StepOptions) -> session_pb.StepSampling | None:
     if not options.get("sample"):
         return None
     return session_pb.StepSampling(append=options.get("append"))

@@ -14,6 +14,7 @@ from lockstep.v1 import generation_pb2 as generation_pb
 
 from lockstep_client import durations
 from lockstep_client.exceptions import LockstepError
+from lockstep_client.results.determinism import Determinism, enum_name
 from lockstep_client.results.scores import PositionScores
 from lockstep_client.tensors import Array
 from lockstep_client.vocabulary_ref import VocabularyRef
@@ -71,41 +72,6 @@ class Timing:
             durations.seconds(message.decode_duration),
             durations.seconds(message.total_duration),
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Determinism:
-    """How far a result can be reproduced.
-
-    Attributes:
-        level: `seeded`, `batch_invariant` or `bitwise`.
-        dtype: type of weights and KV cache.
-        rng: name of the random generator.
-        attention: name of the attention implementation.
-        model_fingerprint: SHA-256 over the weights' manifest, hexadecimal.
-    """
-
-    level: str
-    dtype: str
-    rng: str
-    attention: str
-    model_fingerprint: str
-
-    @classmethod
-    def from_message(cls, message: generation_pb.Determinism) -> Self:
-        """Reads the wire form."""
-        return cls(
-            cls.level_name(message.level),
-            message.dtype,
-            message.rng,
-            message.attention,
-            message.model_fingerprint,
-        )
-
-    @staticmethod
-    def level_name(level: generation_pb.DeterminismLevel) -> str:
-        """Returns the name of a level."""
-        return enum_name(generation_pb.DeterminismLevel, level, "DETERMINISM_LEVEL_")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -282,14 +248,6 @@ class Completion:
 def finish_reason(value: generation_pb.FinishReason) -> str:
     """Returns the name of a reason; a value newer than this client is `unknown_<n>`."""
     return enum_name(generation_pb.FinishReason, value, "FINISH_REASON_")
-
-
-def enum_name(enum: Any, value: int, prefix: str) -> str:
-    """Returns an enum value's name without its prefix, in lower case."""
-    if value not in enum.values():
-        return f"unknown_{value}"
-    name: str = enum.Name(value)
-    return name.removeprefix(prefix).lower()
 
 
 def stack(sequences: Sequence[Sequence[Array | None]]) -> Array | None:

@@ -8,7 +8,7 @@ from lockstep.v1 import model_info_service_pb2 as info_pb
 from lockstep.v1 import tensor_pb2 as tensor_pb
 
 from lockstep_client import generation_config
-from lockstep_client.results.generation import Determinism, enum_name
+from lockstep_client.results.determinism import Determinism, enum_name
 from lockstep_client.vocabulary_ref import VocabularyRef
 
 

@@ -13,6 +13,7 @@ from lockstep.v1 import model_service_pb2 as model_pb
 from lockstep.v1 import scores_pb2 as scores_pb
 
 from lockstep_client import tensors
+from lockstep_client.results.determinism import Determinism
 from lockstep_client.tensors import Array
 from lockstep_client.vocabulary_ref import VocabularyRef
 
@@ -122,10 +123,12 @@ class NextTokenScores:
     Attributes:
         rows: what was asked for, by prompt and position.
         vocabulary: the vocabulary that was used.
+        determinism: how far the result can be reproduced.
     """
 
     rows: tuple[tuple[PositionScores, ...], ...]
     vocabulary: VocabularyRef
+    determinism: Determinism
 
     @property
     def logits(self) -> Array | None:
@@ -164,6 +167,7 @@ def next_token_scores(response: model_pb.ComputeLogitsResponse) -> NextTokenScor
     return NextTokenScores(
         rows=tuple(positions(row.scores) for row in response.rows),
         vocabulary=VocabularyRef.from_message(response.vocabulary),
+        determinism=Determinism.from_message(response.determinism),
     )
 
 

@@ -11,7 +11,7 @@ from lockstep.v1 import vocabulary_pb2 as vocabulary_pb
 from lockstep_client.batch import Batch, Encoding, Padded
 from lockstep_client.exceptions import ProtocolError
 from lockstep_client.requests.tokenizer import ReturnTensors
-from lockstep_client.results.generation import enum_name
+from lockstep_client.results.determinism import enum_name
 from lockstep_client.vocabulary_ref import VocabularyRef
 
 

@@ -1,11 +1,10 @@
 """The model service, blocking."""
 
-from collections.abc import Generator, Sequence
-from contextlib import closing
+from collections.abc import Sequence
 from typing import Unpack
 
+from lockstep.v1 import logits_session_service_pb2 as session_pb
 from lockstep.v1 import model_info_service_pb2 as info_pb
-from lockstep.v1 import model_service_pb2 as pb
 from lockstep.v1.logits_session_service_pb2_grpc import LogitsSessionServiceStub
 from lockstep.v1.model_info_service_pb2_grpc import ModelInfoServiceStub
 from lockstep.v1.model_service_pb2_grpc import ModelServiceStub
@@ -29,6 +28,7 @@ from lockstep_client.results.model_info import (
 from lockstep_client.results.scores import NextTokenScores, ScoredSequence
 from lockstep_client.streams import Stream
 from lockstep_client.sync.connection import Connection
+from lockstep_client.sync.deltas import deltas
 from lockstep_client.sync.session import Session
 
 
@@ -66,7 +66,7 @@ class Model:
         """
         request = requests.generate(prompts, options)
         assembler = GenerationAssembler(request, keep_scores=True)
-        for _ in self._deltas(request, assembler, timeout):
+        for _ in deltas(self._connection, self._stub, request, assembler, timeout):
             pass
         return assembler.result()
 
@@ -90,7 +90,9 @@ class Model:
         """
         request = requests.generate(prompts, options)
         assembler = GenerationAssembler(request, keep_scores=False)
-        return Stream(self._deltas(request, assembler, timeout), assembler.result)
+        return Stream(
+            deltas(self._connection, self._stub, request, assembler, timeout), assembler.result
+        )
 
     def open_session(
         self,
@@ -109,6 +111,16 @@ class Model:
         request = session_requests.open_session(prompts, options)
         response = self._connection.unary(self._sessions.OpenSession, request, timeout)
         return Session(response, self._connection, self._sessions)
+
+    def get_session(self, session_id: str, *, timeout: Timeout = USE_DEFAULT) -> Session:
+        """Returns a session that exists: one that a generation left behind, or an earlier client.
+
+        What follows its tokens is not known before its next step.
+        """
+        request = session_pb.GetSessionRequest(session_id=session_id)
+        response = self._connection.unary(self._sessions.GetSession, request, timeout)
+        found = Session.found(session_id, response)
+        return Session(found, self._connection, self._sessions)
 
     def score(
         self,
@@ -178,12 +190,3 @@ class Model:
         )
         response = self._connection.unary(self._info.ValidateRequest, request, timeout)
         return Plan.from_message(response)
-
-    def _deltas(
-        self, request: pb.GenerateRequest, assembler: GenerationAssembler, timeout: Timeout
-    ) -> Generator[TokenDelta]:
-        message = pb.GenerateStreamRequest(request=request)
-        events = self._connection.stream(self._stub.GenerateStream, message, timeout)
-        with closing(events):
-            for event in events:
-                yield from assembler.feed(event)

@@ -1,20 +1,28 @@
 """A session, blocking."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from types import TracebackType
 from typing import Self, Unpack
 
 from lockstep.v1 import logits_session_service_pb2 as pb
+from lockstep.v1 import model_service_pb2 as model_pb
 from lockstep.v1.logits_session_service_pb2_grpc import LogitsSessionServiceStub
+from lockstep.v1.model_service_pb2_grpc import ModelServiceStub
 
 from lockstep_client import durations
+from lockstep_client.assembly import GenerationAssembler
 from lockstep_client.batch import Row
 from lockstep_client.connection import USE_DEFAULT, Timeout
 from lockstep_client.exceptions import SessionBusy, SessionNotFound
+from lockstep_client.requests.model import GenerateOptions
 from lockstep_client.requests.session import StepOptions
+from lockstep_client.results.generation import Generation, TokenDelta
 from lockstep_client.session_state import BUSY_LIMIT_S, BUSY_PAUSE_S, SessionState, StepResult
+from lockstep_client.streams import Stream
 from lockstep_client.sync.connection import Connection
+from lockstep_client.sync.deltas import deltas
+from lockstep_client.sync.step_stream import StepStream
 from lockstep_client.tensors import Array
 
 
@@ -34,6 +42,7 @@ class Session(SessionState):
         super().__init__(response)
         self._connection = connection
         self._stub = stub
+        self._model = ModelServiceStub(connection.channel)
 
     def step(
         self,
@@ -55,6 +64,63 @@ class Session(SessionState):
         request = self.step_request(rows, options)
         response = self._connection.unary(self._stub.Step, request, timeout)
         return self.apply_step(response, look_ahead=request.look_ahead)
+
+    def look_ahead(
+        self,
+        rows: Sequence[int | Row] | Array,
+        *,
+        timeout: Timeout = USE_DEFAULT,
+        **options: Unpack[StepOptions],
+    ) -> StepResult:
+        """Steps, and forgets the ids again: the session is as before, `.logits` too.
+
+        What was found is in the result. Parameters as of `step`.
+        """
+        options["look_ahead"] = True
+        return self.step(rows, timeout=timeout, **options)
+
+    def step_stream(self, *, timeout: Timeout = USE_DEFAULT) -> StepStream:
+        """Opens a stream of steps, which saves the cost of a call for each. Close it.
+
+        Args:
+            timeout: of the whole stream, in seconds.
+        """
+        return StepStream(self, self._connection, self._stub, timeout)
+
+    def generate(
+        self, *, timeout: Timeout = USE_DEFAULT, **options: Unpack[GenerateOptions]
+    ) -> Generation:
+        """Lets the server choose tokens, from where the rows are, until each has ended.
+
+        Keywords that are not given are as in the session. What follows the new
+        tokens is not known before the next step.
+
+        Args:
+            timeout: in seconds; the client's `stream_timeout` unless given.
+            **options: see `GenerateOptions`.
+        """
+        request = self.generate_request(options)
+        assembler = GenerationAssembler(request, keep_scores=True)
+        for _ in self._generate(request, assembler, timeout):
+            pass
+        return assembler.result()
+
+    def stream(
+        self, *, timeout: Timeout = USE_DEFAULT, **options: Unpack[GenerateOptions]
+    ) -> Stream[TokenDelta, Generation]:
+        """As `generate`, and yields tokens as they are chosen.
+
+        Left before its end, it is undone: the rows are as they were.
+        """
+        request = self.generate_request(options)
+        assembler = GenerationAssembler(request, keep_scores=False)
+        return Stream(self._generate(request, assembler, timeout), assembler.result)
+
+    def _generate(
+        self, request: model_pb.GenerateRequest, assembler: GenerationAssembler, timeout: Timeout
+    ) -> Generator[TokenDelta]:
+        yield from deltas(self._connection, self._model, request, assembler, timeout)
+        self.apply_generation(assembler.result())
 
     def truncate(self, positions: int | Sequence[int], *, timeout: Timeout = USE_DEFAULT) -> None:
         """Forgets tokens of every row from a position on, or of each from its own.

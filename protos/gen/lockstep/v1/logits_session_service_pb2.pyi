@@ -17,7 +17,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class OpenSessionRequest(_message.Message):
-    __slots__ = ("prompt", "vocabulary", "max_length", "ttl", "scores", "generation_config", "cache_salt")
+    __slots__ = ("prompt", "vocabulary", "max_length", "ttl", "scores", "generation_config", "cache_salt", "sampling")
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     VOCABULARY_FIELD_NUMBER: _ClassVar[int]
     MAX_LENGTH_FIELD_NUMBER: _ClassVar[int]
@@ -25,6 +25,7 @@ class OpenSessionRequest(_message.Message):
     SCORES_FIELD_NUMBER: _ClassVar[int]
     GENERATION_CONFIG_FIELD_NUMBER: _ClassVar[int]
     CACHE_SALT_FIELD_NUMBER: _ClassVar[int]
+    SAMPLING_FIELD_NUMBER: _ClassVar[int]
     prompt: _tokens_pb2.PromptBatch
     vocabulary: _vocabulary_pb2.VocabularyRef
     max_length: int
@@ -32,20 +33,25 @@ class OpenSessionRequest(_message.Message):
     scores: _scores_pb2.ScoreSelection
     generation_config: _generation_pb2.GenerationConfig
     cache_salt: str
-    def __init__(self, prompt: _Optional[_Union[_tokens_pb2.PromptBatch, _Mapping]] = ..., vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularyRef, _Mapping]] = ..., max_length: _Optional[int] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., scores: _Optional[_Union[_scores_pb2.ScoreSelection, _Mapping]] = ..., generation_config: _Optional[_Union[_generation_pb2.GenerationConfig, _Mapping]] = ..., cache_salt: _Optional[str] = ...) -> None: ...
+    sampling: StepSampling
+    def __init__(self, prompt: _Optional[_Union[_tokens_pb2.PromptBatch, _Mapping]] = ..., vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularyRef, _Mapping]] = ..., max_length: _Optional[int] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., scores: _Optional[_Union[_scores_pb2.ScoreSelection, _Mapping]] = ..., generation_config: _Optional[_Union[_generation_pb2.GenerationConfig, _Mapping]] = ..., cache_salt: _Optional[str] = ..., sampling: _Optional[_Union[StepSampling, _Mapping]] = ...) -> None: ...
 
 class SessionRow(_message.Message):
-    __slots__ = ("position", "tokens", "seed")
+    __slots__ = ("position", "tokens", "seed", "sampled_token_id", "finish_reason")
     POSITION_FIELD_NUMBER: _ClassVar[int]
     TOKENS_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
+    SAMPLED_TOKEN_ID_FIELD_NUMBER: _ClassVar[int]
+    FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
     position: int
     tokens: _tokens_pb2.TokenSequence
     seed: int
-    def __init__(self, position: _Optional[int] = ..., tokens: _Optional[_Union[_tokens_pb2.TokenSequence, _Mapping]] = ..., seed: _Optional[int] = ...) -> None: ...
+    sampled_token_id: int
+    finish_reason: _generation_pb2.FinishReason
+    def __init__(self, position: _Optional[int] = ..., tokens: _Optional[_Union[_tokens_pb2.TokenSequence, _Mapping]] = ..., seed: _Optional[int] = ..., sampled_token_id: _Optional[int] = ..., finish_reason: _Optional[_Union[_generation_pb2.FinishReason, str]] = ...) -> None: ...
 
 class OpenSessionResponse(_message.Message):
-    __slots__ = ("session_id", "rows", "scores", "vocabulary", "effective_config", "expire_time", "kv_bytes", "usage")
+    __slots__ = ("session_id", "rows", "scores", "vocabulary", "effective_config", "expire_time", "kv_bytes", "usage", "determinism")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
     SCORES_FIELD_NUMBER: _ClassVar[int]
@@ -54,6 +60,7 @@ class OpenSessionResponse(_message.Message):
     EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
     KV_BYTES_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
+    DETERMINISM_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     rows: _containers.RepeatedCompositeFieldContainer[SessionRow]
     scores: _containers.RepeatedCompositeFieldContainer[_model_service_pb2.PositionScoresList]
@@ -62,7 +69,8 @@ class OpenSessionResponse(_message.Message):
     expire_time: _timestamp_pb2.Timestamp
     kv_bytes: int
     usage: _generation_pb2.Usage
-    def __init__(self, session_id: _Optional[str] = ..., rows: _Optional[_Iterable[_Union[SessionRow, _Mapping]]] = ..., scores: _Optional[_Iterable[_Union[_model_service_pb2.PositionScoresList, _Mapping]]] = ..., vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularyRef, _Mapping]] = ..., effective_config: _Optional[_Union[_generation_pb2.GenerationConfig, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., kv_bytes: _Optional[int] = ..., usage: _Optional[_Union[_generation_pb2.Usage, _Mapping]] = ...) -> None: ...
+    determinism: _generation_pb2.Determinism
+    def __init__(self, session_id: _Optional[str] = ..., rows: _Optional[_Iterable[_Union[SessionRow, _Mapping]]] = ..., scores: _Optional[_Iterable[_Union[_model_service_pb2.PositionScoresList, _Mapping]]] = ..., vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularyRef, _Mapping]] = ..., effective_config: _Optional[_Union[_generation_pb2.GenerationConfig, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., kv_bytes: _Optional[int] = ..., usage: _Optional[_Union[_generation_pb2.Usage, _Mapping]] = ..., determinism: _Optional[_Union[_generation_pb2.Determinism, _Mapping]] = ...) -> None: ...
 
 class RowStep(_message.Message):
     __slots__ = ("ids", "expected_position")
@@ -95,32 +103,36 @@ class StepRequest(_message.Message):
     def __init__(self, session_id: _Optional[str] = ..., rows: _Optional[_Iterable[_Union[RowStep, _Mapping]]] = ..., scores: _Optional[_Union[_scores_pb2.ScoreSelection, _Mapping]] = ..., sampling: _Optional[_Union[StepSampling, _Mapping]] = ..., step_id: _Optional[str] = ..., look_ahead: _Optional[bool] = ...) -> None: ...
 
 class StepRowResult(_message.Message):
-    __slots__ = ("position", "scores", "sampled_token_id", "finish_reason", "error")
+    __slots__ = ("position", "scores", "sampled_token_id", "finish_reason", "error", "seed")
     POSITION_FIELD_NUMBER: _ClassVar[int]
     SCORES_FIELD_NUMBER: _ClassVar[int]
     SAMPLED_TOKEN_ID_FIELD_NUMBER: _ClassVar[int]
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
     position: int
     scores: _containers.RepeatedCompositeFieldContainer[_scores_pb2.PositionScores]
     sampled_token_id: int
     finish_reason: _generation_pb2.FinishReason
     error: _error_reason_pb2.ItemError
-    def __init__(self, position: _Optional[int] = ..., scores: _Optional[_Iterable[_Union[_scores_pb2.PositionScores, _Mapping]]] = ..., sampled_token_id: _Optional[int] = ..., finish_reason: _Optional[_Union[_generation_pb2.FinishReason, str]] = ..., error: _Optional[_Union[_error_reason_pb2.ItemError, _Mapping]] = ...) -> None: ...
+    seed: int
+    def __init__(self, position: _Optional[int] = ..., scores: _Optional[_Iterable[_Union[_scores_pb2.PositionScores, _Mapping]]] = ..., sampled_token_id: _Optional[int] = ..., finish_reason: _Optional[_Union[_generation_pb2.FinishReason, str]] = ..., error: _Optional[_Union[_error_reason_pb2.ItemError, _Mapping]] = ..., seed: _Optional[int] = ...) -> None: ...
 
 class StepResponse(_message.Message):
-    __slots__ = ("rows", "replayed", "recomputed", "vocabulary", "expire_time")
+    __slots__ = ("rows", "replayed", "recomputed", "vocabulary", "expire_time", "determinism")
     ROWS_FIELD_NUMBER: _ClassVar[int]
     REPLAYED_FIELD_NUMBER: _ClassVar[int]
     RECOMPUTED_FIELD_NUMBER: _ClassVar[int]
     VOCABULARY_FIELD_NUMBER: _ClassVar[int]
     EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
+    DETERMINISM_FIELD_NUMBER: _ClassVar[int]
     rows: _containers.RepeatedCompositeFieldContainer[StepRowResult]
     replayed: bool
     recomputed: bool
     vocabulary: _vocabulary_pb2.VocabularyRef
     expire_time: _timestamp_pb2.Timestamp
-    def __init__(self, rows: _Optional[_Iterable[_Union[StepRowResult, _Mapping]]] = ..., replayed: _Optional[bool] = ..., recomputed: _Optional[bool] = ..., vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularyRef, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    determinism: _generation_pb2.Determinism
+    def __init__(self, rows: _Optional[_Iterable[_Union[StepRowResult, _Mapping]]] = ..., replayed: _Optional[bool] = ..., recomputed: _Optional[bool] = ..., vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularyRef, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., determinism: _Optional[_Union[_generation_pb2.Determinism, _Mapping]] = ...) -> None: ...
 
 class StepStreamRequest(_message.Message):
     __slots__ = ("step",)
@@ -189,20 +201,22 @@ class GetSessionRequest(_message.Message):
     def __init__(self, session_id: _Optional[str] = ...) -> None: ...
 
 class GetSessionResponse(_message.Message):
-    __slots__ = ("rows", "vocabulary", "kv_bytes", "create_time", "expire_time", "effective_config")
+    __slots__ = ("rows", "vocabulary", "kv_bytes", "create_time", "expire_time", "effective_config", "determinism")
     ROWS_FIELD_NUMBER: _ClassVar[int]
     VOCABULARY_FIELD_NUMBER: _ClassVar[int]
     KV_BYTES_FIELD_NUMBER: _ClassVar[int]
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
     EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
     EFFECTIVE_CONFIG_FIELD_NUMBER: _ClassVar[int]
+    DETERMINISM_FIELD_NUMBER: _ClassVar[int]
     rows: _containers.RepeatedCompositeFieldContainer[SessionRow]
     vocabulary: _vocabulary_pb2.VocabularyRef
     kv_bytes: int
     create_time: _timestamp_pb2.Timestamp
     expire_time: _timestamp_pb2.Timestamp
     effective_config: _generation_pb2.GenerationConfig
-    def __init__(self, rows: _Optional[_Iterable[_Union[SessionRow, _Mapping]]] = ..., vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularyRef, _Mapping]] = ..., kv_bytes: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., effective_config: _Optional[_Union[_generation_pb2.GenerationConfig, _Mapping]] = ...) -> None: ...
+    determinism: _generation_pb2.Determinism
+    def __init__(self, rows: _Optional[_Iterable[_Union[SessionRow, _Mapping]]] = ..., vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularyRef, _Mapping]] = ..., kv_bytes: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., effective_config: _Optional[_Union[_generation_pb2.GenerationConfig, _Mapping]] = ..., determinism: _Optional[_Union[_generation_pb2.Determinism, _Mapping]] = ...) -> None: ...
 
 class ListSessionsRequest(_message.Message):
     __slots__ = ("page_size", "page_token")

@@ -41,10 +41,12 @@ class GenerateRequest(_message.Message):
     def __init__(self, prompt: _Optional[_Union[_tokens_pb2.PromptBatch, _Mapping]] = ..., generation_config: _Optional[_Union[_generation_pb2.GenerationConfig, _Mapping]] = ..., scores: _Optional[_Union[_scores_pb2.ScoreSelection, _Mapping]] = ..., prompt_scores: _Optional[_Union[_scores_pb2.ScoreSelection, _Mapping]] = ..., vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularyRef, _Mapping]] = ..., priority: _Optional[int] = ..., cache_salt: _Optional[str] = ..., use_prefix_cache: _Optional[bool] = ..., keep_session: _Optional[_Union[SessionRetention, _Mapping]] = ..., seeds: _Optional[_Iterable[int]] = ..., session_id: _Optional[str] = ...) -> None: ...
 
 class SessionRetention(_message.Message):
-    __slots__ = ("ttl",)
+    __slots__ = ("ttl", "max_length")
     TTL_FIELD_NUMBER: _ClassVar[int]
+    MAX_LENGTH_FIELD_NUMBER: _ClassVar[int]
     ttl: _duration_pb2.Duration
-    def __init__(self, ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    max_length: int
+    def __init__(self, ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_length: _Optional[int] = ...) -> None: ...
 
 class GenerateResponse(_message.Message):
     __slots__ = ("sequences", "effective_config", "applied_processors", "vocabulary", "usage", "timing", "determinism", "session_id")
@@ -161,14 +163,16 @@ class ScoredSequence(_message.Message):
     def __init__(self, scores: _Optional[_Iterable[_Union[_scores_pb2.PositionScores, _Mapping]]] = ..., logits_logprob: _Optional[float] = ..., greedy: _Optional[bool] = ...) -> None: ...
 
 class ScoreResponse(_message.Message):
-    __slots__ = ("sequences", "vocabulary", "usage")
+    __slots__ = ("sequences", "vocabulary", "usage", "determinism")
     SEQUENCES_FIELD_NUMBER: _ClassVar[int]
     VOCABULARY_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
+    DETERMINISM_FIELD_NUMBER: _ClassVar[int]
     sequences: _containers.RepeatedCompositeFieldContainer[ScoredSequence]
     vocabulary: _vocabulary_pb2.VocabularyRef
     usage: _generation_pb2.Usage
-    def __init__(self, sequences: _Optional[_Iterable[_Union[ScoredSequence, _Mapping]]] = ..., vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularyRef, _Mapping]] = ..., usage: _Optional[_Union[_generation_pb2.Usage, _Mapping]] = ...) -> None: ...
+    determinism: _generation_pb2.Determinism
+    def __init__(self, sequences: _Optional[_Iterable[_Union[ScoredSequence, _Mapping]]] = ..., vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularyRef, _Mapping]] = ..., usage: _Optional[_Union[_generation_pb2.Usage, _Mapping]] = ..., determinism: _Optional[_Union[_generation_pb2.Determinism, _Mapping]] = ...) -> None: ...
 
 class ComputeLogitsRequest(_message.Message):
     __slots__ = ("prompt", "scores", "vocabulary", "generation_config")
@@ -183,14 +187,16 @@ class ComputeLogitsRequest(_message.Message):
     def __init__(self, prompt: _Optional[_Union[_tokens_pb2.PromptBatch, _Mapping]] = ..., scores: _Optional[_Union[_scores_pb2.ScoreSelection, _Mapping]] = ..., vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularyRef, _Mapping]] = ..., generation_config: _Optional[_Union[_generation_pb2.GenerationConfig, _Mapping]] = ...) -> None: ...
 
 class ComputeLogitsResponse(_message.Message):
-    __slots__ = ("rows", "vocabulary", "usage")
+    __slots__ = ("rows", "vocabulary", "usage", "determinism")
     ROWS_FIELD_NUMBER: _ClassVar[int]
     VOCABULARY_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
+    DETERMINISM_FIELD_NUMBER: _ClassVar[int]
     rows: _containers.RepeatedCompositeFieldContainer[PositionScoresList]
     vocabulary: _vocabulary_pb2.VocabularyRef
     usage: _generation_pb2.Usage
-    def __init__(self, rows: _Optional[_Iterable[_Union[PositionScoresList, _Mapping]]] = ..., vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularyRef, _Mapping]] = ..., usage: _Optional[_Union[_generation_pb2.Usage, _Mapping]] = ...) -> None: ...
+    determinism: _generation_pb2.Determinism
+    def __init__(self, rows: _Optional[_Iterable[_Union[PositionScoresList, _Mapping]]] = ..., vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularyRef, _Mapping]] = ..., usage: _Optional[_Union[_generation_pb2.Usage, _Mapping]] = ..., determinism: _Optional[_Union[_generation_pb2.Determinism, _Mapping]] = ...) -> None: ...
 
 class PositionScoresList(_message.Message):
     __slots__ = ("scores",)

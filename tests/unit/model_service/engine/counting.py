@@ -10,13 +10,16 @@ from model_service.engine.places import Places
 from model_service.engine.prefill import PrefillClock
 from model_service.engine.scheduler import Scheduler
 from model_service.engine.sequence import Run, Sequence
+from model_service.engine.session import Session
 from model_service.engine.vocabulary import RevisionRows
 from model_service.generation import GenerationConfig, ScoreSelection
 from model_service.messages import (
     Command,
+    ContinueSession,
     DescribeSession,
     Event,
     Generate,
+    GenerateSession,
     OpenSession,
     SequenceSpec,
     SequenceTokens,
@@ -199,6 +202,47 @@ class CountingEngine:
                 look_ahead=look_ahead,
             )
         )
+
+    def generate_session(
+        self,
+        request_id: int,
+        *prompts: list[int],
+        session_id: str = "s",
+        max_length: int = 20,
+        new: int = 3,
+        config: dict | None = None,
+        **arguments: object,
+    ) -> None:
+        self.engine.handle(
+            GenerateSession(
+                request_id,
+                session_id,
+                [SequenceSpec(prompt, seed=0) for prompt in prompts],
+                GenerationConfig(**{"max_new_tokens": new, **(config or {})}),
+                revision=0,
+                max_length=max_length,
+                **arguments,
+            )
+        )
+
+    def continue_session(
+        self,
+        request_id: int,
+        session_id: str = "s",
+        new: int = 3,
+        config: dict | None = None,
+        selection: ScoreSelection | None = None,
+    ) -> None:
+        resolved = GenerationConfig(**{"max_new_tokens": new, **(config or {})})
+        session = self.engine._owners["session"]._table.find(session_id)
+        most = [resolved.max_new_tokens] * (len(session.rows) if session else 1)
+        self.engine.handle(ContinueSession(request_id, session_id, resolved, most, selection))
+
+    def session(self, session_id: str = "s") -> Session:
+        """What the engine has of a session."""
+        session = self.engine._owners["session"]._table.find(session_id)
+        assert session is not None
+        return session
 
     def do(self, command: Command) -> list[Event]:
         """Handles a command and runs until there is nothing to do."""

@@ -8,11 +8,12 @@ from model_service.messages import (
     Cancel,
     CloseSession,
     ForkSession,
+    Rejected,
     SelectSessionRows,
     TruncateSession,
 )
 
-from .counting import VOCABULARY_SIZE, CountingEngine
+from .counting import VOCABULARY_SIZE, CountingEngine, tokens
 from .test_sessions import best
 
 NUM_SLOTS = 24
@@ -123,6 +124,40 @@ class SessionMachine(RuleBasedStateMachine):
                 self.sessions[name][index] += given
                 self.unseen[name][index] = False
 
+    @precondition(lambda self: self.num_rows < MOST_ROWS_IN_ALL)
+    @rule(prompts=st.lists(IDS, min_size=1, max_size=3), new=st.integers(1, 4))
+    def keep_a_generation(self, prompts, new):
+        name, request_id = next(self.names), next(self.request_ids)
+        self.engine.generate_session(
+            request_id, *prompts, session_id=name, max_length=MAX_LENGTH, new=new
+        )
+        events = self.engine.run()
+        expected = [following(prompt, new) for prompt in prompts]
+        assert [tokens(events, request_id, row) for row in range(len(prompts))] == expected
+        self.sessions[name] = [prompt + following(prompt, new) for prompt in prompts]
+        self.unseen[name] = [True] * len(prompts)
+
+    @precondition(lambda self: self.sessions)
+    @rule(data=st.data(), new=st.integers(1, 4), given_up_after=st.none() | st.integers(0, 2))
+    def generate(self, data, new, given_up_after):
+        name, request_id = self.pick(data), next(self.request_ids)
+        rows = self.sessions[name]
+        self.engine.continue_session(request_id, name, new=new)
+        if not all(0 < len(ids) < MAX_LENGTH for ids in rows):
+            assert isinstance(self.engine.run()[0], Rejected)
+            return
+        lengths = [min(new, MAX_LENGTH - len(ids)) for ids in rows]
+        expected = [following(ids, n) for ids, n in zip(rows, lengths, strict=True)]
+        if given_up_after is None or given_up_after >= max(lengths):
+            events = self.engine.run()
+            assert [tokens(events, request_id, row) for row in range(len(rows))] == expected
+            self.sessions[name] = [a + b for a, b in zip(rows, expected, strict=True)]
+            self.unseen[name] = [True] * len(rows)
+            return
+        for _ in range(given_up_after):
+            self.engine.step()
+        self.engine.do(Cancel(request_id))
+
     @precondition(lambda self: self.sessions)
     @rule(data=st.data())
     def truncate(self, data):
@@ -189,6 +224,10 @@ class SessionMachine(RuleBasedStateMachine):
 
 def successor(ids: list[int]) -> int:
     return (ids[-1] + 1) % VOCABULARY_SIZE
+
+
+def following(ids: list[int], count: int) -> list[int]:
+    return [(ids[-1] + 1 + index) % VOCABULARY_SIZE for index in range(count)]
 
 
 TestSessions = SessionMachine.TestCase

@@ -12,7 +12,6 @@ from rpc.errors import (
     ContextLengthExceeded,
     InvalidField,
     KVCacheExceeded,
-    NotImplemented_,
     TokenIdOutOfRange,
 )
 from tests.fakes.counting_engine import CountingEngine
@@ -160,15 +159,6 @@ def test_a_row_larger_than_the_kv_cache_is_refused():
 def test_reserved_tokens_are_counted_over_all_sequences():
     config = {"do_sample": True, "num_return_sequences": 2, "max_new_tokens": 10}
     assert plan(request([1], [1, 2], config=config)).kv_tokens == 2 * (11 + 12)
-
-
-@pytest.mark.parametrize(
-    ("field", "value"), [("session_id", "abc"), ("keep_session", {"ttl": {"seconds": 1}})]
-)
-def test_what_is_not_offered_is_refused_by_name(field, value):
-    with pytest.raises(NotImplemented_) as caught:
-        plan(request(**{field: value}))
-    assert caught.value.metadata["feature"] == field
 
 
 def test_a_selection_that_asks_for_nothing_is_none():

@@ -43,7 +43,7 @@ async def test_work_goes_on_when_its_caller_is_gone_and_holds_the_session():
             pass
         await asyncio.wait(calls._going_on)
         assert session.positions == [2]
-        assert session.answer_of("a").rows[0].position == 2
+        assert session.answer_of("a").answer.rows[0].position == 2
         assert session.answer_of("b") is None
         assert session.answer_of("") is None
 

@@ -1,0 +1,60 @@
+"""Steps of a session over one stream, for asyncio."""
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, Unpack
+
+from lockstep.v1 import logits_session_service_pb2 as pb
+
+from lockstep_client.aio.connection import AsyncConnection
+from lockstep_client.batch import Row
+from lockstep_client.connection import Timeout
+from lockstep_client.exceptions import ProtocolError
+from lockstep_client.requests.session import StepOptions
+from lockstep_client.session_state import SessionState, StepResult
+from lockstep_client.tensors import Array
+
+if TYPE_CHECKING:  # exists in the stub file only
+    from lockstep.v1.logits_session_service_pb2_grpc import LogitsSessionServiceAsyncStub
+
+
+class AsyncStepStream:
+    """As `StepStream`, for asyncio."""
+
+    def __init__(
+        self,
+        session: SessionState,
+        connection: AsyncConnection,
+        stub: "LogitsSessionServiceAsyncStub",
+        timeout: Timeout,
+    ) -> None:
+        self._session = session
+        self._connection = connection
+        self._call = stub.StepStream(timeout=connection.endpoint.streaming_timeout_s(timeout))
+
+    async def step(
+        self, rows: Sequence[int | Row] | Array, **options: Unpack[StepOptions]
+    ) -> StepResult:
+        """See `StepStream.step`."""
+        request = self._session.step_request(rows, options)
+        with self._connection.translated_errors():
+            await self._call.write(pb.StepStreamRequest(step=request))
+            response = await self._call.read()
+        if not isinstance(response, pb.StepStreamResponse):
+            raise ProtocolError("The model service ended the stream too early.")
+        return self._session.apply_step(response.step, look_ahead=request.look_ahead)
+
+    async def close(self) -> None:
+        """See `StepStream.close`."""
+        self._call.cancel()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()

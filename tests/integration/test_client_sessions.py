@@ -1,0 +1,113 @@
+"""Sessions of the Python client, blocking and asyncio, against both real services."""
+
+import numpy as np
+import pytest
+
+from lockstep_client import AsyncLockstep, Lockstep, SessionRetention
+from lockstep_client.exceptions import PositionConflict, SessionNotFound
+from tests.services import Services
+
+PROMPTS = [[5, 6, 7], [40, 41]]
+SAMPLED = {"do_sample": True, "temperature": 1.2, "seed": 5, "eos_token_id": []}
+
+
+@pytest.fixture
+def ls(services: Services):
+    with services.client() as client:
+        yield client
+
+
+def test_a_session_is_finished_by_the_server(ls: Lockstep):
+    expected = ls.model.generate(PROMPTS, max_new_tokens=8, **SAMPLED).sequences
+    with ls.model.open_session([p[:-1] for p in PROMPTS], **SAMPLED) as session:
+        rows = [p[-1:] for p in PROMPTS]
+        drawn = []
+        for _ in range(3):
+            result = session.step(rows, sample=True, append=True)
+            drawn.append(result.sampled_token_ids)
+            rows = [[], []]
+        out = session.generate(max_new_tokens=5)
+        assert [[*a, *b] for a, b in zip(zip(*drawn, strict=True), out.sequences, strict=True)] == (
+            expected
+        )
+        assert session.position == (11, 10)
+        assert session.logits is None
+        session.step([[1], [2]])
+        assert session.logits.shape[0] == 2
+
+
+def test_a_stream_of_a_session_that_is_left_is_undone(ls: Lockstep):
+    with ls.model.open_session(PROMPTS, eos_token_id=[]) as session:
+        with session.stream(max_new_tokens=100) as stream:
+            next(stream)
+        assert session.position == (3, 2)
+        with session.stream(max_new_tokens=3) as stream:
+            new = [delta.token_ids for delta in stream]
+        assert len(new) == 6
+        assert session.position == (6, 5)
+        assert session.token_ids()[0][:3] == PROMPTS[0]
+
+
+def test_a_kept_generation_is_found_again(ls: Lockstep):
+    keep = SessionRetention(ttl_s=60, max_length=30)
+    out = ls.model.generate(PROMPTS, max_new_tokens=3, keep_session=keep, **SAMPLED)
+    with ls.model.get_session(out.session_id) as session:
+        assert session.position == (6, 5)
+        assert list(session.seeds) == out.seeds
+        assert session.logits is None
+        whole = [
+            a + b
+            for a, b in zip(
+                out.sequences, session.generate(max_new_tokens=4).sequences, strict=True
+            )
+        ]
+    assert whole == ls.model.generate(PROMPTS, max_new_tokens=7, **SAMPLED).sequences
+    with pytest.raises(SessionNotFound):
+        ls.model.get_session(out.session_id)
+
+
+def test_looking_ahead_changes_nothing_that_is_known(ls: Lockstep):
+    with ls.model.open_session(PROMPTS) as session:
+        before = session.logits
+        ahead = session.look_ahead([[9, 9], []])
+        assert session.position == (3, 2)
+        np.testing.assert_array_equal(session.logits, before)
+        session.step([[9, 9], []])
+        np.testing.assert_allclose(session.logits[0], ahead.rows[0][-1].logits, atol=1e-4)
+
+
+def test_a_step_stream_steps_as_steps_do(ls: Lockstep):
+    with ls.model.open_session(PROMPTS) as streamed, ls.model.open_session(PROMPTS) as stepped:
+        with streamed.step_stream() as steps:
+            for rows in ([[1], [2]], [[3], []]):
+                steps.step(rows)
+                stepped.step(rows)
+                np.testing.assert_allclose(streamed.logits, stepped.logits, atol=1e-4)
+        assert streamed.position == stepped.position
+        with streamed.step_stream() as steps:
+            streamed.position = (9, 9)
+            with pytest.raises(PositionConflict):
+                steps.step([[1], [1]])
+
+
+async def test_the_asyncio_client_does_the_same(services: Services):
+    addresses = {"tokenizer": services.tokenizer.address, "model": services.model.address}
+    async with AsyncLockstep(**addresses) as ls:
+        expected = (await ls.model.generate(PROMPTS, max_new_tokens=6, **SAMPLED)).sequences
+        async with await ls.model.open_session(PROMPTS, **SAMPLED) as session:
+            ahead = await session.look_ahead([[9], [9]])
+            assert ahead.rows[0][-1].logits is not None
+            first = (await session.generate(max_new_tokens=2)).sequences
+            stream = session.stream(max_new_tokens=4)
+            async with stream:
+                async for _ in stream:
+                    pass
+            rest = stream.result.sequences
+            assert [a + b for a, b in zip(first, rest, strict=True)] == expected
+            assert session.position == (9, 8)
+            async with session.step_stream() as steps:
+                await steps.step([[1], [2]])
+            assert session.position == (10, 9)
+        kept = await ls.model.generate(PROMPTS, max_new_tokens=2, keep_session=True, **SAMPLED)
+        async with await ls.model.get_session(kept.session_id) as session:
+            assert session.position == (5, 4)
