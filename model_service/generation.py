@@ -229,6 +229,9 @@ class ScoreSelection(msgspec.Struct, frozen=True):
     logsumexp: bool = False
     """Whether log-sum-exp of what was asked for is returned."""
 
+    logprob: bool = False
+    """Whether log softmax(logits)[token_id] is returned even when nothing else about logits is."""
+
     processor_trace: bool = False
     """Whether the score of the chosen token after each processor is returned."""
 

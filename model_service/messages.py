@@ -36,6 +36,10 @@ class SequenceSpec(msgspec.Struct, frozen=True, array_like=True):
     num_padding: int = 0
     """Padding that the prompt came with, as far as lengths count it."""
 
+    num_prompt_tokens: int | None = None
+    """Leading ids that count as the prompt; None means all. The others are given, and count as
+    generated. Sessions only."""
+
 
 class EngineSettings(msgspec.Struct, frozen=True):
     """What the engine process is started with: JSON in its only argument."""

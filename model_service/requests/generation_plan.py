@@ -195,7 +195,7 @@ def read_selections(
         use="prompt",
         vocabulary_size=vocabulary_size,
         max_selected_tokens=limits.max_selected_tokens,
-        given_tokens=shortest_prompt,
+        given_tokens=max(0, shortest_prompt - 1),  # behind the last one is a new token
     )
     return (
         selection if asks_for_anything(request.scores) else None,

@@ -177,6 +177,30 @@ def test_a_stop_id_ends_its_row_and_is_part_of_it(tiny_model):
     assert response.sequences[0].finish_reason == generation_pb2.FINISH_REASON_STOP_TOKEN
 
 
+@pytest.mark.parametrize("sample", [False, True])
+def test_prompt_lookup_gives_the_same_answer_in_fewer_steps(tiny_model, sample):
+    words = {"allowed_token_ids": {"ids": [5, 6, 7]}}  # few, so that guesses are right at times
+    config = {"max_new_tokens": 60, "eos_token_ids": NO_EOS, "do_sample": sample, "seed": 3} | words
+    drafting = config | {"prompt_lookup_num_tokens": 8, "max_matching_ngram_size": 3}
+    prompt = ragged([5, 6, 7, 5])
+    plain = generate(tiny_model, prompt, config, scores=FULL)
+    drafted = generate(tiny_model, prompt, drafting, scores=FULL)
+    assert ids(drafted) == ids(plain)
+    assert drafted.usage.step_count < plain.usage.step_count == 60
+    for ours, expected in zip(drafted.sequences[0].scores, plain.sequences[0].scores, strict=True):
+        assert (ours.position, ours.token_id) == (expected.position, expected.token_id)
+        assert np.abs(row(ours.logits) - row(expected.logits)).max() < 1e-3
+    streamed = [
+        token_id
+        for message in stream(tiny_model, prompt, drafting)
+        for delta in message.deltas.deltas
+        for token_id in delta.token_ids
+    ]
+    assert streamed == ids(plain)[0]
+    assert drafted.effective_config.prompt_lookup_num_tokens == 8
+    assert drafted.effective_config.max_matching_ngram_size == 3
+
+
 def test_a_stop_sequence_ends_its_row_and_is_part_of_it(tiny_model):
     config = {"max_new_tokens": 8, "eos_token_ids": NO_EOS}
     plain = ids(generate(tiny_model, ragged(PROMPTS[0]), config))[0]
@@ -368,7 +392,7 @@ def test_capabilities_tell_what_is_offered_and_what_is_not(tiny_model):
     assert answer.methods["lockstep.v1.ModelService/Generate"] == supported
     for method in ("Truncate", "Fork", "SelectRows", "StepStream"):
         assert answer.methods[f"lockstep.v1.LogitsSessionService/{method}"] == supported
-    assert answer.methods["lockstep.v1.ModelAdminService/FlushPrefixCache"] == unsupported
+    assert answer.methods["lockstep.v1.ModelAdminService/FlushPrefixCache"] == supported
     assert len(answer.methods) == 4 + 10 + 5 + 4
     assert answer.generation_fields["temperature"] == supported
     assert answer.generation_fields["num_beams"] == supported
@@ -400,7 +424,6 @@ def test_the_listed_processors_are_those_that_requests_report(tiny_model):
         "no_repeat_ngram_size": 3,
         "encoder_no_repeat_ngram_size": 3,
         "bad_words_ids": [{"ids": [8, 9]}],
-        "min_length": 1,
         "min_new_tokens": 1,
         "allowed_token_ids": {"ids": range(1, 200)},
         "forced_prefix": {"ids": [11]},
@@ -420,7 +443,18 @@ def test_the_listed_processors_are_those_that_requests_report(tiny_model):
         "renormalize_logits": True,
     }
     response = generate(tiny_model, config=everything)
-    assert [p.name for p in listed.processors] == list(response.applied_processors)
+    rivals = {"min_new_tokens": "min_length", "green_list_watermark": "synth_id_watermark"}
+    names = [p.name for p in listed.processors]
+    assert [name for name in names if name not in rivals.values()] == list(
+        response.applied_processors
+    )
+    others = {k: v for k, v in everything.items() if k not in rivals} | {
+        "min_length": 1,
+        "synth_id_watermark": {"ngram_len": 5, "keys": [1, 2]},
+    }
+    assert [name for name in names if name not in rivals] == list(
+        generate(tiny_model, config=others).applied_processors
+    )
     warpers = [p.name for p in listed.processors if p.warper]
     assert (warpers[0], warpers[-1], len(warpers)) == ("temperature", "eta_cutoff", 8)
     assert [s.token_ids[0] for s in response.sequences] == [11] * len(PROMPTS)
