@@ -68,6 +68,7 @@ class InprocEngine:
         seeds: list[int] | None = None,
         selection: ScoreSelection | None = None,
         prompt_selection: ScoreSelection | None = None,
+        sequences_per_prompt: int = 1,
         revision: int = 0,
         **config: object,
     ) -> int:
@@ -82,6 +83,7 @@ class InprocEngine:
                 revision=revision,
                 selection=selection,
                 prompt_selection=prompt_selection,
+                sequences_per_prompt=sequences_per_prompt,
             )
         )
         return self._next_id

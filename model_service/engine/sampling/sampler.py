@@ -101,7 +101,7 @@ class Sampler:
             seq = draw.sequence
             if not finite[draw.row] and not seq.config.remove_invalid_values:
                 failures[index] = _failure("NonFiniteLogits", seq)
-            elif seq.covered and not draw.wants_scores:
+            elif seq.covered and not draw.wants_scores and seq.kind != "beam":
                 (sampled if seq.config.do_sample else greedy).append(index)
         tokens = self._choose_greedy(logits, draws, greedy)
         tokens |= self._choose_sampled(logits, draws, sampled)
@@ -109,6 +109,8 @@ class Sampler:
         for index, draw in enumerate(draws):
             if index in failures:
                 choices.append(Choice(failure=failures[index]))
+            elif draw.sequence.kind == "beam":  # its search chooses
+                choices.append(self._score(logits[draw.row], draw.sequence))
             elif index in tokens:
                 choices.append(Choice(tokens[index]))
             else:
@@ -188,16 +190,10 @@ class Sampler:
 
     def _by_reference(self, logits: Tensor, seq: Sequence) -> Choice:
         """Chooses with Hugging Face's classes, from full scores."""
-        revision = self._revisions[seq.revision]
-        try:
-            scores = processors.scores(seq, logits[: revision.size], revision.forbidden)
-        except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError):
-            # Not our code: whatever a processor cannot do must end its own row only.
-            request_id = f"engine-{secrets.token_hex(8)}"
-            logger.exception("A processor failed (request id %s)", request_id)
-            return Choice(failure=Failure("InternalError", {"request_id": request_id}))
-        if scores.isnan().any():
-            return Choice(failure=_failure("NonFiniteLogits", seq))
+        choice = self._score(logits, seq)
+        if choice.scores is None:
+            return choice
+        scores = choice.scores
         left = (scores > -torch.inf).nonzero()[:, 0]
         if len(left) == 0:
             return Choice(failure=_failure("NoTokenLeft", seq))
@@ -210,6 +206,20 @@ class Sampler:
         left = left.cpu()
         sums = scores[left].double() + noise([seq], left[None])[0]
         return Choice(int(left[sums.argmax()]), scores)
+
+    def _score(self, logits: Tensor, seq: Sequence) -> Choice:
+        """Computes full scores with Hugging Face's classes, and chooses nothing."""
+        revision = self._revisions[seq.revision]
+        try:
+            scores = processors.scores(seq, logits[: revision.size], revision.forbidden)
+        except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError):
+            # Not our code: whatever a processor cannot do must end its own row only.
+            request_id = f"engine-{secrets.token_hex(8)}"
+            logger.exception("A processor failed (request id %s)", request_id)
+            return Choice(failure=Failure("InternalError", {"request_id": request_id}))
+        if scores.isnan().any():
+            return Choice(failure=_failure("NonFiniteLogits", seq))
+        return Choice(scores=scores)
 
 
 def _finite(logits: Tensor) -> list[bool]:
