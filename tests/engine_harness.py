@@ -68,6 +68,7 @@ class InprocEngine:
         seeds: list[int] | None = None,
         selection: ScoreSelection | None = None,
         prompt_selection: ScoreSelection | None = None,
+        cache_salt: str | None = None,
         **config: object,
     ) -> int:
         """Queues prompts as one call and returns its id."""
@@ -81,6 +82,7 @@ class InprocEngine:
                 revision=0,
                 selection=selection,
                 prompt_selection=prompt_selection,
+                cache_salt=cache_salt,
             )
         )
         return self._next_id
