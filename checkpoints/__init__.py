@@ -4,9 +4,18 @@ Shared by both services. Knows no wire, no service and no torch: what needs torc
 process of its own.
 """
 
+from checkpoints.adapter import Adapter
+from checkpoints.adapter import resolve as resolve_adapter
 from checkpoints.checkpoint import Checkpoint
 from checkpoints.errors import CheckpointError
 from checkpoints.resolution import resolve
 from checkpoints.smollm2 import NAME as DEFAULT_MODEL
 
-__all__ = ["DEFAULT_MODEL", "Checkpoint", "CheckpointError", "resolve"]
+__all__ = [
+    "DEFAULT_MODEL",
+    "Adapter",
+    "Checkpoint",
+    "CheckpointError",
+    "resolve",
+    "resolve_adapter",
+]

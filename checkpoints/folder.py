@@ -28,7 +28,7 @@ def check(folder: Path, need: Need) -> None:
         CheckpointError: something is missing, damaged or refused.
     """
     for path in files(folder):
-        _check_inside(path, folder)
+        check_inside(path, folder)
     _check_tokenizer(folder) if need == "tokenizer" else _check_model(folder)
 
 
@@ -122,7 +122,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _check_inside(path: Path, folder: Path) -> None:
+def check_inside(path: Path, folder: Path) -> None:
     """Refuses a link that leads out of the folder.
 
     The hub's cache is the exception: its snapshots are links into `blobs` beside them.

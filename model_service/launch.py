@@ -7,7 +7,7 @@ from pathlib import Path
 from lockstep.v1 import model_info_service_pb2
 
 import checkpoints
-from checkpoints import Checkpoint, CheckpointError
+from checkpoints import Adapter, Checkpoint, CheckpointError, adapter
 from model_service.messages import EngineSettings
 from model_service.responses.generation_stream import MAX_CHUNK_BYTES
 from model_service.revisions.base import read_base_vocabulary
@@ -23,28 +23,37 @@ class ModelFiles:
 
     Attributes:
         checkpoint: its name and folder.
+        adapter: what is merged into it, or None.
         base: its vocabulary, or None when it came without a tokenizer.
     """
 
     checkpoint: Checkpoint
+    adapter: Adapter | None
     base: Reference | None
 
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over all files, lower-case hexadecimal."""
+        return adapter.fingerprint(self.checkpoint, self.adapter)
 
-def obtain(name: str) -> ModelFiles:
+
+def obtain(name: str, adapter_path: str = "") -> ModelFiles:
     """Obtains a checkpoint and reads its vocabulary. Takes seconds, or a download.
 
     Args:
         name: what `--model` names.
+        adapter_path: what `--adapter` names, or nothing.
 
     Raises:
         CheckpointError: it cannot be had, or is broken.
     """
+    merged = checkpoints.resolve_adapter(adapter_path) if adapter_path else None
     checkpoint = checkpoints.resolve(name, need="model")
     try:
         base = read_base_vocabulary(checkpoint.name, checkpoint.folder)
     except ValueError as error:
         raise CheckpointError(f"{checkpoint.folder / 'tokenizer.json'}: {error}") from error
-    return ModelFiles(checkpoint, base)
+    return ModelFiles(checkpoint, merged, base)
 
 
 def engine_settings(settings: ModelSettings, model: ModelFiles) -> EngineSettings:
@@ -53,6 +62,7 @@ def engine_settings(settings: ModelSettings, model: ModelFiles) -> EngineSetting
         socket_path="",  # filled in by the process, like the ring
         ring_name="",
         model_folder=str(model.checkpoint.folder),
+        adapter_folder=str(model.adapter.folder) if model.adapter else "",
         dtype=_DTYPES[settings.dtype],
         device_map=settings.device_map,
         threads=settings.threads or available_cores(),

@@ -49,6 +49,9 @@ class EngineSettings(msgspec.Struct, frozen=True):
     model_folder: str
     """Checked folder with `config.json` and safetensors weights."""
 
+    adapter_folder: str = ""
+    """Checked folder of a LoRA adapter to merge, or nothing."""
+
     dtype: str = "auto"
     """`float32`, `bfloat16`, `float16`, or `auto` for the checkpoint's own."""
 

@@ -222,10 +222,10 @@ class ModelServer:
             CheckpointError: the checkpoint cannot be had.
             LoadError: the model cannot be loaded.
         """
-        model = await asyncio.to_thread(obtain, self._settings.model)
+        model = await asyncio.to_thread(obtain, self._settings.model, self._settings.adapter)
         checkpoint, base = model.checkpoint, model.base
         self._model.name = checkpoint.name
-        hashing = asyncio.create_task(asyncio.to_thread(lambda: checkpoint.fingerprint))
+        hashing = asyncio.create_task(asyncio.to_thread(lambda: model.fingerprint))
         info = await self.engine.start(engine_settings(self._settings, model))
         self._model.fingerprint = await hashing
         self._vocabulary_state.reserved_rows = info.reserved_rows

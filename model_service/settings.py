@@ -31,6 +31,10 @@ class ModelSettings(ServerSettings):
     model: str = "smollm2-135m-instruct"
     """The model: a Hugging Face folder, a GGUF file, a hub id or the default model's name."""
 
+    adapter: str = ""
+    """Folder of a LoRA adapter (`adapter_config.json` and `adapter_model.safetensors`, as `peft`
+    writes them) that is merged into the weights at start."""
+
     tokenizer_address: str = "none"
     """`host:port` of the tokenizer service whose vocabulary is followed. `none` serves the
     vocabulary that the checkpoint came with, which then never grows."""

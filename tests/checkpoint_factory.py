@@ -24,6 +24,7 @@ from transformers import (
     LlamaConfig,
     MistralConfig,
     PreTrainedConfig,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen3Config,
@@ -132,7 +133,7 @@ def make_checkpoint(
     config.dtype = dtype
     folder.mkdir(parents=True, exist_ok=True)
     make_tokenizer(vocab_size).save_pretrained(folder)
-    model = _make_model(config, seed).to(dtype)
+    model = make_model(config, seed).to(dtype)
     model.generation_config = GenerationConfig(
         eos_token_id=END_OF_TEXT_ID, bos_token_id=config.bos_token_id, do_sample=False
     )
@@ -163,7 +164,8 @@ def make_tokenizer(vocab_size: int = VOCABULARY_SIZE) -> PreTrainedTokenizerFast
     )
 
 
-def _make_model(config: PreTrainedConfig, seed: int) -> torch.nn.Module:
+def make_model(config: PreTrainedConfig, seed: int) -> PreTrainedModel:
+    """Makes a model whose every weight matters."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config).eval()

@@ -69,6 +69,7 @@ class InprocEngine:
         selection: ScoreSelection | None = None,
         prompt_selection: ScoreSelection | None = None,
         cache_salt: str | None = None,
+        revision: int = 0,
         **config: object,
     ) -> int:
         """Queues prompts as one call and returns its id."""
@@ -79,7 +80,7 @@ class InprocEngine:
                 request_id=self._next_id,
                 sequences=[SequenceSpec(p, s) for p, s in zip(prompts, seeds, strict=True)],
                 config=self.config(**config),
-                revision=0,
+                revision=revision,
                 selection=selection,
                 prompt_selection=prompt_selection,
                 cache_salt=cache_salt,

@@ -39,12 +39,17 @@ class Past:
     def cut(self, length: int) -> bool:
         """Forgets the tokens from `length` on. Returns False, unchanged, where that cannot be."""
         caches = list(self.arguments.values())
-        if not caches or not all(_can_be_cut(cache) for cache in caches):
+        if length > self.length or not caches or not all(_can_be_cut(cache) for cache in caches):
             return False
         for cache in caches:
             cache.crop(length - self.length)
         self.length = length
         return True
+
+    @property
+    def has_windows(self) -> bool:
+        """Whether some layer forgets tokens, so that a longer past may not be cut."""
+        return any(any(cache.is_sliding) for cache in self.arguments.values())
 
     @property
     def num_bytes(self) -> int:
@@ -91,11 +96,9 @@ class CompatCache:
     """One cache per sequence.
 
     Attributes:
-        cuts_freely: False: some caches have to be built again.
+        cuts_freely: whether every cache can be cut, as found out at start.
         bytes_per_token: bytes that a token takes, as measured at start.
     """
-
-    cuts_freely = False
 
     def __init__(self, *, num_slots: int, new: Callable[[], dict[str, Any]]) -> None:
         """Makes room for caches.
@@ -105,9 +108,15 @@ class CompatCache:
             new: makes an empty cache, by the name of the argument with which the model takes it.
         """
         self.bytes_per_token = 1
+        self.cuts_freely = False
         self._new = new
         self._free = list(range(num_slots - 1, -1, -1))
         self._pasts: dict[int, Past] = {}
+
+    @property
+    def num_free_slots(self) -> int:
+        """Places that no sequence holds."""
+        return len(self._free)
 
     def allocate(self) -> int:
         """Takes the lowest free place."""

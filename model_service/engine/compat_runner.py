@@ -9,10 +9,10 @@ V: ids of the newest revision.
 
 import copy
 import inspect
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.generation.configuration_utils import GenerationMode
 from transformers.generation.utils import ALL_CACHE_NAMES
 
@@ -36,8 +36,9 @@ class CompatRunner:
     Attributes:
         cache: the caches.
         vocabulary: rows and revisions; grown between steps.
-        extends: whether the model takes several tokens after cached ones. If not, tokens after
-            the first run of a sequence pass one by one.
+        extends: whether a past and several tokens give what all tokens at once give. If not, a
+            prompt passes as a whole once all of it is due, and tokens after a past one by one,
+            as in `generate`.
         graphs: none, on this path.
         compiled: False.
     """
@@ -56,9 +57,9 @@ class CompatRunner:
             num_slots=num_slots(settings),
             new=self._new_cache,
         )
+        self._embedding = loaded.embedding
         self.graphs = DecodeGraphs(self._model, self)
         self.compiled = False
-        self._embedding = cast(nn.Embedding, self._model.get_input_embeddings())
         self.vocabulary = Vocabulary(
             self._model, settings.vocabulary_size, settings.reserved_vocabulary_rows
         )
@@ -87,17 +88,19 @@ class CompatRunner:
         """
         rows = [self._run(run) for run in runs]
         for run in runs:
-            run.sequence.num_cached += run.length
-        return torch.cat(rows)
+            run.sequence.advance(run.length)
+        return torch.cat([part for part in rows if len(part)] or rows)
 
     def _run(self, run: Run) -> Tensor:
         """Returns the targets' logits of one run, `[targets, V]` float32."""
         seq = run.sequence
         assert seq.slot is not None, "A scheduled sequence has no slot. This is a bug."
-        past = self.cache.past(seq.slot, seq.num_cached)
-        start, end = past.length, seq.num_cached + run.length
-        # The tokens of a past that was dropped pass again, before the run's own.
+        end = seq.num_cached + run.length
         targets = [seq.num_cached + target for target in run.targets]
+        if not self.extends and not run.completes:
+            return self._ahead(seq.token_ids[:end], targets)
+        past = self.cache.past(seq.slot, seq.num_cached)
+        start = past.length  # the tokens of a past that was dropped pass again
         if start == 0 or self.extends:
             return self._pass(past, seq.token_ids[:end], targets)
         rows = []
@@ -105,6 +108,12 @@ class CompatRunner:
             wanted = [target for target in targets if target == position]
             rows.append(self._pass(past, seq.token_ids[: position + 1], wanted))
         return torch.cat(rows)
+
+    def _ahead(self, token_ids: list[int], targets: list[int]) -> Tensor:
+        """Finds the logits of a part of a prompt that passes as a whole later."""
+        if not targets:
+            return torch.empty(0, self.vocabulary.size)
+        return self._pass(Past(self._new_cache()), token_ids, targets)
 
     def _pass(self, past: Past, token_ids: list[int], targets: list[int]) -> Tensor:
         """Passes the tokens that are not in a past through the model.
@@ -140,8 +149,12 @@ class CompatRunner:
 
     @torch.inference_mode()
     def measure(self) -> None:
-        """Finds out what a token takes. States of fixed size count for `MEASURED_TOKENS`."""
+        """Finds out what a token takes, and whether a past can be cut.
+
+        States of fixed size count for `MEASURED_TOKENS`.
+        """
         length = min(MEASURED_TOKENS, self._max_length)
         past = Past(self._new_cache())
         self._pass(past, [0] * length, [])
         self.cache.bytes_per_token = max(1, -(-past.num_bytes // length))
+        self.cache.cuts_freely = past.cut(length // 2) and not past.has_windows

@@ -111,12 +111,8 @@ class SlotLayer(CacheLayerMixin):
         raise NotImplementedError("the model builds a mask from the length of its cache")
 
     def get_seq_length(self) -> int:
-        """Refuses: a step holds tokens of many sequences, so there is no one length.
-
-        A model that asks would compute positions from it, with results that are wrong only for
-        some lengths.
-        """
-        raise NotImplementedError("the model reads the length of its cache")
+        """Returns a length that means nothing: a step holds tokens of many sequences."""
+        return self._store.claimed_length
 
     def get_max_length(self) -> int:
         """Returns -1: the scheduler bounds lengths."""
@@ -131,6 +127,8 @@ class KVCache(Cache):
         max_length: tokens of a slot.
         dtype: of keys and values.
         slot_layers: the layers, by index.
+        claimed_length: what a model is told that asks for the length of its cache. No result may
+            depend on it, which is tried at start.
         cuts_freely: True: what lies beyond a cut is never read, and written over.
     """
 
@@ -141,6 +139,7 @@ class KVCache(Cache):
     ) -> None:
         self.num_slots = num_slots
         self.max_length = max_length
+        self.claimed_length = 0
         self.dtype = dtype
         self._places: dict[torch.device, tuple[Tensor, Tensor]] = {}
         self._here: tuple[Tensor, Tensor] | None = None

@@ -1,6 +1,5 @@
 """Loads a checkpoint and finds out what it is. Refuses what cannot be served."""
 
-import json
 import logging
 import time
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from model_service.engine import default_fields
+from model_service.engine import adapter, default_fields, placement
 from model_service.engine.sampling import processors
 from model_service.engine.sequence import Sequence
 from model_service.generation import GenerationConfig
@@ -76,14 +75,19 @@ class LoadedModel:
         return self.model.dtype
 
     @property
+    def embedding(self) -> nn.Embedding:
+        """The layer that takes ids."""
+        return cast(nn.Embedding, self.model.get_input_embeddings())
+
+    @property
     def num_embedding_rows(self) -> int:
         """Ids that the checkpoint has a row for, padding included."""
-        return cast(nn.Embedding, self.model.get_input_embeddings()).weight.shape[0]
+        return self.embedding.weight.shape[0]
 
     @property
     def hidden_size(self) -> int:
         """Values of an embedding row."""
-        return cast(nn.Embedding, self.model.get_input_embeddings()).weight.shape[1]
+        return self.embedding.weight.shape[1]
 
     @property
     def dtype_name(self) -> str:
@@ -101,8 +105,6 @@ def load(settings: EngineSettings) -> LoadedModel:
     start = time.monotonic()
     model = _load_weights(Path(settings.model_folder), settings)
     text_config = model.config.get_text_config(decoder=True)
-    model.eval()
-    model.requires_grad_(False)
     devices = getattr(model, "hf_device_map", None) or {"": str(model.device)}
     return LoadedModel(
         model=model,
@@ -116,7 +118,6 @@ def load(settings: EngineSettings) -> LoadedModel:
 
 def _load_weights(folder: Path, settings: EngineSettings) -> PreTrainedModel:
     dtype = DTYPES.get(settings.dtype, settings.dtype)
-    device_map = _device_map(settings.device_map)
     trusted = {"local_files_only": True, "trust_remote_code": False}
     try:
         config = AutoConfig.from_pretrained(folder, **trusted)
@@ -125,12 +126,18 @@ def _load_weights(folder: Path, settings: EngineSettings) -> PreTrainedModel:
                 f"{folder.name}: {config.model_type} is an encoder and a decoder; this server "
                 "runs models that are a decoder alone."
             )
+        device_map = placement.read(settings.device_map)
+        if isinstance(device_map, dict):
+            with torch.device("meta"):
+                placement.check_covers(AutoModelForCausalLM.from_config(config), device_map)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=dtype,
             device_map=device_map,
+            max_memory=placement.max_memory() if isinstance(device_map, str) else None,
             use_safetensors=True,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused by name
             **trusted,
         )
     except Refused:
@@ -139,7 +146,19 @@ def _load_weights(folder: Path, settings: EngineSettings) -> PreTrainedModel:
         raise Refused(f"{folder.name}: {error}") from error
     model, report = loaded
     _check_weights(folder.name, model, report)
-    return cast(PreTrainedModel, model)
+    model.eval()
+    model.requires_grad_(False)
+    return _with_adapter(model, settings.adapter_folder)
+
+
+def _with_adapter(model: PreTrainedModel, adapter_folder: str) -> PreTrainedModel:
+    if not adapter_folder:
+        return model
+    try:
+        merged = adapter.merge(model, Path(adapter_folder))
+    except Exception as error:  # whatever an adapter nobody tried makes go wrong
+        raise Refused(f"The adapter {Path(adapter_folder).name}: {error}") from error
+    return merged.requires_grad_(False)
 
 
 def _check_weights(name: str, model: PreTrainedModel, report: dict[str, Any]) -> None:
@@ -148,13 +167,13 @@ def _check_weights(name: str, model: PreTrainedModel, report: dict[str, Any]) ->
     Raises:
         Refused: one did not, and would be random, or is not.
     """
+    for key, found, wanted in sorted(report["mismatched_keys"]):
+        raise Refused(f"{name}: {key} has the shape {list(found)}, not {list(wanted)}.")
     if missing := sorted(report["missing_keys"]):
         raise Refused(
             f"{name} lacks {len(missing)} of the weights of {type(model).__name__}, among them "
             f"{', '.join(missing[:3])}."
         )
-    if mismatched := sorted(str(key) for key in report["mismatched_keys"]):
-        raise Refused(f"{name} has weights of another shape: {', '.join(mismatched[:3])}.")
     if unexpected := sorted(report["unexpected_keys"]):
         logger.warning(
             "%s has %d weights that %s does not use, among them %s",
@@ -166,18 +185,6 @@ def _check_weights(name: str, model: PreTrainedModel, report: dict[str, Any]) ->
     for key, weight in model.named_parameters():
         if weight.is_floating_point() and not weight.is_meta and not weight.sum().isfinite():
             raise Refused(f"{name}: {key} holds values that are no numbers.")
-
-
-def _device_map(setting: str) -> str | dict[str, str] | None:
-    """Reads the setting. One usable device needs no map, and so no hooks."""
-    if setting.startswith("{"):
-        given: dict[str, str] = json.loads(setting)
-        return given
-    if setting in {"auto", "balanced", "sequential"}:
-        if torch.cuda.device_count() > 1:
-            return setting
-        setting = "cuda" if torch.cuda.is_available() else "cpu"
-    return None if setting == "cpu" else {"": setting}
 
 
 def _context_length(config: PreTrainedConfig, settings: EngineSettings) -> int:

@@ -3,10 +3,10 @@
 T: tokens of the step, R: rows of logits wanted, V: ids of the newest revision.
 """
 
-from typing import Literal, cast
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from model_service.engine import attention, linear, merged_linear, placement
 from model_service.engine.attention import Chunk, StepContext
@@ -53,7 +53,7 @@ class ModelRunner:
             max_length=loaded.context_length,
             dtype=loaded.dtype,
         )
-        self._embedding = cast(nn.Embedding, self._model.get_input_embeddings())
+        self._embedding = loaded.embedding
         self.vocabulary = Vocabulary(
             self._model, settings.vocabulary_size, settings.reserved_vocabulary_rows
         )

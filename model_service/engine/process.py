@@ -27,8 +27,8 @@ from model_service.engine.places import Places
 from model_service.engine.prefill import PrefillClock
 from model_service.engine.sampling import processors, random
 from model_service.engine.scheduler import Scheduler
-from model_service.engine.self_test import Runner
 from model_service.engine.sequence_cache import num_slots
+from model_service.engine.trial import Runner
 from model_service.generation import GenerationConfig
 from model_service.messages import (
     EngineInfo,
@@ -180,8 +180,10 @@ def kv_total_tokens(settings: EngineSettings, loaded: LoadedModel, bytes_per_tok
     if settings.max_kv_tokens:
         return settings.max_kv_tokens
     wanted = settings.max_running_sequences * loaded.context_length
-    if torch.cuda.is_available() and loaded.model.device.type == "cuda":
-        available = torch.cuda.mem_get_info(loaded.model.device)[0]
+    devices = {weight.device for weight in loaded.model.parameters()}
+    gpus = [device for device in devices if device.type == "cuda"]
+    if gpus:  # layers are spread evenly, so the fullest device is the bound
+        available = min(torch.cuda.mem_get_info(gpu)[0] for gpu in gpus) * len(gpus)
     else:
         available = psutil.virtual_memory().available
     fitting = int(available * KV_MEMORY_SHARE) // bytes_per_token
@@ -234,9 +236,10 @@ def main() -> int:
     try:
         engine, info, graphs = build(settings, connection, ring)
     except (Refused, CustomProcessorError) as refusal:
-        connection.send(LoadFailed(str(refusal)))
-        connection.drain()
-        return 1
+        return _fail(connection, str(refusal))
+    except Exception as error:  # a model may break in ways that no check knows
+        logger.exception("The model could not be loaded")
+        return _fail(connection, f"It could not be loaded: {type(error).__name__}: {error}")
     connection.send(Ready(info))
     try:
         serve(engine, graphs, connection, ring)
@@ -246,6 +249,13 @@ def main() -> int:
         graphs.close()
         ring.close()
     return 0
+
+
+def _fail(connection: Connection, reason: str) -> int:
+    """Tells the front why there is no engine. Returns the exit status."""
+    connection.send(LoadFailed(reason))
+    connection.drain()
+    return 1
 
 
 if __name__ == "__main__":

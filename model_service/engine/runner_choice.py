@@ -13,10 +13,14 @@ from model_service.engine.compat_runner import CompatRunner
 from model_service.engine.loader import LoadedModel, Refused
 from model_service.engine.merged_linear import SiblingLayers
 from model_service.engine.model_runner import ModelRunner
-from model_service.engine.self_test import Runner, SelfTest
+from model_service.engine.self_test import SelfTest
+from model_service.engine.trial import Runner
 from model_service.messages import EngineSettings
 
 logger = logging.getLogger(__name__)
+
+# A length that no cache has in the self-test.
+OTHER_LENGTH = 1000
 
 
 def choose(settings: EngineSettings, on_loaded: Callable[[], None]) -> tuple[LoadedModel, Runner]:
@@ -68,6 +72,12 @@ def _fast(
     except Exception as error:
         raise Refused(f"it does not start: {type(error).__name__}: {error}") from error
     test.check(runner, loaded.config)
+    try:
+        runner.cache.claimed_length = OTHER_LENGTH
+        test.check_batch(runner)
+    except Refused as refusal:
+        raise Refused(f"it goes by the length of its cache: {refusal}") from refusal
+    runner.cache.claimed_length = 0
     return runner
 
 
@@ -79,7 +89,9 @@ def _compat(loaded: LoadedModel, settings: EngineSettings, test: SelfTest) -> Co
     try:
         test.check(runner, loaded.config)
     except Refused as refusal:
-        logger.info("in chunks %s: taking tokens one by one", refusal)
+        logger.info(
+            "%s takes prompts as a whole; in chunks %s", type(loaded.model).__name__, refusal
+        )
         runner.extends = False
         test.check(runner, loaded.config)
     runner.measure()

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from model_service.engine import placement
 from model_service.engine.linear import packed_or_none
 from model_service.messages import NewRow
 
@@ -108,7 +109,11 @@ class Vocabulary:
             reserved_rows: rows kept free.
         """
         embedding = cast(nn.Embedding, model.get_input_embeddings())
-        head = cast(nn.Linear, model.get_output_embeddings())
+        head = cast(nn.Linear | None, model.get_output_embeddings())
+        if head is None:
+            raise ValueError("it has no output layer of its own that could grow")
+        placement.keep_resident(embedding)
+        placement.keep_resident(head)
         weight = embedding.weight.detach()
         self.num_rows = weight.shape[0]
         self.base_size = base_size or self.num_rows
@@ -118,6 +123,7 @@ class Vocabulary:
         self._buffer[: self.base_size] = weight[: self.base_size]
         base = self._buffer if self.tied else head.weight.detach()
         self._head = GrowingHead(base[: self.base_size], head.bias, reserved_rows)
+        placement.carry_hook(head, self._head)
         model.set_output_embeddings(self._head)
         self._bind()
         self._mean = self._base_mean(weight)
@@ -168,8 +174,8 @@ class Vocabulary:
             if row.token_id != self.size + index:
                 raise ValueError(f"id {row.token_id} does not follow {self.size + index - 1}")
             values = self._initialize(row)
-            inputs.append(values[0])
-            outputs.append(values[1])
+            inputs.append(values[0].to(self._buffer.device))
+            outputs.append(values[1].to(self._head.tail.device))
             biases.append(values[2])
         if rows:
             self._write(torch.stack(inputs), torch.stack(outputs), torch.tensor(biases))
@@ -234,10 +240,9 @@ class Vocabulary:
     def _mean_of(self, ids: list[int]) -> tuple[Tensor, Tensor, float]:
         """Mean of the rows of ids in float64, rounded once when written."""
         inputs = torch.stack([self._buffer[i].double() for i in ids]).mean(0)
-        if self.tied:
-            return inputs, inputs, 0.0
         outputs, biases = zip(*(self._output_row(i) for i in ids), strict=True)
-        return inputs, torch.stack(outputs).mean(0), sum(biases) / len(ids)
+        bias = sum(biases) / len(ids)
+        return inputs, inputs if self.tied else torch.stack(outputs).mean(0), bias
 
     def _output_row(self, token_id: int) -> tuple[Tensor, float]:
         if token_id >= self.base_size:

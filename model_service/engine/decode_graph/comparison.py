@@ -10,8 +10,8 @@ from torch import Tensor
 
 from model_service.engine.attention import Attend
 from model_service.engine.kv_cache import KVCache
-from model_service.engine.self_test import Runner, Trial
 from model_service.engine.sequence import Run
+from model_service.engine.trial import Runner, Trial
 
 # Largest difference, relative to the largest value.
 LOGITS_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1}

@@ -24,8 +24,8 @@ from model_service.engine.decode_graph.compiled_steps import CompiledSteps, prod
 from model_service.engine.decode_graph.recipe import Recipe
 from model_service.engine.kv_cache import KVCache
 from model_service.engine.loader import LoadedModel, layer_windows
-from model_service.engine.self_test import Runner
 from model_service.engine.sequence import Run
+from model_service.engine.trial import Runner
 from model_service.messages import EngineSettings, GraphStatus
 
 logger = logging.getLogger(__name__)
