@@ -229,7 +229,6 @@ class ModelMetrics:
         )
         self._drafts.labels(model).inc(stats.drafted)
         self._accepted_drafts.labels(model).inc(stats.accepted)
-        self._batch_tokens.labels(model).observe(stats.decode_rows + stats.prefill_tokens)
         self._cache_hits.labels(model).inc(stats.prefix_hits)
         self._cached_tokens.labels(model).inc(stats.prefix_hit_tokens)
         self._preempted.labels(model).inc(stats.preempted)

@@ -29,6 +29,7 @@ def request_of(prompt: list[int], new_tokens: int) -> model_service_pb2.Generate
                 do_sample=False,
                 eos_token_ids=scores_pb2.TokenIdList(),
             ),
+            use_prefix_cache=False,  # the same work as the other contender, in every round
         )
     )
 

@@ -14,11 +14,10 @@ import socket
 import sys
 
 import msgspec
-import psutil
 import torch
 
 from model_service.channel import FrameReader, RingWriter, decode_commands, frame
-from model_service.engine import custom_processors, loader, runner_choice
+from model_service.engine import custom_processors, loader, memory, runner_choice
 from model_service.engine.custom_processors import CustomProcessorError
 from model_service.engine.decode_graph.decode_graphs import DecodeGraphs
 from model_service.engine.engine import Engine
@@ -185,7 +184,7 @@ def kv_total_tokens(settings: EngineSettings, loaded: LoadedModel, bytes_per_tok
     if gpus:  # layers are spread evenly, so the fullest device is the bound
         available = min(torch.cuda.mem_get_info(gpu)[0] for gpu in gpus) * len(gpus)
     else:
-        available = psutil.virtual_memory().available
+        available = memory.available_bytes()
     fitting = int(available * KV_MEMORY_SHARE) // bytes_per_token
     return max(1, min(wanted, fitting))
 

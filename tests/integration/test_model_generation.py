@@ -177,6 +177,30 @@ def test_a_stop_id_ends_its_row_and_is_part_of_it(tiny_model):
     assert response.sequences[0].finish_reason == generation_pb2.FINISH_REASON_STOP_TOKEN
 
 
+@pytest.mark.parametrize("sample", [False, True])
+def test_prompt_lookup_gives_the_same_answer_in_fewer_steps(tiny_model, sample):
+    words = {"allowed_token_ids": {"ids": [5, 6, 7]}}  # few, so that guesses are right at times
+    config = {"max_new_tokens": 60, "eos_token_ids": NO_EOS, "do_sample": sample, "seed": 3} | words
+    drafting = config | {"prompt_lookup_num_tokens": 8, "max_matching_ngram_size": 3}
+    prompt = ragged([5, 6, 7, 5])
+    plain = generate(tiny_model, prompt, config, scores=FULL)
+    drafted = generate(tiny_model, prompt, drafting, scores=FULL)
+    assert ids(drafted) == ids(plain)
+    assert drafted.usage.step_count < plain.usage.step_count == 60
+    for ours, expected in zip(drafted.sequences[0].scores, plain.sequences[0].scores, strict=True):
+        assert (ours.position, ours.token_id) == (expected.position, expected.token_id)
+        assert np.abs(row(ours.logits) - row(expected.logits)).max() < 1e-3
+    streamed = [
+        token_id
+        for message in stream(tiny_model, prompt, drafting)
+        for delta in message.deltas.deltas
+        for token_id in delta.token_ids
+    ]
+    assert streamed == ids(plain)[0]
+    assert drafted.effective_config.prompt_lookup_num_tokens == 8
+    assert drafted.effective_config.max_matching_ngram_size == 3
+
+
 def test_a_stop_sequence_ends_its_row_and_is_part_of_it(tiny_model):
     config = {"max_new_tokens": 8, "eos_token_ids": NO_EOS}
     plain = ids(generate(tiny_model, ragged(PROMPTS[0]), config))[0]

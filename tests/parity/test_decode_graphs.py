@@ -113,6 +113,17 @@ def test_tokens_of_requests_that_join_a_running_batch_equal_generate(llama, comp
         assert tokens_of(events, request_id, 1) == [llama.generate(prompt, NEW).token_ids]
 
 
+def test_drafts_in_compiled_steps_equal_generate(llama, compiled, paths):
+    words = (5, 6, 7)  # few, so that a sequence's own drafts are right at times
+    others = [i for i in range(VOCABULARY_SIZE) if i not in words]
+    prompt = [5, 6, 7, 5, 6]
+    expected = llama.generate(prompt, 60, suppress_tokens=others).token_ids
+    options = {"allowed_token_ids": words, "prompt_lookup_num_tokens": 8}
+    assert compiled.generate([prompt], max_new_tokens=60, **options) == [expected]
+    assert all(paths)
+    assert len(paths) < 60
+
+
 def decoding(engine: InprocEngine) -> list[Run]:
     """Prefills prompts and returns the runs of the step in which all of them decode."""
     engine.submit(prompts(), max_new_tokens=NEW)
@@ -162,6 +173,8 @@ def test_runs_of_a_few_tokens_are_compiled_and_prompts_are_not(compiled):
     assert graphs.choose([Run(seq, most, ())]) == "rows"
     assert graphs.choose([Run(seq, 1, ()), Run(seq, most, ())]) == "rows"
     assert graphs.choose([Run(seq, 1, ()), Run(seq, most + 1, ())]) is None
+    assert graphs.choose([Run(seq, 1, (), drafts=(5,) * (most - 1))]) == "rows"
+    assert graphs.choose([Run(seq, 1, (), drafts=(5,) * most)]) is None
     compiled.drain()
 
 

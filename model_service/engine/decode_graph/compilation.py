@@ -32,7 +32,9 @@ class Compilation:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, **environment},
-            start_new_session=True,  # a group of its own, with the compilers that it starts
+            # A group of its own, with the compilers that it starts, but no session: Linux shares
+            # the processor between sessions first, however little one of them asks for.
+            process_group=0,
         )
         self._output = cast(IO[bytes], self._process.stdout)
         os.set_blocking(self._output.fileno(), False)

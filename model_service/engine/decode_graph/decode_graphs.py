@@ -72,11 +72,11 @@ class DecodeGraphs:
 
     def choose(self, runs: list[Run]) -> str | None:
         """Returns the graph that takes the runs of a step, or None."""
-        count = sum(run.length for run in runs)
+        count = sum(run.num_tokens for run in runs)
         graph = "row" if count == 1 else "rows"
         if graph not in self._usable and graph != self._trying:
             return None
-        return graph if all(run.length <= MAX_RUN_TOKENS for run in runs) else None
+        return graph if all(run.num_tokens <= MAX_RUN_TOKENS for run in runs) else None
 
     @contextmanager
     def use(self, graph: str | None, packed: Tensor) -> Iterator[None]:

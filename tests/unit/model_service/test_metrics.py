@@ -19,6 +19,24 @@ def test_every_way_in_which_a_sequence_can_end_is_counted(reason):
     assert sum(s.value for s in family.samples if s.name.endswith("_total")) == 1
 
 
+def test_a_step_is_counted_once_with_all_its_tokens():
+    registry = CollectorRegistry()
+    metrics = ModelMetrics(registry, "tiny")
+    metrics.stepped(StepStats(0.1, 2, 30, 0.08, 0.01, drafted=5, accepted=3))
+    labels = {"model_name": "tiny"}
+    values = {
+        name: registry.get_sample_value(f"lockstep_model_{name}", labels)
+        for name in (
+            "batch_tokens_count",
+            "batch_tokens_sum",
+            "batch_sequences_sum",
+            "drafts_total",
+            "accepted_drafts_total",
+        )
+    }
+    assert list(values.values()) == [1, 37, 2, 5, 3]
+
+
 def test_steps_are_counted_by_what_ran_them():
     registry = CollectorRegistry()
     metrics = ModelMetrics(registry, "tiny")

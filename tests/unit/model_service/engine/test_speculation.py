@@ -29,6 +29,7 @@ def test_drafts_that_are_right_are_tokens_of_the_same_step():
     assert (report[1].stats.drafted, report[1].stats.accepted) == (3, 3)
     assert report[1].stats.decode_rows == 1
     assert tokens(engine.run(), 1) == [9]
+    assert engine.runner.steps == [[(1, 11)], [(1, 4)], [(1, 1)]], "no token passes twice"
 
 
 def test_a_wrong_draft_ends_the_step_with_the_right_token():
