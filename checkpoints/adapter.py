@@ -19,7 +19,6 @@ WEIGHTS = "adapter_model.safetensors"
 
 # Keys of the configuration that are refused unless they are off.
 REFUSED_KEYS = {
-    "auto_mapping": "names code to import",
     "megatron_config": "names code to import",
     "alora_invocation_tokens": "applies the adapter from some token on, which cannot be merged",
     "arrow_config": "chooses among adapters at every token, which cannot be merged",
@@ -64,6 +63,9 @@ def resolve(path: str) -> Adapter:
         raise CheckpointError(
             f"{folder} is an adapter of type {config.get('peft_type')}; this server merges LORA."
         )
+    library = str((config.get("auto_mapping") or {}).get("parent_library", "transformers."))
+    if not library.startswith("transformers."):
+        raise CheckpointError(f"{folder / CONFIG} sets auto_mapping, which names code to import.")
     for key, reason in REFUSED_KEYS.items():
         if config.get(key) is not None:
             raise CheckpointError(f"{folder / CONFIG} sets {key}, which {reason}.")

@@ -100,6 +100,16 @@ class GenerationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     negative_prompt: tuple[int, ...] | None = None
     """What to be guided away from; None means the last token of the prompt."""
 
+    num_beams: int = 1
+    """Beams of a search; 1 means no beam search."""
+
+    length_penalty: float = 1.0
+    """Exponent of the length that sums of log-probabilities are divided by. Of beams only."""
+
+    early_stopping: bool | Literal["never"] = False
+    """Whether as many finished sequences as beams end a search; False ends it when better ones
+    are unlikely, "never" when they are impossible. Of beams only."""
+
     sequence_bias: tuple[tuple[tuple[int, ...], float], ...] = ()
     """Added to the score of a run's last id when the ids before it match."""
 
@@ -218,6 +228,9 @@ class ScoreSelection(msgspec.Struct, frozen=True):
 
     logsumexp: bool = False
     """Whether log-sum-exp of what was asked for is returned."""
+
+    logprob: bool = False
+    """Whether log softmax(logits)[token_id] is returned even when nothing else about logits is."""
 
     processor_trace: bool = False
     """Whether the score of the chosen token after each processor is returned."""

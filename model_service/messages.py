@@ -36,6 +36,10 @@ class SequenceSpec(msgspec.Struct, frozen=True, array_like=True):
     num_padding: int = 0
     """Padding that the prompt came with, as far as lengths count it."""
 
+    num_prompt_tokens: int | None = None
+    """Leading ids that count as the prompt; None means all. The others are given, and count as
+    generated. Sessions only."""
+
 
 class EngineSettings(msgspec.Struct, frozen=True):
     """What the engine process is started with: JSON in its only argument."""
@@ -117,6 +121,9 @@ class Generate(msgspec.Struct, tag="generate"):
 
     priority: int = 0
     """Lower goes first."""
+
+    sequences_per_prompt: int = 1
+    """Neighbors among the sequences that have the same prompt: the results of one beam search."""
 
     cache_salt: str | None = None
     """Prompts of equal salts may reuse each other's KV cache. None: nobody reuses anything."""
@@ -363,6 +370,12 @@ class Finish(msgspec.Struct, frozen=True):
 
     stop_string: str = ""
     """Set for reason `stop_string`."""
+
+    sequence_score: float | None = None
+    """Score of the sequence, set by beam search."""
+
+    beam_indices: list[int] = []
+    """Beam that each token came from, set by beam search."""
 
     cached_prompt_tokens: int = 0
     """Prompt tokens whose KV cache was reused."""

@@ -69,6 +69,7 @@ class InprocEngine:
         selection: ScoreSelection | None = None,
         prompt_selection: ScoreSelection | None = None,
         cache_salt: str | None = None,
+        sequences_per_prompt: int = 1,
         revision: int = 0,
         **config: object,
     ) -> int:
@@ -84,6 +85,7 @@ class InprocEngine:
                 selection=selection,
                 prompt_selection=prompt_selection,
                 cache_salt=cache_salt,
+                sequences_per_prompt=sequences_per_prompt,
             )
         )
         return self._next_id

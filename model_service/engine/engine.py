@@ -13,6 +13,7 @@ from typing import Protocol
 from torch import Tensor
 
 from model_service.engine import given_tokens, guides
+from model_service.engine.beams import Beams
 from model_service.engine.continuations import Continuations
 from model_service.engine.generations import Generations
 from model_service.engine.model_runner import order
@@ -114,17 +115,27 @@ class Engine:
             kv_total_tokens=kv_total_tokens,
             emit=self._emit,
         )
+        self._generations = generations
+        self._beams = Beams(
+            scheduler,
+            revisions,
+            context_length=context_length,
+            kv_total_tokens=kv_total_tokens,
+            copy=places.copy,
+            emit=self._emit,
+        )
         table = SessionTable(scheduler, kv_bytes_per_token=kv_bytes_per_token, emit=self._emit)
         rows = SessionRows(table, scheduler, places)
         sessions = Sessions(table, scheduler, revisions)
         continuations = Continuations(table, scheduler, revisions)
         self._owners: dict[str, Owner] = {
             "generate": generations,
+            "beam": self._beams,
             "session": sessions,
             "continuation": continuations,
         }
         self._handlers: dict[type, Callable[..., None]] = {
-            Generate: generations.start,
+            Generate: self._generate,
             Cancel: self._cancel,
             OpenSession: sessions.open,
             GenerateSession: continuations.begin,
@@ -227,6 +238,10 @@ class Engine:
     def handle(self, command: Command) -> None:
         """Applies a command. Called between steps only."""
         self._handlers[type(command)](command)
+
+    def _generate(self, command: Generate) -> None:
+        owner = self._generations if command.config.num_beams == 1 else self._beams
+        owner.start(command)
 
     def _cancel(self, command: Cancel) -> None:
         for owner in self._owners.values():

@@ -31,7 +31,6 @@ CONTEXT_FIELDS = ("max_position_embeddings", "max_seq_len", "seq_length", "n_ctx
 # Fields of a model's generation_config.json that change its results and that the
 # sampler does not apply, with the values that turn them off.
 NOT_SAMPLED: dict[str, tuple[object, ...]] = {
-    "num_beams": (None, 1),
     "num_return_sequences": (None, 1),
     "token_healing": (None, False),
     "cache_implementation": (None, "dynamic", "static", "offloaded", "offloaded_static"),
@@ -262,8 +261,27 @@ def default_config(model: PreTrainedModel, settings: EngineSettings) -> Generati
         max_length=own_length,
         **fields,
     )
+    _check_beams(config, settings)
     _check_applicable(config, model.config.get_text_config(decoder=True).vocab_size)
     return config
+
+
+def _check_beams(config: GenerationConfig, settings: EngineSettings) -> None:
+    """Checks that the defaults alone are a request that could be served.
+
+    Raises:
+        Refused: they are not.
+    """
+    if config.num_beams > settings.max_running_sequences:
+        raise Refused(
+            f"generation_config.json sets num_beams to {config.num_beams}, and a step has "
+            f"{settings.max_running_sequences} rows; raise max_running_sequences."
+        )
+    if config.num_beams > 1 and config.guidance_scale != 1.0:
+        raise Refused(
+            "generation_config.json sets num_beams and guidance_scale; this server applies one of "
+            "them at a time. Remove one from the file."
+        )
 
 
 def _check_applicable(config: GenerationConfig, vocabulary_size: int) -> None:

@@ -75,7 +75,8 @@ def report(
     """
     full = selection.amount == "full"
     wants_logits = selection.logits
-    lse = _logsumexp(logits) if wants_logits or selection.entropy else None
+    wants_logprob = (wants_logits or selection.logprob) and token_id is not None
+    lse = _logsumexp(logits) if wants_logits or wants_logprob else None
     scores_lse = None if scores is None else _logsumexp(scores)
     return PositionScores(
         position=position,
@@ -89,10 +90,10 @@ def report(
         entropy=_entropy(logits) if selection.entropy else None,
         rank=_rank(logits, token_id) if selection.rank and token_id is not None else None,
         logits_logprob=(
-            float(logits[token_id]) - lse if wants_logits and token_id is not None else None
-        )
-        if lse is not None
-        else None,
+            float(logits[token_id]) - lse
+            if wants_logprob and lse is not None and token_id is not None
+            else None
+        ),
         scores_logprob=(
             float(scores[token_id]) - scores_lse
             if scores is not None and scores_lse is not None and token_id is not None

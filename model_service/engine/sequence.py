@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # built for the rows that need them
     from model_service.engine.sampling.row_processors import RowProcessors
 
 
-Kind = Literal["generate", "session", "continuation", "guide"]
+Kind = Literal["generate", "session", "continuation", "guide", "beam"]
 
 
 @dataclass(slots=True, eq=False)
@@ -186,6 +186,13 @@ class Sequence:
             self.guide.token_ids.append(token_id)
             self.guide.next_logits = self.next_logits = None
         return reason
+
+    def follow(self, other: "Sequence") -> None:
+        """Takes over the tokens of a row with the same prompt. What it had cached is forgotten."""
+        self.most_cached = self.num_written
+        self.token_ids = list(other.token_ids)
+        self.num_prompt_tokens, self.call_start = other.num_prompt_tokens, other.call_start
+        self.num_cached = 0
 
     def advance(self, num_tokens: int, num_drafts: int = 0) -> None:
         """Counts pending tokens as cached.

@@ -66,6 +66,9 @@ class Sessions:
             )
             for row, spec in enumerate(command.sequences)
         ]
+        for seq, spec in zip(rows, command.sequences, strict=True):
+            if spec.num_prompt_tokens is not None:
+                seq.num_prompt_tokens = spec.num_prompt_tokens
         if not self._table.check_size(command.request_id, rows):
             return
         session = self._table.add(command.session_id, rows)

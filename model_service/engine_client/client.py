@@ -168,6 +168,7 @@ class EngineClient:
         priority: int = 0,
         cache_salt: str | None = None,
         num_rows: int | None = None,
+        sequences_per_prompt: int = 1,
     ) -> AsyncIterator[Call]:
         """Runs sequences to their end while the context is open.
 
@@ -180,6 +181,7 @@ class EngineClient:
             priority: lower goes first.
             cache_salt: prompts of equal salts may reuse each other's KV cache; None: nobody's.
             num_rows: rows of a step that the sequences take; None means one each.
+            sequences_per_prompt: neighbors among the rows that have the same prompt.
 
         Yields:
             The call, to be iterated for the tokens of each step.
@@ -199,6 +201,7 @@ class EngineClient:
                     prompt_selection=prompt_selection,
                     priority=priority,
                     cache_salt=cache_salt,
+                    sequences_per_prompt=sequences_per_prompt,
                 )
             )
             yield call

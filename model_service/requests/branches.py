@@ -1,4 +1,4 @@
-"""Guidance: configurations for which one sequence takes several rows of the engine."""
+"""Beams and guidance: configurations for which one sequence takes several rows of the engine."""
 
 from dataclasses import replace
 
@@ -10,13 +10,33 @@ from model_service.requests.configuration import ResolvedConfig
 from model_service.requests.violations import Violations
 from rpc.errors import KVCacheExceeded
 
-_OFF = {"guidance_scale": 1.0}
-"""Fields that make one sequence take several rows, with the value that turns them off."""
+_OFF = {"num_beams": 1, "guidance_scale": 1.0}
+"""Fields that make a sequence take several rows, with the value that turns them off."""
+
+_WITHOUT = {
+    **_OFF,
+    "length_penalty": 1.0,
+    "early_stopping": False,
+    "negative_prompt": None,
+}
+"""What configures them, turned off."""
 
 
 def rows_per_prompt(resolved: ResolvedConfig) -> int:
     """Returns the rows of a step that the sequences of one prompt take together."""
-    return resolved.num_return_sequences * (2 if is_guided(resolved) else 1)
+    if resolved.config.num_beams > 1:
+        return resolved.config.num_beams
+    return resolved.num_return_sequences * _rows_together(resolved)
+
+
+def takes_several_rows(resolved: ResolvedConfig) -> bool:
+    """Whether a sequence is the outcome of more than one row."""
+    return _rows_together(resolved) > 1
+
+
+def _rows_together(resolved: ResolvedConfig) -> int:
+    """Returns the rows that run together or not at all."""
+    return max(resolved.config.num_beams, 2 if is_guided(resolved) else 1)
 
 
 def is_guided(resolved: ResolvedConfig) -> bool:
@@ -41,8 +61,13 @@ def check_generation(
         scores_prompt: whether processed scores of the prompt are asked for.
         path: path of the configuration in the request.
     """
+    if resolved.config.num_beams > info.max_running_sequences:
+        most = info.max_running_sequences
+        violations.add(f"{path}.num_beams", f"must be in [1, {most}], the rows of a step")
     if not is_guided(resolved):
         return
+    if resolved.config.num_beams > 1:
+        violations.add(f"{path}.guidance_scale", "must be 1, which turns it off, beside num_beams")
     if info.max_running_sequences < 2:
         violations.add(
             f"{path}.guidance_scale", "takes two rows of a step; this server's steps have one"
@@ -85,16 +110,16 @@ def kv_tokens(
     ]
     if max(together) > info.kv_total_tokens:
         raise KVCacheExceeded(kv_tokens=max(together), limit_tokens=info.kv_total_tokens)
-    return sum(together) * resolved.num_return_sequences
+    return sum(together) * rows_per_prompt(resolved) // _rows_together(resolved)
 
 
 def _kv_tokens(
     num_prompt_tokens: int, num_new_tokens: int, resolved: ResolvedConfig, context_length: int
 ) -> int:
-    """Returns the tokens of the rows of one sequence."""
+    """Returns the tokens of rows that run together or not at all."""
     config = resolved.config
     if not is_guided(resolved):
-        return min(num_prompt_tokens + num_new_tokens, context_length)
+        return config.num_beams * min(num_prompt_tokens + num_new_tokens, context_length)
     negative = len(config.negative_prompt or (0,))
     room = context_length - max(num_prompt_tokens, negative)
     return num_prompt_tokens + negative + 2 * min(num_new_tokens, room)
@@ -123,5 +148,5 @@ def without_branches(
                 "is applied by Generate only: a session steps one row for each of its rows; step "
                 "further rows yourself, leave it out, or set lenient",
             )
-    config = msgspec.structs.replace(resolved.config, negative_prompt=None, **_OFF)
+    config = msgspec.structs.replace(resolved.config, **_WITHOUT)
     return replace(resolved, config=config)

@@ -1,6 +1,6 @@
 """How a request's `GenerationConfig` becomes the one that runs: checked, merged, resolved."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -12,7 +12,6 @@ from model_service.processor_arguments import Arguments
 from model_service.requests import structured_fields
 from model_service.requests.configuration_fields import (
     IMPLYING_OFF,
-    LATER_OFF,
     RANGES,
     STRUCTURED_FIELDS,
     SWITCHES,
@@ -43,7 +42,6 @@ class ResolvedConfig:
         max_new_tokens_given: whether the request itself set `max_new_tokens`.
         max_length_given: whether it set `max_length`, and not `max_new_tokens`.
         lenient: whether what has no effect is ignored.
-        off: fields given that are not offered yet, at the value that turns them off.
     """
 
     config: GenerationConfig
@@ -52,7 +50,6 @@ class ResolvedConfig:
     max_new_tokens_given: bool
     max_length_given: bool = False
     lenient: bool = False
-    off: dict[str, Any] = field(default_factory=dict)
 
 
 def resolve(
@@ -94,11 +91,10 @@ def resolve(
     elif values["max_length"] is not None:  # prompts, of one token at least, decide the rest
         values["max_new_tokens"] = max(1, values["max_length"] - 1)
     num_return_sequences = given.get("num_return_sequences", 1)
-    if not values["do_sample"] and num_return_sequences > 1:
-        violations.add(
-            f"{path}.num_return_sequences",
-            "more than 1 needs do_sample = true: greedy sequences would be equal",
-        )
+    _check_count(num_return_sequences, values, violations, path)
+    if values["num_beams"] > 1 and "min_tokens_to_keep" not in given:
+        # As Hugging Face: whatever ends, there is a token to go on with.
+        values["min_tokens_to_keep"] = max(1, len(values["eos_token_ids"])) + 1
     if message.processors:
         _replace_order(message, given, values, violations, path)
         surroundings = Surroundings(
@@ -135,7 +131,6 @@ def resolve(
         max_new_tokens_given="max_new_tokens" in given,
         max_length_given="max_length" in given and "max_new_tokens" not in given,
         lenient=message.lenient,
-        off={name: given[name] for name in LATER_OFF if name in given},
     )
 
 
@@ -162,7 +157,7 @@ def _read_fields(
                 raise NotImplemented_(f"{path}.seed_mode {_enum_name(descriptor, value)}")
         elif name == "processors":
             continue  # read once everything else is known
-        elif name in SWITCHES or LATER_OFF.get(name) == value:
+        elif name in SWITCHES:
             given[name] = value
         else:
             raise NotImplemented_(f"{path}.{name}")
@@ -187,6 +182,22 @@ def _as_written(value: Any) -> Any:
 def _enum_name(descriptor: Any, value: int) -> str:
     known = descriptor.enum_type.values_by_number.get(value)
     return known.name if known else str(value)
+
+
+def _check_count(
+    num_return_sequences: int, values: dict[str, Any], violations: Violations, path: str
+) -> None:
+    """Notes sequences that there would not be."""
+    if values["num_beams"] > 1:
+        if num_return_sequences > values["num_beams"]:
+            violations.add(
+                f"{path}.num_return_sequences", f"must be at most num_beams, {values['num_beams']}"
+            )
+    elif num_return_sequences > 1 and not values["do_sample"]:
+        violations.add(
+            f"{path}.num_return_sequences",
+            "more than 1 needs do_sample = true or num_beams: greedy sequences would be equal",
+        )
 
 
 def _replace_order(
@@ -257,7 +268,6 @@ def effective_message(
     structured = {name: values.pop(name) for name in STRUCTURED_FIELDS & values.keys()}
     message = generation_pb2.GenerationConfig(
         **values,
-        **resolved.off,
         num_return_sequences=resolved.num_return_sequences,
         seed_mode=generation_pb2.SEED_MODE_COUNTER,
         seed=seed,

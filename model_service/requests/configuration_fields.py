@@ -63,12 +63,15 @@ RANGES = {
     "encoder_repetition_penalty": Range(0, 100, above_low=True, hint="1 turns it off"),
     "encoder_no_repeat_ngram_size": Range(0, 2**31, below_high=True, hint="0 turns it off"),
     "guidance_scale": Range(0, 100, hint="1 turns it off"),
+    "num_beams": Range(1, 2**31, below_high=True, hint="1 turns it off"),
+    "length_penalty": Range(-100, 100),
     "min_length": Range(0, math.inf, below_high=True, hint="0 turns it off"),
     "prompt_lookup_num_tokens": Range(0, 32, hint="0 turns it off"),
     "max_matching_ngram_size": Range(1, 32),
     "seed": Range(0, 2**63, below_high=True),
 }
-"""Numeric fields on offer. `num_return_sequences` has a limit of the server, see `resolve`."""
+"""Numeric fields on offer. `num_return_sequences` has a limit of the server, see `resolve`, and
+`num_beams`, see `branches.py`."""
 
 SAMPLING_OFF: dict[str, Any] = {
     "temperature": 1.0,
@@ -90,11 +93,6 @@ IMPLYING_OFF: dict[str, Any] = {
 } | {"top_k": 0}
 """Fields that imply a processor, or an argument of one, with the value that has no effect."""
 
-LATER_OFF: dict[str, Any] = {
-    "num_beams": 1,
-}
-"""Fields not offered yet, with the value that turns them off, which is honored as it is."""
-
 STRUCTURED_FIELDS = frozenset(
     {
         "stop_token_ids",
@@ -115,6 +113,7 @@ STRUCTURED_FIELDS = frozenset(
         "green_list_watermark",
         "synth_id_watermark",
         "negative_prompt",
+        "early_stopping",
     }
 )
 """Fields on offer that hold ids or messages; `structured_fields.py` reads them."""

@@ -33,6 +33,10 @@ def _has_ends(values: Mapping[str, Any]) -> bool:
     return bool(values["eos_token_ids"])
 
 
+def _has_beams(values: Mapping[str, Any]) -> bool:
+    return bool(values["num_beams"] > 1)
+
+
 def _keeps_some(values: Mapping[str, Any]) -> bool:
     """Whether a warper is on that keeps a least number of tokens."""
     warpers = ("top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
@@ -52,6 +56,8 @@ NEEDS = (
         lambda values: values["repetition_penalty"] != 1.0,
     ),
     Need("negative_prompt", None, "guidance_scale", lambda values: values["guidance_scale"] != 1.0),
+    Need("length_penalty", 1.0, "num_beams", _has_beams),
+    Need("early_stopping", False, "num_beams", _has_beams),
     Need("min_new_tokens", 0, "eos_token_ids", _has_ends),
     Need("min_length", 0, "eos_token_ids", _has_ends),
     Need(
@@ -71,6 +77,7 @@ NEEDS = (
             or values["processors"]
         ),
     ),
+    Need("prompt_lookup_num_tokens", 0, "num_beams = 1", lambda values: not _has_beams(values)),
     Need(
         "max_matching_ngram_size",
         2,

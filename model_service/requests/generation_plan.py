@@ -78,6 +78,11 @@ class GenerationPlan:
         return applied_processors(self.resolved.config)
 
     @property
+    def answers_at_once(self) -> bool:
+        """Whether nothing is known before the end, so that a stream sends everything then."""
+        return self.resolved.config.num_beams > 1
+
+    @property
     def num_rows(self) -> int:
         """Rows of a step that the sequences take."""
         num_prompts = len(self.sequences) // self.resolved.num_return_sequences
@@ -190,7 +195,7 @@ def read_selections(
         use="prompt",
         vocabulary_size=vocabulary_size,
         max_selected_tokens=limits.max_selected_tokens,
-        given_tokens=shortest_prompt,
+        given_tokens=max(0, shortest_prompt - 1),  # behind the last one is a new token
     )
     return (
         selection if asks_for_anything(request.scores) else None,
@@ -242,7 +247,9 @@ def _seed_sequences(
     for index, prompt in enumerate(prompts):
         base, prompt_index = (request.seeds[index], 0) if request.seeds else (seed, index)
         for sequence_index in range(resolved.num_return_sequences):
-            row_seed = seeds.sequence_seed(base, prompt_index, sequence_index)
+            # The sequences of one search come from the same draws.
+            index_of_draws = 0 if resolved.config.num_beams > 1 else sequence_index
+            row_seed = seeds.sequence_seed(base, prompt_index, index_of_draws)
             most = None if resolved.config.max_length is None else num_new[index]
             sequences.append(SequenceSpec(prompt, row_seed, most, padding[index]))
     return sequences, None if request.seeds else seed

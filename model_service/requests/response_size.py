@@ -6,6 +6,7 @@ from model_service.requests.configuration import ResolvedConfig
 from model_service.requests.selection import num_positions, position_bytes
 
 _TOKEN_BYTES = 6  # an id, as a varint with its share of tags
+_BEAM_BYTES = 5  # an index of a beam
 _SEQUENCE_BYTES = 128
 _ROW_BYTES = 64
 
@@ -20,6 +21,8 @@ def generation_bytes(
 ) -> int:
     """Returns the most bytes of the sequences of a generation in one message.
 
+    All beams of a search count, returned or not: it keeps what they are asked for to its end.
+
     Args:
         num_prompt_tokens: of each prompt.
         num_new_tokens: most tokens of each sequence.
@@ -29,14 +32,15 @@ def generation_bytes(
         vocabulary_size: width of a full row.
     """
     applied = applied_processors(resolved.config)
-    token = _TOKEN_BYTES
+    num_beams = resolved.config.num_beams
+    token = _TOKEN_BYTES + (_BEAM_BYTES if num_beams > 1 else 0)
     if selection is not None:
         token += position_bytes(selection, vocabulary_size, applied)
     total = sum(_SEQUENCE_BYTES + count * token for count in num_new_tokens)
     if prompt_selection is not None:
         positions = sum(num_positions(prompt_selection, count) for count in num_prompt_tokens)
         total += positions * position_bytes(prompt_selection, vocabulary_size, applied)
-    return total * resolved.num_return_sequences
+    return total * max(resolved.num_return_sequences, num_beams)
 
 
 def distribution_bytes(

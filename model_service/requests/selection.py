@@ -27,9 +27,9 @@ _TRACE_ENTRY_BYTES = 12  # a float, tags and lengths, besides the name
 Positions = Literal["last", "new", "all", "list"]
 Amount = Literal["none", "full", "top_k", "token_ids"]
 
-Use = Literal["new", "prompt", "given"]
+Use = Literal["new", "prompt", "given", "scored"]
 """`new` for tokens that are generated, `prompt` for the prompt of a generation, `given` for the
-tokens that a session's call brings."""
+tokens that a session's call brings, `scored` for those of `Score`."""
 
 _POSITIONS: dict[int, Positions] = {
     scores_pb2.SCORE_POSITIONS_LAST: "last",
@@ -41,6 +41,7 @@ _ALLOWED: dict[Use, tuple[Positions, ...]] = {
     "new": ("new",),
     "prompt": ("all", "list"),
     "given": ("last", "all", "list"),
+    "scored": ("all",),
 }
 """What each use can report. The first is what unset means."""
 
@@ -64,7 +65,7 @@ def read_selection(
         use: which positions make sense.
         vocabulary_size: number of ids of the request's revision.
         max_selected_tokens: largest `top_k` and longest id list.
-        given_tokens: length of the shortest row given, which bounds `position_list`.
+        given_tokens: positions of the shortest row given, which bound `position_list`.
 
     Raises:
         TokenIdOutOfRange: a selected id is not in the vocabulary.
@@ -73,8 +74,12 @@ def read_selection(
     if amount != "none" and not (message.logits or message.scores):
         violations.add(field, f"{amount} needs logits or scores to be set")
     _check_amount(message, amount, field, violations, vocabulary_size, max_selected_tokens)
+    if message.logsumexp and not (message.logits or message.scores):
+        violations.add(f"{field}.logsumexp", "needs logits or scores to be set")
     if message.dtype not in DTYPES:
         violations.add(f"{field}.dtype", "must be FLOAT32, FLOAT16 or BFLOAT16")
+    elif DTYPES[message.dtype] != "float32" and amount != "full":
+        violations.add(f"{field}.dtype", "is that of full rows; set full, or leave it out")
     positions = _read_positions(message.positions, field, violations, use)
     if positions == "list":
         _check_position_list(message.position_list, field, violations, given_tokens)
@@ -181,5 +186,5 @@ def _check_position_list(
     if any(not 0 <= index < given_tokens for index in listed):
         violations.add(
             f"{field}.position_list",
-            f"must be in [0, {given_tokens}), the tokens of the shortest row",
+            f"must be in [0, {given_tokens}), the positions of the shortest row",
         )

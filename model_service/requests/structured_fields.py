@@ -170,6 +170,19 @@ def _read_time(value: Duration, checked: _Checked) -> float:
     return seconds
 
 
+_EARLY_STOPPING: dict[generation_pb2.EarlyStopping, bool | str] = {
+    generation_pb2.EARLY_STOPPING_TRUE: True,
+    generation_pb2.EARLY_STOPPING_FALSE: False,
+    generation_pb2.EARLY_STOPPING_NEVER: "never",
+}
+
+
+def _read_early_stopping(value: generation_pb2.EarlyStopping, checked: _Checked) -> bool | str:
+    names = generation_pb2.EarlyStopping.keys()[1:]
+    checked.expect(value in _EARLY_STOPPING, f"must be one of {', '.join(names)}")
+    return _EARLY_STOPPING.get(value, False)
+
+
 _READERS: dict[str, Callable[[Any, _Checked], Any]] = {
     "stop_token_ids": lambda value, _: tuple(value),
     "stop_strings": _read_stop_strings,
@@ -180,6 +193,7 @@ _READERS: dict[str, Callable[[Any, _Checked], Any]] = {
     "exponential_decay_length_penalty": _read_decay,
     "green_list_watermark": partial(_read_watermark, arguments=GreenListWatermark),
     "synth_id_watermark": partial(_read_watermark, arguments=SynthIdWatermark),
+    "early_stopping": _read_early_stopping,
 }
 
 
@@ -208,6 +222,11 @@ def _write_watermark(
             setattr(target, name, value)
 
 
+def _write_early_stopping(value: bool | str, message: generation_pb2.GenerationConfig) -> None:
+    names = {read: number for number, read in _EARLY_STOPPING.items()}
+    message.early_stopping = names[value]
+
+
 _WRITERS: dict[str, Callable[[Any, generation_pb2.GenerationConfig], None]] = {
     "stop_token_ids": lambda value, message: message.stop_token_ids.extend(value),
     "stop_strings": lambda value, message: message.stop_strings.extend(value),
@@ -218,4 +237,5 @@ _WRITERS: dict[str, Callable[[Any, generation_pb2.GenerationConfig], None]] = {
     "exponential_decay_length_penalty": _write_decay,
     "green_list_watermark": partial(_write_watermark, field="green_list_watermark"),
     "synth_id_watermark": partial(_write_watermark, field="synth_id_watermark"),
+    "early_stopping": _write_early_stopping,
 }

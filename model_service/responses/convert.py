@@ -16,7 +16,7 @@ from lockstep.v1 import (
 
 from model_service.engine_client.failure import service_error
 from model_service.generation import Dtype, FinishReason, PositionScores
-from model_service.messages import EngineInfo, Failure, SessionRowAnswer
+from model_service.messages import EngineInfo, Failure, Finish, SessionRowAnswer
 from model_service.requests.selection import ITEM_BYTES
 from rpc import status
 from vocabulary import Reference
@@ -75,6 +75,17 @@ def finish_reason(reason: FinishReason) -> generation_pb2.FinishReason:
     """Names why a sequence ended."""
     value = generation_pb2.FinishReason.Value(f"FINISH_REASON_{reason.upper()}")
     return cast(generation_pb2.FinishReason, value)
+
+
+def write_finish(finish: Finish, sequence: generation_pb2.GeneratedSequence) -> None:
+    """Writes how a sequence ended."""
+    sequence.finish_reason = finish_reason(finish.reason)
+    sequence.stop_string = finish.stop_string
+    if finish.sequence_score is not None:
+        sequence.sequence_score = finish.sequence_score
+    sequence.beam_indices.extend(finish.beam_indices)
+    if error := item_error(finish.failure):
+        sequence.error.CopyFrom(error)
 
 
 def item_error(failure: Failure | None) -> error_reason_pb2.ItemError | None:

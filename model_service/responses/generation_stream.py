@@ -110,11 +110,8 @@ class StreamWriter:
         sequence = message.finished.sequence
         sequence.prompt_index = prompt_index
         sequence.sequence_index = sequence_index
-        sequence.finish_reason = convert.finish_reason(finish.reason)
-        sequence.stop_string = finish.stop_string
         sequence.seed = self._plan.sequences[row].seed
-        if error := convert.item_error(finish.failure):
-            sequence.error.CopyFrom(error)
+        convert.write_finish(finish, sequence)
         return message
 
 

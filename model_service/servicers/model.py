@@ -103,7 +103,4 @@ def _extend(sequence: generation_pb2.GeneratedSequence, event: SequenceTokens) -
     sequence.scores.extend(convert.position_scores(scores) for scores in event.scores)
     sequence.prompt_scores.extend(convert.position_scores(x) for x in event.prompt_scores)
     if event.finish is not None:
-        sequence.finish_reason = convert.finish_reason(event.finish.reason)
-        sequence.stop_string = event.finish.stop_string
-        if error := convert.item_error(event.finish.failure):
-            sequence.error.CopyFrom(error)
+        convert.write_finish(event.finish, sequence)

@@ -8,7 +8,7 @@ from lockstep.v1 import model_service_pb2
 
 from model_service.engine_client.call import Call
 from model_service.messages import SequenceSpec, SequenceTokens
-from model_service.requests.branches import rows_per_prompt
+from model_service.requests.branches import takes_several_rows
 from model_service.requests.continuation import ContinuedRows, plan_continuation
 from model_service.requests.generation_plan import GenerationPlan
 from model_service.requests.selection import FULL_LOGITS
@@ -171,7 +171,7 @@ class Generations:
         self._model.engine.forget_session(session.session_id)
 
     def _check_size(self, plan: GenerationPlan, in_one_message: bool) -> None:
-        if in_one_message:
+        if in_one_message or plan.answers_at_once:
             self._model.check_response(plan.response_bytes)
 
     async def _plan_continuation(
@@ -219,7 +219,7 @@ class Generations:
                 violations.add(
                     "keep_session.max_length", f"must be in [{needed}, {info.context_length}]"
                 )
-        if rows_per_prompt(plan.resolved) != plan.resolved.num_return_sequences:
+        if takes_several_rows(plan.resolved):
             violations.add(
                 "keep_session",
                 "keeps one row per sequence; leave it out where a sequence takes several",

@@ -11,13 +11,11 @@ from lockstep.v1 import generation_pb2, model_service_pb2
 from model_service.engine_client.failure import service_error
 from model_service.messages import SessionAnswer, SessionRowAnswer
 from model_service.requests.prompts import read_prompts
-from model_service.requests.response_size import distribution_bytes
 from model_service.requests.violations import Violations
 from model_service.responses import convert
 from model_service.serving.served_model import ServedModel
 from model_service.serving.session import new_session_id
 from model_service.serving.session_opening import Opening, read_opening
-from rpc.errors import NotImplemented_
 
 
 async def compute_logits(
@@ -32,7 +30,7 @@ async def compute_logits(
     violations = Violations()
     opening = read_opening(
         read_prompts(request.prompt, violations),
-        request.generation_config,
+        request.generation_config if request.HasField("generation_config") else None,
         request.scores if request.HasField("scores") else None,
         vocabulary,
         model,
@@ -68,19 +66,17 @@ async def score(
     rows, starts = _read_rows(request, violations)
     opening = read_opening(
         rows,
-        request.generation_config,
+        request.generation_config if request.HasField("generation_config") else None,
         request.scores,
         vocabulary,
         model,
         violations,
         max_length=None,
+        use="scored",
+        num_prompt_tokens=starts if request.HasField("continuations") else None,
     )
     asked = opening.selection
-    if asked.amount != "none" and not asked.logits:
-        raise NotImplemented_("scores.scores without scores.logits in Score")
-    selection = msgspec.structs.replace(asked, logits=True, rank=True, positions="all")
-    lengths, config = list(map(len, rows)), opening.resolved.config
-    model.check_response(distribution_bytes(selection, lengths, config, vocabulary.size))
+    selection = msgspec.structs.replace(asked, logprob=True, rank=True)
     answer = await _run(replace(opening, selection=selection), model)
     return model_service_pb2.ScoreResponse(
         sequences=[

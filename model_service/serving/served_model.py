@@ -122,6 +122,7 @@ class ServedModel:
                 priority=planned.priority,
                 cache_salt=planned.cache_salt,
                 num_rows=planned.num_rows,
+                sequences_per_prompt=planned.resolved.num_return_sequences,
             )
         async with running as call:
             self.metrics.admitted(planned.num_prompt_tokens)

@@ -1,7 +1,8 @@
 """From prompts to a session in the engine: shared by sessions and by one-off distributions."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import msgspec
 from lockstep.v1 import generation_pb2, scores_pb2
 
 from model_service.generation import ScoreSelection
@@ -9,9 +10,10 @@ from model_service.messages import SequenceSpec
 from model_service.requests import branches, seeds
 from model_service.requests.cache_salt import read_salt
 from model_service.requests.configuration import ResolvedConfig, resolve
+from model_service.requests.configuration_fields import IMPLYING_OFF
 from model_service.requests.processor_catalog import catalog
 from model_service.requests.response_size import distribution_bytes
-from model_service.requests.selection import FULL_LOGITS, read_selection
+from model_service.requests.selection import FULL_LOGITS, Use, read_selection
 from model_service.requests.token_ids import check_token_ids
 from model_service.requests.violations import Violations
 from model_service.serving.served_model import ServedModel
@@ -49,13 +51,15 @@ class Opening:
 
 def read_opening(
     rows: list[list[int]],
-    config: generation_pb2.GenerationConfig,
+    config: generation_pb2.GenerationConfig | None,
     scores: scores_pb2.ScoreSelection | None,
     vocabulary: Reference,
     model: ServedModel,
     violations: Violations,
     *,
     max_length: int | None,
+    use: Use = "given",
+    num_prompt_tokens: list[int] | None = None,
     ids_field: str = "prompt",
     cache_salt: str = "",
 ) -> Opening:
@@ -63,12 +67,16 @@ def read_opening(
 
     Args:
         rows: ids of each row.
-        config: the request's configuration.
+        config: the request's configuration; None means that no processor is applied.
         scores: what to return; None means full rows of logits.
         vocabulary: the revision that the ids belong to.
         model: the model.
         violations: what was wrong so far; everything is reported here.
-        max_length: tokens reserved per row; None means those of the longest row.
+        max_length: tokens reserved per row; None means those of the longest row, which
+            then have no length limit.
+        use: which positions make sense.
+        num_prompt_tokens: leading tokens of each row that count as its prompt; None
+            means all.
         ids_field: path of the ids in the request.
         cache_salt: the request's.
 
@@ -81,9 +89,13 @@ def read_opening(
         ResponseTooLarge: the distributions do not fit one message.
     """
     info = model.engine.info
+    defaults = info.default_config
+    if config is None:
+        config = generation_pb2.GenerationConfig()
+        defaults = msgspec.structs.replace(defaults, do_sample=False, **IMPLYING_OFF)
     resolved = resolve(
         config,
-        info.default_config,
+        defaults,
         violations,
         vocabulary_size=vocabulary.size,
         max_return_sequences=1,
@@ -101,7 +113,7 @@ def read_opening(
             scores,
             "scores",
             violations,
-            use="given",
+            use=use,
             vocabulary_size=vocabulary.size,
             max_selected_tokens=model.limits.max_selected_tokens,
             given_tokens=min(map(len, rows), default=0),
@@ -120,10 +132,16 @@ def read_opening(
     _check_room(rows, reserved, info.context_length, info.kv_total_tokens)
     lengths = [len(row) for row in rows]
     model.check_response(distribution_bytes(selection, lengths, resolved.config, vocabulary.size))
+    if max_length is None:
+        resolved = _without_limit(resolved)
     seed = seeds.random_seed() if resolved.seed is None else resolved.seed
     return Opening(
         sequences=[
-            SequenceSpec(prompt_token_ids=row, seed=seeds.sequence_seed(seed, index, 0))
+            SequenceSpec(
+                prompt_token_ids=row,
+                seed=seeds.sequence_seed(seed, index, 0),
+                num_prompt_tokens=num_prompt_tokens[index] if num_prompt_tokens else None,
+            )
             for index, row in enumerate(rows)
         ],
         resolved=resolved,
@@ -133,6 +151,13 @@ def read_opening(
         max_length=reserved,
         cache_salt=salt,
     )
+
+
+def _without_limit(resolved: ResolvedConfig) -> ResolvedConfig:
+    """Turns off what waits for the last token: the tokens reserved are no limit of the rows."""
+    kept = tuple(s for s in resolved.config.processors if s.name != "forced_eos_token_ids")
+    config = msgspec.structs.replace(resolved.config, forced_eos_token_ids=(), processors=kept)
+    return replace(resolved, config=config)
 
 
 def _check_room(rows: list[list[int]], reserved: int, context: int, kv_total: int) -> None:

@@ -63,7 +63,7 @@ class Counting(services_pb.TokenizerServiceServicer):
         ([[5]], {"max_new_tokens": 256}, exceptions.ContextLengthExceeded),
         ([[5]], {"do_sample": True, "temperature": float("nan")}, exceptions.InvalidField),
         ([[5]], {"do_sample": True, "top_k": -1}, exceptions.InvalidField),
-        ([[5]], {"num_beams": 4}, exceptions.FeatureNotImplemented),
+        ([[5]], {"seed_mode": "torch"}, exceptions.FeatureNotImplemented),
         ({"input_ids": [[5, 6]], "attention_mask": [[1]]}, {}, exceptions.InvalidField),
         ({"input_ids": [[5, 6]], "attention_mask": [[0, 0]]}, {}, exceptions.InvalidField),
     ],

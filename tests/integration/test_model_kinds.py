@@ -62,7 +62,7 @@ def test_a_model_of_the_compat_path_answers_alone_and_with_an_adapter(checkpoint
         assert before.execution_path == "compat"
         assert answer(service) == generated(plain)
     adapted = peft.PeftModel.from_pretrained(plain, adapter)
-    with model_process(checkpoint, tmp_path, "--adapter", str(adapter)) as service:
+    with model_process(checkpoint, adapter, "--adapter", str(adapter)) as service:
         assert answer(service) == generated(adapted)
         assert info(service).model_fingerprint != before.model_fingerprint
 

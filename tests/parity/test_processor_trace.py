@@ -7,7 +7,14 @@ import torch
 
 from model_service.engine.sampling import processors
 from model_service.generation import GenerationConfig, ProcessorSpec, ScoreSelection
-from model_service.messages import OpenSession, SequenceSpec, SessionAnswer, StepRow, StepSession
+from model_service.messages import (
+    CloseSession,
+    OpenSession,
+    SequenceSpec,
+    SessionAnswer,
+    StepRow,
+    StepSession,
+)
 from tests.engine_harness import array, scores_of
 
 from .test_pipelines import PARTS, PROMPT, random_logits, sequence, specs
@@ -79,6 +86,8 @@ def test_a_step_is_traced_when_the_server_chooses(pair_of):
     assert isinstance(answer, SessionAnswer)
     (position,) = answer.rows[0].scores
     logits = torch.from_numpy(array(position.logits))
+    engine.handle(CloseSession(9003, "t"))
+    engine.drain()
     chosen = answer.rows[0].sampled_token_id
     assert traced(position) == expected_trace([*PROMPT, 17], logits, chosen)
 

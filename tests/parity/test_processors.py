@@ -55,7 +55,8 @@ def assert_equal_scores(got: torch.Tensor, expected: torch.Tensor, tolerance: fl
     excluded = expected == -torch.inf
     assert torch.equal(got == -torch.inf, excluded)
     got, expected = got[~excluded], expected[~excluded]
-    torch.testing.assert_close(got, expected, rtol=tolerance, atol=tolerance)
+    # Extreme mixes overflow, and theirs then have NaN as well.
+    torch.testing.assert_close(got, expected, rtol=tolerance, atol=tolerance, equal_nan=True)
 
 
 KEYS = (654, 400, 836, 123, 340, 443, 597, 160, 57)

@@ -292,6 +292,9 @@ def _apply(
         raise ProcessorError("a processor could not be built") from error
     ids = cast(torch.LongTensor, torch.tensor([seq.token_ids[:length]], dtype=torch.int64))
     row = logits[None].to("cpu", copy=True)  # where the ids are, and small enough to move
+    if seq.kind == "beam":
+        row = row.log_softmax(-1)  # sums of scores compare sequences
+        yield None, row[0]
     for step in seq.processors:
         if isinstance(step.apply, _NEEDS_DISTRIBUTION) and not row.max().isfinite():
             break

@@ -108,6 +108,8 @@ class Sampler:
         for index, draw in enumerate(draws):
             if index in failures:
                 choices.append(Choice(failure=failures[index]))
+            elif draw.sequence.kind == "beam":  # its search chooses
+                choices.append(self._score(logits[draw.row], draw.sequence))
             elif index in tokens:
                 choices.append(Choice(tokens[index]))
             else:
@@ -187,6 +189,21 @@ class Sampler:
 
     def _by_reference(self, logits: Tensor, seq: Sequence) -> Choice:
         """Chooses with Hugging Face's classes, from full scores."""
+        choice = self._score(logits, seq)
+        if choice.scores is None:
+            return choice
+        scores = choice.scores
+        left = (scores > -torch.inf).nonzero()[:, 0]
+        if len(left) == 0:
+            return Choice(failure=_failure("NoTokenLeft", seq))
+        if not seq.config.do_sample:
+            return Choice(int(scores.argmax()), scores)
+        left = left.cpu()
+        sums = scores[left].double() + noise([seq], left[None])[0]
+        return Choice(int(left[sums.argmax()]), scores)
+
+    def _score(self, logits: Tensor, seq: Sequence) -> Choice:
+        """Computes full scores with Hugging Face's classes, and chooses nothing."""
         revision = self._revisions[seq.revision]
         try:
             scores = processors.scores(seq, logits[: revision.size], revision.forbidden)
@@ -197,14 +214,7 @@ class Sampler:
             return Choice(failure=Failure("InternalError", {"request_id": request_id}))
         if scores.isnan().any():
             return Choice(failure=_failure("NonFiniteLogits", seq))
-        left = (scores > -torch.inf).nonzero()[:, 0]
-        if len(left) == 0:
-            return Choice(failure=_failure("NoTokenLeft", seq))
-        if not seq.config.do_sample:
-            return Choice(int(scores.argmax()), scores)
-        left = left.cpu()
-        sums = scores[left].double() + noise([seq], left[None])[0]
-        return Choice(int(left[sums.argmax()]), scores)
+        return Choice(scores=scores)
 
 
 def _finite(logits: Tensor) -> list[bool]:

@@ -71,6 +71,11 @@ def test_what_cannot_be_merged_or_names_code_is_refused_by_key(adapter_folder, c
         resolve_adapter(str(adapter_folder))
 
 
+def test_a_class_of_transformers_is_no_code_of_the_adapters_own(adapter_folder):
+    edit(adapter_folder, auto_mapping={"parent_library": "transformers.models.gptj.modeling_gptj"})
+    resolve_adapter(str(adapter_folder))
+
+
 def test_another_kind_of_adapter_is_refused(adapter_folder):
     edit(adapter_folder, peft_type="PREFIX_TUNING")
     with pytest.raises(CheckpointError, match="PREFIX_TUNING"):

@@ -39,6 +39,10 @@ def test_defaults_are_the_models_own_and_then_hugging_faces(checkpoint):
         ({"watermarking_config": {"bias": 3.0}}, GreenListWatermark(bias=3.0)),
         ({"min_p": 0.25}, 0.25),
         ({"guidance_scale": 2.0}, 2.0),
+        ({"num_beams": 4}, 4),
+        ({"length_penalty": 0.5}, 0.5),
+        ({"early_stopping": True}, True),
+        ({"early_stopping": "never"}, "never"),
         ({"stop_strings": "end"}, ("end",)),
         ({"prompt_lookup_num_tokens": 5}, 5),
         ({"stop_strings": ["a", "b"]}, ("a", "b")),
@@ -67,7 +71,16 @@ def test_a_default_that_cannot_be_applied_is_refused(checkpoint, field):
         InprocEngine(checkpoint)
 
 
-@pytest.mark.parametrize("field", [{"penalty_alpha": 0.6}, {"num_beams": 4}])
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"penalty_alpha": 0.6},
+        {"num_beams": 33},
+        {"num_beams": 4, "guidance_scale": 2.0},
+        {"num_beam_groups": 2, "num_beams": 4},
+    ],
+    ids=lambda field: " and ".join(field),
+)
 def test_a_default_that_is_not_applied_is_refused_by_name(checkpoint, field):
     set_defaults(checkpoint, **field)
     with pytest.raises(Refused, match=next(iter(field))):

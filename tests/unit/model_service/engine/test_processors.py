@@ -120,6 +120,9 @@ def test_end_ids_that_the_revision_does_not_have_do_no_harm():
 UNCOVERED = {
     "guidance_scale": 2.0,
     "negative_prompt": (1,),
+    "num_beams": 2,
+    "length_penalty": 2.0,
+    "early_stopping": True,
     "green_list_watermark": GreenListWatermark(),
     "synth_id_watermark": SynthIdWatermark(ngram_len=3, keys=(1, 2)),
     "renormalize_logits": True,

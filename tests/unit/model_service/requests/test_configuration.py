@@ -86,6 +86,10 @@ def test_given_fields_win_over_the_default():
         ("guidance_scale", -0.1),
         ("guidance_scale", 100.1),
         ("guidance_scale", math.nan),
+        ("num_beams", 0),
+        ("length_penalty", -100.5),
+        ("length_penalty", math.nan),
+        ("early_stopping", 4),
     ],
 )
 def test_a_value_out_of_range_is_named(field, value):
@@ -183,9 +187,6 @@ def test_an_id_outside_of_the_vocabulary_is_named(field, bad):
 
 LATER = {
     "seed_mode": generation_pb2.SEED_MODE_TORCH,
-    "num_beams": 2,
-    "length_penalty": 1.0,
-    "early_stopping": generation_pb2.EARLY_STOPPING_TRUE,
 }
 
 
@@ -201,12 +202,51 @@ def test_every_field_of_the_schema_is_either_offered_or_refused():
     assert set(LATER) | configuration_fields.SUPPORTED_FIELDS == fields
 
 
-@pytest.mark.parametrize("field", configuration_fields.LATER_OFF)
-def test_a_field_that_is_not_offered_may_be_turned_off(field):
-    value = configuration_fields.LATER_OFF[field]
-    resolved = resolve(Message(**{field: value}))
-    assert resolved.config == DEFAULTS
-    assert getattr(effective_message(resolved, seed=1), field) == value
+BEAMS = {"num_beams": 3, "do_sample": False}
+
+
+def test_fields_of_beams_need_beams():
+    message = Message(length_penalty=2.0, early_stopping=generation_pb2.EARLY_STOPPING_NEVER)
+    assert violated(message) == [
+        "generation_config.length_penalty",
+        "generation_config.early_stopping",
+    ]
+    message.lenient = True
+    assert resolve(message).config == DEFAULTS
+    message = Message(length_penalty=1.0, early_stopping=generation_pb2.EARLY_STOPPING_FALSE)
+    assert resolve(message).config == DEFAULTS
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        (generation_pb2.EARLY_STOPPING_TRUE, True),
+        (generation_pb2.EARLY_STOPPING_FALSE, False),
+        (generation_pb2.EARLY_STOPPING_NEVER, "never"),
+    ],
+)
+def test_when_beams_stop_is_read_and_echoed(name, value):
+    resolved = resolve(Message(early_stopping=name, length_penalty=-0.7, **BEAMS))
+    assert resolved.config.early_stopping == value
+    assert resolved.config.length_penalty == -0.7
+    echoed = effective_message(resolved, seed=1)
+    assert (echoed.early_stopping, echoed.num_beams) == (name, 3)
+    assert resolve(echoed).config == resolved.config
+
+
+def test_no_more_sequences_than_beams_are_returned():
+    message = Message(num_return_sequences=3, **BEAMS)
+    assert resolve(message).num_return_sequences == 3
+    message.num_return_sequences = 4
+    assert violated(message) == ["generation_config.num_return_sequences"]
+
+
+def test_warpers_of_beams_leave_a_token_beside_all_ends():
+    sampled = {"num_beams": 3, "do_sample": True, "top_k": 1}
+    assert resolve(Message(**sampled)).config.min_tokens_to_keep == 3
+    assert resolve(Message(eos_token_ids={}, **sampled)).config.min_tokens_to_keep == 2
+    assert resolve(Message(min_tokens_to_keep=1, **sampled)).config.min_tokens_to_keep == 1
+    assert resolve(Message(**BEAMS)).config.min_tokens_to_keep == 1
 
 
 def test_the_length_of_a_match_needs_prompt_lookup():
@@ -279,6 +319,9 @@ configs = st.builds(
     min_p=st.none() | st.floats(0, 1, width=32),
     top_h=st.none() | st.floats(0.125, 1, width=32),
     typical_p=st.none() | st.floats(0.125, 1, width=32),
+    num_beams=st.none() | st.integers(1, 9),
+    length_penalty=st.none() | st.floats(-100, 100, width=32),
+    early_stopping=st.integers(0, 3),
     guidance_scale=st.none() | st.floats(0, 100, width=32),
     negative_prompt=st.none()
     | st.builds(dict, ids=st.lists(st.integers(0, 99), min_size=1, max_size=3)),

@@ -222,3 +222,51 @@ def test_prompt_scores_have_no_guidance():
     full = scores_pb2.ScoreSelection(scores=True, full=True)
     assert violated(request(config=GUIDED, prompt_scores=full)) == ["prompt_scores.scores"]
     plan(request(config=GUIDED, prompt_scores=scores_pb2.ScoreSelection(logits=True, full=True)))
+
+
+BEAMS = {"num_beams": 3, "do_sample": False, "max_new_tokens": 10}
+
+
+def test_a_search_takes_a_row_per_beam_and_their_kv_cache():
+    planned = plan(request([1], [2] * 5, config=BEAMS | {"num_return_sequences": 2}))
+    assert planned.num_rows == 6
+    assert planned.kv_tokens == 3 * (11 + 15)
+    assert [planned.indices(row) for row in range(4)] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+
+
+def test_the_beams_of_all_prompts_count_towards_the_limit_of_a_call():
+    assert violated(request(*[[1]] * 3, config=BEAMS)) == ["prompt"]
+    plan(request(*[[1]] * 2, config=BEAMS))
+
+
+def test_no_more_beams_than_a_step_has_rows():
+    assert violated(request(config=BEAMS | {"num_beams": 5})) == ["generation_config.num_beams"]
+    plan(request(config=BEAMS | {"num_beams": 4}))
+
+
+def test_beams_that_do_not_fit_the_kv_cache_together_are_refused():
+    with pytest.raises(KVCacheExceeded) as caught:
+        plan(request([1], config=BEAMS), kv_total_tokens=32)
+    assert caught.value.metadata == {"kvTokens": "33", "limitTokens": "32"}
+    plan(request([1], config=BEAMS), kv_total_tokens=33)
+
+
+def test_sequences_of_one_search_have_the_same_seed():
+    config = BEAMS | {"do_sample": True, "seed": 7, "num_return_sequences": 2}
+    first, second, *others = seeds(plan(request([1], [2], config=config)))
+    assert first == second == 7
+    assert others == [sequence_seed(7, 1, 0)] * 2
+
+
+def test_beams_and_guidance_exclude_each_other():
+    fields = violated(request(config=BEAMS | {"guidance_scale": 2.0}))
+    assert fields == ["generation_config.guidance_scale"]
+
+
+def test_what_is_kept_of_all_beams_counts_as_response():
+    full = scores_pb2.ScoreSelection(scores=True, full=True)
+    one = plan(request(config={"max_new_tokens": 10, "do_sample": False}, scores=full))
+    beams = plan(request(config=BEAMS, scores=full))
+    assert beams.response_bytes > 3 * one.response_bytes
+    assert beams.answers_at_once
+    assert not one.answers_at_once
