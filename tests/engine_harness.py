@@ -68,6 +68,7 @@ class InprocEngine:
         seeds: list[int] | None = None,
         selection: ScoreSelection | None = None,
         prompt_selection: ScoreSelection | None = None,
+        cache_salt: str | None = None,
         sequences_per_prompt: int = 1,
         revision: int = 0,
         **config: object,
@@ -83,6 +84,7 @@ class InprocEngine:
                 revision=revision,
                 selection=selection,
                 prompt_selection=prompt_selection,
+                cache_salt=cache_salt,
                 sequences_per_prompt=sequences_per_prompt,
             )
         )

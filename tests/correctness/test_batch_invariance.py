@@ -40,13 +40,16 @@ class Stranger:
     """Somebody else's request.
 
     Attributes:
-        prompt: its prompt.
+        prompt: its prompt, behind what it shares.
+        shares: tokens that it has in common with the request, whose keys and values
+            may be reused.
         new: its new tokens.
         arrives: step of the engine before which it arrives.
         stays: steps until it is cancelled; None when it is not.
     """
 
     prompt: list[int]
+    shares: int
     new: int
     arrives: int
     stays: int | None
@@ -56,6 +59,7 @@ STRANGERS = st.lists(
     st.builds(
         Stranger,
         prompt=PROMPT,
+        shares=st.sampled_from([0, 0, 20, 40]),
         new=st.integers(1, 20),
         arrives=st.integers(0, 12),
         stays=st.none() | st.integers(0, 10),
@@ -73,20 +77,33 @@ def run(
     strangers: list[Stranger] = (),
     joins: int = 0,
 ) -> tuple[list[int], torch.Tensor]:
-    """Runs a request that joins at a step; returns its tokens and logits `[T, V]`."""
+    """Runs a request that joins at a step; returns its tokens and logits `[T, V]`.
+
+    Alone it computes everything itself; among strangers it may reuse.
+    """
+    salt = "" if strangers else None
     events: list[Event] = []
     request_id, leaving = None, {}
     for step in range(10_000):
         for stranger in strangers:
             if stranger.arrives == step:
                 stranger_id = engine.submit(
-                    [stranger.prompt], do_sample=True, max_new_tokens=stranger.new, top_k=0
+                    [prompt[: stranger.shares] + stranger.prompt],
+                    cache_salt=salt,
+                    do_sample=True,
+                    max_new_tokens=stranger.new,
+                    top_k=0,
                 )
                 if stranger.stays is not None:
                     leaving.setdefault(step + stranger.stays, []).append(stranger_id)
         if step == joins:
             request_id = engine.submit(
-                [prompt], seeds=[seed], selection=LOGITS, max_new_tokens=NEW, **config
+                [prompt],
+                seeds=[seed],
+                selection=LOGITS,
+                cache_salt=salt,
+                max_new_tokens=NEW,
+                **config,
             )
         for stranger_id in leaving.pop(step, []):
             engine.handle(Cancel(stranger_id))
@@ -162,10 +179,12 @@ def test_strangers_do_not_change_a_request(architecture, examples, engine_of, re
         assert difference <= BOUND
 
     same()
+    seen["reused_tokens"] = engine.engine._scheduler._places.num_hit_tokens
     for name, value in seen.items():
         record_property(name, value)
     print(architecture, seen)
     assert seen["strangers"] > seen["requests"]
+    assert seen["reused_tokens"] > 0
 
 
 @pytest.mark.parametrize("architecture", ["llama", "mistral", "gpt2"])

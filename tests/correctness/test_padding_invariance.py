@@ -1,6 +1,16 @@
-"""Padding changes nothing: any padding of a batch, by both services, float32."""
+"""Padding changes nothing: any padding of a batch, by both services, float32.
+
+Every call has a cache salt of its own. A call that reuses what another computed
+takes other chunks through the model, which moves last bits whether anything is
+padded or not; that is measured in `test_batch_invariance.py`. Where a prompt
+is cut into chunks depends on the time that steps take, which moves last bits too:
+the bound is relative to the largest logit, as in `tests/parity/test_engine.py`,
+because the weights of these checkpoints are large. The absolute difference is
+recorded.
+"""
 
 import random
+from itertools import count
 
 import numpy as np
 import pytest
@@ -43,6 +53,7 @@ def padded(rows: list[list[int]], extra: int, side: str, pad_id: int) -> dict[st
 
 @sized(15, 300)
 def test_logits_do_not_depend_on_padding(examples, services: Services, record_property):
+    salts = (f"call {index}" for index in count())
     seen = {"batches": 0, "rows": 0, "largest": 0.0}
 
     with services.client() as client:
@@ -62,17 +73,22 @@ def test_logits_do_not_depend_on_padding(examples, services: Services, record_pr
         )
         def same(rows, extra, side, pad_id):
             options = {"max_new_tokens": NEW, "do_sample": False, "eos_token_id": []}
-            ragged = client.model.generate(rows, output_logits=True, **options)
+            ragged = client.model.generate(
+                rows, output_logits=True, cache_salt=next(salts), **options
+            )
             batch = padded(rows, extra, side, pad_id)
-            out = client.model.generate(batch, output_logits=True, **options)
+            out = client.model.generate(
+                batch, output_logits=True, cache_salt=next(salts), **options
+            )
             assert out.sequences == ragged.sequences
             difference = float(np.abs(out.logits - ragged.logits).max())
             seen["largest"] = max(seen["largest"], difference)
-            assert difference <= BOUND
-            with client.model.open_session(batch) as session:
+            scale = max(1.0, float(np.abs(ragged.logits).max()))
+            assert difference <= BOUND * scale
+            with client.model.open_session(batch, cache_salt=next(salts)) as session:
                 first = np.abs(session.logits - ragged.logits[:, 0]).max()
             seen["largest"] = max(seen["largest"], float(first))
-            assert first <= BOUND
+            assert first <= BOUND * scale
             seen["batches"] += 1
             seen["rows"] += len(rows)
 

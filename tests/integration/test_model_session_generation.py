@@ -276,10 +276,21 @@ def test_terms_out_of_range_are_refused(tiny_model, keep, wrong):
     assert answer.fields == wrong
 
 
-def test_a_guided_generation_is_not_kept(tiny_model):
-    config = {"guidance_scale": 1.5, "max_new_tokens": 2}
+@pytest.mark.parametrize(
+    "branches",
+    [{"guidance_scale": 1.5}, {"num_beams": 2}, {"num_beams": 2, "num_return_sequences": 2}],
+)
+def test_sequences_of_several_rows_are_not_kept(tiny_model, branches):
+    config = {"max_new_tokens": 2, **branches}
     answer = refused(generate, tiny_model, config, prompt=ragged([5, 6]), keep_session={})
     assert answer.fields == ["keep_session"]
+
+
+@pytest.mark.parametrize("branches", [{"guidance_scale": 1.5}, {"num_beams": 2}])
+def test_sessions_do_not_go_on_in_several_rows(tiny_model, sessions, branches):
+    session = opened(sessions, [5, 6])
+    answer = refused(generate, tiny_model, branches, session_id=session.session_id)
+    assert answer.fields == [f"generation_config.{next(iter(branches))}"]
 
 
 def test_a_session_that_has_no_room_is_refused_before_anything_runs(tiny_model, sessions):
