@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from model_service.generation import ScoreSelection
@@ -166,6 +166,13 @@ def test_strangers_do_not_change_a_request(architecture, examples, engine_of, re
         config=CONFIG,
         strangers=STRANGERS,
         joins=st.integers(0, 15),
+    )
+    @example(  # which begins with what a stranger has computed
+        prompt=list(range(40)),
+        seed=1,
+        config={},
+        strangers=[Stranger([7], shares=40, new=20, arrives=0, stays=None)] * 2,
+        joins=5,
     )
     def same(prompt, seed, config, strangers, joins):
         tokens, logits = run(engine, prompt, seed, config)
