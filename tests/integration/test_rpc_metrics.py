@@ -98,6 +98,7 @@ async def test_a_failure_is_counted_under_the_code_the_caller_saw(probe):
     await failure(stub.CountTokens(messages.CountTokensRequest()))
     await failure(channel.unary_unary(f"/{SERVICE}/Encode")(b"\xff"))
     await failure(stub.Pad(messages.PadRequest(), timeout=0.1))
+    await server.lifecycle.wait_idle()  # the server may learn of the deadline after its caller
     call = stub.Pad(messages.PadRequest())
     while server.lifecycle.running == 0:  # noqa: ASYNC110  # the server has no event for it
         await asyncio.sleep(0.01)
