@@ -235,11 +235,11 @@ def test_there_are_beams_to_go_on_with_when_all_ends_are_likelier():
     search = BeamSearch(
         num_beams=2, num_ends=2, max_new_tokens=9, length_penalty=1.0, early_stopping=False
     )
-    both = {2: 0.0}
-    advance(search, both, both)
-    ends_first = {0: -1.0, 1: -1.1, 3: -5.0, 4: -6.0}
+    first = {2: -0.5, 3: -0.6}
+    advance(search, first, first)
+    ends_first = {0: -1.0, 1: -1.1, 5: -8.0}
     advance(search, ends_first, ends_first)
-    assert [path.token_id for path in search.beams] == [3, 4]
+    assert [path.token_id for path in search.beams] == [5, 5]
 
 
 def test_a_penalty_below_zero_hopes_for_the_next_token_and_not_for_the_longest_sequence():
