@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from lockstep_client import AsyncLockstep, Lockstep
 from tests.checkpoint_factory import VOCABULARY_SIZE
-from tests.integration.model_process import ragged, refusal
+from tests.integration.model_process import model_process, ragged, refusal
 from tests.integration.test_model_errors import refused, request
 from tests.integration.test_model_generation import generate, ids, load, row, stream
 
@@ -157,10 +157,15 @@ def test_more_beams_than_rows_are_refused_with_the_limit(tiny_model):
     assert "[1, 32]" in answer.message
 
 
-def test_scores_of_beams_that_do_not_fit_one_message_are_refused_by_the_stream_too(tiny_model):
-    config = {"num_beams": 32, "max_new_tokens": 250}
-    call = stream(tiny_model, ragged(*[[5]] * 4), config, scores=FULL)
-    assert 4 * 32 * 250 * 2 * 4 * VOCABULARY_SIZE > 64 * 2**20
-    with pytest.raises(grpc.RpcError) as caught:
-        list(call)
-    assert refusal(caught.value).reason == "RESPONSE_TOO_LARGE"
+def test_scores_of_beams_that_do_not_fit_one_message_are_refused_by_the_stream_too(
+    tiny_checkpoint, tmp_path
+):
+    config = {"num_beams": 4, "max_new_tokens": 200}
+    assert 200 * 2 * 4 * VOCABULARY_SIZE < 2**20 < 4 * 200 * 2 * 4 * VOCABULARY_SIZE
+    with model_process(tiny_checkpoint, tmp_path, "--max-response-bytes", str(2**20)) as service:
+        call = stream(service, ragged([5]), config, scores=FULL)
+        with pytest.raises(grpc.RpcError) as caught:
+            list(call)
+        assert refusal(caught.value).reason == "RESPONSE_TOO_LARGE"
+        alone = stream(service, ragged([5]), config | {"num_beams": 1}, scores=FULL)
+        assert sum(len(d.token_ids) for event in alone for d in event.deltas.deltas) > 0

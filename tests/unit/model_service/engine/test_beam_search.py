@@ -221,3 +221,33 @@ def test_drawn_searches_are_as_frequent_as_hugging_faces():
     )
     assert statistic < len(common) + 3.3 * math.sqrt(2 * len(common))
     assert sum(got[path] for path in common) > runs / 2
+
+
+def advance(search: BeamSearch, *rows: dict[int, float]) -> None:
+    """Appends tokens by the log-probabilities of some ids; 0 and 1 end a sequence."""
+    log_probs = torch.full((2, SIZE), -20.0)
+    for row, values in zip(log_probs, rows, strict=True):
+        row[list(values)] = torch.tensor([*values.values()])
+    search.advance(log_probs, end=lambda _, token_id: "eos_token" if token_id < 2 else None)
+
+
+def test_there_are_beams_to_go_on_with_when_all_ends_are_likelier():
+    search = BeamSearch(
+        num_beams=2, num_ends=2, max_new_tokens=9, length_penalty=1.0, early_stopping=False
+    )
+    first = {2: -0.5, 3: -0.6}
+    advance(search, first, first)
+    ends_first = {0: -1.0, 1: -1.1, 5: -8.0}
+    advance(search, ends_first, ends_first)
+    assert [path.token_id for path in search.beams] == [5, 5]
+
+
+def test_a_penalty_below_zero_hopes_for_the_next_token_and_not_for_the_longest_sequence():
+    search = BeamSearch(
+        num_beams=2, num_ends=1, max_new_tokens=100, length_penalty=-1.0, early_stopping="never"
+    )
+    first = {2: -0.1, 0: -2.5}
+    advance(search, first, first)
+    advance(search, {0: -0.4, 3: -0.5}, {3: -9.0})
+    assert [hypothesis.score for hypothesis in search.finished] == pytest.approx([-1.0, -2.5])
+    assert not search.done

@@ -231,3 +231,20 @@ def test_drawn_beams_depend_on_the_seed_alone():
     beside.generate(1, [4], new=6, config=config)
     assert tokens(beside.run(), 1) == expected
     assert expected != [5, 6, 7, 8, 9, 10]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_a_search_that_loses_its_places_gives_the_same_afterwards(steps):
+    alone = CountingEngine(max_running=3)
+    config = {**BEAMS, "do_sample": True, "temperature": 5.0, "top_k": 0}
+    alone.generate(1, [4, 9], new=8, config=config)
+    expected = tokens(alone.run(), 1)
+    engine = CountingEngine(max_running=3)
+    engine.generate(1, [4, 9], new=8, config=config, priority=1)
+    for _ in range(steps):
+        engine.step()
+    engine.generate(2, [14], new=3)
+    events = engine.run()
+    assert engine.scheduler.num_preempted == 3
+    assert tokens(events, 2) == [15, 16, 17]
+    assert tokens(events, 1) == expected
