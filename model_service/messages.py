@@ -82,7 +82,8 @@ class EngineSettings(msgspec.Struct, frozen=True):
     as memory allows."""
 
     prefill_budget_s: float = 0.1
-    """Time that prefill may add to a step in which other sequences decode."""
+    """Time that prefill may add to a step in which other sequences decode; up to four times as much
+    while more sequences wait for their prompts than decode."""
 
     default_max_new_tokens: int = 256
     """`max_new_tokens` of a request that gives none."""

@@ -92,7 +92,8 @@ class ModelSettings(ServerSettings):
     """`max_new_tokens` of a request that gives none."""
 
     prefill_budget_s: float = Field(default=0.1, gt=0)
-    """Time that prefill may add to a step in which other sequences decode."""
+    """Time that prefill may add to a step in which other sequences decode; up to four times as much
+    while more sequences wait for their prompts than decode."""
 
     reserved_vocabulary_rows: int = Field(default=8192, ge=0)
     """Rows kept free behind the embedding, so that vocabulary growth allocates nothing."""

@@ -2,6 +2,9 @@
 
 MIN_CHUNK_TOKENS = 16
 
+# Most that the time budget of prompts grows by while more sequences wait than decode.
+MOST_PATIENCE = 4.0
+
 # Weight of the latest measurement.
 LEARNING_RATE = 0.3
 
@@ -14,9 +17,19 @@ class PrefillClock:
         self._tokens_per_s = tokens_per_s
         self._decode_s: dict[int, float] = {}
 
-    def tokens(self) -> int:
-        """Returns the tokens that fit the budget."""
-        return max(MIN_CHUNK_TOKENS, int(self._tokens_per_s * self._budget_s))
+    def tokens(self, num_decoding: int = 1, num_prompts: int = 1) -> int:
+        """Returns the tokens that fit the budget.
+
+        A step's length is what decoding rows wait for their next token, and a step
+        more what prompts wait for their first: while these are more, a burst of
+        prompts is through sooner at longer steps.
+
+        Args:
+            num_decoding: rows that decode in the step, >= 1.
+            num_prompts: sequences whose prompts wait for a chunk.
+        """
+        patience = min(max(1.0, num_prompts / num_decoding), MOST_PATIENCE)
+        return max(MIN_CHUNK_TOKENS, int(self._tokens_per_s * self._budget_s * patience))
 
     def learn(self, decode_tokens: int, prefill_tokens: int, duration_s: float) -> None:
         """Takes note of how long the model took for a step.

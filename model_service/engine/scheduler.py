@@ -140,7 +140,9 @@ class Scheduler:
             decoding = (decoding[start:] + decoding[:start])[: self._max_running]
             self._turn += self._max_running
         runs = [Run(seq, 1, (0,)) for seq in decoding]
-        budget = self._clock.tokens() if decoding else self._max_step_tokens
+        budget = self._max_step_tokens
+        if decoding:
+            budget = min(budget, self._clock.tokens(len(decoding), len(prompts)))
         shares = prefill.share([seq.num_pending for seq in prompts], budget)
         runs += [_chunk(seq, most) for seq, most in zip(prompts, shares, strict=True) if most]
         return runs

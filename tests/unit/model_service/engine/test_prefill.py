@@ -62,3 +62,12 @@ def test_nothing_is_wasted_and_nobody_gets_more_than_needed(pending, budget):
     assert all(0 <= part <= whole for part, whole in zip(shares, pending, strict=True))
     assert sum(shares) == min(budget, sum(pending))
     assert not pending or shares[0] >= min(pending[0], budget / 2)
+
+
+@pytest.mark.parametrize(
+    ("decoding", "prompts", "tokens"),
+    [(1, 1, 100), (8, 3, 100), (2, 3, 150), (1, 4, 400), (1, 31, 400)],
+)
+def test_more_prompts_than_decoding_rows_get_longer_steps_up_to_a_bound(decoding, prompts, tokens):
+    clock = PrefillClock(budget_s=0.1, tokens_per_s=1000)
+    assert clock.tokens(decoding, prompts) == tokens
