@@ -426,18 +426,18 @@ def test_a_stream_is_about_one_session_and_says_which(tiny_model, open_session, 
 
 def test_one_call_at_a_time_uses_a_session(tiny_model, open_session):
     session = open_session([5])
-    request = pb.StepRequest(session_id=session.session_id, rows=[pb.RowStep(ids=[1] * 100)])
-    calls = [tiny_model.sessions.Step.future(request) for _ in range(2)]
-    outcomes = []
-    for call in calls:
-        try:
-            outcomes.append(call.result().rows[0].position)
-        except grpc.RpcError as error:
-            answer = refusal(error)
-            assert answer.code is grpc.StatusCode.ABORTED
-            assert answer.retry
-            outcomes.append(answer.reason)
-    assert sorted(outcomes, key=str) == [101, "SESSION_BUSY"]
+    request = model_service_pb2.GenerateStreamRequest(
+        request={
+            "session_id": session.session_id,
+            "generation_config": {"max_new_tokens": 200, "min_new_tokens": 200},
+        }
+    )
+    events = tiny_model.model.GenerateStream(request)
+    next(events)
+    answer = refused(step, tiny_model, session.session_id, [1])
+    events.cancel()
+    assert (answer.code, answer.reason) == (grpc.StatusCode.ABORTED, "SESSION_BUSY")
+    assert answer.retry
 
 
 def test_a_closed_session_is_gone(tiny_model, open_session):
