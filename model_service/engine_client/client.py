@@ -34,6 +34,7 @@ from model_service.messages import (
     OpenSession,
     PrefixCacheFlushed,
     Ready,
+    RebindSession,
     Report,
     SelectSessionRows,
     SequenceSpec,
@@ -392,6 +393,12 @@ class EngineClient:
         """
         with self._call(0) as call:
             self._process.post(SelectSessionRows(call.request_id, session_id, rows))
+            return cast(SessionAnswer, await call.answer())
+
+    async def rebind_session(self, session_id: str, revision: int) -> SessionAnswer:
+        """Moves a session's rows to a newer revision of the vocabulary, which is there."""
+        with self._call(0) as call:
+            self._process.post(RebindSession(call.request_id, session_id, revision))
             return cast(SessionAnswer, await call.answer())
 
     async def describe_session(self, session_id: str) -> SessionDescription:
