@@ -19,6 +19,7 @@ from model_service.engine.generations import Generations
 from model_service.engine.growth import Growth
 from model_service.engine.model_runner import order
 from model_service.engine.places import Places
+from model_service.engine.runner import Runner
 from model_service.engine.sampling.sampler import Choice, Draw, Sampler
 from model_service.engine.scheduler import Scheduler
 from model_service.engine.scores import PutRow, ship
@@ -27,7 +28,6 @@ from model_service.engine.session_rows import SessionRows
 from model_service.engine.session_table import SessionTable
 from model_service.engine.sessions import Sessions
 from model_service.engine.speculation import Speculation
-from model_service.engine.vocabulary import Vocabulary
 from model_service.messages import (
     Cancel,
     CloseSession,
@@ -50,24 +50,6 @@ from model_service.messages import (
     StepStats,
     TruncateSession,
 )
-
-
-class Runner(Protocol):
-    """What the engine needs of a model.
-
-    Attributes:
-        vocabulary: rows and revisions; grown between steps.
-        takes_drafts: whether runs may have drafts, which are forgotten when they are wrong.
-        compiled: whether the last step ran as a compiled graph.
-    """
-
-    vocabulary: Vocabulary
-    takes_drafts: bool
-    compiled: bool
-
-    def forward(self, runs: list[Run]) -> Tensor:
-        """Advances `num_cached` of every run's sequence and returns `[R, V]` float32."""
-        ...
 
 
 class Owner(Protocol):

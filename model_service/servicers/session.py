@@ -160,7 +160,7 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
         self, request: logits_session_service_pb2.GetSessionRequest, context: Context
     ) -> logits_session_service_pb2.GetSessionResponse:
         with self._sessions.use(request.session_id) as session:
-            description = await self._model.engine.describe_session(session.session_id)
+            description = await self._model.engine.sessions.describe(session.session_id)
         rows = zip(description.rows, session.opening.sequences, strict=True)
         return logits_session_service_pb2.GetSessionResponse(
             rows=[

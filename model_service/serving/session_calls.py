@@ -46,7 +46,7 @@ class SessionCalls:
             PositionConflict: a row is elsewhere than expected; nothing happened.
             ServiceError: the engine refused it.
         """
-        answer = await self._engine.step_session(
+        answer = await self._engine.sessions.step(
             session.session_id,
             plan.rows,
             plan.selection,
@@ -73,7 +73,7 @@ class SessionCalls:
         with self._sessions.use(session_id) as session:
             if len(lengths) != session.num_rows:
                 raise InvalidField("positions", f"must have one per row, {session.num_rows}")
-            session.apply(await self._engine.truncate_session(session_id, lengths))
+            session.apply(await self._engine.sessions.truncate(session_id, lengths))
         return session
 
     async def fork(self, session: Session, rows: list[int], count: int) -> ForkedSessions:
@@ -91,7 +91,7 @@ class SessionCalls:
             with ExitStack() as uses:
                 for name in names:
                     uses.enter_context(self._sessions.use(name))
-                answer = await self._engine.fork_session(session.session_id, names, rows)
+                answer = await self._engine.sessions.fork(session.session_id, names, rows)
         except BaseException:
             for fork in forks:
                 self._sessions.remove(fork, "error")
@@ -124,7 +124,7 @@ class SessionCalls:
             self._sessions.check_rows(max(0, len(rows) - session.num_rows))
             session.opening = max(before, selected, key=_num_rows)  # until it is settled
             try:
-                answer = await self._engine.select_session_rows(session_id, rows)
+                answer = await self._engine.sessions.select_rows(session_id, rows)
             except BaseException:
                 session.opening = before
                 raise

@@ -26,6 +26,11 @@ def append(store, parent, content="x"):
     return after
 
 
+def pragma(store, text):
+    with store._engine.connect() as connection:
+        return connection.exec_driver_sql(f"PRAGMA {text}").scalar_one()
+
+
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "vocabulary.sqlite"
@@ -130,10 +135,8 @@ def test_a_damaged_revision_breaks_the_chain(path, damage):
 
 def test_commits_are_synchronous_and_without_a_write_ahead_log(path):
     store = open_store(path)
-    pragmas = {
-        name: store._connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()
-        for name in ("journal_mode", "synchronous", "locking_mode")
-    }
+    names = ("journal_mode", "synchronous", "locking_mode")
+    pragmas = {name: pragma(store, name) for name in names}
     assert pragmas == {"journal_mode": "delete", "synchronous": 3, "locking_mode": "exclusive"}
     store.close()
 
@@ -141,9 +144,7 @@ def test_commits_are_synchronous_and_without_a_write_ahead_log(path):
 def test_a_full_disk_is_an_error_that_can_be_retried(path):
     observed = []
     store = open_store(path, observe=lambda *what: observed.append(what[:2]))
-    pages = store._connection.exec_driver_sql("PRAGMA page_count").scalar_one()
-    store._connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
-    store._connection.rollback()
+    pragma(store, f"max_page_count = {pragma(store, 'page_count')}")
 
     def append_until_full():
         newest = BASE
@@ -156,7 +157,6 @@ def test_a_full_disk_is_an_error_that_can_be_retried(path):
     newest, error = append_until_full()
     assert error.retry_delay_s is not None
     assert ("append", "error") in observed
-    store._connection.exec_driver_sql("PRAGMA max_page_count = 100000")
-    store._connection.rollback()
+    pragma(store, "max_page_count = 100000")
     assert append(store, newest).revision == newest.revision + 1
     store.close()
