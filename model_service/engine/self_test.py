@@ -20,7 +20,8 @@ from transformers import PreTrainedConfig
 from model_service.engine import oracle
 from model_service.engine.loader import LoadedModel, Refused
 from model_service.engine.oracle import Example
-from model_service.engine.trial import Runner, Trial
+from model_service.engine.runner import CachingRunner
+from model_service.engine.trial import Trial
 
 # Largest difference from the logits of `generate`, relative to the largest of them. Rounding alone
 # gives SmolLM2 a hundredth of the first, and a quarter of the others.
@@ -68,7 +69,7 @@ class SelfTest:
                     "Face's own code: its weights are damaged, or the type is too small for it."
                 )
 
-    def check(self, runner: Runner, config: PreTrainedConfig) -> None:
+    def check(self, runner: CachingRunner, config: PreTrainedConfig) -> None:
         """Compares a runner with `generate`.
 
         Args:
@@ -86,7 +87,7 @@ class SelfTest:
                     self._check_all(runner, self._short)
                 runner.read_windows()
 
-    def check_batch(self, runner: Runner) -> None:
+    def check_batch(self, runner: CachingRunner) -> None:
         """Compares one ragged batch only.
 
         Raises:
@@ -95,11 +96,11 @@ class SelfTest:
         with _refusing():
             self._check_batch(runner, self._examples)
 
-    def _check_batch(self, runner: Runner, examples: list[Example]) -> None:
+    def _check_batch(self, runner: CachingRunner, examples: list[Example]) -> None:
         with Trial(runner) as trial:
             self._compare("in one batch", examples, trial.batch(examples))
 
-    def _check_all(self, runner: Runner, examples: list[Example]) -> None:
+    def _check_all(self, runner: CachingRunner, examples: list[Example]) -> None:
         self._check_batch(runner, examples)
         longest = examples[0]
         with Trial(runner) as trial:
