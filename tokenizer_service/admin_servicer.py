@@ -5,8 +5,9 @@ from lockstep.v1 import vocabulary_admin_service_pb2_grpc
 
 from rpc.errors import InvalidField, TokenIdOutOfRange
 from tokenizer_service import token_rules
-from tokenizer_service.live_vocabulary import LiveVocabulary, Outcome
+from tokenizer_service.live_vocabulary import LiveVocabulary
 from tokenizer_service.request_fields import check_range
+from tokenizer_service.revision_writer import Outcome
 from tokenizer_service.served_tokenizer import Context
 from tokenizer_service.store import Call
 from tokenizer_service.token_rules import AdditionRules, TokenToAdd
