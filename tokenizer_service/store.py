@@ -11,10 +11,10 @@ file is locked for as long as it is open, so that two services never share one.
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -22,6 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
 from rpc.errors import IdempotencyKeyReused, StoreUnavailable
+from tokenizer_service.timestamps import from_us, to_us
 from vocabulary import BrokenChainError, Change, Link, Reference, canonical, verify
 
 _T = TypeVar("_T")
@@ -89,6 +90,23 @@ class Call:
         return cls(idempotency_key, hashlib.sha256(request).hexdigest())
 
 
+@dataclass(frozen=True, slots=True)
+class StoredReply:
+    """The reply to a call, kept for its repetitions.
+
+    Attributes:
+        call: the call that was answered.
+        revision: the newest one when it was answered.
+        response: the bytes of the reply.
+        create_time: when it was made durable.
+    """
+
+    call: Call
+    revision: int
+    response: bytes
+    create_time: datetime
+
+
 class Store:
     """One tokenizer's log. Every method blocks; one thread at a time may call them."""
 
@@ -127,17 +145,43 @@ class Store:
         self._connection.close()
         self._engine.dispose()
 
-    def revisions(self, after: int = 0) -> list[StoredRevision]:
-        """Reads the revisions after one, oldest first.
+    def revisions(self, after: int = 0, limit: int | None = None) -> list[StoredRevision]:
+        """Reads the revisions after one, oldest first, and at most `limit` of them.
+
+        Raises:
+            BrokenChainError: one of them cannot be read.
+            StoreUnavailable: the store failed.
+        """
+        query = sa.select(_revision).where(_revision.c.revision > after)
+        query = query.order_by(_revision.c.revision).limit(limit)
+        rows = self._run("read", lambda: self._connection.execute(query).all())
+        return [self._stored(row) for row in rows]
+
+    def replies(self, after_key: str, until: int, limit: int) -> list[StoredReply]:
+        """Reads replies in order of their keys.
+
+        Args:
+            after_key: the last key that was read before, empty for none.
+            until: the newest revision whose replies are read.
+            limit: most replies to read.
 
         Raises:
             StoreUnavailable: the store failed.
         """
-        query = sa.select(_revision).where(_revision.c.revision > after)
-        rows = self._run(
-            "read", lambda: self._connection.execute(query.order_by(_revision.c.revision)).all()
+        query = sa.select(_reply).where(
+            _reply.c.idempotency_key > after_key, _reply.c.revision <= until
         )
-        return [self._stored(row) for row in rows]
+        query = query.order_by(_reply.c.idempotency_key).limit(limit)
+        rows = self._run("read", lambda: self._connection.execute(query).all())
+        return [
+            StoredReply(
+                Call(row.idempotency_key, row.request_sha256),
+                row.revision,
+                row.response,
+                from_us(row.create_time_us),
+            )
+            for row in rows
+        ]
 
     def verified(self) -> list[StoredRevision]:
         """Reads all revisions and recomputes their chain.
@@ -185,21 +229,45 @@ class Store:
         rows: list[tuple[sa.Table, dict[str, Any]]] = []
         if link is not None:
             rows.append((_revision, _columns(link, now)))
-        reply = {
-            "idempotency_key": call.idempotency_key,
-            "request_sha256": call.request_sha256,
-            "revision": self._newest() if link is None else link.vocabulary.revision,
-            "response": response,
-            "create_time_us": now,
-        }
-        rows.append((_reply, reply))
+        revision = self._newest() if link is None else link.vocabulary.revision
+        reply = StoredReply(call, revision, response, from_us(now))
+        rows.append((_reply, _reply_columns(reply)))
 
         def write() -> None:
             for table, columns in rows:
                 self._connection.execute(sa.insert(table).values(**columns))
 
         self._run("append", write)
-        return _time(now)
+        return from_us(now)
+
+    def extend(self, revisions: Sequence[StoredRevision], replies: Iterable[StoredReply]) -> int:
+        """Writes revisions and replies of another log, in one transaction.
+
+        A reply whose key is there already is left as it is here.
+
+        Args:
+            revisions: what follows the newest revision here, verified.
+            replies: replies given at these revisions or earlier ones.
+
+        Returns:
+            How many replies were new.
+
+        Raises:
+            StoreUnavailable: the store failed; nothing was written, or `revisions`
+                shows that it was.
+        """
+
+        def write() -> int:
+            for stored in revisions:
+                row = _columns(stored.link, to_us(stored.create_time))
+                self._connection.execute(sa.insert(_revision).values(**row))
+            known = set(self._connection.execute(sa.select(_reply.c.idempotency_key)).scalars())
+            new = [reply for reply in replies if reply.call.idempotency_key not in known]
+            for reply in new:
+                self._connection.execute(sa.insert(_reply).values(**_reply_columns(reply)))
+            return len(new)
+
+        return self._run("append", write)
 
     def _newest(self) -> int:
         query = sa.select(sa.func.coalesce(sa.func.max(_revision.c.revision), 0))
@@ -249,7 +317,7 @@ class Store:
             raise BrokenChainError(row.revision, "it cannot be read") from None
         vocabulary = Reference(self._base.tokenizer_id, row.revision, row.fingerprint, row.size)
         link = Link(row.parent_fingerprint, change, vocabulary)
-        return StoredRevision(link, _time(row.create_time_us))
+        return StoredRevision(link, from_us(row.create_time_us))
 
 
 def _columns(link: Link, now_us: int) -> dict[str, Any]:
@@ -264,8 +332,14 @@ def _columns(link: Link, now_us: int) -> dict[str, Any]:
     }
 
 
-def _time(microseconds: int) -> datetime:
-    return datetime.fromtimestamp(microseconds / 1e6, UTC)
+def _reply_columns(reply: StoredReply) -> dict[str, Any]:
+    return {
+        "idempotency_key": reply.call.idempotency_key,
+        "request_sha256": reply.call.request_sha256,
+        "revision": reply.revision,
+        "response": reply.response,
+        "create_time_us": to_us(reply.create_time),
+    }
 
 
 def _configure_sqlite(connection: Any, _: object) -> None:

@@ -169,9 +169,9 @@ class VocabularyAdminServiceServicer:
         * per revision `{"revision":{"change":{..},"create_time_us":..,
         "fingerprint":..,"parent_fingerprint":..,"revision":..,"size":..}}`, oldest
         first, vectors included.
-        * per answered call, after its revision, `{"reply":{"create_time_us":..,
-        "idempotency_key":..,"request_sha256":..,"response":..,"revision":..}}`
-        with the response in base64.
+        * per answered call `{"reply":{"create_time_us":..,"idempotency_key":..,
+        "request_sha256":..,"response":..,"revision":..}}` with the response in
+        base64, in order of the keys.
         * `{"end":{"replies":..,"revisions":..,"sha256":..}}` with the hash of all
         bytes before this line.
 
