@@ -43,6 +43,7 @@ from model_service.messages import (
     Load,
     OpenSession,
     PrefixCacheFlushed,
+    RebindSession,
     Report,
     SelectSessionRows,
     SpellTokens,
@@ -106,7 +107,7 @@ class Engine:
         )
         self._growth = Growth(runner.vocabulary, self._emit)
         table = SessionTable(scheduler, kv_bytes_per_token=kv_bytes_per_token, emit=self._emit)
-        rows = SessionRows(table, scheduler, places)
+        rows = SessionRows(table, scheduler, places, revisions)
         sessions = Sessions(table, scheduler, revisions)
         continuations = Continuations(table, scheduler, revisions)
         self._owners: dict[str, Owner] = {
@@ -125,6 +126,7 @@ class Engine:
             TruncateSession: rows.truncate,
             ForkSession: rows.fork,
             SelectSessionRows: rows.select,
+            RebindSession: rows.rebind,
             DescribeSession: sessions.describe,
             CloseSession: sessions.close,
             SpellTokens: self._spell_tokens,
