@@ -181,7 +181,7 @@ class Sampler:
         """
         revision = self._revisions[seq.revision]
         if seq.row_processors is None:
-            seq.row_processors = RowProcessors(seq, revision.forbidden)
+            seq.row_processors = RowProcessors(seq.config, seq.for_processors(), revision.forbidden)
         row = logits[: revision.size]
         try:
             return seq.row_processors(row, seq.token_ids) if seq.row_processors else row
