@@ -211,13 +211,13 @@ class Follower:
             raise ConflictError(
                 f"the tokenizer service names {len(token_bytes)} of its {info.base_size} ids"
             )
-        self._engine.spell_tokens(token_bytes[: info.base_size])
+        self._engine.growth.spell(token_bytes[: info.base_size])
         self._table.spelled = True
 
     async def _apply(self, link: Link) -> None:
         """Verifies a change, grows the engine by it, and only then lets requests use it."""
         newest = verify(self._table.newest, [link])
-        grown = await self._engine.grow_vocabulary(
+        grown = await self._engine.growth.grow(
             newest.revision,
             [
                 NewRow(

@@ -125,7 +125,7 @@ class Generations:
         with self._sessions.use(request.session_id) as session:
             plan = await self._plan_continuation(request, session)
             self._check_size(plan, in_one_message)
-            running = self._model.engine.continue_session(
+            running = self._model.engine.generations.continue_session(
                 session.session_id,
                 plan.resolved.config,
                 [spec.max_new_tokens or 1 for spec in plan.sequences],
@@ -146,7 +146,7 @@ class Generations:
         self._sessions.admit([session])
         try:
             with self._sessions.use(session.session_id):
-                running = self._model.engine.generate_session(
+                running = self._model.engine.generations.run_session(
                     session.session_id,
                     plan.sequences,
                     plan.resolved.config,
@@ -168,7 +168,7 @@ class Generations:
 
     def _drop(self, session: Session) -> None:
         self._sessions.remove(session, "error")
-        self._model.engine.forget_session(session.session_id)
+        self._model.engine.sessions.forget(session.session_id)
 
     def _check_size(self, plan: GenerationPlan, in_one_message: bool) -> None:
         if in_one_message or plan.answers_at_once:
@@ -182,7 +182,7 @@ class Generations:
         vocabulary = opening.vocabulary
         if request.HasField("vocabulary"):
             vocabulary = await self._model.resolve_vocabulary(request.vocabulary, given=True)
-        description = await self._model.engine.describe_session(session.session_id)
+        description = await self._model.engine.sessions.describe(session.session_id)
         rows = ContinuedRows(
             sequences=[
                 SequenceSpec(prompt_token_ids=ids, seed=spec.seed)

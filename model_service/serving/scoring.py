@@ -116,7 +116,7 @@ async def _run(opening: Opening, model: ServedModel) -> SessionAnswer:
     """
     model.check_open()
     session_id = new_session_id()
-    answer = await model.engine.open_session(
+    answer = await model.engine.sessions.open(
         session_id,
         opening.sequences,
         opening.resolved.config,
@@ -125,7 +125,7 @@ async def _run(opening: Opening, model: ServedModel) -> SessionAnswer:
         selection=opening.selection,
         cache_salt=opening.cache_salt,
     )
-    model.engine.forget_session(session_id)
+    model.engine.sessions.forget(session_id)
     model.metrics.admitted(opening.num_prompt_tokens)
     for row in answer.rows:
         if row.failure is not None:

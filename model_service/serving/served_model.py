@@ -113,7 +113,7 @@ class ServedModel:
         """
         self.check_open()
         if running is None:
-            running = self.engine.generate(
+            running = self.engine.generations.run(
                 planned.sequences,
                 planned.resolved.config,
                 revision=planned.vocabulary.revision,

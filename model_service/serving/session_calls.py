@@ -1,9 +1,9 @@
-"""Calls that change a session: step, truncate, fork, select rows."""
+"""Calls that change a session: step, truncate, fork, select rows, rebind."""
 
 import asyncio
 from collections.abc import Coroutine
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from model_service.engine_client.client import EngineClient
@@ -13,6 +13,7 @@ from model_service.serving.session import Session, StepAnswer, new_session_id
 from model_service.serving.session_opening import Opening
 from model_service.serving.sessions import SessionRegistry
 from rpc.errors import InvalidField
+from vocabulary import Reference
 
 T = TypeVar("T")
 
@@ -28,6 +29,19 @@ class ForkedSessions:
 
     session_ids: list[str]
     copied_kv_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rebound:
+    """A session on its new revision.
+
+    Attributes:
+        session: the session.
+        previous: the vocabulary that it was on before.
+    """
+
+    session: Session
+    previous: Reference
 
 
 class SessionCalls:
@@ -46,7 +60,7 @@ class SessionCalls:
             PositionConflict: a row is elsewhere than expected; nothing happened.
             ServiceError: the engine refused it.
         """
-        answer = await self._engine.step_session(
+        answer = await self._engine.sessions.step(
             session.session_id,
             plan.rows,
             plan.selection,
@@ -57,7 +71,9 @@ class SessionCalls:
         session.apply(answer)
         if not plan.look_ahead:
             session.selection = plan.selection
-        answered = StepAnswer(answer, [spec.seed for spec in session.opening.sequences])
+        opening = session.opening
+        seeds = [spec.seed for spec in opening.sequences]
+        answered = StepAnswer(answer, seeds, opening.vocabulary)
         if plan.step_id:
             session.last_step = (plan.step_id, answered)
         return answered
@@ -73,7 +89,7 @@ class SessionCalls:
         with self._sessions.use(session_id) as session:
             if len(lengths) != session.num_rows:
                 raise InvalidField("positions", f"must have one per row, {session.num_rows}")
-            session.apply(await self._engine.truncate_session(session_id, lengths))
+            session.apply(await self._engine.sessions.truncate(session_id, lengths))
         return session
 
     async def fork(self, session: Session, rows: list[int], count: int) -> ForkedSessions:
@@ -91,7 +107,7 @@ class SessionCalls:
             with ExitStack() as uses:
                 for name in names:
                     uses.enter_context(self._sessions.use(name))
-                answer = await self._engine.fork_session(session.session_id, names, rows)
+                answer = await self._engine.sessions.fork(session.session_id, names, rows)
         except BaseException:
             for fork in forks:
                 self._sessions.remove(fork, "error")
@@ -124,13 +140,32 @@ class SessionCalls:
             self._sessions.check_rows(max(0, len(rows) - session.num_rows))
             session.opening = max(before, selected, key=_num_rows)  # until it is settled
             try:
-                answer = await self._engine.select_session_rows(session_id, rows)
+                answer = await self._engine.sessions.select_rows(session_id, rows)
             except BaseException:
                 session.opening = before
                 raise
             session.opening = selected
             session.apply(answer)
         return session
+
+    async def rebind(self, session_id: str, target: Reference) -> Rebound:
+        """Moves a session to a revision that is there.
+
+        Raises:
+            SessionNotFound: it does not exist or has expired.
+            SessionBusy: a call has it.
+            InvalidField: the session is on a newer revision.
+        """
+        with self._sessions.use(session_id) as session:
+            before = session.opening.vocabulary
+            if target.revision < before.revision:
+                raise InvalidField(
+                    "vocabulary.revision",
+                    f"must be at least {before.revision}, that of the session",
+                )
+            session.apply(await self._engine.sessions.rebind(session_id, target.revision))
+            session.opening = replace(session.opening, vocabulary=target)
+        return Rebound(session, before)
 
     async def to_the_end(self, work: Coroutine[Any, Any, T]) -> T:
         """Awaits work that goes on when its caller is gone.

@@ -67,7 +67,7 @@ class SessionRegistry:
         opening = session.opening
         try:
             with self.use(session.session_id):
-                answer = await self._engine.open_session(
+                answer = await self._engine.sessions.open(
                     session.session_id,
                     opening.sequences,
                     opening.resolved.config,
@@ -80,7 +80,7 @@ class SessionRegistry:
                 )
                 for row in answer.rows:
                     if row.failure is not None:
-                        self._engine.forget_session(session.session_id)
+                        self._engine.sessions.forget(session.session_id)
                         raise service_error(row.failure)
         except BaseException:
             self.remove(session, "error")
@@ -125,8 +125,8 @@ class SessionRegistry:
         live = (s for s in self._sessions.values() if s.serial > after_serial and not s.expired)
         return [*islice(live, limit)]
 
-    async def close(self, session_id: str) -> SessionDescription:
-        """Closes a session for its client.
+    async def close(self, session_id: str) -> tuple[Session, SessionDescription]:
+        """Closes a session for its client, and returns what it was.
 
         Raises:
             SessionNotFound: it does not exist or has expired.
@@ -134,7 +134,7 @@ class SessionRegistry:
         """
         with self.use(session_id) as session:
             self.remove(session, "client")
-            return await self._engine.close_session(session_id)
+            return session, await self._engine.sessions.close(session_id)
 
     async def expire_forever(self) -> None:
         """Closes sessions that have been idle for too long, until cancelled."""
@@ -146,7 +146,7 @@ class SessionRegistry:
         """Closes the sessions that have been idle for too long."""
         for session in [s for s in self._sessions.values() if s.expired]:
             self.remove(session, "idle_timeout")
-            self._engine.forget_session(session.session_id)
+            self._engine.sessions.forget(session.session_id)
 
     def admit(self, sessions: Sequence[Session]) -> None:
         """Takes in sessions, all of them or none, that the engine does not have yet.

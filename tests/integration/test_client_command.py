@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from lockstep_client import Lockstep
 from lockstep_client.cli import app
 from lockstep_client.cli.stepper import Stepper
-from tests.services import ROOT, Services, running_process
+from tests.services import ROOT, Services
 
 PROMPT = "The capital of France is"
 COMMAND = [sys.executable, "-c", "from lockstep_client.cli import main; main()"]
@@ -182,29 +182,6 @@ def test_info_describes_both_services(lockstep):
 def test_wait_ends_when_both_services_answer(lockstep):
     result = lockstep("wait", "--timeout", "5", "--json")
     assert json.loads(result.stdout) == {"ready": True}
-
-
-def test_a_vocabulary_grows_and_its_log_is_verified(services: Services, tmp_path):
-    flags = (f"--model={services.checkpoint}", f"--store=sqlite:///{tmp_path / 'vocabulary.db'}")
-    with running_process("tokenizer_service", *flags, folder=tmp_path) as grown:
-        with Lockstep(tokenizer=grown.address, model=services.model.address) as client:
-            client.wait_until_ready()
-        runner = CliRunner(env={"LOCKSTEP_TOKENIZER": grown.address, "COLUMNS": "120"})
-
-        def run(*arguments: str) -> dict:
-            return json.loads(runner.invoke(app, ["vocab", *arguments, "--json"]).stdout)
-
-        dry = run("add", "<tool>", "--special", "--dry-run")
-        assert dry["vocabulary"]["revision"] == 1
-        added = run("add", "<tool>", "--special")
-        assert [token["id"] for token in added["tokens"]] == [320]
-        base, first = run("log")["revisions"]
-        assert base["vocabulary"]["revision"] == 0
-        assert first["tokens"] == {"320": "<tool>"}
-        assert first["parent_fingerprint"] == base["vocabulary"]["fingerprint"]
-        assert run("verify")["valid"] is True
-        assert "2 revisions" in runner.invoke(app, ["vocab", "verify"]).stdout
-        assert "<tool>" in runner.invoke(app, ["vocab", "log"]).stdout
 
 
 @pytest.mark.parametrize(

@@ -15,13 +15,13 @@ class ChangeOptions(TypedDict, total=False):
 
     Attributes:
         expected_revision: the newest revision that the caller knows; whatever is
-            newest unless given.
+            newest if None.
         idempotency_key: a UUID; a repeated key returns the first answer and
-            changes nothing. One is made for each call unless given.
+            changes nothing. One is made for each call if None.
     """
 
-    expected_revision: int
-    idempotency_key: str
+    expected_revision: int | None
+    idempotency_key: str | None
 
 
 class AddOptions(ChangeOptions, total=False):

@@ -91,7 +91,7 @@ class FakeTokenizer(services.TokenizerServiceServicer):
 async def finish_of(client, prompt: list[int], **config) -> Finish:
     """Runs one sequence and returns how it ended."""
     config = GenerationConfig(max_new_tokens=20, **config)
-    async with client.generate([SequenceSpec(prompt, 0)], config, revision=0) as call:
+    async with client.generations.run([SequenceSpec(prompt, 0)], config, revision=0) as call:
         async for events in call:
             for event in events:
                 if event.finish is not None:

@@ -70,7 +70,7 @@ async def test_a_fork_whose_caller_is_gone_leaves_nothing_behind():
         assert len(sessions) == 1
         for name in names:
             with pytest.raises(SessionNotFound):
-                await client.describe_session(name)
+                await client.sessions.describe(name)
 
 
 async def test_forks_beyond_the_limits_are_refused_all_together():

@@ -103,7 +103,7 @@ async def test_a_session_that_was_idle_for_too_long_is_gone_here_and_in_the_engi
         sessions.expire()
         assert len(sessions) == 0
         with pytest.raises(SessionNotFound):
-            await client.describe_session(session.session_id)
+            await client.sessions.describe(session.session_id)
 
 
 async def test_a_session_does_not_expire_while_a_call_uses_it():

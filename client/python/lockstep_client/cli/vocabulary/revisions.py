@@ -1,6 +1,4 @@
-"""`lockstep vocab`: add tokens, and look at the log of revisions."""
-
-from typing import Annotated
+"""`lockstep vocab log` and `verify`."""
 
 import typer
 from rich.table import Table
@@ -9,49 +7,7 @@ from lockstep_client.cli import options
 from lockstep_client.cli.options import DEFAULT_TOKENIZER
 from lockstep_client.cli.session import EXIT_FAILED, connected, out, print_json
 
-app = typer.Typer(help="Add tokens, and look at the log of revisions.", no_args_is_help=True)
 
-
-@app.command()
-def add(
-    tokens: Annotated[list[str], typer.Argument(help="Texts of the tokens.")],
-    *,
-    special: Annotated[bool, typer.Option("--special", help="Make them control tokens.")] = False,
-    allow_text_changes: Annotated[
-        bool,
-        typer.Option(
-            "--allow-text-changes", help="Allow tokens that change how ordinary text is encoded."
-        ),
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Report what would happen and change nothing.")
-    ] = False,
-    json: options.Json = False,
-    tokenizer: options.TokenizerAddress = DEFAULT_TOKENIZER,
-    tls_ca: options.TlsCa = None,
-) -> None:
-    """Add tokens to the vocabulary of both services, as one revision."""
-    with connected(tokenizer=tokenizer, tls_ca=tls_ca) as client:
-        added = client.vocabulary.add_tokens(
-            tokens, special=special, allow_text_changes=allow_text_changes, dry_run=dry_run
-        )
-    if json:
-        print_json(added)
-        return
-    table = Table(box=None, header_style="dim", pad_edge=False)
-    for column in ("id", "token", "was encoded as", ""):
-        table.add_column(column, overflow="fold")
-    for token, result in zip(tokens, added.tokens, strict=True):
-        remarks = ["exists"] * result.existing + ["changes text"] * result.changes_text
-        pieces = " ".join(map(str, result.previous_ids))
-        table.add_row(str(result.id), repr(token), pieces, ", ".join(remarks))
-    out.print(table)
-    state = "would be" if dry_run else "is"
-    ref = added.vocabulary
-    out.print(f"The vocabulary {state} at revision {ref.revision} with {ref.size} ids.")
-
-
-@app.command()
 def log(
     *,
     json: options.Json = False,
@@ -81,7 +37,6 @@ def log(
     out.print(table)
 
 
-@app.command()
 def verify(
     *,
     json: options.Json = False,
