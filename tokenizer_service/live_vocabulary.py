@@ -7,11 +7,11 @@ that goes away in the middle changes nothing about that order.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rpc.errors import (
     RevisionConflict,
@@ -21,11 +21,12 @@ from rpc.errors import (
     VocabularyMismatch,
 )
 from tokenizer_service import revision_writer
+from tokenizer_service.archive import Archive
 from tokenizer_service.metrics import TokenizerMetrics
-from tokenizer_service.revision_writer import Plan, check_newest, follow
+from tokenizer_service.revision_writer import Extension, Plan, check_newest, follow
 from tokenizer_service.store import Call, Store, StoredRevision
 from tokenizer_service.tokenizer import Tokenizer
-from vocabulary import BrokenChainError, Change, Reference
+from vocabulary import Change, Reference
 
 _T = TypeVar("_T")
 
@@ -63,7 +64,7 @@ class LiveVocabulary:
         self._changed = asyncio.Event()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="vocabulary-writer")
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="vocabulary-reader")
-        self._tasks: set[asyncio.Task[bytes]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._looking: asyncio.Task[None] | None = None
         self._serve(*follow(base, store.verified()))
 
@@ -197,27 +198,21 @@ class LiveVocabulary:
             StoreUnavailable: the store failed; nothing was changed, or the same call
                 finds that it was.
         """
-        task = asyncio.get_running_loop().create_task(self._counted(call, plan, expected_revision))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        # Between COMMIT and the swap nobody may leave: the change exists by then.
-        return await asyncio.shield(task)
+        return await self._to_the_end(self._counted(call, plan, expected_revision))
 
-    async def verify(self) -> BrokenChainError | None:
-        """Recomputes the chain from the store. Returns what is wrong with it.
+    async def extend(self, archive: Archive) -> Extension:
+        """Makes what continues the chain durable and visible: all of it or nothing.
 
         Raises:
-            StoreUnavailable: the store failed.
+            InvalidField: the revisions cannot be served.
+            StoreUnavailable: the store failed; nothing was changed.
+            VocabularyMismatch: the archive is of another chain.
         """
+        return await self._to_the_end(self._extend(archive))
 
-        def check() -> BrokenChainError | None:
-            try:
-                self._store.verified()
-            except BrokenChainError as error:
-                return error
-            return None
-
-        return await _run(self._reader, check)
+    async def read(self, work: Callable[[Store], _T]) -> _T:
+        """Runs work that reads the store, in the thread that reads."""
+        return await _run(self._reader, partial(work, self._store))
 
     async def close(self) -> None:
         """Finishes what has begun and closes the store."""
@@ -226,6 +221,16 @@ class LiveVocabulary:
         await _run(self._writer, self._store.close)
         self._writer.shutdown()
         self._reader.shutdown()
+
+    async def _to_the_end(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """Runs work that a caller who goes away does not stop.
+
+        Between COMMIT and the swap nobody may leave: the change exists by then.
+        """
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return await asyncio.shield(task)
 
     async def _counted(self, call: Call, plan: Plan, expected_revision: int | None) -> bytes:
         try:
@@ -236,6 +241,17 @@ class LiveVocabulary:
         except ServiceError:
             self._metrics.change("rejected")
             raise
+
+    async def _extend(self, archive: Archive) -> Extension:
+        async with self._writing:
+            extended = await _run(
+                self._writer,
+                partial(
+                    revision_writer.extend, self._store, lambda: self._current, self.at, archive
+                ),
+            )
+            self._serve(extended.tokenizer, extended.revisions)
+        return extended
 
     async def _change(self, call: Call, plan: Plan, expected_revision: int | None) -> bytes:
         write = partial(

@@ -1,9 +1,10 @@
-"""Makes one change durable, after whatever other replicas made durable before it."""
+"""Makes changes durable, after whatever other replicas made durable before them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from rpc.errors import RevisionConflict
+from rpc.errors import InvalidField, RevisionConflict
+from tokenizer_service.archive import Archive, check_same
 from tokenizer_service.store import Call, Store, StoredRevision
 from tokenizer_service.tokenizer import Tokenizer
 from vocabulary import BrokenChainError, Change, Link, Reference
@@ -40,6 +41,23 @@ class Written:
     tokenizer: Tokenizer
     revisions: Sequence[StoredRevision]
     is_new: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Extension:
+    """What importing an archive did.
+
+    Attributes:
+        tokenizer: the newest state.
+        revisions: those that led to it from the state that was served, oldest first.
+        num_revisions: revisions that were new.
+        num_replies: replies that were new.
+    """
+
+    tokenizer: Tokenizer
+    revisions: Sequence[StoredRevision]
+    num_revisions: int
+    num_replies: int
 
 
 def write(
@@ -83,6 +101,46 @@ def write(
     return Written(response, after, [*newer, StoredRevision(link, create_time)], is_new=True)
 
 
+def extend(
+    store: Store,
+    serving: Callable[[], Tokenizer],
+    at: Callable[[int], Reference],
+    archive: Archive,
+) -> Extension:
+    """Makes what continues the chain durable: all of it or nothing. Blocks while others write.
+
+    Args:
+        store: the log.
+        serving: returns the newest state that is served here.
+        at: returns the state at a revision that is served here.
+        archive: what was exported.
+
+    Raises:
+        BrokenChainError: the store does not continue what is served.
+        InvalidField: the revisions cannot be served.
+        StoreUnavailable: the store failed; nothing was written, or `revisions`
+            shows that it was.
+        VocabularyMismatch: the archive is of another chain.
+    """
+    with store.writing() as log:
+        served = serving()
+        before, newer = follow(served, log.revisions(served.reference.revision))
+        present = {one.link.vocabulary.revision: one.link.vocabulary for one in newer}
+        new = []
+        for stored in archive.revisions:
+            state = stored.link.vocabulary
+            if state.revision > before.reference.revision:
+                new.append(stored)
+            else:
+                check_same(state, present.get(state.revision) or at(state.revision))
+        try:
+            after, _ = follow(before, new)
+        except BrokenChainError as error:
+            raise InvalidField("data", str(error)) from None
+        num_replies = log.extend(new, archive.replies)
+    return Extension(after, [*newer, *new], len(new), num_replies)
+
+
 def follow(
     tokenizer: Tokenizer, stored: Sequence[StoredRevision]
 ) -> tuple[Tokenizer, Sequence[StoredRevision]]:
@@ -94,11 +152,12 @@ def follow(
     Raises:
         BrokenChainError: they do not.
     """
-    for revision in stored:
-        tokenizer = tokenizer.grown(revision.link.change)
-        if tokenizer.reference != revision.link.vocabulary:
-            raise BrokenChainError(tokenizer.reference.revision, "it is of another chain")
-    return tokenizer, stored
+    if not stored:
+        return tokenizer, stored
+    grown = tokenizer.grown(*(revision.link.change for revision in stored))
+    if grown.reference != stored[-1].link.vocabulary:
+        raise BrokenChainError(grown.reference.revision, "it is of another chain")
+    return grown, stored
 
 
 def check_newest(tokenizer: Tokenizer, expected_revision: int | None) -> None:
