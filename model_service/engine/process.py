@@ -121,7 +121,7 @@ def serve(engine: Engine, graphs: DecodeGraphs, connection: Connection, ring: Ri
                     return
                 engine.handle(command)
         report = engine.step()
-        busy = report is not None
+        busy = report is not None or engine.is_growing
         if report is not None:
             connection.send(report)
         graphs.advance()

@@ -131,6 +131,19 @@ class Sequence:
         self.row_processors = None
         self.processors = None
 
+    def rebind(self, revision: int, size: int) -> None:
+        """Moves to a newer revision. Keys and values stay: ids keep their meaning and their rows.
+
+        Args:
+            revision: the revision.
+            size: its number of ids.
+        """
+        self.revision = revision
+        self.vocabulary_size = size
+        self.row_processors = None  # they know the revision's ids
+        self.processors = None
+        self.torch_draws = None  # a draw is made among all ids of the revision
+
     @property
     def in_session(self) -> bool:
         """Whether it is a row of a session."""

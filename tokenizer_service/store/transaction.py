@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from rpc.errors import IdempotencyKeyReused
+from rpc.errors import IdempotencyKeyReused, RevisionConflict
 from tokenizer_service.store import schema
 from tokenizer_service.store.records import Call, StoredRevision
 from vocabulary import BrokenChainError, Link, Reference, canonical
@@ -24,6 +24,12 @@ class Transaction:
         self._connection = connection
         self._base = base
         self._observe = observe
+        self._has_grown = False
+
+    @property
+    def has_grown(self) -> bool:
+        """Whether a revision was appended."""
+        return self._has_grown
 
     def revisions(self, after: int = 0) -> list[StoredRevision]:
         """Reads the revisions after one, oldest first.
@@ -64,25 +70,36 @@ class Transaction:
 
         Returns:
             When it was written.
+
+        Raises:
+            RevisionConflict: the link does not continue the newest revision.
+            BrokenChainError: its parent is not the newest revision, whose number it has.
         """
         now_us = time.time_ns() // 1000
         with timed(self._observe, "append"):
+            newest, fingerprint = self._newest()
             if link is not None:
+                _check_parent(link, newest, fingerprint)
+                newest = link.vocabulary.revision
                 row = _columns(link, now_us)
                 self._connection.execute(sa.insert(schema.revision).values(**row))
+                self._has_grown = True
             reply = {
                 "idempotency_key": call.idempotency_key,
                 "request_sha256": call.request_sha256,
-                "revision": self._newest() if link is None else link.vocabulary.revision,
+                "revision": newest,
                 "response": response,
                 "create_time_us": now_us,
             }
             self._connection.execute(sa.insert(schema.reply).values(**reply))
         return _time(now_us)
 
-    def _newest(self) -> int:
-        query = sa.select(sa.func.coalesce(sa.func.max(schema.revision.c.revision), 0))
-        return int(self._connection.execute(query).scalar_one())
+    def _newest(self) -> tuple[int, str]:
+        table = schema.revision
+        columns = sa.select(table.c.revision, table.c.fingerprint)
+        query = columns.order_by(table.c.revision.desc()).limit(1)
+        row = self._connection.execute(query).one_or_none()
+        return (0, self._base.fingerprint) if row is None else (row.revision, row.fingerprint)
 
     def _stored(self, row: sa.Row[Any]) -> StoredRevision:
         try:
@@ -104,6 +121,14 @@ def timed(observe: Observe, operation: str) -> Iterator[None]:
         result = "ok"
     finally:
         observe(operation, result, time.perf_counter() - start)
+
+
+def _check_parent(link: Link, newest: int, fingerprint: str) -> None:
+    parent = link.vocabulary.revision - 1
+    if parent != newest:
+        raise RevisionConflict(expected=parent, current=newest)
+    if link.parent_fingerprint != fingerprint:
+        raise BrokenChainError(newest, "the store has another in its place")
 
 
 def _columns(link: Link, now_us: int) -> dict[str, Any]:
