@@ -20,16 +20,22 @@ from bench.workload import Workload
 from model_service.engine.decode_graph import compilation, decode_graphs
 
 HEADER = (
-    "| steps | halted ms | compiling ms | ratio: median (min to max) | p99 ms | longest ms |\n"
-    "|---|---|---|---|---|---|"
+    "| steps | halted ms | compiling ms | ratio: median (min to max) | p99 ms | longest ms "
+    "| compiler's processors |\n|---|---|---|---|---|---|---|"
 )
 
 
 @dataclass(slots=True)
 class Window:
-    """The steps of one batch of prompts, by whether they ran compiled. Durations in seconds."""
+    """The steps of one batch of prompts.
+
+    Attributes:
+        steps: their durations in seconds, by whether they ran compiled.
+        compiler: processors that the compiling process had meanwhile.
+    """
 
     steps: dict[bool, list[float]] = field(default_factory=lambda: {False: [], True: []})
+    compiler: float = 0.0
 
     def median(self, compiled: bool) -> float:
         """Returns the middle of its steps of one kind."""
@@ -100,7 +106,6 @@ def pairs(engine: LocalEngine, workload: Workload, rounds: int) -> list[tuple[Wi
     compiler = CompilerProcess.find()
     if compiler is None:
         return []
-    used = wall = 0.0
     for seed in range(rounds):
         windows = {}
         for runs in (False, True) if seed % 2 else (True, False):
@@ -109,11 +114,8 @@ def pairs(engine: LocalEngine, workload: Workload, rounds: int) -> list[tuple[Wi
             windows[runs] = decode(engine, workload, seed)
             if CompilerProcess.find() is None:
                 return result
-            if runs:
-                used += compiler.cpu_s() - before
-                wall += time.perf_counter() - start
+            windows[runs].compiler = (compiler.cpu_s() - before) / (time.perf_counter() - start)
         result.append((windows[False], windows[True]))
-    print(f"the compiler had {used / wall:.0%} of a processor while it ran\n", flush=True)
     return result
 
 
@@ -132,9 +134,10 @@ def markdown(measured: list[tuple[Window, Window]], compiled: bool) -> str | Non
     ]
     tails = " to ".join(f"{percentile(steps, 0.99):.0f}" for steps in every)
     longest = " to ".join(f"{max(steps):.0f}" for steps in every)
+    shares = spread([running.compiler for _, running in kept], 2)
     return (
         f"| {'compiled' if compiled else 'eager'} | {spread(halted)} | {spread(running)} | "
-        f"{spread(ratios, 2)} | {tails} | {longest} |"
+        f"{spread(ratios, 2)} | {tails} | {longest} | {shares} |"
     )
 
 
@@ -145,6 +148,7 @@ def main() -> None:
     parser.add_argument("--prompt-tokens", type=int, default=128)
     parser.add_argument("--new-tokens", type=int, default=40)
     parser.add_argument("--start-delay", type=float, default=decode_graphs.START_DELAY_S)
+    parser.add_argument("--each", action="store_true", help="also print every pair")
     arguments = command.parse(parser)
     folder = command.folder(arguments)
     workload = Workload(arguments.streams, arguments.prompt_tokens, arguments.new_tokens)
@@ -160,6 +164,8 @@ def main() -> None:
         f"{len(measured)} pairs of {arguments.streams} streams; p99 and longest: halted to ", end=""
     )
     print("compiling\n" + HEADER)
+    for pair in measured if arguments.each else []:
+        print(markdown([pair], False) or markdown([pair], True))
     for compiled in (False, True):
         if line := markdown(measured, compiled):
             print(line)

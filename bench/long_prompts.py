@@ -69,11 +69,12 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, nargs="+", default=[0, 1, 6])
     parser.add_argument("--prompt-tokens", type=int, default=800)
     parser.add_argument("--budget", type=float, default=0.1, help="seconds of prompts in a step")
+    parser.add_argument("--decode-graphs", choices=["auto", "off"], default="auto")
     arguments = command.parse(parser)
     engine = LocalEngine(
         command.folder(arguments),
         command.DTYPES[arguments.dtype],
-        "auto",
+        arguments.decode_graphs,
         prefill_budget_s=arguments.budget,
     )
     engine.finish_graphs()

@@ -25,18 +25,17 @@ HEADER = (
 )
 
 CODE = '''def total_price(items, rate):
-    """Adds up the prices of all items, taxes included."""
     total = 0.0
     for item in items:
         price = item.price * item.count
         if item.taxed:
-            price = price * (1.0 + rate)
+            price = price * rate
         total = total + price
-    return round(total, 2)
+    return total
 '''
 
 QUESTIONS = {
-    "copy": f"Repeat this code, and call the function grand_total instead:\n\n{CODE}",
+    "copy": f"Repeat this code with the name grand_total:\n\n{CODE}",
     "story": "Tell me a story about a lighthouse keeper who finds a letter in a bottle.",
 }
 
