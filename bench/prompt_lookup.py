@@ -24,7 +24,7 @@ HEADER = (
     "\n|---|---|---|---|---|---|---|"
 )
 
-CODE = '''def total_price(items, rate):
+CODE = """def total_price(items, rate):
     total = 0.0
     for item in items:
         price = item.price * item.count
@@ -32,7 +32,7 @@ CODE = '''def total_price(items, rate):
             price = price * rate
         total = total + price
     return total
-'''
+"""
 
 QUESTIONS = {
     "copy": f"Repeat this code with the name grand_total:\n\n{CODE}",

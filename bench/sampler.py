@@ -72,19 +72,28 @@ class Line:
             spread([1000 * step for step in steps]) for steps in (self.candidates, self.reference)
         )
         pairs = zip(self.reference, self.candidates, strict=True)
-        ratios = spread([one / two for one, two in pairs], 0)
+        ratios = spread([one / two for one, two in pairs])
         same = f"{self.num_equal} of {self.num_tokens}"
         return f"| {self.mix} | {fast} | {slow} | {ratios} | {same} |"
 
 
+def text(new_tokens: int) -> GenerationConfig:
+    """Returns a configuration that gives a text like what people ask for, and varied."""
+    return greedy(new_tokens, do_sample=True, temperature=0.8, top_k=50)
+
+
 def collect(engine: LocalEngine, workload: Workload) -> tuple[list[list[int]], list[Tensor]]:
-    """Returns prompts, and the logits `[R, V]` float32 of the steps behind them."""
-    prompts = engine.prompts(workload, seed=0)
-    config = GenerationConfig(
-        max_new_tokens=workload.new_tokens, do_sample=True, top_k=0, eos_token_ids=()
+    """Returns texts of the model's own, and the logits `[R, V]` float32 of the steps behind them.
+
+    Random ids would not do: what a model makes of them is far more even than it is after text.
+    """
+    call = engine.submit(
+        engine.prompts(Workload(workload.streams, 2), seed=0), text(workload.prompt_tokens)
     )
+    engine.drain()
+    prompts = engine.rows(call)
     everything = ScoreSelection(logits=True, amount="full", positions="new")
-    call = engine.submit(prompts, config, selection=everything)
+    call = engine.submit(prompts, text(workload.new_tokens), selection=everything)
     engine.drain()
     rows = engine.scores.pop(call)
     steps = []
