@@ -43,7 +43,8 @@ def measure(eager: LocalEngine, compiled: LocalEngine, workload: Workload, round
     """Lets both engines decode the same prompts in turn, step by step.
 
     Raises:
-        RuntimeError: a step that should have run compiled did not, or the other way round.
+        RuntimeError: a step that should have run compiled did not, or the other way round; or there
+            was none in which all prompts decode.
     """
     line = Line(workload.streams)
     for seed in range(rounds):
@@ -61,6 +62,8 @@ def measure(eager: LocalEngine, compiled: LocalEngine, workload: Workload, round
                 if stats.compiled != (engine is compiled):
                     raise RuntimeError("Not every step of decoding rows takes the path it should.")
                 durations.append(stats.duration_s)
+        if not all(steps):
+            raise RuntimeError("The first prompts end before the last begin: ask for more tokens.")
         line.eager.append(statistics.median(steps[0]))
         line.compiled.append(statistics.median(steps[1]))
         ours, theirs = compiled.rows(calls[1]), eager.rows(calls[0])
@@ -71,10 +74,10 @@ def measure(eager: LocalEngine, compiled: LocalEngine, workload: Workload, round
 
 def main() -> None:
     """Reads the arguments, measures and prints the table."""
-    parser = command.parser("bench.compiled_steps", __doc__, rounds=5)
+    parser = command.parser("bench.compiled_steps", __doc__, rounds=3)
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--prompt-tokens", type=int, default=128)
-    parser.add_argument("--new-tokens", type=int, default=40)
+    parser.add_argument("--new-tokens", type=int, default=96)
     arguments = command.parse(parser)
     folder, dtype = command.folder(arguments), command.DTYPES[arguments.dtype]
     compiled = LocalEngine(folder, dtype, "auto")
