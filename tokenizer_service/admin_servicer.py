@@ -6,6 +6,7 @@ from lockstep.v1 import vocabulary_admin_service_pb2_grpc
 from rpc.errors import InvalidField, TokenIdOutOfRange
 from tokenizer_service import token_rules
 from tokenizer_service.live_vocabulary import LiveVocabulary, Outcome
+from tokenizer_service.model_rows import ModelRows
 from tokenizer_service.request_fields import check_range
 from tokenizer_service.served_tokenizer import Context
 from tokenizer_service.store import Call
@@ -29,6 +30,8 @@ MAX_PAGE_SIZE = 1000
 class VocabularyAdminServicer(vocabulary_admin_service_pb2_grpc.VocabularyAdminServiceServicer):
     """Every method of the service. Until `serve`, the server admits no call."""
 
+    model_rows = ModelRows()  # nothing is known until somebody says so
+
     def serve(self, vocabulary: LiveVocabulary, *, max_added_tokens: int) -> None:
         """Provides what the methods work with."""
         self._vocabulary = vocabulary
@@ -38,6 +41,7 @@ class VocabularyAdminServicer(vocabulary_admin_service_pb2_grpc.VocabularyAdminS
         self, request: pb.AddTokensRequest, context: Context
     ) -> pb.AddTokensResponse:
         tokens = read_additions(request.tokens)
+        self.model_rows.check(tokens)
         expected_revision = read_expected_revision(request)
         rules = AdditionRules(
             unusual_characters=request.allow_unusual_characters,
