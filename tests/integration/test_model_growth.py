@@ -67,6 +67,7 @@ def test_a_stop_string_is_found_in_an_added_token(tokenizer, model):
     assert response.sequences[0].finish_reason == generation_pb2.FINISH_REASON_STOP_STRING
 
 
+@pytest.mark.usefixtures("model")  # so that the tokenizer is ready
 def test_vectors_that_the_model_cannot_take_are_refused_before_they_are_in_the_log(tokenizer):
     before = tokenizer.newest()
     with pytest.raises(grpc.RpcError) as caught:
