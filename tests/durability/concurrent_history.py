@@ -20,7 +20,7 @@ class ClientCall:
         end_s: when it was first answered.
         replies: the bytes of every answer.
         num_failed: attempts that reached a replica and were not answered.
-        failed_us: when the last of them failed, in Unix time; 0 for none.
+        failed_us: when the last of them before the first answer failed, in Unix time; or 0.
     """
 
     request: pb.AddTokensRequest
