@@ -140,7 +140,10 @@ class TokenizerServer:
             observe=metrics.store,
             password_file=self._settings.store_password_file,
         )
-        vocabulary = LiveVocabulary(base, store, metrics)
+        try:
+            vocabulary = LiveVocabulary(base, store, metrics)
+        except BrokenChainError as error:
+            raise StoreError(f"{error} {store.database.damaged()}") from None
         self._resources.push_async_callback(vocabulary.close)
         newest = vocabulary.current.reference
         log.info("loaded", revision=newest.revision, fingerprint=newest.fingerprint)

@@ -6,6 +6,7 @@ from typing import Protocol
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from rpc.errors import StoreCause
 from tokenizer_service.store.postgresql import PostgreSQL
 from tokenizer_service.store.sqlite import SQLite
 
@@ -30,8 +31,20 @@ class Database(Protocol):
     def announce(self, connection: sa.Connection) -> None:
         """Tells other processes, when the transaction ends, that there is a revision."""
 
+    def distrust(self) -> None:
+        """After a failure: forgets what is known of the log, which may not be on the disk."""
+
+    def damage(self, connection: sa.Connection) -> str | None:
+        """Looks at what is below the tables; returns what is wrong with it, if anything."""
+
+    def cause(self, error: SQLAlchemyError) -> StoreCause:
+        """Says in a word why the store failed."""
+
     def reason(self, error: SQLAlchemyError) -> str:
-        """Says why the store cannot be opened, and what to do. Holds no password."""
+        """Says why the store failed, and what to do. Holds no password."""
+
+    def damaged(self) -> str:
+        """Says that the store is not what was written, and what to do. Holds no password."""
 
 
 def parse_url(text: str) -> sa.URL:
