@@ -1,53 +1,54 @@
 """The vocabulary that serves now, and how it becomes the next one.
 
-Readers take `current` and keep it for as long as they compute. One writer at a time
-goes through: plan, build the next tokenizer, make the change durable, swap the
-reference, wake the watchers. A caller that goes away in the middle changes nothing
-about that order.
+Readers take `current` and keep it for as long as they compute. One writer at a time,
+of all replicas, goes through: follow what others wrote, plan, build the next
+tokenizer, make the change durable, swap the reference, wake the watchers. A caller
+that goes away in the middle changes nothing about that order.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import suppress
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from rpc.errors import RevisionConflict, ServiceError, VocabularyBehind, VocabularyMismatch
+from rpc.errors import (
+    RevisionConflict,
+    ServiceError,
+    StoreUnavailable,
+    VocabularyBehind,
+    VocabularyMismatch,
+)
+from tokenizer_service import revision_writer
+from tokenizer_service.archive import Archive
 from tokenizer_service.metrics import TokenizerMetrics
+from tokenizer_service.revision_writer import Extension, Plan, check_newest, follow
 from tokenizer_service.store import Call, Store, StoredRevision
 from tokenizer_service.tokenizer import Tokenizer
-from vocabulary import BrokenChainError, Change, Link, Reference
+from vocabulary import Change, Reference
 
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a changing call would do.
-
-    Attributes:
-        change: the change; an empty one makes no revision.
-        respond: builds the reply, given the state after the change.
-    """
-
-    change: Change
-    respond: Callable[[Reference], bytes]
-
-
-Plan = Callable[[Tokenizer], Outcome]
-
-
 class LiveVocabulary:
-    """Owned by the event loop; the store has a thread of its own."""
+    """Owned by the event loop. The store has a thread that writes and one that reads."""
 
-    def __init__(self, base: Tokenizer, store: Store, metrics: TokenizerMetrics) -> None:
-        """Replays the store.
+    def __init__(
+        self,
+        base: Tokenizer,
+        store: Store,
+        metrics: TokenizerMetrics,
+        *,
+        catch_up_timeout_s: float = 0.5,
+    ) -> None:
+        """Replays the store, which takes a while.
 
         Args:
             base: revision 0.
             store: its log.
             metrics: where revisions and changes are recorded.
+            catch_up_timeout_s: how long `reach` may take.
 
         Raises:
             BrokenChainError: the store was damaged or tampered with.
@@ -56,15 +57,16 @@ class LiveVocabulary:
         self._base = base
         self._store = store
         self._metrics = metrics
+        self._catch_up_timeout_s = catch_up_timeout_s
         self._history: list[StoredRevision] = []
         self._current = base
         self._writing = asyncio.Lock()
         self._changed = asyncio.Event()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="vocabulary")
-        self._tasks: set[asyncio.Task[bytes]] = set()
-        for stored in store.verified():
-            self._serve(follow(self._current, stored), stored)
-        metrics.serving(self._current.reference)
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="vocabulary-writer")
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="vocabulary-reader")
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._looking: asyncio.Task[None] | None = None
+        self._serve(*follow(base, store.verified()))
 
     @property
     def current(self) -> Tokenizer:
@@ -119,6 +121,32 @@ class LiveVocabulary:
             raise VocabularyBehind(request_revision=min_revision, server_revision=newest)
         return self._current
 
+    async def reach(self, revision: int | None) -> None:
+        """Looks into the store, for a bounded time, if a revision is not here yet.
+
+        Whether it is here now is for `require` and `size_for` to say.
+        """
+        if revision is None or revision <= self._current.reference.revision:
+            return
+        with suppress(TimeoutError, StoreUnavailable):
+            async with asyncio.timeout(self._catch_up_timeout_s):
+                if self._looking is not None:  # it may have begun too early to see it
+                    await asyncio.shield(self._looking)
+                if revision > self._current.reference.revision:
+                    await self.catch_up()
+
+    async def catch_up(self) -> None:
+        """Serves what others have written. Calls at the same time share one look.
+
+        Raises:
+            BrokenChainError: it does not continue what is served.
+            StoreUnavailable: the store failed.
+        """
+        if self._looking is None:
+            self._looking = asyncio.get_running_loop().create_task(self._look())
+            self._looking.add_done_callback(self._looked)
+        await asyncio.shield(self._looking)
+
     async def wait_beyond(self, revision: int, timeout_s: float) -> bool:
         """Waits until there is a revision after `revision`; False when there is none in time."""
         try:
@@ -135,8 +163,9 @@ class LiveVocabulary:
         Raises:
             RevisionConflict: there is a newer revision than expected.
         """
+        await self.reach(expected_revision)
         tokenizer = self._current
-        _check_newest(tokenizer, expected_revision)
+        check_newest(tokenizer, expected_revision)
 
         def compute() -> bytes:
             outcome = plan(tokenizer)
@@ -145,7 +174,7 @@ class LiveVocabulary:
                 after = tokenizer.grown(outcome.change).reference
             return outcome.respond(after)
 
-        return await self._in_thread(compute)
+        return await _run(self._reader, compute)
 
     async def change(
         self,
@@ -166,35 +195,42 @@ class LiveVocabulary:
         Raises:
             IdempotencyKeyReused: the key was used for another request.
             RevisionConflict: there is a newer revision than expected.
-            StoreUnavailable: the store failed; nothing was changed.
+            StoreUnavailable: the store failed; nothing was changed, or the same call
+                finds that it was.
         """
-        task = asyncio.get_running_loop().create_task(self._counted(call, plan, expected_revision))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        # Between COMMIT and the swap nobody may leave: the change exists by then.
-        return await asyncio.shield(task)
+        return await self._to_the_end(self._counted(call, plan, expected_revision))
 
-    async def verify(self) -> BrokenChainError | None:
-        """Recomputes the chain from the store. Returns what is wrong with it.
+    async def extend(self, archive: Archive) -> Extension:
+        """Makes what continues the chain durable and visible: all of it or nothing.
 
         Raises:
-            StoreUnavailable: the store failed.
+            InvalidField: the revisions cannot be served.
+            StoreUnavailable: the store failed; nothing was changed.
+            VocabularyMismatch: the archive is of another chain.
         """
+        return await self._to_the_end(self._extend(archive))
 
-        def check() -> BrokenChainError | None:
-            try:
-                self._store.verified()
-            except BrokenChainError as error:
-                return error
-            return None
-
-        return await self._in_thread(check)
+    async def read(self, work: Callable[[Store], _T]) -> _T:
+        """Runs work that reads the store, in the thread that reads."""
+        return await _run(self._reader, partial(work, self._store))
 
     async def close(self) -> None:
-        """Finishes changes that have begun and closes the store."""
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._in_thread(self._store.close)
-        self._thread.shutdown()
+        """Finishes what has begun and closes the store."""
+        begun = self._tasks if self._looking is None else {*self._tasks, self._looking}
+        await asyncio.gather(*begun, return_exceptions=True)
+        await _run(self._writer, self._store.close)
+        self._writer.shutdown()
+        self._reader.shutdown()
+
+    async def _to_the_end(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """Runs work that a caller who goes away does not stop.
+
+        Between COMMIT and the swap nobody may leave: the change exists by then.
+        """
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return await asyncio.shield(task)
 
     async def _counted(self, call: Call, plan: Plan, expected_revision: int | None) -> bytes:
         try:
@@ -206,66 +242,63 @@ class LiveVocabulary:
             self._metrics.change("rejected")
             raise
 
-    async def _change(self, call: Call, plan: Plan, expected_revision: int | None) -> bytes:
+    async def _extend(self, archive: Archive) -> Extension:
         async with self._writing:
-            if (reply := await self._in_thread(lambda: self._store.reply(call))) is not None:
-                await self._catch_up()
-                return reply
-            await self._catch_up()
-            before = self._current
-            _check_newest(before, expected_revision)
-            return await self._write(call, before, plan)
+            extended = await _run(
+                self._writer,
+                partial(
+                    revision_writer.extend, self._store, lambda: self._current, self.at, archive
+                ),
+            )
+            self._serve(extended.tokenizer, extended.revisions)
+        return extended
 
-    async def _write(self, call: Call, before: Tokenizer, plan: Plan) -> bytes:
-        def build() -> tuple[Outcome, Tokenizer]:
-            outcome = plan(before)
-            return outcome, before if outcome.change == Change() else before.grown(outcome.change)
-
-        outcome, after = await self._in_thread(build)
-        response = outcome.respond(after.reference)
-        link = None
-        if after is not before:
-            link = Link(before.reference.fingerprint, outcome.change, after.reference)
-        written = await self._in_thread(lambda: self._store.append(link, call, response))
-        if link is not None:
-            self._serve(after, StoredRevision(link, written))
+    async def _change(self, call: Call, plan: Plan, expected_revision: int | None) -> bytes:
+        write = partial(
+            revision_writer.write, self._store, lambda: self._current, call, plan, expected_revision
+        )
+        async with self._writing:
+            try:
+                written = await _run(self._writer, write)
+            except StoreUnavailable:
+                # Perhaps in the middle of COMMIT: what became of it, the key tells.
+                written = await _run(self._writer, write)
+            self._serve(written.tokenizer, written.revisions)
+        if written.is_new:
             self._metrics.change("applied")
-        return response
+        return written.response
 
-    async def _catch_up(self) -> None:
-        """Serves revisions that are in the store although writing them seemed to fail."""
-        newest = self._current.reference.revision
-        for stored in await self._in_thread(partial(self._store.revisions, newest)):
-            after = await self._in_thread(partial(follow, self._current, stored))
-            self._serve(after, stored)
+    async def _look(self) -> None:
+        def look() -> tuple[Tokenizer, Sequence[StoredRevision]]:
+            current = self._current
+            return follow(current, self._store.revisions(current.reference.revision))
 
-    def _serve(self, tokenizer: Tokenizer, stored: StoredRevision) -> None:
-        self._history.append(stored)
-        self._current = tokenizer
-        self._metrics.serving(tokenizer.reference)
-        self._changed.set()
-        self._changed = asyncio.Event()
+        self._serve(*await _run(self._reader, look))
 
-    async def _in_thread(self, work: Callable[[], _T]) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+    def _looked(self, task: asyncio.Task[None]) -> None:
+        self._looking = None
+        if not task.cancelled():
+            task.exception()  # everyone who waited may have gone
+
+    def _serve(self, tokenizer: Tokenizer, stored: Sequence[StoredRevision]) -> None:
+        """Makes a tokenizer the current one, unless a newer one is.
+
+        Args:
+            tokenizer: the state to serve.
+            stored: the revisions that led to it, from any that is served already.
+        """
+        served = self._current.reference.revision
+        newer = [one for one in stored if one.link.vocabulary.revision > served]
+        if newer:
+            self._history.extend(newer)
+            self._current = tokenizer
+            self._changed.set()
+            self._changed = asyncio.Event()
+        self._metrics.serving(self._current.reference)
 
 
-def follow(tokenizer: Tokenizer, stored: StoredRevision) -> Tokenizer:
-    """Applies a stored revision and checks that it leads where it says.
-
-    Raises:
-        BrokenChainError: it does not.
-    """
-    grown = tokenizer.grown(stored.link.change)
-    if grown.reference != stored.link.vocabulary:
-        raise BrokenChainError(grown.reference.revision, "it is of another chain")
-    return grown
-
-
-def _check_newest(tokenizer: Tokenizer, expected_revision: int | None) -> None:
-    newest = tokenizer.reference.revision
-    if expected_revision is not None and expected_revision != newest:
-        raise RevisionConflict(expected=expected_revision, current=newest)
+async def _run(thread: ThreadPoolExecutor, work: Callable[[], _T]) -> _T:
+    return await asyncio.get_running_loop().run_in_executor(thread, work)
 
 
 def _mismatch(request: Reference, server: Reference) -> VocabularyMismatch:
