@@ -87,7 +87,7 @@ class _WeakConnection(sqlite3.Connection):
 
 def main(file: str, count: str, *pragmas: str) -> None:
     if pragmas[:1] == ("trusting",):
-        SQLite.distrust = lambda _: None
+        SQLite.distrust = lambda *_: None
         pragmas = pragmas[1:]
     _WeakConnection.pragmas = dict(pragma.split("=") for pragma in pragmas)
     sqlite3.dbapi2.connect = partial(sqlite3.dbapi2.connect, factory=_WeakConnection)

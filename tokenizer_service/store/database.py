@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from rpc.errors import StoreCause
+from tokenizer_service.store.listener import Listener
 from tokenizer_service.store.postgresql import PostgreSQL
 from tokenizer_service.store.sqlite import SQLite
 
@@ -21,24 +22,27 @@ class Database(Protocol):
     def engine(self) -> sa.Engine:
         """Its connections, which threads take in turns."""
 
-    @property
-    def shared(self) -> bool:
-        """Whether other processes may write, too."""
-
     def lock(self, connection: sa.Connection) -> None:
         """Waits until nobody else writes; holds until the transaction ends."""
 
     def announce(self, connection: sa.Connection) -> None:
         """Tells other processes, when the transaction ends, that there is a revision."""
 
-    def distrust(self) -> None:
-        """After a failure: forgets what is known of the log, which may not be on the disk."""
+    def distrust(self, connection: sa.Connection) -> None:
+        """After a failure: forgets what a connection saw, which may not be on the disk."""
 
     def damage(self, connection: sa.Connection) -> str | None:
         """Looks at what is below the tables; returns what is wrong with it, if anything."""
 
     def cause(self, error: SQLAlchemyError) -> StoreCause:
         """Says in a word why the store failed."""
+
+    def listener(self, interval_s: float) -> Listener | None:
+        """Returns what hears of announcements; None where nobody else writes.
+
+        Args:
+            interval_s: seconds between looks when nothing was announced.
+        """
 
     def reason(self, error: SQLAlchemyError) -> str:
         """Says why the store failed, and what to do. Holds no password."""

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 
+import sqlalchemy as sa
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -49,6 +50,7 @@ class Store:
         """
         self._observe = observe
         self._base = base
+        self._failing = False
         try:
             self._database = open_database(parse_url(url), password_file)
         except ValueError as error:
@@ -201,7 +203,7 @@ class Store:
         try:
             with ExitStack() as stack:
                 with timed(self._observe, "begin"):
-                    connection = stack.enter_context(database.engine.connect())
+                    connection = stack.enter_context(self._connection())
                     connection.begin()
                     if writes:
                         database.lock(connection)
@@ -212,9 +214,27 @@ class Store:
                         database.announce(connection)
                     connection.commit()
         except StoreError as error:
-            _log.warning("store_unavailable", reason=str(error))
+            self._failed(error)
             raise StoreUnavailable from None
         except SQLAlchemyError as error:
-            database.distrust()
-            _log.warning("store_unavailable", reason=database.reason(error))
+            self._failed(error)
             raise StoreUnavailable(database.cause(error)) from None
+        if self._failing:
+            self._failing = False
+            _log.info("store_available")
+
+    @contextmanager
+    def _connection(self) -> Iterator[sa.Connection]:
+        with self._database.engine.connect() as connection:
+            try:
+                yield connection
+            except SQLAlchemyError:
+                self._database.distrust(connection)  # before another thread has it
+                raise
+
+    def _failed(self, error: SQLAlchemyError | StoreError) -> None:
+        """Logs the first failure of a row: it is looked at every second."""
+        if not self._failing:
+            self._failing = True
+            reason = str(error) if isinstance(error, StoreError) else self._database.reason(error)
+            _log.warning("store_unavailable", reason=reason)

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from rpc.errors import StoreCause
+from tokenizer_service.store.listener import Listener
 from tokenizer_service.store.records import StoreError
 
 CHANNEL = "lockstep_vocabulary"
@@ -58,8 +59,6 @@ _CAUSES: dict[str | None, StoreCause] = {
 class PostgreSQL:
     """One database of a PostgreSQL server, version 12 or newer."""
 
-    shared = True
-
     def __init__(self, url: sa.URL, password_file: Path | None) -> None:
         self._url = url
         self._password_file = password_file
@@ -98,7 +97,7 @@ class PostgreSQL:
         """Tells other replicas, when the transaction ends, that there is a revision."""
         connection.execute(sa.select(sa.func.pg_notify(CHANNEL, "")))
 
-    def distrust(self) -> None:
+    def distrust(self, connection: sa.Connection) -> None:
         """Does nothing: the server knows what is on its disk."""
 
     def damage(self, connection: sa.Connection) -> str | None:
@@ -116,6 +115,10 @@ class PostgreSQL:
             f"The store {place} is damaged. Restore it from an export: start with an empty "
             "database as --store, then `lockstep vocab import`."
         )
+
+    def listener(self, interval_s: float) -> Listener:
+        """Returns what hears of other replicas' announcements."""
+        return Listener(self.parameters, CHANNEL, interval_s)
 
     def reason(self, error: SQLAlchemyError) -> str:
         """Says why the store cannot be opened, and what to do. Holds no password."""

@@ -38,8 +38,6 @@ _FAILURES: dict[int, tuple[StoreCause, str]] = {
 class SQLite:
     """A file, or memory, behind one connection."""
 
-    shared = False
-
     def __init__(self, url: sa.URL) -> None:
         self._url = url
         self._in_memory = url.database in (None, "", ":memory:")
@@ -59,10 +57,10 @@ class SQLite:
     def announce(self, connection: sa.Connection) -> None:
         """Does nothing: there is nobody else."""
 
-    def distrust(self) -> None:
+    def distrust(self, connection: sa.Connection) -> None:
         """Closes the connection, so that the next transaction has one that knows nothing."""
         if not self._in_memory:
-            self.engine.dispose()
+            connection.invalidate()
 
     def damage(self, connection: sa.Connection) -> str | None:
         """Reads every page from the file; returns what is wrong with one of them."""
@@ -73,6 +71,9 @@ class SQLite:
     def cause(self, error: SQLAlchemyError) -> StoreCause:
         """Says in a word why the store failed."""
         return _FAILURES.get(_code(error), ("unknown", ""))[0]
+
+    def listener(self, interval_s: float) -> None:
+        """Returns None: there is nobody to hear of."""
 
     def reason(self, error: SQLAlchemyError) -> str:
         """Says why the store failed, and what to do."""
