@@ -28,7 +28,7 @@ from tokenizer_service.metrics import TokenizerMetrics
 from tokenizer_service.revision_writer import Extension, Plan, check_newest, follow
 from tokenizer_service.store import Call, Store, StoredRevision
 from tokenizer_service.tokenizer import Tokenizer
-from vocabulary import Change, Reference
+from vocabulary import BrokenChainError, Change, Reference
 
 _T = TypeVar("_T")
 
