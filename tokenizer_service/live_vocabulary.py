@@ -35,10 +35,12 @@ class Outcome:
 
     Attributes:
         change: the change; an empty one makes no revision.
+        after: the tokenizer after it, the same as before for an empty one.
         respond: builds the reply, given the state after the change.
     """
 
     change: Change
+    after: Tokenizer
     respond: Callable[[Reference], bytes]
 
 
@@ -160,12 +162,9 @@ class LiveVocabulary:
 
         def compute() -> bytes:
             outcome = plan(tokenizer)
-            after = tokenizer.reference
-            if outcome.change != Change():
-                after = tokenizer.grown(outcome.change).reference
-            return outcome.respond(after)
+            return outcome.respond(outcome.after.reference)
 
-        return await self._in_thread(compute)
+        return await asyncio.to_thread(compute)  # writers do not wait for it
 
     async def change(
         self,
@@ -241,11 +240,8 @@ class LiveVocabulary:
             return await self._write(call, before, plan)
 
     async def _write(self, call: Call, before: Tokenizer, plan: Plan) -> bytes:
-        def build() -> tuple[Outcome, Tokenizer]:
-            outcome = plan(before)
-            return outcome, before if outcome.change == Change() else before.grown(outcome.change)
-
-        outcome, after = await self._in_thread(build)
+        outcome = await self._in_thread(partial(plan, before))
+        after = outcome.after
         response = outcome.respond(after.reference)
         link = None
         if after is not before:

@@ -87,6 +87,13 @@ class Tokenizer:
         token_id: int | None = self.trusting.token_to_id(token)
         return token_id
 
+    def normalized(self, text: str) -> str:
+        """Returns a text as the tokenizer's normalizer changes it."""
+        if (normalizer := self.trusting.normalizer) is None:
+            return text
+        changed: str = normalizer.normalize_str(text)
+        return changed
+
     def encode(self, items: Sequence[Text], options: EncodeOptions) -> list[EncodedRow]:
         """Encodes texts; a row never depends on the others."""
         tokenizer = self.trusting if options.parse_special_tokens else self.plain
