@@ -51,22 +51,22 @@ def check_reach(before: Tokenizer, after: Tokenizer, added: Mapping[int, NewToke
         for (index, new), *encodings in zip(added.items(), parsed, plain, strict=True)
         if any(ids != (new.id,) for ids in encodings[: 1 if new.token.special else 2])
     )
-    _raise(
-        FieldViolation(_field(index), f"would take the text of the token with id {taken[0]}")
-        for index, new in added.items()
-        if (taken := _taken(before, after, new.token))
-    )
+    old = {token_id: token.content for token_id, token in before.added_tokens.items()}
+    normalized = old
+    if before.trusting.normalizer is not None and any(n.token.normalized for n in added.values()):
+        normalized = {token_id: before.normalized(content) for token_id, content in old.items()}
+    for index, new in added.items():
+        pattern, among = new.token.content, old
+        if new.token.normalized:
+            pattern, among = before.normalized(pattern), normalized
+        touched = {token_id: old[token_id] for token_id in among if pattern in among[token_id]}
+        if touched and (taken := _taken(before, after, touched)):
+            problem = f"would take the text of the token with id {taken[0]}"
+            raise InvalidField(_field(index), problem)
 
 
-def _taken(before: Tokenizer, after: Tokenizer, token: AddedToken) -> list[int]:
-    """Returns the older tokens that a new one takes text of."""
-    pattern = before.normalized(token.content) if token.normalized else token.content
-    touched = {
-        token_id: old.content
-        for token_id, old in before.added_tokens.items()
-        if token.content in old.content
-        or (token.normalized and pattern in before.normalized(old.content))
-    }
+def _taken(before: Tokenizer, after: Tokenizer, touched: Mapping[int, str]) -> list[int]:
+    """Returns the older tokens whose text is theirs no longer."""
     encodings = zip(
         touched,
         ids_of(before, list(touched.values()), parse=True),
