@@ -68,6 +68,19 @@ def tokenizer_service(model: str) -> Iterator[str]:
             process.wait(timeout=30)
 
 
+def wait_until_ready(stub: TokenizerServiceStub) -> None:
+    """Waits while the tokenizer loads."""
+    while True:
+        try:
+            stub.GetTokenizerInfo(pb.GetTokenizerInfoRequest(), wait_for_ready=True, timeout=60)
+        except grpc.RpcError as error:
+            if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                raise
+            time.sleep(0.1)
+        else:
+            return
+
+
 def measure(stub: TokenizerServiceStub, rate: float, seconds: float) -> list[float]:
     """Sends `Encode` calls at a rate and returns the seconds each took."""
     times: list[float] = []
@@ -127,8 +140,7 @@ def main() -> None:
     )
     with tokenizer_service(options.model) as address, grpc.insecure_channel(address) as channel:
         stub, growth = TokenizerServiceStub(channel), Growth(channel)
-        ready = pb.EncodeRequest(items=[pb.TextItem(text=TEXT)])
-        stub.Encode(ready, wait_for_ready=True, timeout=60)
+        wait_until_ready(stub)
         num_added = 0
         for target in options.added:
             while num_added < target:
