@@ -10,9 +10,9 @@ from tokenizer_service.addition_convert import (
     check_sample_texts,
     read_additions,
 )
-from tokenizer_service.live_vocabulary import Outcome
 from tokenizer_service.log_methods import LogMethods
 from tokenizer_service.model_rows import ModelRows
+from tokenizer_service.revision_writer import Outcome
 from tokenizer_service.served_tokenizer import Context
 from tokenizer_service.store import Call
 from tokenizer_service.token_rules import AdditionRules, TokenToAdd
