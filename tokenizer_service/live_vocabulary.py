@@ -28,7 +28,7 @@ from tokenizer_service.metrics import TokenizerMetrics
 from tokenizer_service.revision_writer import Extension, Plan, check_newest, follow
 from tokenizer_service.store import Call, Store, StoredRevision
 from tokenizer_service.tokenizer import Tokenizer
-from vocabulary import BrokenChainError, Change, Reference
+from vocabulary import BrokenChainError, Reference
 
 _T = TypeVar("_T")
 
@@ -173,12 +173,10 @@ class LiveVocabulary:
 
         def compute() -> bytes:
             outcome = plan(tokenizer)
-            after = tokenizer.reference
-            if outcome.change != Change():
-                after = tokenizer.grown(outcome.change).reference
-            return outcome.respond(after)
+            return outcome.respond(outcome.after.reference)
 
-        return await _run(self._reader, compute)
+        # Reads no store, and may take a second: neither writers nor readers wait for it.
+        return await asyncio.to_thread(compute)
 
     async def change(
         self,
