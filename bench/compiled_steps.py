@@ -76,8 +76,8 @@ def main() -> None:
     """Reads the arguments, measures and prints the table."""
     parser = command.parser("bench.compiled_steps", __doc__, rounds=3)
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 8, 32])
-    parser.add_argument("--prompt-tokens", type=int, default=128)
-    parser.add_argument("--new-tokens", type=int, default=96)
+    parser.add_argument("--prompt-tokens", type=int, default=64)
+    parser.add_argument("--new-tokens", type=int, default=32)
     arguments = command.parse(parser)
     folder, dtype = command.folder(arguments), command.DTYPES[arguments.dtype]
     compiled = LocalEngine(folder, dtype, "auto")

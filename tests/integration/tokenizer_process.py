@@ -56,7 +56,7 @@ def running_tokenizer(
     model: Path,
     folder: Path,
     *flags: str,
-    store: str | None = None,
+    store: Path | str | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[TokenizerStubs]:
     """Runs a service whose store is a file in `folder`, so that a second run finds it.
@@ -65,16 +65,17 @@ def running_tokenizer(
         model: the tokenizer's folder.
         folder: where the store and the log go.
         flags: further settings.
-        store: another store.
+        store: another file, or the URL of another store.
         environment: variables beside those of this process.
     """
     folder.mkdir(exist_ok=True)
-    store = store or f"sqlite:///{folder / 'vocabulary.sqlite'}"
+    store = store or folder / "vocabulary.sqlite"
+    url = store if isinstance(store, str) else f"sqlite:///{store}"
     with (
         running_process(
             "tokenizer_service",
             f"--model={model}",
-            f"--store={store}",
+            f"--store={url}",
             *flags,
             folder=folder,
             environment=environment,
