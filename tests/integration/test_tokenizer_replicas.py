@@ -8,8 +8,8 @@ from contextlib import ExitStack
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from lockstep.v1 import tokenizer_service_pb2 as pb
+from lockstep.v1 import tokens_pb2, vocabulary_pb2
 from lockstep.v1 import vocabulary_admin_service_pb2 as admin
-from lockstep.v1 import vocabulary_pb2
 
 from tests.integration.tokenizer_process import failure_of, running_tokenizer
 from tests.postgresql import running_postgresql
@@ -56,14 +56,20 @@ def encode(replica, text, min_revision=None):
     return replica.tokenizer.Encode(request)
 
 
+def ids_of(response):
+    (sequence,) = response.token_batch.sequences
+    return list(sequence.ids)
+
+
 def test_what_one_replica_adds_the_other_encodes_when_it_is_named(replicas):
     for number in range(20):
         one, other = replicas if number % 2 else reversed(replicas)
         added = one.admin.AddTokens(adding(f"<named {number}>"))
         response = encode(other, f"<named {number}>", added.vocabulary.revision)
-        assert list(response.token_batch.ids) == [added.results[0].id]
-        given = pb.DecodeRequest(batch=response.token_batch, vocabulary=added.vocabulary)
-        assert list(other.tokenizer.Decode(given).texts) == [f"<named {number}>"]
+        assert ids_of(response) == [added.results[0].id]
+        batch = tokens_pb2.PromptBatch(token_batch=response.token_batch)
+        given = pb.DecodeRequest(batch=batch, vocabulary=added.vocabulary)
+        assert one.tokenizer.Decode(given) == other.tokenizer.Decode(given)
 
 
 def test_a_watcher_of_one_replica_receives_what_the_other_adds(replicas):
@@ -108,7 +114,7 @@ def test_without_its_database_a_replica_encodes_and_changes_nothing(replicas, se
     server.stop()
     try:
         for replica in replicas:
-            assert list(encode(replica, "<before>").token_batch.ids) == [added.results[0].id]
+            assert ids_of(encode(replica, "<before>")) == [added.results[0].id]
             failure = failure_of(replica.admin.AddTokens, request)
             assert (failure.reason, failure.code.name) == ("STORE_UNAVAILABLE", "UNAVAILABLE")
             assert failure.retry is not None
