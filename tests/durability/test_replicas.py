@@ -13,7 +13,7 @@ from lockstep_client import Lockstep, LockstepError, VocabularyRef
 from lockstep_client.results.vocabulary import AddedTokens
 from tests.checkpoint_factory import make_checkpoint
 from tests.correctness.sizes import sizes
-from tests.durability.replicas import Cluster, running_cluster
+from tests.durability.cluster import Cluster, running_cluster
 from tests.postgresql import running_postgresql
 
 CONVERGED_WITHIN_S = 15.0
