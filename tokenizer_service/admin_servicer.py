@@ -11,7 +11,6 @@ from tokenizer_service.addition_convert import (
     read_additions,
 )
 from tokenizer_service.log_methods import LogMethods
-from tokenizer_service.model_rows import ModelRows
 from tokenizer_service.revision_writer import Outcome
 from tokenizer_service.served_tokenizer import Context
 from tokenizer_service.store import Call
@@ -28,8 +27,6 @@ from vocabulary import Change, Reference, SpecialToken
 
 class VocabularyAdminServicer(LogMethods):
     """Every method of the service: those that change the vocabulary, and its log."""
-
-    model_rows = ModelRows()  # nothing is known until somebody says so
 
     async def AddTokens(
         self, request: pb.AddTokensRequest, context: Context

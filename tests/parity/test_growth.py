@@ -159,6 +159,29 @@ def test_every_initialization_gives_the_rows_of_the_rule_and_the_logits_of_huggi
     check_against(pair.model, pair.engine)
 
 
+@pytest.mark.parametrize("name", ["llama", "gemma2"])  # with a plain head, and a soft-capped one
+def test_logits_of_old_ids_stay_equal_to_the_bit_in_every_batch_and_chunk(name, tmp_path):
+    folder = make_pair(TESTED[name], tmp_path).folder
+    engine = InprocEngine(folder, max_running_sequences=32, prefill_budget_s=0.0)  # small chunks
+
+    def rows(revision: int, salt: str) -> list[torch.Tensor]:
+        found = []
+        for count in (1, 2, 3, 5, 8, 16, 32):
+            prompts = [[7 * row + place for place in range(20 + row)] for row in range(count)]
+            ids = [[token % VOCABULARY_SIZE for token in prompt] for prompt in prompts]
+            found += run(engine, ids, revision, f"{salt} {count}")[1]
+        return found
+
+    before = rows(0, "before")
+    for revision in range(1, 4):
+        size = VOCABULARY_SIZE + 50 * (revision - 1)
+        new = [NewRow(size + index, "copy", False, copy_token_id=index) for index in range(50)]
+        grow(engine, new, revision)
+    for got, expected in zip(rows(3, "after"), before, strict=True):
+        assert got.shape[1] == VOCABULARY_SIZE + 150
+        assert torch.equal(got[:, :VOCABULARY_SIZE], expected)
+
+
 @pytest.mark.filterwarnings("ignore")  # peft's own
 def test_rows_are_made_of_the_weights_with_an_adapter_merged(tmp_path):
     base = make_pair(TESTED["llama"], tmp_path / "base")
