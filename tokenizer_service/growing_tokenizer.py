@@ -30,6 +30,7 @@ class GrowingTokenizer:
 
     Attributes:
         tokens: the tokens matched before the model, by id and in the library's order.
+        contents: their texts, which the library makes anew whenever it is asked.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class GrowingTokenizer:
         made: tokenizers.Tokenizer,
         tokens: Mapping[int, tokenizers.AddedToken],
         waiting: Mapping[str, int] | None = None,
+        contents: Mapping[int, str] | None = None,
     ) -> None:
         """Describes a state.
 
@@ -44,10 +46,14 @@ class GrowingTokenizer:
             made: has all tokens but those that wait.
             tokens: all tokens.
             waiting: ids of tokens that wait, by content.
+            contents: texts of all tokens, where they are known.
         """
         self.tokens = tokens
         self._made = made
         self._waiting = waiting or {}
+        if contents is None:
+            contents = {token_id: token.content for token_id, token in tokens.items()}
+        self.contents = contents
         self._making = threading.Lock()
 
     @property
@@ -92,13 +98,13 @@ class GrowingTokenizer:
             return [tuple(row.ids) for row in _encode(self._made, texts)]
         # What a normalizer makes of the texts may contain more than they do.
         normalizes = self.normalizer is not None
-        tokens = {
-            token_id: token
-            for token_id, token in self.tokens.items()
-            if token.content in joined or (normalizes and token.normalized)
-        }
-        narrow = _clone(self._made, tokens.values())
-        ids = {narrow.token_to_id(token.content): token_id for token_id, token in tokens.items()}
+        found = [
+            token_id
+            for token_id, content in self.contents.items()
+            if content in joined or (normalizes and self.tokens[token_id].normalized)
+        ]
+        narrow = _clone(self._made, [self.tokens[token_id] for token_id in found])
+        ids = {narrow.token_to_id(self.contents[token_id]): token_id for token_id in found}
         return [tuple(ids.get(i, i) for i in row.ids) for row in _encode(narrow, texts)]
 
     def id_of(self, token: str) -> int | None:
@@ -117,11 +123,14 @@ class GrowingTokenizer:
             return self
         waiting = dict(self._waiting)  # before what was made, which may come to have them
         made = self._made
-        for token_id, token in new.items():
-            if self.id_of(token.content) is not None or token.content in waiting:
+        contents = {token_id: token.content for token_id, token in new.items()}
+        for token_id, content in contents.items():
+            if self.id_of(content) is not None or content in waiting:
                 raise WrongIdError(token_id)
-            waiting[token.content] = token_id
-        grown = GrowingTokenizer(made, {**self.tokens, **new}, waiting)
+            waiting[content] = token_id
+        grown = GrowingTokenizer(
+            made, {**self.tokens, **new}, waiting, {**self.contents, **contents}
+        )
         if len(waiting) > MAX_WAITING or not self._may_wait(new):
             grown._make()
         return grown
