@@ -133,6 +133,7 @@ class TokenizerServer:
         store = await asyncio.to_thread(Store, url, base.reference, observe=metrics.store)
         vocabulary = LiveVocabulary(base, store, metrics)
         self._resources.push_async_callback(vocabulary.close)
+        self.server.describe_health(lambda: vocabulary.current.reference.described())
         newest = vocabulary.current.reference
         log.info("loaded", revision=newest.revision, fingerprint=newest.fingerprint)
         return vocabulary

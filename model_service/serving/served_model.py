@@ -13,6 +13,7 @@ from model_service.generation import GenerationConfig
 from model_service.metrics import ModelMetrics
 from model_service.requests.generation_plan import GenerationPlan, PlanLimits, plan
 from model_service.responses import convert
+from model_service.revisions.following import Following
 from model_service.revisions.table import VocabularyTable
 from rpc.errors import Draining, NotImplemented_, ResponseTooLarge
 from vocabulary import Reference
@@ -26,6 +27,7 @@ class ServedModel:
         name: its name.
         engine: runs it.
         vocabulary: revisions that it has.
+        following: how far they have kept up with those of the tokenizer service.
         metrics: where calls are recorded.
         limits: bounds of a generation.
         max_response_bytes: most bytes of a response in one message.
@@ -37,6 +39,7 @@ class ServedModel:
     name: str
     engine: EngineClient
     vocabulary: VocabularyTable
+    following: Following
     metrics: ModelMetrics
     limits: PlanLimits
     max_response_bytes: int
