@@ -125,12 +125,21 @@ class TokenizerServer:
             draining=self.server.lifecycle.draining,
         )
         self._text.serve(served)
-        self._admin.serve(vocabulary, max_added_tokens=settings.max_added_tokens)
+        self._admin.serve(
+            vocabulary,
+            self.server.lifecycle.draining,
+            max_added_tokens=settings.max_added_tokens,
+        )
         metrics.loaded()
 
     async def _open_vocabulary(self, base: Tokenizer, metrics: TokenizerMetrics) -> LiveVocabulary:
-        url = self._settings.store_url(base.reference.tokenizer_id)
-        store = await asyncio.to_thread(Store, url, base.reference, observe=metrics.store)
+        store = await asyncio.to_thread(
+            Store,
+            self._settings.store_url(base.reference.tokenizer_id),
+            base.reference,
+            observe=metrics.store,
+            password_file=self._settings.store_password_file,
+        )
         vocabulary = LiveVocabulary(base, store, metrics)
         self._resources.push_async_callback(vocabulary.close)
         self.server.describe_health(lambda: vocabulary.current.reference.described())

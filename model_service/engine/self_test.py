@@ -79,6 +79,7 @@ class SelfTest:
         Raises:
             Refused: it differs, or does not run.
         """
+        runner.vocabulary.obstacle = None
         with _refusing():
             self._check_all(runner, self._examples)
             if self._short:
@@ -107,13 +108,19 @@ class SelfTest:
             self._compare("after a fork", [longest], [trial.forked(longest)])
         with Trial(runner) as trial:
             self._compare("after a cut", [longest], [trial.cut(longest)])
+        if runner.vocabulary.obstacle is not None:
+            return
         with Trial(runner) as trial:
             self._compare("after growth", [longest], [trial.grown(longest, given=False)])
         try:
             with Trial(runner) as trial:
                 self._compare("of a new id", [longest], [trial.grown(longest, given=True)])
-        except Refused as refusal:  # as in Hugging Face's code after `resize_token_embeddings`
-            logger.warning("%s looks up ids in more than one table: %s", self._name, refusal)
+        except Refused as refusal:  # more tables than one: it is served, and does not grow
+            runner.vocabulary.obstacle = (
+                f"{self._name} looks up ids elsewhere than in its embedding, so none can be added: "
+                f"with the row of another id, {refusal}"
+            )
+            logger.warning("%s", runner.vocabulary.obstacle)
 
     def _compare(self, when: str, examples: list[Example], results: list[Tensor]) -> None:
         expected = torch.cat([example.logits for example in examples])

@@ -40,7 +40,16 @@ class RevisionRows:
 
 
 class Vocabulary:
-    """The embedding and head rows of every revision so far. One thread uses it."""
+    """The embedding and head rows of every revision so far. One thread uses it.
+
+    Attributes:
+        num_rows: rows of the checkpoint's embedding.
+        base_size: ids at revision 0.
+        tied: whether output rows are the input rows.
+        obstacle: why ids cannot be added, or None.
+        token_bytes: the bytes that ids stand for, as far as they were told.
+        revisions: what requests of each revision may see; grows in place.
+    """
 
     def __init__(self, model: PreTrainedModel, base_size: int, reserved_rows: int) -> None:
         """Takes over a model's embedding and head.
@@ -67,6 +76,7 @@ class Vocabulary:
         placement.carry_hook(head, self._head)
         model.set_output_embeddings(self._head)
         self._rules = RowRules(self._embedding, self._head, tied=self.tied)
+        self.obstacle: str | None = None
         self._enlargement: Iterator[None] | None = None
         self._hash = hashlib.sha256()
         self.token_bytes: dict[int, bytes] = {}
@@ -108,6 +118,8 @@ class Vocabulary:
         """
         if revision != self.revision + 1:
             raise ValueError(f"revision {revision} does not follow {self.revision}")
+        if rows and self.obstacle is not None:
+            raise ValueError(self.obstacle)
         prepared = []
         for index, row in enumerate(rows):
             if row.token_id != self.size + index:

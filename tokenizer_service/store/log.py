@@ -5,51 +5,71 @@ the call that made it, so a repeated call finds both or neither, and it is on th
 disk when the transaction has ended.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import datetime
+from pathlib import Path
 
-import sqlalchemy as sa
+import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from rpc.errors import StoreUnavailable
-from tokenizer_service.store import schema, sqlite
-from tokenizer_service.store.records import Call, StoredRevision, StoreError
+from tokenizer_service.store import schema
+from tokenizer_service.store.database import Database, open_database, parse_url
+from tokenizer_service.store.records import Call, StoredReply, StoredRevision, StoreError
 from tokenizer_service.store.transaction import Observe, Transaction, timed
 from vocabulary import Link, Reference, verify
+
+_log = structlog.stdlib.get_logger(__name__)
 
 
 class Store:
     """One tokenizer's log. Every method blocks; any thread may call them."""
 
-    def __init__(self, url: str, base: Reference, *, observe: Observe) -> None:
-        """Opens a store and makes it if it does not exist.
+    def __init__(
+        self,
+        url: str,
+        base: Reference,
+        *,
+        observe: Observe,
+        password_file: Path | None = None,
+    ) -> None:
+        """Opens a store, makes it if it does not exist, and migrates it if it is older.
 
         Args:
-            url: an SQLAlchemy URL, `sqlite:///file` or `sqlite://` for memory.
+            url: `sqlite:///file`, `sqlite://` for memory, or `postgresql://...`.
             base: revision 0. A store belongs to one.
             observe: told the operation, its result and its seconds.
+            password_file: file with the password of a PostgreSQL database.
 
         Raises:
             StoreError: the store cannot be opened or belongs to another tokenizer.
         """
         self._observe = observe
         self._base = base
-        parsed = sa.make_url(url)
-        self._engine = sqlite.engine(parsed)
         try:
-            with self._engine.begin() as connection:
+            self._database = open_database(parse_url(url), password_file)
+        except ValueError as error:
+            raise StoreError(f"--store {error}") from None
+        try:
+            with self._database.engine.begin() as connection:
+                self._database.lock(connection)
                 schema.claim(connection, base)
         except SQLAlchemyError as error:
-            self._engine.dispose()
-            raise StoreError(sqlite.reason(parsed, error)) from None
+            self.close()
+            raise StoreError(self._database.reason(error)) from None
         except StoreError:
-            self._engine.dispose()
+            self.close()
             raise
+
+    @property
+    def database(self) -> Database:
+        """Where the log is."""
+        return self._database
 
     def close(self) -> None:
         """Closes the store and lets go of its file."""
-        self._engine.dispose()
+        self._database.engine.dispose()
 
     def reading(self) -> AbstractContextManager[Transaction]:
         """Opens a transaction that reads.
@@ -57,7 +77,7 @@ class Store:
         Raises:
             StoreUnavailable: the store failed.
         """
-        return self._transaction()
+        return self._transaction(writes=False)
 
     def writing(self) -> AbstractContextManager[Transaction]:
         """Opens a transaction beside which nobody writes, here or elsewhere.
@@ -69,17 +89,31 @@ class Store:
             StoreUnavailable: the store failed; nothing was written, or `reply`
                 shows that it was.
         """
-        return self._transaction()
+        return self._transaction(writes=True)
 
-    def revisions(self, after: int = 0) -> list[StoredRevision]:
-        """Reads the revisions after one, oldest first.
+    def revisions(self, after: int = 0, limit: int | None = None) -> list[StoredRevision]:
+        """Reads the revisions after one, oldest first, and at most `limit` of them.
 
         Raises:
             BrokenChainError: one of them cannot be read.
             StoreUnavailable: the store failed.
         """
         with self.reading() as transaction:
-            return transaction.revisions(after)
+            return transaction.revisions(after, limit)
+
+    def replies(self, after_key: str, until: int, limit: int) -> list[StoredReply]:
+        """Reads replies in order of their keys.
+
+        Args:
+            after_key: the last key that was read before, empty for none.
+            until: the newest revision whose replies are read.
+            limit: most replies to read.
+
+        Raises:
+            StoreUnavailable: the store failed.
+        """
+        with self.reading() as transaction:
+            return transaction.replies(after_key, until, limit)
 
     def verified(self) -> list[StoredRevision]:
         """Reads all revisions and recomputes their chain.
@@ -120,15 +154,43 @@ class Store:
         with self.writing() as transaction:
             return transaction.append(link, call, response)
 
+    def extend(self, revisions: Sequence[StoredRevision], replies: Iterable[StoredReply]) -> int:
+        """Writes revisions and replies of another log, all or nothing. Durable on return.
+
+        A reply whose key is there already is left as it is here.
+
+        Args:
+            revisions: what follows the newest revision here, verified.
+            replies: replies given at these revisions or earlier ones.
+
+        Returns:
+            How many replies were new.
+
+        Raises:
+            RevisionConflict: the revisions do not continue the newest one.
+            StoreUnavailable: the store failed; nothing was written, or `revisions`
+                shows that it was.
+        """
+        with self.writing() as transaction:
+            return transaction.extend(revisions, replies)
+
     @contextmanager
-    def _transaction(self) -> Iterator[Transaction]:
+    def _transaction(self, *, writes: bool) -> Iterator[Transaction]:
+        database = self._database
         try:
             with ExitStack() as stack:
                 with timed(self._observe, "begin"):
-                    connection = stack.enter_context(self._engine.connect())
+                    connection = stack.enter_context(database.engine.connect())
                     connection.begin()
-                yield Transaction(connection, self._base, self._observe)
+                    if writes:
+                        database.lock(connection)
+                transaction = Transaction(connection, self._base, self._observe)
+                yield transaction
                 with timed(self._observe, "commit"):
+                    if transaction.has_grown:
+                        database.announce(connection)
                     connection.commit()
-        except SQLAlchemyError:
+        except (SQLAlchemyError, StoreError) as error:
+            reason = str(error) if isinstance(error, StoreError) else database.reason(error)
+            _log.warning("store_unavailable", reason=reason)
             raise StoreUnavailable from None

@@ -1,14 +1,14 @@
-"""The tables of the store, and whose they are."""
+"""The tables of the store, and how a store of an older version becomes one of this."""
+
+from collections.abc import Callable, Mapping
 
 import sqlalchemy as sa
 
 from tokenizer_service.store.records import StoreError
 from vocabulary import Reference
 
-# Raised when the meaning of a table changes.
-VERSION = 1
-
 _metadata = sa.MetaData()
+# One row, written when the store is made. Its first column must stay what it is.
 store = sa.Table(
     "store",
     _metadata,
@@ -27,6 +27,8 @@ revision = sa.Table(
     sa.Column("change", sa.LargeBinary, nullable=False),
     sa.Column("create_time_us", sa.BigInteger, nullable=False),
 )
+# The history is a line: whoever writes, a state has one successor.
+_one_successor = sa.Index("revision_parent", revision.c.parent_fingerprint, unique=True)
 reply = sa.Table(
     "reply",
     _metadata,
@@ -37,30 +39,47 @@ reply = sa.Table(
     sa.Column("create_time_us", sa.BigInteger, nullable=False),
 )
 
+# What makes a store of this version one of the next. A change of a table adds a step
+# here, and never edits one.
+_STEPS: Mapping[int, Callable[[sa.Connection], None]] = {1: _one_successor.create}
+VERSION = 1 + len(_STEPS)
+
 
 def claim(connection: sa.Connection, base: Reference) -> None:
-    """Makes the tables, or checks that they are of this tokenizer.
+    """Makes the tables or brings them to this version, and checks whose they are.
 
     Args:
-        connection: in a transaction that nobody else can write beside.
+        connection: in a transaction beside which nobody writes.
         base: revision 0.
 
     Raises:
-        StoreError: the store belongs to another tokenizer.
+        StoreError: the store is of a newer version, or of another tokenizer.
     """
-    expected = {
-        "schema_version": VERSION,
+    if not sa.inspect(connection).has_table(store.name):
+        _metadata.create_all(connection)
+        connection.execute(sa.insert(store).values(schema_version=VERSION, **_owner(base)))
+        return
+    version = connection.execute(sa.select(store.c.schema_version)).scalar_one()
+    if version > VERSION:
+        raise StoreError(
+            f"The store has version {version} of the schema; this version of Lockstep knows "
+            f"{VERSION}. Start the version that wrote it, or a newer one."
+        )
+    row = connection.execute(sa.select(store)).one()
+    if any(row._mapping[name] != value for name, value in _owner(base).items()):
+        raise StoreError(
+            f"The store belongs to another tokenizer ({row.tokenizer_id}, base fingerprint "
+            f"{row.base_fingerprint[:12]}, {row.base_size} ids). Name another store with "
+            "--store, or serve that tokenizer."
+        )
+    for older in range(version, VERSION):
+        _STEPS[older](connection)
+        connection.execute(sa.update(store).values(schema_version=older + 1))
+
+
+def _owner(base: Reference) -> dict[str, str | int]:
+    return {
         "tokenizer_id": base.tokenizer_id,
         "base_fingerprint": base.fingerprint,
         "base_size": base.size,
     }
-    _metadata.create_all(connection)
-    row = connection.execute(sa.select(store)).one_or_none()
-    if row is None:
-        connection.execute(sa.insert(store).values(**expected))
-    elif dict(row._mapping) != expected:
-        raise StoreError(
-            f"The store belongs to another tokenizer ({row.tokenizer_id}, base fingerprint "
-            f"{row.base_fingerprint[:12]}, {row.base_size} ids). Name another file with "
-            "--store, or serve that tokenizer."
-        )

@@ -12,25 +12,34 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
 
-def engine(url: sa.URL) -> sa.Engine:
-    """Returns an engine with one connection, which threads take in turns."""
-    made = sa.create_engine(
-        url,
-        poolclass=QueuePool,
-        pool_size=1,
-        max_overflow=0,
-        connect_args={"check_same_thread": False, "timeout": 1.0},
-    )
-    sa.event.listen(made, "connect", _configure)
-    sa.event.listen(made, "begin", _lock_at_once)
-    return made
+class SQLite:
+    """A file, or memory, behind one connection."""
 
+    shared = False
 
-def reason(url: sa.URL, error: SQLAlchemyError) -> str:
-    """Says why a store could not be opened, and what to do."""
-    if "locked" in str(error):
-        return f"The store {url} is in use by another process. A store has one service."
-    return f"The store {url} cannot be opened ({type(error).__name__}); check --store."
+    def __init__(self, url: sa.URL) -> None:
+        self._url = url
+        self.engine = sa.create_engine(
+            url,
+            poolclass=QueuePool,
+            pool_size=1,
+            max_overflow=0,
+            connect_args={"check_same_thread": False, "timeout": 1.0},
+        )
+        sa.event.listen(self.engine, "connect", _configure)
+        sa.event.listen(self.engine, "begin", _lock_at_once)
+
+    def lock(self, connection: sa.Connection) -> None:
+        """Does nothing: every transaction has the file for itself."""
+
+    def announce(self, connection: sa.Connection) -> None:
+        """Does nothing: there is nobody else."""
+
+    def reason(self, error: SQLAlchemyError) -> str:
+        """Says why the store cannot be opened, and what to do."""
+        if "locked" in str(error):
+            return f"The store {self._url} is in use by another process. A store has one service."
+        return f"The store {self._url} cannot be opened ({type(error).__name__}); check --store."
 
 
 def _configure(connection: Any, _: object) -> None:

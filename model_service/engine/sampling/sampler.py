@@ -217,7 +217,8 @@ class Sampler:
             request_id = f"engine-{secrets.token_hex(8)}"
             logger.exception("A processor failed (request id %s)", request_id)
             return Choice(failure=Failure("InternalError", {"request_id": request_id}))
-        if scores.isnan().any():
+        is_drawn_from = seq.config.do_sample  # by a softmax, which infinity makes NaN
+        if scores.isnan().any() or (is_drawn_from and bool(scores.isposinf().any())):
             return Choice(failure=_failure("NonFiniteLogits", seq))
         return Choice(scores=scores)
 
