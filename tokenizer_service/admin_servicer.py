@@ -6,6 +6,7 @@ from rpc.errors import TokenIdOutOfRange
 from tokenizer_service import token_rules
 from tokenizer_service.live_vocabulary import Outcome
 from tokenizer_service.log_methods import LogMethods
+from tokenizer_service.model_rows import ModelRows
 from tokenizer_service.served_tokenizer import Context
 from tokenizer_service.store import Call
 from tokenizer_service.token_rules import AdditionRules, TokenToAdd
@@ -24,10 +25,13 @@ from vocabulary import Change, Reference, SpecialToken
 class VocabularyAdminServicer(LogMethods):
     """Every method of the service: those that change the vocabulary, and its log."""
 
+    model_rows = ModelRows()  # nothing is known until somebody says so
+
     async def AddTokens(
         self, request: pb.AddTokensRequest, context: Context
     ) -> pb.AddTokensResponse:
         tokens = read_additions(request.tokens)
+        self.model_rows.check(tokens)
         expected_revision = read_expected_revision(request)
         rules = AdditionRules(
             unusual_characters=request.allow_unusual_characters,

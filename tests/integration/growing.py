@@ -7,9 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
+import numpy as np
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from lockstep.v1 import (
     model_admin_service_pb2,
+    tensor_pb2,
     tokenizer_service_pb2,
     tokenizer_service_pb2_grpc,
     vocabulary_admin_service_pb2,
@@ -19,6 +21,23 @@ from lockstep.v1 import (
 
 from tests.integration.model_process import ModelProcess
 from tests.services import START_TIMEOUT_S, ServiceProcess, running_process
+
+
+def with_values(
+    content: str, inputs: np.ndarray, outputs: np.ndarray | None = None
+) -> vocabulary_admin_service_pb2.TokenToAdd:
+    """A control token with trained vectors, `[H]` each."""
+    return vocabulary_admin_service_pb2.TokenToAdd(
+        token=vocabulary_pb2.AddedToken(content=content, special=True),
+        initialization=vocabulary_pb2.ROW_INITIALIZATION_VALUES,
+        input_values=_tensor(inputs),
+        output_values=None if outputs is None else _tensor(outputs),
+    )
+
+
+def _tensor(values: np.ndarray) -> tensor_pb2.Tensor:
+    data = values.astype("<f4").tobytes()
+    return tensor_pb2.Tensor(dtype=tensor_pb2.DATA_TYPE_FLOAT32, shape=[len(values)], data=data)
 
 
 class Tokenizer:

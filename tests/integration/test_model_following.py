@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -10,14 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
+import numpy as np
 import pytest
 import trustme
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from lockstep.v1 import model_info_service_pb2 as info_pb
-from lockstep.v1 import model_service_pb2, tensor_pb2, vocabulary_admin_service_pb2, vocabulary_pb2
+from lockstep.v1 import model_service_pb2, vocabulary_pb2
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.integration.growing import Tokenizer, running_tokenizer, state
+from tests.integration.growing import Tokenizer, running_tokenizer, state, with_values
 from tests.integration.holding_proxy import holding_proxy
 from tests.integration.model_process import ModelProcess, model_process, ragged
 from tests.services import ServiceProcess
@@ -164,20 +166,17 @@ def test_a_model_is_not_ready_before_it_has_what_there_was_at_first_contact(
 
 
 def test_a_change_that_does_not_fit_the_model_is_refused_and_reported(tiny_checkpoint, tmp_path):
+    bare = tmp_path / "bare"  # without `config.json`, so the tokenizer service knows no width
+    bare.mkdir()
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(tiny_checkpoint / name, bare)
     with (
-        running_tokenizer(tiny_checkpoint, tmp_path) as tokenizer,
+        running_tokenizer(bare, tmp_path) as tokenizer,
         model_process(tiny_checkpoint, tmp_path, "--tokenizer-address", tokenizer.address) as model,
     ):
         before = tokenizer.add("<fits>").vocabulary
         wait_for_revision(model, 1)
-        three = tensor_pb2.Tensor(dtype=tensor_pb2.DATA_TYPE_FLOAT32, shape=[3], data=bytes(12))
-        tokenizer.add_tokens(
-            vocabulary_admin_service_pb2.TokenToAdd(
-                token=vocabulary_pb2.AddedToken(content="<narrow>", special=True),
-                initialization=vocabulary_pb2.ROW_INITIALIZATION_VALUES,
-                input_values=three,
-            )
-        )
+        tokenizer.add_tokens(with_values("<narrow>", np.zeros(3)))
         tokenizer.add("<after>")
         wait_for(model, CONFLICT)
         said = following(model)

@@ -4,14 +4,15 @@ import threading
 import time
 
 import grpc
+import numpy as np
 import pytest
 from lockstep.v1 import (
     generation_pb2,
     model_service_pb2,
 )
 
-from tests.checkpoint_factory import VOCABULARY_SIZE, make_checkpoint
-from tests.integration.growing import running_tokenizer, state
+from tests.checkpoint_factory import HIDDEN_SIZE, VOCABULARY_SIZE, make_checkpoint
+from tests.integration.growing import running_tokenizer, state, with_values
 from tests.integration.model_process import ModelProcess, model_process, ragged, refusal
 
 CONFIG = {"max_new_tokens": 12, "eos_token_ids": {}}
@@ -64,6 +65,19 @@ def test_a_stop_string_is_found_in_an_added_token(tokenizer, model):
     assert response.sequences[0].token_ids == [5, added.results[0].id]
     assert response.sequences[0].stop_string == "stop"
     assert response.sequences[0].finish_reason == generation_pb2.FINISH_REASON_STOP_STRING
+
+
+@pytest.mark.usefixtures("model")  # so that the tokenizer is ready
+def test_vectors_that_the_model_cannot_take_are_refused_before_they_are_in_the_log(tokenizer):
+    before = tokenizer.newest()
+    with pytest.raises(grpc.RpcError) as caught:
+        tokenizer.add_tokens(with_values("<narrow>", np.ones(HIDDEN_SIZE - 1)))
+    answer = refusal(caught.value)
+    assert (answer.reason, answer.info.metadata["field"]) == (
+        "INVALID_FIELD",
+        "tokens[0].input_values.shape",
+    )
+    assert tokenizer.newest() == before
 
 
 def test_a_request_of_an_older_revision_does_not_see_newer_ids(tokenizer, model):

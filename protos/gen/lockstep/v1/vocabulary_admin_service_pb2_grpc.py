@@ -100,8 +100,9 @@ class VocabularyAdminServiceServicer:
 
         Errors:
 
-        * `INVALID_ARGUMENT` (`INVALID_FIELD`): a token is not allowed; every bad
-        text is named.
+        * `INVALID_ARGUMENT` (`INVALID_FIELD`): a token is not allowed, every bad
+        text is named; or its values are not what the checkpoint's `config.json`
+        says a row is.
         * `INVALID_ARGUMENT` (`IDEMPOTENCY_KEY_REUSED`).
         * `ALREADY_EXISTS` (`TOKEN_EXISTS`): a token exists with other attributes.
         * `ABORTED` (`REVISION_CONFLICT`): `expected_revision` is not the newest.

@@ -55,8 +55,9 @@ class VocabularyAdminServiceStub:
 
     Errors:
 
-    * `INVALID_ARGUMENT` (`INVALID_FIELD`): a token is not allowed; every bad
-      text is named.
+    * `INVALID_ARGUMENT` (`INVALID_FIELD`): a token is not allowed, every bad
+      text is named; or its values are not what the checkpoint's `config.json`
+      says a row is.
     * `INVALID_ARGUMENT` (`IDEMPOTENCY_KEY_REUSED`).
     * `ALREADY_EXISTS` (`TOKEN_EXISTS`): a token exists with other attributes.
     * `ABORTED` (`REVISION_CONFLICT`): `expected_revision` is not the newest.
@@ -165,8 +166,9 @@ class VocabularyAdminServiceAsyncStub(VocabularyAdminServiceStub):
 
     Errors:
 
-    * `INVALID_ARGUMENT` (`INVALID_FIELD`): a token is not allowed; every bad
-      text is named.
+    * `INVALID_ARGUMENT` (`INVALID_FIELD`): a token is not allowed, every bad
+      text is named; or its values are not what the checkpoint's `config.json`
+      says a row is.
     * `INVALID_ARGUMENT` (`IDEMPOTENCY_KEY_REUSED`).
     * `ALREADY_EXISTS` (`TOKEN_EXISTS`): a token exists with other attributes.
     * `ABORTED` (`REVISION_CONFLICT`): `expected_revision` is not the newest.
@@ -278,8 +280,9 @@ class VocabularyAdminServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors:
 
-        * `INVALID_ARGUMENT` (`INVALID_FIELD`): a token is not allowed; every bad
-          text is named.
+        * `INVALID_ARGUMENT` (`INVALID_FIELD`): a token is not allowed, every bad
+          text is named; or its values are not what the checkpoint's `config.json`
+          says a row is.
         * `INVALID_ARGUMENT` (`IDEMPOTENCY_KEY_REUSED`).
         * `ALREADY_EXISTS` (`TOKEN_EXISTS`): a token exists with other attributes.
         * `ABORTED` (`REVISION_CONFLICT`): `expected_revision` is not the newest.
