@@ -58,7 +58,7 @@ def metrics(service: ServiceProcess) -> dict[tuple[str, ...], float]:
         (sample.name, *([sample.labels["state"]] if "state" in sample.labels else [])): sample.value
         for family in text_string_to_metric_families(text)
         for sample in family.samples
-        if "vocabulary" in sample.name
+        if "vocab" in sample.name
     }
 
 
@@ -117,8 +117,8 @@ def test_the_revision_is_in_info_health_and_metrics_of_both_services(tiny_checkp
         assert values[("lockstep_model_vocabulary_follower_silence_seconds",)] < 10
         assert values["lockstep_model_vocabulary_follow_state", "following"] == 1
         values = metrics(tokenizer.process)
-        assert values[("lockstep_tokenizer_vocabulary_revision",)] == 2
-        assert values[("lockstep_tokenizer_vocabulary_size",)] == newest.size
+        assert values[("lockstep_tokenizer_vocab_revision",)] == 2
+        assert values[("lockstep_tokenizer_vocab_size",)] == newest.size
 
 
 def test_a_lost_tokenizer_service_is_reported_and_what_there_is_goes_on_being_served(

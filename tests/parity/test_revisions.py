@@ -51,7 +51,7 @@ MORE = [
     {"presence_penalty": 2.0, "frequency_penalty": 1.0},
     {"logit_bias": ((9, 4.0), (VOCABULARY_SIZE, -3.0))},
     {"allowed_token_ids": (4, 9, 12, 200, VOCABULARY_SIZE)},
-    {"forced_prefix": (5, VOCABULARY_SIZE + 1)},
+    {"forced_prefix": (5, VOCABULARY_SIZE)},
     {"stop_strings": ("gah",)},
     {"stop_sequences": ((9,),)},
     {"prompt_lookup_num_tokens": 4},
@@ -142,10 +142,16 @@ def twins(folder: Path, request: pytest.FixtureRequest):
     processors.offer([])
 
 
-def run(engine: InprocEngine, revision: int, config: dict, **arguments: object) -> list[Event]:
+def run(
+    engine: InprocEngine,
+    revision: int,
+    config: dict,
+    prompts: list[list[int]] = PROMPTS,
+    **arguments: object,
+) -> list[Event]:
     """What a call is told, without what differs from run to run anyway."""
     request_id = engine.submit(
-        PROMPTS, SEEDS, revision=revision, max_new_tokens=NEW, **arguments, **config
+        prompts, SEEDS, revision=revision, max_new_tokens=NEW, **arguments, **config
     )
     events = [event for event in engine.drain() if isinstance(event, SequenceTokens)]
     assert {event.request_id for event in events} == {request_id}
@@ -171,14 +177,14 @@ def skip_unless_it_fits(values: object, revision: int) -> None:
 @pytest.mark.parametrize("config", CONFIGS, ids=name_of)
 def test_tokens_and_every_number_about_them_are_those_of_the_revision(twins, config):
     skip_unless_it_fits(config, twins.revision)
-    prompt_selection = None if "num_beams" in config else EVERYTHING
+    given = not {"num_beams", "guidance_scale"} & config.keys()
     ours, theirs = (
         run(
             engine,
             twins.revision,
             config,
             selection=EVERYTHING,
-            prompt_selection=prompt_selection,
+            prompt_selection=EVERYTHING if given else None,
         )
         for engine in (twins.went_on, twins.ended)
     )
@@ -209,11 +215,12 @@ def test_selections_are_of_the_revision(twins, selection):
 
 def test_a_prompt_reuses_what_another_revision_has_computed(twins):
     engine = twins.went_on
-    later = run(engine, LATEST, {"logit_bias": ((9, 3.0),)}, cache_salt="shared")
-    assert tokens(later)
-    ours = run(engine, twins.revision, {}, cache_salt="shared")
+    long = [[(7 * i + n) % VOCABULARY_SIZE for i in range(60)] for n in range(2)]
+    later = run(engine, LATEST, {}, long, cache_salt="shared")
+    assert max(map(max, tokens(later))) >= VOCABULARY_SIZE  # it has gone another way
+    ours = run(engine, twins.revision, {}, long, cache_salt="shared")
     assert max(e.finish.cached_prompt_tokens for e in ours if e.finish is not None) > 0
-    assert tokens(ours) == tokens(run(twins.ended, twins.revision, {}, cache_salt="own"))
+    assert tokens(ours) == tokens(run(twins.ended, twins.revision, {}, long, cache_salt="own"))
 
 
 # What a configuration would have to do to generate an id.
