@@ -137,7 +137,9 @@ class Follower:
                 await self._read(events, info)
             finally:
                 events.cancel()
-                await self._settle()
+                failed = await self._settle()
+            if failed is not None:
+                raise failed
 
     async def _read(
         self,
@@ -263,11 +265,18 @@ class Follower:
         self._append(newest)
         self._connect(True)
 
-    async def _settle(self) -> None:
-        """Waits until the engine has answered for every change that it was sent."""
+    async def _settle(self) -> BaseException | None:
+        """Waits until the engine has answered for every change that it was sent.
+
+        Returns:
+            Why one could not be applied. It is not raised, or it would take the place of
+            what ends the connection, a cancellation above all.
+        """
         applying, self._applying, self._head = self._applying, None, None
-        if applying is not None:
-            await applying
+        if applying is None:
+            return None
+        await asyncio.wait([applying])
+        return applying.exception()
 
     def _append(self, reference: Reference) -> None:
         self._table.append(reference)

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import time
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 
 import grpc
 import pytest
@@ -22,6 +23,7 @@ from model_service.revisions.follower import Follower
 from model_service.revisions.following import Following
 from model_service.revisions.table import VocabularyTable
 from model_service.revisions.tokenizer_address import TokenizerAddress
+from rpc.errors import InvalidField
 from tests.fakes.engine import engine
 from vocabulary import Reference
 from vocabulary.chain import follow
@@ -426,3 +428,34 @@ async def test_replicas_that_lost_the_same_service_do_not_come_back_together():
     assert arrivals[-1] - arrivals[0] > 0.1
     gaps = [later - earlier for earlier, later in itertools.pairwise(arrivals)]
     assert max(gaps) < 0.6
+
+
+class RefusingGrowth:
+    """Grows nothing, after a while."""
+
+    def spell(self, token_bytes: list[bytes]) -> None:
+        pass
+
+    async def grow(self, revision: int, rows: list[object]) -> None:
+        await asyncio.sleep(0.01)
+        raise InvalidField("tokens", "do not fit")
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.02, 0.03, 0.05, 0.1, 0.3])
+async def test_a_follower_in_conflict_ends_when_it_is_told_to(after_s):
+    tokenizer = FakeTokenizer()
+    tokenizer.add("<a>")
+    tokenizer.add("<b>")
+    info = SimpleNamespace(vocabulary_size=32, default_config=GenerationConfig(max_new_tokens=1))
+    client = SimpleNamespace(growth=RefusingGrowth(), info=info)
+    async with serving(tokenizer) as port:
+        state = Following(VocabularyTable(followed=True, wait_s=0))
+        metrics = ModelMetrics(CollectorRegistry(), "tiny")
+        follower = Follower(TokenizerAddress(f"127.0.0.1:{port}"), BASE, client, metrics, state)
+        task = asyncio.create_task(follower.run())
+        await reached(state, "conflict") if after_s else None
+        await asyncio.sleep(after_s)
+        task.cancel()
+        done, _ = await asyncio.wait([task], timeout=5)
+        assert done
+        assert task.cancelled()
