@@ -4,9 +4,9 @@ from lockstep.v1 import vocabulary_admin_service_pb2 as pb
 
 from rpc.errors import TokenIdOutOfRange
 from tokenizer_service import token_rules
-from tokenizer_service.live_vocabulary import Outcome
 from tokenizer_service.log_methods import LogMethods
 from tokenizer_service.model_rows import ModelRows
+from tokenizer_service.revision_writer import Outcome
 from tokenizer_service.served_tokenizer import Context
 from tokenizer_service.store import Call
 from tokenizer_service.token_rules import AdditionRules, TokenToAdd

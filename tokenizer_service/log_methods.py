@@ -98,7 +98,7 @@ class LogMethods(vocabulary_admin_service_pb2_grpc.VocabularyAdminServiceService
             )
         extension = await self._vocabulary.extend(archive)
         return pb.ImportRevisionsResponse(
-            vocabulary=vocabulary_ref(extension.newest),
+            vocabulary=vocabulary_ref(extension.tokenizer.reference),
             num_revisions=archive.newest.revision,
             num_imported_revisions=extension.num_revisions,
             num_imported_replies=extension.num_replies,

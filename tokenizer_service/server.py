@@ -23,6 +23,7 @@ from tokenizer_service.chat import ChatTemplates
 from tokenizer_service.live_vocabulary import LiveVocabulary
 from tokenizer_service.metrics import TokenizerMetrics
 from tokenizer_service.model_rows import ModelRows
+from tokenizer_service.replica_follower import ReplicaFollower
 from tokenizer_service.request_fields import RequestLimits
 from tokenizer_service.served_tokenizer import ServedTokenizer
 from tokenizer_service.settings import TokenizerSettings
@@ -141,9 +142,17 @@ class TokenizerServer:
             observe=metrics.store,
             password_file=self._settings.store_password_file,
         )
-        vocabulary = LiveVocabulary(base, store, metrics)
+        vocabulary = await asyncio.to_thread(
+            LiveVocabulary,
+            base,
+            store,
+            metrics,
+            catch_up_timeout_s=self._settings.catch_up_timeout_s,
+        )
         self._resources.push_async_callback(vocabulary.close)
         self.server.describe_health(lambda: vocabulary.current.reference.described())
+        if listener := store.database.listener(self._settings.store_poll_interval_s):
+            self._resources.push_async_callback(ReplicaFollower(vocabulary, listener).close)
         newest = vocabulary.current.reference
         log.info("loaded", revision=newest.revision, fingerprint=newest.fingerprint)
         return vocabulary

@@ -27,7 +27,7 @@ from model_service.revisions.following import Following
 from model_service.revisions.spelling import fetch_spelling
 from model_service.revisions.tokenizer_address import TokenizerAddress
 from rpc.errors import ServiceError
-from vocabulary import BrokenChainError, Link, Reference, verify
+from vocabulary import BrokenChainError, Link, Reference, SpecialToken, verify
 
 CALL_TIMEOUT_S = 3.0
 HEARTBEAT_S = 2
@@ -262,7 +262,7 @@ class Follower:
         self._following.reserved_rows = grown.reserved_rows
         self._following.added_rows_sha256 = grown.added_rows_sha256
         self._metrics.vocabulary_grown(grown.pause_s)
-        self._append(newest)
+        self._append(newest, link.change.special_tokens)
         self._connect(True)
 
     async def _settle(self) -> BaseException | None:
@@ -278,8 +278,8 @@ class Follower:
         await asyncio.wait([applying])
         return applying.exception()
 
-    def _append(self, reference: Reference) -> None:
-        self._table.append(reference)
+    def _append(self, reference: Reference, special_tokens: tuple[SpecialToken, ...] = ()) -> None:
+        self._table.append(reference, special_tokens)
         self._metrics.vocabulary(reference.revision, reference.size)
         log.info("vocabulary_applied", revision=reference.revision, size=reference.size)
         if self._first_revision is not None and reference.revision >= self._first_revision:

@@ -72,6 +72,16 @@ class Tokenizer:
             timeout=10,
         )
 
+    def give(
+        self, role: vocabulary_pb2.SpecialTokenRole, token_id: int
+    ) -> vocabulary_pb2.VocabularyRef:
+        """Gives a role to an id and returns the revision."""
+        request = vocabulary_admin_service_pb2.SetSpecialTokensRequest(
+            special_tokens=[vocabulary_pb2.SpecialToken(role=role, token_id=token_id)],
+            idempotency_key=str(uuid.uuid4()),
+        )
+        return self.admin.SetSpecialTokens(request, timeout=10).vocabulary
+
     def newest(self) -> vocabulary_pb2.VocabularyRef:
         request = tokenizer_service_pb2.GetTokenizerInfoRequest()
         return self.service.GetTokenizerInfo(request, timeout=30, wait_for_ready=True).vocabulary

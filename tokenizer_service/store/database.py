@@ -6,6 +6,7 @@ from typing import Protocol
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from tokenizer_service.store.listener import Listener
 from tokenizer_service.store.postgresql import PostgreSQL
 from tokenizer_service.store.sqlite import SQLite
 
@@ -20,15 +21,18 @@ class Database(Protocol):
     def engine(self) -> sa.Engine:
         """Its connections, which threads take in turns."""
 
-    @property
-    def shared(self) -> bool:
-        """Whether other processes may write, too."""
-
     def lock(self, connection: sa.Connection) -> None:
         """Waits until nobody else writes; holds until the transaction ends."""
 
     def announce(self, connection: sa.Connection) -> None:
         """Tells other processes, when the transaction ends, that there is a revision."""
+
+    def listener(self, interval_s: float) -> Listener | None:
+        """Returns what hears of announcements; None where nobody else writes.
+
+        Args:
+            interval_s: seconds between looks when nothing was announced.
+        """
 
     def reason(self, error: SQLAlchemyError) -> str:
         """Says why the store cannot be opened, and what to do. Holds no password."""

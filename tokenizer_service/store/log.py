@@ -47,6 +47,7 @@ class Store:
         """
         self._observe = observe
         self._base = base
+        self._failing = False
         try:
             self._database = open_database(parse_url(url), password_file)
         except ValueError as error:
@@ -191,6 +192,15 @@ class Store:
                         database.announce(connection)
                     connection.commit()
         except (SQLAlchemyError, StoreError) as error:
-            reason = str(error) if isinstance(error, StoreError) else database.reason(error)
-            _log.warning("store_unavailable", reason=reason)
+            self._failed(error)
             raise StoreUnavailable from None
+        if self._failing:
+            self._failing = False
+            _log.info("store_available")
+
+    def _failed(self, error: SQLAlchemyError | StoreError) -> None:
+        """Logs the first failure of a row: it is looked at every second."""
+        if not self._failing:
+            self._failing = True
+            reason = str(error) if isinstance(error, StoreError) else self._database.reason(error)
+            _log.warning("store_unavailable", reason=reason)

@@ -13,6 +13,7 @@ import psycopg
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
+from tokenizer_service.store.listener import Listener
 from tokenizer_service.store.records import StoreError
 
 CHANNEL = "lockstep_vocabulary"
@@ -46,8 +47,6 @@ SELECT pg_is_in_recovery(),
 
 class PostgreSQL:
     """One database of a PostgreSQL server, version 12 or newer."""
-
-    shared = True
 
     def __init__(self, url: sa.URL, password_file: Path | None) -> None:
         self._url = url
@@ -86,6 +85,10 @@ class PostgreSQL:
     def announce(self, connection: sa.Connection) -> None:
         """Tells other replicas, when the transaction ends, that there is a revision."""
         connection.execute(sa.select(sa.func.pg_notify(CHANNEL, "")))
+
+    def listener(self, interval_s: float) -> Listener:
+        """Returns what hears of other replicas' announcements."""
+        return Listener(self.parameters, CHANNEL, interval_s)
 
     def reason(self, error: SQLAlchemyError) -> str:
         """Says why the store cannot be opened, and what to do. Holds no password."""

@@ -15,8 +15,6 @@ from sqlalchemy.pool import QueuePool
 class SQLite:
     """A file, or memory, behind one connection."""
 
-    shared = False
-
     def __init__(self, url: sa.URL) -> None:
         self._url = url
         self.engine = sa.create_engine(
@@ -34,6 +32,9 @@ class SQLite:
 
     def announce(self, connection: sa.Connection) -> None:
         """Does nothing: there is nobody else."""
+
+    def listener(self, interval_s: float) -> None:
+        """Returns None: there is nobody to hear of."""
 
     def reason(self, error: SQLAlchemyError) -> str:
         """Says why the store cannot be opened, and what to do."""
