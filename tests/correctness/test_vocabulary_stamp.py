@@ -58,7 +58,7 @@ def references(message: Message) -> Iterator[vocabulary_pb2.VocabularyRef]:
     for descriptor, value in message.ListFields():
         if descriptor.message_type is None or descriptor.message_type.GetOptions().map_entry:
             continue
-        for part in value if descriptor.label == descriptor.LABEL_REPEATED else [value]:
+        for part in [value] if isinstance(value, Message) else value:
             yield from references(part)
 
 
