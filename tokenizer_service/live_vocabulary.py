@@ -13,6 +13,8 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
+import structlog
+
 from rpc.errors import (
     RevisionConflict,
     ServiceError,
@@ -26,9 +28,11 @@ from tokenizer_service.metrics import TokenizerMetrics
 from tokenizer_service.revision_writer import Extension, Plan, check_newest, follow
 from tokenizer_service.store import Call, Store, StoredRevision
 from tokenizer_service.tokenizer import Tokenizer
-from vocabulary import Change, Reference
+from vocabulary import BrokenChainError, Reference
 
 _T = TypeVar("_T")
+
+_log = structlog.stdlib.get_logger(__name__)
 
 
 class LiveVocabulary:
@@ -169,12 +173,10 @@ class LiveVocabulary:
 
         def compute() -> bytes:
             outcome = plan(tokenizer)
-            after = tokenizer.reference
-            if outcome.change != Change():
-                after = tokenizer.grown(outcome.change).reference
-            return outcome.respond(after)
+            return outcome.respond(outcome.after.reference)
 
-        return await _run(self._reader, compute)
+        # Reads no store, and may take a second: neither writers nor readers wait for it.
+        return await asyncio.to_thread(compute)
 
     async def change(
         self,
@@ -226,11 +228,18 @@ class LiveVocabulary:
         """Runs work that a caller who goes away does not stop.
 
         Between COMMIT and the swap nobody may leave: the change exists by then.
+
+        Raises:
+            StoreUnavailable: the store is damaged, or whatever the work raises.
         """
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        except BrokenChainError as error:
+            _log.error("chain_broken", revision=error.revision, reason=str(error))
+            raise StoreUnavailable("damaged") from None
 
     async def _counted(self, call: Call, plan: Plan, expected_revision: int | None) -> bytes:
         try:

@@ -13,6 +13,7 @@ from typing import Any
 
 from rpc.errors import InvalidField
 from tokenizer_service.token_rules import TokenToAdd
+from vocabulary import NewToken
 
 CONFIG_FILE = "config.json"
 
@@ -32,8 +33,8 @@ class ModelRows:
     width: int | None = None
     tied: bool = False
 
-    def check(self, tokens: Sequence[TokenToAdd]) -> None:
-        """Checks the vectors of tokens to be added.
+    def check(self, tokens: Sequence[TokenToAdd | NewToken]) -> None:
+        """Checks the vectors of tokens that are added.
 
         Raises:
             InvalidField: the model could not take one.

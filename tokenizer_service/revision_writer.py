@@ -16,10 +16,12 @@ class Outcome:
 
     Attributes:
         change: the change; an empty one makes no revision.
+        after: the tokenizer after it, the same as before for an empty one.
         respond: builds the reply, given the state after the change.
     """
 
     change: Change
+    after: Tokenizer
     respond: Callable[[Reference], bytes]
 
 
@@ -90,12 +92,11 @@ def write(
             return Written(reply, before, newer)
         check_newest(before, expected_revision)
         outcome = plan(before)
-        if outcome.change == Change():
-            response = outcome.respond(before.reference)
+        after = outcome.after
+        response = outcome.respond(after.reference)
+        if after is before:
             log.append(None, call, response)
             return Written(response, before, newer)
-        after = before.grown(outcome.change)
-        response = outcome.respond(after.reference)
         link = Link(before.reference.fingerprint, outcome.change, after.reference)
         create_time = log.append(link, call, response)
     return Written(response, after, [*newer, StoredRevision(link, create_time)], is_new=True)

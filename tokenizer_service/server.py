@@ -142,13 +142,16 @@ class TokenizerServer:
             observe=metrics.store,
             password_file=self._settings.store_password_file,
         )
-        vocabulary = await asyncio.to_thread(
-            LiveVocabulary,
-            base,
-            store,
-            metrics,
-            catch_up_timeout_s=self._settings.catch_up_timeout_s,
-        )
+        try:
+            vocabulary = await asyncio.to_thread(
+                LiveVocabulary,
+                base,
+                store,
+                metrics,
+                catch_up_timeout_s=self._settings.catch_up_timeout_s,
+            )
+        except BrokenChainError as error:
+            raise StoreError(f"{error} {store.database.damaged()}") from None
         self._resources.push_async_callback(vocabulary.close)
         self.server.describe_health(lambda: vocabulary.current.reference.described())
         if listener := store.database.listener(self._settings.store_poll_interval_s):

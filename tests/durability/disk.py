@@ -4,8 +4,9 @@
   bytes: each as it was at the sync or after any of the writes since.
 - A file's size is that at the sync or any since. What it gained may be garbage.
 - A name that was made or removed since the last sync of its folder may be there.
-- A sync that fails has made nothing certain, and a later one does not make up for
-  it: the kernel takes the pages for clean until they are written again.
+- A sync of a file that fails has made nothing certain, and a later one does not make
+  up for it: the kernel takes the pages for clean until they are written again. One of
+  a folder can be made up for: names are in the journal of the file system.
 """
 
 import random
@@ -103,7 +104,6 @@ class _Name:
     """A name in a folder: what it may stand for, oldest first; the last one is seen."""
 
     versions: list[_File | str | None]
-    dirty: bool = True
 
 
 FOLDER = "folder"
@@ -139,7 +139,8 @@ class Disk:
             case Operation.SYNC:
                 self._files[event.file].sync(failed=bool(event.error))
             case Operation.SYNC_FOLDER:
-                self._sync_folder(event.path, failed=bool(event.error))
+                if not event.error:
+                    self._sync_folder(event.path)
 
     @property
     def is_certain(self) -> bool:
@@ -187,17 +188,14 @@ class Disk:
             self._names[path] = _Name([None, target])
         else:
             name.versions.append(target)
-            name.dirty = True
 
-    def _sync_folder(self, folder: str, *, failed: bool) -> None:
+    def _sync_folder(self, folder: str) -> None:
         for path, name in list(self._names.items()):
-            if str(PurePosixPath(path).parent) != folder or not name.dirty:
+            if str(PurePosixPath(path).parent) != folder:
                 continue
-            name.dirty = False
-            if not failed:
-                name.versions = name.versions[-1:]
-                if name.versions == [None]:
-                    del self._names[path]
+            name.versions = name.versions[-1:]
+            if name.versions == [None]:
+                del self._names[path]
 
 
 def _first(versions):

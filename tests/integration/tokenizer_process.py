@@ -1,7 +1,7 @@
 """A tokenizer service in a process of its own, and stubs to call it."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -52,13 +52,24 @@ class TokenizerStubs:
 
 
 @contextmanager
-def running_tokenizer(model: Path, folder: Path, *flags: str) -> Iterator[TokenizerStubs]:
+def running_tokenizer(
+    model: Path,
+    folder: Path,
+    *flags: str,
+    store: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[TokenizerStubs]:
     """Runs a service whose store is a file in `folder`, so that a second run finds it."""
     folder.mkdir(exist_ok=True)
-    store = f"--store=sqlite:///{folder / 'vocabulary.sqlite'}"
+    file = store or folder / "vocabulary.sqlite"
     with (
         running_process(
-            "tokenizer_service", f"--model={model}", store, *flags, folder=folder
+            "tokenizer_service",
+            f"--model={model}",
+            f"--store=sqlite:///{file}",
+            *flags,
+            folder=folder,
+            environment=environment,
         ) as service,
         grpc.insecure_channel(service.address) as channel,
     ):

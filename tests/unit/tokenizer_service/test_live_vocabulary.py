@@ -36,7 +36,9 @@ def adding(*contents):
             )
             for index, content in enumerate(contents)
         )
-        return Outcome(Change(tokens), lambda after: f"{after.revision}:{after.size}".encode())
+        change = Change(tokens)
+        after = tokenizer.grown(change) if tokens else tokenizer
+        return Outcome(change, after, lambda ref: f"{ref.revision}:{ref.size}".encode())
 
     return plan
 

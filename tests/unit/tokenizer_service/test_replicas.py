@@ -34,7 +34,9 @@ def adding(*contents):
             NewToken(id=tokenizer.size + index, token=AddedToken(content, special=True))
             for index, content in enumerate(missing)
         )
-        return Outcome(Change(tokens), lambda after: f"{after.revision}:{after.size}".encode())
+        change = Change(tokens)
+        after = tokenizer.grown(change)
+        return Outcome(change, after, lambda ref: f"{ref.revision}:{ref.size}".encode())
 
     return plan
 

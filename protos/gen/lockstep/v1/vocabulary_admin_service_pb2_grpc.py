@@ -33,7 +33,7 @@ class VocabularyAdminServiceStub:
     the replica that answers. Nothing is ever removed: ids stay what they are.
 
     Errors of every method, besides those listed with it: as `TokenizerService`,
-    and `UNAVAILABLE` (`STORE_UNAVAILABLE`) with `RetryInfo` when the store
+    and `UNAVAILABLE` (`STORE_UNAVAILABLE`) with its cause when the store
     failed; nothing was changed then.
     """
 
@@ -83,7 +83,7 @@ class VocabularyAdminServiceServicer:
     the replica that answers. Nothing is ever removed: ids stay what they are.
 
     Errors of every method, besides those listed with it: as `TokenizerService`,
-    and `UNAVAILABLE` (`STORE_UNAVAILABLE`) with `RetryInfo` when the store
+    and `UNAVAILABLE` (`STORE_UNAVAILABLE`) with its cause when the store
     failed; nothing was changed then.
     """
 
@@ -256,7 +256,7 @@ class VocabularyAdminService:
     the replica that answers. Nothing is ever removed: ids stay what they are.
 
     Errors of every method, besides those listed with it: as `TokenizerService`,
-    and `UNAVAILABLE` (`STORE_UNAVAILABLE`) with `RetryInfo` when the store
+    and `UNAVAILABLE` (`STORE_UNAVAILABLE`) with its cause when the store
     failed; nothing was changed then.
     """
 

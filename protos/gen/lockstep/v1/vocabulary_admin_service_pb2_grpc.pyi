@@ -34,7 +34,7 @@ class VocabularyAdminServiceStub:
     the replica that answers. Nothing is ever removed: ids stay what they are.
 
     Errors of every method, besides those listed with it: as `TokenizerService`,
-    and `UNAVAILABLE` (`STORE_UNAVAILABLE`) with `RetryInfo` when the store
+    and `UNAVAILABLE` (`STORE_UNAVAILABLE`) with its cause when the store
     failed; nothing was changed then.
     """
 
@@ -148,7 +148,7 @@ class VocabularyAdminServiceAsyncStub(VocabularyAdminServiceStub):
     the replica that answers. Nothing is ever removed: ids stay what they are.
 
     Errors of every method, besides those listed with it: as `TokenizerService`,
-    and `UNAVAILABLE` (`STORE_UNAVAILABLE`) with `RetryInfo` when the store
+    and `UNAVAILABLE` (`STORE_UNAVAILABLE`) with its cause when the store
     failed; nothing was changed then.
     """
 
@@ -258,7 +258,7 @@ class VocabularyAdminServiceServicer(metaclass=_abc_1.ABCMeta):
     the replica that answers. Nothing is ever removed: ids stay what they are.
 
     Errors of every method, besides those listed with it: as `TokenizerService`,
-    and `UNAVAILABLE` (`STORE_UNAVAILABLE`) with `RetryInfo` when the store
+    and `UNAVAILABLE` (`STORE_UNAVAILABLE`) with its cause when the store
     failed; nothing was changed then.
     """
 
