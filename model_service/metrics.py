@@ -3,8 +3,10 @@
 Labels come from closed sets only.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
@@ -18,6 +20,7 @@ from model_service.messages import (
     Load,
     StepStats,
 )
+from model_service.revisions.following import Following, FollowState
 from model_service.token_rate import TokenRate
 from rpc import errors
 
@@ -176,6 +179,17 @@ class ModelMetrics:
         self._follower_connected = self._gauge(
             "vocabulary_follower_connected", "1 while the tokenizer service is followed."
         )
+        self._follow_state = self._gauge(
+            "vocabulary_follow_state", "1 for how the tokenizer service is kept up with.", "state"
+        )
+        self._lag = self._gauge(
+            "vocabulary_lag_revisions",
+            "Revisions that the tokenizer service is known to have and that are not served here.",
+        )
+        self._silence = self._gauge(
+            "vocabulary_follower_silence_seconds",
+            "Time since the tokenizer service was last heard of.",
+        )
         self._growth_pause = self._histogram(
             "vocabulary_growth_pause_seconds",
             "How long no step could run while rows were added.",
@@ -306,9 +320,19 @@ class ModelMetrics:
         """Records a growth."""
         self._growth_pause.labels(self._model_name).observe(pause_s)
 
-    def follower_connected(self, connected: bool) -> None:
-        """Notes whether the tokenizer service is followed."""
-        self._follower_connected.labels(self._model_name).set(connected)
+    def vocabulary_following(self, following: Following) -> None:
+        """Shows how far the vocabulary has kept up, as it is whenever somebody asks."""
+        model = self._model_name
+        for state in get_args(FollowState):
+            gauge = self._follow_state.labels(model, state)
+            gauge.set_function(partial(_is_in, following, state))
+        if following.state == "base":
+            return
+        self._follower_connected.labels(model).set_function(lambda: float(following.connected))
+        self._lag.labels(model).set_function(lambda: float(following.lag))
+        self._silence.labels(model).set_function(
+            lambda: math.nan if following.silence_s is None else following.silence_s
+        )
 
     # --- Declarations ---------------------------------------------------------------------------
 
@@ -328,3 +352,7 @@ class ModelMetrics:
             buckets=buckets,
             registry=self._registry,
         )
+
+
+def _is_in(following: Following, state: FollowState) -> float:
+    return float(following.state == state)

@@ -14,6 +14,7 @@ from model_service.messages import EngineInfo
 from model_service.metrics import ModelMetrics
 from model_service.requests.generation_plan import GenerationPlan, PlanLimits, plan
 from model_service.responses import convert
+from model_service.revisions.following import Following
 from model_service.revisions.roles import with_roles
 from model_service.revisions.table import VocabularyTable
 from rpc.errors import Draining, NotImplemented_, ResponseTooLarge
@@ -28,6 +29,7 @@ class ServedModel:
         name: its name.
         engine: runs it.
         vocabulary: revisions that it has.
+        following: how far they have kept up with those of the tokenizer service.
         metrics: where calls are recorded.
         limits: bounds of a generation.
         max_response_bytes: most bytes of a response in one message.
@@ -39,6 +41,7 @@ class ServedModel:
     name: str
     engine: EngineClient
     vocabulary: VocabularyTable
+    following: Following
     metrics: ModelMetrics
     limits: PlanLimits
     max_response_bytes: int
