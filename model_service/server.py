@@ -21,7 +21,14 @@ from lockstep.v1 import (
 from checkpoints import CheckpointError
 from model_service.engine_client.client import EngineClient, LoadError
 from model_service.engine_client.process import EngineProcess, engine_environment
-from model_service.launch import available_cores, engine_settings, model_limits, obtain, short_name
+from model_service.launch import (
+    available_cores,
+    engine_settings,
+    model_limits,
+    obtain,
+    response_limits,
+    short_name,
+)
 from model_service.metrics import ModelMetrics
 from model_service.requests.generation_plan import PlanLimits
 from model_service.revisions.follower import Follower, VocabularyState
@@ -104,7 +111,7 @@ class ModelServer:
             ),
             metrics=self._metrics,
             limits=PlanLimits(settings.max_sequences_per_call, settings.max_selected_tokens),
-            max_response_bytes=settings.max_response_bytes,
+            response_limits=response_limits(settings),
         )
         self._vocabulary_state = VocabularyState()
         self._sessions = SessionRegistry(

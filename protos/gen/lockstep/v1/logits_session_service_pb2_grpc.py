@@ -141,7 +141,8 @@ class LogitsSessionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def StepStream(self, request_iterator, context):
-        """Steps over one stream, which saves the cost of a call for each step.
+        """Steps over one stream, which saves the cost of a call for each step, and can
+        answer with more than fits one message, see `accept_chunks`.
 
         While the server shuts down, a stream on which nothing is sent for two
         seconds ends with `UNAVAILABLE` (`DRAINING`); one that goes on is served.

@@ -62,7 +62,8 @@ class LogitsSessionServiceStub:
       Nothing was appended.
     """
     StepStream: _grpc.StreamStreamMultiCallable[_logits_session_service_pb2.StepStreamRequest, _logits_session_service_pb2.StepStreamResponse]
-    """Steps over one stream, which saves the cost of a call for each step.
+    """Steps over one stream, which saves the cost of a call for each step, and can
+    answer with more than fits one message, see `accept_chunks`.
 
     While the server shuts down, a stream on which nothing is sent for two
     seconds ends with `UNAVAILABLE` (`DRAINING`); one that goes on is served.
@@ -143,7 +144,8 @@ class LogitsSessionServiceAsyncStub(LogitsSessionServiceStub):
       Nothing was appended.
     """
     StepStream: _aio.StreamStreamMultiCallable[_logits_session_service_pb2.StepStreamRequest, _logits_session_service_pb2.StepStreamResponse]  # type: ignore[assignment]
-    """Steps over one stream, which saves the cost of a call for each step.
+    """Steps over one stream, which saves the cost of a call for each step, and can
+    answer with more than fits one message, see `accept_chunks`.
 
     While the server shuts down, a stream on which nothing is sent for two
     seconds ends with `UNAVAILABLE` (`DRAINING`); one that goes on is served.
@@ -239,7 +241,8 @@ class LogitsSessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_logits_session_service_pb2.StepStreamRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_logits_session_service_pb2.StepStreamResponse], _abc.AsyncIterator[_logits_session_service_pb2.StepStreamResponse]]:
-        """Steps over one stream, which saves the cost of a call for each step.
+        """Steps over one stream, which saves the cost of a call for each step, and can
+        answer with more than fits one message, see `accept_chunks`.
 
         While the server shuts down, a stream on which nothing is sent for two
         seconds ends with `UNAVAILABLE` (`DRAINING`); one that goes on is served.
