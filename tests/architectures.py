@@ -146,7 +146,7 @@ _COMPAT: dict[str, tuple[Callable[[], PreTrainedConfig], str]] = {
             activation_sparsity_pattern=None,
             tie_word_embeddings=False,
         ),
-        "layers that share keys and values",
+        "layers that share keys and values; its vocabulary does not grow",
     ),
     "gpt_neo": (
         lambda: hf.GPTNeoConfig(

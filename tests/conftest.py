@@ -2,6 +2,8 @@
 
 import os
 
+from tests.postgresql import postgresql as postgresql
+from tests.postgresql import postgresql_url as postgresql_url
 from tests.services import services as services
 
 # Compiling takes a minute of processor time; the tests that are about it switch it on.

@@ -58,8 +58,8 @@ class InprocEngine:
     def drain(self) -> list[Event]:
         """Steps until there is nothing to do."""
         events: list[Event] = []
-        while (step := self.step()) is not None:
-            events += step
+        while (step := self.step()) is not None or self.engine.is_growing:
+            events += step or []
         return events
 
     def submit(

@@ -8,6 +8,7 @@ from rpc.errors import InvalidField
 from tokenizer_service.incremental import DecodeOptions, IncrementalDecoder
 from tokenizer_service.request_fields import check_ids
 from tokenizer_service.tokenizer import Tokenizer
+from tokenizer_service.vocabulary_convert import vocabulary_ref
 
 # Open sequences of one call. Each is a few hundred bytes.
 MAX_SEQUENCES = 1024
@@ -44,6 +45,7 @@ class SequenceDecoders:
             text=text,
             pending_byte_count=0 if request.end_of_sequence else decoder.pending_bytes,
             end_of_sequence=request.end_of_sequence,
+            vocabulary=vocabulary_ref(tokenizer.reference),
         )
 
     def _decoder(

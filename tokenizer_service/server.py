@@ -129,8 +129,13 @@ class TokenizerServer:
         metrics.loaded()
 
     async def _open_vocabulary(self, base: Tokenizer, metrics: TokenizerMetrics) -> LiveVocabulary:
-        url = self._settings.store_url(base.reference.tokenizer_id)
-        store = await asyncio.to_thread(Store, url, base.reference, observe=metrics.store)
+        store = await asyncio.to_thread(
+            Store,
+            self._settings.store_url(base.reference.tokenizer_id),
+            base.reference,
+            observe=metrics.store,
+            password_file=self._settings.store_password_file,
+        )
         vocabulary = LiveVocabulary(base, store, metrics)
         self._resources.push_async_callback(vocabulary.close)
         newest = vocabulary.current.reference

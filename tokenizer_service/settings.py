@@ -8,6 +8,7 @@ from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from rpc.settings import ServerSettings
+from tokenizer_service.store.database import parse_url
 from vocabulary import TOKENIZER_ID_PATTERN
 
 STORE_FILE = "vocabulary.sqlite"
@@ -37,9 +38,22 @@ class TokenizerSettings(ServerSettings):
     """Name of the tokenizer in every response. The default is made of the model's name."""
 
     store: str | None = None
-    """Where revisions are kept: `sqlite:///FILE`, or `sqlite://` for memory, which a restart
-    empties. The default is a file of the tokenizer's in the user's data folder. Keep it on a
-    local disk and back it up: it cannot be made again."""
+    """Where revisions are kept: `sqlite:///FILE`, `postgresql://USER@HOST:PORT/DATABASE` for
+    several replicas, or `sqlite://` for memory, which a restart empties. The default is a file of
+    the tokenizer's in the user's data folder. Keep a file on a local disk, and back up either: it
+    cannot be made again."""
+
+    store_password_file: Path | None = None
+    """File with the password of a PostgreSQL store; read for each connection, so it may change.
+    Without it: the URL's, or what `PGPASSFILE` and `PGPASSWORD` say to libpq."""
+
+    store_poll_interval_s: float = Field(default=1.0, ge=0.05, le=60, allow_inf_nan=False)
+    """Seconds between looks for revisions that other replicas wrote to a PostgreSQL store. Each is
+    announced as well, so this is how late one can be whose announcement was lost."""
+
+    catch_up_timeout_s: float = Field(default=0.5, ge=0, le=30, allow_inf_nan=False)
+    """Seconds a request may wait for the revision that it names when another replica wrote it.
+    Beyond it, `VOCABULARY_BEHIND`."""
 
     threads: int = Field(default=0, ge=0)
     """Threads that encode and decode. 0 means one per core that this process may use."""
@@ -70,15 +84,20 @@ class TokenizerSettings(ServerSettings):
 
     @field_validator("store")
     @classmethod
-    def _store_is_sqlite(cls, store: str | None) -> str | None:
-        if store is not None and not store.startswith("sqlite://"):
-            raise ValueError("must begin with sqlite://; this version knows no other database")
+    def _store_is_known(cls, store: str | None) -> str | None:
+        if store is not None:
+            parse_url(store)
         return store
 
     @property
     def num_threads(self) -> int:
         """Threads that encode and decode."""
         return self.threads or len(os.sched_getaffinity(0))
+
+    def loggable(self) -> dict[str, object]:
+        """Returns every value as a JSON type, without the password of the store."""
+        store = parse_url(self.store).render_as_string() if self.store else None
+        return {**super().loggable(), "store": store}
 
     def store_url(self, tokenizer_id: str) -> str:
         """Returns where revisions are kept, and makes the default's folder."""

@@ -134,6 +134,16 @@ class use:  # reads as a verb at its only place: `with attention.use(context):`
         _context = None
 
 
+def refuse_unknown(arguments: dict[str, object]) -> None:
+    """Refuses what a model passes to attention beyond the parameters below.
+
+    Raises:
+        NotImplementedError: one is not among `KNOWN_ARGUMENTS`.
+    """
+    if unknown := {name for name, v in arguments.items() if v is not None} - KNOWN_ARGUMENTS:
+        raise NotImplementedError(f"attention arguments {sorted(unknown)}")
+
+
 def slot_attention(
     module: nn.Module,
     query: Tensor,
@@ -169,8 +179,7 @@ def slot_attention(
     context = _context
     if context is None:
         raise RuntimeError("Attention over slots outside of a step. This is a bug.")
-    if unknown := {name for name, v in arguments.items() if v is not None} - KNOWN_ARGUMENTS:
-        raise NotImplementedError(f"attention arguments {sorted(unknown)}")
+    refuse_unknown(arguments)
     index = cast(int, module.layer_idx)
     layer = context.cache.slot_layers[index]
     window = context.windows[index]

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from model_service.engine.beam_search import BeamSearch, Hypothesis
-from model_service.engine.sampling import random
+from model_service.engine.sampling.draw import keys, without_replacement
+from model_service.engine.sampling.torch_draws import TorchDraws
 from model_service.engine.scores import describe
 from model_service.engine.sequence import Sequence
 from model_service.engine.vocabulary import RevisionRows
@@ -49,6 +50,8 @@ class BeamGroup:
             num_ends=len({*config.eos_token_ids, *config.stop_token_ids}),
             max_new_tokens=self.first.length_limit - self.first.num_prompt_tokens,
         )
+        draws_as_torch = config.do_sample and config.seed_mode == "torch"
+        self._torch_draws = TorchDraws(self.first.seed) if draws_as_torch else None
         self._num_results = num_results
         self._revision = revision
         self._prompt_scores: list[PositionScores] = []
@@ -92,7 +95,7 @@ class BeamGroup:
             log_probs.expand(len(self._rows), -1).cpu(),
             end=lambda beam, token_id: self._row(beam).finish_reason(token_id),
             describe=self._describe,
-            noise=self._noise if self.first.config.do_sample else None,
+            draw=self._draw if self.first.config.do_sample else None,
         )
         self._arrived.clear()
         self._described.clear()
@@ -163,10 +166,11 @@ class BeamGroup:
         same = self._described.setdefault(beam, described)
         return msgspec.structs.replace(described, logits=same.logits, scores=same.scores)
 
-    def _noise(self, indices: Tensor) -> Tensor:
-        """Returns noise for indices `[N]` of beam and token, `[N]` float64."""
-        key = random.keys([self.first.seed], [len(self.first.token_ids)])
-        return random.gumbel(key, indices[None])[0]
+    def _draw(self, sums: Tensor, count: int) -> Tensor:
+        """Draws candidates among the sums of all beams, `[B * V]` float32."""
+        if self._torch_draws is None:
+            return without_replacement(sums, count, keys([self.first]))
+        return self._torch_draws.draw_several(sums, count, self.first.num_new_tokens)
 
     def _result(self, index: int, hypothesis: Hypothesis) -> SequenceTokens:
         steps = hypothesis.path.steps()

@@ -22,6 +22,9 @@ from model_service.generation import FinishReason, PositionScores
 
 EarlyStopping = bool | Literal["never"]
 
+Draw = Callable[[Tensor, int], Tensor]
+"""Draws so many places among scores `[N]`, without replacement, by their softmax."""
+
 # Added to the log-probability of what must not be chosen. As large as in Hugging Face, where
 # what it is added to is lost in rounding, and ties are broken alike.
 EXCLUDED = -1e9
@@ -120,7 +123,7 @@ class BeamSearch:
         *,
         end: Callable[[int, int], FinishReason | None],
         describe: Callable[[int, int], PositionScores | None] = lambda beam, token_id: None,
-        noise: Callable[[Tensor], Tensor] | None = None,
+        draw: Draw | None = None,
     ) -> None:
         """Appends a token to the beams that go on.
 
@@ -128,16 +131,15 @@ class BeamSearch:
             log_probs: `[B, V]` float32 of the next token of each beam, processed.
             end: says why a beam would end with a token, or None.
             describe: says what to keep about the distribution of a beam's token.
-            noise: gives standard Gumbel noise, float64, for indices into the flattened
-                `[B * V]` log-probabilities; candidates are then drawn. None takes the best.
+            draw: draws candidates from the flattened `[B * V]` sums. None takes the best.
         """
         num_beams, size = log_probs.shape
         sums = (log_probs + self._sums[:, None]).flatten()  # [B * V]
         count = min(self._num_candidates, len(sums))
-        if noise is None:
+        if draw is None or float(sums.max()) == -torch.inf:
             sums, indices = sums.topk(count)  # [C]
         else:
-            indices = _draw(sums, count, noise)
+            indices = draw(sums, count)
             sums = sums[indices]
         candidates = [divmod(index, size) for index in indices.tolist()]
         reasons = [end(beam, token_id) for beam, token_id in candidates]
@@ -180,15 +182,3 @@ class BeamSearch:
         except OverflowError:
             divisor = math.inf
         return min(max(divisor, MIN_DIVISOR), MAX_DIVISOR)
-
-
-def _draw(sums: Tensor, count: int, noise: Callable[[Tensor], Tensor]) -> Tensor:
-    """Draws indices without replacement, by the softmax of sums, in the order of the draws.
-
-    The largest sums of log-probability and Gumbel noise are such a sample (Kool,
-    van Hoof and Welling, "Stochastic Beams and Where to Find Them", 2019).
-    """
-    possible = (sums > -torch.inf).nonzero()[:, 0]
-    keys = torch.full_like(sums, -torch.inf, dtype=torch.float64)
-    keys[possible] = sums[possible].double() + noise(possible)
-    return keys.topk(count).indices

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from torch import Tensor
 
 from model_service.engine.beam_group import BeamGroup
-from model_service.engine.row_config import of_row
 from model_service.engine.sampling import processors
 from model_service.engine.sampling.sampler import Choice, Draw
 from model_service.engine.scheduler import Scheduler
 from model_service.engine.sequence import Sequence
+from model_service.engine.sequence_building import build
 from model_service.engine.vocabulary import RevisionRows
 from model_service.messages import Event, Failure, Generate, Rejected, SequenceTokens
 
@@ -105,29 +105,14 @@ class Beams:
 
     def _sequences(self, command: Generate, row: int) -> list[Sequence]:
         """Builds the rows of a search: the first one has the prompt, the others nothing yet."""
-        spec = command.sequences[row]
-        config = of_row(command.config, spec)
-        revision = self._revisions[command.revision]
-        length = len(spec.prompt_token_ids) + config.max_new_tokens
-        return [
-            Sequence(
-                request_id=command.request_id,
-                row=row,
-                token_ids=[] if beam else list(spec.prompt_token_ids),
-                config=config,
-                seed=spec.seed,
-                vocabulary_size=revision.size,
-                token_bytes=revision.token_bytes,
-                revision=command.revision,
-                max_length=min(length, self._context_length),
-                selection=command.selection,
-                prompt_selection=None if beam else command.prompt_selection,
-                priority=command.priority,
-                kind="beam",
-                salt=command.cache_salt,
-            )
-            for beam in range(config.num_beams)
+        sequences = [
+            build(command, row, self._revisions, kind="beam", limit=self._context_length)
+            for _ in range(command.config.num_beams)
         ]
+        for seq in sequences[1:]:
+            seq.token_ids.clear()
+            seq.prompt_selection = None
+        return sequences
 
     def _end(self, group: BeamGroup, events: list[SequenceTokens]) -> None:
         for event in events:

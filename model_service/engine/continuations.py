@@ -16,7 +16,6 @@ from model_service.engine.generations import advance
 from model_service.engine.row_config import of_row
 from model_service.engine.sampling.sampler import Choice, Draw
 from model_service.engine.scheduler import Scheduler
-from model_service.engine.sequence import Sequence
 from model_service.engine.session import Mark, Session, continuation_refusal, put_back
 from model_service.engine.session_table import SessionTable
 from model_service.engine.vocabulary import RevisionRows
@@ -68,26 +67,9 @@ class Continuations:
 
     def begin(self, command: GenerateSession) -> None:
         """Opens a session and runs its rows, or refuses rows that would never fit."""
-        rows = [
-            Sequence(
-                request_id=command.request_id,
-                row=row,
-                token_ids=list(spec.prompt_token_ids),
-                config=command.config,
-                seed=spec.seed,
-                vocabulary_size=self._revisions[command.revision].size,
-                token_bytes=self._revisions[command.revision].token_bytes,
-                revision=command.revision,
-                max_length=command.max_length,
-                prompt_selection=command.prompt_selection,
-                kind="session",
-                salt=command.cache_salt,
-            )
-            for row, spec in enumerate(command.sequences)
-        ]
-        if not self._table.check_size(command.request_id, rows):
+        session = self._table.open(command, self._revisions)
+        if session is None:
             return
-        session = self._table.add(command.session_id, rows)
         call = Continuation(command.request_id, command.config, command.session_id)
         configs = [of_row(command.config, spec) for spec in command.sequences]
         self._start(session, call, configs, command.selection)

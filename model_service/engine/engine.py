@@ -16,8 +16,10 @@ from model_service.engine import given_tokens, guides
 from model_service.engine.beams import Beams
 from model_service.engine.continuations import Continuations
 from model_service.engine.generations import Generations
+from model_service.engine.growth import Growth
 from model_service.engine.model_runner import order
 from model_service.engine.places import Places
+from model_service.engine.runner import Runner
 from model_service.engine.sampling.sampler import Choice, Draw, Sampler
 from model_service.engine.scheduler import Scheduler
 from model_service.engine.scores import PutRow, ship
@@ -26,7 +28,6 @@ from model_service.engine.session_rows import SessionRows
 from model_service.engine.session_table import SessionTable
 from model_service.engine.sessions import Sessions
 from model_service.engine.speculation import Speculation
-from model_service.engine.vocabulary import Vocabulary
 from model_service.messages import (
     Cancel,
     CloseSession,
@@ -34,7 +35,6 @@ from model_service.messages import (
     ContinueSession,
     DescribeSession,
     Event,
-    Failure,
     FlushPrefixCache,
     ForkSession,
     Generate,
@@ -43,33 +43,14 @@ from model_service.messages import (
     Load,
     OpenSession,
     PrefixCacheFlushed,
-    Rejected,
+    RebindSession,
     Report,
     SelectSessionRows,
     SpellTokens,
     StepSession,
     StepStats,
     TruncateSession,
-    VocabularyGrown,
 )
-
-
-class Runner(Protocol):
-    """What the engine needs of a model.
-
-    Attributes:
-        vocabulary: rows and revisions; grown between steps.
-        takes_drafts: whether runs may have drafts, which are forgotten when they are wrong.
-        compiled: whether the last step ran as a compiled graph.
-    """
-
-    vocabulary: Vocabulary
-    takes_drafts: bool
-    compiled: bool
-
-    def forward(self, runs: list[Run]) -> Tensor:
-        """Advances `num_cached` of every run's sequence and returns `[R, V]` float32."""
-        ...
 
 
 class Owner(Protocol):
@@ -124,8 +105,9 @@ class Engine:
             copy=places.copy,
             emit=self._emit,
         )
+        self._growth = Growth(runner.vocabulary, self._emit)
         table = SessionTable(scheduler, kv_bytes_per_token=kv_bytes_per_token, emit=self._emit)
-        rows = SessionRows(table, scheduler, places)
+        rows = SessionRows(table, scheduler, places, revisions)
         sessions = Sessions(table, scheduler, revisions)
         continuations = Continuations(table, scheduler, revisions)
         self._owners: dict[str, Owner] = {
@@ -144,17 +126,24 @@ class Engine:
             TruncateSession: rows.truncate,
             ForkSession: rows.fork,
             SelectSessionRows: rows.select,
+            RebindSession: rows.rebind,
             DescribeSession: sessions.describe,
             CloseSession: sessions.close,
             SpellTokens: self._spell_tokens,
-            GrowVocabulary: self._grow_vocabulary,
+            GrowVocabulary: self._growth.request,
             FlushPrefixCache: self._flush_prefix_cache,
         }
+
+    @property
+    def is_growing(self) -> bool:
+        """Whether a vocabulary revision is on its way, also while nothing runs."""
+        return self._growth.is_busy
 
     # --- Steps ---------------------------------------------------------------------------------
 
     def step(self) -> Report | None:
         """Runs one step. Returns None when there was nothing to do."""
+        self._growth.advance()
         runs = order(self._speculation.extend(self._scheduler.schedule()))
         if not runs:
             return self._report(None)
@@ -252,23 +241,3 @@ class Engine:
 
     def _spell_tokens(self, command: SpellTokens) -> None:
         self._runner.vocabulary.spell(command.token_bytes)
-
-    def _grow_vocabulary(self, command: GrowVocabulary) -> None:
-        start = time.monotonic()
-        vocabulary = self._runner.vocabulary
-        try:
-            vocabulary.grow(command.revision, command.rows)
-        except ValueError as error:  # vectors of another size: the tokenizer service cannot know
-            failure = Failure("InvalidField", {"field": "tokens", "description": str(error)})
-            self._emit(Rejected(command.request_id, failure))
-            return
-        self._emit(
-            VocabularyGrown(
-                request_id=command.request_id,
-                revision=vocabulary.revision,
-                size=vocabulary.size,
-                reserved_rows=vocabulary.num_reserved,
-                added_rows_sha256=vocabulary.added_rows_sha256,
-                pause_s=time.monotonic() - start,
-            )
-        )

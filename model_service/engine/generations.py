@@ -4,14 +4,14 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from model_service.engine.row_config import of_row
 from model_service.engine.sampling import processors
 from model_service.engine.sampling.sampler import Choice, Draw
 from model_service.engine.scheduler import Scheduler
 from model_service.engine.scores import describe
 from model_service.engine.sequence import Sequence
+from model_service.engine.sequence_building import build
 from model_service.engine.vocabulary import RevisionRows
-from model_service.messages import Event, Failure, Generate, Rejected, SequenceSpec, SequenceTokens
+from model_service.messages import Event, Failure, Generate, Rejected, SequenceTokens
 
 
 class Generations:
@@ -44,9 +44,7 @@ class Generations:
 
     def start(self, command: Generate) -> None:
         """Queues the sequences of a call, or rejects a call that would never fit."""
-        sequences = [
-            self._sequence(command, row, spec) for row, spec in enumerate(command.sequences)
-        ]
+        sequences = [self._sequence(command, row) for row in range(len(command.sequences))]
         largest = max(
             sum(member.max_length for member in (seq, *seq.companions)) for seq in sequences
         )
@@ -58,32 +56,18 @@ class Generations:
         for seq in sequences:
             self._scheduler.add(seq)
 
-    def _sequence(self, command: Generate, row: int, spec: SequenceSpec) -> Sequence:
+    def _sequence(self, command: Generate, row: int) -> Sequence:
         """Builds a sequence, with its guide if it has one."""
-        prompt, config = spec.prompt_token_ids, of_row(command.config, spec)
-        negative = []
-        if config.guidance_scale != 1.0:
-            negative = list(
-                prompt[-1:] if config.negative_prompt is None else config.negative_prompt
-            )
-        num_new = min(config.max_new_tokens, self._context_length - max(len(prompt), len(negative)))
-        seq = Sequence(
-            request_id=command.request_id,
-            row=row,
-            token_ids=list(prompt),
-            config=config,
-            seed=spec.seed,
-            vocabulary_size=self._revisions[command.revision].size,
-            token_bytes=self._revisions[command.revision].token_bytes,
-            revision=command.revision,
-            max_length=len(prompt) + num_new,
-            selection=command.selection,
-            prompt_selection=command.prompt_selection,
-            priority=command.priority,
-            salt=command.cache_salt,
-        )
-        if negative:
-            seq.attach_guide(negative, len(negative) + num_new)
+        limit = self._context_length
+        seq = build(command, row, self._revisions, kind="generate", limit=limit)
+        config = seq.config
+        if config.guidance_scale == 1.0:
+            return seq
+        given = config.negative_prompt
+        negative = list(seq.token_ids[-1:] if given is None else given)
+        num_new = min(seq.max_length - len(seq.token_ids), limit - len(negative))
+        seq.max_length = len(seq.token_ids) + num_new
+        seq.attach_guide(negative, len(negative) + num_new)
         return seq
 
     def answer(self, draw: Draw, choice: Choice, logits: Tensor) -> None:

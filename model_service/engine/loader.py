@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Pre
 from model_service.engine import adapter, default_fields, placement
 from model_service.engine.sampling import processors
 from model_service.engine.sequence import Sequence
+from model_service.engine.vocabulary import check_can_grow
 from model_service.generation import GenerationConfig
 from model_service.messages import EngineSettings
 
@@ -145,6 +146,10 @@ def _load_weights(folder: Path, settings: EngineSettings) -> PreTrainedModel:
         raise Refused(f"{folder.name}: {error}") from error
     model, report = loaded
     _check_weights(folder.name, model, report)
+    try:
+        check_can_grow(model, settings.vocabulary_size)
+    except ValueError as error:
+        raise Refused(f"{folder.name}: {error}.") from error
     model.eval()
     model.requires_grad_(False)
     return _with_adapter(model, settings.adapter_folder)
@@ -262,7 +267,8 @@ def default_config(model: PreTrainedModel, settings: EngineSettings) -> Generati
         **fields,
     )
     _check_beams(config, settings)
-    _check_applicable(config, model.config.get_text_config(decoder=True).vocab_size)
+    rows = model.config.get_text_config(decoder=True).vocab_size
+    _check_applicable(config, settings.vocabulary_size or rows)
     return config
 
 

@@ -24,10 +24,10 @@ from model_service.engine.engine import Engine
 from model_service.engine.loader import LoadedModel, Refused
 from model_service.engine.places import Places
 from model_service.engine.prefill import PrefillClock
+from model_service.engine.runner import CachingRunner
 from model_service.engine.sampling import processors, random
 from model_service.engine.scheduler import Scheduler
 from model_service.engine.sequence_cache import num_slots
-from model_service.engine.trial import Runner
 from model_service.generation import GenerationConfig
 from model_service.messages import (
     EngineInfo,
@@ -121,7 +121,7 @@ def serve(engine: Engine, graphs: DecodeGraphs, connection: Connection, ring: Ri
                     return
                 engine.handle(command)
         report = engine.step()
-        busy = report is not None
+        busy = report is not None or engine.is_growing
         if report is not None:
             connection.send(report)
         graphs.advance()
@@ -192,7 +192,7 @@ def kv_total_tokens(settings: EngineSettings, loaded: LoadedModel, bytes_per_tok
 def describe(
     settings: EngineSettings,
     loaded: LoadedModel,
-    runner: Runner,
+    runner: CachingRunner,
     default: GenerationConfig,
     kv_total: int,
 ) -> EngineInfo:

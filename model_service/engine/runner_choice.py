@@ -14,7 +14,6 @@ from model_service.engine.loader import LoadedModel, Refused
 from model_service.engine.merged_linear import SiblingLayers
 from model_service.engine.model_runner import ModelRunner
 from model_service.engine.self_test import SelfTest
-from model_service.engine.trial import Runner
 from model_service.messages import EngineSettings
 
 logger = logging.getLogger(__name__)
@@ -23,7 +22,9 @@ logger = logging.getLogger(__name__)
 OTHER_LENGTH = 1000
 
 
-def choose(settings: EngineSettings, on_loaded: Callable[[], None]) -> tuple[LoadedModel, Runner]:
+def choose(
+    settings: EngineSettings, on_loaded: Callable[[], None]
+) -> tuple[LoadedModel, ModelRunner | CompatRunner]:
     """Loads the model and makes the fastest runner that equals `generate`.
 
     Raises:

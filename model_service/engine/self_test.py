@@ -20,7 +20,8 @@ from transformers import PreTrainedConfig
 from model_service.engine import oracle
 from model_service.engine.loader import LoadedModel, Refused
 from model_service.engine.oracle import Example
-from model_service.engine.trial import Runner, Trial
+from model_service.engine.runner import CachingRunner
+from model_service.engine.trial import Trial
 
 # Largest difference from the logits of `generate`, relative to the largest of them. Rounding alone
 # gives SmolLM2 a hundredth of the first, and a quarter of the others.
@@ -68,7 +69,7 @@ class SelfTest:
                     "Face's own code: its weights are damaged, or the type is too small for it."
                 )
 
-    def check(self, runner: Runner, config: PreTrainedConfig) -> None:
+    def check(self, runner: CachingRunner, config: PreTrainedConfig) -> None:
         """Compares a runner with `generate`.
 
         Args:
@@ -78,6 +79,7 @@ class SelfTest:
         Raises:
             Refused: it differs, or does not run.
         """
+        runner.vocabulary.obstacle = None
         with _refusing():
             self._check_all(runner, self._examples)
             if self._short:
@@ -86,7 +88,7 @@ class SelfTest:
                     self._check_all(runner, self._short)
                 runner.read_windows()
 
-    def check_batch(self, runner: Runner) -> None:
+    def check_batch(self, runner: CachingRunner) -> None:
         """Compares one ragged batch only.
 
         Raises:
@@ -95,24 +97,30 @@ class SelfTest:
         with _refusing():
             self._check_batch(runner, self._examples)
 
-    def _check_batch(self, runner: Runner, examples: list[Example]) -> None:
+    def _check_batch(self, runner: CachingRunner, examples: list[Example]) -> None:
         with Trial(runner) as trial:
             self._compare("in one batch", examples, trial.batch(examples))
 
-    def _check_all(self, runner: Runner, examples: list[Example]) -> None:
+    def _check_all(self, runner: CachingRunner, examples: list[Example]) -> None:
         self._check_batch(runner, examples)
         longest = examples[0]
         with Trial(runner) as trial:
             self._compare("after a fork", [longest], [trial.forked(longest)])
         with Trial(runner) as trial:
             self._compare("after a cut", [longest], [trial.cut(longest)])
+        if runner.vocabulary.obstacle is not None:
+            return
         with Trial(runner) as trial:
             self._compare("after growth", [longest], [trial.grown(longest, given=False)])
         try:
             with Trial(runner) as trial:
                 self._compare("of a new id", [longest], [trial.grown(longest, given=True)])
-        except Refused as refusal:  # as in Hugging Face's code after `resize_token_embeddings`
-            logger.warning("%s looks up ids in more than one table: %s", self._name, refusal)
+        except Refused as refusal:  # more tables than one: it is served, and does not grow
+            runner.vocabulary.obstacle = (
+                f"{self._name} looks up ids elsewhere than in its embedding, so none can be added: "
+                f"with the row of another id, {refusal}"
+            )
+            logger.warning("%s", runner.vocabulary.obstacle)
 
     def _compare(self, when: str, examples: list[Example], results: list[Tensor]) -> None:
         expected = torch.cat([example.logits for example in examples])

@@ -8,11 +8,18 @@ Decoding is the case of one pending token, prefill that of several.
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+from torch import Tensor
+
+from model_service.active_processors import applied_processors
 from model_service.engine import stop_strings
 from model_service.engine.prompt_lookup import PromptLookup
 from model_service.engine.sampling import coverage
+from model_service.engine.sampling.processor_step import ProcessorStep
+from model_service.engine.sampling.row import Row
+from model_service.engine.sampling.row_processors import RowProcessors
+from model_service.engine.sampling.torch_draws import TorchDraws
 from model_service.generation import (
     FinishReason,
     GenerationConfig,
@@ -20,14 +27,6 @@ from model_service.generation import (
     ScoreSelection,
 )
 from model_service.messages import Failure, Finish
-
-if TYPE_CHECKING:  # built for the rows that need them
-    from torch import Tensor
-
-    from model_service.engine.sampling.processors import Step
-    from model_service.engine.sampling.row_processors import RowProcessors
-    from model_service.engine.sampling.torch_draws import TorchDraws
-
 
 Kind = Literal["generate", "session", "continuation", "guide", "beam"]
 
@@ -112,13 +111,13 @@ class Sequence:
     first_token: float = 0.0
     covered: bool = field(init=False)
     lookup: PromptLookup | None = None
-    row_processors: "RowProcessors | None" = None
-    processors: "list[Step] | None" = None
-    torch_draws: "TorchDraws | None" = None
+    row_processors: RowProcessors | None = None
+    processors: list[ProcessorStep] | None = None
+    torch_draws: TorchDraws | None = None
     companions: "tuple[Sequence, ...]" = ()
     guide: "Sequence | None" = None
     guided: "Sequence | None" = None
-    next_logits: "Tensor | None" = None
+    next_logits: Tensor | None = None
 
     def __post_init__(self) -> None:
         self.num_prompt_tokens = self.call_start = len(self.token_ids)
@@ -132,6 +131,19 @@ class Sequence:
         self.row_processors = None
         self.processors = None
 
+    def rebind(self, revision: int, size: int) -> None:
+        """Moves to a newer revision. Keys and values stay: ids keep their meaning and their rows.
+
+        Args:
+            revision: the revision.
+            size: its number of ids.
+        """
+        self.revision = revision
+        self.vocabulary_size = size
+        self.row_processors = None  # they know the revision's ids
+        self.processors = None
+        self.torch_draws = None  # a draw is made among all ids of the revision
+
     @property
     def in_session(self) -> bool:
         """Whether it is a row of a session."""
@@ -143,6 +155,17 @@ class Sequence:
         if self.kind == "session":
             return self.max_length
         return min(self.call_start + self.config.max_new_tokens, self.max_length)
+
+    def for_processors(self) -> Row:
+        """Returns what processors may know about it."""
+        size = self.vocabulary_size
+        return Row(
+            prompt_token_ids=tuple(self.token_ids[: self.num_prompt_tokens]),
+            eos_token_ids=tuple(i for i in self.config.eos_token_ids if i < size),
+            vocabulary_size=size,
+            length_limit=self.length_limit,
+            first_is_forced="forced_bos_token_id" in applied_processors(self.config),
+        )
 
     @property
     def num_pending(self) -> int:

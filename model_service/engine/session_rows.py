@@ -1,12 +1,14 @@
-"""Changes of sessions' rows that no model takes part in: cut, copy, select."""
+"""Changes of sessions' rows that no model takes part in: cut, copy, select, rebind."""
 
 from model_service.engine.places import Places
 from model_service.engine.scheduler import Scheduler
 from model_service.engine.sequence import Sequence
 from model_service.engine.session import truncation_refusal
 from model_service.engine.session_table import SessionTable
+from model_service.engine.vocabulary import RevisionRows
 from model_service.messages import (
     ForkSession,
+    RebindSession,
     SelectSessionRows,
     SessionForked,
     TruncateSession,
@@ -21,17 +23,25 @@ class SessionRows:
     are needed.
     """
 
-    def __init__(self, table: SessionTable, scheduler: Scheduler, places: Places) -> None:
+    def __init__(
+        self,
+        table: SessionTable,
+        scheduler: Scheduler,
+        places: Places,
+        revisions: list[RevisionRows],
+    ) -> None:
         """Changes the sessions of a table.
 
         Args:
             table: the sessions.
             scheduler: what rows get their slots from.
             places: what the slots hold.
+            revisions: sizes of the vocabulary; grows in place.
         """
         self._table = table
         self._scheduler = scheduler
         self._places = places
+        self._revisions = revisions
 
     def truncate(self, command: TruncateSession) -> None:
         """Forgets tokens of rows, of all of them or of none."""
@@ -89,6 +99,16 @@ class SessionRows:
         for row, seq in enumerate(rows):
             seq.row = row
         session.rows = rows
+        self._table.answer_positions(command.request_id, session)
+
+    def rebind(self, command: RebindSession) -> None:
+        """Moves all rows to a newer revision of the vocabulary."""
+        session = self._table.take(command.request_id, command.session_id)
+        if session is None:
+            return
+        size = self._revisions[command.revision].size
+        for seq in session.rows:
+            seq.rebind(command.revision, size)
         self._table.answer_positions(command.request_id, session)
 
     def _copy_cache(self, source: Sequence, target: Sequence) -> int:

@@ -4,10 +4,14 @@ from collections.abc import Callable
 
 from model_service.engine.scheduler import Scheduler
 from model_service.engine.sequence import Sequence
+from model_service.engine.sequence_building import build
 from model_service.engine.session import Session
+from model_service.engine.vocabulary import RevisionRows
 from model_service.messages import (
     Event,
     Failure,
+    GenerateSession,
+    OpenSession,
     Rejected,
     SessionAnswer,
     SessionRowAnswer,
@@ -45,6 +49,18 @@ class SessionTable:
             if session.call is not None and session.call.request_id == request_id:
                 return session
         return None
+
+    def open(
+        self, command: OpenSession | GenerateSession, revisions: list[RevisionRows]
+    ) -> Session | None:
+        """Makes a session of what a command gave, or rejects rows that would never fit."""
+        rows = [
+            build(command, row, revisions, kind="session", limit=command.max_length)
+            for row in range(len(command.sequences))
+        ]
+        if not self.check_size(command.request_id, rows):
+            return None
+        return self.add(command.session_id, rows)
 
     def check_size(self, request_id: int, rows: list[Sequence]) -> bool:
         """Checks that rows can have slots at the same time, or rejects the call that wants that.

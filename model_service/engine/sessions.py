@@ -50,30 +50,11 @@ class Sessions:
 
     def open(self, command: OpenSession) -> None:
         """Queues the rows for slots and prefill, or refuses rows that would never fit."""
-        rows = [
-            Sequence(
-                request_id=command.request_id,
-                row=row,
-                token_ids=list(spec.prompt_token_ids),
-                config=command.config,
-                seed=spec.seed,
-                vocabulary_size=self._revisions[command.revision].size,
-                token_bytes=self._revisions[command.revision].token_bytes,
-                revision=command.revision,
-                max_length=command.max_length,
-                kind="session",
-                salt=command.cache_salt,
-            )
-            for row, spec in enumerate(command.sequences)
-        ]
-        for seq, spec in zip(rows, command.sequences, strict=True):
-            if spec.num_prompt_tokens is not None:
-                seq.num_prompt_tokens = spec.num_prompt_tokens
-        if not self._table.check_size(command.request_id, rows):
+        session = self._table.open(command, self._revisions)
+        if session is None:
             return
-        session = self._table.add(command.session_id, rows)
         call = Call(command.request_id, command.selection, command.sample, command.append)
-        self._start(session, call, rows)
+        self._start(session, call, session.rows)
 
     def step(self, command: StepSession) -> None:
         """Appends tokens to rows and makes them active. Refuses as a whole or not at all."""

@@ -3,60 +3,20 @@
 V: ids of revision 0.
 """
 
-from typing import TYPE_CHECKING, Literal, Protocol
-
 import torch
 from torch import Tensor
 
 from model_service.engine.oracle import NEW_TOKENS, Example
+from model_service.engine.runner import CachingRunner
 from model_service.engine.sequence import Run, Sequence
-from model_service.engine.sequence_cache import SequenceCache
-from model_service.engine.vocabulary import Vocabulary
 from model_service.generation import GenerationConfig
 from model_service.messages import NewRow
-
-if TYPE_CHECKING:  # whose graphs are tried in the same way as a runner
-    from model_service.engine.decode_graph.decode_graphs import DecodeGraphs
-
-
-class Runner(Protocol):
-    """What runs a model.
-
-    Attributes:
-        vocabulary: rows and revisions; grown between steps.
-        takes_drafts: whether runs may have drafts.
-        graphs: steps compiled ahead of time, if the path has any.
-        compiled: whether the last step ran as one of them.
-    """
-
-    vocabulary: Vocabulary
-    takes_drafts: bool
-    graphs: "DecodeGraphs"
-    compiled: bool
-
-    @property
-    def name(self) -> Literal["fast", "compat"]:
-        """What the path is called."""
-        ...
-
-    @property
-    def cache(self) -> SequenceCache:
-        """What holds the past of sequences."""
-        ...
-
-    def forward(self, runs: list[Run]) -> Tensor:
-        """Advances `num_cached` of every run's sequence and returns `[R, V]` float32."""
-        ...
-
-    def read_windows(self) -> None:
-        """Reads the windows of the layers from the model's configuration again."""
-        ...
 
 
 class Trial:
     """Sequences that a runner advances as it will in operation: at most `MIN_SLOTS`."""
 
-    def __init__(self, runner: Runner) -> None:
+    def __init__(self, runner: CachingRunner) -> None:
         self._runner = runner
         self._sequences: list[Sequence] = []
 

@@ -1,85 +1,27 @@
-"""Embedding and output rows that grow while the model runs.
+"""The revisions of the vocabulary, and the rows of embedding and head that go with them.
 
-The embedding is a view of a larger buffer: a new id's row is written into the
-reserve and is there. The output head is split: rows of revision 0 stay in a
-layer of their own that growth never touches, so old logits stay equal to the
-bit, and new rows go to blocks of fixed shape, so a row's logit does not depend
-on how many others came after it.
-
-V: ids of revision 0, E: rows of the checkpoint's embedding, H: hidden size.
+V: ids of revision 0, E: width of an embedding row, H: width of an output row.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
-import numpy as np
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from model_service.engine import placement
-from model_service.engine.linear import packed_or_none
+from model_service.engine.growing_embedding import GrowingEmbedding
+from model_service.engine.growing_head import GrowingHead
+from model_service.engine.row_rules import RowRules, Values
 from model_service.messages import NewRow
 
-BLOCK_ROWS = 64
+# The next buffer is begun when less than this part of what was reserved is left.
+EARLY_PART = 4
 
-
-class GrowingHead(nn.Module):
-    """The output layer: `[.., H]` to `[.., size]` logits."""
-
-    def __init__(self, weight: Tensor, bias: Tensor | None, reserved_rows: int) -> None:
-        """Takes over a model's output layer.
-
-        Args:
-            weight: rows of revision 0, `[V, H]`.
-            bias: `[V]` or longer, or None.
-            reserved_rows: rows that can be added without a new allocation.
-        """
-        super().__init__()
-        size, width = weight.shape
-        base = nn.Linear(width, size, bias=bias is not None, device="meta", dtype=weight.dtype)
-        base.weight = nn.Parameter(weight, requires_grad=False)
-        if bias is not None:
-            base.bias = nn.Parameter(bias.detach()[:size], requires_grad=False)
-        self.base: nn.Module = packed_or_none(base) or base
-        blocks = max(1, -(-reserved_rows // BLOCK_ROWS))
-        self.tail = weight.new_zeros(blocks, BLOCK_ROWS, weight.shape[1])
-        self.tail_bias = weight.new_zeros(blocks, BLOCK_ROWS)
-        self.num_added = 0
-
-    @property
-    def weight(self) -> Tensor:
-        """Rows of revision 0, `[V, H]`, which is what other code asks a head for."""
-        return cast(Tensor, self.base.weight)
-
-    @property
-    def bias(self) -> Tensor | None:
-        """Biases of revision 0, `[V]`, or None."""
-        return cast(Tensor | None, self.base.bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Computes logits of every id there is."""
-        logits: Tensor = self.base(x)
-        if not self.num_added:
-            return logits
-        parts = [logits]
-        for block in range(-(-self.num_added // BLOCK_ROWS)):
-            parts.append(F.linear(x, self.tail[block], self.tail_bias[block]))
-        return torch.cat(parts, -1)[..., : logits.shape[-1] + self.num_added]
-
-    def add(self, rows: Tensor, biases: Tensor) -> None:
-        """Appends rows `[N, H]` and biases `[N]`."""
-        needed = -(-(self.num_added + len(rows)) // BLOCK_ROWS) - len(self.tail)
-        if needed > 0:
-            self.tail = F.pad(self.tail, (0, 0, 0, 0, 0, needed))
-            self.tail_bias = F.pad(self.tail_bias, (0, 0, 0, needed))
-        end = self.num_added + len(rows)
-        self.tail.view(-1, self.tail.shape[-1])[self.num_added : end] = rows
-        self.tail_bias.view(-1)[self.num_added : end] = biases
-        self.num_added = end
+# Where the reserve is small, buffers grow by this part of their size.
+GROWTH_PART = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +40,16 @@ class RevisionRows:
 
 
 class Vocabulary:
-    """The embedding and head rows of every revision so far. One thread uses it."""
+    """The embedding and head rows of every revision so far. One thread uses it.
+
+    Attributes:
+        num_rows: rows of the checkpoint's embedding.
+        base_size: ids at revision 0.
+        tied: whether output rows are the input rows.
+        obstacle: why ids cannot be added, or None.
+        token_bytes: the bytes that ids stand for, as far as they were told.
+        revisions: what requests of each revision may see; grows in place.
+    """
 
     def __init__(self, model: PreTrainedModel, base_size: int, reserved_rows: int) -> None:
         """Takes over a model's embedding and head.
@@ -107,38 +58,29 @@ class Vocabulary:
             model: the model, whose head is replaced.
             base_size: ids at revision 0; 0 means the rows of the embedding.
             reserved_rows: rows kept free.
+
+        Raises:
+            ValueError: its rows cannot grow.
         """
+        check_can_grow(model, base_size)
         embedding = cast(nn.Embedding, model.get_input_embeddings())
-        head = cast(nn.Linear | None, model.get_output_embeddings())
-        if head is None:
-            raise ValueError("it has no output layer of its own that could grow")
+        head = cast(nn.Linear, model.get_output_embeddings())
+        self.num_rows = embedding.weight.shape[0]
+        self.base_size = base_size or self.num_rows
         placement.keep_resident(embedding)
         placement.keep_resident(head)
-        weight = embedding.weight.detach()
-        self.num_rows = weight.shape[0]
-        self.base_size = base_size or self.num_rows
-        self.tied = head.weight.data_ptr() == weight.data_ptr()
-        self._embedding = embedding
-        self._buffer = weight.new_zeros(self.base_size + reserved_rows, weight.shape[1])
-        self._buffer[: self.base_size] = weight[: self.base_size]
-        base = self._buffer if self.tied else head.weight.detach()
-        self._head = GrowingHead(base[: self.base_size], head.bias, reserved_rows)
+        self.tied = head.weight.data_ptr() == embedding.weight.data_ptr()
+        self._embedding = GrowingEmbedding(embedding, self.base_size, reserved_rows)
+        output = self._embedding.rows if self.tied else head.weight.detach()
+        self._head = GrowingHead(output[: self.base_size], head.bias, reserved_rows)
         placement.carry_hook(head, self._head)
         model.set_output_embeddings(self._head)
-        self._bind()
-        self._mean = self._base_mean(weight)
-        self._output_mean = self._mean if self.tied else self._base_mean(self._head.weight)
+        self._rules = RowRules(self._embedding, self._head, tied=self.tied)
+        self.obstacle: str | None = None
+        self._enlargement: Iterator[None] | None = None
         self._hash = hashlib.sha256()
         self.token_bytes: dict[int, bytes] = {}
         self.revisions = [RevisionRows(self.base_size, (), self.token_bytes)]
-
-    def _bind(self) -> None:
-        self._embedding.weight = nn.Parameter(self._buffer, requires_grad=False)
-        self._embedding.num_embeddings = len(self._buffer)
-
-    def _base_mean(self, weight: Tensor) -> Tensor:
-        """Mean of the rows of revision 0 in float64, `[H]`: the order of additions is fixed."""
-        return weight[: self.base_size].double().mean(0)
 
     @property
     def size(self) -> int:
@@ -153,38 +95,71 @@ class Vocabulary:
     @property
     def num_reserved(self) -> int:
         """Rows that can be added before memory is allocated anew."""
-        return len(self._buffer) - self.size
+        return self._embedding.num_reserved
 
     @property
     def added_rows_sha256(self) -> str:
-        """Hash over all added rows as float32, input row before output row."""
+        """Hash over all added rows as float32, by id: input row, output row, bias if any."""
         return self._hash.hexdigest()
 
-    @torch.inference_mode()
     def grow(self, revision: int, rows: list[NewRow]) -> None:
-        """Appends one revision. Nothing is changed when it fails.
+        """Appends one revision at once. As `growing`."""
+        for _ in self.growing(revision, rows):
+            pass
+
+    def growing(self, revision: int, rows: list[NewRow]) -> Iterator[None]:
+        """Appends one revision, a slice of work at a time; between two of them steps may run.
+
+        Until the last slice, and when one fails, nothing is changed.
 
         Raises:
-            ValueError: the revision or an id is not the next one, or a vector has the wrong size.
+            ValueError: the revision or an id is not the next one, or the rows cannot be made.
+            RuntimeError: there is no memory for them.
         """
         if revision != self.revision + 1:
             raise ValueError(f"revision {revision} does not follow {self.revision}")
-        inputs, outputs, biases = [], [], []
+        if rows and self.obstacle is not None:
+            raise ValueError(self.obstacle)
+        prepared = []
         for index, row in enumerate(rows):
             if row.token_id != self.size + index:
                 raise ValueError(f"id {row.token_id} does not follow {self.size + index - 1}")
-            values = self._initialize(row)
-            inputs.append(values[0].to(self._buffer.device))
-            outputs.append(values[1].to(self._head.tail.device))
-            biases.append(values[2])
-        if rows:
-            self._write(torch.stack(inputs), torch.stack(outputs), torch.tensor(biases))
-        last = self.revisions[-1]
-        forbidden = tuple(row.token_id for row in rows if not row.generable)
-        self.token_bytes.update((row.token_id, row.token_bytes) for row in rows)
-        self.revisions.append(
-            RevisionRows(last.size + len(rows), (*last.forbidden, *forbidden), self.token_bytes)
+            prepared.append(self._rules.values(row))
+            yield
+        while self.num_reserved < len(rows):
+            self.make_room(len(rows))
+            yield
+        self._head.reserve(len(rows))
+        self._append(rows, prepared)
+
+    @property
+    def is_short(self) -> bool:
+        """Whether it is time to make room, before it is needed."""
+        return self._enlargement is not None or (
+            self.num_reserved < self._embedding.reserve // EARLY_PART
         )
+
+    def make_room(self, count: int = 0) -> None:
+        """Does a slice of work on a larger buffer, or puts it in place of the old one.
+
+        Args:
+            count: rows that are about to be added.
+
+        Raises:
+            RuntimeError: there is no memory for it. Nothing is changed.
+        """
+        if self._enlargement is None:
+            room = max(count, self._embedding.reserve, self.size // GROWTH_PART)
+            self._enlargement = self._embedding.enlarge(self.size + room)
+        try:
+            next(self._enlargement)
+        except StopIteration:
+            self._enlargement = None
+            if self.tied:
+                self._head.rebase(self._embedding.rows[: self.base_size])
+        except BaseException:
+            self._enlargement = None
+            raise
 
     def spell(self, token_bytes: Sequence[bytes]) -> None:
         """Takes note of the bytes that the ids of revision 0 stand for."""
@@ -192,62 +167,54 @@ class Vocabulary:
 
     def shrink_to_base(self) -> None:
         """Forgets every revision but the first: after growth was tried, before it is used."""
-        self._buffer[self.base_size :] = 0
-        self._head.num_added = 0
+        self._embedding.shrink(self.base_size)
+        self._head.shrink_to_base()
         self._hash = hashlib.sha256()
         for added in [token_id for token_id in self.token_bytes if token_id >= self.base_size]:
             del self.token_bytes[added]
         del self.revisions[1:]
 
-    def _write(self, inputs: Tensor, outputs: Tensor, biases: Tensor) -> None:
-        end = self.size + len(inputs)
-        if end > len(self._buffer):
-            grown = self._buffer.new_zeros(end + end // 4, self._buffer.shape[1])
-            grown[: self.size] = self._buffer[: self.size]
-            self._buffer = grown
-            self._bind()
-        self._buffer[self.size : end] = inputs
-        self._head.add(outputs.to(self._head.tail), biases.to(self._head.tail_bias))
-        for one, other in zip(inputs, outputs, strict=True):
-            for values in (one, other):
-                rounded = values.to(self._buffer.dtype).float().cpu().contiguous()
-                self._hash.update(rounded.numpy().astype("<f4").tobytes())
+    def _append(self, rows: list[NewRow], prepared: list[Values]) -> None:
+        """Makes a revision of rows for which there is room."""
+        for values in prepared:
+            self._embedding.add(values.input)
+            self._head.add(values.output, values.bias)
+            self._hash.update(_little_endian(values.input) + _little_endian(values.output))
+            if self._head.bias is not None:
+                self._hash.update(_little_endian(values.bias))
+        last = self.revisions[-1]
+        forbidden = tuple(row.token_id for row in rows if not row.generable)
+        self.token_bytes.update((row.token_id, row.token_bytes) for row in rows)
+        self.revisions.append(
+            RevisionRows(last.size + len(rows), (*last.forbidden, *forbidden), self.token_bytes)
+        )
 
-    def _initialize(self, row: NewRow) -> tuple[Tensor, Tensor, float]:
-        """Returns input row, output row (`[H]` each) and output bias of a new id."""
-        if row.initialization == "values":
-            values = self._vector(row.input_values)
-            return values, self._vector(row.output_values) if row.output_values else values, 0.0
-        if row.initialization == "zero":
-            zeros = torch.zeros_like(self._mean)
-            return zeros, zeros, 0.0
-        if row.initialization == "mean":
-            return self._mean, self._output_mean, 0.0
-        sources = row.previous_ids if row.initialization == "mean_of_pieces" else None
-        if row.initialization == "copy":
-            assert row.copy_token_id is not None
-            sources = [row.copy_token_id]
-        if not sources:
-            return self._mean, self._output_mean, 0.0
-        return self._mean_of(sources)
 
-    def _vector(self, data: bytes) -> Tensor:
-        vector = torch.from_numpy(np.frombuffer(data, dtype="<f4").copy())
-        if len(vector) != self._buffer.shape[1]:
-            raise ValueError(f"a vector has {len(vector)} values, not {self._buffer.shape[1]}")
-        return vector
+def check_can_grow(model: PreTrainedModel, base_size: int) -> None:
+    """Checks that a model has one row per id at both ends, and that rows can be added.
 
-    def _mean_of(self, ids: list[int]) -> tuple[Tensor, Tensor, float]:
-        """Mean of the rows of ids in float64, rounded once when written."""
-        inputs = torch.stack([self._buffer[i].double() for i in ids]).mean(0)
-        outputs, biases = zip(*(self._output_row(i) for i in ids), strict=True)
-        bias = sum(biases) / len(ids)
-        return inputs, inputs if self.tied else torch.stack(outputs).mean(0), bias
+    Args:
+        model: the model.
+        base_size: ids at revision 0; 0 means the rows of the embedding.
 
-    def _output_row(self, token_id: int) -> tuple[Tensor, float]:
-        if token_id >= self.base_size:
-            place = token_id - self.base_size
-            row = self._head.tail.view(-1, self._head.tail.shape[-1])[place]
-            return row.double(), float(self._head.tail_bias.view(-1)[place])
-        bias = getattr(self._head.base, "bias", None)
-        return self._head.weight[token_id].double(), 0.0 if bias is None else float(bias[token_id])
+    Raises:
+        ValueError: it does not.
+    """
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if head is None:
+        raise ValueError("it has no output layer of its own that could grow")
+    wanted = base_size or cast(nn.Embedding, embedding).num_embeddings
+    for name, layer in (("embedding", embedding), ("output layer", head)):
+        weight = getattr(layer, "weight", None)
+        if not isinstance(weight, Tensor) or weight.dim() != 2 or not weight.is_floating_point():
+            raise ValueError(f"its {name} has no rows of numbers to which others could be added")
+        if len(weight) < wanted:
+            raise ValueError(
+                f"its {name} has {len(weight)} rows, fewer than the {wanted} ids of its "
+                "tokenizer.json: resize the model with resize_token_embeddings, or take the "
+                "tokenizer that belongs to it"
+            )
+
+
+def _little_endian(values: Tensor) -> bytes:
+    return values.float().cpu().contiguous().numpy().astype("<f4").tobytes()

@@ -10,6 +10,7 @@ from model_service.messages import (
     DescribeSession,
     ForkSession,
     OpenSession,
+    RebindSession,
     SelectSessionRows,
     SequenceSpec,
     SessionAnswer,
@@ -119,6 +120,11 @@ class EngineSessions:
             KVCacheExceeded: there will never be.
         """
         command = partial(SelectSessionRows, session_id=session_id, rows=rows)
+        return await self._calls.ask(SessionAnswer, command)
+
+    async def rebind(self, session_id: str, revision: int) -> SessionAnswer:
+        """Moves a session's rows to a newer revision of the vocabulary, which is there."""
+        command = partial(RebindSession, session_id=session_id, revision=revision)
         return await self._calls.ask(SessionAnswer, command)
 
     async def describe(self, session_id: str) -> SessionDescription:

@@ -12,6 +12,7 @@ from model_service.messages.sessions import (
     ForkSession,
     GenerateSession,
     OpenSession,
+    RebindSession,
     SelectSessionRows,
     SessionAnswer,
     SessionDescription,
@@ -71,6 +72,7 @@ Command = (
     | TruncateSession
     | ForkSession
     | SelectSessionRows
+    | RebindSession
     | DescribeSession
     | CloseSession
     | SpellTokens

@@ -53,7 +53,7 @@ class VocabularyGrown(msgspec.Struct, tag="vocabulary_grown"):
     """Rows that can be added before memory is allocated anew."""
 
     added_rows_sha256: str
-    """Over all rows added since revision 0, as float32, input rows before output rows."""
+    """Over all rows added since revision 0, by id, as `GetVocabularyState` describes."""
 
     pause_s: float
-    """How long no step could run."""
+    """Longest stretch for which no step could run, also to make room for this revision."""

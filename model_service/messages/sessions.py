@@ -128,6 +128,15 @@ class SelectSessionRows(msgspec.Struct, tag="select_session_rows"):
     """Index of the old row that becomes each new row."""
 
 
+class RebindSession(msgspec.Struct, tag="rebind_session"):
+    """Moves rows to a newer vocabulary revision. Answered by `SessionAnswer` without scores."""
+
+    request_id: int
+    session_id: str
+    revision: int
+    """One that is there, not older than that of the rows."""
+
+
 class DescribeSession(msgspec.Struct, tag="describe_session"):
     """Asks for a session's tokens. Answered by `SessionDescription`."""
 

@@ -36,6 +36,9 @@ SEED_MODES = {
     generation_pb2.SEED_MODE_TORCH: "torch",
 }
 
+MAX_TORCH_SCORES = 2**24
+"""Most scores that torch draws from."""
+
 
 @dataclass(frozen=True, slots=True)
 class ResolvedConfig:
@@ -98,8 +101,8 @@ def resolve(
         values["max_new_tokens"] = max(1, values["max_length"] - 1)
     num_return_sequences = given.get("num_return_sequences", 1)
     _check_count(num_return_sequences, values, violations, path)
-    if values["num_beams"] > 1 and values["do_sample"] and values["seed_mode"] == "torch":
-        raise NotImplemented_(f"{path}.seed_mode SEED_MODE_TORCH with beams that are drawn")
+    if values["do_sample"] and values["seed_mode"] == "torch":
+        _check_torch_draws(values["num_beams"] * vocabulary_size, violations, path)
     if values["num_beams"] > 1 and "min_tokens_to_keep" not in given:
         # As Hugging Face: whatever ends, there is a token to go on with.
         values["min_tokens_to_keep"] = max(1, len(values["eos_token_ids"])) + 1
@@ -187,6 +190,16 @@ def _as_written(value: Any) -> Any:
         fields = msgspec.structs.asdict(value)
         return type(value)(**{name: _as_written(field) for name, field in fields.items()})
     return float(str(np.float32(value))) if isinstance(value, float) else value
+
+
+def _check_torch_draws(num_scores: int, violations: Violations, path: str) -> None:
+    """Notes draws of a token among more scores, those of all beams, than torch draws from."""
+    if num_scores > MAX_TORCH_SCORES:
+        violations.add(
+            f"{path}.seed_mode",
+            f"draws from at most {MAX_TORCH_SCORES} scores as torch does, and all beams together "
+            f"have {num_scores}; ask for fewer beams or for SEED_MODE_COUNTER",
+        )
 
 
 def _check_count(

@@ -2,7 +2,11 @@
 
 from collections.abc import Callable
 
-from lockstep.v1 import model_admin_service_pb2, model_admin_service_pb2_grpc
+from lockstep.v1 import (
+    model_admin_service_pb2,
+    model_admin_service_pb2_grpc,
+    vocabulary_pb2,
+)
 
 from model_service.responses import convert
 from model_service.revisions.follower import VocabularyState
@@ -35,7 +39,7 @@ class AdminServicer(model_admin_service_pb2_grpc.ModelAdminServiceServicer):
         self, request: model_admin_service_pb2.GetVocabularyStateRequest, context: Context
     ) -> model_admin_service_pb2.GetVocabularyStateResponse:
         return model_admin_service_pb2.GetVocabularyStateResponse(
-            vocabulary=convert.vocabulary_ref(self._model.vocabulary.newest),
+            vocabulary=self._newest(),
             reserved_row_count=self._state.reserved_rows,
             added_rows_sha256=self._state.added_rows_sha256,
             follower_connected=self._state.connected,
@@ -45,7 +49,8 @@ class AdminServicer(model_admin_service_pb2_grpc.ModelAdminServiceServicer):
         self, request: model_admin_service_pb2.FlushPrefixCacheRequest, context: Context
     ) -> model_admin_service_pb2.FlushPrefixCacheResponse:
         return model_admin_service_pb2.FlushPrefixCacheResponse(
-            token_count=await self._model.engine.flush_prefix_cache()
+            token_count=await self._model.engine.flush_prefix_cache(),
+            vocabulary=self._newest(),
         )
 
     async def Drain(
@@ -53,14 +58,18 @@ class AdminServicer(model_admin_service_pb2_grpc.ModelAdminServiceServicer):
     ) -> model_admin_service_pb2.DrainResponse:
         self._pause(True)
         return model_admin_service_pb2.DrainResponse(
-            running_sequence_count=self._model.engine.num_unfinished_rows
+            running_sequence_count=self._model.engine.num_unfinished_rows,
+            vocabulary=self._newest(),
         )
 
     async def Resume(
         self, request: model_admin_service_pb2.ResumeRequest, context: Context
     ) -> model_admin_service_pb2.ResumeResponse:
         self._pause(False)
-        return model_admin_service_pb2.ResumeResponse()
+        return model_admin_service_pb2.ResumeResponse(vocabulary=self._newest())
+
+    def _newest(self) -> vocabulary_pb2.VocabularyRef:
+        return convert.vocabulary_ref(self._model.vocabulary.newest)
 
     def _pause(self, paused: bool) -> None:
         self._model.paused = paused

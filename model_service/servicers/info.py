@@ -8,6 +8,7 @@ from lockstep.v1 import (
     model_info_service_pb2,
     model_info_service_pb2_grpc,
     tensor_pb2,
+    vocabulary_pb2,
 )
 
 from model_service.messages import GraphState
@@ -113,6 +114,7 @@ class InfoServicer(model_info_service_pb2_grpc.ModelInfoServiceServicer):
             ],
             limits=limits,
             determinism_level=generation_pb2.DETERMINISM_LEVEL_SEEDED,
+            vocabulary=self._newest(),
         )
 
     async def ListLogitsProcessors(
@@ -128,7 +130,8 @@ class InfoServicer(model_info_service_pb2_grpc.ModelInfoServiceServicer):
                     repeatable=processor.repeatable,
                 )
                 for processor in catalog(self._model.engine.info).values()
-            ]
+            ],
+            vocabulary=self._newest(),
         )
 
     async def GetLoad(
@@ -142,6 +145,7 @@ class InfoServicer(model_info_service_pb2_grpc.ModelInfoServiceServicer):
             kv_used_token_count=engine.load.kv_used_tokens,
             kv_total_token_count=engine.info.kv_total_tokens,
             tokens_per_second=self._model.metrics.token_rate.per_second(),
+            vocabulary=self._newest(),
         )
 
     async def ValidateRequest(
@@ -156,7 +160,11 @@ class InfoServicer(model_info_service_pb2_grpc.ModelInfoServiceServicer):
             applied_processors=plan.applied_processors,
             kv_token_count=plan.kv_tokens,
             max_response_bytes=plan.response_bytes,
+            vocabulary=convert.vocabulary_ref(plan.vocabulary),
         )
+
+    def _newest(self) -> vocabulary_pb2.VocabularyRef:
+        return convert.vocabulary_ref(self._model.vocabulary.newest)
 
 
 def offered_methods(servicers: Iterable[type]) -> dict[str, bool]:

@@ -10,6 +10,7 @@ from lockstep.v1 import (
     logits_session_service_pb2_grpc,
     model_service_pb2,
     tokens_pb2,
+    vocabulary_pb2,
 )
 
 from model_service.requests.configuration import effective_message
@@ -88,7 +89,7 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
                 )
                 for row in answer.rows
             ],
-            vocabulary=convert.vocabulary_ref(session.opening.vocabulary),
+            vocabulary=_vocabulary(session),
             effective_config=_effective_config(session),
             expire_time=convert.timestamp(session.expires_at),
             kv_bytes=session.kv_bytes,
@@ -133,7 +134,9 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
         session = await self._calls.to_the_end(
             self._calls.truncate(request.session_id, list(request.positions))
         )
-        return logits_session_service_pb2.TruncateResponse(rows=_rows(session))
+        return logits_session_service_pb2.TruncateResponse(
+            rows=_rows(session), vocabulary=_vocabulary(session)
+        )
 
     async def Fork(
         self, request: logits_session_service_pb2.ForkRequest, context: Context
@@ -151,6 +154,7 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
             session_ids=forked.session_ids,
             shared_kv_bytes=0,
             copied_kv_bytes=forked.copied_kv_bytes,
+            vocabulary=_vocabulary(session),
         )
 
     async def SelectRows(
@@ -163,7 +167,23 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
                 max_rows=self._model.limits.max_sequences_per_call,
             )
         )
-        return logits_session_service_pb2.SelectRowsResponse(rows=_rows(session))
+        return logits_session_service_pb2.SelectRowsResponse(
+            rows=_rows(session), vocabulary=_vocabulary(session)
+        )
+
+    async def RebindSession(
+        self, request: logits_session_service_pb2.RebindSessionRequest, context: Context
+    ) -> logits_session_service_pb2.RebindSessionResponse:
+        target = await self._model.resolve_vocabulary(
+            request.vocabulary, request.HasField("vocabulary")
+        )
+        rebound = await self._calls.to_the_end(self._calls.rebind(request.session_id, target))
+        return logits_session_service_pb2.RebindSessionResponse(
+            vocabulary=_vocabulary(rebound.session),
+            previous_vocabulary=convert.vocabulary_ref(rebound.previous),
+            rows=_rows(rebound.session),
+            expire_time=convert.timestamp(rebound.session.expires_at),
+        )
 
     async def GetSession(
         self, request: logits_session_service_pb2.GetSessionRequest, context: Context
@@ -178,7 +198,7 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
                 )
                 for ids, spec in rows
             ],
-            vocabulary=convert.vocabulary_ref(session.opening.vocabulary),
+            vocabulary=_vocabulary(session),
             kv_bytes=description.kv_bytes,
             create_time=convert.timestamp(session.created_at),
             expire_time=convert.timestamp(session.expires_at),
@@ -203,9 +223,11 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
                     positions=session.positions,
                     kv_bytes=session.kv_bytes,
                     expire_time=convert.timestamp(session.expires_at),
+                    vocabulary=_vocabulary(session),
                 )
                 for session in page[:limit]
             ],
+            vocabulary=convert.vocabulary_ref(self._model.vocabulary.newest),
             next_page_token=str(page[limit - 1].serial) if len(page) > limit else "",
         )
 
@@ -217,15 +239,15 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
         violations.check()
         session = self._sessions.touch(request.session_id, ttl_s)
         return logits_session_service_pb2.TouchSessionResponse(
-            expire_time=convert.timestamp(session.expires_at)
+            expire_time=convert.timestamp(session.expires_at), vocabulary=_vocabulary(session)
         )
 
     async def CloseSession(
         self, request: logits_session_service_pb2.CloseSessionRequest, context: Context
     ) -> logits_session_service_pb2.CloseSessionResponse:
-        description = await self._sessions.close(request.session_id)
+        session, description = await self._sessions.close(request.session_id)
         return logits_session_service_pb2.CloseSessionResponse(
-            token_count=sum(map(len, description.rows))
+            token_count=sum(map(len, description.rows)), vocabulary=_vocabulary(session)
         )
 
     async def _read_session(
@@ -259,6 +281,10 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
 
 def _effective_config(session: Session) -> generation_pb2.GenerationConfig:
     return effective_message(session.opening.resolved, session.opening.seed)
+
+
+def _vocabulary(session: Session) -> vocabulary_pb2.VocabularyRef:
+    return convert.vocabulary_ref(session.opening.vocabulary)
 
 
 def _rows(session: Session) -> list[logits_session_service_pb2.SessionRow]:

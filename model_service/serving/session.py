@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from model_service.generation import ScoreSelection
 from model_service.messages import SessionAnswer
 from model_service.serving.session_opening import Opening
+from vocabulary import Reference
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,10 +17,12 @@ class StepAnswer:
     Attributes:
         answer: outcomes, by row.
         seeds: seeds of the rows' draws, which later selections of rows do not change here.
+        vocabulary: the vocabulary that the session was on.
     """
 
     answer: SessionAnswer
     seeds: list[int]
+    vocabulary: Reference
 
 
 @dataclass(slots=True)

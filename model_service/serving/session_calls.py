@@ -1,9 +1,9 @@
-"""Calls that change a session: step, truncate, fork, select rows."""
+"""Calls that change a session: step, truncate, fork, select rows, rebind."""
 
 import asyncio
 from collections.abc import Coroutine
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from model_service.engine_client.client import EngineClient
@@ -13,6 +13,7 @@ from model_service.serving.session import Session, StepAnswer, new_session_id
 from model_service.serving.session_opening import Opening
 from model_service.serving.sessions import SessionRegistry
 from rpc.errors import InvalidField
+from vocabulary import Reference
 
 T = TypeVar("T")
 
@@ -28,6 +29,19 @@ class ForkedSessions:
 
     session_ids: list[str]
     copied_kv_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rebound:
+    """A session on its new revision.
+
+    Attributes:
+        session: the session.
+        previous: the vocabulary that it was on before.
+    """
+
+    session: Session
+    previous: Reference
 
 
 class SessionCalls:
@@ -57,7 +71,9 @@ class SessionCalls:
         session.apply(answer)
         if not plan.look_ahead:
             session.selection = plan.selection
-        answered = StepAnswer(answer, [spec.seed for spec in session.opening.sequences])
+        opening = session.opening
+        seeds = [spec.seed for spec in opening.sequences]
+        answered = StepAnswer(answer, seeds, opening.vocabulary)
         if plan.step_id:
             session.last_step = (plan.step_id, answered)
         return answered
@@ -131,6 +147,25 @@ class SessionCalls:
             session.opening = selected
             session.apply(answer)
         return session
+
+    async def rebind(self, session_id: str, target: Reference) -> Rebound:
+        """Moves a session to a revision that is there.
+
+        Raises:
+            SessionNotFound: it does not exist or has expired.
+            SessionBusy: a call has it.
+            InvalidField: the session is on a newer revision.
+        """
+        with self._sessions.use(session_id) as session:
+            before = session.opening.vocabulary
+            if target.revision < before.revision:
+                raise InvalidField(
+                    "vocabulary.revision",
+                    f"must be at least {before.revision}, that of the session",
+                )
+            session.apply(await self._engine.sessions.rebind(session_id, target.revision))
+            session.opening = replace(session.opening, vocabulary=target)
+        return Rebound(session, before)
 
     async def to_the_end(self, work: Coroutine[Any, Any, T]) -> T:
         """Awaits work that goes on when its caller is gone.

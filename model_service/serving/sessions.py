@@ -125,8 +125,8 @@ class SessionRegistry:
         live = (s for s in self._sessions.values() if s.serial > after_serial and not s.expired)
         return [*islice(live, limit)]
 
-    async def close(self, session_id: str) -> SessionDescription:
-        """Closes a session for its client.
+    async def close(self, session_id: str) -> tuple[Session, SessionDescription]:
+        """Closes a session for its client, and returns what it was.
 
         Raises:
             SessionNotFound: it does not exist or has expired.
@@ -134,7 +134,7 @@ class SessionRegistry:
         """
         with self.use(session_id) as session:
             self.remove(session, "client")
-            return await self._engine.sessions.close(session_id)
+            return session, await self._engine.sessions.close(session_id)
 
     async def expire_forever(self) -> None:
         """Closes sessions that have been idle for too long, until cancelled."""

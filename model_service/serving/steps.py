@@ -60,7 +60,7 @@ class Steps:
             ],
             replayed=known is not None,
             recomputed=answered.answer.recomputed,
-            vocabulary=convert.vocabulary_ref(session.opening.vocabulary),
+            vocabulary=convert.vocabulary_ref(answered.vocabulary),
             expire_time=convert.timestamp(session.expires_at),
             determinism=self._model.determinism(),
         )

@@ -94,7 +94,7 @@ def test_biases_of_one_id_are_summed_in_hugging_faces_order():
     biases = (((3, 2, 1), 1e8), ((2, 1), -1e8), ((4, 3, 2, 1), 0.25), ((1,), 0.3), ((0, 1), 7.0))
     seq = sequence(20, (4, 3, 2), sequence_bias=biases)
     logits = random_logits(1, 20)[0]
-    got = RowProcessors(seq, ())(logits, seq.token_ids)
+    got = RowProcessors(seq.config, seq.for_processors(), ())(logits, seq.token_ids)
     assert torch.equal(got, processors.scores(seq, logits, ()))
     assert got[1] != logits[1]
 
@@ -118,7 +118,7 @@ def test_processors_on_a_row_equal_hugging_faces_to_the_bit_whatever_becomes_of_
 ):
     def check(case):
         seq, logits, forbidden = case["sequence"], case["logits"], case["forbidden"]
-        ours = RowProcessors(seq, forbidden)
+        ours = RowProcessors(seq.config, seq.for_processors(), forbidden)
         for token_id in [*case["new"], 0]:
             got = ours(logits, seq.token_ids)
             assert torch.equal(got, processors.scores(seq, logits, forbidden))

@@ -217,6 +217,17 @@ def test_torch_seeds_of_several_sequences_reproduce_each_alone(client: Lockstep)
     assert other.sequences != first.sequences
 
 
+def test_torch_seeds_of_searches_reproduce_each_alone(client: Lockstep):
+    options = {"max_new_tokens": 6, "do_sample": True, "num_beams": 3, "seed_mode": "torch"}
+    first = client.model.generate(ROWS[:2], num_return_sequences=2, seed=4, **options)
+    assert first.seeds[0] == first.seeds[1] == 4 != first.seeds[2]
+    for index, prompt in enumerate(ROWS[:2]):
+        pair = slice(2 * index, 2 * index + 2)
+        seed = first.seeds[2 * index]
+        alone = client.model.generate([prompt], num_return_sequences=2, seed=seed, **options)
+        assert alone.sequences == first.sequences[pair]
+
+
 def test_a_row_that_is_left_alone_keeps_its_logits(client: Lockstep):
     with client.model.open_session(ROWS[:2]) as session:
         before = session.logits.copy()

@@ -5,6 +5,7 @@ import uuid
 
 import numpy as np
 import pytest
+import trustme
 from typer.testing import CliRunner
 
 from lockstep_client import Lockstep
@@ -111,3 +112,31 @@ def test_a_change_can_name_the_revision_it_knows_and_its_key(vocab, answer):
     assert late.exit_code == 1
     assert "RevisionConflict" in late.stderr
     answer("add", "<b>", "--special", "--expected-revision", "1")
+
+
+def test_a_service_that_asks_for_a_certificate_is_shown_that_of_the_environment(
+    services: Services, tmp_path
+):
+    authority = trustme.CA()
+    ca, certificate, key = (tmp_path / name for name in ("ca.pem", "tls.crt", "tls.key"))
+    issued = authority.issue_cert("localhost")
+    ca.write_bytes(authority.cert_pem.bytes())
+    certificate.write_bytes(b"".join(pem.bytes() for pem in issued.cert_chain_pems))
+    key.write_bytes(issued.private_key_pem.bytes())
+    flags = (
+        f"--model={services.checkpoint}",
+        f"--store=sqlite:///{tmp_path / 'vocabulary.db'}",
+        f"--tls-certificate={certificate}",
+        f"--tls-key={key}",
+        f"--tls-client-ca={ca}",
+    )
+    own = {"LOCKSTEP_TLS_CERTIFICATE": str(certificate), "LOCKSTEP_TLS_KEY": str(key)}
+    with running_process("tokenizer_service", *flags, folder=tmp_path) as secured:
+        arguments = ["vocab", "verify", "--tokenizer", secured.address, "--tls-ca", str(ca)]
+        stranger = CliRunner().invoke(app, arguments)
+        assert (stranger.exit_code, "ConnectionFailed" in stranger.stderr) == (1, True)
+        assert CliRunner(env=own).invoke(app, arguments).exit_code == 0
+        half = {"LOCKSTEP_TLS_KEY": str(key)}
+        assert CliRunner(env=half).invoke(app, arguments).exit_code == 2
+        lost = {**own, "LOCKSTEP_TLS_KEY": str(tmp_path / "none")}
+        assert CliRunner(env=lost).invoke(app, arguments).exit_code == 2

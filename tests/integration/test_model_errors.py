@@ -6,15 +6,16 @@ import grpc
 import numpy as np
 import pytest
 from lockstep.v1 import (
-    logits_session_service_pb2 as sessions_pb,
-)
-from lockstep.v1 import (
+    generation_pb2,
     model_info_service_pb2,
     model_service_pb2,
     scores_pb2,
     tensor_pb2,
     tokens_pb2,
     vocabulary_pb2,
+)
+from lockstep.v1 import (
+    logits_session_service_pb2 as sessions_pb,
 )
 
 from tests.checkpoint_factory import CONTEXT_LENGTH, VOCABULARY_SIZE
@@ -181,12 +182,14 @@ def test_another_vocabulary_is_a_mismatch(tiny_model):
     assert len(answer.info.metadata["serverFingerprint"]) == 64
 
 
-def test_a_feature_of_later_is_named(tiny_model):
-    config = {"seed_mode": 2, "num_beams": 2, "do_sample": True}
-    answer = refused(tiny_model.model.Generate, request(config=config))
-    assert answer.code is grpc.StatusCode.UNIMPLEMENTED
-    assert answer.reason == "NOT_IMPLEMENTED"
-    assert answer.info.metadata["feature"].startswith("generation_config.seed_mode")
+def test_scores_that_overflow_end_their_sequence_and_no_other(tiny_model):
+    """Where a temperature makes them infinite there is no distribution to draw from."""
+    for config in [{}, {"seed_mode": 2}, {"seed_mode": 2, "num_beams": 2}]:
+        config = {"do_sample": True, "temperature": 1e-39, **config}
+        answer = tiny_model.model.Generate(request(config=config))
+        (sequence,) = answer.sequences
+        assert sequence.finish_reason == generation_pb2.FINISH_REASON_ERROR, config
+    tiny_model.model.Generate(request())
 
 
 @pytest.mark.parametrize("method", ["Generate", "OpenSession"])

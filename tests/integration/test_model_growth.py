@@ -2,68 +2,27 @@
 
 import threading
 import time
-import uuid
 
 import grpc
 import pytest
 from lockstep.v1 import (
     generation_pb2,
-    model_admin_service_pb2,
     model_service_pb2,
-    tokenizer_service_pb2,
-    tokenizer_service_pb2_grpc,
-    vocabulary_admin_service_pb2,
-    vocabulary_admin_service_pb2_grpc,
-    vocabulary_pb2,
 )
 
 from tests.checkpoint_factory import VOCABULARY_SIZE, make_checkpoint
+from tests.integration.growing import running_tokenizer, state
 from tests.integration.model_process import ModelProcess, model_process, ragged, refusal
-from tests.services import running_process
 
 CONFIG = {"max_new_tokens": 12, "eos_token_ids": {}}
 PROMPT = [5, 6, 7]
 
 
-class Tokenizer:
-    """Stubs of a tokenizer service."""
-
-    def __init__(self, address: str) -> None:
-        self.address = address
-        self.channel = grpc.insecure_channel(address)
-        self.service = tokenizer_service_pb2_grpc.TokenizerServiceStub(self.channel)
-        self.admin = vocabulary_admin_service_pb2_grpc.VocabularyAdminServiceStub(self.channel)
-
-    def add(
-        self, *contents: str, generable: bool | None = None
-    ) -> vocabulary_admin_service_pb2.AddTokensResponse:
-        tokens = [
-            vocabulary_admin_service_pb2.TokenToAdd(
-                token=vocabulary_pb2.AddedToken(content=content, special=True),
-                generable=generable,
-            )
-            for content in contents
-        ]
-        return self.admin.AddTokens(
-            vocabulary_admin_service_pb2.AddTokensRequest(
-                tokens=tokens, idempotency_key=str(uuid.uuid4())
-            ),
-            timeout=10,
-        )
-
-    def newest(self) -> vocabulary_pb2.VocabularyRef:
-        request = tokenizer_service_pb2.GetTokenizerInfoRequest()
-        return self.service.GetTokenizerInfo(request, timeout=30, wait_for_ready=True).vocabulary
-
-
 @pytest.fixture(scope="module")
 def tokenizer(tiny_checkpoint, tmp_path_factory):
     folder = tmp_path_factory.mktemp("tokenizer")
-    flags = [f"--model={tiny_checkpoint}", f"--store=sqlite:///{folder / 'store.db'}"]
-    with running_process("tokenizer_service", *flags, folder=folder) as process:
-        tokenizer = Tokenizer(process.address)
-        with tokenizer.channel:
-            yield tokenizer
+    with running_tokenizer(tiny_checkpoint, folder) as tokenizer:
+        yield tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -78,10 +37,6 @@ def generate(service: ModelProcess, prompt, vocabulary=None, config=CONFIG):
         prompt=ragged(prompt), generation_config=config, vocabulary=vocabulary
     )
     return service.model.Generate(request, timeout=30)
-
-
-def state(service: ModelProcess) -> model_admin_service_pb2.GetVocabularyStateResponse:
-    return service.admin.GetVocabularyState(model_admin_service_pb2.GetVocabularyStateRequest())
 
 
 def test_a_token_can_be_used_as_soon_as_it_was_added(tokenizer, model):

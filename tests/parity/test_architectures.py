@@ -9,7 +9,7 @@ from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURE
 
 from model_service.generation import ScoreSelection
 from model_service.messages import Cancel, CloseSession, ForkSession, TruncateSession
-from tests.architectures import TESTED
+from tests.architectures import TESTED, Architecture
 from tests.checkpoint_factory import (
     ARCHITECTURES,
     VOCABULARY_SIZE,
@@ -29,9 +29,9 @@ PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 BRIEFLY = [name for name in TESTED if name not in ARCHITECTURES]
 
 
-def make_pair(name: str, folder: Path) -> Pair:
-    config = TESTED[name].make()
-    config.initializer_range = TESTED[name].weights
+def make_pair(architecture: Architecture, folder: Path) -> Pair:
+    config = architecture.make()
+    config.initializer_range = architecture.weights
     model = make_model(config, seed=0)
     # None of a configuration's own defaults, such as a forced last token.
     model.generation_config = GenerationConfig(eos_token_id=0, do_sample=False)
@@ -44,7 +44,8 @@ def make_pair(name: str, folder: Path) -> Pair:
 def named(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[str, Pair]:
-    return request.param, make_pair(request.param, tmp_path_factory.mktemp(request.param))
+    name = request.param
+    return name, make_pair(TESTED[name], tmp_path_factory.mktemp(name))
 
 
 @pytest.fixture

@@ -10,10 +10,11 @@ from transformers import AutoModelForCausalLM, GPTJConfig, MistralConfig
 
 from model_service.engine import loader, model_runner, oracle
 from model_service.engine.compat_cache import CompatCache, Past
+from model_service.engine.growing_head import GrowingHead
 from model_service.engine.kv_cache import KVCache
 from model_service.engine.loader import Refused
 from model_service.engine.model_runner import ModelRunner
-from model_service.engine.vocabulary import GrowingHead, Vocabulary
+from model_service.engine.vocabulary import Vocabulary
 from model_service.messages import EngineSettings
 from tests.engine_harness import InprocEngine
 
@@ -101,9 +102,7 @@ def test_a_fork_that_shares_its_past_is_found(tmp_path, monkeypatch):
 
 def test_output_rows_that_do_not_grow_right_are_found(path_of, monkeypatch):
     add = GrowingHead.add
-    monkeypatch.setattr(
-        GrowingHead, "add", lambda self, rows, biases: add(self, rows * 0.9, biases)
-    )
+    monkeypatch.setattr(GrowingHead, "add", lambda self, row, bias: add(self, row * 0.9, bias))
     with pytest.raises(Refused, match="after growth"):
         path_of()
 
@@ -111,7 +110,7 @@ def test_output_rows_that_do_not_grow_right_are_found(path_of, monkeypatch):
 def test_a_vocabulary_that_has_grown_in_the_self_test_is_as_before(tmp_path):
     vocabulary: Vocabulary = InprocEngine(save(tmp_path)).engine._runner.vocabulary
     assert (vocabulary.size, vocabulary.revision, vocabulary.num_reserved) == (64, 0, 8192)
-    assert not vocabulary._buffer[64:].any()
+    assert not vocabulary._embedding._buffer[64:].any()
     assert not vocabulary.token_bytes
 
 

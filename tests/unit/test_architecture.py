@@ -1,6 +1,7 @@
 """What the tree promises: layers, fresh stubs, complete pins, nothing of one machine."""
 
 import filecmp
+import graphlib
 import itertools
 import re
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import grimp
 import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
@@ -43,6 +45,15 @@ def names(lines: list[Requirement]) -> set[str]:
 def test_layers_are_kept():
     result = subprocess.run(["lint-imports"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    """Imports for types only count as well: one that has to be hidden is a type out of place."""
+    packages = {name.removeprefix("client/python/").split("/")[0] for name in PACKAGES}
+    graph = grimp.build_graph(*packages, cache_dir=None)
+    imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+    assert len(imports) > 200
+    list(graphlib.TopologicalSorter(imports).static_order())  # or it names the circle
 
 
 @pytest.mark.parametrize("module", ["tokenizer_service.server", "model_service.server"])

@@ -35,6 +35,7 @@ IDEMPOTENT_METHODS: Final = {
     "lockstep.v1.ModelService": ("Generate", "GenerateStream", "Score", "ComputeLogits"),
     "lockstep.v1.LogitsSessionService": (
         "Truncate",
+        "RebindSession",
         "GetSession",
         "ListSessions",
         "TouchSession",

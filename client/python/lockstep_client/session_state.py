@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 from lockstep.v1 import logits_session_service_pb2 as session_pb
 from lockstep.v1 import model_service_pb2 as model_pb
 
-from lockstep_client import exceptions, generation_config
+from lockstep_client import exceptions, generation_config, vocabulary_ref
 from lockstep_client.requests import model as model_requests
 from lockstep_client.requests import session as requests
 from lockstep_client.requests.model import GenerateOptions
@@ -160,6 +160,18 @@ class SessionState:
         self.position = tuple(row.position for row in response.rows)
         self.seeds = tuple(row.seed for row in response.rows)
         self.rows = tuple(self.rows[index] for index in row_indices)
+
+    def rebind_request(self, vocabulary: VocabularyRef | None) -> session_pb.RebindSessionRequest:
+        """Builds the request that moves the session to a newer revision."""
+        return session_pb.RebindSessionRequest(
+            session_id=self.session_id, vocabulary=vocabulary_ref.message(vocabulary)
+        )
+
+    def apply_rebind(self, response: session_pb.RebindSessionResponse) -> VocabularyRef:
+        """Takes the new revision: what was known about the next token was of the old one."""
+        self.vocabulary = VocabularyRef.from_message(response.vocabulary)
+        self.apply_rows(response.rows)
+        return self.vocabulary
 
     @staticmethod
     def found(

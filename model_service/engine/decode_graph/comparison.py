@@ -10,8 +10,9 @@ from torch import Tensor
 
 from model_service.engine.attention import Attend
 from model_service.engine.kv_cache import KVCache
+from model_service.engine.runner import CachingRunner
 from model_service.engine.sequence import Run
-from model_service.engine.trial import Runner, Trial
+from model_service.engine.trial import Trial
 
 # Largest difference, relative to the largest value.
 LOGITS_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1}
@@ -33,7 +34,7 @@ class Unequal(Exception):
 
 
 def compare_steps(
-    runner: Runner, dtype: torch.dtype, single: bool, attempt: Callable[[list[Run]], Tensor]
+    runner: CachingRunner, dtype: torch.dtype, single: bool, attempt: Callable[[list[Run]], Tensor]
 ) -> Iterator[None]:
     """Decodes the same tokens both ways, a step at a time.
 

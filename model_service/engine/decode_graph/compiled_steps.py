@@ -21,9 +21,7 @@ class CompiledSteps:
 
     def __init__(self, decoder: nn.Module, cache: KVCache) -> None:
         """Tells the operators what products and layers there are."""
-        self._weights: dict[str, Tensor] = {}
-        for name, tensor in [*decoder.named_parameters(), *decoder.named_buffers()]:
-            self._weights[f"decoder.{name}"] = tensor.detach()
+        self._decoder = decoder
         self._graphs: dict[str, Any] = {}
         self._model: int = torch.ops.lockstep.new_model()
         for _, layer in products(decoder):
@@ -43,7 +41,8 @@ class CompiledSteps:
             RuntimeError: a file or a weight is not what the graph was made for.
         """
         loader = torch._C._aoti.AOTIModelPackageLoader(str(folder / FILE), "model", True, 1, -1)
-        constants = {name: self._weights[name] for name in loader.get_constant_fqns()}
+        weights = _weights(self._decoder)
+        constants = {name: weights[name] for name in loader.get_constant_fqns()}
         loader.load_constants(constants, False, True, True, False)
         self._graphs[graph] = loader
 
@@ -67,6 +66,12 @@ class CompiledSteps:
         """Forgets weights and cache."""
         self._graphs.clear()
         torch.ops.lockstep.free_model(self._model)
+
+
+def _weights(decoder: nn.Module) -> dict[str, Tensor]:
+    """Names tensors as graphs do. Not kept: an embedding that grew would be held twice."""
+    tensors = [*decoder.named_parameters(), *decoder.named_buffers()]
+    return {f"decoder.{name}": tensor.detach() for name, tensor in tensors}
 
 
 def products(decoder: nn.Module) -> list[tuple[Product, PackedLinear]]:

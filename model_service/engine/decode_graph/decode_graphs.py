@@ -24,8 +24,8 @@ from model_service.engine.decode_graph.compiled_steps import CompiledSteps, prod
 from model_service.engine.decode_graph.recipe import Recipe
 from model_service.engine.kv_cache import KVCache
 from model_service.engine.loader import LoadedModel, layer_windows
+from model_service.engine.runner import CachingRunner
 from model_service.engine.sequence import Run
-from model_service.engine.trial import Runner
 from model_service.messages import EngineSettings, GraphStatus
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class DecodeGraphs:
         status: what there is, for whoever asks.
     """
 
-    def __init__(self, model: PreTrainedModel, runner: Runner) -> None:
+    def __init__(self, model: PreTrainedModel, runner: CachingRunner) -> None:
         """Takes hold of a model; `prepare` looks whether it can be compiled.
 
         Args:
@@ -239,7 +239,7 @@ class Unavailable(Exception):
     """A part cannot be made. The message says why."""
 
 
-def unsuitable(model: PreTrainedModel, runner: Runner) -> str | None:
+def unsuitable(model: PreTrainedModel, runner: CachingRunner) -> str | None:
     """Returns why a model's steps cannot be compiled, or None."""
     if not isinstance(runner.cache, KVCache):
         return "The model takes the compat path."

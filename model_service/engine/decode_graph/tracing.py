@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.modeling_utils import AttentionInterface
 
-from model_service.engine.attention import KNOWN_ARGUMENTS
+from model_service.engine.attention import refuse_unknown
 from model_service.engine.decode_graph.recipe import Product, Recipe
 from model_service.engine.merged_linear import MergedLinear, SharedProduct
 
@@ -113,10 +113,9 @@ def traced_attention(
     s_aux: Tensor | None = None,
     **arguments: object,
 ) -> tuple[Tensor, None]:
-    """Stands where `attention.slot_attention` does, with the same arguments."""
+    """Stands where `attention.slot_attention` does; what each argument means is said there."""
     assert _step is not None
-    if unknown := {name for name, v in arguments.items() if v is not None} - KNOWN_ARGUMENTS:
-        raise NotImplementedError(f"attention arguments {sorted(unknown)}")
+    refuse_unknown(arguments)
     windows, positions, slots = _step
     layer = cast(int, module.layer_idx)
     out: Tensor = torch.ops.lockstep.attention(
@@ -127,7 +126,7 @@ def traced_attention(
         positions,
         layer,
         query.shape[-1] ** -0.5 if scaling is None else scaling,
-        sliding_window or windows[layer] or 0,
+        windows[layer] or 0,
         softcap or 0.0,
         s_aux,
     )

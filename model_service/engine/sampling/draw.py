@@ -1,4 +1,4 @@
-"""Draws tokens: noise is added to scores, and the highest sum wins.
+"""Draws tokens: noise is added to scores, and the highest sums win.
 
 N: rows, K: candidates.
 """
@@ -22,6 +22,26 @@ def noise(sequences: list[Sequence], token_ids: Tensor) -> Tensor:
 def keys(sequences: list[Sequence]) -> Tensor:
     """Returns the key of each sequence's next draw, `[N]` int64."""
     return random.keys([seq.seed for seq in sequences], [len(seq.token_ids) for seq in sequences])
+
+
+def without_replacement(scores: Tensor, count: int, key: Tensor) -> Tensor:
+    """Draws places among scores, by their softmax.
+
+    The largest sums of score and Gumbel noise are such a sample (Kool, van Hoof
+    and Welling, "Stochastic Beams and Where to Find Them", 2019).
+
+    Args:
+        scores: `[N]` float32.
+        count: how many, at most N. Where fewer are possible, others follow them.
+        key: of the draw, `[1]` int64.
+
+    Returns:
+        `[count]` int64, in the order of the draws.
+    """
+    possible = (scores > -torch.inf).nonzero()[:, 0]
+    sums = torch.full_like(scores, -torch.inf, dtype=torch.float64)
+    sums[possible] = scores[possible].double() + random.gumbel(key, possible[None])[0]
+    return sums.topk(count).indices
 
 
 def draw_from(candidates: Candidates, sequences: list[Sequence]) -> list[int | None]:

@@ -15,7 +15,6 @@ V: ids of the sequence's revision.
 import logging
 import secrets
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -64,6 +63,7 @@ from model_service.engine.sampling.own_processors import (
     FrequencyPenaltyProcessor,
     PresencePenaltyProcessor,
 )
+from model_service.engine.sampling.processor_step import ProcessorStep
 from model_service.engine.sampling.row import Row
 from model_service.engine.sampling.synth_id import SynthIdWatermarkProcessor
 from model_service.engine.sequence import Sequence
@@ -156,40 +156,27 @@ def offer(added: Iterable[CustomProcessor]) -> None:
     _custom.update((processor.name, processor) for processor in added)
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One processor of a sequence.
-
-    Attributes:
-        name: its name; None for what keeps forbidden ids out, which no caller asked for.
-        apply: maps `[1, L]` int64 and `[1, V]` float32 to `[1, V]` float32.
-    """
-
-    name: str | None
-    apply: LogitsProcessor
-
-
-def build(seq: Sequence, forbidden: tuple[int, ...]) -> list[Step]:
+def build(seq: Sequence, forbidden: tuple[int, ...]) -> list[ProcessorStep]:
     """Builds the processors of a sequence.
 
     Args:
         seq: whose configuration.
         forbidden: ids of its revision that must not be generated.
     """
-    row = Row.of(seq)
+    row = seq.for_processors()
     guidance = (
-        [Step(GUIDANCE, GuidanceProcessor(seq.config.guidance_scale, seq.guide))]
+        [ProcessorStep(GUIDANCE, GuidanceProcessor(seq.config.guidance_scale, seq.guide))]
         if seq.guide
         else []
     )
     steps = guidance + [
-        Step(name, _builder(name)(arguments, row))
+        ProcessorStep(name, _builder(name)(arguments, row))
         for name, arguments in _arguments(seq.config)
         if row.eos_token_ids or name not in NEED_ENDS
     ]
     if not forbidden:
         return steps
-    keep_out = Step(None, SuppressTokensLogitsProcessor(list(forbidden)))
+    keep_out = ProcessorStep(None, SuppressTokensLogitsProcessor(list(forbidden)))
     # Before probabilities are compared, and again behind all that could bring them back.
     late = (index for index, step in enumerate(steps) if _is_late(step.name))
     first = next(late, len(steps))

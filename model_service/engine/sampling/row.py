@@ -1,12 +1,9 @@
 """What a processor may know about the sequence that it is built for."""
 
 from dataclasses import dataclass
-from typing import Self, cast
+from typing import cast
 
 import torch
-
-from model_service.active_processors import applied_processors
-from model_service.engine.sequence import Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,18 +23,6 @@ class Row:
     vocabulary_size: int
     length_limit: int
     first_is_forced: bool
-
-    @classmethod
-    def of(cls, seq: Sequence) -> Self:
-        """Describes a sequence."""
-        size = seq.vocabulary_size
-        return cls(
-            prompt_token_ids=tuple(seq.token_ids[: seq.num_prompt_tokens]),
-            eos_token_ids=tuple(i for i in seq.config.eos_token_ids if i < size),
-            vocabulary_size=size,
-            length_limit=seq.length_limit,
-            first_is_forced="forced_bos_token_id" in applied_processors(seq.config),
-        )
 
     @property
     def prompt_length(self) -> int:

@@ -18,7 +18,7 @@ from torch import Tensor
 from model_service.active_processors import PROCESSORS, bad_words, in_default_order
 from model_service.engine.sampling.row import Row
 from model_service.engine.sampling.token_history import TokenCounts, TokenPositions
-from model_service.engine.sequence import Sequence
+from model_service.generation import GenerationConfig
 
 RowStep = Callable[[Tensor, list[int]], None]
 """Changes a row `[V]` float32 of a sequence with these tokens."""
@@ -27,19 +27,18 @@ RowStep = Callable[[Tensor, list[int]], None]
 class RowProcessors:
     """What one sequence's configuration does to its rows before the warpers."""
 
-    def __init__(self, seq: Sequence, forbidden: tuple[int, ...]) -> None:
+    def __init__(self, config: GenerationConfig, row: Row, forbidden: tuple[int, ...]) -> None:
         """Reads the configuration, which the fast path must cover.
 
         Args:
-            seq: whose rows.
+            config: of the sequence.
+            row: the sequence.
             forbidden: ids of its revision that must not be generated.
         """
-        self._row = Row.of(seq)
+        self._row = row
         self._forbidden = forbidden
         self._arguments = [
-            (name, arguments)
-            for name, arguments in in_default_order(seq.config)
-            if name in PROCESSORS
+            (name, arguments) for name, arguments in in_default_order(config) if name in PROCESSORS
         ]
         self._steps = self._build()
         self._remembers = any(name in _REMEMBERING for name, _ in self._arguments)

@@ -181,7 +181,7 @@ class Sampler:
         """
         revision = self._revisions[seq.revision]
         if seq.row_processors is None:
-            seq.row_processors = RowProcessors(seq, revision.forbidden)
+            seq.row_processors = RowProcessors(seq.config, seq.for_processors(), revision.forbidden)
         row = logits[: revision.size]
         try:
             return seq.row_processors(row, seq.token_ids) if seq.row_processors else row
@@ -217,7 +217,8 @@ class Sampler:
             request_id = f"engine-{secrets.token_hex(8)}"
             logger.exception("A processor failed (request id %s)", request_id)
             return Choice(failure=Failure("InternalError", {"request_id": request_id}))
-        if scores.isnan().any():
+        is_drawn_from = seq.config.do_sample  # by a softmax, which infinity makes NaN
+        if scores.isnan().any() or (is_drawn_from and bool(scores.isposinf().any())):
             return Choice(failure=_failure("NonFiniteLogits", seq))
         return Choice(scores=scores)
 

@@ -1,6 +1,6 @@
 """Draws as `torch.manual_seed(seed); model.generate(do_sample=True)` makes them.
 
-V: ids of the sequence's revision.
+V: ids of the sequence's revision, N: scores of a draw, V of them for each beam.
 """
 
 from typing import Self
@@ -13,9 +13,9 @@ KEEP_EVERY = 16
 
 
 class TorchDraws:
-    """The draws of one sequence, in any order.
+    """The draws of one sequence, or of one search, in any order.
 
-    Alone in its batch, a sequence makes one draw per token from torch's generator
+    Alone in its batch, a sequence or a search makes one draw per token from torch's generator
     on the CPU. So the token at an index is drawn with the generator as it is
     after so many draws, whatever they gave: a row that is cut, copied or asked
     again is drawn as if nothing had happened.
@@ -35,11 +35,25 @@ class TorchDraws:
             scores: `[V]` float32 after processors and warpers, with something left.
             index: tokens of the continuation before it.
         """
+        return int(self.draw_several(scores, 1, index))
+
+    def draw_several(self, scores: Tensor, count: int, index: int) -> Tensor:
+        """Draws places among scores, without replacement.
+
+        Args:
+            scores: `[N]` float32, none `inf`, with something left. N is at most 2^24, and the
+                same in every call.
+            count: how many, at most N. Where fewer are possible, others follow them.
+            index: draws before it.
+
+        Returns:
+            `[count]` int64, in the order of the draws.
+        """
         self._seek(index, len(scores))
         probs = scores.cpu()[None].softmax(-1)
-        token_id = int(torch.multinomial(probs, 1, generator=self._generator))
+        drawn = torch.multinomial(probs, count, generator=self._generator)[0]
         self._advance()
-        return token_id
+        return drawn
 
     def copy(self) -> Self:
         """Returns the draws of a copy of the sequence."""
@@ -50,7 +64,7 @@ class TorchDraws:
         return twin
 
     def _seek(self, index: int, size: int) -> None:
-        """Puts the generator where it is after `index` draws among `size` ids."""
+        """Puts the generator where it is after `index` draws among `size` scores."""
         if index != self._num_drawn:
             self._num_drawn = max(kept for kept in self._states if kept <= index)
             self._generator.set_state(self._states[self._num_drawn])

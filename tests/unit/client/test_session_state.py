@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
-from lockstep.v1 import error_reason_pb2, generation_pb2, scores_pb2
+from lockstep.v1 import error_reason_pb2, generation_pb2, scores_pb2, vocabulary_pb2
 from lockstep.v1 import logits_session_service_pb2 as pb
 from lockstep.v1 import model_service_pb2 as model_pb
 
 from lockstep_client import exceptions, tensors
 from lockstep_client.session_state import SessionState
+from lockstep_client.vocabulary_ref import VocabularyRef
 
 
 def _scores(value: float) -> scores_pb2.PositionScores:
@@ -111,3 +112,17 @@ def test_selected_rows_take_their_logits_along():
     rows = [pb.SessionRow(position=p) for p in (2, 2, 4)]
     state.apply_selection(pb.SelectRowsResponse(rows=rows), [1, 1, 0])
     assert state.logits[:, 0].tolist() == [2.0, 2.0, 1.0]
+
+
+def test_a_session_that_moved_knows_its_revision_and_no_logits():
+    state = _state()
+    request = state.rebind_request(None)
+    assert request.session_id == "s"
+    assert not request.HasField("vocabulary")
+    ref = vocabulary_pb2.VocabularyRef(tokenizer_id="t", revision=3, fingerprint="f", size=9)
+    rows = [pb.SessionRow(position=4), pb.SessionRow(position=2)]
+    moved = state.apply_rebind(pb.RebindSessionResponse(vocabulary=ref, rows=rows))
+    assert moved == state.vocabulary == VocabularyRef("t", 3, "f", 9)
+    assert state.logits is None
+    assert state.position == (4, 2)
+    assert state.rebind_request(moved).vocabulary == ref

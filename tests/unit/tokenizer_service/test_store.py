@@ -1,29 +1,76 @@
+import dataclasses
 import sqlite3
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
 
-from rpc.errors import IdempotencyKeyReused, StoreUnavailable
-from tokenizer_service.store import Call, Store, StoreError
-from vocabulary import AddedToken, BrokenChainError, Change, Link, NewToken, Reference, chain
+from rpc.errors import IdempotencyKeyReused, InvalidField, RevisionConflict, StoreUnavailable
+from tokenizer_service.store import Call, Store, StoreError, schema
+from tokenizer_service.store.database import parse_url
+from vocabulary import (
+    AddedToken,
+    BrokenChainError,
+    Change,
+    Link,
+    NewToken,
+    Reference,
+    canonical,
+    chain,
+)
 
+DATA = Path(__file__).parent / "data"
 BASE = Reference("tiny", 0, "0" * 64, 10)
 
 
-def open_store(path, base=BASE, observe=lambda *_: None):
-    return Store(f"sqlite:///{path}", base, observe=observe)
+def open_store(url, base=BASE, observe=lambda *_: None):
+    return Store(url, base, observe=observe)
 
 
 def call(number):
     return Call.of(f"00000000-0000-0000-0000-{number:012}", b"request %d" % number)
 
 
-def append(store, parent, content="x"):
+def following(parent, content="x"):
     change = Change(tokens=(NewToken(id=parent.size, token=AddedToken(content)),))
-    after = chain.follow(parent, change)
-    store.append(Link(parent.fingerprint, change, after), call(after.revision), b"reply")
-    return after
+    return Link(parent.fingerprint, change, chain.follow(parent, change))
+
+
+def append(store, parent, content="x"):
+    link = following(parent, content)
+    store.append(link, call(link.vocabulary.revision), b"reply")
+    return link.vocabulary
+
+
+def version_of(store):
+    with store.database.engine.connect() as connection:
+        return connection.execute(sa.select(schema.store.c.schema_version)).scalar_one()
+
+
+def forked(store):
+    """Gives a state a second successor, which the database itself must refuse."""
+    with store.database.engine.connect() as connection:
+        row = connection.execute(sa.select(schema.revision).limit(1)).one()._asdict()
+        row |= {"revision": 77, "fingerprint": "7" * 64}
+        with pytest.raises(IntegrityError, match="parent"):
+            connection.execute(sa.insert(schema.revision).values(**row))
+    return True
+
+
+def pragma(store, text):
+    with store.database.engine.connect() as connection:
+        return connection.exec_driver_sql(f"PRAGMA {text}").scalar_one()
+
+
+def execute(url, statement):
+    """Does something behind the store's back."""
+    engine = sa.create_engine(parse_url(url))
+    with engine.begin() as connection:
+        connection.execute(statement)
+    engine.dispose()
 
 
 @pytest.fixture
@@ -31,19 +78,30 @@ def path(tmp_path):
     return tmp_path / "vocabulary.sqlite"
 
 
-def test_revisions_are_there_after_a_restart(path):
-    store = open_store(path)
+@pytest.fixture
+def file_url(path):
+    return f"sqlite:///{path}"
+
+
+@pytest.fixture(params=["file_url", "postgresql_url"])
+def url(request):
+    """A store that does not exist yet."""
+    return request.getfixturevalue(request.param)
+
+
+def test_revisions_are_there_after_a_restart(url):
+    store = open_store(url)
     first = append(store, BASE)
     second = append(store, first, "日本")
     store.close()
-    store = open_store(path)
+    store = open_store(url)
     assert [stored.link.vocabulary for stored in store.verified()] == [first, second]
     assert [stored.link.vocabulary for stored in store.revisions(after=1)] == [second]
     store.close()
 
 
-def test_a_repeated_call_finds_the_reply_and_another_request_does_not(path):
-    store = open_store(path)
+def test_a_repeated_call_finds_the_reply_and_another_request_does_not(url):
+    store = open_store(url)
     assert store.reply(call(1)) is None
     append(store, BASE)
     assert store.reply(call(1)) == b"reply"
@@ -53,40 +111,131 @@ def test_a_repeated_call_finds_the_reply_and_another_request_does_not(path):
     store.close()
 
 
-def test_a_call_that_changed_nothing_has_a_reply_too(path):
-    store = open_store(path)
+def test_a_call_that_changed_nothing_has_a_reply_too(url):
+    store = open_store(url)
     store.append(None, call(7), b"nothing new")
     assert store.reply(call(7)) == b"nothing new"
     assert store.revisions() == []
     store.close()
 
 
-def test_a_revision_and_its_reply_are_written_together_or_not_at_all(path):
-    store = open_store(path)
+def test_a_revision_and_its_reply_are_written_together_or_not_at_all(url):
+    store = open_store(url)
     append(store, BASE)
-    change = Change(tokens=(NewToken(id=11, token=AddedToken("y")),))
-    after = chain.follow(chain.follow(BASE, Change((NewToken(10, AddedToken("x")),))), change)
+    first = store.revisions()[0].link.vocabulary
+    link = following(first, "y")
     with pytest.raises(StoreUnavailable):  # the key is taken, which the revision must feel
-        store.append(Link("1" * 64, change, after), call(1), b"reply")
+        store.append(link, call(1), b"reply")
     assert len(store.revisions()) == 1
-    append(store, store.revisions()[0].link.vocabulary)  # and the store goes on
+    append(store, first)  # and the store goes on
     store.close()
 
 
-def test_another_tokenizer_is_refused_with_the_way_out(path):
-    open_store(path).close()
+def test_what_does_not_continue_the_newest_revision_is_not_written(url):
+    store = open_store(url)
+    first = append(store, BASE)
+    append(store, first)
+    with pytest.raises(RevisionConflict) as caught:
+        store.append(following(first, "late"), call(9), b"reply")
+    assert caught.value.metadata == {"expectedRevision": "1", "currentRevision": "2"}
+    elsewhere = dataclasses.replace(first, revision=2, fingerprint="1" * 64)
+    with pytest.raises(BrokenChainError):
+        store.append(following(elsewhere, "z"), call(9), b"reply")
+    assert store.reply(call(9)) is None
+    assert len(store.revisions()) == 2
+    store.close()
+
+
+def test_a_block_that_raises_leaves_nothing_behind(url):
+    store = open_store(url)
+
+    def write_and_give_up():
+        with store.writing() as log:
+            log.append(following(BASE, "x"), call(1), b"reply")
+            assert log.reply(call(1)) == b"reply"
+            raise InvalidField("tokens", "are bad")
+
+    with pytest.raises(InvalidField):
+        write_and_give_up()
+    assert store.revisions() == []
+    assert store.reply(call(1)) is None
+    store.close()
+
+
+def test_an_older_store_is_brought_to_this_version(path, file_url):
+    with sqlite3.connect(path) as connection:
+        connection.executescript((DATA / "store_version_1.sql").read_text())
+    connection.close()
+    for _ in range(2):  # the second time there is nothing to do
+        store = open_store(file_url)
+        newest = store.verified()[-1].link.vocabulary
+        assert newest.revision == 2
+        assert store.reply(call(7)) == b"nothing new"
+        assert version_of(store) == schema.VERSION
+        store.close()
+    store = open_store(file_url)
+    append(store, newest)
+    assert forked(store)
+    store.close()
+
+
+def test_a_new_store_has_what_an_older_one_receives(url):
+    open_store(url).close()
+    execute(url, sa.text("DROP INDEX revision_parent"))
+    execute(url, sa.update(schema.store).values(schema_version=1))
+    store = open_store(url)
+    append(store, BASE)
+    assert version_of(store) == schema.VERSION
+    assert forked(store)
+    store.close()
+
+
+def test_a_migration_that_fails_changes_nothing(url):
+    open_store(url).close()
+    execute(url, sa.update(schema.store).values(schema_version=1))  # its step is done already
+    with pytest.raises(StoreError, match="cannot be opened"):
+        open_store(url)
+    execute(url, sa.text("DROP INDEX revision_parent"))
+    open_store(url).close()
+
+
+def test_a_store_of_a_newer_version_is_refused(url):
+    open_store(url).close()
+    execute(url, sa.update(schema.store).values(schema_version=schema.VERSION + 1))
+    with pytest.raises(StoreError, match=f"version {schema.VERSION + 1} of the schema"):
+        open_store(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("mysql://host/database", "must begin with"),
+        ("vocabulary.db", "must be a URL"),
+        ("postgresql://host:port/database", "must be a URL"),
+        ("postgresql://user:secret@word@host/database", "%40"),
+        ("postgresql://user@host/database?password=secret", "--store-password-file"),
+    ],
+)
+def test_a_url_that_is_none_is_refused_without_repeating_it(url, problem):
+    with pytest.raises(StoreError, match=problem) as caught:
+        open_store(url)
+    assert "secret" not in str(caught.value)
+
+
+def test_another_tokenizer_is_refused_with_the_way_out(url):
+    open_store(url).close()
     with pytest.raises(StoreError, match="--store"):
-        open_store(path, Reference("tiny", 0, "1" * 64, 10))
+        open_store(url, Reference("tiny", 0, "1" * 64, 10))
 
 
-def test_a_store_in_use_is_refused(path):
-    store = open_store(path)
+def test_a_store_in_use_is_refused(file_url):
+    store = open_store(file_url)
     append(store, BASE)
     program = (
         "from tokenizer_service.store import Store, StoreError\n"
         "from vocabulary import Reference\n"
         "try:\n"
-        f"    Store('sqlite:///{path}', Reference('tiny', 0, '0' * 64, 10), observe=print)\n"
+        f"    Store('{file_url}', Reference('tiny', 0, '0' * 64, 10), observe=print)\n"
         "except StoreError as error:\n"
         "    print(error)\n"
     )
@@ -100,50 +249,48 @@ def test_a_store_in_use_is_refused(path):
 def test_a_file_that_is_no_database_is_refused(path):
     path.write_bytes(b"this is not a database" * 100)
     with pytest.raises(StoreError, match="cannot be opened"):
-        open_store(path)
+        open_store(f"sqlite:///{path}")
+
+
+OTHER = canonical.encode_change(Change(tokens=(NewToken(id=11, token=AddedToken("y")),)))
 
 
 @pytest.mark.parametrize(
     "damage",
     [
-        "UPDATE revision SET change = replace(change, 'x', 'y') WHERE revision = 2",
-        "UPDATE revision SET change = x'00' WHERE revision = 2",
-        "UPDATE revision SET size = 99 WHERE revision = 2",
-        "UPDATE revision SET parent_fingerprint = 'f' WHERE revision = 2",
-        "DELETE FROM revision WHERE revision = 1",
+        sa.update(schema.revision).values(change=OTHER),
+        sa.update(schema.revision).values(change=b"\0"),
+        sa.update(schema.revision).values(size=99),
+        sa.update(schema.revision).values(parent_fingerprint="f"),
+        sa.delete(schema.revision),
     ],
+    ids=["another change", "no change", "another size", "another parent", "missing"],
 )
-def test_a_damaged_revision_breaks_the_chain(path, damage):
-    store = open_store(path)
+def test_a_damaged_revision_breaks_the_chain(url, damage):
+    store = open_store(url)
     newest = BASE
     for _ in range(3):
         newest = append(store, newest)
     store.close()
-    with sqlite3.connect(path) as connection:
-        connection.execute(damage)
-    connection.close()
-    store = open_store(path)
+    execute(url, damage.where(schema.revision.c.revision == 2))
+    store = open_store(url)
     with pytest.raises(BrokenChainError):
         store.verified()
     store.close()
 
 
-def test_commits_are_synchronous_and_without_a_write_ahead_log(path):
-    store = open_store(path)
-    pragmas = {
-        name: store._connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()
-        for name in ("journal_mode", "synchronous", "locking_mode")
-    }
+def test_commits_are_synchronous_and_without_a_write_ahead_log(file_url):
+    store = open_store(file_url)
+    names = ("journal_mode", "synchronous", "locking_mode")
+    pragmas = {name: pragma(store, name) for name in names}
     assert pragmas == {"journal_mode": "delete", "synchronous": 3, "locking_mode": "exclusive"}
     store.close()
 
 
-def test_a_full_disk_is_an_error_that_can_be_retried(path):
+def test_a_full_disk_is_an_error_that_can_be_retried(file_url):
     observed = []
-    store = open_store(path, observe=lambda *what: observed.append(what[:2]))
-    pages = store._connection.exec_driver_sql("PRAGMA page_count").scalar_one()
-    store._connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
-    store._connection.rollback()
+    store = open_store(file_url, observe=lambda *what: observed.append(what[:2]))
+    pragma(store, f"max_page_count = {pragma(store, 'page_count')}")
 
     def append_until_full():
         newest = BASE
@@ -156,7 +303,6 @@ def test_a_full_disk_is_an_error_that_can_be_retried(path):
     newest, error = append_until_full()
     assert error.retry_delay_s is not None
     assert ("append", "error") in observed
-    store._connection.exec_driver_sql("PRAGMA max_page_count = 100000")
-    store._connection.rollback()
+    pragma(store, "max_page_count = 100000")
     assert append(store, newest).revision == newest.revision + 1
     store.close()

@@ -25,6 +25,7 @@ from lockstep_client.results.generation import Generation, TokenDelta
 from lockstep_client.session_state import BUSY_LIMIT_S, BUSY_PAUSE_S, SessionState, StepResult
 from lockstep_client.streams import AsyncStream
 from lockstep_client.tensors import Array
+from lockstep_client.vocabulary_ref import VocabularyRef
 
 if TYPE_CHECKING:  # exists in the stub file only
     from lockstep.v1.logits_session_service_pb2_grpc import LogitsSessionServiceAsyncStub
@@ -121,6 +122,26 @@ class AsyncSession(SessionState):
         request = pb.SelectRowsRequest(session_id=self.session_id, row_indices=row_indices)
         response = await self._connection.unary(self._stub.SelectRows, request, timeout)
         self.apply_selection(response, row_indices)
+
+    async def rebind(
+        self, vocabulary: VocabularyRef | None = None, *, timeout: Timeout = USE_DEFAULT
+    ) -> VocabularyRef:
+        """Moves the session to a newer revision of the vocabulary, and so lets it use newer ids.
+
+        Tokens and KV cache stay. What was known about the next token is forgotten.
+
+        Args:
+            vocabulary: the revision, for example that of a batch; the newest that the
+                server has unless given.
+            timeout: in seconds.
+
+        Returns:
+            The vocabulary that the session is on now.
+        """
+        request = self.rebind_request(vocabulary)
+        return self.apply_rebind(
+            await self._connection.unary(self._stub.RebindSession, request, timeout)
+        )
 
     async def token_ids(self, *, timeout: Timeout = USE_DEFAULT) -> list[list[int]]:
         """See `Session.token_ids`."""

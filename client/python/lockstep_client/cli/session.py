@@ -21,6 +21,10 @@ from lockstep_client.sync.lockstep import Lockstep
 EXIT_FAILED: Final = 1
 EXIT_INTERRUPTED: Final = 130
 
+# The certificate that a command shows (mutual TLS), and its key: PEM files.
+CERTIFICATE_VARIABLE: Final = "LOCKSTEP_TLS_CERTIFICATE"
+KEY_VARIABLE: Final = "LOCKSTEP_TLS_KEY"
+
 out = Console(highlight=False)
 notes = Console(stderr=True, highlight=False)
 
@@ -33,7 +37,7 @@ def connected(
     tls_ca: Path | None = None,
 ) -> Iterator[Lockstep]:
     """Yields a client; a failure ends the command with one line and its exit code."""
-    tls = None if tls_ca is None else Tls(ca=tls_ca.read_bytes())
+    tls = _tls(tls_ca)
     try:
         with Lockstep(tokenizer, model, tls=tls, stream_timeout=None) as client:
             yield client
@@ -48,6 +52,27 @@ def connected(
         # Whoever read the output has gone; keep the interpreter from flushing into the void.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(EXIT_FAILED) from None
+
+
+def _tls(ca: Path | None) -> Tls | None:
+    """Returns the transport security of a command, its own certificate from the environment.
+
+    Raises:
+        typer.BadParameter: a certificate without its key, or a file that cannot be read.
+    """
+    certificate, key = (os.environ.get(name) for name in (CERTIFICATE_VARIABLE, KEY_VARIABLE))
+    if bool(certificate) != bool(key):
+        raise typer.BadParameter(f"Set both {CERTIFICATE_VARIABLE} and {KEY_VARIABLE}, or none.")
+    if ca is None and not certificate:
+        return None
+    try:
+        return Tls(
+            ca=ca.read_bytes() if ca else None,
+            certificate=Path(certificate).read_bytes() if certificate else None,
+            key=Path(key).read_bytes() if key else None,
+        )
+    except OSError as error:
+        raise typer.BadParameter(f"{error.filename} cannot be read: {error.strerror}.") from None
 
 
 def describe(error: LockstepError) -> str:

@@ -24,6 +24,7 @@ from lockstep_client.sync.connection import Connection
 from lockstep_client.sync.deltas import deltas
 from lockstep_client.sync.step_stream import StepStream
 from lockstep_client.tensors import Array
+from lockstep_client.vocabulary_ref import VocabularyRef
 
 
 class Session(SessionState):
@@ -141,6 +142,24 @@ class Session(SessionState):
         request = pb.SelectRowsRequest(session_id=self.session_id, row_indices=row_indices)
         response = self._connection.unary(self._stub.SelectRows, request, timeout)
         self.apply_selection(response, row_indices)
+
+    def rebind(
+        self, vocabulary: VocabularyRef | None = None, *, timeout: Timeout = USE_DEFAULT
+    ) -> VocabularyRef:
+        """Moves the session to a newer revision of the vocabulary, and so lets it use newer ids.
+
+        Tokens and KV cache stay. What was known about the next token is forgotten.
+
+        Args:
+            vocabulary: the revision, for example that of a batch; the newest that the
+                server has unless given.
+            timeout: in seconds.
+
+        Returns:
+            The vocabulary that the session is on now.
+        """
+        request = self.rebind_request(vocabulary)
+        return self.apply_rebind(self._connection.unary(self._stub.RebindSession, request, timeout))
 
     def token_ids(self, *, timeout: Timeout = USE_DEFAULT) -> list[list[int]]:
         """Returns the tokens of each row, prompt included, as the server has them."""

@@ -160,10 +160,12 @@ class TruncateRequest(_message.Message):
     def __init__(self, session_id: _Optional[str] = ..., positions: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class TruncateResponse(_message.Message):
-    __slots__ = ("rows",)
+    __slots__ = ("rows", "vocabulary")
     ROWS_FIELD_NUMBER: _ClassVar[int]
+    VOCABULARY_FIELD_NUMBER: _ClassVar[int]
     rows: _containers.RepeatedCompositeFieldContainer[SessionRow]
-    def __init__(self, rows: _Optional[_Iterable[_Union[SessionRow, _Mapping]]] = ...) -> None: ...
+    vocabulary: _vocabulary_pb2.VocabularyRef
+    def __init__(self, rows: _Optional[_Iterable[_Union[SessionRow, _Mapping]]] = ..., vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularyRef, _Mapping]] = ...) -> None: ...
 
 class ForkRequest(_message.Message):
     __slots__ = ("session_id", "count", "row_indices")
@@ -176,14 +178,16 @@ class ForkRequest(_message.Message):
     def __init__(self, session_id: _Optional[str] = ..., count: _Optional[int] = ..., row_indices: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class ForkResponse(_message.Message):
-    __slots__ = ("session_ids", "shared_kv_bytes", "copied_kv_bytes")
+    __slots__ = ("session_ids", "shared_kv_bytes", "copied_kv_bytes", "vocabulary")
     SESSION_IDS_FIELD_NUMBER: _ClassVar[int]
     SHARED_KV_BYTES_FIELD_NUMBER: _ClassVar[int]
     COPIED_KV_BYTES_FIELD_NUMBER: _ClassVar[int]
+    VOCABULARY_FIELD_NUMBER: _ClassVar[int]
     session_ids: _containers.RepeatedScalarFieldContainer[str]
     shared_kv_bytes: int
     copied_kv_bytes: int
-    def __init__(self, session_ids: _Optional[_Iterable[str]] = ..., shared_kv_bytes: _Optional[int] = ..., copied_kv_bytes: _Optional[int] = ...) -> None: ...
+    vocabulary: _vocabulary_pb2.VocabularyRef
+    def __init__(self, session_ids: _Optional[_Iterable[str]] = ..., shared_kv_bytes: _Optional[int] = ..., copied_kv_bytes: _Optional[int] = ..., vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularyRef, _Mapping]] = ...) -> None: ...
 
 class SelectRowsRequest(_message.Message):
     __slots__ = ("session_id", "row_indices")
@@ -194,10 +198,12 @@ class SelectRowsRequest(_message.Message):
     def __init__(self, session_id: _Optional[str] = ..., row_indices: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class SelectRowsResponse(_message.Message):
-    __slots__ = ("rows",)
+    __slots__ = ("rows", "vocabulary")
     ROWS_FIELD_NUMBER: _ClassVar[int]
+    VOCABULARY_FIELD_NUMBER: _ClassVar[int]
     rows: _containers.RepeatedCompositeFieldContainer[SessionRow]
-    def __init__(self, rows: _Optional[_Iterable[_Union[SessionRow, _Mapping]]] = ...) -> None: ...
+    vocabulary: _vocabulary_pb2.VocabularyRef
+    def __init__(self, rows: _Optional[_Iterable[_Union[SessionRow, _Mapping]]] = ..., vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularyRef, _Mapping]] = ...) -> None: ...
 
 class GetSessionRequest(_message.Message):
     __slots__ = ("session_id",)
@@ -223,6 +229,26 @@ class GetSessionResponse(_message.Message):
     determinism: _generation_pb2.Determinism
     def __init__(self, rows: _Optional[_Iterable[_Union[SessionRow, _Mapping]]] = ..., vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularyRef, _Mapping]] = ..., kv_bytes: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., effective_config: _Optional[_Union[_generation_pb2.GenerationConfig, _Mapping]] = ..., determinism: _Optional[_Union[_generation_pb2.Determinism, _Mapping]] = ...) -> None: ...
 
+class RebindSessionRequest(_message.Message):
+    __slots__ = ("session_id", "vocabulary")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    VOCABULARY_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    vocabulary: _vocabulary_pb2.VocabularyRef
+    def __init__(self, session_id: _Optional[str] = ..., vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularyRef, _Mapping]] = ...) -> None: ...
+
+class RebindSessionResponse(_message.Message):
+    __slots__ = ("vocabulary", "previous_vocabulary", "rows", "expire_time")
+    VOCABULARY_FIELD_NUMBER: _ClassVar[int]
+    PREVIOUS_VOCABULARY_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
+    vocabulary: _vocabulary_pb2.VocabularyRef
+    previous_vocabulary: _vocabulary_pb2.VocabularyRef
+    rows: _containers.RepeatedCompositeFieldContainer[SessionRow]
+    expire_time: _timestamp_pb2.Timestamp
+    def __init__(self, vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularyRef, _Mapping]] = ..., previous_vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularyRef, _Mapping]] = ..., rows: _Optional[_Iterable[_Union[SessionRow, _Mapping]]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
 class ListSessionsRequest(_message.Message):
     __slots__ = ("page_size", "page_token")
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
@@ -232,24 +258,28 @@ class ListSessionsRequest(_message.Message):
     def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
 
 class SessionSummary(_message.Message):
-    __slots__ = ("session_id", "positions", "kv_bytes", "expire_time")
+    __slots__ = ("session_id", "positions", "kv_bytes", "expire_time", "vocabulary")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     POSITIONS_FIELD_NUMBER: _ClassVar[int]
     KV_BYTES_FIELD_NUMBER: _ClassVar[int]
     EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
+    VOCABULARY_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     positions: _containers.RepeatedScalarFieldContainer[int]
     kv_bytes: int
     expire_time: _timestamp_pb2.Timestamp
-    def __init__(self, session_id: _Optional[str] = ..., positions: _Optional[_Iterable[int]] = ..., kv_bytes: _Optional[int] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    vocabulary: _vocabulary_pb2.VocabularyRef
+    def __init__(self, session_id: _Optional[str] = ..., positions: _Optional[_Iterable[int]] = ..., kv_bytes: _Optional[int] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularyRef, _Mapping]] = ...) -> None: ...
 
 class ListSessionsResponse(_message.Message):
-    __slots__ = ("sessions", "next_page_token")
+    __slots__ = ("sessions", "next_page_token", "vocabulary")
     SESSIONS_FIELD_NUMBER: _ClassVar[int]
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    VOCABULARY_FIELD_NUMBER: _ClassVar[int]
     sessions: _containers.RepeatedCompositeFieldContainer[SessionSummary]
     next_page_token: str
-    def __init__(self, sessions: _Optional[_Iterable[_Union[SessionSummary, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+    vocabulary: _vocabulary_pb2.VocabularyRef
+    def __init__(self, sessions: _Optional[_Iterable[_Union[SessionSummary, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularyRef, _Mapping]] = ...) -> None: ...
 
 class TouchSessionRequest(_message.Message):
     __slots__ = ("session_id", "ttl")
@@ -260,10 +290,12 @@ class TouchSessionRequest(_message.Message):
     def __init__(self, session_id: _Optional[str] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class TouchSessionResponse(_message.Message):
-    __slots__ = ("expire_time",)
+    __slots__ = ("expire_time", "vocabulary")
     EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
+    VOCABULARY_FIELD_NUMBER: _ClassVar[int]
     expire_time: _timestamp_pb2.Timestamp
-    def __init__(self, expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    vocabulary: _vocabulary_pb2.VocabularyRef
+    def __init__(self, expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularyRef, _Mapping]] = ...) -> None: ...
 
 class CloseSessionRequest(_message.Message):
     __slots__ = ("session_id",)
@@ -272,7 +304,9 @@ class CloseSessionRequest(_message.Message):
     def __init__(self, session_id: _Optional[str] = ...) -> None: ...
 
 class CloseSessionResponse(_message.Message):
-    __slots__ = ("token_count",)
+    __slots__ = ("token_count", "vocabulary")
     TOKEN_COUNT_FIELD_NUMBER: _ClassVar[int]
+    VOCABULARY_FIELD_NUMBER: _ClassVar[int]
     token_count: int
-    def __init__(self, token_count: _Optional[int] = ...) -> None: ...
+    vocabulary: _vocabulary_pb2.VocabularyRef
+    def __init__(self, token_count: _Optional[int] = ..., vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularyRef, _Mapping]] = ...) -> None: ...

@@ -84,6 +84,11 @@ class LogitsSessionServiceStub:
                 request_serializer=lockstep_dot_v1_dot_logits__session__service__pb2.GetSessionRequest.SerializeToString,
                 response_deserializer=lockstep_dot_v1_dot_logits__session__service__pb2.GetSessionResponse.FromString,
                 _registered_method=True)
+        self.RebindSession = channel.unary_unary(
+                '/lockstep.v1.LogitsSessionService/RebindSession',
+                request_serializer=lockstep_dot_v1_dot_logits__session__service__pb2.RebindSessionRequest.SerializeToString,
+                response_deserializer=lockstep_dot_v1_dot_logits__session__service__pb2.RebindSessionResponse.FromString,
+                _registered_method=True)
         self.ListSessions = channel.unary_unary(
                 '/lockstep.v1.LogitsSessionService/ListSessions',
                 request_serializer=lockstep_dot_v1_dot_logits__session__service__pb2.ListSessionsRequest.SerializeToString,
@@ -193,6 +198,26 @@ class LogitsSessionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RebindSession(self, request, context):
+        """Moves a session to a newer revision of the vocabulary. Tokens, KV cache,
+        configuration and seeds stay as they are; from the next step on the session
+        is as if it had been opened at that revision, and had got the same tokens.
+
+        Moving to the revision that the session is on already changes nothing, so
+        the call may be repeated.
+
+        Errors:
+
+        * `INVALID_ARGUMENT` (`INVALID_FIELD`): the revision is older than the
+        session's.
+        * `FAILED_PRECONDITION` (`VOCABULARY_MISMATCH`): it is not a state that this
+        server has had.
+        * `UNAVAILABLE` (`VOCABULARY_BEHIND`): it has not arrived here yet.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListSessions(self, request, context):
         """Lists the caller's sessions.
 
@@ -257,6 +282,11 @@ def add_LogitsSessionServiceServicer_to_server(servicer, server):
                     servicer.GetSession,
                     request_deserializer=lockstep_dot_v1_dot_logits__session__service__pb2.GetSessionRequest.FromString,
                     response_serializer=lockstep_dot_v1_dot_logits__session__service__pb2.GetSessionResponse.SerializeToString,
+            ),
+            'RebindSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.RebindSession,
+                    request_deserializer=lockstep_dot_v1_dot_logits__session__service__pb2.RebindSessionRequest.FromString,
+                    response_serializer=lockstep_dot_v1_dot_logits__session__service__pb2.RebindSessionResponse.SerializeToString,
             ),
             'ListSessions': grpc.unary_unary_rpc_method_handler(
                     servicer.ListSessions,
@@ -478,6 +508,33 @@ class LogitsSessionService:
             '/lockstep.v1.LogitsSessionService/GetSession',
             lockstep_dot_v1_dot_logits__session__service__pb2.GetSessionRequest.SerializeToString,
             lockstep_dot_v1_dot_logits__session__service__pb2.GetSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RebindSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lockstep.v1.LogitsSessionService/RebindSession',
+            lockstep_dot_v1_dot_logits__session__service__pb2.RebindSessionRequest.SerializeToString,
+            lockstep_dot_v1_dot_logits__session__service__pb2.RebindSessionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -94,6 +94,22 @@ class LogitsSessionServiceStub:
 
     Errors: those of every method.
     """
+    RebindSession: _grpc.UnaryUnaryMultiCallable[_logits_session_service_pb2.RebindSessionRequest, _logits_session_service_pb2.RebindSessionResponse]
+    """Moves a session to a newer revision of the vocabulary. Tokens, KV cache,
+    configuration and seeds stay as they are; from the next step on the session
+    is as if it had been opened at that revision, and had got the same tokens.
+
+    Moving to the revision that the session is on already changes nothing, so
+    the call may be repeated.
+
+    Errors:
+
+    * `INVALID_ARGUMENT` (`INVALID_FIELD`): the revision is older than the
+      session's.
+    * `FAILED_PRECONDITION` (`VOCABULARY_MISMATCH`): it is not a state that this
+      server has had.
+    * `UNAVAILABLE` (`VOCABULARY_BEHIND`): it has not arrived here yet.
+    """
     ListSessions: _grpc.UnaryUnaryMultiCallable[_logits_session_service_pb2.ListSessionsRequest, _logits_session_service_pb2.ListSessionsResponse]
     """Lists the caller's sessions.
 
@@ -175,6 +191,22 @@ class LogitsSessionServiceAsyncStub(LogitsSessionServiceStub):
     it.
 
     Errors: those of every method.
+    """
+    RebindSession: _aio.UnaryUnaryMultiCallable[_logits_session_service_pb2.RebindSessionRequest, _logits_session_service_pb2.RebindSessionResponse]  # type: ignore[assignment]
+    """Moves a session to a newer revision of the vocabulary. Tokens, KV cache,
+    configuration and seeds stay as they are; from the next step on the session
+    is as if it had been opened at that revision, and had got the same tokens.
+
+    Moving to the revision that the session is on already changes nothing, so
+    the call may be repeated.
+
+    Errors:
+
+    * `INVALID_ARGUMENT` (`INVALID_FIELD`): the revision is older than the
+      session's.
+    * `FAILED_PRECONDITION` (`VOCABULARY_MISMATCH`): it is not a state that this
+      server has had.
+    * `UNAVAILABLE` (`VOCABULARY_BEHIND`): it has not arrived here yet.
     """
     ListSessions: _aio.UnaryUnaryMultiCallable[_logits_session_service_pb2.ListSessionsRequest, _logits_session_service_pb2.ListSessionsResponse]  # type: ignore[assignment]
     """Lists the caller's sessions.
@@ -296,6 +328,28 @@ class LogitsSessionServiceServicer(metaclass=_abc_1.ABCMeta):
         it.
 
         Errors: those of every method.
+        """
+
+    @_abc_1.abstractmethod
+    def RebindSession(
+        self,
+        request: _logits_session_service_pb2.RebindSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_logits_session_service_pb2.RebindSessionResponse, _abc.Awaitable[_logits_session_service_pb2.RebindSessionResponse]]:
+        """Moves a session to a newer revision of the vocabulary. Tokens, KV cache,
+        configuration and seeds stay as they are; from the next step on the session
+        is as if it had been opened at that revision, and had got the same tokens.
+
+        Moving to the revision that the session is on already changes nothing, so
+        the call may be repeated.
+
+        Errors:
+
+        * `INVALID_ARGUMENT` (`INVALID_FIELD`): the revision is older than the
+          session's.
+        * `FAILED_PRECONDITION` (`VOCABULARY_MISMATCH`): it is not a state that this
+          server has had.
+        * `UNAVAILABLE` (`VOCABULARY_BEHIND`): it has not arrived here yet.
         """
 
     @_abc_1.abstractmethod

@@ -22,32 +22,33 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from lockstep.v1 import model_info_service_pb2 as lockstep_dot_v1_dot_model__info__service__pb2
 from lockstep.v1 import vocabulary_pb2 as lockstep_dot_v1_dot_vocabulary__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%lockstep/v1/model_admin_service.proto\x12\x0blockstep.v1\x1a\x1clockstep/v1/vocabulary.proto\"\x1b\n\x19GetVocabularyStateRequest\"\x9f\x01\n\x1aGetVocabularyStateResponse\x12.\n\nvocabulary\x18\x01 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\x12\x1a\n\x12reserved_row_count\x18\x02 \x01(\x05\x12\x19\n\x11\x61\x64\x64\x65\x64_rows_sha256\x18\x03 \x01(\t\x12\x1a\n\x12\x66ollower_connected\x18\x04 \x01(\x08\"\x19\n\x17\x46lushPrefixCacheRequest\"/\n\x18\x46lushPrefixCacheResponse\x12\x13\n\x0btoken_count\x18\x01 \x01(\x03\"\x0e\n\x0c\x44rainRequest\"/\n\rDrainResponse\x12\x1e\n\x16running_sequence_count\x18\x01 \x01(\x05\"\x0f\n\rResumeRequest\"\x10\n\x0eResumeResponse2\xde\x02\n\x11ModelAdminService\x12\x65\n\x12GetVocabularyState\x12&.lockstep.v1.GetVocabularyStateRequest\x1a\'.lockstep.v1.GetVocabularyStateResponse\x12_\n\x10\x46lushPrefixCache\x12$.lockstep.v1.FlushPrefixCacheRequest\x1a%.lockstep.v1.FlushPrefixCacheResponse\x12>\n\x05\x44rain\x12\x19.lockstep.v1.DrainRequest\x1a\x1a.lockstep.v1.DrainResponse\x12\x41\n\x06Resume\x12\x1a.lockstep.v1.ResumeRequest\x1a\x1b.lockstep.v1.ResumeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%lockstep/v1/model_admin_service.proto\x12\x0blockstep.v1\x1a$lockstep/v1/model_info_service.proto\x1a\x1clockstep/v1/vocabulary.proto\"\x1b\n\x19GetVocabularyStateRequest\"\xd4\x01\n\x1aGetVocabularyStateResponse\x12.\n\nvocabulary\x18\x01 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\x12\x1a\n\x12reserved_row_count\x18\x02 \x01(\x05\x12\x19\n\x11\x61\x64\x64\x65\x64_rows_sha256\x18\x03 \x01(\t\x12\x1a\n\x12\x66ollower_connected\x18\x04 \x01(\x08\x12\x33\n\tfollowing\x18\x05 \x01(\x0b\x32 .lockstep.v1.VocabularyFollowing\"\x19\n\x17\x46lushPrefixCacheRequest\"_\n\x18\x46lushPrefixCacheResponse\x12\x13\n\x0btoken_count\x18\x01 \x01(\x03\x12.\n\nvocabulary\x18\x02 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\"\x0e\n\x0c\x44rainRequest\"_\n\rDrainResponse\x12\x1e\n\x16running_sequence_count\x18\x01 \x01(\x05\x12.\n\nvocabulary\x18\x02 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\"\x0f\n\rResumeRequest\"@\n\x0eResumeResponse\x12.\n\nvocabulary\x18\x01 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef2\xde\x02\n\x11ModelAdminService\x12\x65\n\x12GetVocabularyState\x12&.lockstep.v1.GetVocabularyStateRequest\x1a\'.lockstep.v1.GetVocabularyStateResponse\x12_\n\x10\x46lushPrefixCache\x12$.lockstep.v1.FlushPrefixCacheRequest\x1a%.lockstep.v1.FlushPrefixCacheResponse\x12>\n\x05\x44rain\x12\x19.lockstep.v1.DrainRequest\x1a\x1a.lockstep.v1.DrainResponse\x12\x41\n\x06Resume\x12\x1a.lockstep.v1.ResumeRequest\x1a\x1b.lockstep.v1.ResumeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lockstep.v1.model_admin_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GETVOCABULARYSTATEREQUEST']._serialized_start=84
-  _globals['_GETVOCABULARYSTATEREQUEST']._serialized_end=111
-  _globals['_GETVOCABULARYSTATERESPONSE']._serialized_start=114
-  _globals['_GETVOCABULARYSTATERESPONSE']._serialized_end=273
-  _globals['_FLUSHPREFIXCACHEREQUEST']._serialized_start=275
-  _globals['_FLUSHPREFIXCACHEREQUEST']._serialized_end=300
-  _globals['_FLUSHPREFIXCACHERESPONSE']._serialized_start=302
-  _globals['_FLUSHPREFIXCACHERESPONSE']._serialized_end=349
-  _globals['_DRAINREQUEST']._serialized_start=351
-  _globals['_DRAINREQUEST']._serialized_end=365
-  _globals['_DRAINRESPONSE']._serialized_start=367
-  _globals['_DRAINRESPONSE']._serialized_end=414
-  _globals['_RESUMEREQUEST']._serialized_start=416
-  _globals['_RESUMEREQUEST']._serialized_end=431
-  _globals['_RESUMERESPONSE']._serialized_start=433
-  _globals['_RESUMERESPONSE']._serialized_end=449
-  _globals['_MODELADMINSERVICE']._serialized_start=452
-  _globals['_MODELADMINSERVICE']._serialized_end=802
+  _globals['_GETVOCABULARYSTATEREQUEST']._serialized_start=122
+  _globals['_GETVOCABULARYSTATEREQUEST']._serialized_end=149
+  _globals['_GETVOCABULARYSTATERESPONSE']._serialized_start=152
+  _globals['_GETVOCABULARYSTATERESPONSE']._serialized_end=364
+  _globals['_FLUSHPREFIXCACHEREQUEST']._serialized_start=366
+  _globals['_FLUSHPREFIXCACHEREQUEST']._serialized_end=391
+  _globals['_FLUSHPREFIXCACHERESPONSE']._serialized_start=393
+  _globals['_FLUSHPREFIXCACHERESPONSE']._serialized_end=488
+  _globals['_DRAINREQUEST']._serialized_start=490
+  _globals['_DRAINREQUEST']._serialized_end=504
+  _globals['_DRAINRESPONSE']._serialized_start=506
+  _globals['_DRAINRESPONSE']._serialized_end=601
+  _globals['_RESUMEREQUEST']._serialized_start=603
+  _globals['_RESUMEREQUEST']._serialized_end=618
+  _globals['_RESUMERESPONSE']._serialized_start=620
+  _globals['_RESUMERESPONSE']._serialized_end=684
+  _globals['_MODELADMINSERVICE']._serialized_start=687
+  _globals['_MODELADMINSERVICE']._serialized_end=1037
 # @@protoc_insertion_point(module_scope)

@@ -1,3 +1,6 @@
+import datetime
+
+from google.protobuf import duration_pb2 as _duration_pb2
 from lockstep.v1 import generation_pb2 as _generation_pb2
 from lockstep.v1 import model_service_pb2 as _model_service_pb2
 from lockstep.v1 import tensor_pb2 as _tensor_pb2
@@ -10,6 +13,15 @@ from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class VocabularyFollowState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    VOCABULARY_FOLLOW_STATE_UNSPECIFIED: _ClassVar[VocabularyFollowState]
+    VOCABULARY_FOLLOW_STATE_BASE: _ClassVar[VocabularyFollowState]
+    VOCABULARY_FOLLOW_STATE_FOLLOWING: _ClassVar[VocabularyFollowState]
+    VOCABULARY_FOLLOW_STATE_CATCHING_UP: _ClassVar[VocabularyFollowState]
+    VOCABULARY_FOLLOW_STATE_DISCONNECTED: _ClassVar[VocabularyFollowState]
+    VOCABULARY_FOLLOW_STATE_CONFLICT: _ClassVar[VocabularyFollowState]
 
 class DecodeGraphState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -25,6 +37,12 @@ class SupportLevel(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SUPPORT_LEVEL_SUPPORTED: _ClassVar[SupportLevel]
     SUPPORT_LEVEL_SLOW: _ClassVar[SupportLevel]
     SUPPORT_LEVEL_UNSUPPORTED: _ClassVar[SupportLevel]
+VOCABULARY_FOLLOW_STATE_UNSPECIFIED: VocabularyFollowState
+VOCABULARY_FOLLOW_STATE_BASE: VocabularyFollowState
+VOCABULARY_FOLLOW_STATE_FOLLOWING: VocabularyFollowState
+VOCABULARY_FOLLOW_STATE_CATCHING_UP: VocabularyFollowState
+VOCABULARY_FOLLOW_STATE_DISCONNECTED: VocabularyFollowState
+VOCABULARY_FOLLOW_STATE_CONFLICT: VocabularyFollowState
 DECODE_GRAPH_STATE_UNSPECIFIED: DecodeGraphState
 DECODE_GRAPH_STATE_OFF: DecodeGraphState
 DECODE_GRAPH_STATE_COMPILING: DecodeGraphState
@@ -40,7 +58,7 @@ class GetModelInfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetModelInfoResponse(_message.Message):
-    __slots__ = ("model_id", "model_fingerprint", "architecture", "dtype", "parameter_count", "hidden_size", "layer_count", "context_length", "embedding_row_count", "vocabulary", "vocabulary_followed", "tied_embeddings", "eos_token_ids", "bos_token_id", "pad_token_id", "default_generation_config", "device_map", "execution_path", "boot_id", "server_version", "determinism", "decode_graph_state", "decode_graph_reason")
+    __slots__ = ("model_id", "model_fingerprint", "architecture", "dtype", "parameter_count", "hidden_size", "layer_count", "context_length", "embedding_row_count", "vocabulary", "vocabulary_followed", "tied_embeddings", "eos_token_ids", "bos_token_id", "pad_token_id", "default_generation_config", "device_map", "execution_path", "boot_id", "server_version", "determinism", "decode_graph_state", "decode_graph_reason", "vocabulary_following")
     class DeviceMapEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -71,6 +89,7 @@ class GetModelInfoResponse(_message.Message):
     DETERMINISM_FIELD_NUMBER: _ClassVar[int]
     DECODE_GRAPH_STATE_FIELD_NUMBER: _ClassVar[int]
     DECODE_GRAPH_REASON_FIELD_NUMBER: _ClassVar[int]
+    VOCABULARY_FOLLOWING_FIELD_NUMBER: _ClassVar[int]
     model_id: str
     model_fingerprint: str
     architecture: str
@@ -94,7 +113,20 @@ class GetModelInfoResponse(_message.Message):
     determinism: _generation_pb2.Determinism
     decode_graph_state: DecodeGraphState
     decode_graph_reason: str
-    def __init__(self, model_id: _Optional[str] = ..., model_fingerprint: _Optional[str] = ..., architecture: _Optional[str] = ..., dtype: _Optional[str] = ..., parameter_count: _Optional[int] = ..., hidden_size: _Optional[int] = ..., layer_count: _Optional[int] = ..., context_length: _Optional[int] = ..., embedding_row_count: _Optional[int] = ..., vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularyRef, _Mapping]] = ..., vocabulary_followed: _Optional[bool] = ..., tied_embeddings: _Optional[bool] = ..., eos_token_ids: _Optional[_Iterable[int]] = ..., bos_token_id: _Optional[int] = ..., pad_token_id: _Optional[int] = ..., default_generation_config: _Optional[_Union[_generation_pb2.GenerationConfig, _Mapping]] = ..., device_map: _Optional[_Mapping[str, str]] = ..., execution_path: _Optional[str] = ..., boot_id: _Optional[str] = ..., server_version: _Optional[str] = ..., determinism: _Optional[_Union[_generation_pb2.Determinism, _Mapping]] = ..., decode_graph_state: _Optional[_Union[DecodeGraphState, str]] = ..., decode_graph_reason: _Optional[str] = ...) -> None: ...
+    vocabulary_following: VocabularyFollowing
+    def __init__(self, model_id: _Optional[str] = ..., model_fingerprint: _Optional[str] = ..., architecture: _Optional[str] = ..., dtype: _Optional[str] = ..., parameter_count: _Optional[int] = ..., hidden_size: _Optional[int] = ..., layer_count: _Optional[int] = ..., context_length: _Optional[int] = ..., embedding_row_count: _Optional[int] = ..., vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularyRef, _Mapping]] = ..., vocabulary_followed: _Optional[bool] = ..., tied_embeddings: _Optional[bool] = ..., eos_token_ids: _Optional[_Iterable[int]] = ..., bos_token_id: _Optional[int] = ..., pad_token_id: _Optional[int] = ..., default_generation_config: _Optional[_Union[_generation_pb2.GenerationConfig, _Mapping]] = ..., device_map: _Optional[_Mapping[str, str]] = ..., execution_path: _Optional[str] = ..., boot_id: _Optional[str] = ..., server_version: _Optional[str] = ..., determinism: _Optional[_Union[_generation_pb2.Determinism, _Mapping]] = ..., decode_graph_state: _Optional[_Union[DecodeGraphState, str]] = ..., decode_graph_reason: _Optional[str] = ..., vocabulary_following: _Optional[_Union[VocabularyFollowing, _Mapping]] = ...) -> None: ...
+
+class VocabularyFollowing(_message.Message):
+    __slots__ = ("state", "reason", "lag_revision_count", "silence")
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    LAG_REVISION_COUNT_FIELD_NUMBER: _ClassVar[int]
+    SILENCE_FIELD_NUMBER: _ClassVar[int]
+    state: VocabularyFollowState
+    reason: str
+    lag_revision_count: int
+    silence: _duration_pb2.Duration
+    def __init__(self, state: _Optional[_Union[VocabularyFollowState, str]] = ..., reason: _Optional[str] = ..., lag_revision_count: _Optional[int] = ..., silence: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class GetCapabilitiesRequest(_message.Message):
     __slots__ = ()
@@ -123,7 +155,7 @@ class ModelLimits(_message.Message):
     def __init__(self, max_sequences_per_call: _Optional[int] = ..., max_running_sequences: _Optional[int] = ..., max_waiting_sequences: _Optional[int] = ..., max_sessions: _Optional[int] = ..., max_kv_tokens: _Optional[int] = ..., max_selected_tokens: _Optional[int] = ..., max_request_bytes: _Optional[int] = ..., max_response_bytes: _Optional[int] = ..., max_chunk_bytes: _Optional[int] = ...) -> None: ...
 
 class GetCapabilitiesResponse(_message.Message):
-    __slots__ = ("methods", "generation_fields", "score_dtypes", "limits", "determinism_level")
+    __slots__ = ("methods", "generation_fields", "score_dtypes", "limits", "determinism_level", "vocabulary")
     class MethodsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -143,12 +175,14 @@ class GetCapabilitiesResponse(_message.Message):
     SCORE_DTYPES_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     DETERMINISM_LEVEL_FIELD_NUMBER: _ClassVar[int]
+    VOCABULARY_FIELD_NUMBER: _ClassVar[int]
     methods: _containers.ScalarMap[str, SupportLevel]
     generation_fields: _containers.ScalarMap[str, SupportLevel]
     score_dtypes: _containers.RepeatedScalarFieldContainer[_tensor_pb2.DataType]
     limits: ModelLimits
     determinism_level: _generation_pb2.DeterminismLevel
-    def __init__(self, methods: _Optional[_Mapping[str, SupportLevel]] = ..., generation_fields: _Optional[_Mapping[str, SupportLevel]] = ..., score_dtypes: _Optional[_Iterable[_Union[_tensor_pb2.DataType, str]]] = ..., limits: _Optional[_Union[ModelLimits, _Mapping]] = ..., determinism_level: _Optional[_Union[_generation_pb2.DeterminismLevel, str]] = ...) -> None: ...
+    vocabulary: _vocabulary_pb2.VocabularyRef
+    def __init__(self, methods: _Optional[_Mapping[str, SupportLevel]] = ..., generation_fields: _Optional[_Mapping[str, SupportLevel]] = ..., score_dtypes: _Optional[_Iterable[_Union[_tensor_pb2.DataType, str]]] = ..., limits: _Optional[_Union[ModelLimits, _Mapping]] = ..., determinism_level: _Optional[_Union[_generation_pb2.DeterminismLevel, str]] = ..., vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularyRef, _Mapping]] = ...) -> None: ...
 
 class ListLogitsProcessorsRequest(_message.Message):
     __slots__ = ()
@@ -169,30 +203,34 @@ class LogitsProcessorInfo(_message.Message):
     def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., arguments_schema_json: _Optional[str] = ..., warper: _Optional[bool] = ..., repeatable: _Optional[bool] = ...) -> None: ...
 
 class ListLogitsProcessorsResponse(_message.Message):
-    __slots__ = ("processors",)
+    __slots__ = ("processors", "vocabulary")
     PROCESSORS_FIELD_NUMBER: _ClassVar[int]
+    VOCABULARY_FIELD_NUMBER: _ClassVar[int]
     processors: _containers.RepeatedCompositeFieldContainer[LogitsProcessorInfo]
-    def __init__(self, processors: _Optional[_Iterable[_Union[LogitsProcessorInfo, _Mapping]]] = ...) -> None: ...
+    vocabulary: _vocabulary_pb2.VocabularyRef
+    def __init__(self, processors: _Optional[_Iterable[_Union[LogitsProcessorInfo, _Mapping]]] = ..., vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularyRef, _Mapping]] = ...) -> None: ...
 
 class GetLoadRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class GetLoadResponse(_message.Message):
-    __slots__ = ("running_sequence_count", "waiting_sequence_count", "session_count", "kv_used_token_count", "kv_total_token_count", "tokens_per_second")
+    __slots__ = ("running_sequence_count", "waiting_sequence_count", "session_count", "kv_used_token_count", "kv_total_token_count", "tokens_per_second", "vocabulary")
     RUNNING_SEQUENCE_COUNT_FIELD_NUMBER: _ClassVar[int]
     WAITING_SEQUENCE_COUNT_FIELD_NUMBER: _ClassVar[int]
     SESSION_COUNT_FIELD_NUMBER: _ClassVar[int]
     KV_USED_TOKEN_COUNT_FIELD_NUMBER: _ClassVar[int]
     KV_TOTAL_TOKEN_COUNT_FIELD_NUMBER: _ClassVar[int]
     TOKENS_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
+    VOCABULARY_FIELD_NUMBER: _ClassVar[int]
     running_sequence_count: int
     waiting_sequence_count: int
     session_count: int
     kv_used_token_count: int
     kv_total_token_count: int
     tokens_per_second: float
-    def __init__(self, running_sequence_count: _Optional[int] = ..., waiting_sequence_count: _Optional[int] = ..., session_count: _Optional[int] = ..., kv_used_token_count: _Optional[int] = ..., kv_total_token_count: _Optional[int] = ..., tokens_per_second: _Optional[float] = ...) -> None: ...
+    vocabulary: _vocabulary_pb2.VocabularyRef
+    def __init__(self, running_sequence_count: _Optional[int] = ..., waiting_sequence_count: _Optional[int] = ..., session_count: _Optional[int] = ..., kv_used_token_count: _Optional[int] = ..., kv_total_token_count: _Optional[int] = ..., tokens_per_second: _Optional[float] = ..., vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularyRef, _Mapping]] = ...) -> None: ...
 
 class ValidateRequestRequest(_message.Message):
     __slots__ = ("generate_request",)
@@ -201,13 +239,15 @@ class ValidateRequestRequest(_message.Message):
     def __init__(self, generate_request: _Optional[_Union[_model_service_pb2.GenerateRequest, _Mapping]] = ...) -> None: ...
 
 class ValidateRequestResponse(_message.Message):
-    __slots__ = ("effective_config", "applied_processors", "kv_token_count", "max_response_bytes")
+    __slots__ = ("effective_config", "applied_processors", "kv_token_count", "max_response_bytes", "vocabulary")
     EFFECTIVE_CONFIG_FIELD_NUMBER: _ClassVar[int]
     APPLIED_PROCESSORS_FIELD_NUMBER: _ClassVar[int]
     KV_TOKEN_COUNT_FIELD_NUMBER: _ClassVar[int]
     MAX_RESPONSE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    VOCABULARY_FIELD_NUMBER: _ClassVar[int]
     effective_config: _generation_pb2.GenerationConfig
     applied_processors: _containers.RepeatedScalarFieldContainer[str]
     kv_token_count: int
     max_response_bytes: int
-    def __init__(self, effective_config: _Optional[_Union[_generation_pb2.GenerationConfig, _Mapping]] = ..., applied_processors: _Optional[_Iterable[str]] = ..., kv_token_count: _Optional[int] = ..., max_response_bytes: _Optional[int] = ...) -> None: ...
+    vocabulary: _vocabulary_pb2.VocabularyRef
+    def __init__(self, effective_config: _Optional[_Union[_generation_pb2.GenerationConfig, _Mapping]] = ..., applied_processors: _Optional[_Iterable[str]] = ..., kv_token_count: _Optional[int] = ..., max_response_bytes: _Optional[int] = ..., vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularyRef, _Mapping]] = ...) -> None: ...

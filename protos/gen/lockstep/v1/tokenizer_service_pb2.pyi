@@ -210,16 +210,18 @@ class DecodeStreamRequest(_message.Message):
     def __init__(self, sequence_id: _Optional[int] = ..., ids: _Optional[_Iterable[int]] = ..., end_of_sequence: _Optional[bool] = ..., options: _Optional[_Union[DecodeOptions, _Mapping]] = ...) -> None: ...
 
 class DecodeStreamResponse(_message.Message):
-    __slots__ = ("sequence_id", "text", "pending_byte_count", "end_of_sequence")
+    __slots__ = ("sequence_id", "text", "pending_byte_count", "end_of_sequence", "vocabulary")
     SEQUENCE_ID_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     PENDING_BYTE_COUNT_FIELD_NUMBER: _ClassVar[int]
     END_OF_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    VOCABULARY_FIELD_NUMBER: _ClassVar[int]
     sequence_id: int
     text: str
     pending_byte_count: int
     end_of_sequence: bool
-    def __init__(self, sequence_id: _Optional[int] = ..., text: _Optional[str] = ..., pending_byte_count: _Optional[int] = ..., end_of_sequence: _Optional[bool] = ...) -> None: ...
+    vocabulary: _vocabulary_pb2.VocabularyRef
+    def __init__(self, sequence_id: _Optional[int] = ..., text: _Optional[str] = ..., pending_byte_count: _Optional[int] = ..., end_of_sequence: _Optional[bool] = ..., vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularyRef, _Mapping]] = ...) -> None: ...
 
 class PadRequest(_message.Message):
     __slots__ = ("token_batch", "padding")

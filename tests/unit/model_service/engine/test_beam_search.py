@@ -14,7 +14,10 @@ from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteria
 from transformers.generation import GenerationMixin
 from transformers.generation.stopping_criteria import EosTokenCriteria, MaxLengthCriteria
 
-from model_service.engine.beam_search import BeamSearch, _draw
+from model_service.engine.beam_search import BeamSearch
+from model_service.engine.sampling import random
+from model_service.engine.sampling.draw import without_replacement
+from model_service.engine.sampling.torch_draws import TorchDraws
 
 SIZE = 11
 PROMPT = [1, 2]
@@ -88,7 +91,7 @@ def theirs(seed: int, ends: tuple[int, ...], new: int, num_beams: int, do_sample
     ]
 
 
-def ours(seed: int, ends: tuple[int, ...], new: int, num_beams: int, noise=None, **options):
+def ours(seed: int, ends: tuple[int, ...], new: int, num_beams: int, draw=None, **options):
     search = BeamSearch(
         num_beams=num_beams, num_ends=len(ends), max_new_tokens=new, **defaults(options)
     )
@@ -100,7 +103,8 @@ def ours(seed: int, ends: tuple[int, ...], new: int, num_beams: int, noise=None,
         def end(_, token_id, last=length + 1 == new):
             return "eos_token" if token_id in ends else "max_new_tokens" if last else None
 
-        search.advance(rows.log_softmax(-1), end=end, noise=noise)
+        drawn = draw and (lambda sums, count, index=length: draw(sums, count, index))
+        search.advance(rows.log_softmax(-1), end=end, draw=drawn)
     return [
         (
             [step.token_id for step in hypothesis.path.steps()],
@@ -130,6 +134,26 @@ def test_results_equal_hugging_faces(seed, ends, new, num_beams, length_penalty,
     got = ours(seed, ends, new, num_beams, **options)
     possible = [result for result in expected if result[1] > -1e8]
     assert got == possible
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    draws=st.integers(0, 2**63 - 1),
+    ends=st.sets(st.integers(0, SIZE - 1), max_size=3).map(tuple),
+    new=st.integers(1, 9),
+    num_beams=st.integers(2, 5),
+    length_penalty=st.sampled_from([-0.5, 0.0, 1.0, 3.0]),
+    early_stopping=st.sampled_from([True, False, "never"]),
+)
+def test_searches_drawn_as_torch_does_equal_hugging_faces(
+    seed, draws, ends, new, num_beams, length_penalty, early_stopping
+):
+    options = {"length_penalty": length_penalty, "early_stopping": early_stopping}
+    torch.manual_seed(draws)
+    expected = theirs(seed, ends, new, num_beams, do_sample=True, **options)
+    got = ours(seed, ends, new, num_beams, draw=TorchDraws(draws).draw_several, **options)
+    assert got == [result for result in expected if result[1] > -1e8]
 
 
 @pytest.mark.parametrize("penalty", [-100.0, 100.0])
@@ -179,17 +203,15 @@ def test_only_tokens_that_are_kept_are_described():
     assert {token_id for _, token_id in described} - {0} == kept
 
 
-def gumbel(indices: Tensor) -> Tensor:
-    return -torch.log(-torch.log(torch.rand(len(indices), dtype=torch.float64)))
-
-
 def test_candidates_are_drawn_without_replacement_in_the_order_of_the_draws():
     """Ordered triples against their exact probabilities."""
-    torch.manual_seed(1)
     probabilities = [0.4, 0.25, 0.2, 0.1, 0.05]
     sums = torch.tensor(probabilities).log()
     count = 6000
-    drawn = Counter(tuple(_draw(sums, 3, gumbel).tolist()) for _ in range(count))
+    keys = random.keys(list(range(count)), [4] * count)
+    drawn = Counter(
+        tuple(without_replacement(sums, 3, keys[run : run + 1]).tolist()) for run in range(count)
+    )
     statistic = 0.0
     for triple in permutations(range(5), 3):
         left, expected = 1.0, float(count)
@@ -203,17 +225,29 @@ def test_candidates_are_drawn_without_replacement_in_the_order_of_the_draws():
 
 def test_what_is_impossible_is_drawn_last():
     sums = torch.tensor([-math.inf, -1e9, 0.0, -math.inf])
-    for _ in range(50):
-        assert _draw(sums, 3, gumbel).tolist()[:2] == [2, 1]
+    for seed in range(50):
+        draws = [
+            without_replacement(sums, 3, random.keys([seed], [4])),
+            TorchDraws(seed).draw_several(sums, 3, 0),
+        ]
+        assert [drawn.tolist()[0] for drawn in draws] == [2, 2]
+        assert draws[0].tolist()[1] == 1
 
 
 def test_drawn_searches_are_as_frequent_as_hugging_faces():
     """Best sequences of many searches, theirs and ours, as two samples of one distribution."""
     torch.manual_seed(2)
+
+    def drawn(run: int):
+        def draw(sums: Tensor, count: int, index: int) -> Tensor:
+            return without_replacement(sums, count, random.keys([run], [index]))
+
+        return draw
+
     search = {"seed": 5, "ends": (3,), "new": 2, "num_beams": 2}
     runs = 1200
     expected = Counter(tuple(theirs(**search, do_sample=True)[0][0]) for _ in range(runs))
-    got = Counter(tuple(ours(**search, noise=gumbel)[0][0]) for _ in range(runs))
+    got = Counter(tuple(ours(**search, draw=drawn(run))[0][0]) for run in range(runs))
     common = [path for path in expected | got if expected[path] + got[path] >= 20]
     assert len(common) > 5
     statistic = sum(

@@ -2,13 +2,12 @@ import numpy as np
 
 from model_service.engine.vocabulary import RevisionRows
 from model_service.generation import ScoreSelection
-from model_service.messages import Cancel, GrowVocabulary, Rejected
+from model_service.messages import Cancel, Rejected
 
 from .counting import (
     BEST,
     VOCABULARY_SIZE,
     CountingEngine,
-    FixedVocabulary,
     finish,
     tokens,
 )
@@ -207,18 +206,3 @@ def test_the_distribution_of_every_prompt_token_but_the_first_can_be_had():
     # 10 follows 9 with logit 5 among 31 zeros.
     expected = BEST - np.log(np.exp(BEST) + VOCABULARY_SIZE - 1)
     assert np.isclose(event.prompt_scores[-1].logits_logprob, expected)
-
-
-def test_growth_that_does_not_fit_is_refused_and_the_engine_goes_on():
-    class Vocabulary(FixedVocabulary):
-        def grow(self, revision: int, rows: list) -> None:
-            raise ValueError("a vector has 3 values, not 8")
-
-    engine = CountingEngine()
-    engine.runner.vocabulary = Vocabulary()
-    engine.generate(1, [4], new=2)
-    engine.engine.handle(GrowVocabulary(2, 1, []))
-    events = engine.run()
-    refusals = [event for event in events if isinstance(event, Rejected)]
-    assert [(r.request_id, r.failure.error) for r in refusals] == [(2, "InvalidField")]
-    assert tokens(events, 1) == [5, 6]

@@ -62,6 +62,18 @@ def test_the_fast_path_chooses_what_hugging_faces_own_classes_do(config, seed, r
     assert fast == reference
 
 
+@pytest.mark.parametrize("seed_mode", ["counter", "torch"])
+@pytest.mark.parametrize("wants_scores", [False, True])
+@pytest.mark.parametrize("top_k", [0, 1, 50])
+def test_scores_that_overflow_are_no_distribution_to_draw_from(seed_mode, wants_scores, top_k):
+    options = {"temperature": 1e-39, "seed_mode": seed_mode, "top_k": top_k}
+    for row in (logits(1), torch.zeros(1, SIZE).index_fill(1, torch.tensor([3]), 5.0)):
+        seq = sequence(prompt=[5], seed=1, do_sample=True, **options)
+        choice = choose(row, seq, wants_scores=wants_scores)
+        assert choice.token_id is None
+        assert choice.failure.error == "NonFiniteLogits"
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     seed=st.integers(0, 2**62),

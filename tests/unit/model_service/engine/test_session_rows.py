@@ -90,7 +90,7 @@ def test_cutting_beyond_a_row_names_it_and_changes_nothing(lengths):
 def test_processors_forget_the_ids_that_were_cut():
     engine = opened([4, 5, 6])
     (seq,) = engine.engine._owners["session"]._table.find("s").rows
-    seq.row_processors = RowProcessors(seq, forbidden=(1,))
+    seq.row_processors = RowProcessors(seq.config, seq.for_processors(), forbidden=(1,))
     engine.do(TruncateSession(2, "s", [1]))
     assert seq.row_processors is None
     assert seq.num_prompt_tokens == 1

@@ -20,6 +20,14 @@ def test_draws_in_order_are_those_of_torch(seed):
     assert [draws.draw(row, index) for index, row in enumerate(SCORES)] == in_order(seed)
 
 
+def test_several_at_a_time_are_those_of_torch_in_any_order():
+    torch.manual_seed(4)
+    expected = [torch.multinomial(row[None].softmax(-1), 7)[0].tolist() for row in SCORES]
+    draws = TorchDraws(4)
+    for index in [0, 1, 2, COUNT - 1, 3, KEEP_EVERY, KEEP_EVERY - 1]:
+        assert draws.draw_several(SCORES[index], 7, index).tolist() == expected[index]
+
+
 def test_draws_in_any_order_are_the_same():
     expected = in_order(3)
     draws = TorchDraws(3)

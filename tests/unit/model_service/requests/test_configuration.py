@@ -13,7 +13,7 @@ from model_service.generation import GenerationConfig
 from model_service.requests import configuration, configuration_fields
 from model_service.requests.configuration import effective_message
 from model_service.requests.violations import Violations
-from rpc.errors import InvalidField, NotImplemented_, TokenIdOutOfRange
+from rpc.errors import InvalidField, TokenIdOutOfRange
 
 DEFAULTS = GenerationConfig(
     max_new_tokens=16, do_sample=True, temperature=0.5, top_k=20, top_p=0.9, eos_token_ids=(3, 4)
@@ -199,13 +199,16 @@ def test_an_unknown_seed_mode_is_a_violation():
     assert "seed_mode" in str(caught.value)
 
 
-def test_beams_are_not_drawn_as_torch_does():
-    message = Message(num_beams=2, do_sample=True, seed_mode=generation_pb2.SEED_MODE_TORCH)
-    with pytest.raises(NotImplemented_) as caught:
+def test_beams_are_drawn_as_torch_does_from_as_many_scores_as_torch_takes():
+    most = 2**24 // 100
+    message = Message(num_beams=most, do_sample=True, seed_mode=generation_pb2.SEED_MODE_TORCH)
+    assert resolve(message).config.seed_mode == "torch"
+    message.num_beams += 1
+    with pytest.raises(InvalidField) as caught:
         resolve(message)
-    assert caught.value.metadata["feature"].startswith("generation_config.seed_mode")
+    assert "generation_config.seed_mode" in str(caught.value)
     message.do_sample = False
-    assert resolve(message).config.num_beams == 2
+    assert resolve(message).config.num_beams == most + 1
 
 
 def test_every_field_of_the_schema_is_offered():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from model_service.engine.decode_graph import operators
+from model_service.engine.decode_graph import operators, tracing
 from model_service.engine.linear import packed_or_none
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -143,3 +143,14 @@ def test_a_compiler_that_fails_is_quoted(tmp_path, monkeypatch):
     monkeypatch.setenv("CXX", str(compiler))
     with pytest.raises(operators.NoCompiler, match="too modern"):
         operators.build(tmp_path)
+
+
+def test_a_layer_that_sees_everything_does_so_although_its_model_names_a_window(ops, monkeypatch):
+    """As in eager steps: some models pass one to every layer, and their masks decide."""
+    layer, module = Layer(ops), nn.Module()
+    module.layer_idx = 0
+    ops.use(layer.model)
+    monkeypatch.setattr(tracing, "_step", ([None], layer.positions, layer.slots))
+    given = (module, layer.query, layer.key, layer.value, None)
+    got, _ = tracing.traced_attention(*given, scaling=0.125, sliding_window=8)
+    assert torch.equal(got, layer.attend())

@@ -1,0 +1,18 @@
+"""A processor in its place among those of a sequence."""
+
+from dataclasses import dataclass
+
+from transformers.generation.logits_process import LogitsProcessor
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessorStep:
+    """One processor of a sequence.
+
+    Attributes:
+        name: its name; None for what keeps forbidden ids out, which no caller asked for.
+        apply: maps `[1, L]` int64 and `[1, V]` float32 to `[1, V]` float32.
+    """
+
+    name: str | None
+    apply: LogitsProcessor

@@ -1,0 +1,72 @@
+"""A tokenizer service whose vocabulary tests grow, and what they ask of a model that follows it."""
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+from lockstep.v1 import (
+    model_admin_service_pb2,
+    tokenizer_service_pb2,
+    tokenizer_service_pb2_grpc,
+    vocabulary_admin_service_pb2,
+    vocabulary_admin_service_pb2_grpc,
+    vocabulary_pb2,
+)
+
+from tests.integration.model_process import ModelProcess
+from tests.services import ServiceProcess, running_process
+
+
+class Tokenizer:
+    """Stubs of a tokenizer service."""
+
+    def __init__(self, process: ServiceProcess, channel: grpc.Channel | None = None) -> None:
+        self.process = process
+        self.address = process.address
+        self.channel = channel or grpc.insecure_channel(process.address)
+        self.service = tokenizer_service_pb2_grpc.TokenizerServiceStub(self.channel)
+        self.admin = vocabulary_admin_service_pb2_grpc.VocabularyAdminServiceStub(self.channel)
+
+    def add(
+        self, *contents: str, generable: bool | None = None
+    ) -> vocabulary_admin_service_pb2.AddTokensResponse:
+        tokens = [
+            vocabulary_admin_service_pb2.TokenToAdd(
+                token=vocabulary_pb2.AddedToken(content=content, special=True),
+                generable=generable,
+            )
+            for content in contents
+        ]
+        return self.add_tokens(*tokens)
+
+    def add_tokens(
+        self, *tokens: vocabulary_admin_service_pb2.TokenToAdd
+    ) -> vocabulary_admin_service_pb2.AddTokensResponse:
+        return self.admin.AddTokens(
+            vocabulary_admin_service_pb2.AddTokensRequest(
+                tokens=tokens, idempotency_key=str(uuid.uuid4())
+            ),
+            timeout=10,
+        )
+
+    def newest(self) -> vocabulary_pb2.VocabularyRef:
+        request = tokenizer_service_pb2.GetTokenizerInfoRequest()
+        return self.service.GetTokenizerInfo(request, timeout=30, wait_for_ready=True).vocabulary
+
+
+@contextmanager
+def running_tokenizer(checkpoint: Path, folder: Path, *flags: str) -> Iterator[Tokenizer]:
+    """Runs a tokenizer service on a checkpoint, with its store in a folder."""
+    flags = (f"--model={checkpoint}", f"--store=sqlite:///{folder / 'store.db'}", *flags)
+    with running_process("tokenizer_service", *flags, folder=folder) as process:
+        tokenizer = Tokenizer(process)
+        with tokenizer.channel:
+            yield tokenizer
+
+
+def state(service: ModelProcess) -> model_admin_service_pb2.GetVocabularyStateResponse:
+    """Asks a model service for the state of its vocabulary."""
+    request = model_admin_service_pb2.GetVocabularyStateRequest()
+    return service.admin.GetVocabularyState(request, timeout=10)

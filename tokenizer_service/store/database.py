@@ -1,0 +1,61 @@
+"""What differs between the databases that a store can be in."""
+
+from pathlib import Path
+from typing import Protocol
+
+import sqlalchemy as sa
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from tokenizer_service.store.postgresql import PostgreSQL
+from tokenizer_service.store.sqlite import SQLite
+
+SQLITE = "sqlite"
+PSYCOPG = "postgresql+psycopg"
+
+
+class Database(Protocol):
+    """One database. Everything else about the log is the same in all of them."""
+
+    @property
+    def engine(self) -> sa.Engine:
+        """Its connections, which threads take in turns."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes may write, too."""
+
+    def lock(self, connection: sa.Connection) -> None:
+        """Waits until nobody else writes; holds until the transaction ends."""
+
+    def announce(self, connection: sa.Connection) -> None:
+        """Tells other processes, when the transaction ends, that there is a revision."""
+
+    def reason(self, error: SQLAlchemyError) -> str:
+        """Says why the store cannot be opened, and what to do. Holds no password."""
+
+
+def parse_url(text: str) -> sa.URL:
+    """Reads where a store is.
+
+    Raises:
+        ValueError: it is no such place. The text never holds the password.
+    """
+    try:
+        url = sa.make_url(text)
+    except (ArgumentError, ValueError):
+        raise ValueError("must be a URL such as postgresql://user@host:5432/database") from None
+    if url.drivername == "postgresql":
+        url = url.set(drivername=PSYCOPG)
+    if url.drivername not in (SQLITE, PSYCOPG):
+        raise ValueError("must begin with sqlite:// or postgresql://")
+    if "@" in (url.host or "") or "password" in url.query:
+        raise ValueError(
+            "must have its password between user and host, with %40 for @ and %2F for /, "
+            "or in --store-password-file"
+        )
+    return url
+
+
+def open_database(url: sa.URL, password_file: Path | None) -> Database:
+    """Returns the database that a URL names; connects to it when it is first used."""
+    return SQLite(url) if url.drivername == SQLITE else PostgreSQL(url, password_file)

@@ -1,0 +1,146 @@
+"""What is read and written in one transaction."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from rpc.errors import IdempotencyKeyReused, RevisionConflict
+from tokenizer_service.store import schema
+from tokenizer_service.store.records import Call, StoredRevision
+from vocabulary import BrokenChainError, Link, Reference, canonical
+
+Observe = Callable[[str, str, float], None]
+"""Is told an operation, its result and its seconds."""
+
+
+class Transaction:
+    """One view of the log. What is appended is there for others when it ends well."""
+
+    def __init__(self, connection: sa.Connection, base: Reference, observe: Observe) -> None:
+        self._connection = connection
+        self._base = base
+        self._observe = observe
+        self._has_grown = False
+
+    @property
+    def has_grown(self) -> bool:
+        """Whether a revision was appended."""
+        return self._has_grown
+
+    def revisions(self, after: int = 0) -> list[StoredRevision]:
+        """Reads the revisions after one, oldest first.
+
+        Raises:
+            BrokenChainError: one of them cannot be read.
+        """
+        table = schema.revision
+        query = sa.select(table).where(table.c.revision > after).order_by(table.c.revision)
+        with timed(self._observe, "read"):
+            rows = self._connection.execute(query).all()
+        return [self._stored(row) for row in rows]
+
+    def reply(self, call: Call) -> bytes | None:
+        """Returns the reply to a call that was answered before.
+
+        Raises:
+            IdempotencyKeyReused: the key was used for another request.
+        """
+        table = schema.reply
+        query = sa.select(table).where(table.c.idempotency_key == call.idempotency_key)
+        with timed(self._observe, "reply"):
+            row = self._connection.execute(query).one_or_none()
+        if row is None:
+            return None
+        if row.request_sha256 != call.request_sha256:
+            raise IdempotencyKeyReused(row.revision)
+        response: bytes = row.response
+        return response
+
+    def append(self, link: Link | None, call: Call, response: bytes) -> datetime:
+        """Writes a revision, if there is a new one, and the reply.
+
+        Args:
+            link: the revision, None when the call changed nothing.
+            call: the call that is answered.
+            response: the reply.
+
+        Returns:
+            When it was written.
+
+        Raises:
+            RevisionConflict: the link does not continue the newest revision.
+            BrokenChainError: its parent is not the newest revision, whose number it has.
+        """
+        now_us = time.time_ns() // 1000
+        with timed(self._observe, "append"):
+            newest, fingerprint = self._newest()
+            if link is not None:
+                _check_parent(link, newest, fingerprint)
+                newest = link.vocabulary.revision
+                row = _columns(link, now_us)
+                self._connection.execute(sa.insert(schema.revision).values(**row))
+                self._has_grown = True
+            reply = {
+                "idempotency_key": call.idempotency_key,
+                "request_sha256": call.request_sha256,
+                "revision": newest,
+                "response": response,
+                "create_time_us": now_us,
+            }
+            self._connection.execute(sa.insert(schema.reply).values(**reply))
+        return _time(now_us)
+
+    def _newest(self) -> tuple[int, str]:
+        table = schema.revision
+        columns = sa.select(table.c.revision, table.c.fingerprint)
+        query = columns.order_by(table.c.revision.desc()).limit(1)
+        row = self._connection.execute(query).one_or_none()
+        return (0, self._base.fingerprint) if row is None else (row.revision, row.fingerprint)
+
+    def _stored(self, row: sa.Row[Any]) -> StoredRevision:
+        try:
+            change = canonical.decode_change(row.change)
+        except ValueError:
+            raise BrokenChainError(row.revision, "it cannot be read") from None
+        vocabulary = Reference(self._base.tokenizer_id, row.revision, row.fingerprint, row.size)
+        link = Link(row.parent_fingerprint, change, vocabulary)
+        return StoredRevision(link, _time(row.create_time_us))
+
+
+@contextmanager
+def timed(observe: Observe, operation: str) -> Iterator[None]:
+    """Reports how long the block took and whether it raised."""
+    start = time.perf_counter()
+    result = "error"
+    try:
+        yield
+        result = "ok"
+    finally:
+        observe(operation, result, time.perf_counter() - start)
+
+
+def _check_parent(link: Link, newest: int, fingerprint: str) -> None:
+    parent = link.vocabulary.revision - 1
+    if parent != newest:
+        raise RevisionConflict(expected=parent, current=newest)
+    if link.parent_fingerprint != fingerprint:
+        raise BrokenChainError(newest, "the store has another in its place")
+
+
+def _columns(link: Link, now_us: int) -> dict[str, Any]:
+    return {
+        "revision": link.vocabulary.revision,
+        "parent_fingerprint": link.parent_fingerprint,
+        "fingerprint": link.vocabulary.fingerprint,
+        "size": link.vocabulary.size,
+        "change": canonical.encode_change(link.change),
+        "create_time_us": now_us,
+    }
+
+
+def _time(microseconds: int) -> datetime:
+    return datetime.fromtimestamp(microseconds / 1e6, UTC)
