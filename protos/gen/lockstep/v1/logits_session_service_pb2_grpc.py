@@ -34,6 +34,10 @@ class LogitsSessionServiceStub:
     (`SESSION_NOT_FOUND`) is answered, and the client opens another with the
     tokens so far.
 
+    Where the server asks for certificates, a session belongs to the caller that
+    opened it, and to another it does not exist. Elsewhere whoever knows its name
+    may use it.
+
     Rows of a session that nobody uses may lose their KV cache to others, the one
     used longest ago first; while others generate, sessions keep half of it. Such
     a row keeps its tokens: the next step that advances it waits for room like a
@@ -114,6 +118,10 @@ class LogitsSessionServiceServicer:
     one replica until it is closed or expires; then `NOT_FOUND`
     (`SESSION_NOT_FOUND`) is answered, and the client opens another with the
     tokens so far.
+
+    Where the server asks for certificates, a session belongs to the caller that
+    opened it, and to another it does not exist. Elsewhere whoever knows its name
+    may use it.
 
     Rows of a session that nobody uses may lose their KV cache to others, the one
     used longest ago first; while others generate, sessions keep half of it. Such
@@ -219,7 +227,8 @@ class LogitsSessionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListSessions(self, request, context):
-        """Lists the caller's sessions.
+        """Lists the caller's sessions: those of the same certificate where the server
+        asks for one, otherwise all.
 
         Errors: those of every method.
         """
@@ -319,6 +328,10 @@ class LogitsSessionService:
     one replica until it is closed or expires; then `NOT_FOUND`
     (`SESSION_NOT_FOUND`) is answered, and the client opens another with the
     tokens so far.
+
+    Where the server asks for certificates, a session belongs to the caller that
+    opened it, and to another it does not exist. Elsewhere whoever knows its name
+    may use it.
 
     Rows of a session that nobody uses may lose their KV cache to others, the one
     used longest ago first; while others generate, sessions keep half of it. Such

@@ -35,6 +35,10 @@ class LogitsSessionServiceStub:
     (`SESSION_NOT_FOUND`) is answered, and the client opens another with the
     tokens so far.
 
+    Where the server asks for certificates, a session belongs to the caller that
+    opened it, and to another it does not exist. Elsewhere whoever knows its name
+    may use it.
+
     Rows of a session that nobody uses may lose their KV cache to others, the one
     used longest ago first; while others generate, sessions keep half of it. Such
     a row keeps its tokens: the next step that advances it waits for room like a
@@ -111,7 +115,8 @@ class LogitsSessionServiceStub:
     * `UNAVAILABLE` (`VOCABULARY_BEHIND`): it has not arrived here yet.
     """
     ListSessions: _grpc.UnaryUnaryMultiCallable[_logits_session_service_pb2.ListSessionsRequest, _logits_session_service_pb2.ListSessionsResponse]
-    """Lists the caller's sessions.
+    """Lists the caller's sessions: those of the same certificate where the server
+    asks for one, otherwise all.
 
     Errors: those of every method.
     """
@@ -135,6 +140,10 @@ class LogitsSessionServiceAsyncStub(LogitsSessionServiceStub):
     one replica until it is closed or expires; then `NOT_FOUND`
     (`SESSION_NOT_FOUND`) is answered, and the client opens another with the
     tokens so far.
+
+    Where the server asks for certificates, a session belongs to the caller that
+    opened it, and to another it does not exist. Elsewhere whoever knows its name
+    may use it.
 
     Rows of a session that nobody uses may lose their KV cache to others, the one
     used longest ago first; while others generate, sessions keep half of it. Such
@@ -209,7 +218,8 @@ class LogitsSessionServiceAsyncStub(LogitsSessionServiceStub):
     * `UNAVAILABLE` (`VOCABULARY_BEHIND`): it has not arrived here yet.
     """
     ListSessions: _aio.UnaryUnaryMultiCallable[_logits_session_service_pb2.ListSessionsRequest, _logits_session_service_pb2.ListSessionsResponse]  # type: ignore[assignment]
-    """Lists the caller's sessions.
+    """Lists the caller's sessions: those of the same certificate where the server
+    asks for one, otherwise all.
 
     Errors: those of every method.
     """
@@ -232,6 +242,10 @@ class LogitsSessionServiceServicer(metaclass=_abc_1.ABCMeta):
     one replica until it is closed or expires; then `NOT_FOUND`
     (`SESSION_NOT_FOUND`) is answered, and the client opens another with the
     tokens so far.
+
+    Where the server asks for certificates, a session belongs to the caller that
+    opened it, and to another it does not exist. Elsewhere whoever knows its name
+    may use it.
 
     Rows of a session that nobody uses may lose their KV cache to others, the one
     used longest ago first; while others generate, sessions keep half of it. Such
@@ -358,7 +372,8 @@ class LogitsSessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _logits_session_service_pb2.ListSessionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_logits_session_service_pb2.ListSessionsResponse, _abc.Awaitable[_logits_session_service_pb2.ListSessionsResponse]]:
-        """Lists the caller's sessions.
+        """Lists the caller's sessions: those of the same certificate where the server
+        asks for one, otherwise all.
 
         Errors: those of every method.
         """
