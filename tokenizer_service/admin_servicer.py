@@ -1,12 +1,11 @@
 """`lockstep.v1.VocabularyAdminService`: changes of the vocabulary, and their history."""
 
 from lockstep.v1 import vocabulary_admin_service_pb2 as pb
-from lockstep.v1 import vocabulary_admin_service_pb2_grpc
 
-from rpc.errors import InvalidField, TokenIdOutOfRange
+from rpc.errors import TokenIdOutOfRange
 from tokenizer_service import token_rules
-from tokenizer_service.live_vocabulary import LiveVocabulary, Outcome
-from tokenizer_service.request_fields import check_range
+from tokenizer_service.live_vocabulary import Outcome
+from tokenizer_service.log_methods import LogMethods
 from tokenizer_service.served_tokenizer import Context
 from tokenizer_service.store import Call
 from tokenizer_service.token_rules import AdditionRules, TokenToAdd
@@ -17,22 +16,13 @@ from tokenizer_service.vocabulary_convert import (
     read_expected_revision,
     read_idempotency_key,
     read_roles,
-    revision_message,
     vocabulary_ref,
 )
 from vocabulary import Change, Reference, SpecialToken
 
-DEFAULT_PAGE_SIZE = 100
-MAX_PAGE_SIZE = 1000
 
-
-class VocabularyAdminServicer(vocabulary_admin_service_pb2_grpc.VocabularyAdminServiceServicer):
-    """Every method of the service. Until `serve`, the server admits no call."""
-
-    def serve(self, vocabulary: LiveVocabulary, *, max_added_tokens: int) -> None:
-        """Provides what the methods work with."""
-        self._vocabulary = vocabulary
-        self._max_added_tokens = max_added_tokens
+class VocabularyAdminServicer(LogMethods):
+    """Every method of the service: those that change the vocabulary, and its log."""
 
     async def AddTokens(
         self, request: pb.AddTokensRequest, context: Context
@@ -66,30 +56,6 @@ class VocabularyAdminServicer(vocabulary_admin_service_pb2_grpc.VocabularyAdminS
         )
         return pb.SetSpecialTokensResponse.FromString(reply)
 
-    async def ListRevisions(
-        self, request: pb.ListRevisionsRequest, context: Context
-    ) -> pb.ListRevisionsResponse:
-        page_size = check_range("page_size", request.page_size, 0, MAX_PAGE_SIZE)
-        count = len(self._vocabulary.history) + 1  # revision 0 is the base
-        start = _read_page_token(request.page_token, count)
-        end = min(start + (page_size or DEFAULT_PAGE_SIZE), count)
-        return pb.ListRevisionsResponse(
-            revisions=[self._revision(revision) for revision in range(start, end)],
-            next_page_token=str(end) if end < count else "",
-        )
-
-    async def VerifyRevisions(
-        self, request: pb.VerifyRevisionsRequest, context: Context
-    ) -> pb.VerifyRevisionsResponse:
-        newest = self._vocabulary.current.reference
-        broken = await self._vocabulary.verify()
-        return pb.VerifyRevisionsResponse(
-            valid=broken is None,
-            revision_count=newest.revision + 1,
-            first_invalid_revision=None if broken is None else broken.revision,
-            vocabulary=vocabulary_ref(newest),
-        )
-
     def _plan_addition(
         self, tokenizer: Tokenizer, tokens: list[TokenToAdd], rules: AdditionRules
     ) -> Outcome:
@@ -99,12 +65,6 @@ class VocabularyAdminServicer(vocabulary_admin_service_pb2_grpc.VocabularyAdminS
             return addition_response(addition, after).SerializeToString(deterministic=True)
 
         return Outcome(addition.change, respond)
-
-    def _revision(self, revision: int) -> pb.Revision:
-        if revision == 0:
-            return pb.Revision(vocabulary=vocabulary_ref(self._vocabulary.at(0)))
-        stored = self._vocabulary.history[revision - 1]
-        return revision_message(stored, self._vocabulary.current.table)
 
 
 def _call(method: str, request: pb.AddTokensRequest | pb.SetSpecialTokensRequest) -> Call:
@@ -130,11 +90,3 @@ def _plan_roles(tokenizer: Tokenizer, roles: tuple[SpecialToken, ...]) -> Outcom
         return response.SerializeToString(deterministic=True)
 
     return Outcome(Change(special_tokens=tuple(changed)), respond)
-
-
-def _read_page_token(token: str, count: int) -> int:
-    if not token:
-        return 0
-    if not (token.isascii() and token.isdecimal() and len(token) < 10 and int(token) < count):
-        raise InvalidField("page_token", "must be the next_page_token of a page before")
-    return int(token)

@@ -7,13 +7,20 @@ about that order.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from rpc.errors import RevisionConflict, ServiceError, VocabularyBehind, VocabularyMismatch
+from rpc.errors import (
+    InvalidField,
+    RevisionConflict,
+    ServiceError,
+    VocabularyBehind,
+    VocabularyMismatch,
+)
+from tokenizer_service.archive import Archive, check_same
 from tokenizer_service.metrics import TokenizerMetrics
 from tokenizer_service.store import Call, Store, StoredRevision
 from tokenizer_service.tokenizer import Tokenizer
@@ -36,6 +43,21 @@ class Outcome:
 
 
 Plan = Callable[[Tokenizer], Outcome]
+
+
+@dataclass(frozen=True, slots=True)
+class Extension:
+    """What importing an archive did.
+
+    Attributes:
+        newest: the newest state.
+        num_revisions: revisions that were new.
+        num_replies: replies that were new.
+    """
+
+    newest: Reference
+    num_revisions: int
+    num_replies: int
 
 
 class LiveVocabulary:
@@ -61,10 +83,8 @@ class LiveVocabulary:
         self._writing = asyncio.Lock()
         self._changed = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="vocabulary")
-        self._tasks: set[asyncio.Task[bytes]] = set()
-        for stored in store.verified():
-            self._serve(follow(self._current, stored), stored)
-        metrics.serving(self._current.reference)
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._serve(*follow(base, store.verified()))
 
     @property
     def current(self) -> Tokenizer:
@@ -168,33 +188,37 @@ class LiveVocabulary:
             RevisionConflict: there is a newer revision than expected.
             StoreUnavailable: the store failed; nothing was changed.
         """
-        task = asyncio.get_running_loop().create_task(self._counted(call, plan, expected_revision))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        # Between COMMIT and the swap nobody may leave: the change exists by then.
-        return await asyncio.shield(task)
+        return await self._to_the_end(self._counted(call, plan, expected_revision))
 
-    async def verify(self) -> BrokenChainError | None:
-        """Recomputes the chain from the store. Returns what is wrong with it.
+    async def extend(self, archive: Archive) -> Extension:
+        """Makes what continues the chain durable and visible: all of it or nothing.
 
         Raises:
-            StoreUnavailable: the store failed.
+            InvalidField: the revisions cannot be served.
+            StoreUnavailable: the store failed; nothing was changed.
+            VocabularyMismatch: the archive is of another chain.
         """
+        return await self._to_the_end(self._extend(archive))
 
-        def check() -> BrokenChainError | None:
-            try:
-                self._store.verified()
-            except BrokenChainError as error:
-                return error
-            return None
-
-        return await self._in_thread(check)
+    async def read(self, work: Callable[[Store], _T]) -> _T:
+        """Runs work that reads the store, in the thread of the store."""
+        return await self._in_thread(partial(work, self._store))
 
     async def close(self) -> None:
         """Finishes changes that have begun and closes the store."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._in_thread(self._store.close)
         self._thread.shutdown()
+
+    async def _to_the_end(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """Runs work that a caller who goes away does not stop.
+
+        Between COMMIT and the swap nobody may leave: the change exists by then.
+        """
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return await asyncio.shield(task)
 
     async def _counted(self, call: Call, plan: Plan, expected_revision: int | None) -> bytes:
         try:
@@ -228,19 +252,36 @@ class LiveVocabulary:
             link = Link(before.reference.fingerprint, outcome.change, after.reference)
         written = await self._in_thread(lambda: self._store.append(link, call, response))
         if link is not None:
-            self._serve(after, StoredRevision(link, written))
+            self._serve(after, [StoredRevision(link, written)])
             self._metrics.change("applied")
         return response
 
+    async def _extend(self, archive: Archive) -> Extension:
+        async with self._writing:
+            await self._catch_up()
+            new = []
+            for stored in archive.revisions:
+                if (revision := stored.link.vocabulary.revision) <= len(self._history):
+                    check_same(stored.link.vocabulary, self.at(revision))
+                else:
+                    new.append(stored)
+            try:
+                after, _ = await self._in_thread(partial(follow, self._current, new))
+            except BrokenChainError as error:
+                raise InvalidField("data", str(error)) from None
+            num_replies = await self._in_thread(lambda: self._store.extend(new, archive.replies))
+            self._serve(after, new)
+            return Extension(after.reference, len(new), num_replies)
+
     async def _catch_up(self) -> None:
         """Serves revisions that are in the store although writing them seemed to fail."""
-        newest = self._current.reference.revision
-        for stored in await self._in_thread(partial(self._store.revisions, newest)):
-            after = await self._in_thread(partial(follow, self._current, stored))
-            self._serve(after, stored)
+        before = self._current
+        stored = await self._in_thread(lambda: self._store.revisions(before.reference.revision))
+        if stored:
+            self._serve(*await self._in_thread(partial(follow, before, stored)))
 
-    def _serve(self, tokenizer: Tokenizer, stored: StoredRevision) -> None:
-        self._history.append(stored)
+    def _serve(self, tokenizer: Tokenizer, stored: Sequence[StoredRevision]) -> None:
+        self._history.extend(stored)
         self._current = tokenizer
         self._metrics.serving(tokenizer.reference)
         self._changed.set()
@@ -250,16 +291,23 @@ class LiveVocabulary:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
 
-def follow(tokenizer: Tokenizer, stored: StoredRevision) -> Tokenizer:
-    """Applies a stored revision and checks that it leads where it says.
+def follow(
+    tokenizer: Tokenizer, stored: Sequence[StoredRevision]
+) -> tuple[Tokenizer, Sequence[StoredRevision]]:
+    """Applies stored revisions and checks that they lead where they say.
+
+    Returns:
+        The tokenizer after them, and the revisions.
 
     Raises:
-        BrokenChainError: it does not.
+        BrokenChainError: they do not.
     """
-    grown = tokenizer.grown(stored.link.change)
-    if grown.reference != stored.link.vocabulary:
+    if not stored:
+        return tokenizer, stored
+    grown = tokenizer.grown(*(revision.link.change for revision in stored))
+    if grown.reference != stored[-1].link.vocabulary:
         raise BrokenChainError(grown.reference.revision, "it is of another chain")
-    return grown
+    return grown, stored
 
 
 def _check_newest(tokenizer: Tokenizer, expected_revision: int | None) -> None:

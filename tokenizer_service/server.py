@@ -125,7 +125,11 @@ class TokenizerServer:
             draining=self.server.lifecycle.draining,
         )
         self._text.serve(served)
-        self._admin.serve(vocabulary, max_added_tokens=settings.max_added_tokens)
+        self._admin.serve(
+            vocabulary,
+            self.server.lifecycle.draining,
+            max_added_tokens=settings.max_added_tokens,
+        )
         metrics.loaded()
 
     async def _open_vocabulary(self, base: Tokenizer, metrics: TokenizerMetrics) -> LiveVocabulary:

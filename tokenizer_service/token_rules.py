@@ -110,7 +110,8 @@ def _check_contents(tokens: Sequence[AddedToken], rules: AdditionRules) -> None:
     violations = []
     seen: dict[str, int] = {}
     for index, token in enumerate(tokens):
-        if (problem := _content_problem(token.content, rules)) is None:
+        problem = content_problem(token.content, allow_unusual=rules.unusual_characters)
+        if problem is None:
             first = seen.setdefault(token.content, index)
             problem = f"repeats tokens[{first}]" if first != index else None
         if problem is not None:
@@ -119,22 +120,23 @@ def _check_contents(tokens: Sequence[AddedToken], rules: AdditionRules) -> None:
         raise InvalidField.of(violations)
 
 
-def _content_problem(content: str, rules: AdditionRules) -> str | None:
+def content_problem(content: str, *, allow_unusual: bool) -> str | None:
+    """Returns why a text must not be a token, None when it may."""
     if not 1 <= len(content) <= MAX_CHARACTERS or len(content.encode()) > MAX_BYTES:
         return f"must have 1 to {MAX_CHARACTERS} characters and at most {MAX_BYTES} bytes of UTF-8"
-    categories = {unicodedata.category(character) for character in content}
-    if "Cc" in categories:
-        return "must not hold NUL or other control characters"
+    if "\0" in content:
+        return "must not hold NUL"
     if content.isspace():
         return "must not be white space alone"
-    if rules.unusual_characters:
+    if allow_unusual:
         return None
+    categories = {unicodedata.category(character) for character in content}
     if not unicodedata.is_normalized("NFC", content):
         return "must be in Unicode normal form C, or set allow_unusual_characters"
-    if not categories.isdisjoint({"Cf", "Co", "Cn", "Zl", "Zp"}):
+    if not categories.isdisjoint({"Cc", "Cf", "Co", "Cn", "Zl", "Zp"}):
         return (
-            "must not hold invisible, bidirectional, private or unassigned characters, or set "
-            "allow_unusual_characters"
+            "must not hold control, invisible, bidirectional, private or unassigned "
+            "characters, or set allow_unusual_characters"
         )
     return None
 

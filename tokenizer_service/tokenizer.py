@@ -20,7 +20,7 @@ from tokenizer_service.incremental import (
 )
 from tokenizer_service.token_bytes import DecoderRules
 from tokenizer_service.token_table import TokenTable
-from vocabulary import AddedToken, Change, Reference, Role, chain
+from vocabulary import AddedToken, BrokenChainError, Change, Reference, Role, chain
 
 _PIPELINE = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
 
@@ -109,24 +109,29 @@ class Tokenizer:
         """Starts decoding a sequence that is still growing."""
         return IncrementalDecoder(self, options)
 
-    def grown(self, change: Change) -> "Tokenizer":
-        """Returns the tokenizer after a change. This one stays as it is.
+    def grown(self, *changes: Change) -> "Tokenizer":
+        """Returns the tokenizer after changes. This one stays as it is.
 
         Raises:
-            BrokenChainError: the change does not continue this vocabulary.
+            BrokenChainError: the changes do not continue this vocabulary.
         """
-        reference = chain.follow(self.reference, change)
-        added = [new.token for new in change.tokens]
+        reference = self.reference
+        roles = dict(self.roles)
+        for change in changes:
+            reference = chain.follow(reference, change)
+            roles |= {special.role: special.token_id for special in change.special_tokens}
+        new_tokens = [new for change in changes for new in change.tokens]
+        added = [new.token for new in new_tokens]
         grown = replace(
             self,
             reference=reference,
-            roles={**self.roles, **{s.role: s.token_id for s in change.special_tokens}},
-            table=self.table.grown(change.tokens),
-            control_ids=self.control_ids.union(n.id for n in change.tokens if n.token.special),
+            roles=roles,
+            table=self.table.grown(new_tokens),
+            control_ids=self.control_ids.union(n.id for n in new_tokens if n.token.special),
             trusting=clone(self.trusting, added),
             plain=clone(self.plain, [self._disarmed(token) for token in added]),
         )
-        for new in change.tokens:
+        for new in new_tokens:
             grown._check_id(new.token, new.id)
         return grown
 
@@ -134,7 +139,9 @@ class Tokenizer:
         spelling = self._disarmed(token).content
         assigned = self.trusting.token_to_id(token.content), self.plain.token_to_id(spelling)
         if assigned != (token_id, token_id):
-            raise AssertionError(f"Id {token_id} was assigned otherwise. This is a bug.")
+            raise BrokenChainError(
+                self.reference.revision, f"it adds a token as id {token_id} that has another"
+            )
 
     def _disarmed(self, token: AddedToken) -> AddedToken:
         if not token.special:

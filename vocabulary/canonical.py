@@ -10,9 +10,35 @@ is not set is `null` or `""`.
 
 import base64
 import json
-from typing import Any
+from typing import Any, get_args
 
-from vocabulary.revision import AddedToken, Change, NewToken, SpecialToken
+from vocabulary.revision import (
+    AddedToken,
+    Change,
+    Initialization,
+    NewToken,
+    Role,
+    SpecialToken,
+)
+
+_ADDED_TOKEN_TYPES: dict[str, tuple[type, ...]] = {
+    "content": (str,),
+    "special": (bool,),
+    "single_word": (bool,),
+    "lstrip": (bool,),
+    "rstrip": (bool,),
+    "normalized": (bool,),
+}
+_TOKEN_TYPES: dict[str, tuple[type, ...]] = {
+    "id": (int,),
+    "token": (dict,),
+    "previous_ids": (list,),
+    "generable": (bool,),
+    "initialization": (str,),
+    "copy_token_id": (int, type(None)),
+    "input_values": (str,),
+    "output_values": (str,),
+}
 
 
 def encode_json(value: object) -> bytes:
@@ -29,15 +55,18 @@ def encode_json(value: object) -> bytes:
 
 def encode_change(change: Change) -> bytes:
     """Encodes a change as canonical JSON."""
-    return encode_json(
-        {
-            "tokens": [_new_token(token) for token in change.tokens],
-            "special_tokens": [
-                {"role": special.role, "token_id": special.token_id}
-                for special in change.special_tokens
-            ],
-        }
-    )
+    return encode_json(change_members(change))
+
+
+def change_members(change: Change) -> dict[str, Any]:
+    """Returns the object that stands for a change in JSON."""
+    return {
+        "tokens": [_new_token(token) for token in change.tokens],
+        "special_tokens": [
+            {"role": special.role, "token_id": special.token_id}
+            for special in change.special_tokens
+        ],
+    }
 
 
 def decode_change(data: bytes) -> Change:
@@ -47,13 +76,22 @@ def decode_change(data: bytes) -> Change:
         ValueError: the bytes are not an encoded change.
     """
     try:
-        members = json.loads(data)
-        return Change(
-            tokens=tuple(_read_token(token) for token in members["tokens"]),
-            special_tokens=tuple(SpecialToken(**role) for role in members["special_tokens"]),
-        )
-    except (KeyError, TypeError) as error:
+        change = read_change(json.loads(data))
+    except (AttributeError, KeyError, RecursionError, TypeError) as error:
         raise ValueError("These bytes are not an encoded change.") from error
+    return change
+
+
+def read_change(members: dict[str, Any]) -> Change:
+    """Reads what `change_members` returned.
+
+    Raises:
+        AttributeError, KeyError, TypeError, ValueError: it is no such object.
+    """
+    return Change(
+        tokens=tuple(_read_token(token) for token in members["tokens"]),
+        special_tokens=tuple(_read_role(role) for role in members["special_tokens"]),
+    )
 
 
 def _new_token(new: NewToken) -> dict[str, Any]:
@@ -77,6 +115,12 @@ def _new_token(new: NewToken) -> dict[str, Any]:
 
 
 def _read_token(members: dict[str, Any]) -> NewToken:
+    _check_types(members, _TOKEN_TYPES)
+    _check_types(members["token"], _ADDED_TOKEN_TYPES)
+    for token_id in members["previous_ids"]:
+        _check_type(token_id, int)
+    if members["initialization"] not in get_args(Initialization):
+        raise ValueError("There is no such initialization.")
     return NewToken(
         **members
         | {
@@ -86,3 +130,20 @@ def _read_token(members: dict[str, Any]) -> NewToken:
             "output_values": base64.b64decode(members["output_values"], validate=True),
         }
     )
+
+
+def _read_role(members: dict[str, Any]) -> SpecialToken:
+    _check_types(members, {"role": (str,), "token_id": (int,)})
+    if members["role"] not in get_args(Role):
+        raise ValueError("There is no such role.")
+    return SpecialToken(**members)
+
+
+def _check_types(members: dict[str, Any], types: dict[str, tuple[type, ...]]) -> None:
+    for name, allowed in types.items():
+        _check_type(members[name], *allowed)
+
+
+def _check_type(value: object, *allowed: type) -> None:
+    if type(value) not in allowed:  # `isinstance` takes True for a number
+        raise TypeError("A member has another type.")

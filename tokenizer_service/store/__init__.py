@@ -1,6 +1,6 @@
 """The durable log of vocabulary revisions."""
 
 from tokenizer_service.store.log import Store
-from tokenizer_service.store.records import Call, StoredRevision, StoreError
+from tokenizer_service.store.records import Call, StoredReply, StoredRevision, StoreError
 
-__all__ = ["Call", "Store", "StoreError", "StoredRevision"]
+__all__ = ["Call", "Store", "StoreError", "StoredReply", "StoredRevision"]

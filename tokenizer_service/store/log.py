@@ -5,7 +5,7 @@ the call that made it, so a repeated call finds both or neither, and it is on th
 disk when the transaction has ended.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from rpc.errors import StoreUnavailable
 from tokenizer_service.store import schema
 from tokenizer_service.store.database import Database, open_database, parse_url
-from tokenizer_service.store.records import Call, StoredRevision, StoreError
+from tokenizer_service.store.records import Call, StoredReply, StoredRevision, StoreError
 from tokenizer_service.store.transaction import Observe, Transaction, timed
 from vocabulary import Link, Reference, verify
 
@@ -91,15 +91,29 @@ class Store:
         """
         return self._transaction(writes=True)
 
-    def revisions(self, after: int = 0) -> list[StoredRevision]:
-        """Reads the revisions after one, oldest first.
+    def revisions(self, after: int = 0, limit: int | None = None) -> list[StoredRevision]:
+        """Reads the revisions after one, oldest first, and at most `limit` of them.
 
         Raises:
             BrokenChainError: one of them cannot be read.
             StoreUnavailable: the store failed.
         """
         with self.reading() as transaction:
-            return transaction.revisions(after)
+            return transaction.revisions(after, limit)
+
+    def replies(self, after_key: str, until: int, limit: int) -> list[StoredReply]:
+        """Reads replies in order of their keys.
+
+        Args:
+            after_key: the last key that was read before, empty for none.
+            until: the newest revision whose replies are read.
+            limit: most replies to read.
+
+        Raises:
+            StoreUnavailable: the store failed.
+        """
+        with self.reading() as transaction:
+            return transaction.replies(after_key, until, limit)
 
     def verified(self) -> list[StoredRevision]:
         """Reads all revisions and recomputes their chain.
@@ -139,6 +153,26 @@ class Store:
         """
         with self.writing() as transaction:
             return transaction.append(link, call, response)
+
+    def extend(self, revisions: Sequence[StoredRevision], replies: Iterable[StoredReply]) -> int:
+        """Writes revisions and replies of another log, all or nothing. Durable on return.
+
+        A reply whose key is there already is left as it is here.
+
+        Args:
+            revisions: what follows the newest revision here, verified.
+            replies: replies given at these revisions or earlier ones.
+
+        Returns:
+            How many replies were new.
+
+        Raises:
+            RevisionConflict: the revisions do not continue the newest one.
+            StoreUnavailable: the store failed; nothing was written, or `revisions`
+                shows that it was.
+        """
+        with self.writing() as transaction:
+            return transaction.extend(revisions, replies)
 
     @contextmanager
     def _transaction(self, *, writes: bool) -> Iterator[Transaction]:

@@ -35,3 +35,20 @@ class Call:
     def of(cls, idempotency_key: str, request: bytes) -> "Call":
         """Identifies a call by its key and the bytes of its request."""
         return cls(idempotency_key, hashlib.sha256(request).hexdigest())
+
+
+@dataclass(frozen=True, slots=True)
+class StoredReply:
+    """The reply to a call, kept for its repetitions.
+
+    Attributes:
+        call: the call that was answered.
+        revision: the newest one when it was answered.
+        response: the bytes of the reply.
+        create_time: when it was made durable.
+    """
+
+    call: Call
+    revision: int
+    response: bytes
+    create_time: datetime

@@ -1,16 +1,17 @@
 """What is read and written in one transaction."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 
 from rpc.errors import IdempotencyKeyReused, RevisionConflict
 from tokenizer_service.store import schema
-from tokenizer_service.store.records import Call, StoredRevision
+from tokenizer_service.store.records import Call, StoredReply, StoredRevision
+from tokenizer_service.timestamps import from_us, to_us
 from vocabulary import BrokenChainError, Link, Reference, canonical
 
 Observe = Callable[[str, str, float], None]
@@ -31,8 +32,8 @@ class Transaction:
         """Whether a revision was appended."""
         return self._has_grown
 
-    def revisions(self, after: int = 0) -> list[StoredRevision]:
-        """Reads the revisions after one, oldest first.
+    def revisions(self, after: int = 0, limit: int | None = None) -> list[StoredRevision]:
+        """Reads the revisions after one, oldest first, and at most `limit` of them.
 
         Raises:
             BrokenChainError: one of them cannot be read.
@@ -40,8 +41,26 @@ class Transaction:
         table = schema.revision
         query = sa.select(table).where(table.c.revision > after).order_by(table.c.revision)
         with timed(self._observe, "read"):
-            rows = self._connection.execute(query).all()
+            rows = self._connection.execute(query.limit(limit)).all()
         return [self._stored(row) for row in rows]
+
+    def replies(self, after_key: str, until: int, limit: int) -> list[StoredReply]:
+        """Reads replies in order of their keys.
+
+        Args:
+            after_key: the last key that was read before, empty for none.
+            until: the newest revision whose replies are read.
+            limit: most replies to read.
+        """
+        table = schema.reply
+        query = sa.select(table).where(
+            table.c.idempotency_key > after_key, table.c.revision <= until
+        )
+        with timed(self._observe, "read"):
+            rows = self._connection.execute(
+                query.order_by(table.c.idempotency_key).limit(limit)
+            ).all()
+        return [_reply(row) for row in rows]
 
     def reply(self, call: Call) -> bytes | None:
         """Returns the reply to a call that was answered before.
@@ -75,24 +94,51 @@ class Transaction:
             RevisionConflict: the link does not continue the newest revision.
             BrokenChainError: its parent is not the newest revision, whose number it has.
         """
-        now_us = time.time_ns() // 1000
+        now = from_us(time.time_ns() // 1000)
         with timed(self._observe, "append"):
             newest, fingerprint = self._newest()
             if link is not None:
                 _check_parent(link, newest, fingerprint)
                 newest = link.vocabulary.revision
-                row = _columns(link, now_us)
-                self._connection.execute(sa.insert(schema.revision).values(**row))
-                self._has_grown = True
-            reply = {
-                "idempotency_key": call.idempotency_key,
-                "request_sha256": call.request_sha256,
-                "revision": newest,
-                "response": response,
-                "create_time_us": now_us,
-            }
-            self._connection.execute(sa.insert(schema.reply).values(**reply))
-        return _time(now_us)
+                self._insert(StoredRevision(link, now))
+            self._insert(StoredReply(call, newest, response, now))
+        return now
+
+    def extend(self, revisions: Sequence[StoredRevision], replies: Iterable[StoredReply]) -> int:
+        """Writes revisions and replies of another log.
+
+        A reply whose key is there already is left as it is here.
+
+        Args:
+            revisions: what follows the newest revision here, verified.
+            replies: replies given at these revisions or earlier ones.
+
+        Returns:
+            How many replies were new.
+
+        Raises:
+            RevisionConflict: the revisions do not continue the newest one.
+            BrokenChainError: their parent is not the newest one, whose number it has.
+        """
+        with timed(self._observe, "append"):
+            if revisions:
+                _check_parent(revisions[0].link, *self._newest())
+            for stored in revisions:
+                self._insert(stored)
+            query = sa.select(schema.reply.c.idempotency_key)
+            known = set(self._connection.execute(query).scalars())
+            new = [reply for reply in replies if reply.call.idempotency_key not in known]
+            for reply in new:
+                self._insert(reply)
+        return len(new)
+
+    def _insert(self, record: StoredRevision | StoredReply) -> None:
+        if isinstance(record, StoredRevision):
+            statement = sa.insert(schema.revision).values(**_revision_columns(record))
+            self._has_grown = True
+        else:
+            statement = sa.insert(schema.reply).values(**_reply_columns(record))
+        self._connection.execute(statement)
 
     def _newest(self) -> tuple[int, str]:
         table = schema.revision
@@ -108,7 +154,7 @@ class Transaction:
             raise BrokenChainError(row.revision, "it cannot be read") from None
         vocabulary = Reference(self._base.tokenizer_id, row.revision, row.fingerprint, row.size)
         link = Link(row.parent_fingerprint, change, vocabulary)
-        return StoredRevision(link, _time(row.create_time_us))
+        return StoredRevision(link, from_us(row.create_time_us))
 
 
 @contextmanager
@@ -131,16 +177,28 @@ def _check_parent(link: Link, newest: int, fingerprint: str) -> None:
         raise BrokenChainError(newest, "the store has another in its place")
 
 
-def _columns(link: Link, now_us: int) -> dict[str, Any]:
+def _reply(row: sa.Row[Any]) -> StoredReply:
+    call = Call(row.idempotency_key, row.request_sha256)
+    return StoredReply(call, row.revision, row.response, from_us(row.create_time_us))
+
+
+def _reply_columns(reply: StoredReply) -> dict[str, Any]:
+    return {
+        "idempotency_key": reply.call.idempotency_key,
+        "request_sha256": reply.call.request_sha256,
+        "revision": reply.revision,
+        "response": reply.response,
+        "create_time_us": to_us(reply.create_time),
+    }
+
+
+def _revision_columns(stored: StoredRevision) -> dict[str, Any]:
+    link = stored.link
     return {
         "revision": link.vocabulary.revision,
         "parent_fingerprint": link.parent_fingerprint,
         "fingerprint": link.vocabulary.fingerprint,
         "size": link.vocabulary.size,
         "change": canonical.encode_change(link.change),
-        "create_time_us": now_us,
+        "create_time_us": to_us(stored.create_time),
     }
-
-
-def _time(microseconds: int) -> datetime:
-    return datetime.fromtimestamp(microseconds / 1e6, UTC)

@@ -306,3 +306,49 @@ def test_a_full_disk_is_an_error_that_can_be_retried(file_url):
     pragma(store, "max_page_count = 100000")
     assert append(store, newest).revision == newest.revision + 1
     store.close()
+
+
+def test_another_log_is_written_as_it_was_and_known_replies_are_left(url):
+    first = open_store("sqlite://")
+    append(first, append(first, BASE), "y")
+    first.append(None, call(7), b"nothing new")
+    second = open_store(url)
+    second.append(None, call(7), b"my own reply")
+    assert second.extend(first.revisions(), first.replies("", 2, 100)) == 2
+    assert second.verified() == first.verified()
+    assert second.reply(call(1)) == b"reply"
+    assert second.reply(call(7)) == b"my own reply"
+    first.close()
+    second.close()
+
+
+def test_another_log_is_written_whole_or_not_at_all(url):
+    first = open_store("sqlite://")
+    append(first, append(first, BASE), "y")
+    second = open_store(url)
+    taken = first.revisions()
+    with pytest.raises(StoreUnavailable):
+        second.extend([*taken, taken[0]], first.replies("", 2, 100))
+    assert second.revisions() == []
+    assert second.reply(call(1)) is None
+    first.close()
+    second.close()
+
+
+def test_revisions_and_replies_are_read_in_pages(url):
+    store = open_store(url)
+    append(store, append(store, append(store, BASE), "y"), "z")
+    assert [one.link.vocabulary.revision for one in store.revisions(1, 1)] == [2]
+    keys = [reply.call.idempotency_key[-1] for reply in store.replies("", 2, 100)]
+    assert keys == ["1", "2"]
+    assert [r.revision for r in store.replies(call(1).idempotency_key, 3, 1)] == [2]
+    store.close()
+
+
+def test_another_log_must_continue_the_newest_revision(url):
+    store = open_store(url)
+    append(store, append(store, BASE), "y")
+    with pytest.raises(RevisionConflict):
+        store.extend(store.revisions()[1:], ())
+    assert len(store.revisions()) == 2
+    store.close()

@@ -63,6 +63,16 @@ class VocabularyAdminServiceStub:
                 request_serializer=lockstep_dot_v1_dot_vocabulary__admin__service__pb2.VerifyRevisionsRequest.SerializeToString,
                 response_deserializer=lockstep_dot_v1_dot_vocabulary__admin__service__pb2.VerifyRevisionsResponse.FromString,
                 _registered_method=True)
+        self.ExportRevisions = channel.unary_stream(
+                '/lockstep.v1.VocabularyAdminService/ExportRevisions',
+                request_serializer=lockstep_dot_v1_dot_vocabulary__admin__service__pb2.ExportRevisionsRequest.SerializeToString,
+                response_deserializer=lockstep_dot_v1_dot_vocabulary__admin__service__pb2.ExportRevisionsResponse.FromString,
+                _registered_method=True)
+        self.ImportRevisions = channel.stream_unary(
+                '/lockstep.v1.VocabularyAdminService/ImportRevisions',
+                request_serializer=lockstep_dot_v1_dot_vocabulary__admin__service__pb2.ImportRevisionsRequest.SerializeToString,
+                response_deserializer=lockstep_dot_v1_dot_vocabulary__admin__service__pb2.ImportRevisionsResponse.FromString,
+                _registered_method=True)
 
 
 class VocabularyAdminServiceServicer:
@@ -81,11 +91,17 @@ class VocabularyAdminServiceServicer:
         """Adds tokens as one new revision.
 
         Tokens that exist with equal attributes are reported, not added; when all
-        of them exist there is no new revision.
+        of them exist and have their roles there is no new revision.
+
+        A token that could never be matched is refused: one that the normalizer
+        changes into nothing or into what another token matches, one that another
+        token matches a part of first, one whose flags keep its own text from
+        matching. So is one that would take the matches of a token that exists.
 
         Errors:
 
-        * `INVALID_ARGUMENT` (`INVALID_FIELD`): a token's text is not allowed.
+        * `INVALID_ARGUMENT` (`INVALID_FIELD`): a token is not allowed; every bad
+        text is named.
         * `INVALID_ARGUMENT` (`IDEMPOTENCY_KEY_REUSED`).
         * `ALREADY_EXISTS` (`TOKEN_EXISTS`): a token exists with other attributes.
         * `ABORTED` (`REVISION_CONFLICT`): `expected_revision` is not the newest.
@@ -95,10 +111,26 @@ class VocabularyAdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SetSpecialTokens(self, request, context):
-        """Assigns roles to existing tokens as one new revision.
+        """Assigns roles to existing tokens as one new revision. When they have them
+        already there is no new revision.
+
+        A role moves: the token that had it stays a control token without it. Roles
+        say what a token is for, not how text is encoded: the template that surrounds
+        texts (`add_special_tokens`) and the token for unknown text are part of the
+        tokenizer's files and stay. What does change:
+
+        * `PAD`: the id of padded places, for `Pad` and padded batches. Until there
+        is one, it is that of `EOS`. Masks never depend on it.
+        * `EOS`: what `Pad` falls back to. Generation stops at `eos_token_ids` of the
+        request or of the checkpoint, not at this id by itself, and can only reach
+        an id that is `generable`.
+        * every role: `<role>_token` in chat templates, and the files of
+        `GetTokenizerArtifact`.
 
         Errors:
 
+        * `INVALID_ARGUMENT` (`INVALID_FIELD`): a role is unknown or assigned twice,
+        or its token is no control token: text could spell it.
         * `INVALID_ARGUMENT` (`TOKEN_ID_OUT_OF_RANGE`): an id does not exist.
         * `ABORTED` (`REVISION_CONFLICT`): `expected_revision` is not the newest.
         """
@@ -107,7 +139,8 @@ class VocabularyAdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListRevisions(self, request, context):
-        """Lists the chain of revisions, oldest first.
+        """Lists the chain of revisions, oldest first. A page may hold fewer than asked
+        for, as it ends after about 1 MiB.
 
         Errors: those of every method.
         """
@@ -119,6 +152,55 @@ class VocabularyAdminServiceServicer:
         """Recomputes the chain from the store and compares every fingerprint.
 
         Errors: those of every method. A broken chain is a result, not an error.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportRevisions(self, request, context):
+        """Exports the whole log as an archive: a backup, or a copy for another store.
+
+        The archive is text: lines of canonical JSON (UTF-8, keys sorted by code
+        point, no white space, nothing escaped that need not be), each ended by a
+        line feed. In order:
+
+        * `{"base":{"fingerprint":..,"size":..,"tokenizer_id":..},"format":
+        "lockstep.revisions.v1"}`
+        * per revision `{"revision":{"change":{..},"create_time_us":..,
+        "fingerprint":..,"parent_fingerprint":..,"revision":..,"size":..}}`, oldest
+        first, vectors included.
+        * per answered call `{"reply":{"create_time_us":..,"idempotency_key":..,
+        "request_sha256":..,"response":..,"revision":..}}` with the response in
+        base64, in order of the keys.
+        * `{"end":{"replies":..,"revisions":..,"sha256":..}}` with the hash of all
+        bytes before this line.
+
+        Concatenating the data of all responses gives the archive. It is of one
+        moment: revisions made meanwhile are not in it.
+
+        Errors: those of every method.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ImportRevisions(self, request_iterator, context):
+        """Imports an archive that `ExportRevisions` made, while the service runs.
+
+        The archive is read and its chain verified as a whole; then what continues
+        the present chain is made durable in one transaction, with the times and the
+        idempotency keys of the original, and served; watchers see every revision.
+        Importing an archive again changes nothing, so a call that failed or whose
+        answer was lost can be repeated. When the archive is older than the present
+        chain, there is nothing to do either.
+
+        Errors:
+
+        * `INVALID_ARGUMENT` (`INVALID_FIELD`): the archive is damaged or cut off,
+        or does not keep the rules of `AddTokens` that hold for every caller.
+        * `FAILED_PRECONDITION` (`VOCABULARY_MISMATCH`): the archive is of another
+        vocabulary, or both have gone on from a common revision in different ways.
+        The metadata has both references: those of the first revision that differs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -146,6 +228,16 @@ def add_VocabularyAdminServiceServicer_to_server(servicer, server):
                     servicer.VerifyRevisions,
                     request_deserializer=lockstep_dot_v1_dot_vocabulary__admin__service__pb2.VerifyRevisionsRequest.FromString,
                     response_serializer=lockstep_dot_v1_dot_vocabulary__admin__service__pb2.VerifyRevisionsResponse.SerializeToString,
+            ),
+            'ExportRevisions': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportRevisions,
+                    request_deserializer=lockstep_dot_v1_dot_vocabulary__admin__service__pb2.ExportRevisionsRequest.FromString,
+                    response_serializer=lockstep_dot_v1_dot_vocabulary__admin__service__pb2.ExportRevisionsResponse.SerializeToString,
+            ),
+            'ImportRevisions': grpc.stream_unary_rpc_method_handler(
+                    servicer.ImportRevisions,
+                    request_deserializer=lockstep_dot_v1_dot_vocabulary__admin__service__pb2.ImportRevisionsRequest.FromString,
+                    response_serializer=lockstep_dot_v1_dot_vocabulary__admin__service__pb2.ImportRevisionsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -265,6 +357,60 @@ class VocabularyAdminService:
             '/lockstep.v1.VocabularyAdminService/VerifyRevisions',
             lockstep_dot_v1_dot_vocabulary__admin__service__pb2.VerifyRevisionsRequest.SerializeToString,
             lockstep_dot_v1_dot_vocabulary__admin__service__pb2.VerifyRevisionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportRevisions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/lockstep.v1.VocabularyAdminService/ExportRevisions',
+            lockstep_dot_v1_dot_vocabulary__admin__service__pb2.ExportRevisionsRequest.SerializeToString,
+            lockstep_dot_v1_dot_vocabulary__admin__service__pb2.ExportRevisionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportRevisions(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/lockstep.v1.VocabularyAdminService/ImportRevisions',
+            lockstep_dot_v1_dot_vocabulary__admin__service__pb2.ImportRevisionsRequest.SerializeToString,
+            lockstep_dot_v1_dot_vocabulary__admin__service__pb2.ImportRevisionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

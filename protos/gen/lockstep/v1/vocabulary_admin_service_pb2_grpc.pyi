@@ -46,25 +46,48 @@ class VocabularyAdminServiceStub:
     """Adds tokens as one new revision.
 
     Tokens that exist with equal attributes are reported, not added; when all
-    of them exist there is no new revision.
+    of them exist and have their roles there is no new revision.
+
+    A token that could never be matched is refused: one that the normalizer
+    changes into nothing or into what another token matches, one that another
+    token matches a part of first, one whose flags keep its own text from
+    matching. So is one that would take the matches of a token that exists.
 
     Errors:
 
-    * `INVALID_ARGUMENT` (`INVALID_FIELD`): a token's text is not allowed.
+    * `INVALID_ARGUMENT` (`INVALID_FIELD`): a token is not allowed; every bad
+      text is named.
     * `INVALID_ARGUMENT` (`IDEMPOTENCY_KEY_REUSED`).
     * `ALREADY_EXISTS` (`TOKEN_EXISTS`): a token exists with other attributes.
     * `ABORTED` (`REVISION_CONFLICT`): `expected_revision` is not the newest.
     """
     SetSpecialTokens: _grpc.UnaryUnaryMultiCallable[_vocabulary_admin_service_pb2.SetSpecialTokensRequest, _vocabulary_admin_service_pb2.SetSpecialTokensResponse]
-    """Assigns roles to existing tokens as one new revision.
+    """Assigns roles to existing tokens as one new revision. When they have them
+    already there is no new revision.
+
+    A role moves: the token that had it stays a control token without it. Roles
+    say what a token is for, not how text is encoded: the template that surrounds
+    texts (`add_special_tokens`) and the token for unknown text are part of the
+    tokenizer's files and stay. What does change:
+
+    * `PAD`: the id of padded places, for `Pad` and padded batches. Until there
+      is one, it is that of `EOS`. Masks never depend on it.
+    * `EOS`: what `Pad` falls back to. Generation stops at `eos_token_ids` of the
+      request or of the checkpoint, not at this id by itself, and can only reach
+      an id that is `generable`.
+    * every role: `<role>_token` in chat templates, and the files of
+      `GetTokenizerArtifact`.
 
     Errors:
 
+    * `INVALID_ARGUMENT` (`INVALID_FIELD`): a role is unknown or assigned twice,
+      or its token is no control token: text could spell it.
     * `INVALID_ARGUMENT` (`TOKEN_ID_OUT_OF_RANGE`): an id does not exist.
     * `ABORTED` (`REVISION_CONFLICT`): `expected_revision` is not the newest.
     """
     ListRevisions: _grpc.UnaryUnaryMultiCallable[_vocabulary_admin_service_pb2.ListRevisionsRequest, _vocabulary_admin_service_pb2.ListRevisionsResponse]
-    """Lists the chain of revisions, oldest first.
+    """Lists the chain of revisions, oldest first. A page may hold fewer than asked
+    for, as it ends after about 1 MiB.
 
     Errors: those of every method.
     """
@@ -72,6 +95,47 @@ class VocabularyAdminServiceStub:
     """Recomputes the chain from the store and compares every fingerprint.
 
     Errors: those of every method. A broken chain is a result, not an error.
+    """
+    ExportRevisions: _grpc.UnaryStreamMultiCallable[_vocabulary_admin_service_pb2.ExportRevisionsRequest, _vocabulary_admin_service_pb2.ExportRevisionsResponse]
+    """Exports the whole log as an archive: a backup, or a copy for another store.
+
+    The archive is text: lines of canonical JSON (UTF-8, keys sorted by code
+    point, no white space, nothing escaped that need not be), each ended by a
+    line feed. In order:
+
+    * `{"base":{"fingerprint":..,"size":..,"tokenizer_id":..},"format":
+      "lockstep.revisions.v1"}`
+    * per revision `{"revision":{"change":{..},"create_time_us":..,
+      "fingerprint":..,"parent_fingerprint":..,"revision":..,"size":..}}`, oldest
+      first, vectors included.
+    * per answered call `{"reply":{"create_time_us":..,"idempotency_key":..,
+      "request_sha256":..,"response":..,"revision":..}}` with the response in
+      base64, in order of the keys.
+    * `{"end":{"replies":..,"revisions":..,"sha256":..}}` with the hash of all
+      bytes before this line.
+
+    Concatenating the data of all responses gives the archive. It is of one
+    moment: revisions made meanwhile are not in it.
+
+    Errors: those of every method.
+    """
+    ImportRevisions: _grpc.StreamUnaryMultiCallable[_vocabulary_admin_service_pb2.ImportRevisionsRequest, _vocabulary_admin_service_pb2.ImportRevisionsResponse]
+    """Imports an archive that `ExportRevisions` made, while the service runs.
+
+    The archive is read and its chain verified as a whole; then what continues
+    the present chain is made durable in one transaction, with the times and the
+    idempotency keys of the original, and served; watchers see every revision.
+    Importing an archive again changes nothing, so a call that failed or whose
+    answer was lost can be repeated. When the archive is older than the present
+    chain, there is nothing to do either.
+
+    Errors:
+
+    * `INVALID_ARGUMENT` (`INVALID_FIELD`): the archive is damaged or cut off,
+      or does not keep the rules of `AddTokens` that hold for every caller.
+    * `FAILED_PRECONDITION` (`VOCABULARY_MISMATCH`): the archive is of another
+      vocabulary, or both have gone on from a common revision in different ways.
+      The metadata has both references: those of the first revision that differs.
     """
 
 @_typing.type_check_only
@@ -92,25 +156,48 @@ class VocabularyAdminServiceAsyncStub(VocabularyAdminServiceStub):
     """Adds tokens as one new revision.
 
     Tokens that exist with equal attributes are reported, not added; when all
-    of them exist there is no new revision.
+    of them exist and have their roles there is no new revision.
+
+    A token that could never be matched is refused: one that the normalizer
+    changes into nothing or into what another token matches, one that another
+    token matches a part of first, one whose flags keep its own text from
+    matching. So is one that would take the matches of a token that exists.
 
     Errors:
 
-    * `INVALID_ARGUMENT` (`INVALID_FIELD`): a token's text is not allowed.
+    * `INVALID_ARGUMENT` (`INVALID_FIELD`): a token is not allowed; every bad
+      text is named.
     * `INVALID_ARGUMENT` (`IDEMPOTENCY_KEY_REUSED`).
     * `ALREADY_EXISTS` (`TOKEN_EXISTS`): a token exists with other attributes.
     * `ABORTED` (`REVISION_CONFLICT`): `expected_revision` is not the newest.
     """
     SetSpecialTokens: _aio.UnaryUnaryMultiCallable[_vocabulary_admin_service_pb2.SetSpecialTokensRequest, _vocabulary_admin_service_pb2.SetSpecialTokensResponse]  # type: ignore[assignment]
-    """Assigns roles to existing tokens as one new revision.
+    """Assigns roles to existing tokens as one new revision. When they have them
+    already there is no new revision.
+
+    A role moves: the token that had it stays a control token without it. Roles
+    say what a token is for, not how text is encoded: the template that surrounds
+    texts (`add_special_tokens`) and the token for unknown text are part of the
+    tokenizer's files and stay. What does change:
+
+    * `PAD`: the id of padded places, for `Pad` and padded batches. Until there
+      is one, it is that of `EOS`. Masks never depend on it.
+    * `EOS`: what `Pad` falls back to. Generation stops at `eos_token_ids` of the
+      request or of the checkpoint, not at this id by itself, and can only reach
+      an id that is `generable`.
+    * every role: `<role>_token` in chat templates, and the files of
+      `GetTokenizerArtifact`.
 
     Errors:
 
+    * `INVALID_ARGUMENT` (`INVALID_FIELD`): a role is unknown or assigned twice,
+      or its token is no control token: text could spell it.
     * `INVALID_ARGUMENT` (`TOKEN_ID_OUT_OF_RANGE`): an id does not exist.
     * `ABORTED` (`REVISION_CONFLICT`): `expected_revision` is not the newest.
     """
     ListRevisions: _aio.UnaryUnaryMultiCallable[_vocabulary_admin_service_pb2.ListRevisionsRequest, _vocabulary_admin_service_pb2.ListRevisionsResponse]  # type: ignore[assignment]
-    """Lists the chain of revisions, oldest first.
+    """Lists the chain of revisions, oldest first. A page may hold fewer than asked
+    for, as it ends after about 1 MiB.
 
     Errors: those of every method.
     """
@@ -118,6 +205,47 @@ class VocabularyAdminServiceAsyncStub(VocabularyAdminServiceStub):
     """Recomputes the chain from the store and compares every fingerprint.
 
     Errors: those of every method. A broken chain is a result, not an error.
+    """
+    ExportRevisions: _aio.UnaryStreamMultiCallable[_vocabulary_admin_service_pb2.ExportRevisionsRequest, _vocabulary_admin_service_pb2.ExportRevisionsResponse]  # type: ignore[assignment]
+    """Exports the whole log as an archive: a backup, or a copy for another store.
+
+    The archive is text: lines of canonical JSON (UTF-8, keys sorted by code
+    point, no white space, nothing escaped that need not be), each ended by a
+    line feed. In order:
+
+    * `{"base":{"fingerprint":..,"size":..,"tokenizer_id":..},"format":
+      "lockstep.revisions.v1"}`
+    * per revision `{"revision":{"change":{..},"create_time_us":..,
+      "fingerprint":..,"parent_fingerprint":..,"revision":..,"size":..}}`, oldest
+      first, vectors included.
+    * per answered call `{"reply":{"create_time_us":..,"idempotency_key":..,
+      "request_sha256":..,"response":..,"revision":..}}` with the response in
+      base64, in order of the keys.
+    * `{"end":{"replies":..,"revisions":..,"sha256":..}}` with the hash of all
+      bytes before this line.
+
+    Concatenating the data of all responses gives the archive. It is of one
+    moment: revisions made meanwhile are not in it.
+
+    Errors: those of every method.
+    """
+    ImportRevisions: _aio.StreamUnaryMultiCallable[_vocabulary_admin_service_pb2.ImportRevisionsRequest, _vocabulary_admin_service_pb2.ImportRevisionsResponse]  # type: ignore[assignment]
+    """Imports an archive that `ExportRevisions` made, while the service runs.
+
+    The archive is read and its chain verified as a whole; then what continues
+    the present chain is made durable in one transaction, with the times and the
+    idempotency keys of the original, and served; watchers see every revision.
+    Importing an archive again changes nothing, so a call that failed or whose
+    answer was lost can be repeated. When the archive is older than the present
+    chain, there is nothing to do either.
+
+    Errors:
+
+    * `INVALID_ARGUMENT` (`INVALID_FIELD`): the archive is damaged or cut off,
+      or does not keep the rules of `AddTokens` that hold for every caller.
+    * `FAILED_PRECONDITION` (`VOCABULARY_MISMATCH`): the archive is of another
+      vocabulary, or both have gone on from a common revision in different ways.
+      The metadata has both references: those of the first revision that differs.
     """
 
 class VocabularyAdminServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -141,11 +269,17 @@ class VocabularyAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         """Adds tokens as one new revision.
 
         Tokens that exist with equal attributes are reported, not added; when all
-        of them exist there is no new revision.
+        of them exist and have their roles there is no new revision.
+
+        A token that could never be matched is refused: one that the normalizer
+        changes into nothing or into what another token matches, one that another
+        token matches a part of first, one whose flags keep its own text from
+        matching. So is one that would take the matches of a token that exists.
 
         Errors:
 
-        * `INVALID_ARGUMENT` (`INVALID_FIELD`): a token's text is not allowed.
+        * `INVALID_ARGUMENT` (`INVALID_FIELD`): a token is not allowed; every bad
+          text is named.
         * `INVALID_ARGUMENT` (`IDEMPOTENCY_KEY_REUSED`).
         * `ALREADY_EXISTS` (`TOKEN_EXISTS`): a token exists with other attributes.
         * `ABORTED` (`REVISION_CONFLICT`): `expected_revision` is not the newest.
@@ -157,10 +291,26 @@ class VocabularyAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _vocabulary_admin_service_pb2.SetSpecialTokensRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_vocabulary_admin_service_pb2.SetSpecialTokensResponse, _abc.Awaitable[_vocabulary_admin_service_pb2.SetSpecialTokensResponse]]:
-        """Assigns roles to existing tokens as one new revision.
+        """Assigns roles to existing tokens as one new revision. When they have them
+        already there is no new revision.
+
+        A role moves: the token that had it stays a control token without it. Roles
+        say what a token is for, not how text is encoded: the template that surrounds
+        texts (`add_special_tokens`) and the token for unknown text are part of the
+        tokenizer's files and stay. What does change:
+
+        * `PAD`: the id of padded places, for `Pad` and padded batches. Until there
+          is one, it is that of `EOS`. Masks never depend on it.
+        * `EOS`: what `Pad` falls back to. Generation stops at `eos_token_ids` of the
+          request or of the checkpoint, not at this id by itself, and can only reach
+          an id that is `generable`.
+        * every role: `<role>_token` in chat templates, and the files of
+          `GetTokenizerArtifact`.
 
         Errors:
 
+        * `INVALID_ARGUMENT` (`INVALID_FIELD`): a role is unknown or assigned twice,
+          or its token is no control token: text could spell it.
         * `INVALID_ARGUMENT` (`TOKEN_ID_OUT_OF_RANGE`): an id does not exist.
         * `ABORTED` (`REVISION_CONFLICT`): `expected_revision` is not the newest.
         """
@@ -171,7 +321,8 @@ class VocabularyAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _vocabulary_admin_service_pb2.ListRevisionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_vocabulary_admin_service_pb2.ListRevisionsResponse, _abc.Awaitable[_vocabulary_admin_service_pb2.ListRevisionsResponse]]:
-        """Lists the chain of revisions, oldest first.
+        """Lists the chain of revisions, oldest first. A page may hold fewer than asked
+        for, as it ends after about 1 MiB.
 
         Errors: those of every method.
         """
@@ -185,6 +336,59 @@ class VocabularyAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         """Recomputes the chain from the store and compares every fingerprint.
 
         Errors: those of every method. A broken chain is a result, not an error.
+        """
+
+    @_abc_1.abstractmethod
+    def ExportRevisions(
+        self,
+        request: _vocabulary_admin_service_pb2.ExportRevisionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_vocabulary_admin_service_pb2.ExportRevisionsResponse], _abc.AsyncIterator[_vocabulary_admin_service_pb2.ExportRevisionsResponse]]:
+        """Exports the whole log as an archive: a backup, or a copy for another store.
+
+        The archive is text: lines of canonical JSON (UTF-8, keys sorted by code
+        point, no white space, nothing escaped that need not be), each ended by a
+        line feed. In order:
+
+        * `{"base":{"fingerprint":..,"size":..,"tokenizer_id":..},"format":
+          "lockstep.revisions.v1"}`
+        * per revision `{"revision":{"change":{..},"create_time_us":..,
+          "fingerprint":..,"parent_fingerprint":..,"revision":..,"size":..}}`, oldest
+          first, vectors included.
+        * per answered call `{"reply":{"create_time_us":..,"idempotency_key":..,
+          "request_sha256":..,"response":..,"revision":..}}` with the response in
+          base64, in order of the keys.
+        * `{"end":{"replies":..,"revisions":..,"sha256":..}}` with the hash of all
+          bytes before this line.
+
+        Concatenating the data of all responses gives the archive. It is of one
+        moment: revisions made meanwhile are not in it.
+
+        Errors: those of every method.
+        """
+
+    @_abc_1.abstractmethod
+    def ImportRevisions(
+        self,
+        request_iterator: _MaybeAsyncIterator[_vocabulary_admin_service_pb2.ImportRevisionsRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_vocabulary_admin_service_pb2.ImportRevisionsResponse, _abc.Awaitable[_vocabulary_admin_service_pb2.ImportRevisionsResponse]]:
+        """Imports an archive that `ExportRevisions` made, while the service runs.
+
+        The archive is read and its chain verified as a whole; then what continues
+        the present chain is made durable in one transaction, with the times and the
+        idempotency keys of the original, and served; watchers see every revision.
+        Importing an archive again changes nothing, so a call that failed or whose
+        answer was lost can be repeated. When the archive is older than the present
+        chain, there is nothing to do either.
+
+        Errors:
+
+        * `INVALID_ARGUMENT` (`INVALID_FIELD`): the archive is damaged or cut off,
+          or does not keep the rules of `AddTokens` that hold for every caller.
+        * `FAILED_PRECONDITION` (`VOCABULARY_MISMATCH`): the archive is of another
+          vocabulary, or both have gone on from a common revision in different ways.
+          The metadata has both references: those of the first revision that differs.
         """
 
 def add_VocabularyAdminServiceServicer_to_server(servicer: VocabularyAdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
