@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import get_args
+from typing import Literal, Protocol, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
@@ -20,7 +20,6 @@ from model_service.messages import (
     Load,
     StepStats,
 )
-from model_service.revisions.following import Following, FollowState
 from model_service.token_rate import TokenRate
 from rpc import errors
 
@@ -56,6 +55,30 @@ _FINISH_LABELS: dict[FinishReason, str] = {
 }
 
 _STEP_LABELS = {True: "compiled", False: "eager"}
+
+
+FollowState = Literal["base", "following", "catching_up", "disconnected", "conflict"]
+"""The names are those of the schema, without prefix, in lower case."""
+
+
+class Following(Protocol):
+    """How far the vocabulary has kept up, read from the thread that serves metrics."""
+
+    @property
+    def state(self) -> FollowState:
+        """What the follower is doing."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether the tokenizer service is being followed now."""
+
+    @property
+    def lag(self) -> int:
+        """Revisions that the tokenizer service is known to have and that are not served here."""
+
+    @property
+    def silence_s(self) -> float | None:
+        """Time since the tokenizer service was last heard of, in seconds; None before that."""
 
 
 class ModelMetrics:

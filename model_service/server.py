@@ -26,6 +26,7 @@ from model_service.launch import (
     engine_settings,
     model_limits,
     obtain,
+    response_limits,
     short_name,
     tokenizer_address,
 )
@@ -113,7 +114,7 @@ class ModelServer:
             following=Following(vocabulary),
             metrics=self._metrics,
             limits=PlanLimits(settings.max_sequences_per_call, settings.max_selected_tokens),
-            max_response_bytes=settings.max_response_bytes,
+            response_limits=response_limits(settings),
         )
         self._metrics.vocabulary_following(self._model.following)
         self.server.describe_health(self._model.following.described)
