@@ -153,9 +153,7 @@ class Follower:
         """
         while True:
             async with asyncio.timeout(MISSED_HEARTBEATS * HEARTBEAT_S):
-                received = await events.read()
-            if self._applying is not None and self._applying.done():
-                self._applying.result()  # raises why a change could not be applied
+                received = await self._next(events)
             if received is grpc.aio.EOF:
                 return
             event = cast(tokenizer_service_pb2.WatchVocabularyResponse, received)
@@ -170,6 +168,26 @@ class Follower:
                 self._check_history(event.heartbeat)
                 if self._applying is None or self._applying.done():
                     self._connect(True)
+
+    async def _next(self, events: "grpc.aio.UnaryStreamCall[Any, Any]") -> object:
+        """Returns what the service sends next.
+
+        Raises:
+            ServiceError: meanwhile, or before, a change could not be applied.
+        """
+        reading = asyncio.ensure_future(events.read())
+        try:
+            while True:
+                waits: set[asyncio.Future[Any]] = {reading}
+                if self._applying is not None and self._applying.done():
+                    self._applying.result()  # raises why it could not be applied
+                elif self._applying is not None:
+                    waits.add(self._applying)
+                if reading.done():
+                    return reading.result()
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            reading.cancel()
 
     def _check_history(self, theirs: vocabulary_pb2.VocabularyRef) -> None:
         """Compares the service's newest revision with ours of the same number.
