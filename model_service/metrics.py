@@ -4,10 +4,10 @@ Labels come from closed sets only.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import get_args
+from typing import Protocol, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
@@ -20,7 +20,6 @@ from model_service.messages import (
     Load,
     StepStats,
 )
-from model_service.revisions.following import Following, FollowState
 from model_service.token_rate import TokenRate
 from rpc import errors
 
@@ -56,6 +55,27 @@ _FINISH_LABELS: dict[FinishReason, str] = {
 }
 
 _STEP_LABELS = {True: "compiled", False: "eager"}
+
+
+class Following(Protocol):
+    """How far a vocabulary has kept up, see `revisions/following.py`."""
+
+    connected: bool
+
+    @property
+    def state(self) -> str:
+        """What it is doing."""
+        ...
+
+    @property
+    def lag(self) -> int:
+        """Revisions that are missing."""
+        ...
+
+    @property
+    def silence_s(self) -> float | None:
+        """Time since the tokenizer service was last heard of, in seconds."""
+        ...
 
 
 class ModelMetrics:
@@ -320,12 +340,16 @@ class ModelMetrics:
         """Records a growth."""
         self._growth_pause.labels(self._model_name).observe(pause_s)
 
-    def vocabulary_following(self, following: Following) -> None:
-        """Shows how far the vocabulary has kept up, as it is whenever somebody asks."""
+    def vocabulary_following(self, following: Following, states: Sequence[str]) -> None:
+        """Shows how far the vocabulary has kept up, as it is whenever somebody asks.
+
+        Args:
+            following: what is known about it.
+            states: all that it can be in.
+        """
         model = self._model_name
-        for state in get_args(FollowState):
-            gauge = self._follow_state.labels(model, state)
-            gauge.set_function(partial(_is_in, following, state))
+        for state in states:
+            self._follow_state.labels(model, state).set_function(partial(_is_in, following, state))
         if following.state == "base":
             return
         self._follower_connected.labels(model).set_function(lambda: float(following.connected))
@@ -354,5 +378,5 @@ class ModelMetrics:
         )
 
 
-def _is_in(following: Following, state: FollowState) -> float:
+def _is_in(following: Following, state: str) -> float:
     return float(following.state == state)

@@ -152,10 +152,7 @@ class Follower:
         take all those that have gathered between the same two steps.
         """
         while True:
-            async with asyncio.timeout(MISSED_HEARTBEATS * HEARTBEAT_S):
-                received = await events.read()
-            if self._applying is not None and self._applying.done():
-                self._applying.result()  # raises why a change could not be applied
+            received = await self._next(events)
             if received is grpc.aio.EOF:
                 return
             event = cast(tokenizer_service_pb2.WatchVocabularyResponse, received)
@@ -170,6 +167,29 @@ class Follower:
                 self._check_history(event.heartbeat)
                 if self._applying is None or self._applying.done():
                     self._connect(True)
+
+    async def _next(self, events: "grpc.aio.UnaryStreamCall[Any, Any]") -> object:
+        """Returns the next event of the stream, or EOF.
+
+        Raises:
+            TimeoutError: nothing came, not even heartbeats.
+            ServiceError: a change could not be applied.
+        """
+        reading = asyncio.ensure_future(events.read())
+        try:
+            async with asyncio.timeout(MISSED_HEARTBEATS * HEARTBEAT_S):
+                while not reading.done():
+                    applying = self._applying
+                    if applying is None or applying.done():
+                        await asyncio.wait([reading])
+                    else:
+                        waits = [reading, applying]
+                        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+                    if applying is not None and applying.done():
+                        applying.result()
+            return reading.result()
+        finally:
+            reading.cancel()
 
     def _check_history(self, theirs: vocabulary_pb2.VocabularyRef) -> None:
         """Compares the service's newest revision with ours of the same number.
