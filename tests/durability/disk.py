@@ -12,7 +12,7 @@
 import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from tests.durability.recorder import Event, Operation
 
@@ -118,6 +118,17 @@ class Disk:
         self._names: dict[str, _Name] = {}
         self._files: dict[int, _File] = {}
 
+    @classmethod
+    def holding(cls, folder: Path) -> "Disk":
+        """Begins with what is in a folder, all of it on the disk."""
+        disk = cls(str(folder))
+        for path in folder.iterdir():
+            content = path.read_bytes()
+            file = _File(bytearray(content), bytearray(content), sizes=[len(content)])
+            disk._files[path.stat().st_ino] = file
+            disk._names[str(path)] = _Name([file])
+        return disk
+
     def apply(self, event: Event) -> None:
         """Does what the process did."""
         match event.operation:
@@ -141,6 +152,11 @@ class Disk:
             case Operation.SYNC_FOLDER:
                 if not event.error:
                     self._sync_folder(event.path)
+
+    @property
+    def files(self) -> Iterable[int]:
+        """Inodes of the files that were there."""
+        return self._files.keys()
 
     @property
     def is_certain(self) -> bool:

@@ -69,7 +69,7 @@ def test_nothing_acknowledged_is_lost_and_nothing_is_torn(library, memory_folder
     ids=" ".join,
 )
 def test_weaker_syncing_is_found_out(library, memory_folder, pragmas):
-    events, recovery = traced(library, memory_folder, 12, *pragmas)
+    events, recovery = traced(library, memory_folder, 30, *pragmas)
     findings = recovery.check(events, random.Random(7), random_states=8, stop=True)
     assert findings.problems
 

@@ -56,17 +56,26 @@ def running_tokenizer(
     model: Path,
     folder: Path,
     *flags: str,
-    store: Path | None = None,
+    store: Path | str | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[TokenizerStubs]:
-    """Runs a service whose store is a file in `folder`, so that a second run finds it."""
+    """Runs a service whose store is a file in `folder`, so that a second run finds it.
+
+    Args:
+        model: the tokenizer's folder.
+        folder: where the store and the log go.
+        flags: further settings.
+        store: another file, or the URL of another store.
+        environment: variables beside those of this process.
+    """
     folder.mkdir(exist_ok=True)
-    file = store or folder / "vocabulary.sqlite"
+    store = store or folder / "vocabulary.sqlite"
+    url = store if isinstance(store, str) else f"sqlite:///{store}"
     with (
         running_process(
             "tokenizer_service",
             f"--model={model}",
-            f"--store=sqlite:///{file}",
+            f"--store={url}",
             *flags,
             folder=folder,
             environment=environment,

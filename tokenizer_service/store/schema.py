@@ -95,14 +95,21 @@ def claim(connection: sa.Connection, base: Reference) -> None:
 
     Raises:
         BrokenChainError: some of the tables are gone.
-        StoreError: the store is of a newer version, or of another tokenizer.
+        StoreError: the store is of a newer version or of another tokenizer, or the
+            tables are of something else.
     """
-    present = set(sa.inspect(connection).get_table_names())
-    if not present & set(_metadata.tables):
+    inspector = sa.inspect(connection)
+    present = set(inspector.get_table_names()) & set(_metadata.tables)
+    if present and not any(_is_ours(inspector, name) for name in present):
+        raise StoreError(
+            f"The database has a table {min(present)} of something else. Give the store a "
+            "database, or a schema, of its own."
+        )
+    if not present:
         _metadata.create_all(connection)
         connection.execute(sa.insert(store).values(schema_version=VERSION, **_owner(base)))
         return
-    if not present >= set(_metadata.tables):
+    if present != set(_metadata.tables):
         raise BrokenChainError(1, "tables are missing")
     version = connection.execute(sa.select(store.c.schema_version)).scalar_one()
     if not isinstance(version, int) or version < 1:
@@ -122,6 +129,12 @@ def claim(connection: sa.Connection, base: Reference) -> None:
     for older in range(version, VERSION):
         _STEPS[older](connection)
         connection.execute(sa.update(store).values(schema_version=older + 1))
+
+
+def _is_ours(inspector: sa.Inspector, name: str) -> bool:
+    """Tells our table from another of its name: it has one of our columns."""
+    present = {column["name"] for column in inspector.get_columns(name)}
+    return bool(present & set(_metadata.tables[name].columns.keys()))
 
 
 def _owner(base: Reference) -> dict[str, str | int]:
