@@ -16,11 +16,10 @@ from lockstep.v1.model_info_service_pb2_grpc import ModelInfoServiceStub
 
 import checkpoints
 from bench import step_split
+from bench.command import DTYPES
 from bench.contender import ENVIRONMENT, Contender
 from bench.report import HEADER, Row
 from bench.workload import Workload
-
-DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 @contextmanager

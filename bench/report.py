@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bench.spread import spread
 from bench.workload import Measurement, Workload
 
 HEADER = (
@@ -30,14 +31,12 @@ class Row:
 
     def markdown(self) -> str:
         """Returns a line of the table."""
-        ratios = self.ratios
         ours = statistics.median(m.tokens_per_s for m in self.ours)
         theirs = statistics.median(m.tokens_per_s for m in self.theirs)
         first = statistics.median(m.first_token_s for m in self.ours) * 1000
         return (
             f"| {self.workload.streams} | {ours:.1f} | {theirs:.1f} | "
-            f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) | "
-            f"{first:.0f} |"
+            f"{spread(self.ratios, 2)} | {first:.0f} |"
         )
 
     def record(self) -> dict[str, object]:

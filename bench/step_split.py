@@ -13,15 +13,11 @@ import time
 from dataclasses import dataclass
 from typing import Literal, cast
 
-import torch
 from torch.profiler import ProfilerActivity, profile
 
+from bench.local_engine import LocalEngine, greedy
 from bench.workload import Workload
-from model_service.channel import RingWriter
-from model_service.engine import process
-from model_service.engine.engine import Engine
-from model_service.generation import GenerationConfig, Row
-from model_service.messages import EngineSettings, Generate, Message, SequenceSpec, StepStats
+from model_service.messages import StepStats
 
 LINEARS = {"mkldnn::_linear_pointwise", "lockstep::linear"} | {
     f"aten::{name}" for name in ("linear", "matmul", "mm", "addmm", "bmm")
@@ -74,17 +70,7 @@ class Split:
 HEADER = "| streams | step ms | path | linears | attention | sampler | rest |\n" + "|---" * 7 + "|"
 
 
-class _Nowhere:
-    """Stands for the front: takes messages and rows and does nothing with them."""
-
-    def send(self, message: Message) -> None:
-        pass
-
-    def put(self, row: memoryview) -> Row:
-        return b""
-
-
-def split(engine: Engine, workload: Workload) -> Split:
+def split(engine: LocalEngine, workload: Workload) -> Split:
     """Measures the steps in which all prompts of a workload decode."""
     _submit(engine, workload)
     timed = [_decode_step(engine) for _ in range(TIMED_STEPS)]
@@ -92,8 +78,7 @@ def split(engine: Engine, workload: Workload) -> Split:
         start = time.perf_counter()
         profiled = [_decode_step(engine) for _ in range(PROFILED_STEPS)]
         wall = time.perf_counter() - start
-    while engine.step() is not None:
-        pass
+    engine.drain()
 
     def share(names: set[str]) -> float:
         events = profiler.key_averages()
@@ -109,38 +94,23 @@ def split(engine: Engine, workload: Workload) -> Split:
     )
 
 
-def _submit(engine: Engine, workload: Workload) -> None:
-    config = GenerationConfig(max_new_tokens=workload.new_tokens, eos_token_ids=())
-    sequences = [SequenceSpec(prompt, 0) for prompt in workload.prompts(seed=0)]
-    engine.handle(Generate(request_id=1, sequences=sequences, config=config, revision=0))
-    while (report := engine.step()) is not None and report.stats is not None:
-        if report.stats.decode_rows == workload.streams:
-            return
+def _submit(engine: LocalEngine, workload: Workload) -> None:
+    engine.submit(engine.prompts(workload, seed=0), greedy(workload.new_tokens))
+    while _decode_step(engine).decode_rows < workload.streams:
+        pass
 
 
-def _decode_step(engine: Engine) -> StepStats:
-    report = engine.step()
-    assert report is not None
-    assert report.stats is not None
-    return report.stats
+def _decode_step(engine: LocalEngine) -> StepStats:
+    stats = engine.step()
+    assert stats is not None
+    return stats
 
 
 def main() -> None:
     """Splits the steps of as many streams as each further argument says."""
     folder, dtype, decode_graphs, prompt_tokens, *streams = sys.argv[1:]
-    nowhere = _Nowhere()
-    settings = EngineSettings(
-        socket_path="",
-        ring_name="",
-        model_folder=folder,
-        dtype=dtype,
-        decode_graphs=cast(Literal["auto", "off"], decode_graphs),
-    )
-    torch.set_grad_enabled(False)
-    engine, _, graphs = process.build(
-        settings, cast(process.Connection, nowhere), cast(RingWriter, nowhere)
-    )
-    graphs.close()  # what was not compiled until now stays so
+    engine = LocalEngine(folder, dtype, cast(Literal["auto", "off"], decode_graphs))
+    engine.graphs.close()  # what was not compiled until now stays so
     new_tokens = TIMED_STEPS + PROFILED_STEPS + 2
     for count in streams:
         workload = Workload(int(count), int(prompt_tokens), new_tokens)

@@ -79,7 +79,8 @@ FIELDS: dict[str, Field] = {
         "speculation_type",
     ),
     "prompt_lookup_num_tokens": Field(
-        ("prompt_lookup_num_tokens",), "changes speed, never the result"
+        ("prompt_lookup_num_tokens",),
+        "changes speed; the result only as any other batch may, in the last bits of bfloat16",
     ),
     "max_matching_ngram_size": Field(("max_matching_ngram_size",)),
     "assistant_early_exit": Field(note="about drafts, which change no result"),

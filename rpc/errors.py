@@ -36,6 +36,7 @@ this tree to gRPC codes and `ErrorReason`.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,11 +339,19 @@ class ChatTemplateFailed(ServiceError):
         super().__init__(f"{field}: {description}", field=field)
 
 
+StoreCause = Literal["busy", "disk_full", "disk_error", "read_only", "damaged", "unknown"]
+"""Why a store failed."""
+
+
 class StoreUnavailable(ServiceError):
     """The vocabulary store failed; nothing was changed."""
 
-    def __init__(self) -> None:
-        super().__init__("The vocabulary store is unavailable.", retry_delay_s=1.0)
+    def __init__(self, cause: StoreCause = "unknown") -> None:
+        super().__init__(
+            f"The vocabulary store is unavailable ({cause.replace('_', ' ')}).",
+            retry_delay_s=None if cause == "damaged" else 1.0,
+            cause=cause,
+        )
 
 
 class TokenExists(ServiceError):

@@ -19,7 +19,7 @@ import pytest
 # A server refuses to run as root.
 USER = "nobody" if os.geteuid() == 0 else None
 PASSWORD = "p@ss/word:%"  # with everything that a URL must escape
-_ESCAPED = "p%40ss%2Fword%3A%25"
+ESCAPED_PASSWORD = "p%40ss%2Fword%3A%25"
 _START_TIMEOUT_S = 30.0
 _names = itertools.count(1)
 
@@ -39,7 +39,7 @@ class PostgreSQLServer:
 
     def url(self, database: str, *, password: bool = True) -> str:
         """Returns where a database is, as `--store` takes it."""
-        credentials = f"lockstep:{_ESCAPED}" if password else "lockstep"
+        credentials = f"lockstep:{ESCAPED_PASSWORD}" if password else "lockstep"
         return f"postgresql://{credentials}@127.0.0.1:{self.port}/{database}"
 
     def connect(self, database: str = "postgres") -> psycopg.Connection:

@@ -2,17 +2,21 @@
 
 from lockstep.v1 import vocabulary_admin_service_pb2 as pb
 
-from rpc.errors import TokenIdOutOfRange
+from rpc.errors import InvalidField, TokenIdOutOfRange
 from tokenizer_service import token_rules
-from tokenizer_service.live_vocabulary import Outcome
+from tokenizer_service.addition_convert import (
+    add_effects,
+    addition_response,
+    check_sample_texts,
+    read_additions,
+)
 from tokenizer_service.log_methods import LogMethods
+from tokenizer_service.revision_writer import Outcome
 from tokenizer_service.served_tokenizer import Context
 from tokenizer_service.store import Call
 from tokenizer_service.token_rules import AdditionRules, TokenToAdd
 from tokenizer_service.tokenizer import Tokenizer
 from tokenizer_service.vocabulary_convert import (
-    addition_response,
-    read_additions,
     read_expected_revision,
     read_idempotency_key,
     read_roles,
@@ -28,6 +32,8 @@ class VocabularyAdminServicer(LogMethods):
         self, request: pb.AddTokensRequest, context: Context
     ) -> pb.AddTokensResponse:
         tokens = read_additions(request.tokens)
+        check_sample_texts(request.texts)
+        self.model_rows.check(tokens)
         expected_revision = read_expected_revision(request)
         rules = AdditionRules(
             unusual_characters=request.allow_unusual_characters,
@@ -36,7 +42,7 @@ class VocabularyAdminServicer(LogMethods):
         )
 
         def plan(tokenizer: Tokenizer) -> Outcome:
-            return self._plan_addition(tokenizer, tokens, rules)
+            return self._plan_addition(tokenizer, tokens, rules, request)
 
         if request.dry_run:
             reply = await self._vocabulary.preview(plan, expected_revision=expected_revision)
@@ -57,14 +63,21 @@ class VocabularyAdminServicer(LogMethods):
         return pb.SetSpecialTokensResponse.FromString(reply)
 
     def _plan_addition(
-        self, tokenizer: Tokenizer, tokens: list[TokenToAdd], rules: AdditionRules
+        self,
+        tokenizer: Tokenizer,
+        tokens: list[TokenToAdd],
+        rules: AdditionRules,
+        request: pb.AddTokensRequest,
     ) -> Outcome:
         addition = token_rules.plan(tokenizer, self._vocabulary.base_size, tokens, rules)
 
         def respond(after: Reference) -> bytes:
-            return addition_response(addition, after).SerializeToString(deterministic=True)
+            response = addition_response(addition, tokenizer, after)
+            if request.dry_run:
+                add_effects(response, addition, tokenizer, tokens, request.texts)
+            return response.SerializeToString(deterministic=True)
 
-        return Outcome(addition.change, respond)
+        return Outcome(addition.change, addition.after, respond)
 
 
 def _call(method: str, request: pb.AddTokensRequest | pb.SetSpecialTokensRequest) -> Call:
@@ -83,10 +96,15 @@ def _plan_roles(tokenizer: Tokenizer, roles: tuple[SpecialToken, ...]) -> Outcom
                 token_id=special.token_id,
                 vocabulary_size=tokenizer.size,
             )
+        if special.token_id not in tokenizer.control_ids:
+            raise InvalidField(
+                f"special_tokens[{index}].token_id", "must be the id of a special token"
+            )
     changed = [role for role in roles if tokenizer.roles.get(role.role) != role.token_id]
+    change = Change(special_tokens=tuple(changed))
 
     def respond(after: Reference) -> bytes:
         response = pb.SetSpecialTokensResponse(vocabulary=vocabulary_ref(after))
         return response.SerializeToString(deterministic=True)
 
-    return Outcome(Change(special_tokens=tuple(changed)), respond)
+    return Outcome(change, tokenizer.grown(change) if changed else tokenizer, respond)

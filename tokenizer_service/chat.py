@@ -104,8 +104,11 @@ class ChatTemplates:
         """Returns the finder for a revision, made once."""
         known = self._finder
         if known is None or known[0] is not tokenizer:
-            contents = [tokenizer.table.tokens[token_id] for token_id in tokenizer.control_ids]
-            known = self._finder = (tokenizer, ControlTokenFinder(contents, tokenizer.aliases))
+            aliases = {
+                tokenizer.table.tokens[token_id]: tokenizer.aliases.of(token_id)
+                for token_id in tokenizer.control_ids
+            }
+            known = self._finder = (tokenizer, ControlTokenFinder(aliases))
         return known[1]
 
     def _choose(self, render: RenderRequest, tokenizer: Tokenizer) -> str:

@@ -14,8 +14,6 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tokenizer_service.control_tokens import Aliases
-
 # Private-use planes: assigned to nothing, and neither letters nor white space.
 _STAND_INS = (*range(0xF0000, 0xFFFFE), *range(0x100000, 0x10FFFE))
 
@@ -25,24 +23,54 @@ class NoStandInError(Exception):
 
 
 class ControlTokenFinder:
-    """Finds the control tokens of one revision in text."""
+    """Finds the control tokens of one revision in text.
 
-    def __init__(self, control_tokens: Iterable[str], aliases: Aliases) -> None:
-        self._aliases = aliases
-        contents = sorted(set(control_tokens))
-        self.first_characters = sorted({content[0] for content in contents})
-        pattern = _any_of(contents)
-        self._token = re.compile(pattern)
-        # A look-ahead, because one control token may begin inside of another.
-        self._beginning = re.compile(f"(?={pattern}).", re.DOTALL)
+    Quickly made, as every revision needs one: a token is looked up by its first two
+    characters and its length, so time to find one hardly depends on how many there are.
+    """
+
+    def __init__(self, aliases: Mapping[str, str]) -> None:
+        """Prepares to find control tokens.
+
+        Args:
+            aliases: the alias of each control token.
+        """
+        self._aliases = dict(aliases)
+        self.first_characters = sorted({content[0] for content in aliases})
+        lengths: dict[str, set[int]] = {}
+        for content in aliases:
+            lengths.setdefault(content[:2], set()).add(len(content))
+        self._lengths = {start: sorted(found, reverse=True) for start, found in lengths.items()}
+        any_first = "".join(map(re.escape, self.first_characters))
+        self._first = re.compile(f"[{any_first}]" if any_first else "(?!)")
 
     def stand_in(self, text: str, stand_ins: Mapping[str, str]) -> str:
-        """Replaces the first character of every control token."""
-        return self._beginning.sub(lambda match: stand_ins[match[0]], text)
+        """Replaces the first character of every control token, also inside of another."""
+
+        def replacement(match: re.Match[str]) -> str:
+            first = match[0]
+            return first if self._at(text, match.start()) is None else stand_ins[first]
+
+        return self._first.sub(replacement, text)
 
     def as_aliases(self, text: str) -> str:
-        """Replaces every control token by its alias."""
-        return self._token.sub(lambda match: self._aliases.of(match[0]), text)
+        """Replaces every control token, the longest at each place, by its alias."""
+        parts = []
+        end = 0
+        for match in self._first.finditer(text):
+            start = match.start()
+            if start >= end and (token := self._at(text, start)) is not None:
+                parts += [text[end:start], self._aliases[token]]
+                end = start + len(token)
+        return "".join([*parts, text[end:]])
+
+    def _at(self, text: str, start: int) -> str | None:
+        """Returns the longest control token that begins at a place."""
+        for beginning in (text[start : start + 2], text[start]):
+            for length in self._lengths.get(beginning, ()):
+                if (token := text[start : start + length]) in self._aliases:
+                    return token
+        return None
 
 
 class ChatText:
@@ -99,26 +127,3 @@ def strings(value: Any) -> Iterable[str]:
             for key, item in value.items():
                 yield key
                 yield from strings(item)
-
-
-def _any_of(contents: Iterable[str]) -> str:
-    """Returns a pattern for any of some strings, the longest one first.
-
-    It branches on characters, so its speed does not depend on how many there are.
-    """
-    root: dict[str, Any] = {}
-    for content in contents:
-        node = root
-        for character in content:
-            node = node.setdefault(character, {})
-        node[""] = {}
-    return _branches(root) if root else "(?!)"
-
-
-def _branches(node: Mapping[str, Any]) -> str:
-    branches = [re.escape(key) + _branches(child) for key, child in node.items() if key]
-    if not branches:
-        return ""
-    if "" in node:
-        return f"(?:{'|'.join(branches)})?"
-    return branches[0] if len(branches) == 1 else f"(?:{'|'.join(branches)})"

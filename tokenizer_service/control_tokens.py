@@ -12,7 +12,7 @@ its alias.
 
 import json
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 # Noncharacters never occur in interchanged text and are no letters, digits or space.
@@ -25,23 +25,22 @@ class Aliases:
     def __init__(self) -> None:
         self._nonce = secrets.token_hex(16)
 
-    def of(self, content: str) -> str:
-        """Returns the alias of a control token, the same each time."""
-        encoded = content.encode().hex()
-        return f"{_ALIAS_START}{self._nonce}{encoded}{_ALIAS_END}"
+    def of(self, token_id: int) -> str:
+        """Returns the alias of the control token with an id, the same each time.
+
+        Aliases begin alike and differ in few characters, so that a matcher for
+        thousands of them is small.
+        """
+        return f"{_ALIAS_START}{self._nonce}{token_id:x}{_ALIAS_END}"
 
 
-def disarm(
-    tokenizer_json: Mapping[str, Any], control_tokens: Iterable[str], aliases: Aliases
-) -> str:
+def disarm(tokenizer_json: Mapping[str, Any], names: Mapping[str, str]) -> str:
     """Returns `tokenizer.json` with every control token spelled as its alias.
 
     Args:
         tokenizer_json: the members of `tokenizer.json`.
-        control_tokens: contents of the control tokens.
-        aliases: the spellings to use.
+        names: the alias of each control token.
     """
-    names = {content: aliases.of(content) for content in control_tokens}
     members = dict(tokenizer_json)
     members["added_tokens"] = [
         token | {"content": names[token["content"]], "normalized": False, "single_word": False}

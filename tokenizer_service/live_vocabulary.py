@@ -1,75 +1,58 @@
 """The vocabulary that serves now, and how it becomes the next one.
 
-Readers take `current` and keep it for as long as they compute. One writer at a time
-goes through: plan, build the next tokenizer, make the change durable, swap the
-reference, wake the watchers. A caller that goes away in the middle changes nothing
-about that order.
+Readers take `current` and keep it for as long as they compute. One writer at a time,
+of all replicas, goes through: follow what others wrote, plan, build the next
+tokenizer, make the change durable, swap the reference, wake the watchers. A caller
+that goes away in the middle changes nothing about that order.
 """
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
+import structlog
+
 from rpc.errors import (
-    InvalidField,
     RevisionConflict,
     ServiceError,
+    StoreUnavailable,
     VocabularyBehind,
     VocabularyMismatch,
 )
-from tokenizer_service.archive import Archive, check_same
+from tokenizer_service import revision_writer
+from tokenizer_service.archive import Archive
 from tokenizer_service.metrics import TokenizerMetrics
+from tokenizer_service.revision_writer import Extension, Plan, check_newest, follow
 from tokenizer_service.store import Call, Store, StoredRevision
 from tokenizer_service.tokenizer import Tokenizer
-from vocabulary import BrokenChainError, Change, Link, Reference
+from vocabulary import BrokenChainError, Reference
 
 _T = TypeVar("_T")
 
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a changing call would do.
-
-    Attributes:
-        change: the change; an empty one makes no revision.
-        respond: builds the reply, given the state after the change.
-    """
-
-    change: Change
-    respond: Callable[[Reference], bytes]
-
-
-Plan = Callable[[Tokenizer], Outcome]
-
-
-@dataclass(frozen=True, slots=True)
-class Extension:
-    """What importing an archive did.
-
-    Attributes:
-        newest: the newest state.
-        num_revisions: revisions that were new.
-        num_replies: replies that were new.
-    """
-
-    newest: Reference
-    num_revisions: int
-    num_replies: int
+_log = structlog.stdlib.get_logger(__name__)
 
 
 class LiveVocabulary:
-    """Owned by the event loop; the store has a thread of its own."""
+    """Owned by the event loop. The store has a thread that writes and one that reads."""
 
-    def __init__(self, base: Tokenizer, store: Store, metrics: TokenizerMetrics) -> None:
-        """Replays the store.
+    def __init__(
+        self,
+        base: Tokenizer,
+        store: Store,
+        metrics: TokenizerMetrics,
+        *,
+        catch_up_timeout_s: float = 0.5,
+    ) -> None:
+        """Replays the store, which takes a while.
 
         Args:
             base: revision 0.
             store: its log.
             metrics: where revisions and changes are recorded.
+            catch_up_timeout_s: how long `reach` may take.
 
         Raises:
             BrokenChainError: the store was damaged or tampered with.
@@ -78,12 +61,15 @@ class LiveVocabulary:
         self._base = base
         self._store = store
         self._metrics = metrics
+        self._catch_up_timeout_s = catch_up_timeout_s
         self._history: list[StoredRevision] = []
         self._current = base
         self._writing = asyncio.Lock()
         self._changed = asyncio.Event()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="vocabulary")
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="vocabulary-writer")
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="vocabulary-reader")
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._looking: asyncio.Task[None] | None = None
         self._serve(*follow(base, store.verified()))
 
     @property
@@ -139,6 +125,32 @@ class LiveVocabulary:
             raise VocabularyBehind(request_revision=min_revision, server_revision=newest)
         return self._current
 
+    async def reach(self, revision: int | None) -> None:
+        """Looks into the store, for a bounded time, if a revision is not here yet.
+
+        Whether it is here now is for `require` and `size_for` to say.
+        """
+        if revision is None or revision <= self._current.reference.revision:
+            return
+        with suppress(TimeoutError, StoreUnavailable):
+            async with asyncio.timeout(self._catch_up_timeout_s):
+                if self._looking is not None:  # it may have begun too early to see it
+                    await asyncio.shield(self._looking)
+                if revision > self._current.reference.revision:
+                    await self.catch_up()
+
+    async def catch_up(self) -> None:
+        """Serves what others have written. Calls at the same time share one look.
+
+        Raises:
+            BrokenChainError: it does not continue what is served.
+            StoreUnavailable: the store failed.
+        """
+        if self._looking is None:
+            self._looking = asyncio.get_running_loop().create_task(self._look())
+            self._looking.add_done_callback(self._looked)
+        await asyncio.shield(self._looking)
+
     async def wait_beyond(self, revision: int, timeout_s: float) -> bool:
         """Waits until there is a revision after `revision`; False when there is none in time."""
         try:
@@ -155,17 +167,16 @@ class LiveVocabulary:
         Raises:
             RevisionConflict: there is a newer revision than expected.
         """
+        await self.reach(expected_revision)
         tokenizer = self._current
-        _check_newest(tokenizer, expected_revision)
+        check_newest(tokenizer, expected_revision)
 
         def compute() -> bytes:
             outcome = plan(tokenizer)
-            after = tokenizer.reference
-            if outcome.change != Change():
-                after = tokenizer.grown(outcome.change).reference
-            return outcome.respond(after)
+            return outcome.respond(outcome.after.reference)
 
-        return await self._in_thread(compute)
+        # Reads no store, and may take a second: neither writers nor readers wait for it.
+        return await asyncio.to_thread(compute)
 
     async def change(
         self,
@@ -186,7 +197,8 @@ class LiveVocabulary:
         Raises:
             IdempotencyKeyReused: the key was used for another request.
             RevisionConflict: there is a newer revision than expected.
-            StoreUnavailable: the store failed; nothing was changed.
+            StoreUnavailable: the store failed; nothing was changed, or the same call
+                finds that it was.
         """
         return await self._to_the_end(self._counted(call, plan, expected_revision))
 
@@ -201,24 +213,33 @@ class LiveVocabulary:
         return await self._to_the_end(self._extend(archive))
 
     async def read(self, work: Callable[[Store], _T]) -> _T:
-        """Runs work that reads the store, in the thread of the store."""
-        return await self._in_thread(partial(work, self._store))
+        """Runs work that reads the store, in the thread that reads."""
+        return await _run(self._reader, partial(work, self._store))
 
     async def close(self) -> None:
-        """Finishes changes that have begun and closes the store."""
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._in_thread(self._store.close)
-        self._thread.shutdown()
+        """Finishes what has begun and closes the store."""
+        begun = self._tasks if self._looking is None else {*self._tasks, self._looking}
+        await asyncio.gather(*begun, return_exceptions=True)
+        await _run(self._writer, self._store.close)
+        self._writer.shutdown()
+        self._reader.shutdown()
 
     async def _to_the_end(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Runs work that a caller who goes away does not stop.
 
         Between COMMIT and the swap nobody may leave: the change exists by then.
+
+        Raises:
+            StoreUnavailable: the store is damaged, or whatever the work raises.
         """
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        except BrokenChainError as error:
+            _log.error("chain_broken", revision=error.revision, reason=str(error))
+            raise StoreUnavailable("damaged") from None
 
     async def _counted(self, call: Call, plan: Plan, expected_revision: int | None) -> bytes:
         try:
@@ -230,90 +251,63 @@ class LiveVocabulary:
             self._metrics.change("rejected")
             raise
 
-    async def _change(self, call: Call, plan: Plan, expected_revision: int | None) -> bytes:
-        async with self._writing:
-            if (reply := await self._in_thread(lambda: self._store.reply(call))) is not None:
-                await self._catch_up()
-                return reply
-            await self._catch_up()
-            before = self._current
-            _check_newest(before, expected_revision)
-            return await self._write(call, before, plan)
-
-    async def _write(self, call: Call, before: Tokenizer, plan: Plan) -> bytes:
-        def build() -> tuple[Outcome, Tokenizer]:
-            outcome = plan(before)
-            return outcome, before if outcome.change == Change() else before.grown(outcome.change)
-
-        outcome, after = await self._in_thread(build)
-        response = outcome.respond(after.reference)
-        link = None
-        if after is not before:
-            link = Link(before.reference.fingerprint, outcome.change, after.reference)
-        written = await self._in_thread(lambda: self._store.append(link, call, response))
-        if link is not None:
-            self._serve(after, [StoredRevision(link, written)])
-            self._metrics.change("applied")
-        return response
-
     async def _extend(self, archive: Archive) -> Extension:
         async with self._writing:
-            await self._catch_up()
-            new = []
-            for stored in archive.revisions:
-                if (revision := stored.link.vocabulary.revision) <= len(self._history):
-                    check_same(stored.link.vocabulary, self.at(revision))
-                else:
-                    new.append(stored)
-            try:
-                after, _ = await self._in_thread(partial(follow, self._current, new))
-            except BrokenChainError as error:
-                raise InvalidField("data", str(error)) from None
-            num_replies = await self._in_thread(lambda: self._store.extend(new, archive.replies))
-            self._serve(after, new)
-            return Extension(after.reference, len(new), num_replies)
+            extended = await _run(
+                self._writer,
+                partial(
+                    revision_writer.extend, self._store, lambda: self._current, self.at, archive
+                ),
+            )
+            self._serve(extended.tokenizer, extended.revisions)
+        return extended
 
-    async def _catch_up(self) -> None:
-        """Serves revisions that are in the store although writing them seemed to fail."""
-        before = self._current
-        stored = await self._in_thread(lambda: self._store.revisions(before.reference.revision))
-        if stored:
-            self._serve(*await self._in_thread(partial(follow, before, stored)))
+    async def _change(self, call: Call, plan: Plan, expected_revision: int | None) -> bytes:
+        write = partial(
+            revision_writer.write, self._store, lambda: self._current, call, plan, expected_revision
+        )
+        async with self._writing:
+            try:
+                written = await _run(self._writer, write)
+            except StoreUnavailable:
+                # Perhaps in the middle of COMMIT: what became of it, the key tells.
+                written = await _run(self._writer, write)
+            self._serve(written.tokenizer, written.revisions)
+        if written.is_new:
+            self._metrics.change("applied")
+        return written.response
+
+    async def _look(self) -> None:
+        def look() -> tuple[Tokenizer, Sequence[StoredRevision]]:
+            current = self._current
+            return follow(current, self._store.revisions(current.reference.revision))
+
+        self._serve(*await _run(self._reader, look))
+
+    def _looked(self, task: asyncio.Task[None]) -> None:
+        self._looking = None
+        if not task.cancelled():
+            task.exception()  # everyone who waited may have gone
 
     def _serve(self, tokenizer: Tokenizer, stored: Sequence[StoredRevision]) -> None:
-        self._history.extend(stored)
-        self._current = tokenizer
-        self._metrics.serving(tokenizer.reference)
-        self._changed.set()
-        self._changed = asyncio.Event()
+        """Makes a tokenizer the current one, unless a newer one is.
 
-    async def _in_thread(self, work: Callable[[], _T]) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
-
-
-def follow(
-    tokenizer: Tokenizer, stored: Sequence[StoredRevision]
-) -> tuple[Tokenizer, Sequence[StoredRevision]]:
-    """Applies stored revisions and checks that they lead where they say.
-
-    Returns:
-        The tokenizer after them, and the revisions.
-
-    Raises:
-        BrokenChainError: they do not.
-    """
-    if not stored:
-        return tokenizer, stored
-    grown = tokenizer.grown(*(revision.link.change for revision in stored))
-    if grown.reference != stored[-1].link.vocabulary:
-        raise BrokenChainError(grown.reference.revision, "it is of another chain")
-    return grown, stored
+        Args:
+            tokenizer: the state to serve.
+            stored: the revisions that led to it, from any that is served already.
+        """
+        served = self._current.reference.revision
+        newer = [one for one in stored if one.link.vocabulary.revision > served]
+        if newer:
+            self._history.extend(newer)
+            self._current = tokenizer
+            self._changed.set()
+            self._changed = asyncio.Event()
+        self._metrics.serving(self._current.reference)
 
 
-def _check_newest(tokenizer: Tokenizer, expected_revision: int | None) -> None:
-    newest = tokenizer.reference.revision
-    if expected_revision is not None and expected_revision != newest:
-        raise RevisionConflict(expected=expected_revision, current=newest)
+async def _run(thread: ThreadPoolExecutor, work: Callable[[], _T]) -> _T:
+    return await asyncio.get_running_loop().run_in_executor(thread, work)
 
 
 def _mismatch(request: Reference, server: Reference) -> VocabularyMismatch:

@@ -14,7 +14,7 @@ from tokenizer_service import control_tokens
 from tokenizer_service.control_tokens import Aliases
 from tokenizer_service.token_bytes import decoder_rules
 from tokenizer_service.token_table import build_table
-from tokenizer_service.tokenizer import Tokenizer, library_token
+from tokenizer_service.tokenizer import Tokenizer, added_tokens, library_token
 from tokenizer_service.tokenizer_files import TokenizerFiles, TokenizerFilesError
 from vocabulary import AddedToken, Reference, base_fingerprint
 
@@ -33,10 +33,11 @@ def load(files: TokenizerFiles, tokenizer_id: str) -> Tokenizer:
     control = _control_tokens(files, trusting)
     trusting.add_special_tokens([library_token(token) for token in control.values()])
     aliases = Aliases()
-    plain = _plain(members, control, aliases)
+    names = {content: aliases.of(_id(trusting, token)) for content, token in control.items()}
+    plain = _plain(members, control, names)
     rules = decoder_rules(members.get("decoder"))
     table = build_table(trusting, rules)
-    _check_same_ids(trusting, plain, control, aliases)
+    _check_same_ids(trusting, plain, names)
     return Tokenizer(
         reference=Reference(tokenizer_id, 0, base_fingerprint(files.tokenizer_json), len(table)),
         roles={role: _id(trusting, token) for role, token in files.roles.items()},
@@ -48,6 +49,8 @@ def load(files: TokenizerFiles, tokenizer_id: str) -> Tokenizer:
         trusting=trusting,
         plain=plain,
         aliases=aliases,
+        added_tokens=added_tokens(trusting),
+        plain_added_tokens=added_tokens(plain),
     )
 
 
@@ -107,13 +110,13 @@ def _missing(token_id: int | None) -> TokenizerFilesError:
 
 
 def _plain(
-    members: Mapping[str, Any], control: Mapping[str, AddedToken], aliases: Aliases
+    members: Mapping[str, Any], control: Mapping[str, AddedToken], names: Mapping[str, str]
 ) -> tokenizers.Tokenizer:
-    plain = _parse(control_tokens.disarm(members, control, aliases))
+    plain = _parse(control_tokens.disarm(members, names))
     plain.add_special_tokens(
         [
             tokenizers.AddedToken(
-                aliases.of(token.content),
+                names[token.content],
                 special=True,
                 lstrip=token.lstrip,
                 rstrip=token.rstrip,
@@ -128,11 +131,10 @@ def _plain(
 def _check_same_ids(
     trusting: tokenizers.Tokenizer,
     plain: tokenizers.Tokenizer,
-    control: Mapping[str, AddedToken],
-    aliases: Aliases,
+    names: Mapping[str, str],
 ) -> None:
-    for content in control:
-        if trusting.token_to_id(content) != plain.token_to_id(aliases.of(content)):
+    for content, alias in names.items():
+        if trusting.token_to_id(content) != plain.token_to_id(alias):
             raise TokenizerFilesError(
                 "tokenizer.json lists added tokens with ids that are not in order: save the "
                 "tokenizer again with transformers 5 or newer."

@@ -12,6 +12,7 @@ from rpc.streams import until_drained
 from tokenizer_service.archive import ArchiveReader
 from tokenizer_service.live_vocabulary import LiveVocabulary
 from tokenizer_service.log_reader import archive_lines, find_broken
+from tokenizer_service.model_rows import ModelRows
 from tokenizer_service.request_fields import check_range
 from tokenizer_service.served_tokenizer import Context
 from tokenizer_service.vocabulary_convert import revision_message, vocabulary_ref
@@ -24,6 +25,8 @@ CHUNK_BYTES = 2**20
 
 class LogMethods(vocabulary_admin_service_pb2_grpc.VocabularyAdminServiceServicer):
     """Lists, verifies, exports and imports. Until `serve`, the server admits no call."""
+
+    model_rows = ModelRows()  # nothing is known until somebody says so
 
     def serve(
         self, vocabulary: LiveVocabulary, draining: asyncio.Event, *, max_added_tokens: int
@@ -93,9 +96,14 @@ class LogMethods(vocabulary_admin_service_pb2_grpc.VocabularyAdminServiceService
             raise InvalidField(
                 "data", f"adds {added} tokens; the limit is {self._max_added_tokens}"
             )
+        new = [token for stored in archive.revisions for token in stored.link.change.tokens]
+        try:
+            self.model_rows.check(new)
+        except InvalidField as error:
+            raise InvalidField("data", f"is of another model: {error}") from None
         extension = await self._vocabulary.extend(archive)
         return pb.ImportRevisionsResponse(
-            vocabulary=vocabulary_ref(extension.newest),
+            vocabulary=vocabulary_ref(extension.tokenizer.reference),
             num_revisions=archive.newest.revision,
             num_imported_revisions=extension.num_revisions,
             num_imported_replies=extension.num_replies,

@@ -27,11 +27,14 @@ async def find_broken(vocabulary: LiveVocabulary) -> BrokenChainError | None:
     trusted = vocabulary.at(0)
     until = vocabulary.current.reference.revision
     try:
+        await vocabulary.read(lambda store: store.check_pages())
         async for page in _revisions(vocabulary, until):
             trusted = verify(trusted, [stored.link for stored in page])
             if trusted != vocabulary.at(trusted.revision):
                 first = page[0].link.vocabulary.revision
                 raise BrokenChainError(first, "another chain is in the store than serves")
+        async for _ in _replies(vocabulary, until):
+            pass  # each is compared with its hash as it is read
     except BrokenChainError as error:
         return error
     if trusted.revision < until:

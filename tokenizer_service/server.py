@@ -17,11 +17,13 @@ from rpc import logging
 from rpc.errors import StoreUnavailable
 from rpc.metrics import process_registry
 from rpc.server import Server
-from tokenizer_service import loading, tokenizer_files
+from tokenizer_service import loading, model_rows, tokenizer_files
 from tokenizer_service.admin_servicer import VocabularyAdminServicer
 from tokenizer_service.chat import ChatTemplates
 from tokenizer_service.live_vocabulary import LiveVocabulary
 from tokenizer_service.metrics import TokenizerMetrics
+from tokenizer_service.model_rows import ModelRows
+from tokenizer_service.replica_follower import ReplicaFollower
 from tokenizer_service.request_fields import RequestLimits
 from tokenizer_service.served_tokenizer import ServedTokenizer
 from tokenizer_service.settings import TokenizerSettings
@@ -94,7 +96,7 @@ class TokenizerServer:
 
     async def _load(self) -> None:
         settings = self._settings
-        files, base = await asyncio.to_thread(_read, settings)
+        files, base, self._admin.model_rows = await asyncio.to_thread(_read, settings)
         metrics = TokenizerMetrics(self._registry, base.reference.tokenizer_id)
         vocabulary = await self._open_vocabulary(base, metrics)
         pool = WorkerPool(
@@ -140,18 +142,29 @@ class TokenizerServer:
             observe=metrics.store,
             password_file=self._settings.store_password_file,
         )
-        vocabulary = LiveVocabulary(base, store, metrics)
+        try:
+            vocabulary = await asyncio.to_thread(
+                LiveVocabulary,
+                base,
+                store,
+                metrics,
+                catch_up_timeout_s=self._settings.catch_up_timeout_s,
+            )
+        except BrokenChainError as error:
+            raise StoreError(f"{error} {store.database.damaged()}") from None
         self._resources.push_async_callback(vocabulary.close)
+        if listener := store.database.listener(self._settings.store_poll_interval_s):
+            self._resources.push_async_callback(ReplicaFollower(vocabulary, listener).close)
         newest = vocabulary.current.reference
         log.info("loaded", revision=newest.revision, fingerprint=newest.fingerprint)
         return vocabulary
 
 
-def _read(settings: TokenizerSettings) -> tuple[TokenizerFiles, Tokenizer]:
+def _read(settings: TokenizerSettings) -> tuple[TokenizerFiles, Tokenizer, ModelRows]:
     checkpoint = checkpoints.resolve(settings.model, need="tokenizer")
     files = tokenizer_files.read(checkpoint.folder)
     tokenizer_id = settings.tokenizer_id or tokenizer_id_of(checkpoint.name)
-    return files, loading.load(files, tokenizer_id)
+    return files, loading.load(files, tokenizer_id), model_rows.read(checkpoint.folder)
 
 
 async def _run(settings: TokenizerSettings) -> None:

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from rpc.settings import ServerSettings
+from tokenizer_service.store import durable_folder
 from tokenizer_service.store.database import parse_url
 from vocabulary import TOKENIZER_ID_PATTERN
 
@@ -104,5 +105,5 @@ class TokenizerSettings(ServerSettings):
         if self.store is not None:
             return self.store
         folder = Path(platformdirs.user_data_path("lockstep")) / tokenizer_id
-        folder.mkdir(parents=True, exist_ok=True)
+        durable_folder.make(folder)
         return f"sqlite:///{folder / STORE_FILE}"

@@ -41,6 +41,7 @@ class TextMethods(TokenizerMethods):
 
     async def Encode(self, request: pb.EncodeRequest, context: Context) -> pb.EncodeResponse:
         min_revision = request.min_revision if request.HasField("min_revision") else None
+        await self._vocabulary.reach(min_revision)
         tokenizer = self._vocabulary.require(min_revision)
         items = read_texts(request.items, self._limits)
         options = read_encode_options(request.options, items, tokenizer)
@@ -74,6 +75,7 @@ class TextMethods(TokenizerMethods):
 
     async def Decode(self, request: pb.DecodeRequest, context: Context) -> pb.DecodeResponse:
         given = read_reference(request.vocabulary) if request.HasField("vocabulary") else None
+        await self._vocabulary.reach(given.revision if given else None)
         size = self._vocabulary.size_for(given)
         tokenizer = self._vocabulary.current
         options = read_decode_options(request.options)

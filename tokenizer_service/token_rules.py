@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rpc.errors import FieldViolation, InvalidField, TokenExists
-from tokenizer_service.encoding import EncodeOptions, Text
+from tokenizer_service import token_reach
+from tokenizer_service.token_effects import entries_with, ids_of
 from tokenizer_service.tokenizer import Tokenizer
 from vocabulary import AddedToken, Change, Initialization, NewToken, Role, SpecialToken
 
@@ -14,20 +15,18 @@ MAX_BYTES = 256
 
 _PROSE_PUNCTUATION = frozenset(".,;:!?'\"()-\u2013\u2014\u2018\u2019\u201c\u201d\u2026")
 
-_MADE_OF_TEXT_ALONE = EncodeOptions(add_special_tokens=False)
-
 
 @dataclass(frozen=True, slots=True)
 class TokenToAdd:
     """What was asked for. Members are those of `vocabulary.NewToken`.
 
     Attributes:
-        role: a role for the token, None for none.
+        roles: roles for the token.
         generable: None for the default of the initialization.
     """
 
     token: AddedToken
-    role: Role | None = None
+    roles: tuple[Role, ...] = ()
     initialization: Initialization = "mean_of_pieces"
     copy_token_id: int | None = None
     input_values: bytes = b""
@@ -62,9 +61,16 @@ class AdditionResult:
 
 @dataclass(frozen=True, slots=True)
 class Addition:
-    """The change that a call makes, and its report. The change may be empty."""
+    """What a call does.
+
+    Attributes:
+        change: the change; it may be empty.
+        after: the tokenizer after it.
+        results: what becomes of each token.
+    """
 
     change: Change
+    after: Tokenizer
     results: tuple[AdditionResult, ...]
 
 
@@ -78,12 +84,14 @@ def plan(
         TokenExists: a token exists with other attributes.
     """
     _check_contents([new.token for new in tokens], rules)
-    texts = [Text(new.token.content) for new in tokens]
-    previous = [tuple(row.ids) for row in tokenizer.encode(texts, _MADE_OF_TEXT_ALONE)]
+    token_reach.check_normalized(tokenizer, {i: new.token for i, new in enumerate(tokens)})
+    previous = ids_of(tokenizer, [new.token.content for new in tokens], parse=False)
     results: list[AdditionResult] = []
-    added: list[NewToken] = []
+    added: dict[int, NewToken] = {}
     roles: list[SpecialToken] = []
     for index, (new, previous_ids) in enumerate(zip(tokens, previous, strict=True)):
+        if new.roles and not new.token.special:
+            raise InvalidField(f"tokens[{index}].role", "needs a token that is special")
         existing = _existing_id(tokenizer, new.token, index)
         changes_text = existing is None and _changes_text(tokenizer, new.token)
         if existing is None:
@@ -97,13 +105,19 @@ def plan(
         token_id = tokenizer.size + len(added) if existing is None else existing
         results.append(AdditionResult(token_id, existing is not None, previous_ids, changes_text))
         if existing is None:
-            added.append(_new_token(new, token_id, previous_ids))
-        if new.role is not None and tokenizer.roles.get(new.role) != token_id:
-            roles.append(SpecialToken(new.role, token_id))
+            added[index] = _new_token(new, token_id, previous_ids)
+        roles += [
+            SpecialToken(role, token_id)
+            for role in new.roles
+            if tokenizer.roles.get(role) != token_id
+        ]
     room = base_size + rules.max_added_tokens - tokenizer.size
     if len(added) > room:
         raise InvalidField("tokens", f"exceed the limit on added tokens; {max(room, 0)} are left")
-    return Addition(Change(tuple(added), tuple(roles)), tuple(results))
+    change = Change(tuple(added.values()), tuple(roles))
+    after = tokenizer if change == Change() else tokenizer.grown(change)
+    token_reach.check_reach(tokenizer, after, added)
+    return Addition(change, after, tuple(results))
 
 
 def _check_contents(tokens: Sequence[AddedToken], rules: AdditionRules) -> None:
@@ -182,8 +196,7 @@ def _changes_text(tokenizer: Tokenizer, token: AddedToken) -> bool:
         return False
     if not (_sets_apart(token.content[0]) and _sets_apart(token.content[-1])):
         return True
-    content = token.content.encode()
-    return any(content in piece for piece in tokenizer.table.token_bytes)
+    return any(True for _ in entries_with(tokenizer, token))
 
 
 def _sets_apart(character: str) -> bool:
@@ -194,8 +207,6 @@ def _sets_apart(character: str) -> bool:
 def _check_addition(
     tokenizer: Tokenizer, new: TokenToAdd, previous_ids: tuple[int, ...], index: int
 ) -> None:
-    if new.role is not None and not new.token.special:
-        raise InvalidField(f"tokens[{index}].role", "needs a token that is special")
     if new.initialization == "mean_of_pieces" and not previous_ids:
         raise InvalidField(
             f"tokens[{index}].initialization",

@@ -5,7 +5,7 @@ whoever holds one may use it from any thread, and everything it computes belongs
 to exactly one revision.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import tokenizers
@@ -20,7 +20,7 @@ from tokenizer_service.incremental import (
 )
 from tokenizer_service.token_bytes import DecoderRules
 from tokenizer_service.token_table import TokenTable
-from vocabulary import AddedToken, BrokenChainError, Change, Reference, Role, chain
+from vocabulary import AddedToken, BrokenChainError, Change, NewToken, Reference, Role, chain
 
 _PIPELINE = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
 
@@ -41,6 +41,8 @@ class Tokenizer:
         plain: takes control tokens spelled in text as the characters they are, and
             knows them by their aliases only.
         aliases: those spellings.
+        added_tokens: tokens that `trusting` matches before the model, by id and in its order.
+        plain_added_tokens: those of `plain`.
     """
 
     reference: Reference
@@ -52,6 +54,9 @@ class Tokenizer:
     trusting: tokenizers.Tokenizer
     plain: tokenizers.Tokenizer
     aliases: Aliases
+    # Kept here because the library makes all of them anew whenever it is asked.
+    added_tokens: Mapping[int, tokenizers.AddedToken]
+    plain_added_tokens: Mapping[int, tokenizers.AddedToken]
 
     def __repr__(self) -> str:
         # Neither megabytes of vocabulary nor the aliases belong in a log.
@@ -61,12 +66,6 @@ class Tokenizer:
     def size(self) -> int:
         """Number of ids; every id is in [0, size)."""
         return self.reference.size
-
-    @property
-    def added_tokens(self) -> dict[int, tokenizers.AddedToken]:
-        """Tokens matched before the model, base and live ones, in order of id."""
-        added: dict[int, tokenizers.AddedToken] = self.trusting.get_added_tokens_decoder()
-        return dict(sorted(added.items()))
 
     @property
     def pad_token_id(self) -> int:
@@ -86,6 +85,13 @@ class Tokenizer:
         """Looks up a spelling."""
         token_id: int | None = self.trusting.token_to_id(token)
         return token_id
+
+    def normalized(self, text: str) -> str:
+        """Returns a text as the tokenizer's normalizer changes it."""
+        if (normalizer := self.trusting.normalizer) is None:
+            return text
+        changed: str = normalizer.normalize_str(text)
+        return changed
 
     def encode(self, items: Sequence[Text], options: EncodeOptions) -> list[EncodedRow]:
         """Encodes texts; a row never depends on the others."""
@@ -121,50 +127,64 @@ class Tokenizer:
             reference = chain.follow(reference, change)
             roles |= {special.role: special.token_id for special in change.special_tokens}
         new_tokens = [new for change in changes for new in change.tokens]
-        added = [new.token for new in new_tokens]
+        added = {new.id: library_token(new.token) for new in new_tokens}
+        disarmed = {new.id: library_token(self._disarmed(new)) for new in new_tokens}
+        added_tokens = {**self.added_tokens, **added}
+        plain_added_tokens = {**self.plain_added_tokens, **disarmed}
         grown = replace(
             self,
             reference=reference,
             roles=roles,
             table=self.table.grown(new_tokens),
             control_ids=self.control_ids.union(n.id for n in new_tokens if n.token.special),
-            trusting=clone(self.trusting, added),
-            plain=clone(self.plain, [self._disarmed(token) for token in added]),
+            trusting=clone(self.trusting, added_tokens) if added else self.trusting,
+            plain=clone(self.plain, plain_added_tokens) if added else self.plain,
+            added_tokens=added_tokens,
+            plain_added_tokens=plain_added_tokens,
         )
         for new in new_tokens:
-            grown._check_id(new.token, new.id)
+            grown._check_id(new.id)
         return grown
 
-    def _check_id(self, token: AddedToken, token_id: int) -> None:
-        spelling = self._disarmed(token).content
-        assigned = self.trusting.token_to_id(token.content), self.plain.token_to_id(spelling)
+    def _check_id(self, token_id: int) -> None:
+        spelling, plain_spelling = (
+            tokens[token_id].content for tokens in (self.added_tokens, self.plain_added_tokens)
+        )
+        assigned = self.trusting.token_to_id(spelling), self.plain.token_to_id(plain_spelling)
         if assigned != (token_id, token_id):
             raise BrokenChainError(
                 self.reference.revision, f"it adds a token as id {token_id} that has another"
             )
 
-    def _disarmed(self, token: AddedToken) -> AddedToken:
-        if not token.special:
-            return token
-        return replace(
-            token, content=self.aliases.of(token.content), single_word=False, normalized=False
-        )
+    def _disarmed(self, new: NewToken) -> AddedToken:
+        if not new.token.special:
+            return new.token
+        alias = self.aliases.of(new.id)
+        return replace(new.token, content=alias, single_word=False, normalized=False)
 
 
 def clone(
-    tokenizer: tokenizers.Tokenizer, added: Iterable[AddedToken] = ()
+    tokenizer: tokenizers.Tokenizer, added: Mapping[int, tokenizers.AddedToken]
 ) -> tokenizers.Tokenizer:
-    """Returns an equal tokenizer with more added tokens.
+    """Returns an equal tokenizer with other added tokens.
 
     The model, by far the largest part, is shared: neither of the two ever changes it.
+
+    Args:
+        tokenizer: the tokenizer.
+        added: all added tokens by id, those of the tokenizer first and in its order.
     """
     copy = tokenizers.Tokenizer(tokenizer.model)
     for part in _PIPELINE:
         if (value := getattr(tokenizer, part)) is not None:
             setattr(copy, part, value)
-    present = sorted(tokenizer.get_added_tokens_decoder().items())
-    copy.add_tokens([token for _, token in present] + [library_token(token) for token in added])
+    copy.add_tokens(list(added.values()))
     return copy
+
+
+def added_tokens(tokenizer: tokenizers.Tokenizer) -> dict[int, tokenizers.AddedToken]:
+    """Returns the tokens matched before the model, in order of id."""
+    return dict(sorted(tokenizer.get_added_tokens_decoder().items()))
 
 
 def library_token(token: AddedToken) -> tokenizers.AddedToken:

@@ -3,23 +3,18 @@
 import re
 from collections.abc import Iterable
 
-import numpy as np
 from lockstep.v1 import tensor_pb2, vocabulary_admin_service_pb2, vocabulary_pb2
 
 from rpc.errors import InvalidField
-from tokenizer_service.request_fields import check_count, check_enum, check_range
+from tokenizer_service.request_fields import check_enum, check_range
 from tokenizer_service.store import StoredRevision
-from tokenizer_service.token_rules import Addition, TokenToAdd
 from tokenizer_service.token_table import TokenTable
 from tokenizer_service.tokenizer import Tokenizer
-from vocabulary import AddedToken, Initialization, NewToken, Reference, Role, SpecialToken
-
-MAX_TOKENS_PER_CALL = 64
-MAX_HIDDEN_SIZE = 2**16
+from vocabulary import NewToken, Reference, Role, SpecialToken
 
 _UUID = re.compile("[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 
-_ROLES: dict[int, Role] = {
+ROLES: dict[int, Role] = {
     vocabulary_pb2.SPECIAL_TOKEN_ROLE_BOS: "bos",
     vocabulary_pb2.SPECIAL_TOKEN_ROLE_EOS: "eos",
     vocabulary_pb2.SPECIAL_TOKEN_ROLE_PAD: "pad",
@@ -27,14 +22,6 @@ _ROLES: dict[int, Role] = {
     vocabulary_pb2.SPECIAL_TOKEN_ROLE_SEP: "sep",
     vocabulary_pb2.SPECIAL_TOKEN_ROLE_CLS: "cls",
     vocabulary_pb2.SPECIAL_TOKEN_ROLE_MASK: "mask",
-}
-_INITIALIZATIONS: dict[int, Initialization] = {
-    vocabulary_pb2.ROW_INITIALIZATION_UNSPECIFIED: "mean_of_pieces",
-    vocabulary_pb2.ROW_INITIALIZATION_MEAN_OF_PIECES: "mean_of_pieces",
-    vocabulary_pb2.ROW_INITIALIZATION_MEAN: "mean",
-    vocabulary_pb2.ROW_INITIALIZATION_COPY: "copy",
-    vocabulary_pb2.ROW_INITIALIZATION_ZERO: "zero",
-    vocabulary_pb2.ROW_INITIALIZATION_VALUES: "values",
 }
 
 
@@ -115,24 +102,6 @@ def revision_message(
     )
 
 
-def addition_response(
-    addition: Addition, after: Reference
-) -> vocabulary_admin_service_pb2.AddTokensResponse:
-    """Converts the report about added tokens."""
-    return vocabulary_admin_service_pb2.AddTokensResponse(
-        results=[
-            vocabulary_admin_service_pb2.AddedTokenResult(
-                id=result.id,
-                existing=result.existing,
-                previous_ids=result.previous_ids,
-                changes_text=result.changes_text,
-            )
-            for result in addition.results
-        ],
-        vocabulary=vocabulary_ref(after),
-    )
-
-
 def read_idempotency_key(key: str) -> str:
     """Reads the key of a changing call.
 
@@ -158,19 +127,6 @@ def read_expected_revision(
     return check_range("expected_revision", request.expected_revision, 0, 2**63 - 1)
 
 
-def read_additions(
-    tokens: Iterable[vocabulary_admin_service_pb2.TokenToAdd],
-) -> list[TokenToAdd]:
-    """Reads tokens to add; what they say about text is checked later.
-
-    Raises:
-        InvalidField: there are none or too many, or members contradict each other.
-    """
-    listed = list(tokens)
-    check_count("tokens", listed, MAX_TOKENS_PER_CALL)
-    return [_read_addition(f"tokens[{index}]", token) for index, token in enumerate(listed)]
-
-
 def read_roles(
     messages: Iterable[vocabulary_pb2.SpecialToken],
 ) -> tuple[SpecialToken, ...]:
@@ -181,70 +137,13 @@ def read_roles(
     """
     roles: dict[Role, int] = {}
     for index, message in enumerate(messages):
-        role: Role = check_enum(f"special_tokens[{index}].role", message.role, _ROLES)
+        role: Role = check_enum(f"special_tokens[{index}].role", message.role, ROLES)
         if role in roles:
             raise InvalidField(f"special_tokens[{index}].role", "is assigned twice")
         roles[role] = message.token_id
     if not roles:
         raise InvalidField("special_tokens", "must not be empty")
     return tuple(SpecialToken(role, token_id) for role, token_id in roles.items())
-
-
-def _read_addition(field: str, message: vocabulary_admin_service_pb2.TokenToAdd) -> TokenToAdd:
-    initialization: Initialization = check_enum(
-        f"{field}.initialization", message.initialization, _INITIALIZATIONS
-    )
-    needed = {"copy": {"copy_token_id"}, "values": {"input_values"}}.get(initialization, set())
-    optional = {"output_values"} if initialization == "values" else set()
-    for member in ("copy_token_id", "input_values", "output_values"):
-        if member in needed and not message.HasField(member):
-            raise InvalidField(
-                f"{field}.{member}", f"must be set to initialize by {initialization}"
-            )
-        if member not in needed | optional and message.HasField(member):
-            raise InvalidField(f"{field}.{member}", "does not belong to this initialization")
-    role: Role | None = None
-    if message.role != vocabulary_pb2.SPECIAL_TOKEN_ROLE_UNSPECIFIED:
-        role = check_enum(f"{field}.role", message.role, _ROLES)
-    input_values = _read_values(f"{field}.input_values", message.input_values)
-    output_values = _read_values(f"{field}.output_values", message.output_values)
-    if output_values and len(output_values) != len(input_values):
-        raise InvalidField(f"{field}.output_values", "must have the shape of input_values")
-    return TokenToAdd(
-        token=_read_token(message.token),
-        role=role,
-        initialization=initialization,
-        copy_token_id=message.copy_token_id if message.HasField("copy_token_id") else None,
-        input_values=input_values,
-        output_values=output_values,
-        generable=message.generable if message.HasField("generable") else None,
-    )
-
-
-def _read_token(message: vocabulary_pb2.AddedToken) -> AddedToken:
-    return AddedToken(
-        content=message.content,
-        special=message.special,
-        single_word=message.single_word,
-        lstrip=message.lstrip,
-        rstrip=message.rstrip,
-        normalized=message.normalized if message.HasField("normalized") else not message.special,
-    )
-
-
-def _read_values(field: str, tensor: tensor_pb2.Tensor) -> bytes:
-    """Reads a `[H]` float32 vector; nothing when it is unset."""
-    if tensor == tensor_pb2.Tensor():
-        return b""
-    if tensor.dtype != tensor_pb2.DATA_TYPE_FLOAT32:
-        raise InvalidField(f"{field}.dtype", "must be FLOAT32")
-    if len(tensor.shape) != 1 or not 1 <= tensor.shape[0] <= MAX_HIDDEN_SIZE:
-        raise InvalidField(f"{field}.shape", "must be [hidden size]")
-    if len(tensor.data) != 4 * tensor.shape[0]:
-        raise InvalidField(f"{field}.data", "must have the length that dtype and shape give")
-    if not np.isfinite(np.frombuffer(tensor.data, "<f4")).all():
-        raise InvalidField(f"{field}.data", "must hold finite numbers")
-    return tensor.data
 
 
 def _new_token(new: NewToken) -> vocabulary_pb2.NewToken:

@@ -92,6 +92,7 @@ class VocabularyMethods(TokenizerMethods):
     ) -> AsyncIterator[pb.WatchVocabularyResponse]:
         revision = check_range("after_revision", request.after_revision, 0, 2**63 - 1)
         interval_s = _heartbeat_interval(request)
+        await self._vocabulary.reach(revision)  # what it has may come from another replica
         newest = self._vocabulary.current.reference.revision
         if revision > newest:
             raise VocabularyBehind(request_revision=revision, server_revision=newest)

@@ -37,7 +37,8 @@ class Growth:
         self._emit = emit
         self._pending: deque[_Pending] = deque()
         self._looks_ahead = False  # for room, after a revision
-        self._ahead_s = 0.0  # longest slice of that
+        self._ahead_s = 0.0  # longest stretch of that
+        self._spent_s = 0.0  # since the last step
 
     @property
     def is_busy(self) -> bool:
@@ -45,29 +46,36 @@ class Growth:
         return bool(self._pending) or (self._looks_ahead and self._vocabulary.is_short)
 
     def request(self, command: GrowVocabulary) -> None:
-        """Takes a revision, and begins."""
+        """Takes a revision, and begins unless others have taken the time that there is."""
         work = self._vocabulary.growing(command.revision, command.rows)
         self._pending.append(_Pending(command, work))
-        self.advance()
+        self._work_on()
 
     def advance(self) -> None:
-        """Does a slice of work. Called between steps only."""
-        start = time.monotonic()
-        while self.is_busy:
+        """Does what else there is time for before the next step. Called once per step."""
+        self._work_on()
+        if self._pending:
+            self._pending[0].longest_s = max(self._pending[0].longest_s, self._spent_s)
+        else:
+            self._ahead_s = max(self._ahead_s, self._spent_s)
+        self._spent_s = 0.0
+
+    def _work_on(self) -> None:
+        while self.is_busy and self._spent_s < SLICE_S:
+            start = time.monotonic() - self._spent_s
             if self._pending:
                 self._work(self._pending[0], start)
             else:
                 self._look_ahead()
-            if time.monotonic() - start >= SLICE_S:
-                break
-        worked_s = time.monotonic() - start
-        if self._pending:
-            self._pending[0].longest_s = max(self._pending[0].longest_s, worked_s)
-        else:
-            self._ahead_s = max(self._ahead_s, worked_s)
+            self._spent_s = time.monotonic() - start
 
     def _work(self, pending: _Pending, start: float) -> None:
-        """Does one piece of work for a revision, and answers when it was the last."""
+        """Does one piece of work for a revision, and answers when it was the last.
+
+        Args:
+            pending: the revision.
+            start: when the work since the last step began, as far as it was without a break.
+        """
         command = pending.command
         try:
             next(pending.work)

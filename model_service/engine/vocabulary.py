@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -69,9 +70,10 @@ class Vocabulary:
         self.base_size = base_size or self.num_rows
         placement.keep_resident(embedding)
         placement.keep_resident(head)
-        self.tied = head.weight.data_ptr() == embedding.weight.data_ptr()
+        self.tied = _is_tied(model)
+        self._shared = self.tied and head.weight.device == embedding.weight.device
         self._embedding = GrowingEmbedding(embedding, self.base_size, reserved_rows)
-        output = self._embedding.rows if self.tied else head.weight.detach()
+        output = self._embedding.rows if self._shared else head.weight.detach()
         self._head = GrowingHead(output[: self.base_size], head.bias, reserved_rows)
         placement.carry_hook(head, self._head)
         model.set_output_embeddings(self._head)
@@ -155,7 +157,7 @@ class Vocabulary:
             next(self._enlargement)
         except StopIteration:
             self._enlargement = None
-            if self.tied:
+            if self._shared:
                 self._head.rebase(self._embedding.rows[: self.base_size])
         except BaseException:
             self._enlargement = None
@@ -214,6 +216,16 @@ def check_can_grow(model: PreTrainedModel, base_size: int) -> None:
                 "tokenizer.json: resize the model with resize_token_embeddings, or take the "
                 "tokenizer that belongs to it"
             )
+
+
+def _is_tied(model: PreTrainedModel) -> bool:
+    """Whether output rows are the input rows, be it as a copy in another place."""
+    inputs = cast(nn.Embedding, model.get_input_embeddings()).weight
+    outputs = cast(nn.Linear, model.get_output_embeddings()).weight
+    if inputs.data_ptr() == outputs.data_ptr():
+        return True
+    says_so = getattr(model.config.get_text_config(decoder=True), "tie_word_embeddings", False)
+    return bool(says_so) and torch.equal(inputs.detach().cpu(), outputs.detach().cpu())
 
 
 def _little_endian(values: Tensor) -> bytes:

@@ -25,7 +25,7 @@ from model_service.metrics import ModelMetrics
 from model_service.revisions.change import read_link
 from model_service.revisions.table import VocabularyTable
 from rpc.errors import ServiceError
-from vocabulary import BrokenChainError, Link, Reference, verify
+from vocabulary import BrokenChainError, Link, Reference, SpecialToken, verify
 
 FIRST_BACKOFF_S = 0.1
 MAX_BACKOFF_S = 5.0
@@ -236,10 +236,10 @@ class Follower:
         self._state.reserved_rows = grown.reserved_rows
         self._state.added_rows_sha256 = grown.added_rows_sha256
         self._metrics.vocabulary_grown(grown.pause_s)
-        self._append(newest)
+        self._append(newest, link.change.special_tokens)
 
-    def _append(self, reference: Reference) -> None:
-        self._table.append(reference)
+    def _append(self, reference: Reference, special_tokens: tuple[SpecialToken, ...] = ()) -> None:
+        self._table.append(reference, special_tokens)
         self._metrics.vocabulary(reference.revision, reference.size)
         log.info("vocabulary_applied", revision=reference.revision, size=reference.size)
 

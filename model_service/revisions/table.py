@@ -1,11 +1,12 @@
 """The chain of vocabulary revisions that this replica has, and what a request's reference means."""
 
 import asyncio
+from collections.abc import Mapping, Sequence
 
 from lockstep.v1 import vocabulary_pb2
 
 from rpc.errors import InvalidField, Loading, VocabularyBehind, VocabularyMismatch
-from vocabulary import Reference
+from vocabulary import Reference, Role, SpecialToken
 
 
 class VocabularyTable:
@@ -31,6 +32,7 @@ class VocabularyTable:
         self.spelled = False
         self._wait_s = wait_s
         self._chain: list[Reference] = []
+        self._roles: list[Mapping[Role, int]] = []
         self._grown = asyncio.Event()
 
     @property
@@ -52,10 +54,21 @@ class VocabularyTable:
         """Returns a revision that is there."""
         return self._chain[revision]
 
-    def append(self, reference: Reference) -> None:
-        """Adds the next revision, which the engine has applied."""
+    def roles(self, revision: int) -> Mapping[Role, int]:
+        """Returns the roles that revisions up to one that is there have given, and to which id."""
+        return self._roles[revision]
+
+    def append(self, reference: Reference, special_tokens: Sequence[SpecialToken] = ()) -> None:
+        """Adds the next revision, which the engine has applied.
+
+        Args:
+            reference: the state after it.
+            special_tokens: the roles that it gives.
+        """
         if reference.revision != len(self._chain):
             raise AssertionError("Revisions are added in order. This is a bug.")
+        given = {special.role: special.token_id for special in special_tokens}
+        self._roles.append({**(self._roles[-1] if self._roles else {}), **given})
         self._chain.append(reference)
         self._grown.set()
         self._grown = asyncio.Event()

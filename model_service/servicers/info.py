@@ -62,8 +62,8 @@ class InfoServicer(model_info_service_pb2_grpc.ModelInfoServiceServicer):
     async def GetModelInfo(
         self, request: model_info_service_pb2.GetModelInfoRequest, context: Context
     ) -> model_info_service_pb2.GetModelInfoResponse:
-        info = self._model.engine.info
         vocabulary = self._model.vocabulary.newest
+        info = self._model.info_at(vocabulary)
         default = resolve(
             generation_pb2.GenerationConfig(),
             info.default_config,

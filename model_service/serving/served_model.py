@@ -10,10 +10,12 @@ from lockstep.v1 import generation_pb2, model_service_pb2, vocabulary_pb2
 from model_service.engine_client.call import Call
 from model_service.engine_client.client import EngineClient
 from model_service.generation import GenerationConfig
+from model_service.messages import EngineInfo
 from model_service.metrics import ModelMetrics
 from model_service.requests.generation_plan import GenerationPlan, PlanLimits, plan
 from model_service.responses import convert
 from model_service.responses.response_limits import ResponseLimits
+from model_service.revisions.roles import with_roles
 from model_service.revisions.table import VocabularyTable
 from rpc.errors import Draining, NotImplemented_
 from vocabulary import Reference
@@ -67,6 +69,10 @@ class ServedModel:
             reason = "it follows no tokenizer service, start it with --tokenizer-address"
         raise NotImplemented_("generation_config.stop_strings", f"{reason}; or use stop_sequences")
 
+    def info_at(self, vocabulary: Reference) -> EngineInfo:
+        """Describes the model, and its defaults, as requests of a revision see it."""
+        return with_roles(self.engine.info, self.vocabulary.roles(vocabulary.revision))
+
     async def resolve_vocabulary(
         self, reference: vocabulary_pb2.VocabularyRef, given: bool
     ) -> Reference:
@@ -83,7 +89,7 @@ class ServedModel:
         vocabulary = await self.resolve_vocabulary(
             request.vocabulary, request.HasField("vocabulary")
         )
-        planned = plan(request, vocabulary, self.engine.info, self.limits)
+        planned = plan(request, vocabulary, self.info_at(vocabulary), self.limits)
         self.check_stop_strings(planned.resolved.config)
         return planned
 

@@ -90,7 +90,7 @@ def read_opening(
         NotImplemented_: the model cannot find stop strings.
         ResponseTooLarge: the distributions do not fit one message.
     """
-    info = model.engine.info
+    info = model.info_at(vocabulary)
     defaults = info.default_config
     if config is None:
         config = generation_pb2.GenerationConfig()

@@ -4,14 +4,15 @@
   bytes: each as it was at the sync or after any of the writes since.
 - A file's size is that at the sync or any since. What it gained may be garbage.
 - A name that was made or removed since the last sync of its folder may be there.
-- A sync that fails has made nothing certain, and a later one does not make up for
-  it: the kernel takes the pages for clean until they are written again.
+- A sync of a file that fails has made nothing certain, and a later one does not make
+  up for it: the kernel takes the pages for clean until they are written again. One of
+  a folder can be made up for: names are in the journal of the file system.
 """
 
 import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from tests.durability.recorder import Event, Operation
 
@@ -103,7 +104,6 @@ class _Name:
     """A name in a folder: what it may stand for, oldest first; the last one is seen."""
 
     versions: list[_File | str | None]
-    dirty: bool = True
 
 
 FOLDER = "folder"
@@ -117,6 +117,17 @@ class Disk:
         self._root = root
         self._names: dict[str, _Name] = {}
         self._files: dict[int, _File] = {}
+
+    @classmethod
+    def holding(cls, folder: Path) -> "Disk":
+        """Begins with what is in a folder, all of it on the disk."""
+        disk = cls(str(folder))
+        for path in folder.iterdir():
+            content = path.read_bytes()
+            file = _File(bytearray(content), bytearray(content), sizes=[len(content)])
+            disk._files[path.stat().st_ino] = file
+            disk._names[str(path)] = _Name([file])
+        return disk
 
     def apply(self, event: Event) -> None:
         """Does what the process did."""
@@ -139,7 +150,13 @@ class Disk:
             case Operation.SYNC:
                 self._files[event.file].sync(failed=bool(event.error))
             case Operation.SYNC_FOLDER:
-                self._sync_folder(event.path, failed=bool(event.error))
+                if not event.error:
+                    self._sync_folder(event.path)
+
+    @property
+    def files(self) -> Iterable[int]:
+        """Inodes of the files that were there."""
+        return self._files.keys()
 
     @property
     def is_certain(self) -> bool:
@@ -187,17 +204,14 @@ class Disk:
             self._names[path] = _Name([None, target])
         else:
             name.versions.append(target)
-            name.dirty = True
 
-    def _sync_folder(self, folder: str, *, failed: bool) -> None:
+    def _sync_folder(self, folder: str) -> None:
         for path, name in list(self._names.items()):
-            if str(PurePosixPath(path).parent) != folder or not name.dirty:
+            if str(PurePosixPath(path).parent) != folder:
                 continue
-            name.dirty = False
-            if not failed:
-                name.versions = name.versions[-1:]
-                if name.versions == [None]:
-                    del self._names[path]
+            name.versions = name.versions[-1:]
+            if name.versions == [None]:
+                del self._names[path]
 
 
 def _first(versions):

@@ -33,7 +33,8 @@ enum Action : int32_t { NOTHING, FAIL, KILL_BEFORE, KILL_HALFWAY, KILL_AFTER };
 struct Control {
     std::atomic<int64_t> seen;
     int64_t first;  // number of the first operation that is acted on
-    int64_t count;  // how many of them
+    int64_t count;  // how many of them in a row
+    int64_t period; // after how many it starts again; 0 for never
     uint32_t kinds; // bit `1 << Operation`
     int32_t action;
     int32_t error; // errno of FAIL
@@ -98,7 +99,9 @@ void record(Operation operation, int error, uint64_t file, int64_t offset, const
 Action decide(Operation operation) {
     if (!control || !(control->kinds >> operation & 1)) return NOTHING;
     int64_t number = control->seen++;
-    bool hit = number >= control->first && number < control->first + control->count;
+    int64_t since = number - control->first;
+    if (control->period && since >= 0) since %= control->period;
+    bool hit = since >= 0 && since < control->count;
     return hit ? Action(control->action) : NOTHING;
 }
 

@@ -17,8 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.services import ROOT
-
+ROOT = Path(__file__).parents[2]
 SOURCE = Path(__file__).with_name("recorder.cpp")
 
 _RECORD = struct.Struct("=IiQqII")
@@ -78,6 +77,7 @@ class _Control(ctypes.Structure):
         ("seen", ctypes.c_int64),
         ("first", ctypes.c_int64),
         ("count", ctypes.c_int64),
+        ("period", ctypes.c_int64),
         ("kinds", ctypes.c_uint32),
         ("action", ctypes.c_int32),
         ("error", ctypes.c_int32),
@@ -126,6 +126,7 @@ class Recorder:
         *,
         kinds: tuple[Operation, ...] = EVERY,
         count: int = 1,
+        period: int = 0,
         error: int = 0,
     ) -> None:
         """Picks out operations that come from now on.
@@ -135,12 +136,13 @@ class Recorder:
             number: how many of the kinds come before.
             kinds: which operations.
             count: how many of them in a row.
+            period: after how many operations it happens again; 0 for never.
             error: `errno` of those that fail.
         """
         control = self._control
         control.kinds = 0  # nothing is counted while the rest changes
         control.seen, control.first, control.count = 0, number, count
-        control.action, control.error = action, error
+        control.period, control.action, control.error = period, action, error
         control.kinds = sum(1 << kind for kind in kinds)
 
     def acknowledge(self, what: bytes) -> None:

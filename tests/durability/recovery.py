@@ -101,7 +101,7 @@ class Recovery:
         return findings
 
     def _check_state(self, state: State, findings: Findings) -> None:
-        found = self._open(state)
+        found = self.calls_in(state)
         acknowledged = findings.acknowledged
         where = f"after {findings.boundaries} operations, {acknowledged} acknowledged: {found}"
         if isinstance(found, str):
@@ -111,7 +111,7 @@ class Recovery:
         elif found > acknowledged + 1:
             findings.add("extra", where)
 
-    def _open(self, state: State) -> int | str:
+    def calls_in(self, state: State) -> int | str:
         """Returns how many calls a state holds, or what is wrong with it."""
         digest = hashlib.sha256()
         for path, content in state.items():

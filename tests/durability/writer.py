@@ -1,10 +1,11 @@
 """A process that keeps one real store and writes revisions to it.
 
-    python -m tests.durability.writer STORE_FILE COUNT [PRAGMA=VALUE ...]
+    python -m tests.durability.writer STORE_FILE COUNT [trusting] [PRAGMA=VALUE ...]
 
 Every acknowledged call becomes an event of the trace. A call that fails is made again
-with the same key, as a caller would. The pragmas replace those of the store, to show
-what weaker ones lose.
+with the same key, as a caller would. To show what weaker stores lose, one can be made
+trusting, so that it goes on after an error as if there was none, and the pragmas
+replace its own.
 """
 
 import os
@@ -19,6 +20,7 @@ from pathlib import Path
 from rpc.errors import ServiceError
 from tests.durability.recorder import acknowledge
 from tokenizer_service.store import Call, Store
+from tokenizer_service.store.sqlite import SQLite
 from vocabulary import AddedToken, Change, Link, NewToken, Reference, chain
 
 BASE = Reference("tiny", 0, "0" * 64, 10)
@@ -84,6 +86,9 @@ class _WeakConnection(sqlite3.Connection):
 
 
 def main(file: str, count: str, *pragmas: str) -> None:
+    if pragmas[:1] == ("trusting",):
+        SQLite.distrust = lambda *_: None
+        pragmas = pragmas[1:]
     _WeakConnection.pragmas = dict(pragma.split("=") for pragma in pragmas)
     sqlite3.dbapi2.connect = partial(sqlite3.dbapi2.connect, factory=_WeakConnection)
     trace = Path(os.environ["DISK_TRACE"])

@@ -6,8 +6,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
+import numpy as np
 from lockstep.v1 import (
     model_admin_service_pb2,
+    tensor_pb2,
     tokenizer_service_pb2,
     tokenizer_service_pb2_grpc,
     vocabulary_admin_service_pb2,
@@ -17,6 +19,23 @@ from lockstep.v1 import (
 
 from tests.integration.model_process import ModelProcess
 from tests.services import ServiceProcess, running_process
+
+
+def with_values(
+    content: str, inputs: np.ndarray, outputs: np.ndarray | None = None
+) -> vocabulary_admin_service_pb2.TokenToAdd:
+    """A control token with trained vectors, `[H]` each."""
+    return vocabulary_admin_service_pb2.TokenToAdd(
+        token=vocabulary_pb2.AddedToken(content=content, special=True),
+        initialization=vocabulary_pb2.ROW_INITIALIZATION_VALUES,
+        input_values=_tensor(inputs),
+        output_values=None if outputs is None else _tensor(outputs),
+    )
+
+
+def _tensor(values: np.ndarray) -> tensor_pb2.Tensor:
+    data = values.astype("<f4").tobytes()
+    return tensor_pb2.Tensor(dtype=tensor_pb2.DATA_TYPE_FLOAT32, shape=[len(values)], data=data)
 
 
 class Tokenizer:
@@ -50,6 +69,16 @@ class Tokenizer:
             ),
             timeout=10,
         )
+
+    def give(
+        self, role: vocabulary_pb2.SpecialTokenRole, token_id: int
+    ) -> vocabulary_pb2.VocabularyRef:
+        """Gives a role to an id and returns the revision."""
+        request = vocabulary_admin_service_pb2.SetSpecialTokensRequest(
+            special_tokens=[vocabulary_pb2.SpecialToken(role=role, token_id=token_id)],
+            idempotency_key=str(uuid.uuid4()),
+        )
+        return self.admin.SetSpecialTokens(request, timeout=10).vocabulary
 
     def newest(self) -> vocabulary_pb2.VocabularyRef:
         request = tokenizer_service_pb2.GetTokenizerInfoRequest()

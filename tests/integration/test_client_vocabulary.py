@@ -1,6 +1,7 @@
 """`lockstep vocab` and `ls.vocabulary` against a tokenizer service of their own."""
 
 import json
+import time
 import uuid
 
 import numpy as np
@@ -8,10 +9,23 @@ import pytest
 import trustme
 from typer.testing import CliRunner
 
-from lockstep_client import Lockstep
+from lockstep_client import Lockstep, Tls
 from lockstep_client.cli import app
+from lockstep_client.exceptions import Loading
 from tests.checkpoint_factory import VOCABULARY_SIZE
 from tests.services import Services, running_process
+
+
+def wait_until_ready(address: str, tls: Tls | None = None) -> None:
+    """Waits for a tokenizer service alone."""
+    deadline = time.monotonic() + 30.0
+    with Lockstep(tokenizer=address, tls=tls) as client:
+        while True:
+            try:
+                client.tokenizer.info()
+                return
+            except Loading:
+                assert time.monotonic() < deadline
 
 
 @pytest.fixture
@@ -114,6 +128,53 @@ def test_a_change_can_name_the_revision_it_knows_and_its_key(vocab, answer):
     answer("add", "<b>", "--special", "--expected-revision", "1")
 
 
+def test_a_dry_run_shows_what_becomes_of_tokens_and_texts(vocab, answer):
+    table = vocab("add", "the", "--dry-run", "--allow-text-changes", "--text", "then").stdout
+    assert "changes text" in table
+    assert tuple(table.splitlines()[2].split()[:3]) == ("the", "would", "change")
+    assert table.splitlines()[4].split() == ["t|h|en", "the|n", "yes"]
+    assert "would be at revision 1 with 321 ids" in table
+    effects = answer("add", "<t>", "--special", "--dry-run", "--text", "a<t>")["text_effects"]
+    assert effects[0]["after"]["ids"][-1] == VOCABULARY_SIZE
+    assert effects[0]["changes_text"] is False
+    assert vocab("add", "<t>", "--special", "--text", "a<t>").exit_code == 2
+
+
+def test_an_exported_log_is_restored_and_continued(vocab, answer, tmp_path, services: Services):
+    archive = tmp_path / "log.jsonl"
+    answer("add", "<a>", "<b>", "--special")
+    answer("add", "<c>", "--special", "--role", "pad", "--role", "sep")
+    exported = answer("export", str(archive))
+    assert exported["bytes"] == archive.stat().st_size
+    folder = tmp_path / "restored"
+    folder.mkdir()
+    flags = (f"--model={services.checkpoint}", f"--store=sqlite:///{folder / 'vocabulary.db'}")
+    with running_process("tokenizer_service", *flags, folder=folder) as restored:
+        wait_until_ready(restored.address)
+        there = ("--tokenizer", restored.address)
+        imported = answer("import", str(archive), *there)
+        assert (imported["num_imported_revisions"], imported["num_revisions"]) == (2, 2)
+        assert answer("log", *there) == answer("log")
+        assert answer("import", str(archive), *there)["num_imported_revisions"] == 0
+        answer("add", "<elsewhere>", "--special", *there)
+        answer("add", "<here>", "--special")
+        answer("export", str(archive))
+        forked = vocab("import", str(archive), *there)
+        assert forked.exit_code == 1
+        assert "VocabularyMismatch" in forked.stderr
+        archive.write_bytes(archive.read_bytes()[:-1])
+        assert "InvalidField" in vocab("import", str(archive)).stderr
+
+
+def test_an_export_that_fails_leaves_the_file_of_before(vocab, tmp_path):
+    archive = tmp_path / "log.jsonl"
+    archive.write_text("before")
+    assert vocab("export", str(archive), "--tokenizer", "localhost:1").exit_code == 1
+    assert archive.read_text() == "before"
+    assert sorted(path.name for path in tmp_path.glob("log*")) == ["log.jsonl"]
+    assert vocab("export", str(tmp_path / "none" / "log.jsonl")).exit_code == 2
+
+
 def test_a_service_that_asks_for_a_certificate_is_shown_that_of_the_environment(
     services: Services, tmp_path
 ):
@@ -132,6 +193,8 @@ def test_a_service_that_asks_for_a_certificate_is_shown_that_of_the_environment(
     )
     own = {"LOCKSTEP_TLS_CERTIFICATE": str(certificate), "LOCKSTEP_TLS_KEY": str(key)}
     with running_process("tokenizer_service", *flags, folder=tmp_path) as secured:
+        shown = Tls(ca=ca.read_bytes(), certificate=certificate.read_bytes(), key=key.read_bytes())
+        wait_until_ready(secured.address, shown)
         arguments = ["vocab", "verify", "--tokenizer", secured.address, "--tls-ca", str(ca)]
         stranger = CliRunner().invoke(app, arguments)
         assert (stranger.exit_code, "ConnectionFailed" in stranger.stderr) == (1, True)

@@ -14,6 +14,7 @@ from lockstep.v1 import model_service_pb2, tokenizer_service_pb2
 from model_service.settings import ModelSettings
 from rpc.settings import ServerSettings
 from tokenizer_service.settings import TokenizerSettings
+from tokenizer_service.store.database import parse_url
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "kustomize"
 OVERLAYS = sorted(path.name for path in (FOLDER / "overlays").iterdir())
@@ -217,12 +218,45 @@ def test_what_a_read_only_container_writes_is_on_a_volume(overlay):
         assert {mount["name"] for mount in mounts.values()} == volumes.keys()
         for volume in volumes.values():
             claim = volume.get("persistentVolumeClaim", {}).get("claimName")
-            assert claim in claims or "emptyDir" in volume
+            assert claim in claims or "emptyDir" in volume or "secret" in volume
         assert mounts["/models"]["readOnly"] is True
         assert "/tmp" in mounts
-        if name == "lockstep-tokenizer":
+        if name == "lockstep-tokenizer" and settings.store.startswith("sqlite"):
             store = Path(settings.store.removeprefix("sqlite:///")).parent
             assert volumes[mounts[str(store)]["name"]]["persistentVolumeClaim"]
+
+
+def test_replicas_share_a_database_whose_password_is_a_file_of_a_secret():
+    (tokenizer,) = of_kind("replicated", "Deployment")
+    assert tokenizer["spec"]["replicas"] > 1
+    assert tokenizer["spec"]["strategy"]["type"] == "RollingUpdate"
+    claims = {each["metadata"]["name"] for each in of_kind("replicated", "PersistentVolumeClaim")}
+    assert claims == {"lockstep-models"}
+
+    (settings, spec) = next(
+        (settings, spec)
+        for name, spec, settings in services_of_ours("replicated")
+        if name == "lockstep-tokenizer"
+    )
+    url = parse_url(settings.store)
+    assert (url.get_backend_name(), url.password) == ("postgresql", None)
+    (mount,) = [
+        each
+        for each in spec["containers"][0]["volumeMounts"]
+        if each["mountPath"] == str(settings.store_password_file.parent)
+    ]
+    (volume,) = [each for each in spec["volumes"] if each["name"] == mount["name"]]
+    assert mount["readOnly"] is True
+    assert volume["secret"]["secretName"]
+    (policy,) = [
+        each
+        for each in of_kind("replicated", "NetworkPolicy")
+        if each["metadata"]["name"] == "lockstep-tokenizer-store"
+    ]
+    (rule,) = policy["spec"]["egress"]
+    assert [port["port"] for port in rule["ports"]] == [url.port]
+    labels = tokenizer["spec"]["template"]["metadata"]["labels"]
+    assert selects(policy["spec"]["podSelector"]["matchLabels"], labels)
 
 
 def test_prometheus_scrapes_the_pods_by_a_port_that_they_have():

@@ -4,14 +4,17 @@ import threading
 import time
 
 import grpc
+import numpy as np
 import pytest
 from lockstep.v1 import (
     generation_pb2,
+    model_info_service_pb2,
     model_service_pb2,
+    vocabulary_pb2,
 )
 
-from tests.checkpoint_factory import VOCABULARY_SIZE, make_checkpoint
-from tests.integration.growing import running_tokenizer, state
+from tests.checkpoint_factory import HIDDEN_SIZE, VOCABULARY_SIZE, make_checkpoint
+from tests.integration.growing import running_tokenizer, state, with_values
 from tests.integration.model_process import ModelProcess, model_process, ragged, refusal
 
 CONFIG = {"max_new_tokens": 12, "eos_token_ids": {}}
@@ -39,6 +42,10 @@ def generate(service: ModelProcess, prompt, vocabulary=None, config=CONFIG):
     return service.model.Generate(request, timeout=30)
 
 
+def info(service: ModelProcess) -> model_info_service_pb2.GetModelInfoResponse:
+    return service.info.GetModelInfo(model_info_service_pb2.GetModelInfoRequest())
+
+
 def test_a_token_can_be_used_as_soon_as_it_was_added(tokenizer, model):
     before = generate(model, PROMPT)
     size = tokenizer.newest().size
@@ -64,6 +71,46 @@ def test_a_stop_string_is_found_in_an_added_token(tokenizer, model):
     assert response.sequences[0].token_ids == [5, added.results[0].id]
     assert response.sequences[0].stop_string == "stop"
     assert response.sequences[0].finish_reason == generation_pb2.FINISH_REASON_STOP_STRING
+
+
+def test_an_end_that_a_revision_names_ends_requests_of_that_revision_only(tokenizer, model):
+    older = tokenizer.newest()
+    config = {"max_new_tokens": 12}
+    before = list(generate(model, PROMPT, older, config).sequences[0].token_ids)
+    own = info(model).eos_token_ids
+    end, other = before[2], before[5]
+    assert not {end, other} & set(own)
+    first = tokenizer.give(vocabulary_pb2.SPECIAL_TOKEN_ROLE_EOS, end)
+    ended = generate(model, PROMPT, first, config).sequences[0]
+    assert list(ended.token_ids) == before[: before.index(end) + 1]
+    assert ended.finish_reason == generation_pb2.FINISH_REASON_EOS_TOKEN
+    assert info(model).eos_token_ids == [*own, end]
+    assert info(model).default_generation_config.eos_token_ids.ids == [*own, end]
+    second = tokenizer.give(vocabulary_pb2.SPECIAL_TOKEN_ROLE_EOS, other)
+    got = [
+        list(generate(model, PROMPT, vocabulary, config).sequences[0].token_ids)
+        for vocabulary in (older, first, second)
+    ]
+    assert got == [before, before[: before.index(end) + 1], before[: before.index(other) + 1]]
+
+
+def test_a_pad_that_a_revision_names_is_reported(tokenizer, model):
+    given = tokenizer.give(vocabulary_pb2.SPECIAL_TOKEN_ROLE_PAD, 7)
+    generate(model, PROMPT, given)
+    assert info(model).pad_token_id == 7
+
+
+@pytest.mark.usefixtures("model")  # so that the tokenizer is ready
+def test_vectors_that_the_model_cannot_take_are_refused_before_they_are_in_the_log(tokenizer):
+    before = tokenizer.newest()
+    with pytest.raises(grpc.RpcError) as caught:
+        tokenizer.add_tokens(with_values("<narrow>", np.ones(HIDDEN_SIZE - 1)))
+    answer = refusal(caught.value)
+    assert (answer.reason, answer.info.metadata["field"]) == (
+        "INVALID_FIELD",
+        "tokens[0].input_values.shape",
+    )
+    assert tokenizer.newest() == before
 
 
 def test_a_request_of_an_older_revision_does_not_see_newer_ids(tokenizer, model):

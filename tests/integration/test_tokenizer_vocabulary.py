@@ -87,6 +87,44 @@ def test_a_dry_run_reports_and_changes_nothing(stubs):
     assert stubs.info().vocabulary.revision == 0
 
 
+def test_a_dry_run_shows_what_texts_become(stubs):
+    request = adding("<a>", dry_run=True, idempotency_key="ignored", allow_text_changes=True)
+    plain = vocabulary_pb2.AddedToken(content="padde")
+    request.tokens.append(admin.TokenToAdd(token=plain))
+    request.texts.extend(["one <a>", "unpadded", "one"])
+    response = stubs.admin.AddTokens(request)
+    control, padde = response.results
+    assert b"".join(control.previous_token_bytes) == b"<a>"
+    assert list(control.effect.before.ids) == list(control.previous_ids)
+    assert list(control.effect.after.ids) == [400]
+    assert not control.effect.changes_text
+    assert padde.effect.changes_text
+    assert b" padded" in {entry.token_bytes for entry in padde.changed_entries}
+    assert padde.num_changed_entries >= len(padde.changed_entries) > 0
+    tagged, padded, one = response.text_effects
+    assert (tagged.after.ids[-1], tagged.changes_text) == (400, False)
+    assert (401 in padded.after.ids, padded.changes_text) == (True, True)
+    assert b"".join(padded.after.token_bytes) == b"unpadded"
+    assert one.before == one.after
+    request.dry_run = False
+    request.idempotency_key = str(uuid.uuid4())
+    done = stubs.admin.AddTokens(request)
+    assert [result.id for result in done.results] == [400, 401]
+    assert not done.text_effects
+    assert parsed_ids(stubs, "one <a>")[0] == list(tagged.after.ids)
+    assert parsed_ids(stubs, "unpadded")[0] == list(padded.after.ids)
+
+
+def test_a_token_gets_all_its_roles(stubs):
+    request = adding("<end>")
+    request.tokens[0].role = vocabulary_pb2.SPECIAL_TOKEN_ROLE_EOS
+    request.tokens[0].more_roles.append(vocabulary_pb2.SPECIAL_TOKEN_ROLE_PAD)
+    stubs.admin.AddTokens(request)
+    roles = {one.role: one.token_id for one in stubs.info().special_tokens}
+    assert roles[vocabulary_pb2.SPECIAL_TOKEN_ROLE_EOS] == 400
+    assert roles[vocabulary_pb2.SPECIAL_TOKEN_ROLE_PAD] == 400
+
+
 def test_a_repeated_key_returns_the_same_and_another_request_is_refused(stubs):
     key = str(uuid.uuid4())
     first = stubs.admin.AddTokens(adding("<a>", idempotency_key=key))
@@ -135,6 +173,11 @@ def one(**members):
         (adding("<a>", idempotency_key=""), "idempotency_key"),
         (adding("<a>", idempotency_key="1234"), "idempotency_key"),
         (adding("<a>", expected_revision=-1), "expected_revision"),
+        (adding("<a>", texts=["x"] * 65), "texts"),
+        (adding("<a>", texts=["", "x" * 4097]), "texts[1]"),
+        (one(more_roles=[0]), "tokens[0].more_roles[0]"),
+        (one(more_roles=[3, 3]), "tokens[0].more_roles[1]"),
+        (one(role=3, more_roles=[3]), "tokens[0].more_roles[0]"),
         (adding(""), "tokens[0].token.content"),
         (adding("a\0"), "tokens[0].token.content"),
         (one(role=99), "tokens[0].role"),
@@ -156,6 +199,43 @@ def test_a_bad_addition_is_refused_by_its_path(shared, request_message, field):
     assert failure.reason == "INVALID_FIELD"
     assert failure.bad_request.field_violations[0].field == field
     assert shared.info().vocabulary.revision == 0
+
+
+def setting(*roles, **members):
+    tokens = [vocabulary_pb2.SpecialToken(role=role, token_id=2) for role in roles]
+    members = {"idempotency_key": str(uuid.uuid4())} | members
+    return admin.SetSpecialTokensRequest(special_tokens=tokens, **members)
+
+
+@pytest.mark.parametrize(
+    ("request_message", "field"),
+    [
+        (setting(), "special_tokens"),
+        (setting(0), "special_tokens[0].role"),
+        (setting(99), "special_tokens[0].role"),
+        (setting(3, 3), "special_tokens[1].role"),
+        (setting(3, idempotency_key=""), "idempotency_key"),
+        (setting(3, expected_revision=-1), "expected_revision"),
+    ],
+)
+def test_a_bad_assignment_is_refused_by_its_path(shared, request_message, field):
+    failure = failure_of(shared.admin.SetSpecialTokens, request_message)
+    assert failure.reason == "INVALID_FIELD"
+    assert failure.bad_request.field_violations[0].field == field
+
+
+@pytest.mark.parametrize(
+    ("members", "field"),
+    [
+        ({"page_size": -1}, "page_size"),
+        ({"page_size": 1001}, "page_size"),
+        ({"page_token": "-1"}, "page_token"),
+        ({"page_token": "1"}, "page_token"),
+    ],
+)
+def test_a_bad_page_is_refused_by_its_path(shared, members, field):
+    failure = failure_of(shared.admin.ListRevisions, admin.ListRevisionsRequest(**members))
+    assert failure.bad_request.field_violations[0].field == field
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +263,10 @@ def test_roles_are_assigned_as_a_revision(stubs):
     )
     assert stubs.admin.SetSpecialTokens(request).vocabulary.revision == 2
     assert stubs.info().pad_token_id == 400
+    request.special_tokens[0].token_id = 300  # a piece of text
+    request.idempotency_key = str(uuid.uuid4())
+    failure = failure_of(stubs.admin.SetSpecialTokens, request)
+    assert failure.bad_request.field_violations[0].field == "special_tokens[0].token_id"
     request.special_tokens[0].token_id = 401
     request.idempotency_key = str(uuid.uuid4())
     assert failure_of(stubs.admin.SetSpecialTokens, request).reason == "TOKEN_ID_OUT_OF_RANGE"

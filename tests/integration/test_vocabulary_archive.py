@@ -1,4 +1,5 @@
 import itertools
+import shutil
 import uuid
 
 import grpc
@@ -142,6 +143,17 @@ def test_a_damaged_archive_changes_nothing(stubs, others, damage):
     assert (failure.code, failure.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD")
     assert failure.bad_request.field_violations[0].field == "data"
     assert others.info().vocabulary.revision == 0
+
+
+def test_vectors_that_the_model_here_could_not_take_are_refused(stubs, folder, tmp_path):
+    stubs.admin.AddTokens(adding("<a>", size=8))
+    narrower = shutil.copytree(folder, tmp_path / "tiny")  # the same tokenizer, another model
+    (narrower / "config.json").write_text('{"hidden_size": 4}')
+    with running_tokenizer(narrower, tmp_path / "two") as others:
+        failure = failure_of(import_into, others, exported(stubs))
+        assert failure.bad_request.field_violations[0].field == "data"
+        assert "must be [4]" in failure.bad_request.field_violations[0].description
+        assert others.info().vocabulary.revision == 0
 
 
 def test_an_archive_with_more_tokens_than_the_limit_is_refused(stubs, folder, tmp_path):

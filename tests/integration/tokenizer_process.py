@@ -1,7 +1,7 @@
 """A tokenizer service in a process of its own, and stubs to call it."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -52,13 +52,33 @@ class TokenizerStubs:
 
 
 @contextmanager
-def running_tokenizer(model: Path, folder: Path, *flags: str) -> Iterator[TokenizerStubs]:
-    """Runs a service whose store is a file in `folder`, so that a second run finds it."""
+def running_tokenizer(
+    model: Path,
+    folder: Path,
+    *flags: str,
+    store: Path | str | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[TokenizerStubs]:
+    """Runs a service whose store is a file in `folder`, so that a second run finds it.
+
+    Args:
+        model: the tokenizer's folder.
+        folder: where the store and the log go.
+        flags: further settings.
+        store: another file, or the URL of another store.
+        environment: variables beside those of this process.
+    """
     folder.mkdir(exist_ok=True)
-    store = f"--store=sqlite:///{folder / 'vocabulary.sqlite'}"
+    store = store or folder / "vocabulary.sqlite"
+    url = store if isinstance(store, str) else f"sqlite:///{store}"
     with (
         running_process(
-            "tokenizer_service", f"--model={model}", store, *flags, folder=folder
+            "tokenizer_service",
+            f"--model={model}",
+            f"--store={url}",
+            *flags,
+            folder=folder,
+            environment=environment,
         ) as service,
         grpc.insecure_channel(service.address) as channel,
     ):

@@ -7,9 +7,11 @@ import torch
 
 from model_service.generation import ScoreSelection
 from model_service.messages import Cancel, SequenceTokens
+from tests.architectures import TESTED
 from tests.engine_harness import array
 
 from .conftest import Pair
+from .test_architectures import make_pair
 from .test_engine import assert_close, make_prompts
 
 NEW = 12
@@ -194,3 +196,53 @@ def test_searches_that_join_a_running_batch_in_chunks_equal_generate(pair: Pair)
         assert_same(events_of(events, request_id), expected)
     assert engine.engine._scheduler.num_running == 0
     assert engine.engine._scheduler.kv_used_tokens == 0
+
+
+# With keys and values, with a recurrent state, with both, and without any past.
+COMPAT = ["bloom", "gptj", "falcon", "gpt_neo", "mamba", "bamba", "rwkv", "openai-gpt"]
+
+
+@pytest.fixture(scope="module", params=COMPAT)
+def compat(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    pair = make_pair(TESTED[request.param], tmp_path_factory.mktemp(request.param))
+    assert pair.engine.info.execution_path == "compat"
+    return pair
+
+
+def theirs_uncached(pair: Pair) -> dict[str, bool]:
+    """Hugging Face cannot give a beam the state of another in RWKV, and then has to keep none."""
+    return {"use_cache": False} if pair.model.config.model_type == "rwkv" else {}
+
+
+def test_beams_on_the_compat_path_equal_generate(compat: Pair):
+    prompts = PROMPTS[:3]
+    events = search(compat, prompts, count=3, num_beams=3, new=8)
+    moved = False
+    for index, prompt in enumerate(prompts):
+        expected, _ = expected_of(
+            compat, prompt, num_beams=3, num_return_sequences=3, new=8, **theirs_uncached(compat)
+        )
+        assert_same(events[index * 3 : index * 3 + 3], expected)
+        moved |= any(sorted(set(result.beam_indices[1:])) != [0] for result in expected)
+    assert moved, "no beam went on from the past of another"
+
+
+def test_drawn_beams_with_ends_on_the_compat_path_equal_generate(compat: Pair):
+    options = {"num_beams": 3, "do_sample": True, "top_k": 20, "length_penalty": 0.5}
+    ends = list(range(0, 300, 12))
+    for seed, prompt in enumerate(PROMPTS[:2]):
+        torch.manual_seed(seed)
+        expected, _ = expected_of(
+            compat, prompt, new=8, eos_token_id=ends, **options, **theirs_uncached(compat)
+        )
+        events = search(
+            compat,
+            [prompt],
+            new=8,
+            seeds=[seed],
+            seed_mode="torch",
+            eos_token_ids=tuple(ends),
+            min_tokens_to_keep=len(ends) + 1,
+            **options,
+        )
+        assert_same(events, expected)

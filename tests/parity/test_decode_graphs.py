@@ -195,6 +195,30 @@ def test_old_logits_are_equal_to_the_bit_after_growth_between_two_steps(llama):
     engine.drain()
 
 
+def test_growth_beyond_the_reserve_keeps_the_graphs_and_new_ids_are_as_in_eager_steps(llama):
+    """The embedding moves in memory while a graph is in use."""
+    few = {"reserved_vocabulary_rows": 2}
+    engines = [start(llama.folder, **few), InprocEngine(llama.folder, **few)]
+    new = range(VOCABULARY_SIZE, VOCABULARY_SIZE + 40)
+    rows = [NewRow(i, "copy", True, copy_token_id=i - VOCABULARY_SIZE + 20) for i in new]
+    results = []
+    for engine in engines:
+        weight = engine.engine._runner._embedding.weight.data_ptr()
+        running = engine.submit([prompts()[2]], max_new_tokens=60)
+        events = [event for _ in range(20) for event in engine.step() or []]
+        engine.handle(GrowVocabulary(request_id=99, revision=1, rows=rows))
+        given = [[*prompt, new[index]] for index, prompt in enumerate(prompts(3))]
+        added = engine.submit(given, max_new_tokens=NEW, revision=1)
+        events += engine.drain()
+        assert engine.engine._runner._embedding.weight.data_ptr() != weight
+        compiled = engine is engines[0]
+        assert engine.engine._runner.compiled == compiled
+        assert (graphs_of(engine).status == GraphStatus("ready")) == compiled
+        results.append((tokens_of(events, running, 1), tokens_of(events, added, len(LENGTHS))))
+    assert results[0] == results[1]
+    assert results[0][0] == [llama.generate(prompts()[2], 60).token_ids]
+
+
 def test_a_second_start_compiles_nothing(llama, compiled, monkeypatch):
     monkeypatch.setattr(decode_graphs, "Compilation", None)
     engine = InprocEngine(llama.folder, decode_graphs="auto")

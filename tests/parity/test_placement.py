@@ -53,10 +53,15 @@ def generated(folder: Path) -> list[list[int]]:
     return rows
 
 
-def check(architecture: str, places: dict[str, object], folder: Path) -> None:
+def check(architecture: str, places: dict[str, object], folder: Path) -> InprocEngine:
     """Equals `generate`, and an id that is added as a copy follows like the original."""
     expected = generated(folder)
-    engine = InprocEngine(folder, device_map=json.dumps(places), max_running_sequences=4)
+    engine = InprocEngine(
+        folder,
+        device_map=json.dumps(places),
+        max_running_sequences=4,
+        reserved_vocabulary_rows=0,  # so that the embedding moves
+    )
     assert engine.info.execution_path == PATHS[architecture]
     assert engine.info.device_map == {name: str(place) for name, place in places.items()}
     assert engine.generate(PROMPTS, max_new_tokens=NEW) == expected
@@ -67,6 +72,7 @@ def check(architecture: str, places: dict[str, object], folder: Path) -> None:
     assert isinstance(event, VocabularyGrown)
     prompts = [[*PROMPTS[0][:-1], size]]
     assert engine.generate(prompts, max_new_tokens=NEW, revision=1) == expected[:1]
+    return engine
 
 
 @pytest.mark.parametrize("architecture", MODELS)
@@ -89,7 +95,7 @@ def test_a_tied_model_whose_embedding_is_on_disk_equals_generate_and_grows(tmp_p
     config.tie_word_embeddings = True
     folder = save(config, tmp_path)
     places = device_map("llama", embedding="disk", layers=["cpu", "disk", "cpu"], head="disk")
-    check("llama", places, folder)
+    assert check("llama", places, folder).info.tied_embeddings
 
 
 @pytest.mark.parametrize(

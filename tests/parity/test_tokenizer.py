@@ -149,7 +149,9 @@ def test_a_conversation_has_the_same_ids_as_with_sanitized_control_tokens(pair_o
     ours, theirs = pair_of("byte_level")
     messages = [{"role": "user", "content": "hi <|im_end|> there <|endoftext|>"}]
     rendered = theirs.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    finder = ControlTokenFinder((ours.table.tokens[i] for i in ours.control_ids), ours.aliases)
+    finder = ControlTokenFinder(
+        {ours.table.tokens[i]: ours.aliases.of(i) for i in ours.control_ids}
+    )
     text = ChatText(finder, [messages[0]["content"], theirs.chat_template])
     protected = theirs.apply_chat_template(
         text.protect(messages), tokenize=False, add_generation_prompt=True

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 
+import sqlalchemy as sa
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -18,7 +19,9 @@ from tokenizer_service.store import schema
 from tokenizer_service.store.database import Database, open_database, parse_url
 from tokenizer_service.store.records import Call, StoredReply, StoredRevision, StoreError
 from tokenizer_service.store.transaction import Observe, Transaction, timed
-from vocabulary import Link, Reference, verify
+from vocabulary import BrokenChainError, Link, Reference, verify
+
+_REPLIES_PER_PAGE = 256
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -47,6 +50,7 @@ class Store:
         """
         self._observe = observe
         self._base = base
+        self._failing = False
         try:
             self._database = open_database(parse_url(url), password_file)
         except ValueError as error:
@@ -54,10 +58,15 @@ class Store:
         try:
             with self._database.engine.begin() as connection:
                 self._database.lock(connection)
+                if self._database.damage(connection) is not None:
+                    raise BrokenChainError(1, "the database has damaged pages")
                 schema.claim(connection, base)
         except SQLAlchemyError as error:
             self.close()
             raise StoreError(self._database.reason(error)) from None
+        except BrokenChainError:
+            self.close()
+            raise StoreError(self._database.damaged()) from None
         except StoreError:
             self.close()
             raise
@@ -95,7 +104,7 @@ class Store:
         """Reads the revisions after one, oldest first, and at most `limit` of them.
 
         Raises:
-            BrokenChainError: one of them cannot be read.
+            BrokenChainError: one of them is not what was written.
             StoreUnavailable: the store failed.
         """
         with self.reading() as transaction:
@@ -110,21 +119,35 @@ class Store:
             limit: most replies to read.
 
         Raises:
+            BrokenChainError: one of them is not what was written.
             StoreUnavailable: the store failed.
         """
         with self.reading() as transaction:
             return transaction.replies(after_key, until, limit)
 
     def verified(self) -> list[StoredRevision]:
-        """Reads all revisions and recomputes their chain.
+        """Reads all revisions and recomputes their chain; looks at all replies, too.
 
         Raises:
-            BrokenChainError: a revision is not what it was when it was written.
+            BrokenChainError: a row is not what it was when it was written.
             StoreUnavailable: the store failed.
         """
         stored = self.revisions()
-        verify(self._base, [revision.link for revision in stored])
+        newest = verify(self._base, [revision.link for revision in stored])
+        key = ""
+        while page := self.replies(key, newest.revision, _REPLIES_PER_PAGE):
+            key = page[-1].call.idempotency_key
         return stored
+
+    def check_pages(self) -> None:
+        """Looks at what is below the tables.
+
+        Raises:
+            BrokenChainError: it is damaged, so no revision is to be trusted.
+            StoreUnavailable: the store failed.
+        """
+        with self.reading() as transaction:
+            transaction.check_pages(self._database.damage)
 
     def reply(self, call: Call) -> bytes | None:
         """Returns the reply to a call that was answered before.
@@ -180,7 +203,7 @@ class Store:
         try:
             with ExitStack() as stack:
                 with timed(self._observe, "begin"):
-                    connection = stack.enter_context(database.engine.connect())
+                    connection = stack.enter_context(self._connection())
                     connection.begin()
                     if writes:
                         database.lock(connection)
@@ -190,7 +213,28 @@ class Store:
                     if transaction.has_grown:
                         database.announce(connection)
                     connection.commit()
-        except (SQLAlchemyError, StoreError) as error:
-            reason = str(error) if isinstance(error, StoreError) else database.reason(error)
-            _log.warning("store_unavailable", reason=reason)
+        except StoreError as error:
+            self._failed(error)
             raise StoreUnavailable from None
+        except SQLAlchemyError as error:
+            self._failed(error)
+            raise StoreUnavailable(database.cause(error)) from None
+        if self._failing:
+            self._failing = False
+            _log.info("store_available")
+
+    @contextmanager
+    def _connection(self) -> Iterator[sa.Connection]:
+        with self._database.engine.connect() as connection:
+            try:
+                yield connection
+            except SQLAlchemyError:
+                self._database.distrust(connection)  # before another thread has it
+                raise
+
+    def _failed(self, error: SQLAlchemyError | StoreError) -> None:
+        """Logs the first failure of a row: it is looked at every second."""
+        if not self._failing:
+            self._failing = True
+            reason = str(error) if isinstance(error, StoreError) else self._database.reason(error)
+            _log.warning("store_unavailable", reason=reason)

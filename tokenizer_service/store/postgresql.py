@@ -13,6 +13,8 @@ import psycopg
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
+from rpc.errors import StoreCause
+from tokenizer_service.store.listener import Listener
 from tokenizer_service.store.records import StoreError
 
 CHANNEL = "lockstep_vocabulary"
@@ -44,10 +46,18 @@ SELECT pg_is_in_recovery(),
 """
 
 
+_CAUSES: dict[str | None, StoreCause] = {
+    "53100": "disk_full",
+    "58030": "disk_error",
+    "25006": "read_only",
+    "55P03": "busy",
+    "XX001": "damaged",
+    "XX002": "damaged",
+}
+
+
 class PostgreSQL:
     """One database of a PostgreSQL server, version 12 or newer."""
-
-    shared = True
 
     def __init__(self, url: sa.URL, password_file: Path | None) -> None:
         self._url = url
@@ -86,6 +96,29 @@ class PostgreSQL:
     def announce(self, connection: sa.Connection) -> None:
         """Tells other replicas, when the transaction ends, that there is a revision."""
         connection.execute(sa.select(sa.func.pg_notify(CHANNEL, "")))
+
+    def distrust(self, connection: sa.Connection) -> None:
+        """Does nothing: the server knows what is on its disk."""
+
+    def damage(self, connection: sa.Connection) -> str | None:
+        """Returns None: a server checks its own pages."""
+        return None
+
+    def cause(self, error: SQLAlchemyError) -> StoreCause:
+        """Says in a word why the store failed."""
+        return _CAUSES.get(getattr(getattr(error, "orig", None), "sqlstate", None), "unknown")
+
+    def damaged(self) -> str:
+        """Says that the store is not what was written, and what to do. Holds no password."""
+        place = self._url.render_as_string(hide_password=True)
+        return (
+            f"The store {place} is damaged. Restore it from an export: start with an empty "
+            "database as --store, then `lockstep vocab import`."
+        )
+
+    def listener(self, interval_s: float) -> Listener:
+        """Returns what hears of other replicas' announcements."""
+        return Listener(self.parameters, CHANNEL, interval_s)
 
     def reason(self, error: SQLAlchemyError) -> str:
         """Says why the store cannot be opened, and what to do. Holds no password."""

@@ -3,22 +3,44 @@
 `journal_mode=DELETE` and `synchronous=EXTRA`: the write-ahead log can lose committed
 data in versions before 3.51.3, which most Python builds have. The file is locked for
 as long as it is open, so that two services never share one.
+
+After a sync that failed, the kernel shows what was written and may never put it on the
+disk. So nothing that a process or a connection before this one left is believed: each
+connection first writes and syncs the header of the file, the journal and the folder,
+and one that saw an error is closed.
 """
 
-from typing import Any
+import sqlite3
+from pathlib import Path
 
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
+from rpc.errors import StoreCause
+from tokenizer_service.store import durable_folder
+
+_RESTORE = (
+    "Restore it from an export: start with a new file as --store, then `lockstep vocab import`."
+)
+
+# By primary result code: the cause that callers are told, and what the operator is.
+_FAILURES: dict[int, tuple[StoreCause, str]] = {
+    sqlite3.SQLITE_BUSY: ("busy", "is in use by another process. A store has one service."),
+    sqlite3.SQLITE_READONLY: ("read_only", "cannot be written to: its file or disk is read-only."),
+    sqlite3.SQLITE_FULL: ("disk_full", "cannot be written to: the disk is full."),
+    sqlite3.SQLITE_IOERR: ("disk_error", "cannot be used: the disk reports an error."),
+    sqlite3.SQLITE_CORRUPT: ("damaged", f"is damaged. {_RESTORE}"),
+    sqlite3.SQLITE_NOTADB: ("damaged", f"is damaged, or is no store. {_RESTORE}"),
+}
+
 
 class SQLite:
     """A file, or memory, behind one connection."""
 
-    shared = False
-
     def __init__(self, url: sa.URL) -> None:
         self._url = url
+        self._in_memory = url.database in (None, "", ":memory:")
         self.engine = sa.create_engine(
             url,
             poolclass=QueuePool,
@@ -26,7 +48,7 @@ class SQLite:
             max_overflow=0,
             connect_args={"check_same_thread": False, "timeout": 1.0},
         )
-        sa.event.listen(self.engine, "connect", _configure)
+        sa.event.listen(self.engine, "connect", self._configure)
         sa.event.listen(self.engine, "begin", _lock_at_once)
 
     def lock(self, connection: sa.Connection) -> None:
@@ -35,17 +57,61 @@ class SQLite:
     def announce(self, connection: sa.Connection) -> None:
         """Does nothing: there is nobody else."""
 
+    def distrust(self, connection: sa.Connection) -> None:
+        """Closes the connection, so that the next transaction has one that knows nothing."""
+        if not self._in_memory:
+            connection.invalidate()
+
+    def damage(self, connection: sa.Connection) -> str | None:
+        """Reads every page from the file; returns what is wrong with one of them."""
+        connection.exec_driver_sql("PRAGMA shrink_memory")  # or it would look at its cache
+        found: str = connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar_one()
+        return None if found == "ok" else found
+
+    def cause(self, error: SQLAlchemyError) -> StoreCause:
+        """Says in a word why the store failed."""
+        return _FAILURES.get(_code(error), ("unknown", ""))[0]
+
+    def listener(self, interval_s: float) -> None:
+        """Returns None: there is nobody to hear of."""
+
     def reason(self, error: SQLAlchemyError) -> str:
-        """Says why the store cannot be opened, and what to do."""
-        if "locked" in str(error):
-            return f"The store {self._url} is in use by another process. A store has one service."
-        return f"The store {self._url} cannot be opened ({type(error).__name__}); check --store."
+        """Says why the store failed, and what to do."""
+        if failure := _FAILURES.get(_code(error)):
+            return f"The store {self._url} {failure[1]}"
+        cause = getattr(error, "orig", None) or type(error).__name__
+        return f"The store {self._url} cannot be opened ({cause}); check --store."
+
+    def damaged(self) -> str:
+        """Says that the store is not what was written, and what to do."""
+        return f"The store {self._url} {_FAILURES[sqlite3.SQLITE_CORRUPT][1]}"
+
+    def _configure(self, connection: sqlite3.Connection, _: object) -> None:
+        connection.isolation_level = None  # this module begins transactions, not the driver
+        for pragma in ("locking_mode=EXCLUSIVE", "journal_mode=DELETE", "synchronous=EXTRA"):
+            connection.execute(f"PRAGMA {pragma}")
+        connection.execute("PRAGMA user_version=1")  # a write, which nobody reads
+        if not self._in_memory:
+            # SQLite does so, too, when it makes the journal, but ignores that it failed.
+            _sync_folder(Path(str(self._url.database)).absolute().parent)
 
 
-def _configure(connection: Any, _: object) -> None:
-    connection.isolation_level = None  # this module begins transactions, not the driver
-    for pragma in ("locking_mode=EXCLUSIVE", "journal_mode=DELETE", "synchronous=EXTRA"):
-        connection.execute(f"PRAGMA {pragma}")
+def _sync_folder(folder: Path) -> None:
+    try:
+        durable_folder.sync(folder)
+    except OSError as error:
+        failure = sqlite3.OperationalError(f"{folder} cannot be synced: {error.strerror}")
+        failure.sqlite_errorcode = sqlite3.SQLITE_IOERR
+        raise failure from None
+
+
+def _code(error: SQLAlchemyError) -> int:
+    """Returns the primary result code of SQLite, 0 if there is none."""
+    cause = getattr(error, "orig", None)
+    if "Could not decode to UTF-8" in str(cause):  # the driver's own words
+        return sqlite3.SQLITE_CORRUPT
+    code: int = getattr(cause, "sqlite_errorcode", 0)
+    return code & 0xFF
 
 
 def _lock_at_once(connection: sa.Connection) -> None:

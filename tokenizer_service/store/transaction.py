@@ -36,7 +36,7 @@ class Transaction:
         """Reads the revisions after one, oldest first, and at most `limit` of them.
 
         Raises:
-            BrokenChainError: one of them cannot be read.
+            BrokenChainError: one of them is not what was written.
         """
         table = schema.revision
         query = sa.select(table).where(table.c.revision > after).order_by(table.c.revision)
@@ -51,6 +51,9 @@ class Transaction:
             after_key: the last key that was read before, empty for none.
             until: the newest revision whose replies are read.
             limit: most replies to read.
+
+        Raises:
+            BrokenChainError: one of them is not what was written.
         """
         table = schema.reply
         query = sa.select(table).where(
@@ -62,10 +65,20 @@ class Transaction:
             ).all()
         return [_reply(row) for row in rows]
 
+    def check_pages(self, damage: Callable[[sa.Connection], str | None]) -> None:
+        """Looks at what is below the tables.
+
+        Raises:
+            BrokenChainError: it is damaged.
+        """
+        if damage(self._connection) is not None:
+            raise BrokenChainError(1, "the database has damaged pages")
+
     def reply(self, call: Call) -> bytes | None:
         """Returns the reply to a call that was answered before.
 
         Raises:
+            BrokenChainError: the reply is not what was written.
             IdempotencyKeyReused: the key was used for another request.
         """
         table = schema.reply
@@ -74,10 +87,10 @@ class Transaction:
             row = self._connection.execute(query).one_or_none()
         if row is None:
             return None
-        if row.request_sha256 != call.request_sha256:
-            raise IdempotencyKeyReused(row.revision)
-        response: bytes = row.response
-        return response
+        stored = _reply(row)
+        if stored.call != call:
+            raise IdempotencyKeyReused(stored.revision)
+        return stored.response
 
     def append(self, link: Link | None, call: Call, response: bytes) -> datetime:
         """Writes a revision, if there is a new one, and the reply.
@@ -134,11 +147,12 @@ class Transaction:
 
     def _insert(self, record: StoredRevision | StoredReply) -> None:
         if isinstance(record, StoredRevision):
-            statement = sa.insert(schema.revision).values(**_revision_columns(record))
+            table, columns = schema.revision, _revision_columns(record)
             self._has_grown = True
         else:
-            statement = sa.insert(schema.reply).values(**_reply_columns(record))
-        self._connection.execute(statement)
+            table, columns = schema.reply, _reply_columns(record)
+        row = {**columns, schema.DIGEST: schema.digest(columns)}
+        self._connection.execute(sa.insert(table).values(**row))
 
     def _newest(self) -> tuple[int, str]:
         table = schema.revision
@@ -148,6 +162,7 @@ class Transaction:
         return (0, self._base.fingerprint) if row is None else (row.revision, row.fingerprint)
 
     def _stored(self, row: sa.Row[Any]) -> StoredRevision:
+        schema.check_digest(row)
         try:
             change = canonical.decode_change(row.change)
         except ValueError:
@@ -178,6 +193,7 @@ def _check_parent(link: Link, newest: int, fingerprint: str) -> None:
 
 
 def _reply(row: sa.Row[Any]) -> StoredReply:
+    schema.check_digest(row)
     call = Call(row.idempotency_key, row.request_sha256)
     return StoredReply(call, row.revision, row.response, from_us(row.create_time_us))
 

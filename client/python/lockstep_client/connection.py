@@ -31,6 +31,7 @@ IDEMPOTENT_METHODS: Final = {
         "SetSpecialTokens",
         "ListRevisions",
         "VerifyRevisions",
+        "ExportRevisions",
     ),
     "lockstep.v1.ModelService": ("Generate", "GenerateStream", "Score", "ComputeLogits"),
     "lockstep.v1.LogitsSessionService": (

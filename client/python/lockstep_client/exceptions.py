@@ -269,7 +269,7 @@ class InternalError(ServiceError):
 
 
 class StoreUnavailable(ServiceError):
-    """The vocabulary store failed; nothing was changed. Retry."""
+    """The vocabulary store failed; nothing was changed. `metadata["cause"]` says why. Retry."""
 
     REASON = "STORE_UNAVAILABLE"
 

@@ -1,5 +1,6 @@
 """A token to add to the vocabulary."""
 
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 
@@ -28,6 +29,7 @@ class NewToken:
         normalized: whether text is normalized before matching; None means the
             opposite of `special`.
         role: a role for it.
+        more_roles: further roles for it.
         initialization: how its embedding rows get their values; None means
             `values` where `input_values` are given, else `mean_of_pieces`.
         copy_token_id: the id to copy, for `copy`.
@@ -44,6 +46,7 @@ class NewToken:
     rstrip: bool = False
     normalized: bool | None = None
     role: Role | None = None
+    more_roles: Sequence[Role] = ()
     initialization: Initialization | None = None
     copy_token_id: int | None = None
     input_values: Array | None = None
@@ -65,6 +68,7 @@ class NewToken:
                 normalized=self.normalized,
             ),
             role=None if self.role is None else f"SPECIAL_TOKEN_ROLE_{self.role.upper()}",
+            more_roles=[f"SPECIAL_TOKEN_ROLE_{role.upper()}" for role in self.more_roles],
             initialization=f"ROW_INITIALIZATION_{initialization.upper()}",
             copy_token_id=self.copy_token_id,
             input_values=_vector(self.input_values),

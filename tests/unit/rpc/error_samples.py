@@ -33,7 +33,7 @@ SAMPLES = (
     errors.NoTokenLeft(row=0, position=3),
     errors.NoChatTemplate("gpt2"),
     errors.ChatTemplateFailed("messages", "roles must alternate"),
-    errors.StoreUnavailable(),
+    errors.StoreUnavailable("disk_full"),
     errors.TokenExists(index=0, token_id=7),
     errors.SlowConsumer(262_144),
     errors.InternalError("4f1c"),

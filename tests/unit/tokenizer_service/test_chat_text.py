@@ -1,4 +1,5 @@
 import random
+import re
 
 import pytest
 
@@ -9,7 +10,8 @@ ALIASES = Aliases()
 
 
 def chat_text(control_tokens, *texts):
-    return ChatText(ControlTokenFinder(control_tokens, ALIASES), texts)
+    aliases = {token: ALIASES.of(index) for index, token in enumerate(control_tokens)}
+    return ChatText(ControlTokenFinder(aliases), texts)
 
 
 @pytest.mark.parametrize(
@@ -41,12 +43,22 @@ def test_random_overlaps_leave_no_control_token():
         assert not any(token in text.protect(message) for token in tokens)
 
 
+def test_random_texts_get_the_aliases_of_the_longest_tokens_from_the_left():
+    generator = random.Random(2)
+    for _ in range(300):
+        tokens = ["".join(generator.choices("ab<", k=generator.randint(1, 4))) for _ in range(4)]
+        tokens = sorted(set(tokens), key=len, reverse=True)
+        message = "".join(generator.choices("ab<", k=40))
+        aliases = {token: ALIASES.of(index) for index, token in enumerate(tokens)}
+        any_token = re.compile("|".join(map(re.escape, tokens)))
+        expected = any_token.sub(lambda match, names=aliases: names[match[0]], message)
+        assert ControlTokenFinder(aliases).as_aliases(message) == expected
+
+
 def test_control_tokens_of_the_template_become_aliases():
     text = chat_text(["<|end|>", "<|end|>x"], "hi <|end|>")
     rendered = text.protect("hi <|end|>") + "<|end|>" + "<|end|>x"
-    assert text.to_encode(rendered) == (
-        "hi <|end|>" + ALIASES.of("<|end|>") + ALIASES.of("<|end|>x")
-    )
+    assert text.to_encode(rendered) == ("hi <|end|>" + ALIASES.of(0) + ALIASES.of(1))
     assert text.to_display(rendered) == "hi <|end|><|end|><|end|>x"
 
 

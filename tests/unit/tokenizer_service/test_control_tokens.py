@@ -1,9 +1,8 @@
-import random
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.adversarial_texts import FILLERS, adversarial_texts
 from tests.tokenizer_factory import CONTROL_TOKENS, KINDS, SENTENCE_TOKENS, WORD_TOKENS
 from tokenizer_service.encoding import EncodeOptions, Text
 from vocabulary import AddedToken, Change, NewToken
@@ -12,8 +11,6 @@ PLAIN = EncodeOptions(add_special_tokens=False)
 PARSED = EncodeOptions(add_special_tokens=False, parse_special_tokens=True)
 LIVE = ("<tool>", "<|im_", "日本")
 SPELLINGS = (*CONTROL_TOKENS, *SENTENCE_TOKENS, *WORD_TOKENS, *LIVE)
-# What an attacker puts between, around and inside of them.
-FILLERS = ("", " ", "\u200b", "\u200d", "<", "|", ">", "x", "\n", "\ufdd0", "\ufdd1", "é", "🙂")
 
 
 @pytest.fixture(scope="module")
@@ -38,17 +35,10 @@ def control_ids_in(tokenizer, texts, options):
     return [set(row.ids) & tokenizer.control_ids - unknown for row in rows]
 
 
-def adversarial_texts(count):
-    generator = random.Random(0)
-    pieces = [*SPELLINGS, *FILLERS, *(one[: len(one) // 2] for one in SPELLINGS)]
-    pieces += [one[len(one) // 2 :] for one in SPELLINGS] + [one.upper() for one in SPELLINGS]
-    return ["".join(generator.choices(pieces, k=generator.randint(1, 12))) for _ in range(count)]
-
-
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_ten_thousand_adversarial_texts_give_no_control_id(grown, kind):
     tokenizer = grown(kind)
-    texts = adversarial_texts(10_000)
+    texts = adversarial_texts(SPELLINGS, 10_000)
     assert not any(control_ids_in(tokenizer, texts, PLAIN))
     assert any(control_ids_in(tokenizer, texts[:100], PARSED))  # they would, if parsed
 
@@ -88,8 +78,9 @@ def test_plain_text_with_control_tokens_is_kept_to_the_byte(grown, kind, pieces)
     (row,) = tokenizer.encode(
         [Text(text)], EncodeOptions(add_special_tokens=False, token_bytes=True)
     )
-    prefix = b" " if kind == "byte_fallback" and text else b""
-    assert b"".join(row.token_bytes) == prefix + text.encode()
+    if kind == "byte_fallback" and text:  # whose normalizer writes spaces as ▁
+        text = " " + text.replace("▁", " ")
+    assert b"".join(row.token_bytes) == text.encode()
 
 
 @given(text=st.text(max_size=60))

@@ -1,5 +1,6 @@
 import asyncio
 import dataclasses
+from contextlib import contextmanager
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -11,9 +12,10 @@ from rpc.errors import (
     VocabularyBehind,
     VocabularyMismatch,
 )
-from tokenizer_service.live_vocabulary import LiveVocabulary, Outcome
+from tokenizer_service.live_vocabulary import LiveVocabulary
 from tokenizer_service.log_reader import find_broken
 from tokenizer_service.metrics import TokenizerMetrics
+from tokenizer_service.revision_writer import Outcome
 from tokenizer_service.store import Call, Store
 from vocabulary import AddedToken, Change, NewToken
 
@@ -34,7 +36,9 @@ def adding(*contents):
             )
             for index, content in enumerate(contents)
         )
-        return Outcome(Change(tokens), lambda after: f"{after.revision}:{after.size}".encode())
+        change = Change(tokens)
+        after = tokenizer.grown(change) if tokens else tokenizer
+        return Outcome(change, after, lambda ref: f"{ref.revision}:{ref.size}".encode())
 
     return plan
 
@@ -133,7 +137,7 @@ async def test_a_failed_store_changes_nothing_and_a_later_call_succeeds(harness,
         raise StoreUnavailable
 
     with monkeypatch.context() as patched:
-        patched.setattr(harness.store, "append", fail)
+        patched.setattr(harness.store, "writing", fail)
         with pytest.raises(StoreUnavailable):
             await harness.live.change(call("a"), adding("<x>"), expected_revision=None)
     assert harness.live.current.reference.revision == 0
@@ -141,19 +145,20 @@ async def test_a_failed_store_changes_nothing_and_a_later_call_succeeds(harness,
     assert await harness.live.change(call("a"), adding("<x>"), expected_revision=0) == b"1:401"
 
 
-async def test_a_change_that_was_written_although_writing_failed_is_served(harness, monkeypatch):
-    append = harness.store.append
+async def test_a_change_whose_commit_seemed_to_fail_is_found_by_its_key(harness, monkeypatch):
+    writing = harness.store.writing
 
-    def write_and_fail(*arguments):
-        append(*arguments)
+    @contextmanager
+    def commit_and_fail():
+        monkeypatch.undo()
+        with writing() as log:
+            yield log
         raise StoreUnavailable
 
-    with monkeypatch.context() as patched:
-        patched.setattr(harness.store, "append", write_and_fail)
-        with pytest.raises(StoreUnavailable):
-            await harness.live.change(call("a"), adding("<x>"), expected_revision=None)
-    assert await harness.live.change(call("a"), adding("<x>"), expected_revision=None) == b"1:401"
+    monkeypatch.setattr(harness.store, "writing", commit_and_fail)
+    assert await harness.live.change(call("a"), adding("<x>"), expected_revision=0) == b"1:401"
     assert harness.live.current.id_of("<x>") == 400
+    assert len(harness.store.revisions()) == 1
 
 
 async def test_a_refused_plan_is_counted_and_changes_nothing(harness):

@@ -179,10 +179,17 @@ def test_an_older_store_is_brought_to_this_version(path, file_url):
     store.close()
 
 
+def take_back(url):
+    """Makes a store what version 1 made."""
+    execute(url, sa.text("DROP INDEX revision_parent"))
+    for table in (schema.revision, schema.reply):
+        execute(url, sa.text(f"ALTER TABLE {table.name} DROP COLUMN {schema.DIGEST}"))
+    execute(url, sa.update(schema.store).values(schema_version=1))
+
+
 def test_a_new_store_has_what_an_older_one_receives(url):
     open_store(url).close()
-    execute(url, sa.text("DROP INDEX revision_parent"))
-    execute(url, sa.update(schema.store).values(schema_version=1))
+    take_back(url)
     store = open_store(url)
     append(store, BASE)
     assert version_of(store) == schema.VERSION
@@ -192,11 +199,34 @@ def test_a_new_store_has_what_an_older_one_receives(url):
 
 def test_a_migration_that_fails_changes_nothing(url):
     open_store(url).close()
-    execute(url, sa.update(schema.store).values(schema_version=1))  # its step is done already
+    execute(url, sa.update(schema.store).values(schema_version=1))  # its steps are done already
     with pytest.raises(StoreError, match="cannot be opened"):
         open_store(url)
-    execute(url, sa.text("DROP INDEX revision_parent"))
+    take_back(url)
     open_store(url).close()
+
+
+def test_a_reply_that_was_changed_is_not_given(url):
+    store = open_store(url)
+    append(store, BASE)
+    store.close()
+    execute(url, sa.update(schema.reply).values(response=b"another"))
+    store = open_store(url)
+    with pytest.raises(BrokenChainError):
+        store.reply(call(1))
+    with pytest.raises(BrokenChainError):
+        store.verified()
+    store.close()
+
+
+@pytest.mark.parametrize("table", [schema.store, schema.revision, schema.reply], ids=str)
+def test_a_store_without_one_of_its_tables_is_not_taken_for_a_new_one(url, table):
+    store = open_store(url)
+    append(store, BASE)
+    store.close()
+    execute(url, sa.schema.DropTable(table))
+    with pytest.raises(StoreError, match="lockstep vocab import"):
+        open_store(url)
 
 
 def test_a_store_of_a_newer_version_is_refused(url):
@@ -248,7 +278,7 @@ def test_a_store_in_use_is_refused(file_url):
 
 def test_a_file_that_is_no_database_is_refused(path):
     path.write_bytes(b"this is not a database" * 100)
-    with pytest.raises(StoreError, match="cannot be opened"):
+    with pytest.raises(StoreError, match="lockstep vocab import"):
         open_store(f"sqlite:///{path}")
 
 

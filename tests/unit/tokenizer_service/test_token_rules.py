@@ -1,14 +1,27 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, normalizers
 
 from rpc.errors import InvalidField, TokenExists
-from tokenizer_service import token_rules
+from tests.tokenizer_factory import make_tokenizer_folder
+from tokenizer_service import loading, token_rules, tokenizer_files
 from tokenizer_service.encoding import EncodeOptions, Text
 from tokenizer_service.token_rules import AdditionRules, TokenToAdd
 from vocabulary import AddedToken, Change
 
 ANY_TEXT = AdditionRules(text_changes=True)
+ALL = AdditionRules(text_changes=True, unusual_characters=True)
+
+
+@pytest.fixture(scope="module")
+def load_normalizing(tmp_path_factory):
+    """A byte-level BPE that removes accents."""
+    folder = make_tokenizer_folder(tmp_path_factory.mktemp("normalizing"))
+    library = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    library.normalizer = normalizers.Sequence([normalizers.NFD(), normalizers.StripAccents()])
+    library.save(str(folder / "tokenizer.json"))
+    return loading.load(tokenizer_files.read(folder), "tiny")
 
 
 def special(content, **members):
@@ -132,10 +145,10 @@ def test_a_piece_of_the_model_that_stands_for_the_same_text_exists(load):
 
 
 def test_a_role_needs_a_special_token_and_is_assigned(load):
-    addition = plan(load("byte_level"), special("<pad>", role="pad"))
+    addition = plan(load("byte_level"), special("<pad>", roles=("pad",)))
     assert [(one.role, one.token_id) for one in addition.change.special_tokens] == [("pad", 400)]
     with pytest.raises(InvalidField, match=r"tokens\[0\]\.role"):
-        plan(load("byte_level"), TokenToAdd(AddedToken("<pad>"), role="pad"))
+        plan(load("byte_level"), TokenToAdd(AddedToken("<pad>"), roles=("pad",)))
 
 
 def test_only_values_make_a_token_generable_unless_asked(load):
@@ -158,6 +171,57 @@ def test_the_total_of_added_tokens_is_limited(load):
 def test_an_id_to_copy_must_exist(load):
     with pytest.raises(InvalidField, match="copy_token_id"):
         plan(load("byte_level"), special("<a>", initialization="copy", copy_token_id=400))
+
+
+def test_a_token_may_have_several_roles_and_one_that_exists_may_get_one(load):
+    addition = plan(load("byte_level"), special("<|im_end|>", roles=("eos", "pad")))
+    assert [(one.role, one.token_id) for one in addition.change.special_tokens] == [
+        ("eos", 2),
+        ("pad", 2),
+    ]
+    assert addition.after.pad_token_id == 2
+    assert plan(addition.after, special("<|im_end|>", roles=("pad",))).change == Change()
+
+
+def test_a_token_that_the_normalizer_makes_nothing_of_is_refused(load_normalizing):
+    with pytest.raises(InvalidField, match="into nothing"):
+        plan(load_normalizing, plain("\u0301"), rules=ALL)
+    raw = TokenToAdd(AddedToken("\u0301"), initialization="zero")
+    assert plan(load_normalizing, raw, rules=ALL).change.tokens
+
+
+def test_two_tokens_that_the_normalizer_makes_one_of_are_refused(load):
+    tokenizer = load("word_piece")
+    with pytest.raises(InvalidField, match="never be matched"):
+        plan(tokenizer, plain("<Tool>"), plain("<tool>"), rules=ANY_TEXT, base_size=tokenizer.size)
+    one = plan(tokenizer, plain("<Tool>"), base_size=tokenizer.size).after
+    with pytest.raises(InvalidField, match=r"never be matched|take the text"):
+        plan(one, plain("<TOOL>"), base_size=tokenizer.size)
+
+
+def test_a_token_that_another_one_is_matched_inside_of_is_refused(load):
+    # What is not normalized is matched first, wherever it is.
+    with pytest.raises(InvalidField) as caught:
+        plan(load("byte_level"), special("<<"), plain("<<x>>"))
+    assert caught.value.metadata["field"] == "tokens[1].token.content"
+    assert plan(load("byte_level"), special("<<"), special("<<x>>")).change.tokens
+
+
+def test_a_token_that_takes_the_text_of_an_older_one_is_refused(load):
+    grown = plan(load("byte_level"), plain("<<x>>")).after
+    with pytest.raises(InvalidField, match="text of the token with id 400"):
+        plan(grown, special("<<"))
+    lower = load("word_piece")
+    older = plan(lower, plain("<X>"), base_size=lower.size).after
+    with pytest.raises(InvalidField, match=r"never be matched|text of the token with id"):
+        plan(older, plain("<x>"), base_size=lower.size)
+
+
+def test_a_special_token_that_exists_as_plain_is_refused_and_the_other_way_round(load):
+    grown = plan(load("byte_level"), plain("<a>"), special("<b>")).after
+    for token in (special("<a>"), plain("<b>")):
+        with pytest.raises(TokenExists):
+            plan(grown, token)
 
 
 @given(content=st.text(max_size=70))

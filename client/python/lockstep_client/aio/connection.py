@@ -61,6 +61,20 @@ class AsyncConnection:
         finally:
             call.cancel()
 
+    async def upload(
+        self,
+        method: "aio.StreamUnaryMultiCallable[Request, Response]",
+        requests: Iterator[Request],
+        timeout: Timeout = USE_DEFAULT,
+    ) -> Response:
+        """Calls a method that takes a stream and has one answer.
+
+        Raises:
+            LockstepError: the call failed.
+        """
+        with self.translated_errors():
+            return await method(requests, timeout=self.endpoint.streaming_timeout_s(timeout))
+
     @contextmanager
     def translated_errors(self) -> Iterator[None]:
         """Raises what grpcio raises inside as `LockstepError`."""

@@ -11,7 +11,12 @@ from lockstep_client.connection import USE_DEFAULT, Timeout
 from lockstep_client.new_token import NewToken
 from lockstep_client.requests import vocabulary as requests
 from lockstep_client.requests.vocabulary import AddOptions, ChangeOptions
-from lockstep_client.results.vocabulary import AddedTokens, Revision, Verification
+from lockstep_client.results.vocabulary import (
+    AddedTokens,
+    ImportedRevisions,
+    Revision,
+    Verification,
+)
 from lockstep_client.vocabulary_ref import VocabularyRef
 
 
@@ -63,3 +68,17 @@ class AsyncVocabulary:
         request = pb.VerifyRevisionsRequest()
         response = await self._connection.unary(self._stub.VerifyRevisions, request, timeout)
         return Verification.from_message(response)
+
+    async def export_revisions(self, *, timeout: Timeout = USE_DEFAULT) -> AsyncIterator[bytes]:
+        """See `Vocabulary.export_revisions`."""
+        request = pb.ExportRevisionsRequest()
+        async for response in self._connection.stream(self._stub.ExportRevisions, request, timeout):
+            yield response.data
+
+    async def import_revisions(
+        self, archive: bytes | Iterable[bytes], *, timeout: Timeout = USE_DEFAULT
+    ) -> ImportedRevisions:
+        """See `Vocabulary.import_revisions`."""
+        pieces = requests.import_revisions(archive)
+        response = await self._connection.upload(self._stub.ImportRevisions, pieces, timeout)
+        return ImportedRevisions.from_message(response)

@@ -23,10 +23,15 @@ def render(entry: VocabularyEntry) -> Text:
 
 def visible(entry: VocabularyEntry) -> tuple[str, bool]:
     """Returns the token with all characters visible, and whether it is whole characters."""
+    return visible_bytes(entry.token_bytes)
+
+
+def visible_bytes(token_bytes: bytes) -> tuple[str, bool]:
+    """As `visible`, for the bytes that a token stands for."""
     try:
-        text = entry.token_bytes.decode()
+        text = token_bytes.decode()
     except UnicodeDecodeError:
-        return "".join(_visible_byte(byte) for byte in entry.token_bytes), False
+        return "".join(_visible_byte(byte) for byte in token_bytes), False
     shown = text.translate(_VISIBLE)
     return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in shown), True
 

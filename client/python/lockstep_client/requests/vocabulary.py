@@ -1,13 +1,15 @@
 """Requests to `VocabularyAdminService`, built from keywords. Pure: nothing here calls anybody."""
 
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypedDict
 
 from lockstep.v1 import vocabulary_admin_service_pb2 as admin_pb
 from lockstep.v1 import vocabulary_pb2 as vocabulary_pb
 
 from lockstep_client.new_token import NewToken
+
+_PIECE_BYTES = 2**20
 
 
 class ChangeOptions(TypedDict, total=False):
@@ -32,6 +34,7 @@ class AddOptions(ChangeOptions, total=False):
         dry_run: whether nothing is changed.
         allow_unusual_characters: whether characters outside of the allowed set
             are accepted.
+        texts: texts to show the effect on, in a dry run.
         allow_text_changes: whether plain tokens may change how ordinary text is
             encoded.
     """
@@ -40,6 +43,7 @@ class AddOptions(ChangeOptions, total=False):
     dry_run: bool
     allow_unusual_characters: bool
     allow_text_changes: bool
+    texts: Iterable[str]
 
 
 def add_tokens(tokens: Iterable[str | NewToken], options: AddOptions) -> admin_pb.AddTokensRequest:
@@ -60,6 +64,7 @@ def add_tokens(tokens: Iterable[str | NewToken], options: AddOptions) -> admin_p
         dry_run=options.get("dry_run"),
         allow_unusual_characters=options.get("allow_unusual_characters"),
         allow_text_changes=options.get("allow_text_changes"),
+        texts=options.get("texts", ()),
     )
 
 
@@ -81,6 +86,13 @@ def set_special_tokens(
         expected_revision=options.get("expected_revision"),
         idempotency_key=options.get("idempotency_key") or str(uuid.uuid4()),
     )
+
+
+def import_revisions(archive: bytes | Iterable[bytes]) -> Iterator[admin_pb.ImportRevisionsRequest]:
+    """Cuts an archive, or pieces of one, into the requests of an `ImportRevisions` call."""
+    for piece in [archive] if isinstance(archive, bytes) else archive:
+        for start in range(0, len(piece), _PIECE_BYTES):
+            yield admin_pb.ImportRevisionsRequest(data=piece[start : start + _PIECE_BYTES])
 
 
 def _refuse_unknown(options: Mapping[str, Any], known: type) -> None:

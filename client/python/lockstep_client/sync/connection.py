@@ -56,6 +56,22 @@ class Connection:
         timeout_s = self.endpoint.streaming_timeout_s(timeout)
         yield from self._responses(lambda: method(request, timeout=timeout_s))
 
+    def upload(
+        self,
+        method: "grpc.StreamUnaryMultiCallable[Request, Response]",
+        requests: Iterator[Request],
+        timeout: Timeout = USE_DEFAULT,
+    ) -> Response:
+        """Calls a method that takes a stream and has one answer.
+
+        Raises:
+            LockstepError: the call failed.
+        """
+        try:
+            return method(requests, timeout=self.endpoint.streaming_timeout_s(timeout))
+        except grpc.RpcError as error:
+            raise exceptions.from_rpc_error(error, self.endpoint.peer) from error
+
     def exchange(
         self,
         method: "grpc.StreamStreamMultiCallable[Request, Response]",

@@ -10,7 +10,12 @@ from lockstep_client.connection import USE_DEFAULT, Timeout
 from lockstep_client.new_token import NewToken
 from lockstep_client.requests import vocabulary as requests
 from lockstep_client.requests.vocabulary import AddOptions, ChangeOptions
-from lockstep_client.results.vocabulary import AddedTokens, Revision, Verification
+from lockstep_client.results.vocabulary import (
+    AddedTokens,
+    ImportedRevisions,
+    Revision,
+    Verification,
+)
 from lockstep_client.sync.connection import Connection
 from lockstep_client.vocabulary_ref import VocabularyRef
 
@@ -72,3 +77,24 @@ class Vocabulary:
         request = pb.VerifyRevisionsRequest()
         response = self._connection.unary(self._stub.VerifyRevisions, request, timeout)
         return Verification.from_message(response)
+
+    def export_revisions(self, *, timeout: Timeout = USE_DEFAULT) -> Iterator[bytes]:
+        """Yields an archive of the whole log piece by piece: a backup, vectors included."""
+        request = pb.ExportRevisionsRequest()
+        for response in self._connection.stream(self._stub.ExportRevisions, request, timeout):
+            yield response.data
+
+    def import_revisions(
+        self, archive: bytes | Iterable[bytes], *, timeout: Timeout = USE_DEFAULT
+    ) -> ImportedRevisions:
+        """Makes the revisions of an archive durable that continue those which are there.
+
+        Repeating it changes nothing, so a call that failed can be made again.
+
+        Args:
+            archive: what `export_revisions` gave, as a whole or in pieces.
+            timeout: in seconds.
+        """
+        pieces = requests.import_revisions(archive)
+        response = self._connection.upload(self._stub.ImportRevisions, pieces, timeout)
+        return ImportedRevisions.from_message(response)

@@ -33,7 +33,7 @@ class VocabularyAdminServiceStub:
     the replica that answers. Nothing is ever removed: ids stay what they are.
 
     Errors of every method, besides those listed with it: as `TokenizerService`,
-    and `UNAVAILABLE` (`STORE_UNAVAILABLE`) with `RetryInfo` when the store
+    and `UNAVAILABLE` (`STORE_UNAVAILABLE`) with its cause when the store
     failed; nothing was changed then.
     """
 
@@ -83,7 +83,7 @@ class VocabularyAdminServiceServicer:
     the replica that answers. Nothing is ever removed: ids stay what they are.
 
     Errors of every method, besides those listed with it: as `TokenizerService`,
-    and `UNAVAILABLE` (`STORE_UNAVAILABLE`) with `RetryInfo` when the store
+    and `UNAVAILABLE` (`STORE_UNAVAILABLE`) with its cause when the store
     failed; nothing was changed then.
     """
 
@@ -100,8 +100,9 @@ class VocabularyAdminServiceServicer:
 
         Errors:
 
-        * `INVALID_ARGUMENT` (`INVALID_FIELD`): a token is not allowed; every bad
-        text is named.
+        * `INVALID_ARGUMENT` (`INVALID_FIELD`): a token is not allowed, every bad
+        text is named; or its values are not what the checkpoint's `config.json`
+        says a row is.
         * `INVALID_ARGUMENT` (`IDEMPOTENCY_KEY_REUSED`).
         * `ALREADY_EXISTS` (`TOKEN_EXISTS`): a token exists with other attributes.
         * `ABORTED` (`REVISION_CONFLICT`): `expected_revision` is not the newest.
@@ -255,7 +256,7 @@ class VocabularyAdminService:
     the replica that answers. Nothing is ever removed: ids stay what they are.
 
     Errors of every method, besides those listed with it: as `TokenizerService`,
-    and `UNAVAILABLE` (`STORE_UNAVAILABLE`) with `RetryInfo` when the store
+    and `UNAVAILABLE` (`STORE_UNAVAILABLE`) with its cause when the store
     failed; nothing was changed then.
     """
 

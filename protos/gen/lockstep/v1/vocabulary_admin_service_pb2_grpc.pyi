@@ -34,7 +34,7 @@ class VocabularyAdminServiceStub:
     the replica that answers. Nothing is ever removed: ids stay what they are.
 
     Errors of every method, besides those listed with it: as `TokenizerService`,
-    and `UNAVAILABLE` (`STORE_UNAVAILABLE`) with `RetryInfo` when the store
+    and `UNAVAILABLE` (`STORE_UNAVAILABLE`) with its cause when the store
     failed; nothing was changed then.
     """
 
@@ -55,8 +55,9 @@ class VocabularyAdminServiceStub:
 
     Errors:
 
-    * `INVALID_ARGUMENT` (`INVALID_FIELD`): a token is not allowed; every bad
-      text is named.
+    * `INVALID_ARGUMENT` (`INVALID_FIELD`): a token is not allowed, every bad
+      text is named; or its values are not what the checkpoint's `config.json`
+      says a row is.
     * `INVALID_ARGUMENT` (`IDEMPOTENCY_KEY_REUSED`).
     * `ALREADY_EXISTS` (`TOKEN_EXISTS`): a token exists with other attributes.
     * `ABORTED` (`REVISION_CONFLICT`): `expected_revision` is not the newest.
@@ -147,7 +148,7 @@ class VocabularyAdminServiceAsyncStub(VocabularyAdminServiceStub):
     the replica that answers. Nothing is ever removed: ids stay what they are.
 
     Errors of every method, besides those listed with it: as `TokenizerService`,
-    and `UNAVAILABLE` (`STORE_UNAVAILABLE`) with `RetryInfo` when the store
+    and `UNAVAILABLE` (`STORE_UNAVAILABLE`) with its cause when the store
     failed; nothing was changed then.
     """
 
@@ -165,8 +166,9 @@ class VocabularyAdminServiceAsyncStub(VocabularyAdminServiceStub):
 
     Errors:
 
-    * `INVALID_ARGUMENT` (`INVALID_FIELD`): a token is not allowed; every bad
-      text is named.
+    * `INVALID_ARGUMENT` (`INVALID_FIELD`): a token is not allowed, every bad
+      text is named; or its values are not what the checkpoint's `config.json`
+      says a row is.
     * `INVALID_ARGUMENT` (`IDEMPOTENCY_KEY_REUSED`).
     * `ALREADY_EXISTS` (`TOKEN_EXISTS`): a token exists with other attributes.
     * `ABORTED` (`REVISION_CONFLICT`): `expected_revision` is not the newest.
@@ -256,7 +258,7 @@ class VocabularyAdminServiceServicer(metaclass=_abc_1.ABCMeta):
     the replica that answers. Nothing is ever removed: ids stay what they are.
 
     Errors of every method, besides those listed with it: as `TokenizerService`,
-    and `UNAVAILABLE` (`STORE_UNAVAILABLE`) with `RetryInfo` when the store
+    and `UNAVAILABLE` (`STORE_UNAVAILABLE`) with its cause when the store
     failed; nothing was changed then.
     """
 
@@ -278,8 +280,9 @@ class VocabularyAdminServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors:
 
-        * `INVALID_ARGUMENT` (`INVALID_FIELD`): a token is not allowed; every bad
-          text is named.
+        * `INVALID_ARGUMENT` (`INVALID_FIELD`): a token is not allowed, every bad
+          text is named; or its values are not what the checkpoint's `config.json`
+          says a row is.
         * `INVALID_ARGUMENT` (`IDEMPOTENCY_KEY_REUSED`).
         * `ALREADY_EXISTS` (`TOKEN_EXISTS`): a token exists with other attributes.
         * `ABORTED` (`REVISION_CONFLICT`): `expected_revision` is not the newest.

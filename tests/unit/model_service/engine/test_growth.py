@@ -133,6 +133,26 @@ def test_revisions_that_arrive_together_are_applied_in_order(slow_copies):
     assert [event.revision for event in growing.events] == [1, 2, 3]
 
 
+def test_revisions_that_arrive_between_the_same_two_steps_share_the_time_of_one(monkeypatch):
+    growing = Growing(reserved_rows=100)
+    values = growing.vocabulary._rules.values
+
+    def slow(row):
+        time.sleep(0.01)
+        return values(row)
+
+    monkeypatch.setattr(growing.vocabulary._rules, "values", slow)
+    start = time.monotonic()
+    for revision in range(1, 11):
+        row = NewRow(SIZE + revision - 1, "mean", generable=False)
+        growing.growth.request(GrowVocabulary(revision, revision, [row]))
+    assert time.monotonic() - start < 0.05
+    steps = growing.finish()
+    assert [event.revision for event in growing.events] == list(range(1, 11))
+    assert steps >= 9
+    assert max(event.pause_s for event in growing.events) < 0.05
+
+
 def test_what_does_not_fit_is_refused_with_the_reason_and_growth_goes_on():
     growing = Growing()
     growing.request(1, initialization="values", input_values=b"\0" * 12)
@@ -163,9 +183,9 @@ def test_without_memory_a_revision_is_refused_and_can_be_asked_for_again(monkeyp
 
 
 def test_slices_end_after_their_time(monkeypatch):
-    monkeypatch.setattr(growth, "SLICE_S", 0.0)
+    monkeypatch.setattr(growth, "SLICE_S", 1e-9)
     growing = Growing()
     growing.request(1, 5)
     assert not growing.events
-    assert growing.finish() == 5  # the first was done at once
+    assert growing.finish() == 6  # a row each, and the swap; the first was done at once
     assert len(growing.events) == 1

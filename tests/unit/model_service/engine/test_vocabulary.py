@@ -320,8 +320,7 @@ def test_a_mean_is_taken_row_after_row():
     model = llama(tied=True)
     with torch.no_grad():
         weight = model.get_input_embeddings().weight
-        weight.copy_(torch.tensor(10.0) ** torch.randint(-20, 20, weight.shape))
-        weight.mul_(torch.randn(weight.shape))
+        weight[3], weight[20] = 2.0**60, -(2.0**60)  # what comes between is lost
     expected = oracle(model)
     vocabulary = Vocabulary(model, SIZE, 8)
     pieces = list(range(30))

@@ -2,7 +2,7 @@
 
 import typer
 
-from lockstep_client.cli.vocabulary import add, revisions, roles
+from lockstep_client.cli.vocabulary import add, archive, revisions, roles
 
 app = typer.Typer(
     help="Grow the vocabulary, and look at, back up and restore its log.", no_args_is_help=True
@@ -11,3 +11,5 @@ app.command()(add.add)
 app.command("set-special")(roles.set_special)
 app.command()(revisions.log)
 app.command()(revisions.verify)
+app.command()(archive.export)
+app.command("import")(archive.import_)

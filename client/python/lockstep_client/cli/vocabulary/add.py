@@ -4,14 +4,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from lockstep_client.cli import options
 from lockstep_client.cli.options import DEFAULT_TOKENIZER
-from lockstep_client.cli.session import connected, out, print_json
-from lockstep_client.cli.vocabulary import new_tokens
+from lockstep_client.cli.session import connected, print_json
+from lockstep_client.cli.vocabulary import new_tokens, report
 from lockstep_client.cli.vocabulary.new_tokens import VALUES_HELP, Initialization, Role
-from lockstep_client.results.vocabulary import AddedTokens
 
 MATCHING_PANEL = "How text matches"
 ROWS_PANEL = "Embedding rows"
@@ -23,7 +21,8 @@ def add(
     *,
     special: Annotated[bool, typer.Option("--special", help="Make them control tokens.")] = False,
     role: Annotated[
-        Role | None, typer.Option(help="Give the only token this role. Needs --special.")
+        list[Role] | None,
+        typer.Option(help="Give the only token this role. Can be given several times."),
     ] = None,
     single_word: Annotated[
         bool,
@@ -131,13 +130,25 @@ def add(
             rich_help_panel=SAFETY_PANEL,
         ),
     ] = False,
+    texts: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--text",
+            metavar="TEXT",
+            help="With --dry-run, show what becomes of this text. Can be given several times.",
+            rich_help_panel=SAFETY_PANEL,
+        ),
+    ] = None,
     json: options.Json = False,
     tokenizer: options.TokenizerAddress = DEFAULT_TOKENIZER,
     tls_ca: options.TlsCa = None,
 ) -> None:
     """Add tokens to the vocabulary of both services, as one revision."""
-    if role is not None and len(tokens) > 1:
+    roles = [one.value for one in role or []]
+    if roles and len(tokens) > 1:
         raise typer.BadParameter("goes with one token.", param_hint="--role")
+    if texts and not dry_run:
+        raise typer.BadParameter("needs --dry-run.", param_hint="--text")
     if sum(given is not None for given in (initialize, copy, input_values)) > 1:
         raise typer.BadParameter(
             "excludes --copy and --input-values, and they exclude each other.",
@@ -145,7 +156,8 @@ def add(
         )
     flags: dict[str, Any] = {
         "special": special,
-        "role": role and role.value,
+        "role": roles[0] if roles else None,
+        "more_roles": roles[1:],
         "single_word": single_word,
         "lstrip": lstrip,
         "rstrip": rstrip,
@@ -166,22 +178,9 @@ def add(
             allow_unusual_characters=allow_unusual_characters,
             expected_revision=expected_revision,
             idempotency_key=idempotency_key,
+            texts=texts or [],
         )
     if json:
         print_json(added)
     else:
-        _print(tokens, added, dry_run=dry_run)
-
-
-def _print(tokens: list[str], added: AddedTokens, *, dry_run: bool) -> None:
-    table = Table(box=None, header_style="dim", pad_edge=False)
-    for column in ("id", "token", "was encoded as", ""):
-        table.add_column(column, overflow="fold")
-    for token, result in zip(tokens, added.tokens, strict=True):
-        remarks = ["exists"] * result.existing + ["changes text"] * result.changes_text
-        pieces = " ".join(map(str, result.previous_ids))
-        table.add_row(str(result.id), repr(token), pieces, ", ".join(remarks))
-    out.print(table)
-    state = "would be" if dry_run else "is"
-    ref = added.vocabulary
-    out.print(f"The vocabulary {state} at revision {ref.revision} with {ref.size} ids.")
+        report.show(tokens, texts or [], added, dry_run=dry_run)

@@ -1,0 +1,98 @@
+"""Every small benchmark runs on a tiny model and prints a table with figures."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.checkpoint_factory import make_checkpoint
+
+FEW = ("--dtype", "fp32", "--threads", "1", "--rounds", "2")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_checkpoint(tmp_path_factory.mktemp("model"))
+
+
+def table(model: Path, cache: Path, name: str, *arguments: str) -> list[list[str]]:
+    """Runs a benchmark and returns the cells of its table, without the header."""
+    result = subprocess.run(
+        [sys.executable, "-m", f"bench.{name}", "--model", str(model), *FEW, *arguments],
+        env={**os.environ, "LOCKSTEP_CACHE": str(cache)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    lines = [line for line in result.stdout.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def numbers(cell: str) -> list[float]:
+    return [float(number) for number in re.findall(r"\d+(?:\.\d+)?", cell)]
+
+
+def are_equal(cell: str) -> bool:
+    """Whether a cell says `n of n`, and n is not 0."""
+    some, every = numbers(cell)
+    return some == every > 0
+
+
+def test_the_sampler_chooses_what_the_reference_does(model, tmp_path):
+    rows = table(model, tmp_path, "sampler", "--rows", "9", "--prompt-tokens", "12", "--steps", "3")
+    assert [row[0] for row in rows] == ["greedy", "top_k", "top_p", "mixed"]
+    assert all(are_equal(row[-1]) for row in rows)
+    assert numbers(rows[-1][-1]) == [54, 54]  # rows, steps and rounds
+
+
+def test_guesses_change_no_token(model, tmp_path):
+    rows = table(
+        model, tmp_path, "prompt_lookup", "--guesses", "4", "--new-tokens", "12",
+        "--decode-graphs", "off",
+    )  # fmt: skip
+    assert [row[:2] for row in rows] == [
+        [task, count] for task in ("copy", "story") for count in ("0", "4")
+    ]
+    assert all(are_equal(row[-1]) for row in rows)
+
+
+def test_a_known_prefix_is_measured_beside_a_new_one(model, tmp_path):
+    rows = table(model, tmp_path, "prefix_reuse", "--prompt-tokens", "200", "--shared", "180")
+    new, known, ratio, lookup = (numbers(row[-1]) for row in rows)
+    assert all(value > 0 for value in (*known, *ratio, *lookup))
+    assert len(new) == 3
+
+
+def test_pauses_are_counted_until_every_prompt_has_begun(model, tmp_path):
+    rows = table(
+        model, tmp_path, "long_prompts", "--prompts", "0", "3", "--prompt-tokens", "200",
+        "--budget", "0.001", "--decode-graphs", "off",
+    )  # fmt: skip
+    assert [row[0] for row in rows] == ["0", "3"]
+    assert all(numbers(row[1])[0] >= 3 for row in rows)  # steps: no prompt fits one
+    assert numbers(rows[1][-1])
+
+
+NEEDS_COMPILER = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
+FEW_STREAMS = ("--prompt-tokens", "12", "--new-tokens", "6", "--streams", "3")
+
+
+@NEEDS_COMPILER
+def test_steps_beside_a_compiling_process_are_measured(model, tmp_path):
+    (row,) = table(model, tmp_path, "compilation", "--start-delay", "0", *FEW_STREAMS)
+    assert row[0] == "eager"
+    assert all(len(numbers(cell)) == 3 for cell in row[1:4])
+
+
+@NEEDS_COMPILER
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_compiled_steps_give_the_tokens_of_eager_ones(model, tmp_path):
+    (row,) = table(model, tmp_path, "compiled_steps", *FEW_STREAMS)
+    assert row[0] == "3"
+    assert are_equal(row[-1])
