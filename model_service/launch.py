@@ -11,7 +11,9 @@ from checkpoints import Adapter, Checkpoint, CheckpointError, adapter
 from model_service.messages import EngineSettings
 from model_service.responses.response_limits import ResponseLimits
 from model_service.revisions.base import read_base_vocabulary
-from model_service.settings import ModelSettings
+from model_service.revisions.tokenizer_address import TokenizerAddress
+from model_service.settings import NO_TOKENIZER, ModelSettings
+from rpc.tls import CallerFiles
 from vocabulary import Reference
 
 _DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "auto": "auto"}
@@ -54,6 +56,23 @@ def obtain(name: str, adapter_path: str = "") -> ModelFiles:
     except ValueError as error:
         raise CheckpointError(f"{checkpoint.folder / 'tokenizer.json'}: {error}") from error
     return ModelFiles(checkpoint, merged, base)
+
+
+def tokenizer_address(settings: ModelSettings) -> TokenizerAddress | None:
+    """Returns where the tokenizer service is, or None when none is followed.
+
+    Raises:
+        OSError: a TLS file cannot be read, or the files do not fit together.
+    """
+    if settings.tokenizer_address == NO_TOKENIZER:
+        return None
+    if settings.tokenizer_tls_ca is None:
+        return TokenizerAddress(settings.tokenizer_address)
+    files = CallerFiles(
+        settings.tokenizer_tls_ca, settings.tokenizer_tls_certificate, settings.tokenizer_tls_key
+    )
+    files.credentials()  # what cannot be used is found out now
+    return TokenizerAddress(settings.tokenizer_address, files, settings.tokenizer_tls_name)
 
 
 def engine_settings(settings: ModelSettings, model: ModelFiles) -> EngineSettings:

@@ -9,6 +9,7 @@ from lockstep.v1 import (
     error_reason_pb2,
     generation_pb2,
     logits_session_service_pb2,
+    model_info_service_pb2,
     scores_pb2,
     tensor_pb2,
     vocabulary_pb2,
@@ -17,7 +18,9 @@ from lockstep.v1 import (
 from model_service.engine_client.failure import service_error
 from model_service.generation import Dtype, FinishReason, PositionScores
 from model_service.messages import EngineInfo, Failure, Finish, SessionRowAnswer
+from model_service.metrics import FollowState
 from model_service.requests.selection import ITEM_BYTES
+from model_service.revisions.following import Following
 from rpc import status
 from vocabulary import Reference
 
@@ -25,6 +28,14 @@ TENSOR_DTYPES: dict[Dtype, tensor_pb2.DataType] = {
     "float32": tensor_pb2.DATA_TYPE_FLOAT32,
     "float16": tensor_pb2.DATA_TYPE_FLOAT16,
     "bfloat16": tensor_pb2.DATA_TYPE_BFLOAT16,
+}
+
+_FOLLOW_STATES: dict[FollowState, model_info_service_pb2.VocabularyFollowState] = {
+    "base": model_info_service_pb2.VOCABULARY_FOLLOW_STATE_BASE,
+    "following": model_info_service_pb2.VOCABULARY_FOLLOW_STATE_FOLLOWING,
+    "catching_up": model_info_service_pb2.VOCABULARY_FOLLOW_STATE_CATCHING_UP,
+    "disconnected": model_info_service_pb2.VOCABULARY_FOLLOW_STATE_DISCONNECTED,
+    "conflict": model_info_service_pb2.VOCABULARY_FOLLOW_STATE_CONFLICT,
 }
 
 RowWriter = Callable[[bytes, Dtype], scores_pb2.ScoreRow]
@@ -91,6 +102,18 @@ def write_finish(finish: Finish, sequence: generation_pb2.GeneratedSequence) -> 
 def item_error(failure: Failure | None) -> error_reason_pb2.ItemError | None:
     """Writes the failure of one row of a call that goes on for the others."""
     return None if failure is None else status.item_error(service_error(failure))
+
+
+def vocabulary_following(following: Following) -> model_info_service_pb2.VocabularyFollowing:
+    """Says how far the vocabulary has kept up with that of the tokenizer service."""
+    message = model_info_service_pb2.VocabularyFollowing(
+        state=_FOLLOW_STATES[following.state],
+        reason=following.reason,
+        lag_revision_count=following.lag,
+    )
+    if following.silence_s is not None:
+        message.silence.CopyFrom(duration(following.silence_s))
+    return message
 
 
 def vocabulary_ref(reference: Reference) -> vocabulary_pb2.VocabularyRef:

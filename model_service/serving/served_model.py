@@ -15,6 +15,7 @@ from model_service.metrics import ModelMetrics
 from model_service.requests.generation_plan import GenerationPlan, PlanLimits, plan
 from model_service.responses import convert
 from model_service.responses.response_limits import ResponseLimits
+from model_service.revisions.following import Following
 from model_service.revisions.roles import with_roles
 from model_service.revisions.table import VocabularyTable
 from rpc.errors import Draining, NotImplemented_
@@ -29,6 +30,7 @@ class ServedModel:
         name: its name.
         engine: runs it.
         vocabulary: revisions that it has.
+        following: how far they have kept up with those of the tokenizer service.
         metrics: where calls are recorded.
         limits: bounds of a generation.
         response_limits: how large answers may be.
@@ -40,6 +42,7 @@ class ServedModel:
     name: str
     engine: EngineClient
     vocabulary: VocabularyTable
+    following: Following
     metrics: ModelMetrics
     limits: PlanLimits
     response_limits: ResponseLimits

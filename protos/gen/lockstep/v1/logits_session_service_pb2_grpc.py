@@ -209,7 +209,8 @@ class LogitsSessionServiceServicer:
     def RebindSession(self, request, context):
         """Moves a session to a newer revision of the vocabulary. Tokens, KV cache,
         configuration and seeds stay as they are; from the next step on the session
-        is as if it had been opened at that revision, and had got the same tokens.
+        is as if it had been opened at that revision with its configuration, and had
+        got the same tokens.
 
         Moving to the revision that the session is on already changes nothing, so
         the call may be repeated.

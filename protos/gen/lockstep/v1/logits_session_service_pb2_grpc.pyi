@@ -101,7 +101,8 @@ class LogitsSessionServiceStub:
     RebindSession: _grpc.UnaryUnaryMultiCallable[_logits_session_service_pb2.RebindSessionRequest, _logits_session_service_pb2.RebindSessionResponse]
     """Moves a session to a newer revision of the vocabulary. Tokens, KV cache,
     configuration and seeds stay as they are; from the next step on the session
-    is as if it had been opened at that revision, and had got the same tokens.
+    is as if it had been opened at that revision with its configuration, and had
+    got the same tokens.
 
     Moving to the revision that the session is on already changes nothing, so
     the call may be repeated.
@@ -204,7 +205,8 @@ class LogitsSessionServiceAsyncStub(LogitsSessionServiceStub):
     RebindSession: _aio.UnaryUnaryMultiCallable[_logits_session_service_pb2.RebindSessionRequest, _logits_session_service_pb2.RebindSessionResponse]  # type: ignore[assignment]
     """Moves a session to a newer revision of the vocabulary. Tokens, KV cache,
     configuration and seeds stay as they are; from the next step on the session
-    is as if it had been opened at that revision, and had got the same tokens.
+    is as if it had been opened at that revision with its configuration, and had
+    got the same tokens.
 
     Moving to the revision that the session is on already changes nothing, so
     the call may be repeated.
@@ -352,7 +354,8 @@ class LogitsSessionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_logits_session_service_pb2.RebindSessionResponse, _abc.Awaitable[_logits_session_service_pb2.RebindSessionResponse]]:
         """Moves a session to a newer revision of the vocabulary. Tokens, KV cache,
         configuration and seeds stay as they are; from the next step on the session
-        is as if it had been opened at that revision, and had got the same tokens.
+        is as if it had been opened at that revision with its configuration, and had
+        got the same tokens.
 
         Moving to the revision that the session is on already changes nothing, so
         the call may be repeated.
