@@ -9,7 +9,7 @@ from lockstep.v1 import model_info_service_pb2
 import checkpoints
 from checkpoints import Adapter, Checkpoint, CheckpointError, adapter
 from model_service.messages import EngineSettings
-from model_service.responses.generation_stream import MAX_CHUNK_BYTES
+from model_service.responses.response_limits import ResponseLimits
 from model_service.revisions.base import read_base_vocabulary
 from model_service.revisions.tokenizer_address import TokenizerAddress
 from model_service.settings import NO_TOKENIZER, ModelSettings
@@ -101,6 +101,11 @@ def engine_settings(settings: ModelSettings, model: ModelFiles) -> EngineSetting
     )
 
 
+def response_limits(settings: ModelSettings) -> ResponseLimits:
+    """Returns how large answers may be."""
+    return ResponseLimits(settings.max_response_bytes, settings.max_streamed_step_bytes)
+
+
 def model_limits(settings: ModelSettings) -> model_info_service_pb2.ModelLimits:
     """Returns the limits that callers are told; the engine knows the rest."""
     return model_info_service_pb2.ModelLimits(
@@ -111,7 +116,7 @@ def model_limits(settings: ModelSettings) -> model_info_service_pb2.ModelLimits:
         max_selected_tokens=settings.max_selected_tokens,
         max_request_bytes=settings.max_message_bytes,
         max_response_bytes=settings.max_response_bytes,
-        max_chunk_bytes=MAX_CHUNK_BYTES,
+        max_chunk_bytes=response_limits(settings).max_chunk_bytes,
     )
 
 

@@ -4,10 +4,10 @@ Labels come from closed sets only.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Protocol, get_args
+from typing import Literal, Protocol, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
@@ -57,25 +57,28 @@ _FINISH_LABELS: dict[FinishReason, str] = {
 _STEP_LABELS = {True: "compiled", False: "eager"}
 
 
-class Following(Protocol):
-    """How far a vocabulary has kept up, see `revisions/following.py`."""
+FollowState = Literal["base", "following", "catching_up", "disconnected", "conflict"]
+"""The names are those of the schema, without prefix, in lower case."""
 
-    connected: bool
+
+class Following(Protocol):
+    """How far the vocabulary has kept up, read from the thread that serves metrics."""
 
     @property
-    def state(self) -> str:
-        """What it is doing."""
-        ...
+    def state(self) -> FollowState:
+        """What the follower is doing."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether the tokenizer service is being followed now."""
 
     @property
     def lag(self) -> int:
-        """Revisions that are missing."""
-        ...
+        """Revisions that the tokenizer service is known to have and that are not served here."""
 
     @property
     def silence_s(self) -> float | None:
-        """Time since the tokenizer service was last heard of, in seconds."""
-        ...
+        """Time since the tokenizer service was last heard of, in seconds; None before that."""
 
 
 class ModelMetrics:
@@ -340,16 +343,12 @@ class ModelMetrics:
         """Records a growth."""
         self._growth_pause.labels(self._model_name).observe(pause_s)
 
-    def vocabulary_following(self, following: Following, states: Sequence[str]) -> None:
-        """Shows how far the vocabulary has kept up, as it is whenever somebody asks.
-
-        Args:
-            following: what is known about it.
-            states: all that it can be in.
-        """
+    def vocabulary_following(self, following: Following) -> None:
+        """Shows how far the vocabulary has kept up, as it is whenever somebody asks."""
         model = self._model_name
-        for state in states:
-            self._follow_state.labels(model, state).set_function(partial(_is_in, following, state))
+        for state in get_args(FollowState):
+            gauge = self._follow_state.labels(model, state)
+            gauge.set_function(partial(_is_in, following, state))
         if following.state == "base":
             return
         self._follower_connected.labels(model).set_function(lambda: float(following.connected))
@@ -378,5 +377,5 @@ class ModelMetrics:
         )
 
 
-def _is_in(following: Following, state: str) -> float:
+def _is_in(following: Following, state: FollowState) -> float:
     return float(following.state == state)

@@ -26,13 +26,14 @@ from model_service.launch import (
     engine_settings,
     model_limits,
     obtain,
+    response_limits,
     short_name,
     tokenizer_address,
 )
 from model_service.metrics import ModelMetrics
 from model_service.requests.generation_plan import PlanLimits
 from model_service.revisions.follower import Follower
-from model_service.revisions.following import FOLLOW_STATES, Following
+from model_service.revisions.following import Following
 from model_service.revisions.table import VocabularyTable
 from model_service.servicers.admin import AdminServicer
 from model_service.servicers.info import InfoServicer, offered_methods
@@ -113,9 +114,9 @@ class ModelServer:
             following=Following(vocabulary),
             metrics=self._metrics,
             limits=PlanLimits(settings.max_sequences_per_call, settings.max_selected_tokens),
-            max_response_bytes=settings.max_response_bytes,
+            response_limits=response_limits(settings),
         )
-        self._metrics.vocabulary_following(self._model.following, FOLLOW_STATES)
+        self._metrics.vocabulary_following(self._model.following)
         self.server.describe_health(self._model.following.described)
         self._sessions = SessionRegistry(
             self.engine,

@@ -127,6 +127,10 @@ class ModelSettings(ServerSettings):
     """Rows kept for one call that does not read its stream. Beyond it the call ends with
     `SLOW_CONSUMER`."""
 
+    max_streamed_step_bytes: int = Field(default=256 * MEBIBYTE, ge=MEBIBYTE)
+    """Largest answer to a step that comes in chunks (`StepStream`); it is kept until it is sent.
+    A larger one is answered with `RESPONSE_TOO_LARGE`."""
+
     stream_stall_timeout_s: float = Field(default=30.0, gt=0)
     """Time that a stream may go unread before it ends with `SLOW_CONSUMER`."""
 

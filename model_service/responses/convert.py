@@ -18,8 +18,9 @@ from lockstep.v1 import (
 from model_service.engine_client.failure import service_error
 from model_service.generation import Dtype, FinishReason, PositionScores
 from model_service.messages import EngineInfo, Failure, Finish, SessionRowAnswer
+from model_service.metrics import FollowState
 from model_service.requests.selection import ITEM_BYTES
-from model_service.revisions.following import Following, FollowState
+from model_service.revisions.following import Following
 from rpc import status
 from vocabulary import Reference
 
@@ -160,11 +161,19 @@ def opened_row(row: SessionRowAnswer, seed: int) -> logits_session_service_pb2.S
     )
 
 
-def step_row_result(row: SessionRowAnswer, seed: int) -> logits_session_service_pb2.StepRowResult:
-    """Writes the outcome of a step for one row, with the seed of its draws."""
+def step_row_result(
+    row: SessionRowAnswer, seed: int, write_row: RowWriter = inline_row
+) -> logits_session_service_pb2.StepRowResult:
+    """Writes the outcome of a step for one row.
+
+    Args:
+        row: the outcome.
+        seed: the seed of the row's draws.
+        write_row: where full rows go.
+    """
     return logits_session_service_pb2.StepRowResult(
         position=row.position,
-        scores=[position_scores(scores) for scores in row.scores],
+        scores=[position_scores(scores, write_row) for scores in row.scores],
         sampled_token_id=row.sampled_token_id,
         finish_reason=finish_reason(row.finish_reason) if row.finish_reason else None,
         error=item_error(row.failure),

@@ -152,7 +152,8 @@ class Follower:
         take all those that have gathered between the same two steps.
         """
         while True:
-            received = await self._next(events)
+            async with asyncio.timeout(MISSED_HEARTBEATS * HEARTBEAT_S):
+                received = await self._next(events)
             if received is grpc.aio.EOF:
                 return
             event = cast(tokenizer_service_pb2.WatchVocabularyResponse, received)
@@ -169,25 +170,22 @@ class Follower:
                     self._connect(True)
 
     async def _next(self, events: "grpc.aio.UnaryStreamCall[Any, Any]") -> object:
-        """Returns the next event of the stream, or EOF.
+        """Returns what the service sends next.
 
         Raises:
-            TimeoutError: nothing came, not even heartbeats.
-            ServiceError: a change could not be applied.
+            ServiceError: meanwhile, or before, a change could not be applied.
         """
         reading = asyncio.ensure_future(events.read())
         try:
-            async with asyncio.timeout(MISSED_HEARTBEATS * HEARTBEAT_S):
-                while not reading.done():
-                    applying = self._applying
-                    if applying is None or applying.done():
-                        await asyncio.wait([reading])
-                    else:
-                        waits = [reading, applying]
-                        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-                    if applying is not None and applying.done():
-                        applying.result()
-            return reading.result()
+            while True:
+                waits: set[asyncio.Future[Any]] = {reading}
+                if self._applying is not None and self._applying.done():
+                    self._applying.result()  # raises why it could not be applied
+                elif self._applying is not None:
+                    waits.add(self._applying)
+                if reading.done():
+                    return reading.result()
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
             reading.cancel()
 

@@ -3,14 +3,9 @@
 import hashlib
 import time
 from dataclasses import dataclass
-from typing import Literal, get_args
 
+from model_service.metrics import FollowState
 from model_service.revisions.table import VocabularyTable
-
-FollowState = Literal["base", "following", "catching_up", "disconnected", "conflict"]
-"""The names are those of the schema, without prefix, in lower case."""
-
-FOLLOW_STATES: tuple[FollowState, ...] = get_args(FollowState)
 
 NO_ROWS_SHA256 = hashlib.sha256().hexdigest()
 
