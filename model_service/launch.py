@@ -9,9 +9,11 @@ from lockstep.v1 import model_info_service_pb2
 import checkpoints
 from checkpoints import Adapter, Checkpoint, CheckpointError, adapter
 from model_service.messages import EngineSettings
-from model_service.responses.generation_stream import MAX_CHUNK_BYTES
+from model_service.responses.response_limits import ResponseLimits
 from model_service.revisions.base import read_base_vocabulary
-from model_service.settings import ModelSettings
+from model_service.revisions.tokenizer_address import TokenizerAddress
+from model_service.settings import NO_TOKENIZER, ModelSettings
+from rpc.tls import CallerFiles
 from vocabulary import Reference
 
 _DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "auto": "auto"}
@@ -56,6 +58,23 @@ def obtain(name: str, adapter_path: str = "") -> ModelFiles:
     return ModelFiles(checkpoint, merged, base)
 
 
+def tokenizer_address(settings: ModelSettings) -> TokenizerAddress | None:
+    """Returns where the tokenizer service is, or None when none is followed.
+
+    Raises:
+        OSError: a TLS file cannot be read, or the files do not fit together.
+    """
+    if settings.tokenizer_address == NO_TOKENIZER:
+        return None
+    if settings.tokenizer_tls_ca is None:
+        return TokenizerAddress(settings.tokenizer_address)
+    files = CallerFiles(
+        settings.tokenizer_tls_ca, settings.tokenizer_tls_certificate, settings.tokenizer_tls_key
+    )
+    files.credentials()  # what cannot be used is found out now
+    return TokenizerAddress(settings.tokenizer_address, files, settings.tokenizer_tls_name)
+
+
 def engine_settings(settings: ModelSettings, model: ModelFiles) -> EngineSettings:
     """Returns what the engine process is started with, but for its socket and ring."""
     return EngineSettings(
@@ -82,6 +101,11 @@ def engine_settings(settings: ModelSettings, model: ModelFiles) -> EngineSetting
     )
 
 
+def response_limits(settings: ModelSettings) -> ResponseLimits:
+    """Returns how large answers may be."""
+    return ResponseLimits(settings.max_response_bytes, settings.max_streamed_step_bytes)
+
+
 def model_limits(settings: ModelSettings) -> model_info_service_pb2.ModelLimits:
     """Returns the limits that callers are told; the engine knows the rest."""
     return model_info_service_pb2.ModelLimits(
@@ -92,7 +116,7 @@ def model_limits(settings: ModelSettings) -> model_info_service_pb2.ModelLimits:
         max_selected_tokens=settings.max_selected_tokens,
         max_request_bytes=settings.max_message_bytes,
         max_response_bytes=settings.max_response_bytes,
-        max_chunk_bytes=MAX_CHUNK_BYTES,
+        max_chunk_bytes=response_limits(settings).max_chunk_bytes,
     )
 
 

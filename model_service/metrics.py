@@ -3,9 +3,11 @@
 Labels come from closed sets only.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import get_args
+from functools import partial
+from typing import Literal, Protocol, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
@@ -53,6 +55,30 @@ _FINISH_LABELS: dict[FinishReason, str] = {
 }
 
 _STEP_LABELS = {True: "compiled", False: "eager"}
+
+
+FollowState = Literal["base", "following", "catching_up", "disconnected", "conflict"]
+"""The names are those of the schema, without prefix, in lower case."""
+
+
+class Following(Protocol):
+    """How far the vocabulary has kept up, read from the thread that serves metrics."""
+
+    @property
+    def state(self) -> FollowState:
+        """What the follower is doing."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether the tokenizer service is being followed now."""
+
+    @property
+    def lag(self) -> int:
+        """Revisions that the tokenizer service is known to have and that are not served here."""
+
+    @property
+    def silence_s(self) -> float | None:
+        """Time since the tokenizer service was last heard of, in seconds; None before that."""
 
 
 class ModelMetrics:
@@ -175,6 +201,17 @@ class ModelMetrics:
         self._vocabulary_size = self._gauge("vocabulary_size", "Ids of that revision.")
         self._follower_connected = self._gauge(
             "vocabulary_follower_connected", "1 while the tokenizer service is followed."
+        )
+        self._follow_state = self._gauge(
+            "vocabulary_follow_state", "1 for how the tokenizer service is kept up with.", "state"
+        )
+        self._lag = self._gauge(
+            "vocabulary_lag_revisions",
+            "Revisions that the tokenizer service is known to have and that are not served here.",
+        )
+        self._silence = self._gauge(
+            "vocabulary_follower_silence_seconds",
+            "Time since the tokenizer service was last heard of.",
         )
         self._growth_pause = self._histogram(
             "vocabulary_growth_pause_seconds",
@@ -306,9 +343,19 @@ class ModelMetrics:
         """Records a growth."""
         self._growth_pause.labels(self._model_name).observe(pause_s)
 
-    def follower_connected(self, connected: bool) -> None:
-        """Notes whether the tokenizer service is followed."""
-        self._follower_connected.labels(self._model_name).set(connected)
+    def vocabulary_following(self, following: Following) -> None:
+        """Shows how far the vocabulary has kept up, as it is whenever somebody asks."""
+        model = self._model_name
+        for state in get_args(FollowState):
+            gauge = self._follow_state.labels(model, state)
+            gauge.set_function(partial(_is_in, following, state))
+        if following.state == "base":
+            return
+        self._follower_connected.labels(model).set_function(lambda: float(following.connected))
+        self._lag.labels(model).set_function(lambda: float(following.lag))
+        self._silence.labels(model).set_function(
+            lambda: math.nan if following.silence_s is None else following.silence_s
+        )
 
     # --- Declarations ---------------------------------------------------------------------------
 
@@ -328,3 +375,7 @@ class ModelMetrics:
             buckets=buckets,
             registry=self._registry,
         )
+
+
+def _is_in(following: Following, state: FollowState) -> float:
+    return float(following.state == state)

@@ -21,10 +21,19 @@ from lockstep.v1 import (
 from checkpoints import CheckpointError
 from model_service.engine_client.client import EngineClient, LoadError
 from model_service.engine_client.process import EngineProcess, engine_environment
-from model_service.launch import available_cores, engine_settings, model_limits, obtain, short_name
+from model_service.launch import (
+    available_cores,
+    engine_settings,
+    model_limits,
+    obtain,
+    response_limits,
+    short_name,
+    tokenizer_address,
+)
 from model_service.metrics import ModelMetrics
 from model_service.requests.generation_plan import PlanLimits
-from model_service.revisions.follower import Follower, VocabularyState
+from model_service.revisions.follower import Follower
+from model_service.revisions.following import Following
 from model_service.revisions.table import VocabularyTable
 from model_service.servicers.admin import AdminServicer
 from model_service.servicers.info import InfoServicer, offered_methods
@@ -41,7 +50,6 @@ from rpc.server import Server
 from vocabulary import Reference, tokenizer_id_of
 
 ENGINE_MODULE = "model_service.engine.process"
-NO_TOKENIZER = "none"
 SERVICES = (
     "lockstep.v1.ModelService",
     "lockstep.v1.LogitsSessionService",
@@ -95,18 +103,21 @@ class ModelServer:
             stream_stall_timeout_s=settings.stream_stall_timeout_s,
             engine_stall_timeout_s=settings.engine_stall_timeout_s,
         )
+        self._tokenizer = tokenizer_address(settings)
+        vocabulary = VocabularyTable(
+            followed=self._tokenizer is not None, wait_s=settings.vocabulary_wait_s
+        )
         self._model = ServedModel(
             name=settings.model,
             engine=self.engine,
-            vocabulary=VocabularyTable(
-                followed=settings.tokenizer_address != NO_TOKENIZER,
-                wait_s=settings.vocabulary_wait_s,
-            ),
+            vocabulary=vocabulary,
+            following=Following(vocabulary),
             metrics=self._metrics,
             limits=PlanLimits(settings.max_sequences_per_call, settings.max_selected_tokens),
-            max_response_bytes=settings.max_response_bytes,
+            response_limits=response_limits(settings),
         )
-        self._vocabulary_state = VocabularyState()
+        self._metrics.vocabulary_following(self._model.following)
+        self.server.describe_health(self._model.following.described)
         self._sessions = SessionRegistry(
             self.engine,
             self._metrics,
@@ -147,9 +158,7 @@ class ModelServer:
             grpc_server,
         )
         model_admin_service_pb2_grpc.add_ModelAdminServiceServicer_to_server(
-            AdminServicer(
-                self._model, self._vocabulary_state, report_paused=self.server.set_paused
-            ),
+            AdminServicer(self._model, report_paused=self.server.set_paused),
             grpc_server,
         )
 
@@ -228,15 +237,10 @@ class ModelServer:
         hashing = asyncio.create_task(asyncio.to_thread(lambda: model.fingerprint))
         info = await self.engine.start(engine_settings(self._settings, model))
         self._model.fingerprint = await hashing
-        self._vocabulary_state.reserved_rows = info.reserved_rows
-        if self._settings.tokenizer_address != NO_TOKENIZER:
+        self._model.following.reserved_rows = info.reserved_rows
+        if self._tokenizer is not None:
             return Follower(
-                self._settings.tokenizer_address,
-                base,
-                self._model.vocabulary,
-                self.engine,
-                self._metrics,
-                self._vocabulary_state,
+                self._tokenizer, base, self.engine, self._metrics, self._model.following
             )
         if info.default_config.stop_strings:
             raise LoadError(

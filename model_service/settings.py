@@ -2,12 +2,13 @@
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, FilePath, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from rpc.settings import ServerSettings
 
 MEBIBYTE = 2**20
+NO_TOKENIZER = "none"
 
 
 class ModelSettings(ServerSettings):
@@ -35,9 +36,23 @@ class ModelSettings(ServerSettings):
     """Folder of a LoRA adapter (`adapter_config.json` and `adapter_model.safetensors`, as `peft`
     writes them) that is merged into the weights at start."""
 
-    tokenizer_address: str = "none"
+    tokenizer_address: str = NO_TOKENIZER
     """`host:port` of the tokenizer service whose vocabulary is followed. `none` serves the
     vocabulary that the checkpoint came with, which then never grows."""
+
+    tokenizer_tls_ca: FilePath | None = None
+    """PEM file with the authorities that sign the tokenizer service's certificate. With it the
+    tokenizer service is called over TLS, without it in plain text. It and the two below are read
+    again for every connection."""
+
+    tokenizer_tls_certificate: FilePath | None = None
+    """PEM file with the certificate chain that is shown to the tokenizer service (mutual TLS)."""
+
+    tokenizer_tls_key: FilePath | None = None
+    """PEM file with the private key of `tokenizer_tls_certificate`."""
+
+    tokenizer_tls_name: str = ""
+    """Name to expect in the tokenizer service's certificate, where it is not the address's."""
 
     dtype: Literal["fp32", "bf16", "fp16", "auto"] = "auto"
     """Type of weights and KV cache. `auto` is the checkpoint's own. Logits are always computed in
@@ -112,6 +127,10 @@ class ModelSettings(ServerSettings):
     """Rows kept for one call that does not read its stream. Beyond it the call ends with
     `SLOW_CONSUMER`."""
 
+    max_streamed_step_bytes: int = Field(default=256 * MEBIBYTE, ge=MEBIBYTE)
+    """Largest answer to a step that comes in chunks (`StepStream`); it is kept until it is sent.
+    A larger one is answered with `RESPONSE_TOO_LARGE`."""
+
     stream_stall_timeout_s: float = Field(default=30.0, gt=0)
     """Time that a stream may go unread before it ends with `SLOW_CONSUMER`."""
 
@@ -130,6 +149,17 @@ class ModelSettings(ServerSettings):
                 f"max_sequences_per_call ({self.max_sequences_per_call}) must be at most "
                 f"max_running_sequences + max_waiting_sequences ({admitted})"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _the_tokenizer_services_tls_files_come_together(self) -> "ModelSettings":
+        certificate, key = self.tokenizer_tls_certificate, self.tokenizer_tls_key
+        if (certificate is None) != (key is None):
+            raise ValueError("--tokenizer-tls-certificate and --tokenizer-tls-key go together")
+        if self.tokenizer_tls_ca is None and (certificate or self.tokenizer_tls_name):
+            raise ValueError("--tokenizer-tls-* need --tokenizer-tls-ca")
+        if self.tokenizer_tls_ca is not None and self.tokenizer_address == NO_TOKENIZER:
+            raise ValueError("--tokenizer-tls-ca needs --tokenizer-address")
         return self
 
     @model_validator(mode="after")

@@ -241,10 +241,19 @@ class PositionConflict(ServiceError):
 class ResponseTooLarge(ServiceError):
     """The response would be larger than the server sends."""
 
-    def __init__(self, response_bytes: int, limit_bytes: int) -> None:
+    def __init__(
+        self, response_bytes: int, limit_bytes: int, way_out: str = "Ask for less at once."
+    ) -> None:
+        """Refuses a response.
+
+        Args:
+            response_bytes: what it would have.
+            limit_bytes: what the server sends.
+            way_out: what to ask for instead, a sentence.
+        """
         super().__init__(
             f"The response would have {response_bytes} bytes; the server sends {limit_bytes}. "
-            "Select fewer ids, a smaller dtype, or use the streaming method.",
+            f"{way_out}",
             responseBytes=response_bytes,
             limitBytes=limit_bytes,
         )

@@ -11,6 +11,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from prometheus_client import CollectorRegistry, Gauge
 
 from rpc.exposition import MetricsEndpoint
+from rpc.health import Describe, HealthServicer
 from rpc.identity import IdentityInterceptor
 from rpc.interceptors import AdmissionInterceptor, ErrorInterceptor
 from rpc.lifecycle import Lifecycle, Phase
@@ -78,7 +79,7 @@ class Server:
         )
         if settings.reflection:
             _enable_reflection(self.grpc, self._service_names)
-        self._health = health.aio.HealthServicer()
+        self._health = HealthServicer()
         self._health_server = grpc.aio.server(options=HEALTH_OPTIONS)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._health_server)
         self._ready = Gauge(
@@ -123,6 +124,10 @@ class Server:
         """Takes calls, or answers them with `LOADING`; health follows."""
         self.lifecycle.set_ready(ready)
         self._publish()
+
+    def describe_health(self, describe: Describe) -> None:
+        """Says beside the health status, as metadata, what the service returns here."""
+        self._health.describe = describe
 
     def set_paused(self, paused: bool) -> None:
         """Reports `NOT_SERVING` while a service refuses new work by itself; calls still come."""

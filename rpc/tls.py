@@ -1,8 +1,8 @@
-"""Server credentials that follow their files.
+"""Credentials that follow their files: those of a server, and those of a caller.
 
-A certificate is renewed by replacing files, as cert-manager and Kubernetes do.
-gRPC asks before each handshake; the answer costs three `stat` calls until one of
-the files changes.
+A certificate is renewed by replacing files, as cert-manager and Kubernetes do. A
+server is asked by gRPC before each handshake; the answer costs three `stat` calls
+until one of the files changes. A caller reads its files for each connection.
 """
 
 import ssl
@@ -69,3 +69,49 @@ class CertificateFiles:
         paths = (self._certificate, self._key, self._client_ca)
         stats = [path.stat() for path in paths if path is not None]
         return tuple((each.st_ino, each.st_mtime_ns, each.st_size) for each in stats)
+
+
+class CallerFiles:
+    """What a caller trusts and shows: authorities and, for mutual TLS, a certificate of its own."""
+
+    def __init__(self, authority: Path, certificate: Path | None, key: Path | None) -> None:
+        """Takes the files. Nothing is read yet.
+
+        Args:
+            authority: authorities that sign the server's certificate.
+            certificate: the caller's chain, or None.
+            key: private key of `certificate`.
+        """
+        self._authority = authority
+        self._certificate = certificate
+        self._key = key
+        self._last: grpc.ChannelCredentials | None = None
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        """Creates credentials of the files as they are now, for one connection.
+
+        Files that are gone or do not fit together, as when only one of them is
+        written yet, leave those of the last time in use.
+
+        Raises:
+            OSError: a file cannot be read, and never could.
+            ssl.SSLError: the files do not fit together, and never did.
+        """
+        try:
+            self._last = self._read()
+        except (OSError, ssl.SSLError) as error:
+            path = self._certificate or self._authority
+            _log.error("certificate not usable", path=str(path), reason=str(error))
+            if self._last is None:
+                raise
+        return self._last
+
+    def _read(self) -> grpc.ChannelCredentials:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(self._authority)
+        if self._certificate is None or self._key is None:
+            return grpc.ssl_channel_credentials(self._authority.read_bytes())
+        context.load_cert_chain(self._certificate, self._key)
+        return grpc.ssl_channel_credentials(
+            self._authority.read_bytes(), self._key.read_bytes(), self._certificate.read_bytes()
+        )

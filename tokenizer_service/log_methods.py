@@ -75,12 +75,15 @@ class LogMethods(vocabulary_admin_service_pb2_grpc.VocabularyAdminServiceService
         self, request: pb.ExportRevisionsRequest, context: Context
     ) -> AsyncIterator[pb.ExportRevisionsResponse]:
         pending = bytearray()
+        newest = vocabulary_ref(self._vocabulary.current.reference)
         async for line in archive_lines(self._vocabulary):
             pending += line
             while len(pending) >= CHUNK_BYTES:
-                yield pb.ExportRevisionsResponse(data=bytes(pending[:CHUNK_BYTES]))
+                yield pb.ExportRevisionsResponse(
+                    data=bytes(pending[:CHUNK_BYTES]), vocabulary=newest
+                )
                 del pending[:CHUNK_BYTES]
-        yield pb.ExportRevisionsResponse(data=bytes(pending))
+        yield pb.ExportRevisionsResponse(data=bytes(pending), vocabulary=newest)
 
     async def ImportRevisions(
         self, request_iterator: AsyncIterator[pb.ImportRevisionsRequest], context: Context

@@ -162,6 +162,7 @@ class TokenizerServer:
         except BrokenChainError as error:
             raise StoreError(f"{error} {store.database.damaged()}") from None
         self._resources.push_async_callback(vocabulary.close)
+        self.server.describe_health(lambda: vocabulary.current.reference.described())
         if listener := store.database.listener(self._settings.store_poll_interval_s):
             self._resources.push_async_callback(ReplicaFollower(vocabulary, listener).close)
         newest = vocabulary.current.reference

@@ -29,6 +29,15 @@ class Reference:
     fingerprint: str
     size: int
 
+    def described(self) -> dict[str, str]:
+        """Returns the state as text, by the names under which health reports it."""
+        return {
+            "lockstep-vocabulary-tokenizer-id": self.tokenizer_id,
+            "lockstep-vocabulary-revision": str(self.revision),
+            "lockstep-vocabulary-fingerprint": self.fingerprint,
+            "lockstep-vocabulary-size": str(self.size),
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class AddedToken:

@@ -364,6 +364,12 @@ SESSIONS = Row(
             (gauge("lockstep_model_vocabulary_revision", MODEL, "instance", function="max"),),
         ),
         Panel(
+            "Vocabulary lag",
+            "Revisions that the tokenizer service has and a replica does not serve yet.",
+            "short",
+            (gauge("lockstep_model_vocabulary_lag_revisions", MODEL, "instance", function="max"),),
+        ),
+        Panel(
             "Growth pause",
             "How long no step could run while rows were added.",
             "s",

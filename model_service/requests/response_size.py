@@ -3,7 +3,7 @@
 from model_service.active_processors import applied_processors
 from model_service.generation import GenerationConfig, ScoreSelection
 from model_service.requests.configuration import ResolvedConfig
-from model_service.requests.selection import num_positions, position_bytes
+from model_service.requests.selection import ITEM_BYTES, num_positions, position_bytes
 
 _TOKEN_BYTES = 6  # an id, as a varint with its share of tags
 _BEAM_BYTES = 5  # an index of a beam
@@ -60,3 +60,12 @@ def distribution_bytes(
     positions = sum(num_positions(selection, count) for count in num_given_tokens)
     position = position_bytes(selection, vocabulary_size, applied_processors(config))
     return _ROW_BYTES * len(num_given_tokens) + positions * position
+
+
+def row_bytes(selection: ScoreSelection, num_given_tokens: list[int], vocabulary_size: int) -> int:
+    """Returns the bytes of the full rows alone. Parameters as of `distribution_bytes`."""
+    if selection.amount != "full":
+        return 0
+    positions = sum(num_positions(selection, count) for count in num_given_tokens)
+    kinds = selection.logits + selection.scores
+    return positions * kinds * vocabulary_size * ITEM_BYTES[selection.dtype]

@@ -9,6 +9,7 @@ from lockstep.v1 import (
     error_reason_pb2,
     generation_pb2,
     logits_session_service_pb2,
+    model_info_service_pb2,
     scores_pb2,
     tensor_pb2,
     vocabulary_pb2,
@@ -17,7 +18,9 @@ from lockstep.v1 import (
 from model_service.engine_client.failure import service_error
 from model_service.generation import Dtype, FinishReason, PositionScores
 from model_service.messages import EngineInfo, Failure, Finish, SessionRowAnswer
+from model_service.metrics import FollowState
 from model_service.requests.selection import ITEM_BYTES
+from model_service.revisions.following import Following
 from rpc import status
 from vocabulary import Reference
 
@@ -25,6 +28,14 @@ TENSOR_DTYPES: dict[Dtype, tensor_pb2.DataType] = {
     "float32": tensor_pb2.DATA_TYPE_FLOAT32,
     "float16": tensor_pb2.DATA_TYPE_FLOAT16,
     "bfloat16": tensor_pb2.DATA_TYPE_BFLOAT16,
+}
+
+_FOLLOW_STATES: dict[FollowState, model_info_service_pb2.VocabularyFollowState] = {
+    "base": model_info_service_pb2.VOCABULARY_FOLLOW_STATE_BASE,
+    "following": model_info_service_pb2.VOCABULARY_FOLLOW_STATE_FOLLOWING,
+    "catching_up": model_info_service_pb2.VOCABULARY_FOLLOW_STATE_CATCHING_UP,
+    "disconnected": model_info_service_pb2.VOCABULARY_FOLLOW_STATE_DISCONNECTED,
+    "conflict": model_info_service_pb2.VOCABULARY_FOLLOW_STATE_CONFLICT,
 }
 
 RowWriter = Callable[[bytes, Dtype], scores_pb2.ScoreRow]
@@ -93,6 +104,18 @@ def item_error(failure: Failure | None) -> error_reason_pb2.ItemError | None:
     return None if failure is None else status.item_error(service_error(failure))
 
 
+def vocabulary_following(following: Following) -> model_info_service_pb2.VocabularyFollowing:
+    """Says how far the vocabulary has kept up with that of the tokenizer service."""
+    message = model_info_service_pb2.VocabularyFollowing(
+        state=_FOLLOW_STATES[following.state],
+        reason=following.reason,
+        lag_revision_count=following.lag,
+    )
+    if following.silence_s is not None:
+        message.silence.CopyFrom(duration(following.silence_s))
+    return message
+
+
 def vocabulary_ref(reference: Reference) -> vocabulary_pb2.VocabularyRef:
     """Writes the identity of a vocabulary state."""
     return vocabulary_pb2.VocabularyRef(
@@ -138,11 +161,19 @@ def opened_row(row: SessionRowAnswer, seed: int) -> logits_session_service_pb2.S
     )
 
 
-def step_row_result(row: SessionRowAnswer, seed: int) -> logits_session_service_pb2.StepRowResult:
-    """Writes the outcome of a step for one row, with the seed of its draws."""
+def step_row_result(
+    row: SessionRowAnswer, seed: int, write_row: RowWriter = inline_row
+) -> logits_session_service_pb2.StepRowResult:
+    """Writes the outcome of a step for one row.
+
+    Args:
+        row: the outcome.
+        seed: the seed of the row's draws.
+        write_row: where full rows go.
+    """
     return logits_session_service_pb2.StepRowResult(
         position=row.position,
-        scores=[position_scores(scores) for scores in row.scores],
+        scores=[position_scores(scores, write_row) for scores in row.scores],
         sampled_token_id=row.sampled_token_id,
         finish_reason=finish_reason(row.finish_reason) if row.finish_reason else None,
         error=item_error(row.failure),

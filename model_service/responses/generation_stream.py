@@ -3,14 +3,13 @@
 from collections.abc import Iterator
 from itertools import zip_longest
 
-from lockstep.v1 import model_service_pb2, scores_pb2, tensor_pb2
+from lockstep.v1 import model_service_pb2, scores_pb2
 
-from model_service.generation import Dtype, PositionScores
+from model_service.generation import PositionScores
 from model_service.messages import Finish, SequenceTokens
 from model_service.requests.generation_plan import GenerationPlan
 from model_service.responses import convert
-
-MAX_CHUNK_BYTES = 2**20
+from model_service.responses.announced_rows import AnnouncedRows
 
 Response = model_service_pb2.GenerateStreamResponse
 
@@ -23,7 +22,7 @@ class StreamWriter:
     under an id and follows in chunks.
     """
 
-    def __init__(self, plan: GenerationPlan, max_chunk_bytes: int = MAX_CHUNK_BYTES) -> None:
+    def __init__(self, plan: GenerationPlan, max_chunk_bytes: int) -> None:
         """Starts a stream.
 
         Args:
@@ -34,8 +33,7 @@ class StreamWriter:
         self._max_chunk_bytes = max_chunk_bytes
         self._deltas: list[model_service_pb2.TokenDelta] = []
         self._num_bytes = 0
-        self._announced: list[tuple[int, bytes]] = []
-        self._last_tensor_id = 0
+        self._rows = AnnouncedRows(max_chunk_bytes)
 
     def write(self, events: list[SequenceTokens]) -> Iterator[Response]:
         """Yields the messages of one step, or of several that came together."""
@@ -79,30 +77,17 @@ class StreamWriter:
     def _position_scores(self, scores: PositionScores) -> scores_pb2.PositionScores:
         num_bytes = _inline_bytes(scores)
         if num_bytes > self._max_chunk_bytes:
-            return convert.position_scores(scores, self._announce)
+            return convert.position_scores(scores, self._rows.announce)
         self._num_bytes += num_bytes
         return convert.position_scores(scores)
-
-    def _announce(self, data: bytes, _dtype: Dtype) -> scores_pb2.ScoreRow:
-        self._last_tensor_id += 1
-        self._announced.append((self._last_tensor_id, data))
-        return scores_pb2.ScoreRow(tensor_id=self._last_tensor_id)
 
     def _flush(self) -> Iterator[Response]:
         deltas = [d for d in self._deltas if d.token_ids or d.prompt_scores]
         self._deltas, self._num_bytes = [], 0
         if deltas:
             yield Response(deltas=model_service_pb2.TokenDeltas(deltas=deltas))
-        announced, self._announced = self._announced, []
-        for tensor_id, data in announced:
-            for offset in range(0, len(data), self._max_chunk_bytes):
-                chunk = tensor_pb2.TensorChunk(
-                    tensor_id=tensor_id,
-                    offset=offset,
-                    total_bytes=len(data),
-                    data=data[offset : offset + self._max_chunk_bytes],
-                )
-                yield Response(chunk=chunk)
+        for chunk in self._rows.chunks():
+            yield Response(chunk=chunk)
 
     def _finished(self, row: int, finish: Finish) -> Response:
         prompt_index, sequence_index = self._plan.indices(row)

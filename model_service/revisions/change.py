@@ -4,6 +4,7 @@ import math
 
 from lockstep.v1 import tensor_pb2, vocabulary_pb2
 
+from model_service.messages import NewRow
 from vocabulary import (
     AddedToken,
     Change,
@@ -48,6 +49,23 @@ def read_link(message: vocabulary_pb2.VocabularyChange) -> Link:
         ),
         vocabulary=read_reference(message.vocabulary),
     )
+
+
+def new_rows(change: Change) -> list[NewRow]:
+    """Returns the rows that a change adds, as the engine takes them."""
+    return [
+        NewRow(
+            token_id=token.id,
+            initialization=token.initialization,
+            generable=token.generable,
+            previous_ids=list(token.previous_ids),
+            copy_token_id=token.copy_token_id,
+            input_values=token.input_values,
+            output_values=token.output_values,
+            token_bytes=token.token.content.encode(),
+        )
+        for token in change.tokens
+    ]
 
 
 def read_reference(message: vocabulary_pb2.VocabularyRef) -> Reference:

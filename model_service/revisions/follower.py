@@ -6,9 +6,8 @@ served, or stays on the revisions that it has.
 """
 
 import asyncio
-import hashlib
-from dataclasses import dataclass
-from typing import cast
+import ssl
+from typing import Any, cast
 
 import grpc
 import structlog
@@ -20,41 +19,21 @@ from lockstep.v1 import (
 )
 
 from model_service.engine_client.client import EngineClient
-from model_service.messages import NewRow
 from model_service.metrics import ModelMetrics
-from model_service.revisions.change import read_link
-from model_service.revisions.table import VocabularyTable
+from model_service.revisions.backoff import Backoff
+from model_service.revisions.change import new_rows, read_link
+from model_service.revisions.conflict import ConflictError
+from model_service.revisions.following import Following
+from model_service.revisions.spelling import fetch_spelling
+from model_service.revisions.tokenizer_address import TokenizerAddress
 from rpc.errors import ServiceError
 from vocabulary import BrokenChainError, Link, Reference, SpecialToken, verify
 
-FIRST_BACKOFF_S = 0.1
-MAX_BACKOFF_S = 5.0
-CALL_TIMEOUT_S = 10.0
-HEARTBEAT_S = 5
+CALL_TIMEOUT_S = 3.0
+HEARTBEAT_S = 2
 MISSED_HEARTBEATS = 3
 
-NO_ROWS_SHA256 = hashlib.sha256().hexdigest()
-
 log = structlog.stdlib.get_logger("model_service.revisions.follower")
-
-
-class ConflictError(Exception):
-    """The tokenizer service has another vocabulary than this model."""
-
-
-@dataclass(slots=True)
-class VocabularyState:
-    """What is known about the rows of the model's vocabulary.
-
-    Attributes:
-        connected: whether the tokenizer service is being followed now.
-        reserved_rows: rows that can be added without new memory.
-        added_rows_sha256: over all rows added since revision 0.
-    """
-
-    connected: bool = False
-    reserved_rows: int = 0
-    added_rows_sha256: str = NO_ROWS_SHA256
 
 
 class Follower:
@@ -62,37 +41,39 @@ class Follower:
 
     Attributes:
         caught_up: set once every revision that the service had at the first
-            contact is applied.
+            contact is applied, and for good: losing the service later does not
+            keep this replica from serving what it has.
     """
 
     def __init__(
         self,
-        address: str,
+        address: TokenizerAddress,
         base: Reference | None,
-        table: VocabularyTable,
         engine: EngineClient,
         metrics: ModelMetrics,
-        state: VocabularyState,
+        following: Following,
     ) -> None:
         """Prepares to follow; `run` follows.
 
         Args:
-            address: `host:port` of the tokenizer service.
+            address: the tokenizer service.
             base: revision 0 as the checkpoint has it; None when the checkpoint
                 has no tokenizer, and then the service's is trusted.
-            table: revisions applied so far; without any at first.
             engine: what grows.
             metrics: where growth is recorded.
-            state: is kept up to date.
+            following: is kept up to date, with its table, which has no revision at first.
         """
         self.caught_up = asyncio.Event()
         self._address = address
         self._base = base
-        self._table = table
+        self._table = following.table
         self._engine = engine
         self._metrics = metrics
-        self._state = state
-        self._backoff_s = FIRST_BACKOFF_S
+        self._following = following
+        self._backoff = Backoff()
+        self._first_revision: int | None = None  # the service's, at the first contact
+        self._head: Reference | None = None  # the newest one verified, perhaps not yet applied
+        self._applying: asyncio.Task[None] | None = None  # of the head
 
     async def run(self) -> None:
         """Follows until cancelled, through every loss of the connection."""
@@ -100,25 +81,48 @@ class Follower:
             try:
                 await self._follow()
             except grpc.aio.AioRpcError as error:
-                log.warning("tokenizer_unreachable", address=self._address, code=error.code().name)
+                self._lose(f"{error.code().name}: {(error.details() or '')[:200]}")
             except TimeoutError:
-                log.warning("tokenizer_silent", address=self._address)
-            except (ConflictError, BrokenChainError, ValueError) as error:
-                log.error("vocabulary_conflict", address=self._address, reason=str(error))
-            except ServiceError as error:
-                log.error("vocabulary_growth_failed", reason=str(error))
+                self._lose("it is silent")
+            except (OSError, ssl.SSLError) as error:
+                self._lose(f"its TLS files cannot be used: {error}")
+            except (ConflictError, BrokenChainError, ValueError, ServiceError) as error:
+                self._refuse(str(error))
+            else:
+                self._lose("it ended the stream")
             finally:
-                self._set_connected(False)
-            await asyncio.sleep(self._backoff_s)
-            self._backoff_s = min(2 * self._backoff_s, MAX_BACKOFF_S)
+                self._connect(False)
+            await self._backoff.pause(self._table.wanted)
+
+    def _lose(self, reason: str) -> None:
+        """Notes why the service is not reached; says so once per reason."""
+        if self._following.connected or reason != self._following.unreachable:
+            log.warning("tokenizer_unreachable", address=self._address.target, reason=reason)
+        self._following.unreachable = reason
+
+    def _refuse(self, reason: str) -> None:
+        """Notes why what the service has is not taken; says so once per reason."""
+        if reason != self._following.refused:
+            log.error("vocabulary_conflict", address=self._address.target, reason=reason)
+        self._following.refused = reason
+
+    def _connect(self, connected: bool) -> None:
+        if connected and not self._following.connected:
+            log.info("tokenizer_followed", address=self._address.target)
+            self._following.refused = self._following.unreachable = ""
+            self._backoff.reset()
+        self._following.connected = connected
 
     async def _follow(self) -> None:
         """Follows one connection to its end."""
-        async with grpc.aio.insecure_channel(self._address) as channel:
+        async with self._address.channel() as channel:
             stub = tokenizer_service_pb2_grpc.TokenizerServiceStub(channel)
             info = await stub.GetTokenizerInfo(
                 tokenizer_service_pb2.GetTokenizerInfoRequest(), timeout=CALL_TIMEOUT_S
             )
+            self._following.heard(info.vocabulary.revision)
+            if self._first_revision is None:
+                self._first_revision = info.vocabulary.revision
             self._check_history(info.vocabulary)
             if not len(self._table):
                 await self._spell_tokens(stub, info)
@@ -130,28 +134,70 @@ class Follower:
             )
             events = stub.WatchVocabulary(request)
             try:
-                while True:
-                    if len(self._table) > info.vocabulary.revision:
-                        self._set_connected(True)
-                        self._backoff_s = FIRST_BACKOFF_S
-                        self.caught_up.set()
-                    async with asyncio.timeout(MISSED_HEARTBEATS * HEARTBEAT_S):
-                        received = await events.read()
-                    if received is grpc.aio.EOF:
-                        return
-                    event = cast(tokenizer_service_pb2.WatchVocabularyResponse, received)
-                    if event.WhichOneof("event") == "change":
-                        link = read_link(event.change)
-                        self._begin(info, link.parent_fingerprint)
-                        await self._apply(link)
+                await self._read(events, info)
             finally:
                 events.cancel()
+                failed = await self._settle()
+            if failed is not None:
+                raise failed
+
+    async def _read(
+        self,
+        events: "grpc.aio.UnaryStreamCall[Any, Any]",
+        info: tokenizer_service_pb2.GetTokenizerInfoResponse,
+    ) -> None:
+        """Takes what the service sends, until the stream ends.
+
+        Changes are verified one by one and sent on at once, so that the engine can
+        take all those that have gathered between the same two steps.
+        """
+        while True:
+            async with asyncio.timeout(MISSED_HEARTBEATS * HEARTBEAT_S):
+                received = await self._next(events)
+            if received is grpc.aio.EOF:
+                return
+            event = cast(tokenizer_service_pb2.WatchVocabularyResponse, received)
+            if event.WhichOneof("event") == "change":
+                link = read_link(event.change)
+                newest = max(self._following.known_revision, link.vocabulary.revision)
+                self._following.heard(newest)
+                self._begin(info, link.parent_fingerprint)
+                self._take(link)
+            else:
+                self._following.heard(event.heartbeat.revision)
+                self._check_history(event.heartbeat)
+                if self._applying is None or self._applying.done():
+                    self._connect(True)
+
+    async def _next(self, events: "grpc.aio.UnaryStreamCall[Any, Any]") -> object:
+        """Returns what the service sends next.
+
+        Raises:
+            ServiceError: meanwhile, or before, a change could not be applied.
+        """
+        reading = asyncio.ensure_future(events.read())
+        try:
+            while True:
+                waits: set[asyncio.Future[Any]] = {reading}
+                if self._applying is not None and self._applying.done():
+                    self._applying.result()  # raises why it could not be applied
+                elif self._applying is not None:
+                    waits.add(self._applying)
+                if reading.done():
+                    return reading.result()
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            reading.cancel()
 
     def _check_history(self, theirs: vocabulary_pb2.VocabularyRef) -> None:
-        """Compares the service's newest revision with ours of the same number."""
+        """Compares the service's newest revision with ours of the same number.
+
+        Raises:
+            ConflictError: it is another one.
+        """
         if theirs.revision < len(self._table):
             ours = self._table.at(theirs.revision)
-            if theirs.fingerprint != ours.fingerprint:
+            if ours.fingerprint and theirs.fingerprint != ours.fingerprint:
                 raise ConflictError(
                     f"revision {theirs.revision} of the tokenizer service has the fingerprint "
                     f"{theirs.fingerprint}, here it is {ours.fingerprint}"
@@ -190,59 +236,69 @@ class Follower:
         stub: "tokenizer_service_pb2_grpc.TokenizerServiceAsyncStub",
         info: tokenizer_service_pb2.GetTokenizerInfoResponse,
     ) -> None:
-        """Tells the engine the bytes of the ids of revision 0; later ids come with theirs.
+        """Tells the engine the bytes of the ids of revision 0.
 
         Raises:
-            ConflictError: the service does not have as many ids as it says, or the model's own
-                configuration needs bytes that the tokenizer's tokens do not have.
+            ConflictError: they cannot be had, or the model's own configuration needs bytes
+                that the tokenizer's tokens do not have.
         """
-        if not info.token_bytes_concatenate:
-            if self._engine.info.default_config.stop_strings:
-                raise ConflictError(
-                    "generation_config.json sets stop_strings, but the text of this tokenizer is "
-                    "not the concatenation of its tokens; remove them from the file"
-                )
-            return
-        token_bytes: list[bytes] = []
-        request = tokenizer_service_pb2.GetVocabularyRequest()
-        async for part in stub.GetVocabulary(request, timeout=CALL_TIMEOUT_S):
-            token_bytes += [entry.token_bytes for entry in part.entries]
-        if len(token_bytes) < info.base_size:
+        token_bytes = await fetch_spelling(stub, info)
+        if token_bytes is not None:
+            self._engine.growth.spell(token_bytes)
+            self._table.spelled = True
+        elif self._engine.info.default_config.stop_strings:
             raise ConflictError(
-                f"the tokenizer service names {len(token_bytes)} of its {info.base_size} ids"
+                "generation_config.json sets stop_strings, but the text of this tokenizer is "
+                "not the concatenation of its tokens; remove them from the file"
             )
-        self._engine.growth.spell(token_bytes[: info.base_size])
-        self._table.spelled = True
 
-    async def _apply(self, link: Link) -> None:
-        """Verifies a change, grows the engine by it, and only then lets requests use it."""
-        newest = verify(self._table.newest, [link])
-        grown = await self._engine.growth.grow(
-            newest.revision,
-            [
-                NewRow(
-                    token_id=token.id,
-                    initialization=token.initialization,
-                    generable=token.generable,
-                    previous_ids=list(token.previous_ids),
-                    copy_token_id=token.copy_token_id,
-                    input_values=token.input_values,
-                    output_values=token.output_values,
-                    token_bytes=token.token.content.encode(),
-                )
-                for token in link.change.tokens
-            ],
-        )
-        self._state.reserved_rows = grown.reserved_rows
-        self._state.added_rows_sha256 = grown.added_rows_sha256
+    def _take(self, link: Link) -> None:
+        """Verifies a change and sends it to the engine.
+
+        Raises:
+            BrokenChainError: it does not follow from the one before it.
+        """
+        newest = verify(self._head or self._table.newest, [link])
+        self._head = newest
+        self._applying = asyncio.create_task(self._apply(newest, link, self._applying))
+
+    async def _apply(
+        self, newest: Reference, link: Link, before: asyncio.Task[None] | None
+    ) -> None:
+        """Grows the engine, and only then lets requests use the revision.
+
+        Args:
+            newest: the state after the change.
+            link: the change.
+            before: what applies the change before it.
+        """
+        try:
+            grown = await self._engine.growth.grow(newest.revision, new_rows(link.change))
+        finally:
+            if before is not None:
+                await before  # if that one failed, it is why this one did
+        self._following.reserved_rows = grown.reserved_rows
+        self._following.added_rows_sha256 = grown.added_rows_sha256
         self._metrics.vocabulary_grown(grown.pause_s)
         self._append(newest, link.change.special_tokens)
+        self._connect(True)
+
+    async def _settle(self) -> BaseException | None:
+        """Waits until the engine has answered for every change that it was sent.
+
+        Returns:
+            Why one could not be applied. It is not raised, or it would take the place of
+            what ends the connection, a cancellation above all.
+        """
+        applying, self._applying, self._head = self._applying, None, None
+        if applying is None:
+            return None
+        await asyncio.wait([applying])
+        return applying.exception()
 
     def _append(self, reference: Reference, special_tokens: tuple[SpecialToken, ...] = ()) -> None:
         self._table.append(reference, special_tokens)
         self._metrics.vocabulary(reference.revision, reference.size)
         log.info("vocabulary_applied", revision=reference.revision, size=reference.size)
-
-    def _set_connected(self, connected: bool) -> None:
-        self._state.connected = connected
-        self._metrics.follower_connected(connected)
+        if self._first_revision is not None and reference.revision >= self._first_revision:
+            self.caught_up.set()

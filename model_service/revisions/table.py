@@ -19,6 +19,7 @@ class VocabularyTable:
     Attributes:
         followed: whether revisions can still come from a tokenizer service.
         spelled: whether the engine knows the bytes that every id stands for.
+        wanted: set while a request waits for a revision that is yet to come.
     """
 
     def __init__(self, *, followed: bool, wait_s: float) -> None:
@@ -30,6 +31,8 @@ class VocabularyTable:
         """
         self.followed = followed
         self.spelled = False
+        self.wanted = asyncio.Event()
+        self._num_waiting = 0
         self._wait_s = wait_s
         self._chain: list[Reference] = []
         self._roles: list[Mapping[Role, int]] = []
@@ -98,6 +101,8 @@ class VocabularyTable:
     async def _wait_for(self, reference: vocabulary_pb2.VocabularyRef) -> None:
         if not self.followed:
             raise _mismatch(reference, self.newest)
+        self._num_waiting += 1
+        self.wanted.set()
         try:
             async with asyncio.timeout(self._wait_s):
                 while reference.revision > self.newest.revision:
@@ -106,6 +111,10 @@ class VocabularyTable:
             raise VocabularyBehind(
                 request_revision=reference.revision, server_revision=self.newest.revision
             ) from None
+        finally:
+            self._num_waiting -= 1
+            if not self._num_waiting:
+                self.wanted.clear()
 
 
 def _agree(theirs: vocabulary_pb2.VocabularyRef, ours: Reference) -> bool:

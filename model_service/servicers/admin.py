@@ -9,7 +9,6 @@ from lockstep.v1 import (
 )
 
 from model_service.responses import convert
-from model_service.revisions.follower import VocabularyState
 from model_service.serving.served_model import ServedModel
 from rpc.handlers import Context
 
@@ -20,7 +19,6 @@ class AdminServicer(model_admin_service_pb2_grpc.ModelAdminServiceServicer):
     def __init__(
         self,
         model: ServedModel,
-        state: VocabularyState,
         *,
         report_paused: Callable[[bool], None],
     ) -> None:
@@ -28,21 +26,21 @@ class AdminServicer(model_admin_service_pb2_grpc.ModelAdminServiceServicer):
 
         Args:
             model: the model.
-            state: what is known about its added rows.
             report_paused: makes health say whether new work is taken.
         """
         self._model = model
-        self._state = state
         self._report_paused = report_paused
 
     async def GetVocabularyState(
         self, request: model_admin_service_pb2.GetVocabularyStateRequest, context: Context
     ) -> model_admin_service_pb2.GetVocabularyStateResponse:
+        following = self._model.following
         return model_admin_service_pb2.GetVocabularyStateResponse(
             vocabulary=self._newest(),
-            reserved_row_count=self._state.reserved_rows,
-            added_rows_sha256=self._state.added_rows_sha256,
-            follower_connected=self._state.connected,
+            reserved_row_count=following.reserved_rows,
+            added_rows_sha256=following.added_rows_sha256,
+            follower_connected=following.connected,
+            following=convert.vocabulary_following(following),
         )
 
     async def FlushPrefixCache(

@@ -83,6 +83,7 @@ class InfoServicer(model_info_service_pb2_grpc.ModelInfoServiceServicer):
             embedding_row_count=info.embedding_row_count,
             vocabulary=convert.vocabulary_ref(vocabulary),
             vocabulary_followed=self._model.vocabulary.followed,
+            vocabulary_following=convert.vocabulary_following(self._model.following),
             tied_embeddings=info.tied_embeddings,
             eos_token_ids=info.eos_token_ids,
             bos_token_id=info.bos_token_id,

@@ -58,7 +58,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
             async with self._generations.run(request.request) as generation:
                 plan = generation.plan
                 account = Account(plan, self._model.metrics)
-                writer = StreamWriter(plan)
+                writer = StreamWriter(plan, self._model.response_limits.max_chunk_bytes)
                 yield model_service_pb2.GenerateStreamResponse(started=self._started(plan))
                 async for events in generation.events():
                     account.add(events)

@@ -15,22 +15,28 @@ from lockstep.v1 import (
 
 from model_service.requests.configuration import effective_message
 from model_service.requests.prompts import read_prompts
-from model_service.requests.response_size import distribution_bytes
-from model_service.requests.session_calls import StepPlan, read_fork, read_step
+from model_service.requests.session_calls import read_fork
 from model_service.requests.violations import Violations
 from model_service.responses import convert
+from model_service.responses.step_stream import StepWriter
 from model_service.serving.served_model import ServedModel
 from model_service.serving.session import Session, new_session_id
 from model_service.serving.session_calls import SessionCalls
 from model_service.serving.session_opening import read_opening
 from model_service.serving.session_terms import SessionTerms
 from model_service.serving.sessions import SessionRegistry
+from model_service.serving.steps import Steps
 from rpc.errors import InvalidField
 from rpc.handlers import Context
 from rpc.streams import until_drained
 
 DEFAULT_PAGE_SIZE = 100
 MAX_PAGE_SIZE = 1000
+
+_OPENING_WAY_OUT = (
+    "Ask for fewer ids, fewer positions or a smaller dtype, or open the session with fewer tokens "
+    "and give the others by StepStream with accept_chunks."
+)
 
 
 class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServicer):
@@ -55,6 +61,7 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
         self._model = model
         self._sessions = sessions
         self._calls = SessionCalls(model.engine, sessions)
+        self._steps = Steps(model, sessions, self._calls)
         self._terms = terms
         self._draining = draining
 
@@ -96,7 +103,7 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
     async def Step(
         self, request: logits_session_service_pb2.StepRequest, context: Context
     ) -> logits_session_service_pb2.StepResponse:
-        return await self._step(request)
+        return await self._steps.answer(request)
 
     async def StepStream(
         self,
@@ -104,6 +111,7 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
         context: Context,
     ) -> AsyncIterator[logits_session_service_pb2.StepStreamResponse]:
         session_id = ""
+        writer = StepWriter(self._model.response_limits.max_chunk_bytes)
         async with aclosing(until_drained(request_iterator, self._draining)) as requests:
             async for message in requests:
                 step = message.step
@@ -115,9 +123,10 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
                         "step.session_id", "must be that of the first message, or empty"
                     )
                 step.session_id = session_id
-                yield logits_session_service_pb2.StepStreamResponse(
-                    step=await self._step(step, "step.")
-                )
+                write_row = writer.write_row if message.accept_chunks else None
+                answer = await self._steps.answer(step, path="step.", write_row=write_row)
+                for response in writer.messages(answer):
+                    yield response
 
     async def Truncate(
         self, request: logits_session_service_pb2.TruncateRequest, context: Context
@@ -265,57 +274,9 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
             violations,
             max_length=max_length,
             cache_salt=request.cache_salt,
+            way_out=_OPENING_WAY_OUT,
         )
         return Session(new_session_id(), opening, opening.selection, ttl_s)
-
-    async def _step(
-        self, request: logits_session_service_pb2.StepRequest, path: str = ""
-    ) -> logits_session_service_pb2.StepResponse:
-        """Runs a step; one with a name is finished even if its caller gives up.
-
-        A retry then finds its answer. One without a name is undone instead.
-        """
-        work = self._apply_step(request, path)
-        return await (self._calls.to_the_end(work) if request.step_id else work)
-
-    async def _apply_step(
-        self, request: logits_session_service_pb2.StepRequest, path: str
-    ) -> logits_session_service_pb2.StepResponse:
-        with self._sessions.use(request.session_id) as session:
-            known = session.answer_of(request.step_id)
-            answered = known or await self._calls.step(
-                session, self._read_step(request, session, path)
-            )
-        return logits_session_service_pb2.StepResponse(
-            rows=[
-                convert.step_row_result(row, seed)
-                for row, seed in zip(answered.answer.rows, answered.seeds, strict=True)
-            ],
-            replayed=known is not None,
-            recomputed=answered.answer.recomputed,
-            vocabulary=convert.vocabulary_ref(answered.vocabulary),
-            expire_time=convert.timestamp(session.expires_at),
-            determinism=self._model.determinism(),
-        )
-
-    def _read_step(
-        self, request: logits_session_service_pb2.StepRequest, session: Session, path: str
-    ) -> StepPlan:
-        vocabulary_size = session.opening.vocabulary.size
-        plan = read_step(
-            request,
-            session.selection,
-            num_rows=session.num_rows,
-            vocabulary_size=vocabulary_size,
-            max_selected_tokens=self._model.limits.max_selected_tokens,
-            path=path,
-        )
-        num_tokens = [len(row.token_ids) for row in plan.rows]
-        config = session.opening.resolved.config
-        self._model.check_response(
-            distribution_bytes(plan.selection, num_tokens, config, vocabulary_size)
-        )
-        return plan
 
 
 def _effective_config(session: Session) -> generation_pb2.GenerationConfig:

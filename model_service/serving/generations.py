@@ -19,6 +19,12 @@ from model_service.serving.session_opening import Opening
 from model_service.serving.session_terms import SessionTerms
 from model_service.serving.sessions import SessionRegistry
 
+_UNARY_WAY_OUT = "Ask for fewer ids, fewer positions or a smaller dtype, or use GenerateStream."
+_BEAM_WAY_OUT = (
+    "Ask for fewer ids, fewer positions, a smaller dtype, fewer beams or fewer prompts: a beam "
+    "search answers at its end."
+)
+
 
 class Generation:
     """A generation under way.
@@ -172,7 +178,8 @@ class Generations:
 
     def _check_size(self, plan: GenerationPlan, in_one_message: bool) -> None:
         if in_one_message or plan.answers_at_once:
-            self._model.check_response(plan.response_bytes)
+            way_out = _BEAM_WAY_OUT if plan.answers_at_once else _UNARY_WAY_OUT
+            self._model.response_limits.check_message(plan.response_bytes, way_out)
 
     async def _plan_continuation(
         self, request: model_service_pb2.GenerateRequest, session: Session

@@ -17,6 +17,11 @@ from model_service.serving.served_model import ServedModel
 from model_service.serving.session import new_session_id
 from model_service.serving.session_opening import Opening, read_opening
 
+_WAY_OUT = (
+    "Ask for fewer ids, fewer positions or a smaller dtype, send fewer prompts in a call, or use a "
+    "session and its StepStream with accept_chunks."
+)
+
 
 async def compute_logits(
     request: model_service_pb2.ComputeLogitsRequest, model: ServedModel
@@ -36,6 +41,7 @@ async def compute_logits(
         model,
         violations,
         max_length=None,
+        way_out=_WAY_OUT,
     )
     answer = await _run(opening, model)
     return model_service_pb2.ComputeLogitsResponse(
@@ -72,6 +78,7 @@ async def score(
         model,
         violations,
         max_length=None,
+        way_out=_WAY_OUT,
         use="scored",
         num_prompt_tokens=starts if request.HasField("continuations") else None,
     )

@@ -14,9 +14,11 @@ from model_service.messages import EngineInfo
 from model_service.metrics import ModelMetrics
 from model_service.requests.generation_plan import GenerationPlan, PlanLimits, plan
 from model_service.responses import convert
+from model_service.responses.response_limits import ResponseLimits
+from model_service.revisions.following import Following
 from model_service.revisions.roles import with_roles
 from model_service.revisions.table import VocabularyTable
-from rpc.errors import Draining, NotImplemented_, ResponseTooLarge
+from rpc.errors import Draining, NotImplemented_
 from vocabulary import Reference
 
 
@@ -28,9 +30,10 @@ class ServedModel:
         name: its name.
         engine: runs it.
         vocabulary: revisions that it has.
+        following: how far they have kept up with those of the tokenizer service.
         metrics: where calls are recorded.
         limits: bounds of a generation.
-        max_response_bytes: most bytes of a response in one message.
+        response_limits: how large answers may be.
         fingerprint: SHA-256 over the checkpoint's files, once known.
         paused: whether an operator has asked for no new work.
         boot_id: changes with every start; sessions live as long as it.
@@ -39,9 +42,10 @@ class ServedModel:
     name: str
     engine: EngineClient
     vocabulary: VocabularyTable
+    following: Following
     metrics: ModelMetrics
     limits: PlanLimits
-    max_response_bytes: int
+    response_limits: ResponseLimits
     fingerprint: str = ""
     paused: bool = False
     boot_id: str = field(default_factory=lambda: secrets.token_hex(8))
@@ -54,15 +58,6 @@ class ServedModel:
         """
         if self.paused:
             raise Draining
-
-    def check_response(self, num_bytes: int) -> None:
-        """Checks that a response fits one message, before anything runs.
-
-        Raises:
-            ResponseTooLarge: it may not.
-        """
-        if num_bytes > self.max_response_bytes:
-            raise ResponseTooLarge(num_bytes, self.max_response_bytes)
 
     def check_stop_strings(self, config: GenerationConfig) -> None:
         """Checks that the engine can find the stop strings of a configuration.

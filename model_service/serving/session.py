@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from model_service.generation import ScoreSelection
 from model_service.messages import SessionAnswer
 from model_service.serving.session_opening import Opening
+from rpc import identity
 from vocabulary import Reference
 
 
@@ -42,6 +43,7 @@ class Session:
         used_at: end of the newest call, monotonic clock.
         busy: whether a call is using it.
         last_step: the newest step that was named, and its answer.
+        owner: whoever opened it, as far as the transport knows; nobody else finds it.
     """
 
     session_id: str
@@ -56,6 +58,7 @@ class Session:
     used_at: float = field(default_factory=time.monotonic)
     busy: bool = False
     last_step: tuple[str, StepAnswer] | None = None
+    owner: str = field(default_factory=identity.caller)
 
     @property
     def expires_at(self) -> float:

@@ -62,6 +62,7 @@ def read_opening(
     num_prompt_tokens: list[int] | None = None,
     ids_field: str = "prompt",
     cache_salt: str = "",
+    way_out: str,
 ) -> Opening:
     """Checks the rows of a session.
 
@@ -79,6 +80,7 @@ def read_opening(
             means all.
         ids_field: path of the ids in the request.
         cache_salt: the request's.
+        way_out: what to ask for instead of what does not fit one message, a sentence.
 
     Raises:
         InvalidField: one or more fields are wrong.
@@ -131,7 +133,8 @@ def read_opening(
     reserved = longest if max_length is None else max_length
     _check_room(rows, reserved, info.context_length, info.kv_total_tokens)
     lengths = [len(row) for row in rows]
-    model.check_response(distribution_bytes(selection, lengths, resolved.config, vocabulary.size))
+    num_bytes = distribution_bytes(selection, lengths, resolved.config, vocabulary.size)
+    model.response_limits.check_message(num_bytes, way_out)
     if max_length is None:
         resolved = _without_limit(resolved)
     seed = seeds.random_seed() if resolved.seed is None else resolved.seed

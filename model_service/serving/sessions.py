@@ -17,6 +17,7 @@ from model_service.engine_client.failure import service_error
 from model_service.messages import SessionAnswer, SessionDescription
 from model_service.metrics import ModelMetrics
 from model_service.serving.session import Session
+from rpc import identity
 from rpc.errors import Overloaded, SessionBusy, SessionNotFound
 
 SWEEP_INTERVAL_S = 0.5
@@ -26,7 +27,11 @@ log = structlog.stdlib.get_logger("model_service.serving.sessions")
 
 
 class SessionRegistry:
-    """All open sessions. Used by the event loop only."""
+    """All open sessions. Used by the event loop only.
+
+    Callers that can be told apart, by their certificates, have sessions of their
+    own: to others these do not exist.
+    """
 
     def __init__(
         self, engine: EngineClient, metrics: ModelMetrics, *, max_sessions: int, max_rows: int
@@ -121,9 +126,10 @@ class SessionRegistry:
         return session
 
     def list(self, after_serial: int, limit: int) -> list[Session]:
-        """Returns sessions in order of opening, those after a serial number."""
-        live = (s for s in self._sessions.values() if s.serial > after_serial and not s.expired)
-        return [*islice(live, limit)]
+        """Returns the caller's sessions in order of opening, those after a serial number."""
+        owner = identity.caller()
+        own = (s for s in self._sessions.values() if s.owner == owner and not s.expired)
+        return [*islice((s for s in own if s.serial > after_serial), limit)]
 
     async def close(self, session_id: str) -> tuple[Session, SessionDescription]:
         """Closes a session for its client, and returns what it was.
@@ -176,7 +182,7 @@ class SessionRegistry:
 
     def _find(self, session_id: str) -> Session:
         session = self._sessions.get(session_id)
-        if session is None or session.expired:
+        if session is None or session.expired or session.owner != identity.caller():
             raise SessionNotFound(session_id)
         return session
 

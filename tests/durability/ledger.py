@@ -24,8 +24,12 @@ class Ledger:
         """Calls that were acknowledged."""
         return len(self._told)
 
-    def add(self, stubs) -> None:
-        """Adds tokens that nobody asked for before. Raises what the call raises."""
+    def add(self, stubs) -> tuple[str, bytes]:
+        """Adds tokens that nobody asked for before. Raises what the call raises.
+
+        Returns:
+            The key of the call, and the bytes of its reply.
+        """
         key = str(uuid.uuid4())
         request = admin.AddTokensRequest(idempotency_key=key)
         for index in range(TOKENS_PER_CALL):
@@ -36,9 +40,11 @@ class Ledger:
             self._asked[key] = request
             self._unanswered[key] = request
         response = stubs.admin.AddTokens(request)
+        told = response.SerializeToString(deterministic=True)
         with self._lock:
-            self._told[key] = response.SerializeToString(deterministic=True)
+            self._told[key] = told
             del self._unanswered[key]
+        return key, told
 
     def check(self, stubs) -> int:
         """Compares a service that was started again with what callers were told.

@@ -7,8 +7,8 @@ import pytest
 from tests.durability.disk import SECTOR, Disk
 from tests.durability.recorder import Event, Operation
 
-ROOT = "/root"
-FILE = "/root/file"
+ROOT = "/disk"
+FILE = "/disk/file"
 CREATE = Event(Operation.CREATE, file=1, path=FILE)
 SYNC = Event(Operation.SYNC, file=1)
 FAILED_SYNC = Event(Operation.SYNC, file=1, error=5)

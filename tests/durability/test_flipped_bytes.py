@@ -61,6 +61,15 @@ def test_a_flipped_byte_is_refused_or_changes_nothing(written, per_page):
     assert outcomes["refused"] > outcomes["unused"] / 10
 
 
+def test_damage_that_the_database_quotes_is_refused(written):
+    path, _ = written
+    content = path.read_bytes()
+    at = content.index(b"sqlite_autoindex_reply_1")
+    path.write_bytes(content[:at] + b"\xdd" + content[at + 1 :])
+    with pytest.raises(StoreError, match="lockstep vocab import"):
+        open_store(path)
+
+
 def outcome(path, promised):
     try:
         store = open_store(path)

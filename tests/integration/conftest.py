@@ -17,5 +17,6 @@ def tiny_model(tiny_checkpoint, tmp_path_factory):
     """A model service with the tiny checkpoint, in fp32."""
     folder = tmp_path_factory.mktemp("model_service")
     flags = ["--dtype", "fp32", "--max-response-bytes", str(2**20), "--max-sessions", "8"]
+    flags += ["--max-streamed-step-bytes", str(2 * 2**20)]
     with model_process(tiny_checkpoint, folder, *flags) as service:
         yield service

@@ -1,5 +1,6 @@
 """A tokenizer service whose vocabulary tests grow, and what they ask of a model that follows it."""
 
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import grpc
 import numpy as np
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from lockstep.v1 import (
     model_admin_service_pb2,
     tensor_pb2,
@@ -18,7 +20,7 @@ from lockstep.v1 import (
 )
 
 from tests.integration.model_process import ModelProcess
-from tests.services import ServiceProcess, running_process
+from tests.services import START_TIMEOUT_S, ServiceProcess, running_process
 
 
 def with_values(
@@ -87,12 +89,24 @@ class Tokenizer:
 
 @contextmanager
 def running_tokenizer(checkpoint: Path, folder: Path, *flags: str) -> Iterator[Tokenizer]:
-    """Runs a tokenizer service on a checkpoint, with its store in a folder."""
+    """Runs a tokenizer service on a checkpoint, with its store in a folder, until it is loaded."""
     flags = (f"--model={checkpoint}", f"--store=sqlite:///{folder / 'store.db'}", *flags)
     with running_process("tokenizer_service", *flags, folder=folder) as process:
+        _wait_until_loaded(process)
         tokenizer = Tokenizer(process)
         with tokenizer.channel:
             yield tokenizer
+
+
+def _wait_until_loaded(process: ServiceProcess) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    with grpc.insecure_channel(process.health_address) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        request = health_pb2.HealthCheckRequest()
+        serving = health_pb2.HealthCheckResponse.SERVING
+        while stub.Check(request, timeout=10, wait_for_ready=True).status != serving:
+            assert time.monotonic() < deadline, process.log.read_text()
+            time.sleep(0.02)
 
 
 def state(service: ModelProcess) -> model_admin_service_pb2.GetVocabularyStateResponse:

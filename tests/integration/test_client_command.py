@@ -62,6 +62,16 @@ def test_generate_reads_stdin_and_answers_in_json(lockstep, client: Lockstep):
     assert answer["effective_config"]["do_sample"] is True
 
 
+def test_generate_searches_with_beams(lockstep, client: Lockstep):
+    expected = client.generate(PROMPT, max_new_tokens=8, do_sample=False, num_beams=3)
+    greedy = client.generate(PROMPT, max_new_tokens=8, do_sample=False)
+    assert expected.token_ids != greedy.token_ids
+    result = lockstep("generate", PROMPT, "-n", "8", "--greedy", "--beams", "3", "--json")
+    answer = json.loads(result.stdout)
+    assert answer["token_ids"] == expected.token_ids
+    assert answer["effective_config"]["num_beams"] == 3
+
+
 def test_generate_asks_a_question_through_the_chat_template(lockstep, client: Lockstep):
     messages = [{"role": "system", "content": "Be short."}, {"role": "user", "content": PROMPT}]
     expected = client.generate(messages=messages, max_new_tokens=8)

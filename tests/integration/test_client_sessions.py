@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from lockstep_client import AsyncLockstep, Lockstep, SessionRetention
+from lockstep_client import AsyncLockstep, Lockstep, ScoreSelection, SessionRetention
 from lockstep_client.exceptions import PositionConflict, SessionNotFound
+from lockstep_client.session_state import StepResult
 from tests.services import Services
 
 PROMPTS = [[5, 6, 7], [40, 41]]
@@ -42,7 +43,7 @@ def test_a_stream_of_a_session_that_is_left_is_undone(ls: Lockstep):
             next(stream)
         assert session.position == (3, 2)
         with session.stream(max_new_tokens=3) as stream:
-            new = [delta.token_ids for delta in stream]
+            new = [token_id for delta in stream for token_id in delta.token_ids]
         assert len(new) == 6
         assert session.position == (6, 5)
         assert session.token_ids()[0][:3] == PROMPTS[0]
@@ -88,6 +89,54 @@ def test_a_step_stream_steps_as_steps_do(ls: Lockstep):
             streamed.position = (9, 9)
             with pytest.raises(PositionConflict):
                 steps.step([[1], [1]])
+
+
+EVERYTHING = ScoreSelection(logits=True, scores=True, full=True, positions="all")
+LONG_STEP = [[(7 * row + i) % 320 for i in range(200)] for row in range(4)]
+"""With `EVERYTHING` 2 MB, where a message of a stream has at most 1 MiB of rows."""
+
+
+def test_a_step_stream_gives_what_does_not_fit_a_message_equal_to_the_bit(ls: Lockstep):
+    with ls.model.open_session([[5]] * 4, max_length=250) as session:
+        expected = session.look_ahead(LONG_STEP, selection=EVERYTHING)
+        with session.step_stream() as steps:
+            ahead = steps.step(LONG_STEP, selection=EVERYTHING, look_ahead=True)
+            assert_rows_equal(ahead, expected)
+            assert session.position == (1, 1, 1, 1)
+            assert_rows_equal(steps.step(LONG_STEP, selection=EVERYTHING), expected)
+            steps.step([[1]] * 4)
+        assert session.position == (202,) * 4
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_step_stream_reads_rows_of_every_type(ls: Lockstep, dtype):
+    half = ScoreSelection(logits=True, scores=True, full=True, dtype=dtype, positions="all")
+    rows = [ids + ids[:40] for ids in LONG_STEP]
+    with ls.model.open_session([[5]] * 4, max_length=250) as session:
+        expected = session.look_ahead(rows, selection=half)
+        with session.step_stream() as steps:
+            assert_rows_equal(steps.step(rows, selection=half), expected)
+
+
+async def test_the_asyncio_step_stream_gives_what_does_not_fit_a_message(services: Services):
+    addresses = {"tokenizer": services.tokenizer.address, "model": services.model.address}
+    async with (
+        AsyncLockstep(**addresses) as ls,
+        await ls.model.open_session([[5]] * 4, max_length=250) as session,
+    ):
+        expected = await session.look_ahead(LONG_STEP, selection=EVERYTHING)
+        async with session.step_stream() as steps:
+            assert_rows_equal(await steps.step(LONG_STEP, selection=EVERYTHING), expected)
+            await steps.step([[1]] * 4)
+        assert session.position == (202,) * 4
+
+
+def assert_rows_equal(result: StepResult, expected: StepResult) -> None:
+    for row, other in zip(result.rows, expected.rows, strict=True):
+        assert len(row) == len(other)
+        for position, same in zip(row, other, strict=True):
+            np.testing.assert_array_equal(position.logits, same.logits)
+            np.testing.assert_array_equal(position.scores, same.scores)
 
 
 async def test_the_asyncio_client_does_the_same(services: Services):

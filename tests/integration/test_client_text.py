@@ -53,6 +53,38 @@ def test_pieces_of_a_stream_concatenate_to_the_answer(client: Lockstep):
     assert stream.result.seed == 5
 
 
+GUIDED = {"max_new_tokens": 12, "do_sample": False, "guidance_scale": 3.0, "eos_token_id": []}
+
+
+@pytest.mark.parametrize("special", [True, False])
+def test_a_negative_prompt_is_a_text_encoded_as_the_prompt_is(client: Lockstep, special):
+    options = {"add_special_tokens": special, "negative_prompt": "<s> London"}
+    ids = client.tokenizer.encode("<s> London", add_special_tokens=special).token_ids[0]
+    batch = client.tokenizer.encode(PROMPT, add_special_tokens=special)
+    expected = client.model.generate(batch, negative_prompt=ids, **GUIDED).sequences[0]
+    assert client.generate(PROMPT, **options, **GUIDED).token_ids == expected
+    with client.stream(PROMPT, **options, **GUIDED) as stream:
+        list(stream)
+    assert stream.result.token_ids == expected
+    assert client.generate(PROMPT, add_special_tokens=special, **GUIDED).token_ids != expected
+
+
+async def test_the_asyncio_client_encodes_a_negative_prompt_too(services: Services):
+    addresses = {"tokenizer": services.tokenizer.address, "model": services.model.address}
+    async with AsyncLockstep(**addresses) as client:
+        ids = (await client.tokenizer.encode("London")).token_ids[0]
+        expected = await client.generate(PROMPT, negative_prompt=ids, **GUIDED)
+        answer = await client.generate(PROMPT, negative_prompt="London", **GUIDED)
+        assert answer.token_ids == expected.token_ids
+        async with client.stream(PROMPT, negative_prompt="London", **GUIDED) as stream:
+            assert "".join([piece async for piece in stream]) == expected.text
+
+
+def test_the_model_takes_a_negative_prompt_as_ids_only(client: Lockstep):
+    with pytest.raises(TypeError, match="negative_prompt"):
+        client.model.generate([[5]], negative_prompt="London", guidance_scale=3.0)
+
+
 def test_a_stop_string_ends_the_text_across_tokens(client: Lockstep):
     options = {"max_new_tokens": 24, "do_sample": True, "seed": 5, "eos_token_id": []}
     options |= {"suppress_tokens": [0, 1, 2], "skip_special_tokens": False}

@@ -74,12 +74,11 @@ def test_a_stop_string_is_found_in_an_added_token(tokenizer, model):
 
 
 def test_an_end_that_a_revision_names_ends_requests_of_that_revision_only(tokenizer, model):
-    older = tokenizer.newest()
-    config = {"max_new_tokens": 12}
+    added = tokenizer.add("<end>", "<other end>", generable=True)
+    older, (end, other) = added.vocabulary, [result.id for result in added.results]
+    config = {"max_new_tokens": 12, "forced_prefix": {"ids": [5, 6, end, 7, 8, other, 9]}}
     before = list(generate(model, PROMPT, older, config).sequences[0].token_ids)
     own = info(model).eos_token_ids
-    end, other = before[2], before[5]
-    assert not {end, other} & set(own)
     first = tokenizer.give(vocabulary_pb2.SPECIAL_TOKEN_ROLE_EOS, end)
     ended = generate(model, PROMPT, first, config).sequences[0]
     assert list(ended.token_ids) == before[: before.index(end) + 1]
@@ -95,9 +94,10 @@ def test_an_end_that_a_revision_names_ends_requests_of_that_revision_only(tokeni
 
 
 def test_a_pad_that_a_revision_names_is_reported(tokenizer, model):
-    given = tokenizer.give(vocabulary_pb2.SPECIAL_TOKEN_ROLE_PAD, 7)
+    pad = tokenizer.add("<pad>").results[0].id
+    given = tokenizer.give(vocabulary_pb2.SPECIAL_TOKEN_ROLE_PAD, pad)
     generate(model, PROMPT, given)
-    assert info(model).pad_token_id == 7
+    assert info(model).pad_token_id == pad
 
 
 @pytest.mark.usefixtures("model")  # so that the tokenizer is ready

@@ -64,7 +64,7 @@ class Store:
         except SQLAlchemyError as error:
             self.close()
             raise StoreError(self._database.reason(error)) from None
-        except BrokenChainError:
+        except (BrokenChainError, UnicodeDecodeError):  # SQLite's words quote what it read
             self.close()
             raise StoreError(self._database.damaged()) from None
         except StoreError:
@@ -219,6 +219,9 @@ class Store:
         except SQLAlchemyError as error:
             self._failed(error)
             raise StoreUnavailable(database.cause(error)) from None
+        except UnicodeDecodeError:
+            self._failed(StoreError(database.damaged()))
+            raise StoreUnavailable("damaged") from None
         if self._failing:
             self._failing = False
             _log.info("store_available")

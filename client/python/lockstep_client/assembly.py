@@ -14,12 +14,12 @@ from lockstep.v1 import scores_pb2 as scores_pb
 from lockstep.v1 import tensor_pb2 as tensor_pb
 
 from lockstep_client import exceptions, generation_config
+from lockstep_client.announced_rows import AnnouncedRows
 from lockstep_client.exceptions import ProtocolError
 from lockstep_client.results import generation as results
 from lockstep_client.results.determinism import Determinism
 from lockstep_client.results.generation import GeneratedSequence, Generation, TokenDelta
-from lockstep_client.results.scores import inline_row, positions
-from lockstep_client.tensors import Array, ChunkBuffer
+from lockstep_client.results.scores import positions
 from lockstep_client.vocabulary_ref import VocabularyRef
 
 
@@ -34,7 +34,7 @@ class DeltaReader:
         self._dtype = _row_type(request.scores)
         self._prompt_dtype = _row_type(request.prompt_scores)
         self._waiting: deque[model_pb.TokenDelta] = deque()
-        self._buffers: dict[int, ChunkBuffer] = {}
+        self._rows = AnnouncedRows()
 
     def read(self, event: model_pb.GenerateStreamResponse) -> Iterator[TokenDelta]:
         """Takes one event and yields the deltas that it completes.
@@ -43,33 +43,25 @@ class DeltaReader:
             ProtocolError: the pieces of a tensor do not fit together.
         """
         if event.WhichOneof("event") == "chunk":
-            self._buffers.setdefault(event.chunk.tensor_id, ChunkBuffer()).add(event.chunk)
+            self._rows.add(event.chunk)
         else:
             self._waiting.extend(event.deltas.deltas)
         while self._waiting and self._complete(self._waiting[0]):
             yield self._delta(self._waiting.popleft())
 
     def _complete(self, delta: model_pb.TokenDelta) -> bool:
-        return all(
-            tensor_id in self._buffers and self._buffers[tensor_id].complete
-            for tensor_id in _announced(delta)
-        )
+        return self._rows.complete((*delta.scores, *delta.prompt_scores))
 
     def _delta(self, message: model_pb.TokenDelta) -> TokenDelta:
         return TokenDelta(
             prompt_index=message.prompt_index,
             sequence_index=message.sequence_index,
             token_ids=tuple(message.token_ids),
-            scores=positions(message.scores, lambda row: self._row(row, self._dtype)),
+            scores=positions(message.scores, lambda row: self._rows.take(row, self._dtype)),
             prompt_scores=positions(
-                message.prompt_scores, lambda row: self._row(row, self._prompt_dtype)
+                message.prompt_scores, lambda row: self._rows.take(row, self._prompt_dtype)
             ),
         )
-
-    def _row(self, row: scores_pb.ScoreRow, dtype: tensor_pb.DataType) -> Array:
-        if row.WhichOneof("values") == "tensor":
-            return inline_row(row)
-        return self._buffers.pop(row.tensor_id).row(dtype)
 
 
 class GenerationAssembler:
@@ -151,10 +143,3 @@ class GenerationAssembler:
 
 def _row_type(selection: scores_pb.ScoreSelection) -> tensor_pb.DataType:
     return selection.dtype or tensor_pb.DATA_TYPE_FLOAT32
-
-
-def _announced(delta: model_pb.TokenDelta) -> Iterator[int]:
-    for position in (*delta.scores, *delta.prompt_scores):
-        for row in (position.logits, position.scores):
-            if row.WhichOneof("values") == "tensor_id":
-                yield row.tensor_id

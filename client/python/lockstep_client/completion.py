@@ -19,6 +19,8 @@ class CompletionOptions(GenerationOptions, total=False):
             messages become control ids; False unless given.
         skip_special_tokens: whether special tokens are left out of the text; True
             unless given.
+
+    A `negative_prompt` may be a text, which is encoded as a prompt is.
     """
 
     add_special_tokens: bool

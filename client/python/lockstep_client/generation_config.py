@@ -69,7 +69,7 @@ class GenerationOptions(TypedDict, total=False):
     length_penalty: float
     early_stopping: bool | Literal["never"]
     guidance_scale: float
-    negative_prompt: Ids
+    negative_prompt: Ids | str
     green_list_watermark: Mapping[str, Any]
     synth_id_watermark: Mapping[str, Any]
     max_length: int

@@ -17,7 +17,7 @@ from lockstep_client.requests import session as requests
 from lockstep_client.requests.model import GenerateOptions
 from lockstep_client.results.determinism import Determinism
 from lockstep_client.results.generation import Generation, finish_reason
-from lockstep_client.results.scores import PositionScores, last_rows, positions
+from lockstep_client.results.scores import PositionScores, ReadRow, inline_row, last_rows, positions
 from lockstep_client.tensors import Array
 from lockstep_client.vocabulary_ref import VocabularyRef
 
@@ -98,16 +98,25 @@ class SessionState:
         return requests.step(self.session_id, rows, self.position, options)
 
     def apply_step(
-        self, response: session_pb.StepResponse, *, look_ahead: bool = False
+        self,
+        response: session_pb.StepResponse,
+        *,
+        look_ahead: bool = False,
+        read_row: ReadRow = inline_row,
     ) -> StepResult:
         """Takes the answer of a step.
+
+        Args:
+            response: the answer.
+            look_ahead: whether the rows are as before it.
+            read_row: finds the values of full rows.
 
         Raises:
             LockstepError: a row failed. The state has the rows that did not.
         """
         self.position = tuple(row.position for row in response.rows)
         result = StepResult(
-            rows=tuple(positions(row.scores) for row in response.rows),
+            rows=tuple(positions(row.scores, read_row) for row in response.rows),
             sampled_token_ids=_sampled(response.rows),
             finish_reasons=_reasons(response.rows),
             replayed=response.replayed,

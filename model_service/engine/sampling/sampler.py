@@ -93,13 +93,14 @@ class Sampler:
         if len(draws) < len(logits):  # rows behind drafts are not due yet
             logits = logits[[draw.row for draw in draws]]
             draws = [replace(draw, row=row) for row, draw in enumerate(draws)]
-        finite = _finite(logits)
+        sizes = [self._revisions[draw.sequence.revision].size for draw in draws]
+        finite = _finite(logits, [draw.row for draw in draws], sizes)
         failures: dict[int, Failure] = {}
         greedy: list[int] = []
         sampled: list[int] = []
         for index, draw in enumerate(draws):
             seq = draw.sequence
-            if not finite[draw.row] and not seq.config.remove_invalid_values:
+            if not finite[index] and not seq.config.remove_invalid_values:
                 failures[index] = _failure("NonFiniteLogits", seq)
             elif seq.covered and not draw.wants_scores and seq.kind != "beam":
                 (sampled if seq.config.do_sample else greedy).append(index)
@@ -223,13 +224,14 @@ class Sampler:
         return Choice(scores=scores)
 
 
-def _finite(logits: Tensor) -> list[bool]:
-    """Says of every row whether it holds numbers only."""
-    # A finite sum has finite terms only, and costs one pass. Huge terms may overflow, though.
+def _finite(logits: Tensor, rows: list[int], sizes: list[int]) -> list[bool]:
+    """Says of some rows whether the first so many values of each are numbers."""
+    # A finite sum has finite terms only, and costs one pass. Huge terms may overflow, though,
+    # and the ids behind those of a row's revision do not count.
     finite: list[bool] = logits.sum(-1).isfinite().tolist()
     return [
-        is_finite or bool(row.isfinite().all())
-        for is_finite, row in zip(finite, logits, strict=True)
+        finite[row] or bool(logits[row, :size].isfinite().all())
+        for row, size in zip(rows, sizes, strict=True)
     ]
 
 

@@ -22,6 +22,7 @@ from lockstep_client.connection import (
 )
 from lockstep_client.exceptions import LockstepError
 from lockstep_client.patience import Patience
+from lockstep_client.requests.model import GenerateOptions
 from lockstep_client.requests.tokenizer import ChatMessages
 from lockstep_client.results.generation import Completion
 from lockstep_client.streams import AsyncStream
@@ -77,10 +78,9 @@ class AsyncLockstep:
     ) -> Completion:
         """See `Lockstep.generate`."""
         completion.check(prompt, messages, options)
+        generate_options = await self._generate_options(options)
         batch = await self._encode(prompt, messages, options)
-        generation = await self.model.generate(
-            batch, timeout=timeout, **completion.generate_options(options)
-        )
+        generation = await self.model.generate(batch, timeout=timeout, **generate_options)
         (token_ids,) = generation.raise_for_errors().sequences
         text = await self.tokenizer.decode(
             token_ids, skip_special_tokens=options.get("skip_special_tokens")
@@ -130,6 +130,17 @@ class AsyncLockstep:
             messages or [], **completion.chat_options(options)
         )
 
+    async def _generate_options(self, options: CompletionOptions) -> GenerateOptions:
+        """Returns the keywords that go to the model, ids in place of text.
+
+        Called before the prompt is encoded: its vocabulary has every id of an older one.
+        """
+        negative_prompt = options.get("negative_prompt")
+        if not isinstance(negative_prompt, str):
+            return completion.generate_options(options)
+        batch = await self.tokenizer.encode(negative_prompt, **completion.encode_options(options))
+        return completion.generate_options({**options, "negative_prompt": batch.token_ids[0]})
+
     async def _pieces(
         self,
         prompt: str | None,
@@ -138,8 +149,9 @@ class AsyncLockstep:
         timeout: Timeout,
         assembler: CompletionAssembler,
     ) -> AsyncGenerator[str]:
+        generate_options = await self._generate_options(options)
         batch = await self._encode(prompt, messages, options)
-        tokens = self.model.stream(batch, timeout=timeout, **completion.generate_options(options))
+        tokens = self.model.stream(batch, timeout=timeout, **generate_options)
         decoder = self.tokenizer.open_decoder(
             skip_special_tokens=options.get("skip_special_tokens"), timeout=timeout
         )

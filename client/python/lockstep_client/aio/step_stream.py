@@ -12,6 +12,7 @@ from lockstep_client.connection import Timeout
 from lockstep_client.exceptions import ProtocolError
 from lockstep_client.requests.session import StepOptions
 from lockstep_client.session_state import SessionState, StepResult
+from lockstep_client.step_reader import StepReader
 from lockstep_client.tensors import Array
 
 if TYPE_CHECKING:  # exists in the stub file only
@@ -38,11 +39,15 @@ class AsyncStepStream:
         """See `StepStream.step`."""
         request = self._session.step_request(rows, options)
         with self._connection.translated_errors():
-            await self._call.write(pb.StepStreamRequest(step=request))
-            response = await self._call.read()
-        if not isinstance(response, pb.StepStreamResponse):
-            raise ProtocolError("The model service ended the stream too early.")
-        return self._session.apply_step(response.step, look_ahead=request.look_ahead)
+            await self._call.write(pb.StepStreamRequest(step=request, accept_chunks=True))
+        reader, answer = StepReader(), None
+        while answer is None:
+            with self._connection.translated_errors():
+                response = await self._call.read()
+            if not isinstance(response, pb.StepStreamResponse):
+                raise ProtocolError("The model service ended the stream too early.")
+            answer = reader.feed(response)
+        return self._session.apply_step(answer, look_ahead=request.look_ahead, read_row=reader.row)
 
     async def close(self) -> None:
         """See `StepStream.close`."""

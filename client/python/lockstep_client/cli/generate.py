@@ -28,6 +28,7 @@ def generate(
     top_k: options.TopK = None,
     top_p: options.TopP = None,
     repetition_penalty: options.RepetitionPenalty = None,
+    beams: options.Beams = None,
     seed: options.Seed = None,
     json: options.Json = False,
     tokenizer: options.TokenizerAddress = DEFAULT_TOKENIZER,
@@ -40,7 +41,7 @@ def generate(
     if chat or system is not None:
         source = {"messages": conversation(text, system)}
     keywords = options.sampling(sample, temperature, top_k, top_p, repetition_penalty, seed)
-    keywords |= {"max_new_tokens": max_new_tokens, "stop_strings": stop}
+    keywords |= {"max_new_tokens": max_new_tokens, "stop_strings": stop, "num_beams": beams}
     with connected(tokenizer=tokenizer, model=model, tls_ca=tls_ca) as client:
         stream = client.stream(**source, **keywords)
         if json:

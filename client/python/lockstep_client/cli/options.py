@@ -85,6 +85,15 @@ RepetitionPenalty = Annotated[
         rich_help_panel=SAMPLING_PANEL,
     ),
 ]
+Beams = Annotated[
+    int | None,
+    typer.Option(
+        "--beams",
+        metavar="N",
+        help="Search with so many beams for the likeliest text. It is printed when it is found.",
+        rich_help_panel=SAMPLING_PANEL,
+    ),
+]
 Seed = Annotated[
     int | None,
     typer.Option(help="Reproduces the draws.", rich_help_panel=SAMPLING_PANEL),

@@ -1,5 +1,6 @@
 """Blocking calls over one channel."""
 
+import threading
 from collections.abc import Callable, Generator, Iterator
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -8,6 +9,7 @@ import grpc
 
 from lockstep_client import exceptions
 from lockstep_client.connection import USE_DEFAULT, Endpoint, Timeout
+from lockstep_client.pulse import PATIENCE_S, QUESTION_TIMEOUT_S, Pulse
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -25,6 +27,11 @@ class Connection:
                 endpoint.address, endpoint.tls.credentials(), endpoint.options()
             )
         )
+        self._pulse = Pulse(endpoint)
+        self._ask: Any = self.channel.unary_unary(self._pulse.question)
+        self._asking = threading.Lock()
+        self._answered = threading.Event()
+        self._answered.set()
 
     def unary(
         self,
@@ -37,10 +44,11 @@ class Connection:
         Raises:
             LockstepError: the call failed.
         """
+        self._check_pulse()
         try:
             return method(request, timeout=self.endpoint.unary_timeout_s(timeout))
         except grpc.RpcError as error:
-            raise exceptions.from_rpc_error(error, self.endpoint.peer) from error
+            raise self._translated(error) from error
 
     def stream(
         self,
@@ -87,13 +95,41 @@ class Connection:
         yield from self._responses(lambda: method(requests, timeout=timeout_s))
 
     def _responses(self, begin: Callable[[], Any]) -> Generator[Any]:
+        self._check_pulse()
         call = begin()
         try:
             yield from call
         except grpc.RpcError as error:
-            raise exceptions.from_rpc_error(error, self.endpoint.peer) from error
+            raise self._translated(error) from error
         finally:
             call.cancel()
+
+    def _check_pulse(self) -> None:
+        """Fails instead of waiting for a service that is known to be away, unless it is back."""
+        if self._pulse.away:
+            self._feel_pulse().wait(PATIENCE_S)
+            self._pulse.check()
+
+    def _translated(self, error: grpc.RpcError) -> exceptions.LockstepError:
+        translated = exceptions.from_rpc_error(error, self.endpoint.peer)
+        if self._pulse.doubt(translated):
+            self._feel_pulse()
+        return translated
+
+    def _feel_pulse(self) -> threading.Event:
+        """Asks whether the service is there, unless somebody does. The event is set then."""
+        with self._asking:
+            if self._answered.is_set():
+                self._answered = answered = threading.Event()
+                question = self._ask.future(b"", timeout=QUESTION_TIMEOUT_S)
+
+                def hear(answer: Any) -> None:
+                    failed = answer.code() is not grpc.StatusCode.OK
+                    self._pulse.hear(answer.exception() if failed else None)
+                    answered.set()
+
+                question.add_done_callback(hear)
+            return self._answered
 
     def close(self) -> None:
         """Closes the channel; running calls are cancelled."""

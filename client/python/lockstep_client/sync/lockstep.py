@@ -18,6 +18,7 @@ from lockstep_client.connection import (
 )
 from lockstep_client.exceptions import LockstepError
 from lockstep_client.patience import Patience
+from lockstep_client.requests.model import GenerateOptions
 from lockstep_client.requests.tokenizer import ChatMessages
 from lockstep_client.results.generation import Completion
 from lockstep_client.streams import Stream
@@ -82,10 +83,9 @@ class Lockstep:
             **options: see `CompletionOptions` and `GenerationOptions`.
         """
         completion.check(prompt, messages, options)
+        generate_options = self._generate_options(options)
         batch = self._encode(prompt, messages, options)
-        generation = self.model.generate(
-            batch, timeout=timeout, **completion.generate_options(options)
-        )
+        generation = self.model.generate(batch, timeout=timeout, **generate_options)
         (token_ids,) = generation.raise_for_errors().sequences
         text = self.tokenizer.decode(
             token_ids, skip_special_tokens=options.get("skip_special_tokens")
@@ -146,6 +146,17 @@ class Lockstep:
             messages or [], **completion.chat_options(options)
         )
 
+    def _generate_options(self, options: CompletionOptions) -> GenerateOptions:
+        """Returns the keywords that go to the model, ids in place of text.
+
+        Called before the prompt is encoded: its vocabulary has every id of an older one.
+        """
+        negative_prompt = options.get("negative_prompt")
+        if not isinstance(negative_prompt, str):
+            return completion.generate_options(options)
+        batch = self.tokenizer.encode(negative_prompt, **completion.encode_options(options))
+        return completion.generate_options({**options, "negative_prompt": batch.token_ids[0]})
+
     def _pieces(
         self,
         prompt: str | None,
@@ -154,8 +165,9 @@ class Lockstep:
         timeout: Timeout,
         assembler: CompletionAssembler,
     ) -> Generator[str]:
+        generate_options = self._generate_options(options)
         batch = self._encode(prompt, messages, options)
-        tokens = self.model.stream(batch, timeout=timeout, **completion.generate_options(options))
+        tokens = self.model.stream(batch, timeout=timeout, **generate_options)
         decoder = self.tokenizer.open_decoder(
             skip_special_tokens=options.get("skip_special_tokens"), timeout=timeout
         )

@@ -13,12 +13,16 @@ from lockstep_client.connection import Timeout
 from lockstep_client.exceptions import ProtocolError
 from lockstep_client.requests.session import StepOptions
 from lockstep_client.session_state import SessionState, StepResult
+from lockstep_client.step_reader import StepReader
 from lockstep_client.sync.connection import Connection
 from lockstep_client.tensors import Array
 
 
 class StepStream:
-    """Saves the cost of a call for each step. An error ends the stream, not the session."""
+    """Saves the cost of a call for each step. An error ends the stream, not the session.
+
+    An answer may be larger than one message, see `StepStreamRequest.accept_chunks`.
+    """
 
     def __init__(
         self,
@@ -36,11 +40,14 @@ class StepStream:
     def step(self, rows: Sequence[int | Row] | Array, **options: Unpack[StepOptions]) -> StepResult:
         """Steps the session, see `Session.step`."""
         request = self._session.step_request(rows, options)
-        self._requests.put(pb.StepStreamRequest(step=request))
-        response = next(self._responses, None)
-        if response is None:
-            raise ProtocolError("The model service ended the stream too early.")
-        return self._session.apply_step(response.step, look_ahead=request.look_ahead)
+        self._requests.put(pb.StepStreamRequest(step=request, accept_chunks=True))
+        reader, answer = StepReader(), None
+        while answer is None:
+            response = next(self._responses, None)
+            if response is None:
+                raise ProtocolError("The model service ended the stream too early.")
+            answer = reader.feed(response)
+        return self._session.apply_step(answer, look_ahead=request.look_ahead, read_row=reader.row)
 
     def close(self) -> None:
         """Ends the stream. The session goes on."""

@@ -6,6 +6,7 @@ from lockstep.v1 import error_reason_pb2 as _error_reason_pb2
 from lockstep.v1 import generation_pb2 as _generation_pb2
 from lockstep.v1 import model_service_pb2 as _model_service_pb2
 from lockstep.v1 import scores_pb2 as _scores_pb2
+from lockstep.v1 import tensor_pb2 as _tensor_pb2
 from lockstep.v1 import tokens_pb2 as _tokens_pb2
 from lockstep.v1 import vocabulary_pb2 as _vocabulary_pb2
 from google.protobuf.internal import containers as _containers
@@ -135,16 +136,20 @@ class StepResponse(_message.Message):
     def __init__(self, rows: _Optional[_Iterable[_Union[StepRowResult, _Mapping]]] = ..., replayed: _Optional[bool] = ..., recomputed: _Optional[bool] = ..., vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularyRef, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., determinism: _Optional[_Union[_generation_pb2.Determinism, _Mapping]] = ...) -> None: ...
 
 class StepStreamRequest(_message.Message):
-    __slots__ = ("step",)
+    __slots__ = ("step", "accept_chunks")
     STEP_FIELD_NUMBER: _ClassVar[int]
+    ACCEPT_CHUNKS_FIELD_NUMBER: _ClassVar[int]
     step: StepRequest
-    def __init__(self, step: _Optional[_Union[StepRequest, _Mapping]] = ...) -> None: ...
+    accept_chunks: bool
+    def __init__(self, step: _Optional[_Union[StepRequest, _Mapping]] = ..., accept_chunks: _Optional[bool] = ...) -> None: ...
 
 class StepStreamResponse(_message.Message):
-    __slots__ = ("step",)
+    __slots__ = ("step", "chunk")
     STEP_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
     step: StepResponse
-    def __init__(self, step: _Optional[_Union[StepResponse, _Mapping]] = ...) -> None: ...
+    chunk: _tensor_pb2.TensorChunk
+    def __init__(self, step: _Optional[_Union[StepResponse, _Mapping]] = ..., chunk: _Optional[_Union[_tensor_pb2.TensorChunk, _Mapping]] = ...) -> None: ...
 
 class TruncateRequest(_message.Message):
     __slots__ = ("session_id", "positions")

@@ -34,6 +34,10 @@ class LogitsSessionServiceStub:
     (`SESSION_NOT_FOUND`) is answered, and the client opens another with the
     tokens so far.
 
+    Where the server asks for certificates, a session belongs to the caller that
+    opened it, and to another it does not exist. Elsewhere whoever knows its name
+    may use it.
+
     Rows of a session that nobody uses may lose their KV cache to others, the one
     used longest ago first; while others generate, sessions keep half of it. Such
     a row keeps its tokens: the next step that advances it waits for room like a
@@ -115,6 +119,10 @@ class LogitsSessionServiceServicer:
     (`SESSION_NOT_FOUND`) is answered, and the client opens another with the
     tokens so far.
 
+    Where the server asks for certificates, a session belongs to the caller that
+    opened it, and to another it does not exist. Elsewhere whoever knows its name
+    may use it.
+
     Rows of a session that nobody uses may lose their KV cache to others, the one
     used longest ago first; while others generate, sessions keep half of it. Such
     a row keeps its tokens: the next step that advances it waits for room like a
@@ -146,7 +154,8 @@ class LogitsSessionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def StepStream(self, request_iterator, context):
-        """Steps over one stream, which saves the cost of a call for each step.
+        """Steps over one stream, which saves the cost of a call for each step, and can
+        answer with more than fits one message, see `accept_chunks`.
 
         While the server shuts down, a stream on which nothing is sent for two
         seconds ends with `UNAVAILABLE` (`DRAINING`); one that goes on is served.
@@ -200,7 +209,8 @@ class LogitsSessionServiceServicer:
     def RebindSession(self, request, context):
         """Moves a session to a newer revision of the vocabulary. Tokens, KV cache,
         configuration and seeds stay as they are; from the next step on the session
-        is as if it had been opened at that revision, and had got the same tokens.
+        is as if it had been opened at that revision with its configuration, and had
+        got the same tokens.
 
         Moving to the revision that the session is on already changes nothing, so
         the call may be repeated.
@@ -218,7 +228,8 @@ class LogitsSessionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListSessions(self, request, context):
-        """Lists the caller's sessions.
+        """Lists the caller's sessions: those of the same certificate where the server
+        asks for one, otherwise all.
 
         Errors: those of every method.
         """
@@ -318,6 +329,10 @@ class LogitsSessionService:
     one replica until it is closed or expires; then `NOT_FOUND`
     (`SESSION_NOT_FOUND`) is answered, and the client opens another with the
     tokens so far.
+
+    Where the server asks for certificates, a session belongs to the caller that
+    opened it, and to another it does not exist. Elsewhere whoever knows its name
+    may use it.
 
     Rows of a session that nobody uses may lose their KV cache to others, the one
     used longest ago first; while others generate, sessions keep half of it. Such

@@ -35,6 +35,10 @@ class LogitsSessionServiceStub:
     (`SESSION_NOT_FOUND`) is answered, and the client opens another with the
     tokens so far.
 
+    Where the server asks for certificates, a session belongs to the caller that
+    opened it, and to another it does not exist. Elsewhere whoever knows its name
+    may use it.
+
     Rows of a session that nobody uses may lose their KV cache to others, the one
     used longest ago first; while others generate, sessions keep half of it. Such
     a row keeps its tokens: the next step that advances it waits for room like a
@@ -62,7 +66,8 @@ class LogitsSessionServiceStub:
       Nothing was appended.
     """
     StepStream: _grpc.StreamStreamMultiCallable[_logits_session_service_pb2.StepStreamRequest, _logits_session_service_pb2.StepStreamResponse]
-    """Steps over one stream, which saves the cost of a call for each step.
+    """Steps over one stream, which saves the cost of a call for each step, and can
+    answer with more than fits one message, see `accept_chunks`.
 
     While the server shuts down, a stream on which nothing is sent for two
     seconds ends with `UNAVAILABLE` (`DRAINING`); one that goes on is served.
@@ -96,7 +101,8 @@ class LogitsSessionServiceStub:
     RebindSession: _grpc.UnaryUnaryMultiCallable[_logits_session_service_pb2.RebindSessionRequest, _logits_session_service_pb2.RebindSessionResponse]
     """Moves a session to a newer revision of the vocabulary. Tokens, KV cache,
     configuration and seeds stay as they are; from the next step on the session
-    is as if it had been opened at that revision, and had got the same tokens.
+    is as if it had been opened at that revision with its configuration, and had
+    got the same tokens.
 
     Moving to the revision that the session is on already changes nothing, so
     the call may be repeated.
@@ -110,7 +116,8 @@ class LogitsSessionServiceStub:
     * `UNAVAILABLE` (`VOCABULARY_BEHIND`): it has not arrived here yet.
     """
     ListSessions: _grpc.UnaryUnaryMultiCallable[_logits_session_service_pb2.ListSessionsRequest, _logits_session_service_pb2.ListSessionsResponse]
-    """Lists the caller's sessions.
+    """Lists the caller's sessions: those of the same certificate where the server
+    asks for one, otherwise all.
 
     Errors: those of every method.
     """
@@ -134,6 +141,10 @@ class LogitsSessionServiceAsyncStub(LogitsSessionServiceStub):
     one replica until it is closed or expires; then `NOT_FOUND`
     (`SESSION_NOT_FOUND`) is answered, and the client opens another with the
     tokens so far.
+
+    Where the server asks for certificates, a session belongs to the caller that
+    opened it, and to another it does not exist. Elsewhere whoever knows its name
+    may use it.
 
     Rows of a session that nobody uses may lose their KV cache to others, the one
     used longest ago first; while others generate, sessions keep half of it. Such
@@ -159,7 +170,8 @@ class LogitsSessionServiceAsyncStub(LogitsSessionServiceStub):
       Nothing was appended.
     """
     StepStream: _aio.StreamStreamMultiCallable[_logits_session_service_pb2.StepStreamRequest, _logits_session_service_pb2.StepStreamResponse]  # type: ignore[assignment]
-    """Steps over one stream, which saves the cost of a call for each step.
+    """Steps over one stream, which saves the cost of a call for each step, and can
+    answer with more than fits one message, see `accept_chunks`.
 
     While the server shuts down, a stream on which nothing is sent for two
     seconds ends with `UNAVAILABLE` (`DRAINING`); one that goes on is served.
@@ -193,7 +205,8 @@ class LogitsSessionServiceAsyncStub(LogitsSessionServiceStub):
     RebindSession: _aio.UnaryUnaryMultiCallable[_logits_session_service_pb2.RebindSessionRequest, _logits_session_service_pb2.RebindSessionResponse]  # type: ignore[assignment]
     """Moves a session to a newer revision of the vocabulary. Tokens, KV cache,
     configuration and seeds stay as they are; from the next step on the session
-    is as if it had been opened at that revision, and had got the same tokens.
+    is as if it had been opened at that revision with its configuration, and had
+    got the same tokens.
 
     Moving to the revision that the session is on already changes nothing, so
     the call may be repeated.
@@ -207,7 +220,8 @@ class LogitsSessionServiceAsyncStub(LogitsSessionServiceStub):
     * `UNAVAILABLE` (`VOCABULARY_BEHIND`): it has not arrived here yet.
     """
     ListSessions: _aio.UnaryUnaryMultiCallable[_logits_session_service_pb2.ListSessionsRequest, _logits_session_service_pb2.ListSessionsResponse]  # type: ignore[assignment]
-    """Lists the caller's sessions.
+    """Lists the caller's sessions: those of the same certificate where the server
+    asks for one, otherwise all.
 
     Errors: those of every method.
     """
@@ -230,6 +244,10 @@ class LogitsSessionServiceServicer(metaclass=_abc_1.ABCMeta):
     one replica until it is closed or expires; then `NOT_FOUND`
     (`SESSION_NOT_FOUND`) is answered, and the client opens another with the
     tokens so far.
+
+    Where the server asks for certificates, a session belongs to the caller that
+    opened it, and to another it does not exist. Elsewhere whoever knows its name
+    may use it.
 
     Rows of a session that nobody uses may lose their KV cache to others, the one
     used longest ago first; while others generate, sessions keep half of it. Such
@@ -271,7 +289,8 @@ class LogitsSessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_logits_session_service_pb2.StepStreamRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_logits_session_service_pb2.StepStreamResponse], _abc.AsyncIterator[_logits_session_service_pb2.StepStreamResponse]]:
-        """Steps over one stream, which saves the cost of a call for each step.
+        """Steps over one stream, which saves the cost of a call for each step, and can
+        answer with more than fits one message, see `accept_chunks`.
 
         While the server shuts down, a stream on which nothing is sent for two
         seconds ends with `UNAVAILABLE` (`DRAINING`); one that goes on is served.
@@ -335,7 +354,8 @@ class LogitsSessionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_logits_session_service_pb2.RebindSessionResponse, _abc.Awaitable[_logits_session_service_pb2.RebindSessionResponse]]:
         """Moves a session to a newer revision of the vocabulary. Tokens, KV cache,
         configuration and seeds stay as they are; from the next step on the session
-        is as if it had been opened at that revision, and had got the same tokens.
+        is as if it had been opened at that revision with its configuration, and had
+        got the same tokens.
 
         Moving to the revision that the session is on already changes nothing, so
         the call may be repeated.
@@ -355,7 +375,8 @@ class LogitsSessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _logits_session_service_pb2.ListSessionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_logits_session_service_pb2.ListSessionsResponse, _abc.Awaitable[_logits_session_service_pb2.ListSessionsResponse]]:
-        """Lists the caller's sessions.
+        """Lists the caller's sessions: those of the same certificate where the server
+        asks for one, otherwise all.
 
         Errors: those of every method.
         """

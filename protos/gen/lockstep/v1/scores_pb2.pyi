@@ -66,12 +66,14 @@ class TokenScore(_message.Message):
     def __init__(self, token_id: _Optional[int] = ..., logit: _Optional[float] = ..., score: _Optional[float] = ...) -> None: ...
 
 class ScoreRow(_message.Message):
-    __slots__ = ("tensor", "tensor_id")
+    __slots__ = ("tensor", "tensor_id", "dtype")
     TENSOR_FIELD_NUMBER: _ClassVar[int]
     TENSOR_ID_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
     tensor: _tensor_pb2.Tensor
     tensor_id: int
-    def __init__(self, tensor: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., tensor_id: _Optional[int] = ...) -> None: ...
+    dtype: _tensor_pb2.DataType
+    def __init__(self, tensor: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., tensor_id: _Optional[int] = ..., dtype: _Optional[_Union[_tensor_pb2.DataType, str]] = ...) -> None: ...
 
 class PositionScores(_message.Message):
     __slots__ = ("position", "token_id", "logits", "scores", "tokens", "logits_logsumexp", "scores_logsumexp", "entropy", "rank", "processor_trace", "logits_logprob", "scores_logprob")

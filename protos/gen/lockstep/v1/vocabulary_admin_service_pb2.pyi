@@ -164,10 +164,12 @@ class ExportRevisionsRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class ExportRevisionsResponse(_message.Message):
-    __slots__ = ("data",)
+    __slots__ = ("data", "vocabulary")
     DATA_FIELD_NUMBER: _ClassVar[int]
+    VOCABULARY_FIELD_NUMBER: _ClassVar[int]
     data: bytes
-    def __init__(self, data: _Optional[bytes] = ...) -> None: ...
+    vocabulary: _vocabulary_pb2.VocabularyRef
+    def __init__(self, data: _Optional[bytes] = ..., vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularyRef, _Mapping]] = ...) -> None: ...
 
 class ImportRevisionsRequest(_message.Message):
     __slots__ = ("data",)

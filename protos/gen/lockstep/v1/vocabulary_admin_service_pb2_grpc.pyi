@@ -73,9 +73,9 @@ class VocabularyAdminServiceStub:
 
     * `PAD`: the id of padded places, for `Pad` and padded batches. Until there
       is one, it is that of `EOS`. Masks never depend on it.
-    * `EOS`: what `Pad` falls back to. Generation stops at `eos_token_ids` of the
-      request or of the checkpoint, not at this id by itself, and can only reach
-      an id that is `generable`.
+    * `EOS`: what `Pad` falls back to. It ends sequences of requests of this and
+      later revisions that do not set `eos_token_ids`, besides the checkpoint's own
+      ends. Generation can only reach an id that is `generable`.
     * every role: `<role>_token` in chat templates, and the files of
       `GetTokenizerArtifact`.
 
@@ -184,9 +184,9 @@ class VocabularyAdminServiceAsyncStub(VocabularyAdminServiceStub):
 
     * `PAD`: the id of padded places, for `Pad` and padded batches. Until there
       is one, it is that of `EOS`. Masks never depend on it.
-    * `EOS`: what `Pad` falls back to. Generation stops at `eos_token_ids` of the
-      request or of the checkpoint, not at this id by itself, and can only reach
-      an id that is `generable`.
+    * `EOS`: what `Pad` falls back to. It ends sequences of requests of this and
+      later revisions that do not set `eos_token_ids`, besides the checkpoint's own
+      ends. Generation can only reach an id that is `generable`.
     * every role: `<role>_token` in chat templates, and the files of
       `GetTokenizerArtifact`.
 
@@ -304,9 +304,9 @@ class VocabularyAdminServiceServicer(metaclass=_abc_1.ABCMeta):
 
         * `PAD`: the id of padded places, for `Pad` and padded batches. Until there
           is one, it is that of `EOS`. Masks never depend on it.
-        * `EOS`: what `Pad` falls back to. Generation stops at `eos_token_ids` of the
-          request or of the checkpoint, not at this id by itself, and can only reach
-          an id that is `generable`.
+        * `EOS`: what `Pad` falls back to. It ends sequences of requests of this and
+          later revisions that do not set `eos_token_ids`, besides the checkpoint's own
+          ends. Generation can only reach an id that is `generable`.
         * every role: `<role>_token` in chat templates, and the files of
           `GetTokenizerArtifact`.
 

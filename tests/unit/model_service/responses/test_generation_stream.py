@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from lockstep.v1 import tensor_pb2
 
 from model_service.generation import PositionScores
 from model_service.messages import Failure, Finish, SequenceSpec, SequenceTokens
@@ -68,6 +69,13 @@ def test_a_row_larger_than_a_message_follows_in_chunks():
         (2000, 500),
     ]
     assert {(c.chunk.tensor_id, c.chunk.total_bytes) for c in chunks} == {(tensor_id, 2500)}
+
+
+def test_a_row_that_follows_says_its_type():
+    row = PositionScores(position=1, token_id=1, logits=bytes(2500), dtype="bfloat16")
+    announcing, *_ = write(SequenceTokens(7, 0, [1], scores=[row]))
+    logits = announcing.deltas.deltas[0].scores[0].logits
+    assert logits.dtype == tensor_pb2.DATA_TYPE_BFLOAT16
 
 
 def test_every_large_row_has_an_id_of_its_own():

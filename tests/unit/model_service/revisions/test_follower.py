@@ -1,7 +1,10 @@
 """Following a tokenizer service, over real gRPC, with an engine that counts."""
 
 import asyncio
+import itertools
+import time
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 
 import grpc
 import pytest
@@ -14,9 +17,13 @@ from model_service.generation import GenerationConfig
 from model_service.messages import Finish, SequenceSpec
 from model_service.metrics import ModelMetrics
 from model_service.responses import convert
+from model_service.revisions.backoff import Backoff
 from model_service.revisions.change import read_link
-from model_service.revisions.follower import Follower, VocabularyState
+from model_service.revisions.follower import Follower
+from model_service.revisions.following import Following
 from model_service.revisions.table import VocabularyTable
+from model_service.revisions.tokenizer_address import TokenizerAddress
+from rpc.errors import InvalidField
 from tests.fakes.engine import engine
 from vocabulary import Reference
 from vocabulary.chain import follow
@@ -114,9 +121,10 @@ async def serving(tokenizer: FakeTokenizer, port: int = 0):
 @asynccontextmanager
 async def following(port: int, client, base: Reference | None = BASE):
     table = VocabularyTable(followed=True, wait_s=0)
-    state = VocabularyState()
+    state = Following(table)
     metrics = ModelMetrics(CollectorRegistry(), "tiny")
-    follower = Follower(f"127.0.0.1:{port}", base, table, client, metrics, state)
+    address = TokenizerAddress(f"127.0.0.1:{port}")
+    follower = Follower(address, base, client, metrics, state)
     task = asyncio.create_task(follower.run())
     try:
         yield follower, table, state
@@ -132,6 +140,12 @@ async def revision(table: VocabularyTable, number: int) -> Reference:
     return table.at(number)
 
 
+async def reached(state: Following, expected: str) -> None:
+    async with asyncio.timeout(10):
+        while state.state != expected:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
 async def test_revision_0_is_that_of_the_service():
     async with (
         engine() as client,
@@ -140,7 +154,8 @@ async def test_revision_0_is_that_of_the_service():
     ):
         await asyncio.wait_for(follower.caught_up.wait(), 10)
         assert table.newest == BASE
-        assert state.connected
+        await reached(state, "following")
+        assert (state.lag, state.reason) == (0, "")
 
 
 async def test_changes_from_before_the_start_are_applied_before_serving():
@@ -312,3 +327,135 @@ async def test_a_change_with_a_value_unknown_here_is_not_applied(field):
         await tokenizer.publish("<b>")
         await asyncio.sleep(0.3)
         assert table.newest == BASE
+
+
+async def test_a_broken_chain_is_refused_reported_and_taken_when_it_is_whole_again():
+    tokenizer = FakeTokenizer()
+    async with (
+        engine() as client,
+        serving(tokenizer) as port,
+        following(port, client) as (follower, table, state),
+    ):
+        await reached(state, "following")
+        whole = tokenizer.add("<a>")
+        broken = vocabulary_pb2.VocabularyChange()
+        broken.CopyFrom(whole)
+        broken.tokens[0].token.content = "<b>"
+        tokenizer.changes[-1] = broken
+        await tokenizer.publish("<c>")
+        await reached(state, "conflict")
+        assert "Revision 1 is not what it should be" in state.reason
+        async with asyncio.timeout(10):
+            while state.lag != 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert state.state == "conflict"
+        assert table.newest == BASE
+        assert follower.caught_up.is_set()  # revision 0 goes on being served
+        tokenizer.changes[0] = whole
+        assert await revision(table, 2) == tokenizer.newest
+        await reached(state, "following")
+
+
+async def test_a_service_that_names_another_state_of_the_same_number_is_refused():
+    tokenizer = FakeTokenizer()
+    async with (
+        engine() as client,
+        serving(tokenizer) as port,
+        following(port, client) as (_, table, state),
+    ):
+        await tokenizer.publish("<a>")
+        ours = await revision(table, 1)
+        async with tokenizer.added:  # restored from a backup, and grown in another way
+            tokenizer.changes.clear()
+            tokenizer.newest = tokenizer.base
+            tokenizer.add("<other>")
+            tokenizer.add("<more>")
+            tokenizer.added.notify_all()
+        await reached(state, "conflict")
+        assert table.newest == ours
+
+
+async def test_changes_that_have_gathered_reach_the_engine_together(monkeypatch):
+    monkeypatch.setenv("COUNTING_STEP_S", "0.1")
+    tokenizer = FakeTokenizer()
+    async with (
+        engine() as client,
+        serving(tokenizer) as port,
+        following(port, client) as (_, table, state),
+    ):
+        await reached(state, "following")
+        async with client.generations.run(
+            [SequenceSpec([4], 0)], GenerationConfig(max_new_tokens=100), revision=0
+        ):
+            async with tokenizer.added:
+                for number in range(20):
+                    tokenizer.add(f"<{number}>")
+                started = time.monotonic()
+                tokenizer.added.notify_all()
+            assert await revision(table, 20) == tokenizer.newest
+            assert time.monotonic() - started < 1.0  # not a step, 0.1 s, for each
+
+
+async def test_a_request_that_waits_for_a_revision_ends_the_pause_before_the_next_attempt():
+    hurry = asyncio.Event()
+    backoff = Backoff()
+    pauses = []
+    for _ in range(5):
+        started = time.monotonic()
+        await backoff.pause(hurry)
+        pauses.append(time.monotonic() - started)
+    assert 0.05 <= pauses[0] <= 0.15
+    assert pauses[4] >= 0.45
+    hurry.set()
+    started = time.monotonic()
+    await backoff.pause(hurry)
+    assert 0.05 <= time.monotonic() - started <= 0.3
+    backoff.reset()
+    hurry.clear()
+    started = time.monotonic()
+    await backoff.pause(hurry)
+    assert time.monotonic() - started <= 0.2
+
+
+async def test_replicas_that_lost_the_same_service_do_not_come_back_together():
+    async def arrival() -> float:
+        backoff = Backoff()
+        for _ in range(4):
+            await backoff.pause(asyncio.Event())
+        return time.monotonic()
+
+    arrivals = sorted(await asyncio.gather(*(arrival() for _ in range(20))))
+    assert arrivals[-1] - arrivals[0] > 0.1
+    gaps = [later - earlier for earlier, later in itertools.pairwise(arrivals)]
+    assert max(gaps) < 0.6
+
+
+class RefusingGrowth:
+    """Grows nothing, after a while."""
+
+    def spell(self, token_bytes: list[bytes]) -> None:
+        pass
+
+    async def grow(self, revision: int, rows: list[object]) -> None:
+        await asyncio.sleep(0.01)
+        raise InvalidField("tokens", "do not fit")
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.02, 0.03, 0.05, 0.1, 0.3])
+async def test_a_follower_in_conflict_ends_when_it_is_told_to(after_s):
+    tokenizer = FakeTokenizer()
+    tokenizer.add("<a>")
+    tokenizer.add("<b>")
+    info = SimpleNamespace(vocabulary_size=32, default_config=GenerationConfig(max_new_tokens=1))
+    client = SimpleNamespace(growth=RefusingGrowth(), info=info)
+    async with serving(tokenizer) as port:
+        state = Following(VocabularyTable(followed=True, wait_s=0))
+        metrics = ModelMetrics(CollectorRegistry(), "tiny")
+        follower = Follower(TokenizerAddress(f"127.0.0.1:{port}"), BASE, client, metrics, state)
+        task = asyncio.create_task(follower.run())
+        await reached(state, "conflict") if after_s else None
+        await asyncio.sleep(after_s)
+        task.cancel()
+        done, _ = await asyncio.wait([task], timeout=5)
+        assert done
+        assert task.cancelled()

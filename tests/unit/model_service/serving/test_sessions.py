@@ -151,7 +151,9 @@ async def test_a_closed_session_is_gone():
         sessions = registry(client)
         session = make_session([4, 5])
         await sessions.open(session)
-        assert (await sessions.close(session.session_id)).rows == [[4, 5]]
+        closed, description = await sessions.close(session.session_id)
+        assert closed is session
+        assert description.rows == [[4, 5]]
         with pytest.raises(SessionNotFound):
             sessions.touch(session.session_id, None)
 

@@ -1,0 +1,40 @@
+"""Puts the answer to a step of a stream together. Pure: reads messages and calls nobody."""
+
+from itertools import chain
+
+from lockstep.v1 import logits_session_service_pb2 as pb
+from lockstep.v1 import scores_pb2 as scores_pb
+from lockstep.v1.tensor_pb2 import DataType
+
+from lockstep_client.announced_rows import AnnouncedRows, announced
+from lockstep_client.exceptions import ProtocolError
+from lockstep_client.tensors import Array
+
+
+class StepReader:
+    """The answer to one step, which is complete when all of its rows have arrived."""
+
+    def __init__(self) -> None:
+        self._rows = AnnouncedRows()
+        self._answer: pb.StepResponse | None = None
+        self._missing: set[int] = set()
+
+    def feed(self, message: pb.StepStreamResponse) -> pb.StepResponse | None:
+        """Takes a message and returns the answer if that completes it.
+
+        Raises:
+            ProtocolError: the message does not continue the answer.
+        """
+        if self._answer is None and message.HasField("step"):
+            self._answer = message.step
+            self._missing = set(announced(chain.from_iterable(r.scores for r in message.step.rows)))
+        elif message.HasField("chunk") and message.chunk.tensor_id in self._missing:
+            if self._rows.add(message.chunk):
+                self._missing.discard(message.chunk.tensor_id)
+        else:
+            raise ProtocolError("A message of the stream does not continue the answer.")
+        return None if self._missing else self._answer
+
+    def row(self, row: scores_pb.ScoreRow) -> Array:
+        """Returns the values of a row of the answer, once it is complete."""
+        return self._rows.take(row, DataType.DATA_TYPE_FLOAT32)

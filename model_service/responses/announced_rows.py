@@ -1,0 +1,40 @@
+"""Full rows of a distribution that a message announces and chunks bring, so that it stays small."""
+
+from collections.abc import Iterator
+
+from lockstep.v1 import scores_pb2, tensor_pb2
+
+from model_service.generation import Dtype
+from model_service.responses.convert import TENSOR_DTYPES
+
+
+class AnnouncedRows:
+    """Rows of one stream, each under an id of its own."""
+
+    def __init__(self, max_chunk_bytes: int) -> None:
+        """Starts a stream.
+
+        Args:
+            max_chunk_bytes: most bytes of a row in a message.
+        """
+        self._max_chunk_bytes = max_chunk_bytes
+        self._waiting: list[tuple[int, bytes]] = []
+        self._last_tensor_id = 0
+
+    def announce(self, data: bytes, dtype: Dtype) -> scores_pb2.ScoreRow:
+        """Writes the id of a row into the message; the row goes into the chunks after it."""
+        self._last_tensor_id += 1
+        self._waiting.append((self._last_tensor_id, data))
+        return scores_pb2.ScoreRow(tensor_id=self._last_tensor_id, dtype=TENSOR_DTYPES[dtype])
+
+    def chunks(self) -> Iterator[tensor_pb2.TensorChunk]:
+        """Yields the rows announced since the last call."""
+        waiting, self._waiting = self._waiting, []
+        for tensor_id, data in waiting:
+            for offset in range(0, len(data), self._max_chunk_bytes):
+                yield tensor_pb2.TensorChunk(
+                    tensor_id=tensor_id,
+                    offset=offset,
+                    total_bytes=len(data),
+                    data=data[offset : offset + self._max_chunk_bytes],
+                )

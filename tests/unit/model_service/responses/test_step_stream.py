@@ -1,0 +1,46 @@
+"""Answers to steps as messages: complete, in order, and not too large."""
+
+from lockstep.v1 import logits_session_service_pb2 as pb
+
+from model_service.generation import PositionScores
+from model_service.messages import SessionRowAnswer
+from model_service.responses import convert
+from model_service.responses.step_stream import StepWriter
+
+LIMIT = 1000
+
+
+def answer(writer: StepWriter, *sizes: int) -> list[pb.StepStreamResponse]:
+    """Writes one row of a session with so many bytes of logits at each position."""
+    scores = [PositionScores(position=i, logits=bytes([i]) * n) for i, n in enumerate(sizes)]
+    row = convert.step_row_result(SessionRowAnswer(9, scores), 0, writer.write_row)
+    return [*writer.messages(pb.StepResponse(rows=[row]))]
+
+
+def rows_of(message: pb.StepStreamResponse) -> list:
+    return [scores.logits for scores in message.step.rows[0].scores]
+
+
+def test_rows_stay_in_the_message_while_they_fit():
+    step, *chunks = answer(StepWriter(LIMIT), 400, 400, 400, 200)
+    inline = [len(row.tensor.data) for row in rows_of(step)]
+    assert inline == [400, 400, 0, 200]
+    assert [bytes(m.chunk.data) for m in chunks] == [bytes([2]) * 400]
+
+
+def test_a_row_larger_than_a_message_comes_in_pieces():
+    step, *chunks = answer(StepWriter(LIMIT), 2500)
+    (row,) = rows_of(step)
+    assert [(m.chunk.offset, len(m.chunk.data)) for m in chunks] == [
+        (0, 1000),
+        (1000, 1000),
+        (2000, 500),
+    ]
+    assert {(m.chunk.tensor_id, m.chunk.total_bytes) for m in chunks} == {(row.tensor_id, 2500)}
+
+
+def test_every_answer_has_the_whole_room_and_ids_of_its_own():
+    writer = StepWriter(LIMIT)
+    first, second = answer(writer, 900, 1200), answer(writer, 900, 1200)
+    assert [len(rows_of(m[0])[0].tensor.data) for m in (first, second)] == [900, 900]
+    assert [rows_of(m[0])[1].tensor_id for m in (first, second)] == [1, 2]
