@@ -24,7 +24,7 @@ def build(tokenizer: Tokenizer, files: TokenizerFiles) -> bytes:
     if tokenizer.reference.revision == 0:
         entries["tokenizer.json"] = files.tokenizer_json
     else:
-        entries["tokenizer.json"] = tokenizer.trusting.to_str(pretty=True).encode()
+        entries["tokenizer.json"] = tokenizer.trusting.whole.to_str(pretty=True).encode()
     # The templates have files of their own; the list of added tokens is in tokenizer.json.
     left_out = ("chat_template", "added_tokens_decoder")
     config = {key: value for key, value in files.config.items() if key not in left_out}

@@ -14,8 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import tokenizers
-
+from tokenizer_service.growing_tokenizer import GrowingTokenizer
 from tokenizer_service.token_bytes import DecoderRules
 from tokenizer_service.token_table import TokenTable
 
@@ -41,7 +40,7 @@ class Vocabulary(Protocol):
     """What decoding needs of a tokenizer: see `tokenizer_service.tokenizer.Tokenizer`."""
 
     @property
-    def trusting(self) -> tokenizers.Tokenizer: ...
+    def trusting(self) -> GrowingTokenizer: ...
     @property
     def table(self) -> TokenTable: ...
     @property
@@ -226,4 +225,4 @@ def clean_up(text: str) -> str:
 
 def _decode(vocabulary: Vocabulary, ids: list[int]) -> str:
     # The batch method, because it alone lets other threads run meanwhile.
-    return vocabulary.trusting.decode_batch([ids], skip_special_tokens=False)[0]
+    return vocabulary.trusting.whole.decode_batch([ids], skip_special_tokens=False)[0]

@@ -12,9 +12,10 @@ import tokenizers
 
 from tokenizer_service import control_tokens
 from tokenizer_service.control_tokens import Aliases
+from tokenizer_service.growing_tokenizer import GrowingTokenizer, added_tokens
 from tokenizer_service.token_bytes import decoder_rules
 from tokenizer_service.token_table import build_table
-from tokenizer_service.tokenizer import Tokenizer, added_tokens, library_token
+from tokenizer_service.tokenizer import Tokenizer, library_token
 from tokenizer_service.tokenizer_files import TokenizerFiles, TokenizerFilesError
 from vocabulary import AddedToken, Reference, base_fingerprint
 
@@ -46,11 +47,9 @@ def load(files: TokenizerFiles, tokenizer_id: str) -> Tokenizer:
         decoder_rules=rules,
         # transformers ignores the setting for BPE, where it would damage the text.
         cleans_up_spaces=files.cleans_up_spaces and members["model"]["type"] != "BPE",
-        trusting=trusting,
-        plain=plain,
+        trusting=GrowingTokenizer(trusting, added_tokens(trusting)),
+        plain=GrowingTokenizer(plain, added_tokens(plain)),
         aliases=aliases,
-        added_tokens=added_tokens(trusting),
-        plain_added_tokens=added_tokens(plain),
     )
 
 

@@ -3,13 +3,9 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from tokenizer_service.encoding import EncodeOptions, Text
 from tokenizer_service.token_bytes import TokenType
 from tokenizer_service.tokenizer import Tokenizer
 from vocabulary import AddedToken
-
-_PLAIN = EncodeOptions(add_special_tokens=False)
-_PARSED = EncodeOptions(add_special_tokens=False, parse_special_tokens=True)
 
 # Texts encoded by one call of the library, whose results are converted under the lock
 # of the interpreter.
@@ -81,11 +77,8 @@ def entries_with(tokenizer: Tokenizer, token: AddedToken) -> Iterator[int]:
 
 def ids_of(tokenizer: Tokenizer, texts: Sequence[str], *, parse: bool) -> list[tuple[int, ...]]:
     """Encodes texts without the tokens of the template."""
-    options = _PARSED if parse else _PLAIN
     return [
-        tuple(row.ids)
+        ids
         for start in range(0, len(texts), _TEXTS_PER_CALL)
-        for row in tokenizer.encode(
-            [Text(text) for text in texts[start : start + _TEXTS_PER_CALL]], options
-        )
+        for ids in tokenizer.ids_of(texts[start : start + _TEXTS_PER_CALL], parse=parse)
     ]

@@ -51,7 +51,7 @@ def check_reach(before: Tokenizer, after: Tokenizer, added: Mapping[int, NewToke
         for (index, new), *encodings in zip(added.items(), parsed, plain, strict=True)
         if any(ids != (new.id,) for ids in encodings[: 1 if new.token.special else 2])
     )
-    old = {token_id: token.content for token_id, token in before.added_tokens.items()}
+    old = before.trusting.contents
     normalized = old
     if before.trusting.normalizer is not None and any(n.token.normalized for n in added.values()):
         normalized = {token_id: before.normalized(content) for token_id, content in old.items()}

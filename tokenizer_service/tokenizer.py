@@ -13,6 +13,7 @@ import tokenizers
 from tokenizer_service import encoding
 from tokenizer_service.control_tokens import Aliases
 from tokenizer_service.encoding import EncodedRow, EncodeOptions, Text
+from tokenizer_service.growing_tokenizer import GrowingTokenizer, WrongIdError
 from tokenizer_service.incremental import (
     ConcatenatingDecoder,
     DecodeOptions,
@@ -21,8 +22,6 @@ from tokenizer_service.incremental import (
 from tokenizer_service.token_bytes import DecoderRules
 from tokenizer_service.token_table import TokenTable
 from vocabulary import AddedToken, BrokenChainError, Change, NewToken, Reference, Role, chain
-
-_PIPELINE = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -41,8 +40,6 @@ class Tokenizer:
         plain: takes control tokens spelled in text as the characters they are, and
             knows them by their aliases only.
         aliases: those spellings.
-        added_tokens: tokens that `trusting` matches before the model, by id and in its order.
-        plain_added_tokens: those of `plain`.
     """
 
     reference: Reference
@@ -51,12 +48,9 @@ class Tokenizer:
     control_ids: frozenset[int]
     decoder_rules: DecoderRules
     cleans_up_spaces: bool
-    trusting: tokenizers.Tokenizer
-    plain: tokenizers.Tokenizer
+    trusting: GrowingTokenizer
+    plain: GrowingTokenizer
     aliases: Aliases
-    # Kept here because the library makes all of them anew whenever it is asked.
-    added_tokens: Mapping[int, tokenizers.AddedToken]
-    plain_added_tokens: Mapping[int, tokenizers.AddedToken]
 
     def __repr__(self) -> str:
         # Neither megabytes of vocabulary nor the aliases belong in a log.
@@ -79,12 +73,16 @@ class Tokenizer:
 
     def template_length(self, *, pair: bool) -> int:
         """Returns how many tokens the template adds to a text or a pair."""
-        return self.trusting.num_special_tokens_to_add(pair)
+        return self.trusting.for_texts(()).num_special_tokens_to_add(pair)
 
     def id_of(self, token: str) -> int | None:
         """Looks up a spelling."""
-        token_id: int | None = self.trusting.token_to_id(token)
-        return token_id
+        return self.trusting.id_of(token)
+
+    @property
+    def added_tokens(self) -> Mapping[int, tokenizers.AddedToken]:
+        """Tokens matched before the model, base and live ones, in order of id."""
+        return self.trusting.tokens
 
     def normalized(self, text: str) -> str:
         """Returns a text as the tokenizer's normalizer changes it."""
@@ -95,8 +93,18 @@ class Tokenizer:
 
     def encode(self, items: Sequence[Text], options: EncodeOptions) -> list[EncodedRow]:
         """Encodes texts; a row never depends on the others."""
-        tokenizer = self.trusting if options.parse_special_tokens else self.plain
-        return encoding.encode_rows(tokenizer, self.table, items, options)
+        growing = self.trusting if options.parse_special_tokens else self.plain
+        texts = (text for item in items for text in (item.text, item.pair) if text is not None)
+        return encoding.encode_rows(growing.for_texts(texts), self.table, items, options)
+
+    def ids_of(self, texts: Sequence[str], *, parse: bool) -> list[tuple[int, ...]]:
+        """Encodes texts without the tokens of the template, and with nothing but ids.
+
+        Args:
+            texts: the texts.
+            parse: whether control tokens are parsed.
+        """
+        return (self.trusting if parse else self.plain).ids_of(texts)
 
     def decode(self, ids: Sequence[int], options: DecodeOptions) -> str:
         """Decodes ids, all of them below `size`."""
@@ -127,64 +135,26 @@ class Tokenizer:
             reference = chain.follow(reference, change)
             roles |= {special.role: special.token_id for special in change.special_tokens}
         new_tokens = [new for change in changes for new in change.tokens]
-        added = {new.id: library_token(new.token) for new in new_tokens}
-        disarmed = {new.id: library_token(self._disarmed(new)) for new in new_tokens}
-        added_tokens = {**self.added_tokens, **added}
-        plain_added_tokens = {**self.plain_added_tokens, **disarmed}
-        grown = replace(
+        try:
+            trusting = self.trusting.grown({n.id: library_token(n.token) for n in new_tokens})
+            plain = self.plain.grown({n.id: library_token(self._disarmed(n)) for n in new_tokens})
+        except WrongIdError as error:
+            raise BrokenChainError(reference.revision, str(error)) from None
+        return replace(
             self,
             reference=reference,
             roles=roles,
             table=self.table.grown(new_tokens),
             control_ids=self.control_ids.union(n.id for n in new_tokens if n.token.special),
-            trusting=clone(self.trusting, added_tokens) if added else self.trusting,
-            plain=clone(self.plain, plain_added_tokens) if added else self.plain,
-            added_tokens=added_tokens,
-            plain_added_tokens=plain_added_tokens,
+            trusting=trusting,
+            plain=plain,
         )
-        for new in new_tokens:
-            grown._check_id(new.id)
-        return grown
-
-    def _check_id(self, token_id: int) -> None:
-        spelling, plain_spelling = (
-            tokens[token_id].content for tokens in (self.added_tokens, self.plain_added_tokens)
-        )
-        assigned = self.trusting.token_to_id(spelling), self.plain.token_to_id(plain_spelling)
-        if assigned != (token_id, token_id):
-            raise BrokenChainError(
-                self.reference.revision, f"it adds a token as id {token_id} that has another"
-            )
 
     def _disarmed(self, new: NewToken) -> AddedToken:
         if not new.token.special:
             return new.token
         alias = self.aliases.of(new.id)
         return replace(new.token, content=alias, single_word=False, normalized=False)
-
-
-def clone(
-    tokenizer: tokenizers.Tokenizer, added: Mapping[int, tokenizers.AddedToken]
-) -> tokenizers.Tokenizer:
-    """Returns an equal tokenizer with other added tokens.
-
-    The model, by far the largest part, is shared: neither of the two ever changes it.
-
-    Args:
-        tokenizer: the tokenizer.
-        added: all added tokens by id, those of the tokenizer first and in its order.
-    """
-    copy = tokenizers.Tokenizer(tokenizer.model)
-    for part in _PIPELINE:
-        if (value := getattr(tokenizer, part)) is not None:
-            setattr(copy, part, value)
-    copy.add_tokens(list(added.values()))
-    return copy
-
-
-def added_tokens(tokenizer: tokenizers.Tokenizer) -> dict[int, tokenizers.AddedToken]:
-    """Returns the tokens matched before the model, in order of id."""
-    return dict(sorted(tokenizer.get_added_tokens_decoder().items()))
 
 
 def library_token(token: AddedToken) -> tokenizers.AddedToken:

@@ -62,7 +62,7 @@ def test_a_parsed_control_token_has_the_same_id_as_the_template_gives(load, kind
 
 def test_the_library_alone_would_let_a_unigram_vocabulary_spell_control_tokens(load):
     tokenizer = load("unigram")
-    trusting = tokenizer.trusting.from_str(tokenizer.trusting.to_str())
+    trusting = tokenizer.trusting.whole.from_str(tokenizer.trusting.whole.to_str())
     trusting.encode_special_tokens = True
     assert tokenizer.id_of("</s>") in trusting.encode("</s>", add_special_tokens=False).ids
     (row,) = tokenizer.encode([Text("</s>")], PLAIN)

@@ -54,7 +54,7 @@ def test_text_is_decoded_as_the_library_decodes_it(load, kind, text, clean):
     tokenizer = load(kind)
     ids = list(tokenizer.encode([Text(text)], PARSED)[0].ids)
     for skip in (False, True):
-        expected = tokenizer.trusting.decode(ids, skip_special_tokens=skip)
+        expected = tokenizer.trusting.whole.decode(ids, skip_special_tokens=skip)
         expected = clean_up(expected) if clean else expected
         assert tokenizer.decode(ids, DecodeOptions(skip, clean)) == expected
         assert "".join(streamed(tokenizer, cuts(ids, None), DecodeOptions(skip, clean))) == expected
@@ -63,7 +63,7 @@ def test_text_is_decoded_as_the_library_decodes_it(load, kind, text, clean):
 @given(ids=st.lists(st.integers(3, 399), max_size=40))
 def test_broken_bytes_are_replaced_as_the_library_replaces_them(load, ids):
     tokenizer = load("byte_level")
-    assert tokenizer.decode(ids, ALL) == tokenizer.trusting.decode(ids)
+    assert tokenizer.decode(ids, ALL) == tokenizer.trusting.whole.decode(ids)
 
 
 @pytest.mark.parametrize("kind", ["byte_level", "byte_fallback", "unigram"])

@@ -86,8 +86,8 @@ def test_padding_and_truncation_of_the_file_are_nobodys_settings(tmp_path):
     }
     (folder / "tokenizer.json").write_text(json.dumps(members))
     tokenizer = loading.load(tokenizer_files.read(folder), "tiny")
-    assert tokenizer.trusting.truncation is None
-    assert tokenizer.plain.truncation is None
+    assert tokenizer.trusting.whole.truncation is None
+    assert tokenizer.plain.whole.truncation is None
 
 
 def test_tokens_declared_as_special_are_control_tokens(tmp_path):
