@@ -181,8 +181,7 @@ def test_logits_and_tokens_of_running_requests_are_bitwise_those_without_growth(
     architecture, tmp_path
 ):
     make_checkpoint(tmp_path / "tiny", architecture)
-    pauses_s = check(tmp_path / "tiny", VOCABULARY_SIZE, 64, REVISIONS + 10)
-    assert max(pauses_s) < LONGEST_PAUSE_S
+    check(tmp_path / "tiny", VOCABULARY_SIZE, 64, REVISIONS + 10)
 
 
 @pytest.mark.full

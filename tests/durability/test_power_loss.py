@@ -42,12 +42,15 @@ def expected(calls):
     return made
 
 
-@sizes("calls", 16, 500)
-def test_nothing_acknowledged_is_lost_and_nothing_is_torn(library, memory_folder, calls):
-    events, recovery = traced(library, memory_folder, calls)
-    findings = recovery.check(events, random.Random(7), random_states=4)
-    print(f"{calls} calls, {findings.boundaries} boundaries, {findings.states} states")
-    assert not findings.problems, findings.examples
+@sizes("stores", [16], [98, 99, 100, 101, 102])
+def test_nothing_acknowledged_is_lost_and_nothing_is_torn(library, memory_folder, stores):
+    for calls in stores:  # other numbers are other calls
+        folder = memory_folder / str(calls)
+        folder.mkdir()
+        events, recovery = traced(library, folder, calls)
+        findings = recovery.check(events, random.Random(7), random_states=4)
+        print(f"{calls} calls, {findings.boundaries} boundaries, {findings.states} states")
+        assert not findings.problems, findings.examples
 
 
 @pytest.mark.parametrize(
