@@ -393,7 +393,7 @@ def test_capabilities_tell_what_is_offered_and_what_is_not(tiny_model):
     for method in ("Truncate", "Fork", "SelectRows", "StepStream"):
         assert answer.methods[f"lockstep.v1.LogitsSessionService/{method}"] == supported
     assert answer.methods["lockstep.v1.ModelAdminService/FlushPrefixCache"] == supported
-    assert len(answer.methods) == 4 + 10 + 5 + 4
+    assert len(answer.methods) == 4 + 11 + 5 + 4
     assert answer.generation_fields["temperature"] == supported
     assert answer.generation_fields["num_beams"] == supported
     assert answer.limits.max_running_sequences == 32
