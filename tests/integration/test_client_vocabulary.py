@@ -152,6 +152,7 @@ def test_an_exported_log_is_restored_and_continued(vocab, answer, tmp_path, serv
     with running_process("tokenizer_service", *flags, folder=folder) as restored:
         wait_until_ready(restored.address)
         there = ("--tokenizer", restored.address)
+        assert vocab("export", str(archive)).stderr == ""  # a bar is for terminals
         imported = answer("import", str(archive), *there)
         assert (imported["num_imported_revisions"], imported["num_revisions"]) == (2, 2)
         assert answer("log", *there) == answer("log")

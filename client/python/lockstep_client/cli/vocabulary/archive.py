@@ -87,7 +87,7 @@ def import_(
 
 
 def _progress(what: str, total: int | None) -> progress.Progress:
-    """A bar on stderr that goes away when the work is done."""
+    """A bar on stderr that goes away when the work is done; nothing where nobody watches."""
     bar = progress.Progress(
         progress.TextColumn("{task.description}"),
         progress.BarColumn(),
@@ -95,6 +95,7 @@ def _progress(what: str, total: int | None) -> progress.Progress:
         progress.TransferSpeedColumn(),
         console=notes,
         transient=True,
+        disable=not notes.is_terminal,
     )
     bar.add_task(what, total=total)
     return bar
