@@ -44,8 +44,8 @@ demo: install  ## Ask one question through both services.
 serve: install  ## Keep both services up until Ctrl-C.
 	python -m deploy.local serve
 
-test: install  ## Run the tests.
-	pytest
+test: install  ## Run the tests, in two processes: they mostly wait.
+	pytest --numprocesses 2 --dist loadfile
 
 bench: install  ## Measure against transformers' generate.
 	python -m bench

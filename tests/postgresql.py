@@ -5,7 +5,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -15,6 +14,8 @@ from pathlib import Path
 
 import psycopg
 import pytest
+
+from tests.ports import free_port
 
 # A server refuses to run as root.
 USER = "nobody" if os.geteuid() == 0 else None
@@ -34,7 +35,7 @@ class PostgreSQLServer:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.port = _free_port()
+        self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     def url(self, database: str, *, password: bool = True) -> str:
@@ -172,10 +173,3 @@ def _identity() -> dict[str, object]:
 
 def _version(folder: Path) -> int:
     return int(folder.parent.name) if folder.parent.name.isdecimal() else 0
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

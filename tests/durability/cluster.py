@@ -3,7 +3,6 @@
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,17 +15,10 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from lockstep.v1 import model_admin_service_pb2, model_admin_service_pb2_grpc
 
+from tests.ports import free_port
 from tests.services import ROOT
 
 START_TIMEOUT_S = 60.0
-
-
-def free_port() -> int:
-    """Returns a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @dataclass

@@ -1,6 +1,5 @@
 """How the client meets servers that are away, slow, not ready, or want a certificate."""
 
-import socket
 import time
 
 import pytest
@@ -18,6 +17,7 @@ from lockstep_client import (
 )
 from rpc import errors
 from tests.integration.rpc_probe import running
+from tests.ports import free_port
 from tests.services import Services
 
 
@@ -25,12 +25,6 @@ from tests.services import Services
 def client(services: Services):
     with services.client() as client:
         yield client
-
-
-def _closed_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        return probe.getsockname()[1]
 
 
 class Counting(services_pb.TokenizerServiceServicer):
@@ -126,7 +120,7 @@ def test_ids_of_another_vocabulary_are_refused(client: Lockstep):
 
 
 def test_a_service_that_is_away_is_named_with_its_address():
-    address = f"localhost:{_closed_port()}"
+    address = f"localhost:{free_port()}"
     with (
         Lockstep(model=address) as client,
         pytest.raises(ConnectionFailed, match=f"the model service at {address}: .*refused"),
@@ -135,7 +129,7 @@ def test_a_service_that_is_away_is_named_with_its_address():
 
 
 def test_waiting_ends_with_the_reason_once_time_is_up():
-    with Lockstep(tokenizer=f"localhost:{_closed_port()}") as client:
+    with Lockstep(tokenizer=f"localhost:{free_port()}") as client:
         began = time.monotonic()
         with pytest.raises(ConnectionFailed):
             client.wait_until_ready(timeout=1.0)
