@@ -24,17 +24,18 @@ def root() -> Path:
     return Path(given).expanduser() if given else platformdirs.user_cache_path("lockstep")
 
 
-def entry(name: str, write: Callable[[Path], None]) -> Path:
+def entry(name: str, write: Callable[[Path], None], folder: Path | None = None) -> Path:
     """Returns the folder `name`, written by `write` if it does not exist.
 
     Args:
         name: path below the cache folder.
         write: fills an empty folder. When it raises, the entry does not come to exist.
+        folder: holds the entry instead of the cache folder.
 
     Raises:
         CheckpointError: the cache folder cannot be written.
     """
-    target = root() / name
+    target = (folder or root()) / name
     if target.is_dir():
         return target
     try:

@@ -1,6 +1,5 @@
 """From settings to what a model service is started with."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from model_service.responses.response_limits import ResponseLimits
 from model_service.revisions.base import read_base_vocabulary
 from model_service.revisions.tokenizer_address import TokenizerAddress
 from model_service.settings import NO_TOKENIZER, ModelSettings
+from rpc.control_groups import available_cores
 from rpc.tls import CallerFiles
 from vocabulary import Reference
 
@@ -92,6 +92,7 @@ def engine_settings(settings: ModelSettings, model: ModelFiles) -> EngineSetting
         max_kv_tokens=settings.max_kv_tokens,
         prefill_budget_s=settings.prefill_budget_s,
         decode_graphs=settings.decode_graphs,
+        compile_cache=settings.compile_cache,
         default_max_new_tokens=settings.default_max_new_tokens,
         vocabulary_size=model.base.size if model.base else 0,
         reserved_vocabulary_rows=settings.reserved_vocabulary_rows,
@@ -124,10 +125,3 @@ def short_name(model: str) -> str:
     """Returns the name that metrics are labeled with, which is needed before anything is read."""
     path = Path(model)
     return path.name if path.exists() else model
-
-
-def available_cores() -> int:
-    """Returns the cores that this process may use, which in a container may be few."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

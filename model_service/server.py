@@ -22,7 +22,6 @@ from checkpoints import CheckpointError
 from model_service.engine_client.client import EngineClient, LoadError
 from model_service.engine_client.process import EngineProcess, engine_environment
 from model_service.launch import (
-    available_cores,
     engine_settings,
     model_limits,
     obtain,
@@ -45,6 +44,7 @@ from model_service.serving.session_terms import SessionTerms
 from model_service.serving.sessions import SessionRegistry
 from model_service.settings import ModelSettings
 from rpc import logging
+from rpc.control_groups import available_cores
 from rpc.metrics import process_registry
 from rpc.server import Server
 from vocabulary import Reference, tokenizer_id_of

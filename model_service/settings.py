@@ -63,7 +63,8 @@ class ModelSettings(ServerSettings):
     JSON object of module name to device."""
 
     threads: int = Field(default=0, ge=0)
-    """OpenMP threads of the engine. 0 means one per core that this process may use."""
+    """OpenMP threads of the engine. 0 means one per core that this process may use, as far as its
+    CPU quota goes (a container's limit, rounded up)."""
 
     max_running_sequences: int = Field(default=32, ge=1)
     """Most sequences in one step, rows of sessions included."""
@@ -100,8 +101,12 @@ class ModelSettings(ServerSettings):
     decode_graphs: Literal["auto", "off"] = "auto"
     """Whether decoding steps are compiled, on CPUs: `auto` does it in the background with the time
     that the engine leaves over, tries the result, and uses it where it equals the model's own code.
-    It takes a C++ compiler (g++), a minute or more the first time, and is kept in the cache folder
-    (`LOCKSTEP_CACHE`). `off` never compiles."""
+    It takes a C++ compiler (g++), a minute or more the first time, and is kept in `compile_cache`.
+    `off` never compiles."""
+
+    compile_cache: str = ""
+    """Folder that keeps compiled steps. Empty means the cache folder (`LOCKSTEP_CACHE`). Where it
+    cannot be written, they go to a temporary folder for one run, and the log says so."""
 
     default_max_new_tokens: int = Field(default=256, ge=1)
     """`max_new_tokens` of a request that gives none."""

@@ -1,12 +1,12 @@
 """What an operator can set about the tokenizer service. Read once, in `server.py`."""
 
-import os
 from pathlib import Path
 
 import platformdirs
 from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
+from rpc.control_groups import available_cores
 from rpc.settings import ServerSettings
 from tokenizer_service.store import durable_folder
 from tokenizer_service.store.database import parse_url
@@ -57,7 +57,8 @@ class TokenizerSettings(ServerSettings):
     Beyond it, `VOCABULARY_BEHIND`."""
 
     threads: int = Field(default=0, ge=0)
-    """Threads that encode and decode. 0 means one per core that this process may use."""
+    """Threads that encode and decode. 0 means one per core that this process may use, as far as its
+    CPU quota goes (a container's limit, rounded up)."""
 
     max_pending_calls: int = Field(default=256, ge=1)
     """Most pieces of work that run or wait for a thread. Beyond it, `OVERLOADED`."""
@@ -93,7 +94,7 @@ class TokenizerSettings(ServerSettings):
     @property
     def num_threads(self) -> int:
         """Threads that encode and decode."""
-        return self.threads or len(os.sched_getaffinity(0))
+        return self.threads or available_cores()
 
     def loggable(self) -> dict[str, object]:
         """Returns every value as a JSON type, without the password of the store."""

@@ -8,7 +8,6 @@ front's socket closes: it never outlives the front.
 
 import contextlib
 import logging
-import os
 import selectors
 import socket
 import sys
@@ -228,7 +227,7 @@ def main() -> int:
     """Runs the process. Returns its exit status."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
     settings = msgspec.json.decode(sys.argv[1], type=EngineSettings)
-    torch.set_num_threads(settings.threads or os.cpu_count() or 1)
+    torch.set_num_threads(settings.threads)
     torch.set_grad_enabled(False)
     connection = Connection(settings.socket_path)
     ring = RingWriter(settings.ring_name)

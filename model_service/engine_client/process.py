@@ -23,6 +23,9 @@ READ_BYTES = 2**20
 STOP_GRACE_S = 5.0
 DRAIN_GRACE_S = 0.5
 
+# Shapes of products whose preparation each of two caches keeps.
+SHAPES_KEPT = "64"
+
 log = structlog.stdlib.get_logger("model_service.engine_client.process")
 
 
@@ -32,12 +35,17 @@ def engine_environment(base: Mapping[str, str], threads: int) -> dict[str, str]:
     OpenMP reads its own when torch is imported, so they cannot be set later. Its
     threads spin for a moment between parallel regions (fast) but not for long:
     beside a busy neighbour endless spinning makes a step many times slower.
+    oneDNN and torch's layer above it each keep what they have prepared for 1,024
+    shapes of products, and every number of tokens in a step is a shape: that would
+    come to hundreds of megabytes for no speed. Who sets other sizes keeps them.
 
     Args:
         base: the variables of this process.
         threads: OpenMP threads.
     """
     return {
+        "ONEDNN_PRIMITIVE_CACHE_CAPACITY": SHAPES_KEPT,
+        "LRU_CACHE_CAPACITY": SHAPES_KEPT,
         **base,
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),

@@ -26,8 +26,8 @@ class EngineSettings(msgspec.Struct, frozen=True):
     device_map: str = "auto"
     """`auto`, `balanced`, `sequential`, one device, or a JSON object of module to device."""
 
-    threads: int = 0
-    """OpenMP threads; 0 means one per core."""
+    threads: int = 1
+    """OpenMP threads."""
 
     max_running_sequences: int = 32
     """Most rows in one step, sessions included."""
@@ -61,6 +61,9 @@ class EngineSettings(msgspec.Struct, frozen=True):
 
     decode_graphs: Literal["auto", "off"] = "off"
     """Whether steps are compiled in the background where that is possible."""
+
+    compile_cache: str = ""
+    """Folder for compiled steps; empty means the cache folder."""
 
     logits_processors: tuple[str, ...] = ()
     """Modules with processors of the operator's."""

@@ -13,6 +13,7 @@ import torch
 from model_service.engine.decode_graph import comparison, compilation, decode_graphs
 from model_service.engine.decode_graph.compilation import Compilation
 from model_service.engine.decode_graph.compiled_steps import CompiledSteps
+from model_service.engine.decode_graph.compiler import Part
 from model_service.engine.decode_graph.decode_graphs import DecodeGraphs
 from model_service.engine.sequence import Run
 from model_service.messages import Cancel, GraphStatus, GrowVocabulary, NewRow
@@ -47,6 +48,17 @@ def start(folder: Path, **settings: object) -> InprocEngine:
         graphs_of(engine).advance()
         time.sleep(0.01)
     return engine
+
+
+def first_part(engine: InprocEngine) -> Path:
+    """Waits until an engine's compiling process has made something; returns its folder."""
+    graphs = graphs_of(engine)
+    while graphs._compilation is None:
+        graphs.advance()
+    while (said := graphs._compilation.poll()) is None:
+        time.sleep(0.05)
+    assert isinstance(said, Part), said
+    return Path(said.folder)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -284,14 +296,23 @@ def test_without_a_compiler_the_model_serves_and_says_why(llama, tmp_path, monke
     assert engine.generate([prompts()[2]], max_new_tokens=NEW) == [expected]
 
 
-def test_a_cache_folder_that_cannot_be_written_is_a_reason_and_no_failure(
-    llama, tmp_path, monkeypatch
-):
+def test_what_is_compiled_goes_to_the_folder_that_was_set(llama, tmp_path, monkeypatch):
+    monkeypatch.setenv("LOCKSTEP_CACHE", str(tmp_path / "models"))
+    wanted = tmp_path / "compiled"
+    engine = InprocEngine(llama.folder, decode_graphs="auto", compile_cache=str(wanted))
+    assert wanted in first_part(engine).parents
+    graphs_of(engine).close()
+    assert list(tmp_path.iterdir()) == [wanted]
+
+
+def test_where_models_cannot_be_written_code_is_compiled_all_the_same(llama, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("LOCKSTEP_CACHE", str(tmp_path / "file"))
-    engine = start(llama.folder)
-    assert graphs_of(engine).status.state == "unavailable"
-    assert "LOCKSTEP_CACHE" in graphs_of(engine).status.reason
+    engine = InprocEngine(llama.folder, decode_graphs="auto")
+    folder = first_part(engine)
+    assert (folder / "kernels.so").is_file()
+    graphs_of(engine).close()
+    assert not folder.exists()
 
 
 def test_the_compiling_process_ends_with_the_engine(llama, tmp_path, monkeypatch):
@@ -308,9 +329,9 @@ def test_the_compiling_process_ends_with_the_engine(llama, tmp_path, monkeypatch
         os.killpg(process.pid, 0)
 
 
-def test_a_process_that_dies_without_a_word_is_a_reason(monkeypatch):
+def test_a_process_that_dies_without_a_word_is_a_reason(tmp_path, monkeypatch):
     monkeypatch.setattr(compilation, "MODULE", "model_service.engine.decode_graph.no_such_module")
-    died = Compilation(decode_graphs.Recipe("", "float32", [], []))
+    died = Compilation(decode_graphs.Recipe("", "float32", [], []), tmp_path)
     while (said := died.poll()) is None:
         time.sleep(0.01)
     assert "exit code 1" in said.reason

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 from typing import IO, cast
 
 import msgspec
@@ -21,14 +22,19 @@ _decoder = msgspec.json.Decoder(Part | Failed)
 class Compilation:
     """One process that compiles what a recipe describes."""
 
-    def __init__(self, recipe: Recipe) -> None:
-        """Starts the process. It ends when this object is closed, or this process ends."""
+    def __init__(self, recipe: Recipe, folder: Path) -> None:
+        """Starts the process. It ends when this object is closed, or this process ends.
+
+        Args:
+            recipe: what to compile.
+            folder: where the results go.
+        """
         self._scratch = tempfile.TemporaryDirectory(
             prefix="lockstep-compilation-", ignore_cleanup_errors=True
         )
         environment = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TMPDIR": self._scratch.name}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", MODULE, msgspec.json.encode(recipe).decode()],
+            [sys.executable, "-m", MODULE, msgspec.json.encode(recipe).decode(), str(folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, **environment},

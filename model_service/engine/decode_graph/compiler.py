@@ -1,7 +1,7 @@
-"""The process that compiles: `python -m model_service.engine.decode_graph.compiler RECIPE`.
+"""The process that compiles: `python -m model_service.engine.decode_graph.compiler RECIPE FOLDER`.
 
 It runs beside the engine with whatever time the engine leaves over, writes each
-finished part to the cache folder, and says so with a line on its output. It
+finished part to the folder, and says so with a line on its output. It
 ends when its input is closed, which is when the engine ends, however it ends.
 """
 
@@ -31,7 +31,7 @@ EXAMPLE_ROWS = 16
 
 
 class Part(msgspec.Struct, frozen=True, tag=True):
-    """A line of the process's output: a part is in the cache."""
+    """A line of the process's output: a part is there."""
 
     name: str
     """`operators`, or one of `GRAPHS`."""
@@ -46,7 +46,7 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
 
 
 def entry_name(key: str, graph: str) -> str:
-    """Returns the name under the cache folder of a graph of the recipe with a key."""
+    """Returns the name under the folder of compiled code of a graph of the recipe with a key."""
     return f"graphs/{key}-{graph}"
 
 
@@ -78,8 +78,9 @@ def compile_graph(recipe: Recipe, graph: str, folder: Path) -> None:
 
 
 def main() -> int:
-    """Compiles what the recipe in the first argument describes."""
+    """Compiles what the recipe in the first argument describes, into the folder in the second."""
     recipe = msgspec.json.decode(sys.argv[1], type=Recipe)
+    kept = Path(sys.argv[2])
     output = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
@@ -92,7 +93,7 @@ def main() -> int:
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
     try:
-        folder = operators.build_once()
+        folder = operators.build_once(kept)
         tell(Part("operators", str(folder)))
         operators.load(folder)
         for graph in GRAPHS:
@@ -100,7 +101,7 @@ def main() -> int:
             def write(folder: Path, graph: str = graph) -> None:
                 compile_graph(recipe, graph, folder)
 
-            folder = cache.entry(entry_name(recipe.key, graph), write)
+            folder = cache.entry(entry_name(recipe.key, graph), write, kept)
             tell(Part(graph, str(folder)))
     except (operators.NoCompiler, CheckpointError) as failure:
         tell(Failed(str(failure)))

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from checkpoints import cache
 from model_service.engine.decode_graph import comparison, compiler, operators
+from model_service.engine.decode_graph.code_folder import CodeFolder
 from model_service.engine.decode_graph.compilation import Compilation
 from model_service.engine.decode_graph.compiled_steps import CompiledSteps, products
 from model_service.engine.decode_graph.recipe import Recipe
@@ -60,6 +60,7 @@ class DecodeGraphs:
         self._runner = runner
         self._recipe: Recipe | None = None
         self._key = ""
+        self._folder = CodeFolder("")
         self._steps: CompiledSteps | None = None
         self._compilation: Compilation | None = None
         self._work: Iterator[None] | None = None
@@ -114,7 +115,7 @@ class DecodeGraphs:
         """Begins to compile, or does all there is to do if that was done before.
 
         Args:
-            settings: whether to compile at all, and the model's folder.
+            settings: whether to compile at all, the model's folder, and that of compiled code.
             loaded: the model, after its first steps.
         """
         if settings.decode_graphs == "off":
@@ -130,6 +131,7 @@ class DecodeGraphs:
             windows=layer_windows(loaded.config),
         )
         self._key = self._recipe.key
+        self._folder = CodeFolder(settings.compile_cache)
         self._work = self._prepare()
         if all(map(self._find, ("operators", *compiler.GRAPHS))):
             while self.is_preparing:
@@ -157,6 +159,7 @@ class DecodeGraphs:
         if self._compilation is not None:
             self._compilation.close()
             self._compilation = None
+        self._folder.close()
 
     def _give_up(self, reason: str) -> None:
         logger.warning("Steps run without compiled graphs: %s", reason)
@@ -203,16 +206,14 @@ class DecodeGraphs:
         return self._runner.cache
 
     def _find(self, part: str) -> Path | None:
-        """Returns the folder of a part that is in the cache."""
-        if part == "operators":
-            name = operators.entry_name()
-        else:
-            name = compiler.entry_name(self._key, part)
-        folder = cache.root() / name
-        return folder if folder.is_dir() else None
+        """Returns the folder of a part that was kept."""
+        is_graph = part in compiler.GRAPHS
+        return self._folder.find(
+            compiler.entry_name(self._key, part) if is_graph else operators.entry_name()
+        )
 
     def _obtain(self, part: str) -> Generator[None, None, Path]:
-        """Returns a part's folder, from the cache or once the compiling process has made it.
+        """Returns a part's folder, as it was kept or once the compiling process has made it.
 
         Raises:
             Unavailable: it cannot be made.
@@ -225,7 +226,7 @@ class DecodeGraphs:
             while time.monotonic() - start < START_DELAY_S:
                 yield
             assert self._recipe is not None
-            self._compilation = Compilation(self._recipe)
+            self._compilation = Compilation(self._recipe, self._folder.writable())
         while True:
             said = self._compilation.poll()
             if isinstance(said, compiler.Failed):

@@ -31,7 +31,7 @@ class NoCompiler(Exception):
 
 
 def entry_name() -> str:
-    """Returns the name under the cache folder."""
+    """Returns the name under the folder of compiled code."""
     digest = hashlib.sha256(f"{recipe.environment()}{OPTIONS}".encode()).hexdigest()
     return f"kernels/{digest[:24]}"
 
@@ -59,9 +59,9 @@ def build(folder: Path) -> None:
         raise NoCompiler(f"{compiler} fails: {lines[0].split('error: ')[-1]}") from error
 
 
-def build_once() -> Path:
-    """Returns the folder of the library, building it if this machine has none yet."""
-    return cache.entry(entry_name(), build)
+def build_once(kept: Path) -> Path:
+    """Returns the folder of the library below another, building it if that has none yet."""
+    return cache.entry(entry_name(), build, kept)
 
 
 def load(folder: Path) -> None:
