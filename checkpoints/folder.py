@@ -76,6 +76,13 @@ def _weights(folder: Path) -> list[Path]:
 
 
 def _without_weights(folder: Path) -> str:
+    parts = sorted(path.name for path in folder.glob("*.safetensors"))
+    if parts:
+        return (
+            f"{folder} has neither a model.safetensors nor a model.safetensors.index.json, which "
+            f"says what is in which file: {len(parts)} files, the first {parts[0]}, are not read "
+            "without one. Copy it from where they come from."
+        )
     pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
     if not pickles:
         return f"{folder} has no model.safetensors."

@@ -70,6 +70,8 @@ class OracleRows:
             data = row.output_values if index == 1 and row.output_values else row.input_values
             return rounded(np.frombuffer(data, "<f4"), self._dtype)
         sources = row.previous_ids if row.initialization == "mean_of_pieces" else self._base
+        if index == 2:  # masks are no numbers, unless there is nothing else
+            sources = [source for source in sources if table[source] > -np.inf] or sources
         total = np.zeros(table[0].shape, np.float64)
         for source in sources:
             total = total + table[source].astype(np.float64)

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from model_service.engine import placement
+from model_service.engine import masked_logits, placement
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -34,6 +34,7 @@ def merge(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
     """
     if any(parameter.is_meta for parameter in model.parameters()):
         raise ValueError("an adapter needs the whole model in memory, and part of it is on disk")
+    _check_vocabulary(model, folder)
     import peft  # takes seconds, for which only those with an adapter wait
 
     with _quiet():
@@ -42,7 +43,7 @@ def merge(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
         _check_keys(adapted, peft.get_peft_model_state_dict(adapted), folder)
         before = _logits(adapted)
         merged: Any = adapted.merge_and_unload(safe_merge=True)
-    after = _logits(merged)
+    after, before = masked_logits.comparable(_logits(merged), before)
     difference, scale = float((after - before).abs().max()), float(before.abs().max())
     if not difference <= TOLERANCE[model.dtype] * scale:
         raise ValueError(
@@ -66,12 +67,41 @@ def _check_keys(adapted: Any, expected: dict[str, Tensor], folder: Path) -> None
     Raises:
         ValueError: it does not; peft would leave the rest at zero.
     """
-    with safe_open(folder / WEIGHTS, "pt") as file:
-        shapes = {key: list(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+    shapes = _shapes(folder)
     wanted = {key: list(value.shape) for key, value in expected.items()}
     if shapes != wanted:
         odd = sorted({key for key, _ in {*_items(shapes)} ^ {*_items(wanted)}})
         raise ValueError(f"its weights are not those of its configuration, among them {odd[0]}")
+
+
+def _check_vocabulary(model: PreTrainedModel, folder: Path) -> None:
+    """Checks that what the adapter has for embedding and head is for as many ids as they have rows.
+
+    Raises:
+        ValueError: it was trained with a vocabulary that had grown.
+    """
+    layers = (model.get_input_embeddings(), model.get_output_embeddings())
+    names = [name for name, module in model.named_modules() if module in layers]
+    rows = cast(Tensor, layers[0].weight).shape[0]
+    for key, shape in _shapes(folder).items():
+        if not any(f".{name}." in key for name in names) or key.endswith(_WITHOUT_IDS):
+            continue
+        size = shape[1] if key.endswith("lora_embedding_A") else shape[0]
+        if size != rows:
+            raise ValueError(
+                f"it was trained for a vocabulary of {size} ids, and the model has {rows} rows. "
+                f"Load the model with transformers, call resize_token_embeddings({size}), save it, "
+                "and serve that folder with the tokenizer that came with the adapter"
+            )
+
+
+_WITHOUT_IDS = ("lora_A.weight", "lora_embedding_B")
+"""Ends of the keys that have a rank and a width, and no number of ids, in their shapes."""
+
+
+def _shapes(folder: Path) -> dict[str, list[int]]:
+    with safe_open(folder / WEIGHTS, "pt") as file:
+        return {key: list(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
 
 
 def _items(shapes: dict[str, list[int]]) -> list[tuple[str, tuple[int, ...]]]:

@@ -38,6 +38,10 @@ def _at_most_32(value: Any) -> int:
     return min(int(value), 32)  # the schema's bound of what changes speed only
 
 
+def _seconds(value: Any) -> float:
+    return max(float(value), 1e-9)  # time that was over before it began ends after a token, too
+
+
 def _texts(value: Any) -> tuple[str, ...]:
     texts = (value,) if isinstance(value, str) else tuple(value)
     if not all(texts):
@@ -97,7 +101,7 @@ FIELDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "begin_suppress_tokens": ("begin_suppress_tokens", _ids),
     "watermarking_config": ("green_list_watermark", _watermark),
     "renormalize_logits": ("renormalize_logits", bool),
-    "max_time": ("max_time", float),
+    "max_time": ("max_time", _seconds),
     "eos_token_id": ("eos_token_ids", _ids),
     "stop_strings": ("stop_strings", _texts),
     "prompt_lookup_num_tokens": ("prompt_lookup_num_tokens", _at_most_32),

@@ -168,6 +168,8 @@ def _with_adapter(model: PreTrainedModel, adapter_folder: str) -> PreTrainedMode
 def _check_weights(name: str, model: PreTrainedModel, report: dict[str, Any]) -> None:
     """Checks that every weight came from the checkpoint, and is a number.
 
+    The output layer's bias may be `-inf`: a mask over ids that are never generated.
+
     Raises:
         Refused: one did not, and would be random, or is not.
     """
@@ -186,9 +188,20 @@ def _check_weights(name: str, model: PreTrainedModel, report: dict[str, Any]) ->
             type(model).__name__,
             ", ".join(unexpected[:3]),
         )
+    head = model.get_output_embeddings()
+    mask = None if head is None else getattr(head, "bias", None)
     for key, weight in model.named_parameters():
-        if weight.is_floating_point() and not weight.is_meta and not weight.sum().isfinite():
-            raise Refused(f"{name}: {key} holds values that are no numbers.")
+        if not weight.is_floating_point() or weight.is_meta or not weight.numel():
+            continue
+        lowest, highest = weight.detach().aminmax()  # NaN is both; nothing is added up or copied
+        if weight is mask and highest.isfinite() and lowest == -torch.inf:
+            count = int((weight == -torch.inf).sum())
+            logger.info("%s: %s is -inf for %d ids, which are never generated", name, key, count)
+        elif not (lowest.isfinite() and highest.isfinite()):
+            raise Refused(
+                f"{name}: {key} holds values that are no numbers: NaN, or infinite as "
+                f"{str(weight.dtype).removeprefix('torch.')}."
+            )
 
 
 def _context_length(config: PreTrainedConfig, settings: EngineSettings) -> int:
@@ -237,7 +250,7 @@ def layer_windows(config: PreTrainedConfig) -> list[int | None]:
     return [window if kind == "sliding_attention" else None for kind in types]
 
 
-def default_config(model: PreTrainedModel, settings: EngineSettings) -> GenerationConfig:
+def default_config(loaded: LoadedModel, settings: EngineSettings) -> GenerationConfig:
     """Resolves what an empty request uses: the model's own defaults, then Hugging Face's.
 
     `max_new_tokens` is ours: Hugging Face's default of 20 tokens in all would cut
@@ -247,6 +260,7 @@ def default_config(model: PreTrainedModel, settings: EngineSettings) -> Generati
         Refused: the model's own defaults ask for what the sampler does not do, so that its
             results would differ from `generate`'s.
     """
+    model = loaded.model
     prepare: Any = model._prepare_generation_config
     resolved, _ = prepare(None)  # the one source
     asked = [name for name, off in NOT_SAMPLED.items() if getattr(resolved, name, None) not in off]
@@ -261,6 +275,8 @@ def default_config(model: PreTrainedModel, settings: EngineSettings) -> Generati
         raise Refused(f"generation_config.json cannot be applied: {error}") from error
     # As in `generate`, the model's own `max_length` counts where it has no `max_new_tokens`.
     own_length = None if resolved.max_new_tokens else model.generation_config.max_length
+    if own_length is not None:
+        own_length = min(own_length, loaded.context_length)
     config = GenerationConfig(
         max_new_tokens=resolved.max_new_tokens or settings.default_max_new_tokens,
         max_length=own_length,
@@ -293,17 +309,20 @@ def _check_beams(config: GenerationConfig, settings: EngineSettings) -> None:
 def _check_applicable(config: GenerationConfig, vocabulary_size: int) -> None:
     """Builds and applies the processors once, so that no request is the first to fail.
 
+    Warpers of a model that is greedy by default are not among them: `generate` does not read
+    their fields either. A request that samples needs values of its own where theirs are wrong.
+
     Raises:
         Refused: one cannot be built, or names ids that the model does not have.
     """
     # Guidance needs a second row, and has nothing that could be wrong.
-    sampled = msgspec.structs.replace(config, do_sample=True, guidance_scale=1.0)
+    config = msgspec.structs.replace(config, guidance_scale=1.0)
     for length in (1, 2):
         seq = Sequence(
             request_id=0,
             row=0,
             token_ids=[0] * length,
-            config=sampled,
+            config=config,
             seed=0,
             vocabulary_size=vocabulary_size,
             revision=0,

@@ -141,7 +141,7 @@ def build(
     loaded, runner = runner_choice.choose(
         settings, lambda: connection.send(LoadProgress("self-test", 0.9))
     )
-    default = loader.default_config(loaded.model, settings)
+    default = loader.default_config(loaded, settings)
     kv_total = kv_total_tokens(settings, loaded, runner.cache.bytes_per_token)
     places = Places(
         num_slots=num_slots(settings),

@@ -54,7 +54,7 @@ class RowRules:
         self._means = self._rounded(
             mean(embedding.rows),
             mean(embedding.rows if tied else head.weight),
-            torch.zeros(1) if head.bias is None else mean(head.bias[:, None]),
+            torch.zeros(1) if head.bias is None else _mean_bias(head.bias),
         )
 
     def values(self, row: NewRow) -> Values:
@@ -114,7 +114,7 @@ class RowRules:
         outputs = inputs
         if not self._tied:
             outputs = mean(torch.stack([self._head.row(token_id) for token_id in ids]))
-        return self._rounded(inputs, outputs, mean(biases[:, None]))
+        return self._rounded(inputs, outputs, _mean_bias(biases))
 
     def _known(self, row: NewRow, token_id: int | None) -> int:
         """Checks an id of the revision before."""
@@ -145,6 +145,12 @@ def mean(rows: Tensor) -> Tensor:
         for row in rows[start : start + CHUNK_ROWS].detach().double().cpu().numpy():
             total += row
     return torch.from_numpy(total / len(rows))
+
+
+def _mean_bias(biases: Tensor) -> Tensor:
+    """Returns the mean of biases `[N]` that are no mask as float64 `[1]`; `-inf` if all are."""
+    numbers = biases[biases > -torch.inf]
+    return mean(numbers[:, None]) if len(numbers) else torch.tensor([-torch.inf])
 
 
 def _vector(row: NewRow, name: str, data: bytes, width: int) -> Tensor:

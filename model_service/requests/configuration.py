@@ -13,6 +13,7 @@ from model_service.requests import structured_fields
 from model_service.requests.configuration_fields import (
     IMPLYING_OFF,
     RANGES,
+    SAMPLING_OFF,
     STRUCTURED_FIELDS,
     SWITCHES,
     Range,
@@ -119,6 +120,8 @@ def resolve(
             message.processors, surroundings, violations, f"{path}.processors"
         )
     settle(given, values, violations, path, lenient=message.lenient)
+    if values["do_sample"]:
+        _check_default_warpers(given, values, violations, path)
     if not message.lenient:
         _check_prefix(given, values, violations, path)
     _check_forced(given, values, violations, path)
@@ -216,6 +219,22 @@ def _check_count(
             f"{path}.num_return_sequences",
             "more than 1 needs do_sample = true or num_beams: greedy sequences would be equal",
         )
+
+
+def _check_default_warpers(
+    given: dict[str, Any], values: dict[str, Any], violations: Violations, path: str
+) -> None:
+    """Notes the model's own defaults that a draw cannot use: its file may be greedy, and have any.
+
+    As there, such a default is refused and not replaced.
+    """
+    for name in SAMPLING_OFF.keys() - given.keys():
+        if values[name] != SAMPLING_OFF[name] and values[name] not in RANGES[name]:
+            violations.add(
+                f"{path}.{name}",
+                f"is {values[name]:g} in the model's generation_config.json, which cannot be "
+                f"sampled with: give one in {RANGES[name]}",
+            )
 
 
 def _replace_order(

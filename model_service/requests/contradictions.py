@@ -21,12 +21,15 @@ class Need:
         off: its value that has none anyway.
         condition: what it needs, as a caller would write it.
         is_met: whether values of all fields, defaults included, fulfil that.
+        refused: whether a request that gives the field without it is refused. Hugging Face takes
+            and replaces a few, and so do requests.
     """
 
     field: str
     off: Any
     condition: str
     is_met: Callable[[Mapping[str, Any]], bool]
+    refused: bool = True
 
 
 def _has_ends(values: Mapping[str, Any]) -> bool:
@@ -65,6 +68,7 @@ NEEDS = (
         0,
         "min_new_tokens = 0: it takes the place of min_length",
         lambda values: values["min_new_tokens"] == 0,
+        refused=False,
     ),
     Need(
         "lengths_include_padding",
@@ -111,7 +115,7 @@ def settle(
         if need.is_met(values):
             continue
         is_given = given.get(need.field, need.off) != need.off
-        if is_given and not lenient and need.field not in noted:
+        if is_given and need.refused and not lenient and need.field not in noted:
             noted.add(need.field)
             violations.add(
                 f"{path}.{need.field}",

@@ -104,6 +104,28 @@ def test_an_adapter_for_another_model_is_refused(tmp_path):
         InprocEngine(base, adapter_folder=str(folder))
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"modules_to_save": ["embed_tokens", "lm_head"]},
+        {"target_modules": ["lm_head"]},
+        {"target_modules": ["embed_tokens", "q_proj"]},
+    ],
+    ids=lambda options: "-".join(options) + "-" + next(iter(options.values()))[0],
+)
+def test_an_adapter_of_a_grown_vocabulary_says_how_to_grow_the_model(options, tmp_path):
+    config = MODELS["llama"]()
+    base = save(config, tmp_path / "base")
+    model = AutoModelForCausalLM.from_pretrained(base)
+    model.resize_token_embeddings(config.vocab_size + 3)
+    model.save_pretrained(tmp_path / "grown")
+    folder = save_adapter(tmp_path / "grown", tmp_path / "adapter", **options)
+    with pytest.raises(Refused, match=r"resize_token_embeddings\(323\)") as caught:
+        InprocEngine(base, adapter_folder=str(folder))
+    assert "\n" not in str(caught.value)
+    assert generated(InprocEngine(tmp_path / "grown", adapter_folder=str(folder)))
+
+
 def test_an_adapter_whose_weights_are_no_numbers_is_refused(tmp_path):
     base = save(MODELS["llama"](), tmp_path / "base")
     folder = save_adapter(base, tmp_path / "adapter")

@@ -104,6 +104,20 @@ def test_lengths_that_count_padding_are_those_of_generate(pair_of, config):
     assert got == expected
 
 
+def test_min_new_tokens_takes_the_place_of_min_length_as_in_generate(pair_of):
+    pair, ends = pair_of("llama"), list(range(1, 200))
+    lengths = {"max_new_tokens": 9, "min_length": 15, "min_new_tokens": 2}
+    plan = planned(
+        pair, {**lengths, "eos_token_ids": {"ids": ends}}, with_padding=False, prompts=PROMPTS[:1]
+    )
+    assert not plan.effective_config.min_length
+    expected = pair.generate(
+        PROMPTS[0], 9, min_length=15, min_new_tokens=2, eos_token_id=ends
+    ).token_ids
+    assert run(pair, plan) == [expected]
+    assert len(expected) < 15 - len(PROMPTS[0])
+
+
 def test_without_padding_every_row_has_the_lengths_it_has_alone(pair_of):
     pair = pair_of("llama")
     config = {"max_length": 12, "eos_token_ids": {}}
@@ -148,7 +162,6 @@ def test_max_length_is_echoed_as_it_is_and_ignored_beside_max_new_tokens(pair_of
             {"max_new_tokens": 3, "max_length": 9, "lengths_include_padding": True},
             "lengths_include_padding",
         ),
-        ({"min_length": 3, "min_new_tokens": 2}, "min_length"),
         ({"min_length": 3, "eos_token_ids": {}}, "min_length"),
     ],
 )

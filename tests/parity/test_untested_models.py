@@ -224,6 +224,14 @@ def test_a_weight_that_is_no_number_is_refused_by_name(value, tmp_path):
         InprocEngine(folder)
 
 
+def test_finite_weights_whose_sum_overflows_are_numbers(tmp_path):
+    folder = save(LlamaConfig(**GATED | {"hidden_size": 256}), tmp_path)
+    change_weights(folder, lambda weights: weights["model.norm.weight"].fill_(300.0))
+    engine = InprocEngine(folder, dtype="float16")
+    assert engine.info.dtype == "float16"
+    assert len(engine.generate([[3, 5, 7]])[0]) == 8
+
+
 def test_weights_that_the_model_does_not_use_are_named_in_the_log(tmp_path, caplog):
     folder = save(LlamaConfig(**GATED), tmp_path)
     change_weights(folder, lambda weights: weights.update({"surprise": torch.ones(2)}))

@@ -94,13 +94,13 @@ class Sampler:
             logits = logits[[draw.row for draw in draws]]
             draws = [replace(draw, row=row) for row, draw in enumerate(draws)]
         sizes = [self._revisions[draw.sequence.revision].size for draw in draws]
-        finite = _finite(logits, [draw.row for draw in draws], sizes)
+        usable = _usable(logits, [draw.row for draw in draws], sizes)
         failures: dict[int, Failure] = {}
         greedy: list[int] = []
         sampled: list[int] = []
         for index, draw in enumerate(draws):
             seq = draw.sequence
-            if not finite[index] and not seq.config.remove_invalid_values:
+            if not usable[index] and not seq.config.remove_invalid_values:
                 failures[index] = _failure("NonFiniteLogits", seq)
             elif seq.covered and not draw.wants_scores and seq.kind != "beam":
                 (sampled if seq.config.do_sample else greedy).append(index)
@@ -224,13 +224,16 @@ class Sampler:
         return Choice(scores=scores)
 
 
-def _finite(logits: Tensor, rows: list[int], sizes: list[int]) -> list[bool]:
-    """Says of some rows whether the first so many values of each are numbers."""
+def _usable(logits: Tensor, rows: list[int], sizes: list[int]) -> list[bool]:
+    """Says of some rows whether a token can be chosen by the first so many values of each.
+
+    `-inf` excludes an id. NaN and `inf` are faults, and so is a row that excludes every id.
+    """
     # A finite sum has finite terms only, and costs one pass. Huge terms may overflow, though,
     # and the ids behind those of a row's revision do not count.
     finite: list[bool] = logits.sum(-1).isfinite().tolist()
     return [
-        finite[row] or bool(logits[row, :size].isfinite().all())
+        finite[row] or bool(logits[row, :size].amax().isfinite())  # NaN is the highest of all
         for row, size in zip(rows, sizes, strict=True)
     ]
 

@@ -1,5 +1,6 @@
 import json
 import pickle
+import shutil
 import struct
 from pathlib import Path
 
@@ -51,6 +52,16 @@ def test_a_pickle_is_refused_unread_with_the_way_out(model_folder: Path, tmp_pat
     assert f"from_pretrained('{model_folder}').save_pretrained(" in message
     assert "\n" not in message
     assert not trace.exists()
+
+
+@pytest.mark.parametrize("name", ["model-{:05}-of-00002.safetensors", "part{}.safetensors"])
+def test_shards_without_an_index_are_refused_with_what_is_missing(model_folder: Path, name):
+    for index in (1, 2):
+        shutil.copy(model_folder / "model.safetensors", model_folder / name.format(index))
+    (model_folder / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"model\.safetensors\.index\.json") as caught:
+        resolve(str(model_folder), need="model")
+    assert name.format(1) in str(caught.value)
 
 
 def test_a_pickle_beside_safetensors_does_no_harm(model_folder: Path):

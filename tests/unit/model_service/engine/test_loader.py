@@ -2,7 +2,8 @@ import json
 from pathlib import Path
 
 import pytest
-from transformers import GemmaConfig, LlamaConfig, MistralConfig, Qwen2Config
+import torch
+from transformers import AutoModelForCausalLM, GemmaConfig, LlamaConfig, MistralConfig, Qwen2Config
 
 from model_service.engine.loader import Refused, layer_windows
 from model_service.generation import GreenListWatermark
@@ -62,13 +63,33 @@ def test_a_default_of_any_processor_is_the_models_own(checkpoint, field, value):
 
 @pytest.mark.parametrize(
     "field",
-    [{"forced_bos_token_id": 10**6}, {"sequence_bias": [[[10**6], 1.0]]}, {"top_h": 2.0}],
+    [
+        {"forced_bos_token_id": 10**6},
+        {"sequence_bias": [[[10**6], 1.0]]},
+        {"top_h": 2.0, "do_sample": True},
+        {"temperature": 0.0, "do_sample": True},
+    ],
     ids=lambda field: next(iter(field)),
 )
 def test_a_default_that_cannot_be_applied_is_refused(checkpoint, field):
     set_defaults(checkpoint, **field)
     with pytest.raises(Refused, match="cannot be applied"):
         InprocEngine(checkpoint)
+
+
+def test_warpers_of_a_model_that_is_greedy_by_default_are_not_read(checkpoint):
+    set_defaults(checkpoint, do_sample=False, temperature=0.0, top_h=2.0)
+    assert len(InprocEngine(checkpoint).generate([[5, 6, 7]])[0]) == 8
+
+
+def test_a_negative_max_time_of_the_models_own_ends_after_a_token_as_in_generate(checkpoint):
+    set_defaults(checkpoint, max_time=-1.0)
+    engine = InprocEngine(checkpoint)
+    (tokens,) = engine.generate([[5, 6, 7]], max_time=engine.info.default_config.max_time)
+    model = AutoModelForCausalLM.from_pretrained(checkpoint)
+    output = model.generate(torch.tensor([[5, 6, 7]]), max_new_tokens=8)
+    assert tokens == output[0, 3:].tolist()
+    assert len(tokens) == 1
 
 
 @pytest.mark.parametrize(
@@ -137,6 +158,11 @@ def test_the_models_own_max_length_is_the_default_where_it_has_no_max_new_tokens
     set_defaults(checkpoint, max_length=40, max_new_tokens=7)
     config = InprocEngine(checkpoint).info.default_config
     assert (config.max_length, config.max_new_tokens) == (None, 7)
+
+
+def test_the_models_own_max_length_above_the_context_is_lowered_to_it(checkpoint):
+    set_defaults(checkpoint, max_length=100_000)
+    assert InprocEngine(checkpoint).info.default_config.max_length == CONTEXT_LENGTH
 
 
 @pytest.mark.parametrize(

@@ -213,15 +213,34 @@ def test_huge_finite_logits_are_numbers(do_sample):
     assert choice.token_id == 7
 
 
-@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
-def test_a_row_that_is_not_finite_fails_alone(value):
+@pytest.mark.parametrize(("value", "ids"), [(torch.nan, 5), (torch.inf, 5), (-torch.inf, ...)])
+def test_a_row_that_is_not_finite_fails_alone(value, ids):
     rows = logits(1, rows=2)
-    rows[0, 5] = value
+    rows[0, ids] = value
     sequences = [sequence(), sequence()]
     sampler = Sampler([RevisionRows(SIZE, ())])
     bad, good = sampler.choose(rows, [Draw(seq, i, False) for i, seq in enumerate(sequences)])
     assert bad.failure.error == "NonFiniteLogits"
     assert good.token_id == int(rows[1].argmax())
+
+
+@pytest.mark.parametrize("wants_scores", [False, True])
+def test_an_id_that_the_model_masks_is_not_chosen_and_the_others_are(wants_scores):
+    row = torch.tensor([[0.0, 0.1, 0.8, 0.1]]).log()
+    assert choose(row, sequence(size=4), wants_scores=wants_scores).token_id == 2
+    drawn = [
+        choose(row, sequence(size=4, seed=seed, do_sample=True), wants_scores=wants_scores).token_id
+        for seed in range(100)
+    ]
+    assert {1, 2, 3} == set(drawn)
+    assert drawn.count(2) > 60
+
+
+def test_a_row_whose_only_logits_are_behind_its_revision_is_not_finite():
+    row = torch.full((1, SIZE + 1), -torch.inf)
+    row[0, SIZE] = 1.0
+    sampler = Sampler([RevisionRows(SIZE, ())])
+    assert sampler.choose(row, [Draw(sequence(), 0, False)])[0].failure.error == "NonFiniteLogits"
 
 
 @pytest.mark.parametrize("do_sample", [True, False])

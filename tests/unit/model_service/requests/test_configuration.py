@@ -2,6 +2,7 @@
 
 import math
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -156,6 +157,14 @@ def test_a_sampling_field_at_the_value_that_turns_it_off_is_no_contradiction():
 def test_the_models_sampling_defaults_do_not_forbid_greedy_decoding():
     config = resolve(Message(do_sample=False)).config
     assert (config.temperature, config.top_k, config.top_p) == (1.0, 0, 1.0)
+
+
+@pytest.mark.parametrize(("field", "value"), [("temperature", 0.0), ("top_h", 2.0)])
+def test_a_draw_needs_a_value_where_the_default_of_a_greedy_model_is_none(field, value):
+    defaults = msgspec.structs.replace(DEFAULTS, do_sample=False, **{field: value})
+    resolve(Message(), defaults)
+    resolve(Message(**{"do_sample": True, field: 0.5}), defaults)
+    assert violated(Message(do_sample=True), defaults) == [f"generation_config.{field}"]
 
 
 def test_several_sequences_need_sampling():
