@@ -21,13 +21,13 @@ def build(tokenizer: Tokenizer, files: TokenizerFiles) -> bytes:
         files: what revision 0 was made of.
     """
     entries: dict[str, bytes] = {}
+    config = dict(files.config)
+    config.pop("chat_template", None)  # the templates have files of their own
     if tokenizer.reference.revision == 0:
         entries["tokenizer.json"] = files.tokenizer_json
     else:
         entries["tokenizer.json"] = tokenizer.trusting.whole.to_str(pretty=True).encode()
-    # The templates have files of their own; the list of added tokens is in tokenizer.json.
-    left_out = ("chat_template", "added_tokens_decoder")
-    config = {key: value for key, value in files.config.items() if key not in left_out}
+        config.pop("added_tokens_decoder", None)  # what it says of tokens is in tokenizer.json
     for role, token_id in tokenizer.roles.items():
         config[f"{role}_token"] = tokenizer.table.tokens[token_id]
     entries["tokenizer_config.json"] = json.dumps(config, ensure_ascii=False, indent=2).encode()

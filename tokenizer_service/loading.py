@@ -6,6 +6,7 @@ As in transformers, `tokenizer.json` decides which template tokens surround a te
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import tokenizers
@@ -16,11 +17,8 @@ from tokenizer_service.growing_tokenizer import GrowingTokenizer, added_tokens
 from tokenizer_service.token_bytes import decoder_rules
 from tokenizer_service.token_table import build_table
 from tokenizer_service.tokenizer import Tokenizer, library_token
-from tokenizer_service.tokenizer_files import TokenizerFiles, TokenizerFilesError
+from tokenizer_service.tokenizer_files import SAVE_AGAIN, TokenizerFiles, TokenizerFilesError
 from vocabulary import AddedToken, Reference, base_fingerprint
-
-# Models that can run without code of ours. All that the library has.
-_MODEL_TYPES = ("BPE", "Unigram", "WordPiece", "WordLevel")
 
 
 def load(files: TokenizerFiles, tokenizer_id: str) -> Tokenizer:
@@ -31,12 +29,18 @@ def load(files: TokenizerFiles, tokenizer_id: str) -> Tokenizer:
     """
     members = _members(files)
     trusting = _parse(json.dumps(members, ensure_ascii=False))
+    _check_ids(members, trusting)
+    declared = _declared_tokens(files, trusting)
+    trusting.add_tokens([library_token(token) for token in declared])
     control = _control_tokens(files, trusting)
     trusting.add_special_tokens([library_token(token) for token in control.values()])
     aliases = Aliases()
     names = {content: aliases.of(_id(trusting, token)) for content, token in control.items()}
+    # Files of 2019 leave the type to be guessed from the other members.
+    members["model"] = {**members["model"], "type": type(trusting.model).__name__}
     plain = _plain(members, control, names)
-    rules = decoder_rules(members.get("decoder"))
+    plain.add_tokens([library_token(token) for token in declared if token.content not in control])
+    rules = decoder_rules(_decoder(trusting))
     table = build_table(trusting, rules)
     _check_same_ids(trusting, plain, names)
     return Tokenizer(
@@ -54,17 +58,16 @@ def load(files: TokenizerFiles, tokenizer_id: str) -> Tokenizer:
 
 
 def _members(files: TokenizerFiles) -> dict[str, Any]:
-    """Reads `tokenizer.json` without the padding and truncation somebody last used."""
+    """Reads `tokenizer.json` without the padding and truncation somebody last used.
+
+    Whether it is a tokenizer is for the library to say.
+    """
     try:
         members = json.loads(files.tokenizer_json)
-        kind = members["model"]["type"]
-    except (ValueError, KeyError, TypeError):
-        raise TokenizerFilesError(
-            "tokenizer.json is damaged, or older than tokenizers 0.20: save the tokenizer "
-            "again with transformers 5 or newer."
-        ) from None
-    if kind not in _MODEL_TYPES:
-        raise TokenizerFilesError(f"tokenizer.json has a model of unknown type {kind}.")
+    except ValueError:
+        members = None
+    if not isinstance(members, dict):
+        raise TokenizerFilesError(f"tokenizer.json is damaged: it is no JSON object. {SAVE_AGAIN}")
     return {**members, "padding": None, "truncation": None}
 
 
@@ -75,36 +78,66 @@ def _parse(text: str) -> tokenizers.Tokenizer:
         raise TokenizerFilesError(f"tokenizer.json cannot be read: {error}.") from None
 
 
+def _decoder(tokenizer: tokenizers.Tokenizer) -> dict[str, Any] | None:
+    """Returns the decoder as the library writes it today, however old the file is."""
+    if tokenizer.decoder is None:
+        return None
+    members: dict[str, Any] = json.loads(tokenizer.decoder.__getstate__())
+    return members
+
+
+def _check_ids(members: Mapping[str, Any], trusting: tokenizers.Tokenizer) -> None:
+    """Refuses ids of added tokens that the library would silently replace by its own."""
+    for token in members.get("added_tokens") or ():
+        if (token_id := trusting.token_to_id(token["content"])) != token["id"]:
+            raise TokenizerFilesError(
+                f"tokenizer.json gives an added token the id {token['id']}, where the tokenizers "
+                f"library counts {token_id}: ids of added tokens follow those of the model "
+                f"without a gap. {SAVE_AGAIN}"
+            )
+
+
+def _declared_tokens(files: TokenizerFiles, trusting: tokenizers.Tokenizer) -> list[AddedToken]:
+    """Collects the added tokens of the configuration: what it says of them wins.
+
+    A token that one of the two files calls special is special.
+    """
+    present = trusting.get_added_tokens_decoder()
+    declared = []
+    for token_id, token in files.declared_ids:
+        if trusting.token_to_id(token.content) != token_id:
+            raise _missing(token_id)
+        special = token.special or (token_id in present and present[token_id].special)
+        declared.append(replace(token, special=special))
+    return declared
+
+
 def _control_tokens(files: TokenizerFiles, trusting: tokenizers.Tokenizer) -> dict[str, AddedToken]:
     """Collects control tokens from `tokenizer.json` and from the configuration."""
-    control = {
+    present = {
         token.content: AddedToken(
             token.content,
-            special=True,
+            special=token.special,
             single_word=token.single_word,
             lstrip=token.lstrip,
             rstrip=token.rstrip,
             normalized=token.normalized,
         )
         for _, token in sorted(trusting.get_added_tokens_decoder().items())
-        if token.special
     }
-    for token_id, token in files.declared_ids:
-        if trusting.token_to_id(token.content) != token_id:
-            raise _missing(token_id)
+    control = {content: token for content, token in present.items() if token.special}
     for token in files.control_tokens:
         if trusting.token_to_id(token.content) is None:
             raise _missing(None)
-        control.setdefault(token.content, token)
+        known = present.get(token.content, token)
+        control.setdefault(token.content, replace(known, special=True))
     return control
 
 
 def _missing(token_id: int | None) -> TokenizerFilesError:
     named = "a special token" if token_id is None else f"id {token_id}"
     return TokenizerFilesError(
-        f"tokenizer_config.json declares {named} that tokenizer.json does not have. Save the "
-        "tokenizer again with transformers: "
-        "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)."
+        f"tokenizer_config.json declares {named} that tokenizer.json does not have. {SAVE_AGAIN}"
     )
 
 

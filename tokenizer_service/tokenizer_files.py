@@ -6,7 +6,7 @@ code above all, is left alone.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -14,6 +14,12 @@ from typing import Any, get_args
 from vocabulary import AddedToken, Role
 
 ROLES: tuple[Role, ...] = get_args(Role)
+
+SAVE_AGAIN = (
+    "Save the tokenizer again with transformers: "
+    "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)."
+)
+"""What to do about files that do not fit together."""
 
 # Hugging Face's way to say that nobody knows how long a sequence may be.
 _UNKNOWN_LENGTH = 2**31
@@ -29,7 +35,8 @@ class TokenizerFiles:
 
     Attributes:
         tokenizer_json: the bytes of `tokenizer.json`.
-        config: `tokenizer_config.json`, completed from `special_tokens_map.json`.
+        config: `tokenizer_config.json`; where it lists no added tokens, with what
+            `special_tokens_map.json` says in its place.
         chat_templates: the source of each template; the usual one is `default`.
     """
 
@@ -58,11 +65,21 @@ class TokenizerFiles:
 
     @property
     def declared_ids(self) -> list[tuple[int, AddedToken]]:
-        """The added tokens that the configuration lists with their ids, in order of id."""
+        """The added tokens that the configuration lists with their ids, in order of id.
+
+        Raises:
+            TokenizerFilesError: an entry is no token with an id.
+        """
+        named = {token.content for token in self.roles.values()}
         entries = self.config.get("added_tokens_decoder") or {}
-        declared = ((int(token_id), _as_token(entry)) for token_id, entry in entries.items())
-        found = [(token_id, token) for token_id, token in declared if token is not None]
-        return sorted(found, key=lambda entry: entry[0])
+        try:
+            declared = [(int(key), _declared_token(entry, named)) for key, entry in entries.items()]
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise TokenizerFilesError(
+                "tokenizer_config.json has an added_tokens_decoder that is no object of tokens by "
+                f"id. {SAVE_AGAIN}"
+            ) from None
+        return sorted(declared, key=lambda entry: entry[0])
 
     @property
     def model_max_length(self) -> int | None:
@@ -86,12 +103,10 @@ def read(folder: Path) -> TokenizerFiles:
     """
     path = folder / "tokenizer.json"
     if not path.is_file():
-        raise TokenizerFilesError(
-            f"{folder} has no tokenizer.json. Make one with transformers: "
-            f"AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)."
-        )
-    config = _read_object(folder / "special_tokens_map.json")
-    config |= _read_object(folder / "tokenizer_config.json")
+        raise TokenizerFilesError(f"{folder} has no tokenizer.json. {SAVE_AGAIN}")
+    config = _read_object(folder / "tokenizer_config.json")
+    if "added_tokens_decoder" not in config:  # as `from_pretrained`: an older layout
+        config |= _read_object(folder / "special_tokens_map.json")
     return TokenizerFiles(
         tokenizer_json=path.read_bytes(),
         config=config,
@@ -140,3 +155,22 @@ def _as_token(entry: object) -> AddedToken | None:
             given = {flag: bool(members[flag]) for flag in flags if flag in members}
             return AddedToken(content, **({"special": True} | given))
     return None
+
+
+def _declared_token(entry: Mapping[str, Any], named: Container[str]) -> AddedToken:
+    """Reads an entry of `added_tokens_decoder`, with the library's defaults.
+
+    Args:
+        entry: the members of an `AddedToken`.
+        named: texts of the tokens that have a role, which are special whatever they say.
+    """
+    content = str(entry["content"])
+    special = bool(entry.get("special", False)) or content in named
+    return AddedToken(
+        content,
+        special=special,
+        single_word=bool(entry.get("single_word", False)),
+        lstrip=bool(entry.get("lstrip", False)),
+        rstrip=bool(entry.get("rstrip", False)),
+        normalized=bool(entry.get("normalized", not special)),
+    )

@@ -22,17 +22,6 @@ def test_a_special_token_is_a_string_or_the_members_of_an_added_token(tmp_path):
     assert "pad" not in files.roles
 
 
-def test_special_tokens_map_completes_the_configuration_and_does_not_override_it(tmp_path):
-    folder = make_tokenizer_folder(tmp_path / "tiny")
-    members = {"eos_token": "<|im_start|>", "pad_token": "<|im_end|>"}
-    (folder / "special_tokens_map.json").write_text(json.dumps(members))
-    roles = tokenizer_files.read(folder).roles
-    assert {role: token.content for role, token in roles.items()} == {
-        "eos": "<|endoftext|>",
-        "pad": "<|im_end|>",
-    }
-
-
 @pytest.mark.parametrize(
     ("given", "length"),
     [(1024, 1024), (1024.0, 1024), (10**30, None), (1e30, None), (None, None), ("many", None)],
@@ -108,6 +97,23 @@ def test_tokens_declared_as_special_are_control_tokens(tmp_path):
 def test_tokens_that_tokenizer_json_does_not_have_are_refused(tmp_path, config):
     with pytest.raises(TokenizerFilesError, match="save_pretrained"):
         loading.load(read(tmp_path, **config), "tiny")
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [
+        ["a"],
+        {"first": {"content": "a"}},
+        {"5": "a"},
+        {"5": {}},
+        {"5": None},
+        "5",
+        {"5": {"content": 5}},
+    ],
+)
+def test_a_list_of_added_tokens_that_cannot_be_read_is_refused(tmp_path, declared):
+    with pytest.raises(TokenizerFilesError, match=r"tokenizer_config\.json"):
+        loading.load(read(tmp_path, added_tokens_decoder=declared), "tiny")
 
 
 @pytest.mark.parametrize("content", ["[]", "{", "\ufeff"])
