@@ -8,11 +8,13 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from checkpoints import safetensors_file
+from checkpoints import safetensors_file, token_ids
 from checkpoints.checkpoint import files
 from checkpoints.errors import CheckpointError
 
 Need = Literal["tokenizer", "model"]
+
+TOKENIZER = "tokenizer.json"
 
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
@@ -29,16 +31,17 @@ def check(folder: Path, need: Need) -> None:
     """
     for path in files(folder):
         check_inside(path, folder)
+    if (tokenizer := folder / TOKENIZER).is_file():
+        token_ids.check(read_json(tokenizer), tokenizer)
     _check_tokenizer(folder) if need == "tokenizer" else _check_model(folder)
 
 
 def _check_tokenizer(folder: Path) -> None:
-    if not (folder / "tokenizer.json").is_file():
+    if not (folder / TOKENIZER).is_file():
         raise CheckpointError(
             f"{folder} has no tokenizer.json. Write one where transformers can read its tokenizer: "
             f"{_command('AutoTokenizer', folder, folder)}"
         )
-    read_json(folder / "tokenizer.json")
     for name in ("tokenizer_config.json", "config.json"):
         if (folder / name).is_file():
             _refuse_code(read_json(folder / name), folder / name)

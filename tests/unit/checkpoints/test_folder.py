@@ -29,6 +29,13 @@ def test_a_plain_folder_is_taken_as_it_is(model_folder: Path, need):
     assert (checkpoint.name, checkpoint.folder) == ("tiny-model", model_folder)
 
 
+@pytest.mark.parametrize("need", ["tokenizer", "model"])
+def test_an_absurd_id_is_refused_whoever_needs_the_tokenizer(model_folder: Path, need):
+    edit(model_folder / "tokenizer.json", model={"vocab": {"a": 0, "b": 2**31}})
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json .* the id 2147483648"):
+        resolve(str(model_folder), need=need)
+
+
 def test_a_tokenizer_needs_no_weights(model_folder: Path):
     (model_folder / "model.safetensors").unlink()
     (model_folder / "config.json").unlink()
