@@ -167,8 +167,9 @@ def _read_conversation(
 def _read_message(
     field: str, message: tokenizer_service_pb2.ChatMessage, limits: RequestLimits
 ) -> dict[str, Any]:
-    content = check_text(f"{field}.content", message.content, limits)
-    members: dict[str, Any] = {"role": message.role, "content": content}
+    members: dict[str, Any] = {"role": message.role}
+    if message.HasField("content"):
+        members["content"] = check_text(f"{field}.content", message.content, limits)
     if message.extra_json:
         if len(message.extra_json.encode()) > MAX_EXTRA_BYTES:
             raise InvalidField(f"{field}.extra_json", f"must have at most {MAX_EXTRA_BYTES} bytes")

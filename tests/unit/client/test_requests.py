@@ -102,8 +102,23 @@ def test_fields_of_a_message_beyond_the_known_ones_travel_as_json():
     tool_call = {"role": "assistant", "content": None, "tool_calls": [{"name": "é"}]}
     parts = {"role": "user", "content": [{"type": "text", "text": "Hi"}]}
     first, second = tokenizer.apply_chat_template([tool_call, parts], {}).conversations[0].messages
-    assert json.loads(first.extra_json) == {"tool_calls": [{"name": "é"}]}
+    assert json.loads(first.extra_json) == {"content": None, "tool_calls": [{"name": "é"}]}
     assert json.loads(second.extra_json) == {"content": parts["content"]}
+
+
+def test_a_content_is_a_text_or_null_or_absent():
+    messages = [{"content": ""}, {"content": None}, {}, {"name": None}]
+    request = tokenizer.apply_chat_template([{"role": "user", **each} for each in messages], {})
+    empty, null, absent, unnamed = request.conversations[0].messages
+    assert (empty.HasField("content"), empty.content, empty.extra_json) == (True, "", "")
+    assert (null.HasField("content"), null.extra_json) == (False, '{"content": null}')
+    assert (absent.HasField("content"), absent.extra_json) == (False, "")
+    assert (unnamed.HasField("content"), unnamed.extra_json) == (False, '{"name": null}')
+
+
+def test_a_message_without_a_role_is_refused_before_the_call():
+    with pytest.raises(ValueError, match="needs a role"):
+        tokenizer.apply_chat_template([{"content": "Hi"}], {})
 
 
 def test_full_rows_of_logits_and_scores_are_asked_for_by_the_keywords_of_hugging_face():

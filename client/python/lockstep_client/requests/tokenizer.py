@@ -278,10 +278,11 @@ def _conversations(given: ChatMessages | Sequence[ChatMessages]) -> list[ChatMes
 
 
 def _chat_message(message: Mapping[str, Any]) -> tokenizer_pb.ChatMessage:
-    extra = {key: value for key, value in message.items() if key not in ("role", "content")}
-    content = message.get("content")
-    if content is not None and not isinstance(content, str):  # parts, as multimodal templates read
-        extra["content"], content = content, None
+    """Builds a message whose keys the template sees as they are: None is null, and not absent."""
+    if "role" not in message:
+        raise ValueError("Every message needs a role.")
+    extra = {key: value for key, value in message.items() if key != "role"}
+    content = extra.pop("content") if isinstance(extra.get("content"), str) else None
     return tokenizer_pb.ChatMessage(
         role=message["role"], content=content, extra_json=_json(extra or None)
     )
