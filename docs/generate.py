@@ -18,6 +18,7 @@ from typing import Any
 from google.rpc import code_pb2
 from prometheus_client import CollectorRegistry
 
+from docs.field_limits import field_limits_table
 from docs.hugging_face import hugging_face_table
 from docs.modules import PACKAGES, modules_list, table_name
 from docs.settings import settings_table
@@ -126,6 +127,7 @@ def metrics_table(registry: CollectorRegistry) -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "errors": errors_table,
+    "field-limits": field_limits_table,
     "hugging-face": hugging_face_table,
     "rpc-metrics": rpc_metrics_table,
     "tokenizer-metrics": tokenizer_metrics_table,

@@ -72,7 +72,7 @@ class ModelSettings(ServerSettings):
     max_waiting_sequences: int = Field(default=64, ge=0)
     """Most sequences that wait for a place. Beyond it `OVERLOADED` is answered at once."""
 
-    max_sequences_per_call: int = Field(default=64, ge=1)
+    max_sequences_per_call: int = Field(default=64, ge=1, le=4096)
     """Most prompts times sequences per prompt of one call."""
 
     max_sessions: int = Field(default=256, ge=0)
@@ -90,7 +90,7 @@ class ModelSettings(ServerSettings):
     session_new_tokens: int = Field(default=1024, ge=1)
     """Tokens that a session which gives no `max_length` has room for, besides its prompt."""
 
-    max_context_tokens: int = Field(default=0, ge=0)
+    max_context_tokens: int = Field(default=0, ge=0, le=2**20)
     """Most tokens of a sequence, prompt included. 0 means what the model was made for, at most
     8192."""
 
@@ -118,7 +118,7 @@ class ModelSettings(ServerSettings):
     reserved_vocabulary_rows: int = Field(default=8192, ge=0)
     """Rows kept free behind the embedding, so that vocabulary growth allocates nothing."""
 
-    max_selected_tokens: int = Field(default=1024, ge=1)
+    max_selected_tokens: int = Field(default=1024, ge=1, le=2**18)
     """Largest `top_k` and longest id list of a `ScoreSelection`."""
 
     logits_processors: str = ""

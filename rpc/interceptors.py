@@ -12,11 +12,13 @@ from typing import Any, NoReturn
 
 import grpc
 import structlog
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError
 from google.rpc import code_pb2
 from grpc_status import rpc_status
 
-from rpc import errors, handlers, logging, status
+from rpc import errors, field_limits, handlers, logging, status
 from rpc.handlers import Codec, Context, Continuation, Handler
 from rpc.lifecycle import Lifecycle
 
@@ -59,11 +61,14 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
     def _decoder(self, parse: Codec | None, method: str) -> Codec:
         assert parse is not None, "Generated code always has a parser. This is a bug."
         limit = self._max_message_bytes
+        request_type = _request_type(method)
 
         def decode(data: bytes) -> Any:
             if len(data) > limit:
                 raise errors.MessageTooLarge(len(data), limit)
             try:
+                if request_type is not None:
+                    field_limits.check(data, request_type)
                 return parse(data)
             except DecodeError:
                 raise errors.MalformedMessage(method) from None
@@ -99,6 +104,16 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):
     async def _admitted(self, context: Context) -> AsyncIterator[None]:
         with self._lifecycle.admitted():
             yield
+
+
+def _request_type(method: str) -> Descriptor | None:
+    """Returns what a method, `package.Service/Method`, reads; None where no schema says so."""
+    service, _, name = method.rpartition("/")
+    try:
+        found = descriptor_pool.Default().FindServiceByName(service)
+    except KeyError:
+        return None
+    return found.methods_by_name[name].input_type
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@ from lockstep.v1 import vocabulary_admin_service_pb2 as pb
 
 from rpc.errors import InvalidField
 from tokenizer_service.imported_change import MAX_HIDDEN_SIZE
-from tokenizer_service.request_fields import check_count, check_enum
+from tokenizer_service.request_fields import check_enum
 from tokenizer_service.token_effects import TextEffect, changed_entries, text_effects
 from tokenizer_service.token_rules import Addition, TokenToAdd
 from tokenizer_service.token_table import TokenTable
@@ -16,9 +16,6 @@ from tokenizer_service.tokenizer import Tokenizer
 from tokenizer_service.vocabulary_convert import ROLES, vocabulary_entries, vocabulary_ref
 from vocabulary import AddedToken, Initialization, Reference, Role
 
-MAX_TOKENS_PER_CALL = 64
-MAX_SAMPLE_TEXTS = 64
-MAX_SAMPLE_BYTES = 4096
 MAX_CHANGED_ENTRIES = 16
 
 _INITIALIZATIONS: dict[int, Initialization] = {
@@ -79,31 +76,18 @@ def add_effects(
     )
 
 
-def check_sample_texts(texts: Sequence[str]) -> None:
-    """Checks the texts whose encoding a dry run shows.
-
-    Raises:
-        InvalidField: there are too many, or one is too long.
-    """
-    if len(texts) > MAX_SAMPLE_TEXTS:
-        raise InvalidField("texts", f"must have at most {MAX_SAMPLE_TEXTS} entries")
-    for index, text in enumerate(texts):
-        if len(text.encode()) > MAX_SAMPLE_BYTES:
-            raise InvalidField(f"texts[{index}]", f"must have at most {MAX_SAMPLE_BYTES} bytes")
-
-
 def read_additions(
-    tokens: Iterable[pb.TokenToAdd],
+    tokens: Sequence[pb.TokenToAdd],
 ) -> list[TokenToAdd]:
     """Reads tokens to add; what they say about text is checked later.
 
     Raises:
-        InvalidField: there are none or too many, or members contradict each other.
+        InvalidField: there are none, or members contradict each other.
     """
-    listed = list(tokens)
-    check_count("tokens", listed, MAX_TOKENS_PER_CALL)
+    if not tokens:
+        raise InvalidField("tokens", "must not be empty")
     roles: set[Role] = set()
-    return [_read_addition(f"tokens[{index}]", token, roles) for index, token in enumerate(listed)]
+    return [_read_addition(f"tokens[{index}]", token, roles) for index, token in enumerate(tokens)]
 
 
 def _read_roles(field: str, message: pb.TokenToAdd, taken: set[Role]) -> tuple[Role, ...]:

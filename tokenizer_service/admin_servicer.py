@@ -7,7 +7,6 @@ from tokenizer_service import token_rules
 from tokenizer_service.addition_convert import (
     add_effects,
     addition_response,
-    check_sample_texts,
     read_additions,
 )
 from tokenizer_service.log_methods import LogMethods
@@ -32,7 +31,6 @@ class VocabularyAdminServicer(LogMethods):
         self, request: pb.AddTokensRequest, context: Context
     ) -> pb.AddTokensResponse:
         tokens = read_additions(request.tokens)
-        check_sample_texts(request.texts)
         self.model_rows.check(tokens)
         expected_revision = read_expected_revision(request)
         rules = AdditionRules(

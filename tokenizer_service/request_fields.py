@@ -11,7 +11,6 @@ MAX_ROW_LENGTH = 2**20
 MAX_PAD_MULTIPLE = 4096
 # Ids and tokens looked up by one call.
 MAX_LOOKUPS = 65536
-MAX_EXTRA_BYTES = 64 * 2**10
 _MAX_JSON_DEPTH = 64
 
 

@@ -63,7 +63,7 @@ class TokenizerSettings(ServerSettings):
     max_pending_calls: int = Field(default=256, ge=1)
     """Most pieces of work that run or wait for a thread. Beyond it, `OVERLOADED`."""
 
-    max_items: int = Field(default=64, ge=1, le=65536)
+    max_items: int = Field(default=64, ge=1, le=4096)
     """Most texts, rows or conversations of one call."""
 
     max_text_bytes: int = Field(default=256 * 2**10, ge=1, le=2**26)

@@ -12,7 +12,6 @@ from tokenizer_service.batch_convert import read_side
 from tokenizer_service.chat import ChatRequest, is_variable_name
 from tokenizer_service.encoding import EncodedRow, EncodeOptions, Text, Truncation
 from tokenizer_service.request_fields import (
-    MAX_EXTRA_BYTES,
     MAX_ROW_LENGTH,
     RequestLimits,
     check_count,
@@ -33,7 +32,6 @@ _UNITS: dict[int, offsets.Unit | None] = {
 
 # A role becomes part of the control structure of the conversation.
 _ROLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_. -]{0,63}")
-_MAX_MESSAGES = 4096
 
 
 def read_texts(
@@ -157,7 +155,8 @@ def read_chat(
 def _read_conversation(
     field: str, conversation: tokenizer_service_pb2.Conversation, limits: RequestLimits
 ) -> list[dict[str, Any]]:
-    check_count(f"{field}.messages", conversation.messages, _MAX_MESSAGES)
+    if not conversation.messages:
+        raise InvalidField(f"{field}.messages", "must not be empty")
     return [
         _read_message(f"{field}.messages[{index}]", message, limits)
         for index, message in enumerate(conversation.messages)
@@ -171,8 +170,6 @@ def _read_message(
     if message.HasField("content"):
         members["content"] = check_text(f"{field}.content", message.content, limits)
     if message.extra_json:
-        if len(message.extra_json.encode()) > MAX_EXTRA_BYTES:
-            raise InvalidField(f"{field}.extra_json", f"must have at most {MAX_EXTRA_BYTES} bytes")
         members |= read_json(f"{field}.extra_json", message.extra_json, dict)
     if not isinstance(members["role"], str) or not _ROLE.fullmatch(members["role"]):
         raise InvalidField(

@@ -22,7 +22,6 @@ from model_service.requests.processor_catalog import Catalog
 from model_service.requests.token_ids import check_token_ids
 from model_service.requests.violations import MAX_REPORTED, Violations
 
-MAX_PROCESSORS = 64
 MAX_ARGUMENTS_BYTES = 64 * 2**10
 """Most bytes of the arguments of all processors of a request: checking takes time for each."""
 
@@ -63,9 +62,6 @@ def read_pipeline(
     Raises:
         TokenIdOutOfRange: an id is not in the vocabulary.
     """
-    if len(specs) > MAX_PROCESSORS:
-        violations.add(path, f"has {len(specs)} processors; the limit is {MAX_PROCESSORS}")
-        return ()
     size = sum(len(spec.arguments_json.encode()) for spec in specs)
     if size > MAX_ARGUMENTS_BYTES:
         violations.add(

@@ -1,4 +1,7 @@
-"""Fields of `GenerationConfig` that hold ids or messages: read, checked, and written back."""
+"""Fields of `GenerationConfig` that hold ids or messages: read, checked, and written back.
+
+How many there may be of each stands in the schema, and was counted before a message came here.
+"""
 
 import math
 from collections.abc import Callable, Iterable
@@ -14,12 +17,6 @@ from model_service.processor_description import arguments_schema
 from model_service.requests.arguments import ArgumentsSchema
 from model_service.requests.configuration_fields import Range
 from model_service.requests.violations import Violations
-
-MAX_LOGIT_BIASES = 256
-MAX_BAD_WORDS = 64
-MAX_STOP_SEQUENCES = 32
-MAX_STOP_STRINGS = 8
-MAX_STOP_STRING_BYTES = 256
 
 _BIAS = Range(-100, 100)
 _DECAY_FACTOR = Range(0, 100, above_low=True)
@@ -38,7 +35,7 @@ _NOT_EMPTY = {
     "allowed_token_ids": "to allow all",
     "negative_prompt": "to take the last token of the prompt",
 }
-_RUN_LISTS = {"stop_sequences": MAX_STOP_SEQUENCES, "bad_words_ids": MAX_BAD_WORDS}
+_RUN_LISTS = {"stop_sequences", "bad_words_ids"}
 
 
 class _Checked:
@@ -75,7 +72,7 @@ def read(name: str, value: Any, violations: Violations, path: str) -> Any:
             checked.expect(bool(ids), f"must have an id; leave it out {_NOT_EMPTY[name]}", ".ids")
         return ids
     if name in _RUN_LISTS:
-        return _read_runs(value, checked, _RUN_LISTS[name])
+        return _read_runs(value, checked)
     return _READERS[name](value, checked)
 
 
@@ -110,19 +107,15 @@ def write(values: dict[str, Any], message: generation_pb2.GenerationConfig) -> N
             _WRITERS[name](value, message)
 
 
-def _read_runs(value: Any, checked: _Checked, most: int) -> tuple[tuple[int, ...], ...]:
-    checked.expect(len(value) <= most, f"has {len(value)} sequences; the limit is {most}")
+def _read_runs(value: Any, checked: _Checked) -> tuple[tuple[int, ...], ...]:
     for index, run in enumerate(value):
         checked.expect(bool(run.ids), "must have an id", f"[{index}].ids")
     return tuple(tuple(run.ids) for run in value if run.ids)
 
 
 def _read_stop_strings(value: Any, checked: _Checked) -> tuple[str, ...]:
-    most = MAX_STOP_STRINGS
-    checked.expect(len(value) <= most, f"has {len(value)} texts; the limit is {most}")
     for index, text in enumerate(value):
-        fits = 1 <= len(text.encode()) <= MAX_STOP_STRING_BYTES
-        checked.expect(fits, f"must have 1 to {MAX_STOP_STRING_BYTES} bytes", f"[{index}]")
+        checked.expect(bool(text), "must not be empty", f"[{index}]")
     return tuple(value)
 
 
@@ -139,8 +132,6 @@ def _read_sequence_bias(value: Any, checked: _Checked) -> tuple[Any, ...]:
 
 
 def _read_logit_bias(value: Any, checked: _Checked) -> tuple[tuple[int, float], ...]:
-    most = MAX_LOGIT_BIASES
-    checked.expect(len(value) <= most, f"has {len(value)} entries; the limit is {most}")
     for token_id, bias in value.items():
         checked.number(bias, _BIAS, f"[{token_id}]")
     return tuple(sorted(value.items()))

@@ -164,7 +164,7 @@ def test_bad_input_is_refused_with_its_reason_and_field(tiny_model, method, case
 
 
 def test_everything_that_is_wrong_is_named_at_once(tiny_model):
-    config = {"do_sample": True, "temperature": math.nan, "top_k": -1}
+    config = {"do_sample": True, "temperature": -1, "top_k": -1}
     answer = refused(tiny_model.model.Generate, request(config=config, priority=5000))
     assert answer.fields == [
         "generation_config.temperature",

@@ -2,6 +2,7 @@ import datetime
 
 from google.protobuf import duration_pb2 as _duration_pb2
 from lockstep.v1 import error_reason_pb2 as _error_reason_pb2
+from lockstep.v1 import limits_pb2 as _limits_pb2
 from lockstep.v1 import scores_pb2 as _scores_pb2
 from lockstep.v1 import tokens_pb2 as _tokens_pb2
 from google.protobuf.internal import containers as _containers

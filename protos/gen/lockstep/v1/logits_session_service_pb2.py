@@ -26,6 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from lockstep.v1 import error_reason_pb2 as lockstep_dot_v1_dot_error__reason__pb2
 from lockstep.v1 import generation_pb2 as lockstep_dot_v1_dot_generation__pb2
+from lockstep.v1 import limits_pb2 as lockstep_dot_v1_dot_limits__pb2
 from lockstep.v1 import model_service_pb2 as lockstep_dot_v1_dot_model__service__pb2
 from lockstep.v1 import scores_pb2 as lockstep_dot_v1_dot_scores__pb2
 from lockstep.v1 import tensor_pb2 as lockstep_dot_v1_dot_tensor__pb2
@@ -33,67 +34,99 @@ from lockstep.v1 import tokens_pb2 as lockstep_dot_v1_dot_tokens__pb2
 from lockstep.v1 import vocabulary_pb2 as lockstep_dot_v1_dot_vocabulary__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(lockstep/v1/logits_session_service.proto\x12\x0blockstep.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1elockstep/v1/error_reason.proto\x1a\x1clockstep/v1/generation.proto\x1a\x1flockstep/v1/model_service.proto\x1a\x18lockstep/v1/scores.proto\x1a\x18lockstep/v1/tensor.proto\x1a\x18lockstep/v1/tokens.proto\x1a\x1clockstep/v1/vocabulary.proto\"\xe6\x02\n\x12OpenSessionRequest\x12(\n\x06prompt\x18\x01 \x01(\x0b\x32\x18.lockstep.v1.PromptBatch\x12.\n\nvocabulary\x18\x02 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\x12\x17\n\nmax_length\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12&\n\x03ttl\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x06scores\x18\x05 \x01(\x0b\x32\x1b.lockstep.v1.ScoreSelection\x12\x38\n\x11generation_config\x18\x06 \x01(\x0b\x32\x1d.lockstep.v1.GenerationConfig\x12\x12\n\ncache_salt\x18\x07 \x01(\t\x12+\n\x08sampling\x18\x08 \x01(\x0b\x32\x19.lockstep.v1.StepSamplingB\r\n\x0b_max_length\"\xbe\x01\n\nSessionRow\x12\x10\n\x08position\x18\x01 \x01(\x05\x12*\n\x06tokens\x18\x02 \x01(\x0b\x32\x1a.lockstep.v1.TokenSequence\x12\x0c\n\x04seed\x18\x03 \x01(\x03\x12\x1d\n\x10sampled_token_id\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x30\n\rfinish_reason\x18\x05 \x01(\x0e\x32\x19.lockstep.v1.FinishReasonB\x13\n\x11_sampled_token_id\"\xff\x02\n\x13OpenSessionResponse\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12%\n\x04rows\x18\x02 \x03(\x0b\x32\x17.lockstep.v1.SessionRow\x12/\n\x06scores\x18\x03 \x03(\x0b\x32\x1f.lockstep.v1.PositionScoresList\x12.\n\nvocabulary\x18\x04 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\x12\x37\n\x10\x65\x66\x66\x65\x63tive_config\x18\x05 \x01(\x0b\x32\x1d.lockstep.v1.GenerationConfig\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08kv_bytes\x18\x07 \x01(\x03\x12!\n\x05usage\x18\x08 \x01(\x0b\x32\x12.lockstep.v1.Usage\x12-\n\x0b\x64\x65terminism\x18\t \x01(\x0b\x32\x18.lockstep.v1.Determinism\"L\n\x07RowStep\x12\x0b\n\x03ids\x18\x01 \x03(\x05\x12\x1e\n\x11\x65xpected_position\x18\x02 \x01(\x05H\x00\x88\x01\x01\x42\x14\n\x12_expected_position\"\x1e\n\x0cStepSampling\x12\x0e\n\x06\x61ppend\x18\x01 \x01(\x08\"\xc4\x01\n\x0bStepRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\"\n\x04rows\x18\x02 \x03(\x0b\x32\x14.lockstep.v1.RowStep\x12+\n\x06scores\x18\x03 \x01(\x0b\x32\x1b.lockstep.v1.ScoreSelection\x12+\n\x08sampling\x18\x04 \x01(\x0b\x32\x19.lockstep.v1.StepSampling\x12\x0f\n\x07step_id\x18\x05 \x01(\t\x12\x12\n\nlook_ahead\x18\x06 \x01(\x08\"\xf7\x01\n\rStepRowResult\x12\x10\n\x08position\x18\x01 \x01(\x05\x12+\n\x06scores\x18\x02 \x03(\x0b\x32\x1b.lockstep.v1.PositionScores\x12\x1d\n\x10sampled_token_id\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x30\n\rfinish_reason\x18\x04 \x01(\x0e\x32\x19.lockstep.v1.FinishReason\x12%\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x16.lockstep.v1.ItemError\x12\x11\n\x04seed\x18\x06 \x01(\x03H\x01\x88\x01\x01\x42\x13\n\x11_sampled_token_idB\x07\n\x05_seed\"\xee\x01\n\x0cStepResponse\x12(\n\x04rows\x18\x01 \x03(\x0b\x32\x1a.lockstep.v1.StepRowResult\x12\x10\n\x08replayed\x18\x02 \x01(\x08\x12\x12\n\nrecomputed\x18\x03 \x01(\x08\x12.\n\nvocabulary\x18\x04 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\x0b\x64\x65terminism\x18\x06 \x01(\x0b\x32\x18.lockstep.v1.Determinism\"R\n\x11StepStreamRequest\x12&\n\x04step\x18\x01 \x01(\x0b\x32\x18.lockstep.v1.StepRequest\x12\x15\n\raccept_chunks\x18\x02 \x01(\x08\"f\n\x12StepStreamResponse\x12\'\n\x04step\x18\x01 \x01(\x0b\x32\x19.lockstep.v1.StepResponse\x12\'\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x18.lockstep.v1.TensorChunk\"8\n\x0fTruncateRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x11\n\tpositions\x18\x02 \x03(\x05\"i\n\x10TruncateResponse\x12%\n\x04rows\x18\x01 \x03(\x0b\x32\x17.lockstep.v1.SessionRow\x12.\n\nvocabulary\x18\x02 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\"E\n\x0b\x46orkRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x05\x12\x13\n\x0brow_indices\x18\x03 \x03(\x05\"\x85\x01\n\x0c\x46orkResponse\x12\x13\n\x0bsession_ids\x18\x01 \x03(\t\x12\x17\n\x0fshared_kv_bytes\x18\x02 \x01(\x03\x12\x17\n\x0f\x63opied_kv_bytes\x18\x03 \x01(\x03\x12.\n\nvocabulary\x18\x04 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\"<\n\x11SelectRowsRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x13\n\x0brow_indices\x18\x02 \x03(\x05\"k\n\x12SelectRowsResponse\x12%\n\x04rows\x18\x01 \x03(\x0b\x32\x17.lockstep.v1.SessionRow\x12.\n\nvocabulary\x18\x02 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\"\'\n\x11GetSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"\xc7\x02\n\x12GetSessionResponse\x12%\n\x04rows\x18\x01 \x03(\x0b\x32\x17.lockstep.v1.SessionRow\x12.\n\nvocabulary\x18\x02 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\x12\x10\n\x08kv_bytes\x18\x03 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x37\n\x10\x65\x66\x66\x65\x63tive_config\x18\x06 \x01(\x0b\x32\x1d.lockstep.v1.GenerationConfig\x12-\n\x0b\x64\x65terminism\x18\x07 \x01(\x0b\x32\x18.lockstep.v1.Determinism\"Z\n\x14RebindSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12.\n\nvocabulary\x18\x02 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\"\xd8\x01\n\x15RebindSessionResponse\x12.\n\nvocabulary\x18\x01 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\x12\x37\n\x13previous_vocabulary\x18\x02 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\x12%\n\x04rows\x18\x03 \x03(\x0b\x32\x17.lockstep.v1.SessionRow\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"<\n\x13ListSessionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"\xaa\x01\n\x0eSessionSummary\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x11\n\tpositions\x18\x02 \x03(\x05\x12\x10\n\x08kv_bytes\x18\x03 \x01(\x03\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nvocabulary\x18\x05 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\"\x8e\x01\n\x14ListSessionsResponse\x12-\n\x08sessions\x18\x01 \x03(\x0b\x32\x1b.lockstep.v1.SessionSummary\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12.\n\nvocabulary\x18\x03 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\"Q\n\x13TouchSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12&\n\x03ttl\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"w\n\x14TouchSessionResponse\x12/\n\x0b\x65xpire_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nvocabulary\x18\x02 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\")\n\x13\x43loseSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"[\n\x14\x43loseSessionResponse\x12\x13\n\x0btoken_count\x18\x01 \x01(\x03\x12.\n\nvocabulary\x18\x02 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef2\xf3\x06\n\x14LogitsSessionService\x12P\n\x0bOpenSession\x12\x1f.lockstep.v1.OpenSessionRequest\x1a .lockstep.v1.OpenSessionResponse\x12;\n\x04Step\x12\x18.lockstep.v1.StepRequest\x1a\x19.lockstep.v1.StepResponse\x12Q\n\nStepStream\x12\x1e.lockstep.v1.StepStreamRequest\x1a\x1f.lockstep.v1.StepStreamResponse(\x01\x30\x01\x12G\n\x08Truncate\x12\x1c.lockstep.v1.TruncateRequest\x1a\x1d.lockstep.v1.TruncateResponse\x12;\n\x04\x46ork\x12\x18.lockstep.v1.ForkRequest\x1a\x19.lockstep.v1.ForkResponse\x12M\n\nSelectRows\x12\x1e.lockstep.v1.SelectRowsRequest\x1a\x1f.lockstep.v1.SelectRowsResponse\x12M\n\nGetSession\x12\x1e.lockstep.v1.GetSessionRequest\x1a\x1f.lockstep.v1.GetSessionResponse\x12V\n\rRebindSession\x12!.lockstep.v1.RebindSessionRequest\x1a\".lockstep.v1.RebindSessionResponse\x12S\n\x0cListSessions\x12 .lockstep.v1.ListSessionsRequest\x1a!.lockstep.v1.ListSessionsResponse\x12S\n\x0cTouchSession\x12 .lockstep.v1.TouchSessionRequest\x1a!.lockstep.v1.TouchSessionResponse\x12S\n\x0c\x43loseSession\x12 .lockstep.v1.CloseSessionRequest\x1a!.lockstep.v1.CloseSessionResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(lockstep/v1/logits_session_service.proto\x12\x0blockstep.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1elockstep/v1/error_reason.proto\x1a\x1clockstep/v1/generation.proto\x1a\x18lockstep/v1/limits.proto\x1a\x1flockstep/v1/model_service.proto\x1a\x18lockstep/v1/scores.proto\x1a\x18lockstep/v1/tensor.proto\x1a\x18lockstep/v1/tokens.proto\x1a\x1clockstep/v1/vocabulary.proto\"\xef\x02\n\x12OpenSessionRequest\x12(\n\x06prompt\x18\x01 \x01(\x0b\x32\x18.lockstep.v1.PromptBatch\x12.\n\nvocabulary\x18\x02 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\x12\x17\n\nmax_length\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12&\n\x03ttl\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x06scores\x18\x05 \x01(\x0b\x32\x1b.lockstep.v1.ScoreSelection\x12\x38\n\x11generation_config\x18\x06 \x01(\x0b\x32\x1d.lockstep.v1.GenerationConfig\x12\x1b\n\ncache_salt\x18\x07 \x01(\tB\x07\xca\xc2\x18\x03\x10\x80\x08\x12+\n\x08sampling\x18\x08 \x01(\x0b\x32\x19.lockstep.v1.StepSamplingB\r\n\x0b_max_length\"\xbe\x01\n\nSessionRow\x12\x10\n\x08position\x18\x01 \x01(\x05\x12*\n\x06tokens\x18\x02 \x01(\x0b\x32\x1a.lockstep.v1.TokenSequence\x12\x0c\n\x04seed\x18\x03 \x01(\x03\x12\x1d\n\x10sampled_token_id\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x30\n\rfinish_reason\x18\x05 \x01(\x0e\x32\x19.lockstep.v1.FinishReasonB\x13\n\x11_sampled_token_id\"\xff\x02\n\x13OpenSessionResponse\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12%\n\x04rows\x18\x02 \x03(\x0b\x32\x17.lockstep.v1.SessionRow\x12/\n\x06scores\x18\x03 \x03(\x0b\x32\x1f.lockstep.v1.PositionScoresList\x12.\n\nvocabulary\x18\x04 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\x12\x37\n\x10\x65\x66\x66\x65\x63tive_config\x18\x05 \x01(\x0b\x32\x1d.lockstep.v1.GenerationConfig\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08kv_bytes\x18\x07 \x01(\x03\x12!\n\x05usage\x18\x08 \x01(\x0b\x32\x12.lockstep.v1.Usage\x12-\n\x0b\x64\x65terminism\x18\t \x01(\x0b\x32\x18.lockstep.v1.Determinism\"V\n\x07RowStep\x12\x15\n\x03ids\x18\x01 \x03(\x05\x42\x08\xca\xc2\x18\x04\x08\x80\x80@\x12\x1e\n\x11\x65xpected_position\x18\x02 \x01(\x05H\x00\x88\x01\x01\x42\x14\n\x12_expected_position\"\x1e\n\x0cStepSampling\x12\x0e\n\x06\x61ppend\x18\x01 \x01(\x08\"\xdf\x01\n\x0bStepRequest\x12\x1b\n\nsession_id\x18\x01 \x01(\tB\x07\xca\xc2\x18\x03\x10\x80\x01\x12+\n\x04rows\x18\x02 \x03(\x0b\x32\x14.lockstep.v1.RowStepB\x07\xca\xc2\x18\x03\x08\x80 \x12+\n\x06scores\x18\x03 \x01(\x0b\x32\x1b.lockstep.v1.ScoreSelection\x12+\n\x08sampling\x18\x04 \x01(\x0b\x32\x19.lockstep.v1.StepSampling\x12\x18\n\x07step_id\x18\x05 \x01(\tB\x07\xca\xc2\x18\x03\x10\x80\x04\x12\x12\n\nlook_ahead\x18\x06 \x01(\x08\"\xf7\x01\n\rStepRowResult\x12\x10\n\x08position\x18\x01 \x01(\x05\x12+\n\x06scores\x18\x02 \x03(\x0b\x32\x1b.lockstep.v1.PositionScores\x12\x1d\n\x10sampled_token_id\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x30\n\rfinish_reason\x18\x04 \x01(\x0e\x32\x19.lockstep.v1.FinishReason\x12%\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x16.lockstep.v1.ItemError\x12\x11\n\x04seed\x18\x06 \x01(\x03H\x01\x88\x01\x01\x42\x13\n\x11_sampled_token_idB\x07\n\x05_seed\"\xee\x01\n\x0cStepResponse\x12(\n\x04rows\x18\x01 \x03(\x0b\x32\x1a.lockstep.v1.StepRowResult\x12\x10\n\x08replayed\x18\x02 \x01(\x08\x12\x12\n\nrecomputed\x18\x03 \x01(\x08\x12.\n\nvocabulary\x18\x04 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\x0b\x64\x65terminism\x18\x06 \x01(\x0b\x32\x18.lockstep.v1.Determinism\"R\n\x11StepStreamRequest\x12&\n\x04step\x18\x01 \x01(\x0b\x32\x18.lockstep.v1.StepRequest\x12\x15\n\raccept_chunks\x18\x02 \x01(\x08\"f\n\x12StepStreamResponse\x12\'\n\x04step\x18\x01 \x01(\x0b\x32\x19.lockstep.v1.StepResponse\x12\'\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x18.lockstep.v1.TensorChunk\"J\n\x0fTruncateRequest\x12\x1b\n\nsession_id\x18\x01 \x01(\tB\x07\xca\xc2\x18\x03\x10\x80\x01\x12\x1a\n\tpositions\x18\x02 \x03(\x05\x42\x07\xca\xc2\x18\x03\x08\x80 \"i\n\x10TruncateResponse\x12%\n\x04rows\x18\x01 \x03(\x0b\x32\x17.lockstep.v1.SessionRow\x12.\n\nvocabulary\x18\x02 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\"W\n\x0b\x46orkRequest\x12\x1b\n\nsession_id\x18\x01 \x01(\tB\x07\xca\xc2\x18\x03\x10\x80\x01\x12\r\n\x05\x63ount\x18\x02 \x01(\x05\x12\x1c\n\x0brow_indices\x18\x03 \x03(\x05\x42\x07\xca\xc2\x18\x03\x08\x80 \"\x85\x01\n\x0c\x46orkResponse\x12\x13\n\x0bsession_ids\x18\x01 \x03(\t\x12\x17\n\x0fshared_kv_bytes\x18\x02 \x01(\x03\x12\x17\n\x0f\x63opied_kv_bytes\x18\x03 \x01(\x03\x12.\n\nvocabulary\x18\x04 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\"N\n\x11SelectRowsRequest\x12\x1b\n\nsession_id\x18\x01 \x01(\tB\x07\xca\xc2\x18\x03\x10\x80\x01\x12\x1c\n\x0brow_indices\x18\x02 \x03(\x05\x42\x07\xca\xc2\x18\x03\x08\x80 \"k\n\x12SelectRowsResponse\x12%\n\x04rows\x18\x01 \x03(\x0b\x32\x17.lockstep.v1.SessionRow\x12.\n\nvocabulary\x18\x02 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\"0\n\x11GetSessionRequest\x12\x1b\n\nsession_id\x18\x01 \x01(\tB\x07\xca\xc2\x18\x03\x10\x80\x01\"\xc7\x02\n\x12GetSessionResponse\x12%\n\x04rows\x18\x01 \x03(\x0b\x32\x17.lockstep.v1.SessionRow\x12.\n\nvocabulary\x18\x02 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\x12\x10\n\x08kv_bytes\x18\x03 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x37\n\x10\x65\x66\x66\x65\x63tive_config\x18\x06 \x01(\x0b\x32\x1d.lockstep.v1.GenerationConfig\x12-\n\x0b\x64\x65terminism\x18\x07 \x01(\x0b\x32\x18.lockstep.v1.Determinism\"c\n\x14RebindSessionRequest\x12\x1b\n\nsession_id\x18\x01 \x01(\tB\x07\xca\xc2\x18\x03\x10\x80\x01\x12.\n\nvocabulary\x18\x02 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\"\xd8\x01\n\x15RebindSessionResponse\x12.\n\nvocabulary\x18\x01 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\x12\x37\n\x13previous_vocabulary\x18\x02 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\x12%\n\x04rows\x18\x03 \x03(\x0b\x32\x17.lockstep.v1.SessionRow\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"D\n\x13ListSessionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x1a\n\npage_token\x18\x02 \x01(\tB\x06\xca\xc2\x18\x02\x10@\"\xaa\x01\n\x0eSessionSummary\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x11\n\tpositions\x18\x02 \x03(\x05\x12\x10\n\x08kv_bytes\x18\x03 \x01(\x03\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nvocabulary\x18\x05 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\"\x8e\x01\n\x14ListSessionsResponse\x12-\n\x08sessions\x18\x01 \x03(\x0b\x32\x1b.lockstep.v1.SessionSummary\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12.\n\nvocabulary\x18\x03 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\"Z\n\x13TouchSessionRequest\x12\x1b\n\nsession_id\x18\x01 \x01(\tB\x07\xca\xc2\x18\x03\x10\x80\x01\x12&\n\x03ttl\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"w\n\x14TouchSessionResponse\x12/\n\x0b\x65xpire_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nvocabulary\x18\x02 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\"2\n\x13\x43loseSessionRequest\x12\x1b\n\nsession_id\x18\x01 \x01(\tB\x07\xca\xc2\x18\x03\x10\x80\x01\"[\n\x14\x43loseSessionResponse\x12\x13\n\x0btoken_count\x18\x01 \x01(\x03\x12.\n\nvocabulary\x18\x02 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef2\xf3\x06\n\x14LogitsSessionService\x12P\n\x0bOpenSession\x12\x1f.lockstep.v1.OpenSessionRequest\x1a .lockstep.v1.OpenSessionResponse\x12;\n\x04Step\x12\x18.lockstep.v1.StepRequest\x1a\x19.lockstep.v1.StepResponse\x12Q\n\nStepStream\x12\x1e.lockstep.v1.StepStreamRequest\x1a\x1f.lockstep.v1.StepStreamResponse(\x01\x30\x01\x12G\n\x08Truncate\x12\x1c.lockstep.v1.TruncateRequest\x1a\x1d.lockstep.v1.TruncateResponse\x12;\n\x04\x46ork\x12\x18.lockstep.v1.ForkRequest\x1a\x19.lockstep.v1.ForkResponse\x12M\n\nSelectRows\x12\x1e.lockstep.v1.SelectRowsRequest\x1a\x1f.lockstep.v1.SelectRowsResponse\x12M\n\nGetSession\x12\x1e.lockstep.v1.GetSessionRequest\x1a\x1f.lockstep.v1.GetSessionResponse\x12V\n\rRebindSession\x12!.lockstep.v1.RebindSessionRequest\x1a\".lockstep.v1.RebindSessionResponse\x12S\n\x0cListSessions\x12 .lockstep.v1.ListSessionsRequest\x1a!.lockstep.v1.ListSessionsResponse\x12S\n\x0cTouchSession\x12 .lockstep.v1.TouchSessionRequest\x1a!.lockstep.v1.TouchSessionResponse\x12S\n\x0c\x43loseSession\x12 .lockstep.v1.CloseSessionRequest\x1a!.lockstep.v1.CloseSessionResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lockstep.v1.logits_session_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_OPENSESSIONREQUEST']._serialized_start=326
-  _globals['_OPENSESSIONREQUEST']._serialized_end=684
-  _globals['_SESSIONROW']._serialized_start=687
-  _globals['_SESSIONROW']._serialized_end=877
-  _globals['_OPENSESSIONRESPONSE']._serialized_start=880
-  _globals['_OPENSESSIONRESPONSE']._serialized_end=1263
-  _globals['_ROWSTEP']._serialized_start=1265
-  _globals['_ROWSTEP']._serialized_end=1341
-  _globals['_STEPSAMPLING']._serialized_start=1343
-  _globals['_STEPSAMPLING']._serialized_end=1373
-  _globals['_STEPREQUEST']._serialized_start=1376
-  _globals['_STEPREQUEST']._serialized_end=1572
-  _globals['_STEPROWRESULT']._serialized_start=1575
-  _globals['_STEPROWRESULT']._serialized_end=1822
-  _globals['_STEPRESPONSE']._serialized_start=1825
-  _globals['_STEPRESPONSE']._serialized_end=2063
-  _globals['_STEPSTREAMREQUEST']._serialized_start=2065
-  _globals['_STEPSTREAMREQUEST']._serialized_end=2147
-  _globals['_STEPSTREAMRESPONSE']._serialized_start=2149
-  _globals['_STEPSTREAMRESPONSE']._serialized_end=2251
-  _globals['_TRUNCATEREQUEST']._serialized_start=2253
-  _globals['_TRUNCATEREQUEST']._serialized_end=2309
-  _globals['_TRUNCATERESPONSE']._serialized_start=2311
-  _globals['_TRUNCATERESPONSE']._serialized_end=2416
-  _globals['_FORKREQUEST']._serialized_start=2418
-  _globals['_FORKREQUEST']._serialized_end=2487
-  _globals['_FORKRESPONSE']._serialized_start=2490
-  _globals['_FORKRESPONSE']._serialized_end=2623
-  _globals['_SELECTROWSREQUEST']._serialized_start=2625
-  _globals['_SELECTROWSREQUEST']._serialized_end=2685
-  _globals['_SELECTROWSRESPONSE']._serialized_start=2687
-  _globals['_SELECTROWSRESPONSE']._serialized_end=2794
-  _globals['_GETSESSIONREQUEST']._serialized_start=2796
-  _globals['_GETSESSIONREQUEST']._serialized_end=2835
-  _globals['_GETSESSIONRESPONSE']._serialized_start=2838
-  _globals['_GETSESSIONRESPONSE']._serialized_end=3165
-  _globals['_REBINDSESSIONREQUEST']._serialized_start=3167
-  _globals['_REBINDSESSIONREQUEST']._serialized_end=3257
-  _globals['_REBINDSESSIONRESPONSE']._serialized_start=3260
-  _globals['_REBINDSESSIONRESPONSE']._serialized_end=3476
-  _globals['_LISTSESSIONSREQUEST']._serialized_start=3478
-  _globals['_LISTSESSIONSREQUEST']._serialized_end=3538
-  _globals['_SESSIONSUMMARY']._serialized_start=3541
-  _globals['_SESSIONSUMMARY']._serialized_end=3711
-  _globals['_LISTSESSIONSRESPONSE']._serialized_start=3714
-  _globals['_LISTSESSIONSRESPONSE']._serialized_end=3856
-  _globals['_TOUCHSESSIONREQUEST']._serialized_start=3858
-  _globals['_TOUCHSESSIONREQUEST']._serialized_end=3939
-  _globals['_TOUCHSESSIONRESPONSE']._serialized_start=3941
-  _globals['_TOUCHSESSIONRESPONSE']._serialized_end=4060
-  _globals['_CLOSESESSIONREQUEST']._serialized_start=4062
-  _globals['_CLOSESESSIONREQUEST']._serialized_end=4103
-  _globals['_CLOSESESSIONRESPONSE']._serialized_start=4105
-  _globals['_CLOSESESSIONRESPONSE']._serialized_end=4196
-  _globals['_LOGITSSESSIONSERVICE']._serialized_start=4199
-  _globals['_LOGITSSESSIONSERVICE']._serialized_end=5082
+  _globals['_OPENSESSIONREQUEST'].fields_by_name['cache_salt']._loaded_options = None
+  _globals['_OPENSESSIONREQUEST'].fields_by_name['cache_salt']._serialized_options = b'\312\302\030\003\020\200\010'
+  _globals['_ROWSTEP'].fields_by_name['ids']._loaded_options = None
+  _globals['_ROWSTEP'].fields_by_name['ids']._serialized_options = b'\312\302\030\004\010\200\200@'
+  _globals['_STEPREQUEST'].fields_by_name['session_id']._loaded_options = None
+  _globals['_STEPREQUEST'].fields_by_name['session_id']._serialized_options = b'\312\302\030\003\020\200\001'
+  _globals['_STEPREQUEST'].fields_by_name['rows']._loaded_options = None
+  _globals['_STEPREQUEST'].fields_by_name['rows']._serialized_options = b'\312\302\030\003\010\200 '
+  _globals['_STEPREQUEST'].fields_by_name['step_id']._loaded_options = None
+  _globals['_STEPREQUEST'].fields_by_name['step_id']._serialized_options = b'\312\302\030\003\020\200\004'
+  _globals['_TRUNCATEREQUEST'].fields_by_name['session_id']._loaded_options = None
+  _globals['_TRUNCATEREQUEST'].fields_by_name['session_id']._serialized_options = b'\312\302\030\003\020\200\001'
+  _globals['_TRUNCATEREQUEST'].fields_by_name['positions']._loaded_options = None
+  _globals['_TRUNCATEREQUEST'].fields_by_name['positions']._serialized_options = b'\312\302\030\003\010\200 '
+  _globals['_FORKREQUEST'].fields_by_name['session_id']._loaded_options = None
+  _globals['_FORKREQUEST'].fields_by_name['session_id']._serialized_options = b'\312\302\030\003\020\200\001'
+  _globals['_FORKREQUEST'].fields_by_name['row_indices']._loaded_options = None
+  _globals['_FORKREQUEST'].fields_by_name['row_indices']._serialized_options = b'\312\302\030\003\010\200 '
+  _globals['_SELECTROWSREQUEST'].fields_by_name['session_id']._loaded_options = None
+  _globals['_SELECTROWSREQUEST'].fields_by_name['session_id']._serialized_options = b'\312\302\030\003\020\200\001'
+  _globals['_SELECTROWSREQUEST'].fields_by_name['row_indices']._loaded_options = None
+  _globals['_SELECTROWSREQUEST'].fields_by_name['row_indices']._serialized_options = b'\312\302\030\003\010\200 '
+  _globals['_GETSESSIONREQUEST'].fields_by_name['session_id']._loaded_options = None
+  _globals['_GETSESSIONREQUEST'].fields_by_name['session_id']._serialized_options = b'\312\302\030\003\020\200\001'
+  _globals['_REBINDSESSIONREQUEST'].fields_by_name['session_id']._loaded_options = None
+  _globals['_REBINDSESSIONREQUEST'].fields_by_name['session_id']._serialized_options = b'\312\302\030\003\020\200\001'
+  _globals['_LISTSESSIONSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTSESSIONSREQUEST'].fields_by_name['page_token']._serialized_options = b'\312\302\030\002\020@'
+  _globals['_TOUCHSESSIONREQUEST'].fields_by_name['session_id']._loaded_options = None
+  _globals['_TOUCHSESSIONREQUEST'].fields_by_name['session_id']._serialized_options = b'\312\302\030\003\020\200\001'
+  _globals['_CLOSESESSIONREQUEST'].fields_by_name['session_id']._loaded_options = None
+  _globals['_CLOSESESSIONREQUEST'].fields_by_name['session_id']._serialized_options = b'\312\302\030\003\020\200\001'
+  _globals['_OPENSESSIONREQUEST']._serialized_start=352
+  _globals['_OPENSESSIONREQUEST']._serialized_end=719
+  _globals['_SESSIONROW']._serialized_start=722
+  _globals['_SESSIONROW']._serialized_end=912
+  _globals['_OPENSESSIONRESPONSE']._serialized_start=915
+  _globals['_OPENSESSIONRESPONSE']._serialized_end=1298
+  _globals['_ROWSTEP']._serialized_start=1300
+  _globals['_ROWSTEP']._serialized_end=1386
+  _globals['_STEPSAMPLING']._serialized_start=1388
+  _globals['_STEPSAMPLING']._serialized_end=1418
+  _globals['_STEPREQUEST']._serialized_start=1421
+  _globals['_STEPREQUEST']._serialized_end=1644
+  _globals['_STEPROWRESULT']._serialized_start=1647
+  _globals['_STEPROWRESULT']._serialized_end=1894
+  _globals['_STEPRESPONSE']._serialized_start=1897
+  _globals['_STEPRESPONSE']._serialized_end=2135
+  _globals['_STEPSTREAMREQUEST']._serialized_start=2137
+  _globals['_STEPSTREAMREQUEST']._serialized_end=2219
+  _globals['_STEPSTREAMRESPONSE']._serialized_start=2221
+  _globals['_STEPSTREAMRESPONSE']._serialized_end=2323
+  _globals['_TRUNCATEREQUEST']._serialized_start=2325
+  _globals['_TRUNCATEREQUEST']._serialized_end=2399
+  _globals['_TRUNCATERESPONSE']._serialized_start=2401
+  _globals['_TRUNCATERESPONSE']._serialized_end=2506
+  _globals['_FORKREQUEST']._serialized_start=2508
+  _globals['_FORKREQUEST']._serialized_end=2595
+  _globals['_FORKRESPONSE']._serialized_start=2598
+  _globals['_FORKRESPONSE']._serialized_end=2731
+  _globals['_SELECTROWSREQUEST']._serialized_start=2733
+  _globals['_SELECTROWSREQUEST']._serialized_end=2811
+  _globals['_SELECTROWSRESPONSE']._serialized_start=2813
+  _globals['_SELECTROWSRESPONSE']._serialized_end=2920
+  _globals['_GETSESSIONREQUEST']._serialized_start=2922
+  _globals['_GETSESSIONREQUEST']._serialized_end=2970
+  _globals['_GETSESSIONRESPONSE']._serialized_start=2973
+  _globals['_GETSESSIONRESPONSE']._serialized_end=3300
+  _globals['_REBINDSESSIONREQUEST']._serialized_start=3302
+  _globals['_REBINDSESSIONREQUEST']._serialized_end=3401
+  _globals['_REBINDSESSIONRESPONSE']._serialized_start=3404
+  _globals['_REBINDSESSIONRESPONSE']._serialized_end=3620
+  _globals['_LISTSESSIONSREQUEST']._serialized_start=3622
+  _globals['_LISTSESSIONSREQUEST']._serialized_end=3690
+  _globals['_SESSIONSUMMARY']._serialized_start=3693
+  _globals['_SESSIONSUMMARY']._serialized_end=3863
+  _globals['_LISTSESSIONSRESPONSE']._serialized_start=3866
+  _globals['_LISTSESSIONSRESPONSE']._serialized_end=4008
+  _globals['_TOUCHSESSIONREQUEST']._serialized_start=4010
+  _globals['_TOUCHSESSIONREQUEST']._serialized_end=4100
+  _globals['_TOUCHSESSIONRESPONSE']._serialized_start=4102
+  _globals['_TOUCHSESSIONRESPONSE']._serialized_end=4221
+  _globals['_CLOSESESSIONREQUEST']._serialized_start=4223
+  _globals['_CLOSESESSIONREQUEST']._serialized_end=4273
+  _globals['_CLOSESESSIONRESPONSE']._serialized_start=4275
+  _globals['_CLOSESESSIONRESPONSE']._serialized_end=4366
+  _globals['_LOGITSSESSIONSERVICE']._serialized_start=4369
+  _globals['_LOGITSSESSIONSERVICE']._serialized_end=5252
 # @@protoc_insertion_point(module_scope)

@@ -4,6 +4,7 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from lockstep.v1 import error_reason_pb2 as _error_reason_pb2
 from lockstep.v1 import generation_pb2 as _generation_pb2
+from lockstep.v1 import limits_pb2 as _limits_pb2
 from lockstep.v1 import model_service_pb2 as _model_service_pb2
 from lockstep.v1 import scores_pb2 as _scores_pb2
 from lockstep.v1 import tensor_pb2 as _tensor_pb2

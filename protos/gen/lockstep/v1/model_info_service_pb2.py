@@ -24,12 +24,13 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from lockstep.v1 import generation_pb2 as lockstep_dot_v1_dot_generation__pb2
+from lockstep.v1 import limits_pb2 as lockstep_dot_v1_dot_limits__pb2
 from lockstep.v1 import model_service_pb2 as lockstep_dot_v1_dot_model__service__pb2
 from lockstep.v1 import tensor_pb2 as lockstep_dot_v1_dot_tensor__pb2
 from lockstep.v1 import vocabulary_pb2 as lockstep_dot_v1_dot_vocabulary__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$lockstep/v1/model_info_service.proto\x12\x0blockstep.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1clockstep/v1/generation.proto\x1a\x1flockstep/v1/model_service.proto\x1a\x18lockstep/v1/tensor.proto\x1a\x1clockstep/v1/vocabulary.proto\"\x15\n\x13GetModelInfoRequest\"\xf7\x06\n\x14GetModelInfoResponse\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x19\n\x11model_fingerprint\x18\x02 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x03 \x01(\t\x12\r\n\x05\x64type\x18\x04 \x01(\t\x12\x17\n\x0fparameter_count\x18\x05 \x01(\x03\x12\x13\n\x0bhidden_size\x18\x06 \x01(\x05\x12\x13\n\x0blayer_count\x18\x07 \x01(\x05\x12\x16\n\x0e\x63ontext_length\x18\x08 \x01(\x05\x12\x1b\n\x13\x65mbedding_row_count\x18\t \x01(\x05\x12.\n\nvocabulary\x18\n \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\x12\x1b\n\x13vocabulary_followed\x18\x0b \x01(\x08\x12\x17\n\x0ftied_embeddings\x18\x0c \x01(\x08\x12\x15\n\reos_token_ids\x18\r \x03(\x05\x12\x19\n\x0c\x62os_token_id\x18\x0e \x01(\x05H\x00\x88\x01\x01\x12\x19\n\x0cpad_token_id\x18\x0f \x01(\x05H\x01\x88\x01\x01\x12@\n\x19\x64\x65\x66\x61ult_generation_config\x18\x10 \x01(\x0b\x32\x1d.lockstep.v1.GenerationConfig\x12\x44\n\ndevice_map\x18\x11 \x03(\x0b\x32\x30.lockstep.v1.GetModelInfoResponse.DeviceMapEntry\x12\x16\n\x0e\x65xecution_path\x18\x12 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x13 \x01(\t\x12\x16\n\x0eserver_version\x18\x14 \x01(\t\x12-\n\x0b\x64\x65terminism\x18\x15 \x01(\x0b\x32\x18.lockstep.v1.Determinism\x12\x39\n\x12\x64\x65\x63ode_graph_state\x18\x16 \x01(\x0e\x32\x1d.lockstep.v1.DecodeGraphState\x12\x1b\n\x13\x64\x65\x63ode_graph_reason\x18\x17 \x01(\t\x12>\n\x14vocabulary_following\x18\x18 \x01(\x0b\x32 .lockstep.v1.VocabularyFollowing\x1a\x30\n\x0e\x44\x65viceMapEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0f\n\r_bos_token_idB\x0f\n\r_pad_token_id\"\xa0\x01\n\x13VocabularyFollowing\x12\x31\n\x05state\x18\x01 \x01(\x0e\x32\".lockstep.v1.VocabularyFollowState\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x1a\n\x12lag_revision_count\x18\x03 \x01(\x03\x12*\n\x07silence\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x18\n\x16GetCapabilitiesRequest\"\x85\x02\n\x0bModelLimits\x12\x1e\n\x16max_sequences_per_call\x18\x01 \x01(\x05\x12\x1d\n\x15max_running_sequences\x18\x02 \x01(\x05\x12\x1d\n\x15max_waiting_sequences\x18\x03 \x01(\x05\x12\x14\n\x0cmax_sessions\x18\x04 \x01(\x05\x12\x15\n\rmax_kv_tokens\x18\x05 \x01(\x03\x12\x1b\n\x13max_selected_tokens\x18\x06 \x01(\x05\x12\x19\n\x11max_request_bytes\x18\x07 \x01(\x03\x12\x1a\n\x12max_response_bytes\x18\x08 \x01(\x03\x12\x17\n\x0fmax_chunk_bytes\x18\t \x01(\x03\"\x94\x04\n\x17GetCapabilitiesResponse\x12\x42\n\x07methods\x18\x01 \x03(\x0b\x32\x31.lockstep.v1.GetCapabilitiesResponse.MethodsEntry\x12U\n\x11generation_fields\x18\x02 \x03(\x0b\x32:.lockstep.v1.GetCapabilitiesResponse.GenerationFieldsEntry\x12+\n\x0cscore_dtypes\x18\x03 \x03(\x0e\x32\x15.lockstep.v1.DataType\x12(\n\x06limits\x18\x04 \x01(\x0b\x32\x18.lockstep.v1.ModelLimits\x12\x38\n\x11\x64\x65terminism_level\x18\x05 \x01(\x0e\x32\x1d.lockstep.v1.DeterminismLevel\x12.\n\nvocabulary\x18\x06 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\x1aI\n\x0cMethodsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12(\n\x05value\x18\x02 \x01(\x0e\x32\x19.lockstep.v1.SupportLevel:\x02\x38\x01\x1aR\n\x15GenerationFieldsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12(\n\x05value\x18\x02 \x01(\x0e\x32\x19.lockstep.v1.SupportLevel:\x02\x38\x01\"\x1d\n\x1bListLogitsProcessorsRequest\"{\n\x13LogitsProcessorInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x1d\n\x15\x61rguments_schema_json\x18\x03 \x01(\t\x12\x0e\n\x06warper\x18\x04 \x01(\x08\x12\x12\n\nrepeatable\x18\x05 \x01(\x08\"\x84\x01\n\x1cListLogitsProcessorsResponse\x12\x34\n\nprocessors\x18\x01 \x03(\x0b\x32 .lockstep.v1.LogitsProcessorInfo\x12.\n\nvocabulary\x18\x02 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\"\x10\n\x0eGetLoadRequest\"\xee\x01\n\x0fGetLoadResponse\x12\x1e\n\x16running_sequence_count\x18\x01 \x01(\x05\x12\x1e\n\x16waiting_sequence_count\x18\x02 \x01(\x05\x12\x15\n\rsession_count\x18\x03 \x01(\x05\x12\x1b\n\x13kv_used_token_count\x18\x04 \x01(\x03\x12\x1c\n\x14kv_total_token_count\x18\x05 \x01(\x03\x12\x19\n\x11tokens_per_second\x18\x06 \x01(\x01\x12.\n\nvocabulary\x18\x07 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\"P\n\x16ValidateRequestRequest\x12\x36\n\x10generate_request\x18\x01 \x01(\x0b\x32\x1c.lockstep.v1.GenerateRequest\"\xd2\x01\n\x17ValidateRequestResponse\x12\x37\n\x10\x65\x66\x66\x65\x63tive_config\x18\x01 \x01(\x0b\x32\x1d.lockstep.v1.GenerationConfig\x12\x1a\n\x12\x61pplied_processors\x18\x02 \x03(\t\x12\x16\n\x0ekv_token_count\x18\x03 \x01(\x03\x12\x1a\n\x12max_response_bytes\x18\x04 \x01(\x03\x12.\n\nvocabulary\x18\x05 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef*\x82\x02\n\x15VocabularyFollowState\x12\'\n#VOCABULARY_FOLLOW_STATE_UNSPECIFIED\x10\x00\x12 \n\x1cVOCABULARY_FOLLOW_STATE_BASE\x10\x01\x12%\n!VOCABULARY_FOLLOW_STATE_FOLLOWING\x10\x02\x12\'\n#VOCABULARY_FOLLOW_STATE_CATCHING_UP\x10\x03\x12(\n$VOCABULARY_FOLLOW_STATE_DISCONNECTED\x10\x04\x12$\n VOCABULARY_FOLLOW_STATE_CONFLICT\x10\x05*\xb6\x01\n\x10\x44\x65\x63odeGraphState\x12\"\n\x1e\x44\x45\x43ODE_GRAPH_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x44\x45\x43ODE_GRAPH_STATE_OFF\x10\x01\x12 \n\x1c\x44\x45\x43ODE_GRAPH_STATE_COMPILING\x10\x02\x12\x1c\n\x18\x44\x45\x43ODE_GRAPH_STATE_READY\x10\x03\x12\"\n\x1e\x44\x45\x43ODE_GRAPH_STATE_UNAVAILABLE\x10\x04*\x81\x01\n\x0cSupportLevel\x12\x1d\n\x19SUPPORT_LEVEL_UNSPECIFIED\x10\x00\x12\x1b\n\x17SUPPORT_LEVEL_SUPPORTED\x10\x01\x12\x16\n\x12SUPPORT_LEVEL_SLOW\x10\x02\x12\x1d\n\x19SUPPORT_LEVEL_UNSUPPORTED\x10\x03\x32\xd6\x03\n\x10ModelInfoService\x12S\n\x0cGetModelInfo\x12 .lockstep.v1.GetModelInfoRequest\x1a!.lockstep.v1.GetModelInfoResponse\x12\\\n\x0fGetCapabilities\x12#.lockstep.v1.GetCapabilitiesRequest\x1a$.lockstep.v1.GetCapabilitiesResponse\x12k\n\x14ListLogitsProcessors\x12(.lockstep.v1.ListLogitsProcessorsRequest\x1a).lockstep.v1.ListLogitsProcessorsResponse\x12\x44\n\x07GetLoad\x12\x1b.lockstep.v1.GetLoadRequest\x1a\x1c.lockstep.v1.GetLoadResponse\x12\\\n\x0fValidateRequest\x12#.lockstep.v1.ValidateRequestRequest\x1a$.lockstep.v1.ValidateRequestResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$lockstep/v1/model_info_service.proto\x12\x0blockstep.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1clockstep/v1/generation.proto\x1a\x18lockstep/v1/limits.proto\x1a\x1flockstep/v1/model_service.proto\x1a\x18lockstep/v1/tensor.proto\x1a\x1clockstep/v1/vocabulary.proto\"\x15\n\x13GetModelInfoRequest\"\xf7\x06\n\x14GetModelInfoResponse\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x19\n\x11model_fingerprint\x18\x02 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x03 \x01(\t\x12\r\n\x05\x64type\x18\x04 \x01(\t\x12\x17\n\x0fparameter_count\x18\x05 \x01(\x03\x12\x13\n\x0bhidden_size\x18\x06 \x01(\x05\x12\x13\n\x0blayer_count\x18\x07 \x01(\x05\x12\x16\n\x0e\x63ontext_length\x18\x08 \x01(\x05\x12\x1b\n\x13\x65mbedding_row_count\x18\t \x01(\x05\x12.\n\nvocabulary\x18\n \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\x12\x1b\n\x13vocabulary_followed\x18\x0b \x01(\x08\x12\x17\n\x0ftied_embeddings\x18\x0c \x01(\x08\x12\x15\n\reos_token_ids\x18\r \x03(\x05\x12\x19\n\x0c\x62os_token_id\x18\x0e \x01(\x05H\x00\x88\x01\x01\x12\x19\n\x0cpad_token_id\x18\x0f \x01(\x05H\x01\x88\x01\x01\x12@\n\x19\x64\x65\x66\x61ult_generation_config\x18\x10 \x01(\x0b\x32\x1d.lockstep.v1.GenerationConfig\x12\x44\n\ndevice_map\x18\x11 \x03(\x0b\x32\x30.lockstep.v1.GetModelInfoResponse.DeviceMapEntry\x12\x16\n\x0e\x65xecution_path\x18\x12 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x13 \x01(\t\x12\x16\n\x0eserver_version\x18\x14 \x01(\t\x12-\n\x0b\x64\x65terminism\x18\x15 \x01(\x0b\x32\x18.lockstep.v1.Determinism\x12\x39\n\x12\x64\x65\x63ode_graph_state\x18\x16 \x01(\x0e\x32\x1d.lockstep.v1.DecodeGraphState\x12\x1b\n\x13\x64\x65\x63ode_graph_reason\x18\x17 \x01(\t\x12>\n\x14vocabulary_following\x18\x18 \x01(\x0b\x32 .lockstep.v1.VocabularyFollowing\x1a\x30\n\x0e\x44\x65viceMapEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0f\n\r_bos_token_idB\x0f\n\r_pad_token_id\"\xa0\x01\n\x13VocabularyFollowing\x12\x31\n\x05state\x18\x01 \x01(\x0e\x32\".lockstep.v1.VocabularyFollowState\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x1a\n\x12lag_revision_count\x18\x03 \x01(\x03\x12*\n\x07silence\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x18\n\x16GetCapabilitiesRequest\"\x85\x02\n\x0bModelLimits\x12\x1e\n\x16max_sequences_per_call\x18\x01 \x01(\x05\x12\x1d\n\x15max_running_sequences\x18\x02 \x01(\x05\x12\x1d\n\x15max_waiting_sequences\x18\x03 \x01(\x05\x12\x14\n\x0cmax_sessions\x18\x04 \x01(\x05\x12\x15\n\rmax_kv_tokens\x18\x05 \x01(\x03\x12\x1b\n\x13max_selected_tokens\x18\x06 \x01(\x05\x12\x19\n\x11max_request_bytes\x18\x07 \x01(\x03\x12\x1a\n\x12max_response_bytes\x18\x08 \x01(\x03\x12\x17\n\x0fmax_chunk_bytes\x18\t \x01(\x03\"\x94\x04\n\x17GetCapabilitiesResponse\x12\x42\n\x07methods\x18\x01 \x03(\x0b\x32\x31.lockstep.v1.GetCapabilitiesResponse.MethodsEntry\x12U\n\x11generation_fields\x18\x02 \x03(\x0b\x32:.lockstep.v1.GetCapabilitiesResponse.GenerationFieldsEntry\x12+\n\x0cscore_dtypes\x18\x03 \x03(\x0e\x32\x15.lockstep.v1.DataType\x12(\n\x06limits\x18\x04 \x01(\x0b\x32\x18.lockstep.v1.ModelLimits\x12\x38\n\x11\x64\x65terminism_level\x18\x05 \x01(\x0e\x32\x1d.lockstep.v1.DeterminismLevel\x12.\n\nvocabulary\x18\x06 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\x1aI\n\x0cMethodsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12(\n\x05value\x18\x02 \x01(\x0e\x32\x19.lockstep.v1.SupportLevel:\x02\x38\x01\x1aR\n\x15GenerationFieldsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12(\n\x05value\x18\x02 \x01(\x0e\x32\x19.lockstep.v1.SupportLevel:\x02\x38\x01\"\x1d\n\x1bListLogitsProcessorsRequest\"{\n\x13LogitsProcessorInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x1d\n\x15\x61rguments_schema_json\x18\x03 \x01(\t\x12\x0e\n\x06warper\x18\x04 \x01(\x08\x12\x12\n\nrepeatable\x18\x05 \x01(\x08\"\x84\x01\n\x1cListLogitsProcessorsResponse\x12\x34\n\nprocessors\x18\x01 \x03(\x0b\x32 .lockstep.v1.LogitsProcessorInfo\x12.\n\nvocabulary\x18\x02 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\"\x10\n\x0eGetLoadRequest\"\xee\x01\n\x0fGetLoadResponse\x12\x1e\n\x16running_sequence_count\x18\x01 \x01(\x05\x12\x1e\n\x16waiting_sequence_count\x18\x02 \x01(\x05\x12\x15\n\rsession_count\x18\x03 \x01(\x05\x12\x1b\n\x13kv_used_token_count\x18\x04 \x01(\x03\x12\x1c\n\x14kv_total_token_count\x18\x05 \x01(\x03\x12\x19\n\x11tokens_per_second\x18\x06 \x01(\x01\x12.\n\nvocabulary\x18\x07 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\"X\n\x16ValidateRequestRequest\x12>\n\x10generate_request\x18\x01 \x01(\x0b\x32\x1c.lockstep.v1.GenerateRequestB\x06\xca\xc2\x18\x02 \x01\"\xd2\x01\n\x17ValidateRequestResponse\x12\x37\n\x10\x65\x66\x66\x65\x63tive_config\x18\x01 \x01(\x0b\x32\x1d.lockstep.v1.GenerationConfig\x12\x1a\n\x12\x61pplied_processors\x18\x02 \x03(\t\x12\x16\n\x0ekv_token_count\x18\x03 \x01(\x03\x12\x1a\n\x12max_response_bytes\x18\x04 \x01(\x03\x12.\n\nvocabulary\x18\x05 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef*\x82\x02\n\x15VocabularyFollowState\x12\'\n#VOCABULARY_FOLLOW_STATE_UNSPECIFIED\x10\x00\x12 \n\x1cVOCABULARY_FOLLOW_STATE_BASE\x10\x01\x12%\n!VOCABULARY_FOLLOW_STATE_FOLLOWING\x10\x02\x12\'\n#VOCABULARY_FOLLOW_STATE_CATCHING_UP\x10\x03\x12(\n$VOCABULARY_FOLLOW_STATE_DISCONNECTED\x10\x04\x12$\n VOCABULARY_FOLLOW_STATE_CONFLICT\x10\x05*\xb6\x01\n\x10\x44\x65\x63odeGraphState\x12\"\n\x1e\x44\x45\x43ODE_GRAPH_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x44\x45\x43ODE_GRAPH_STATE_OFF\x10\x01\x12 \n\x1c\x44\x45\x43ODE_GRAPH_STATE_COMPILING\x10\x02\x12\x1c\n\x18\x44\x45\x43ODE_GRAPH_STATE_READY\x10\x03\x12\"\n\x1e\x44\x45\x43ODE_GRAPH_STATE_UNAVAILABLE\x10\x04*\x81\x01\n\x0cSupportLevel\x12\x1d\n\x19SUPPORT_LEVEL_UNSPECIFIED\x10\x00\x12\x1b\n\x17SUPPORT_LEVEL_SUPPORTED\x10\x01\x12\x16\n\x12SUPPORT_LEVEL_SLOW\x10\x02\x12\x1d\n\x19SUPPORT_LEVEL_UNSUPPORTED\x10\x03\x32\xd6\x03\n\x10ModelInfoService\x12S\n\x0cGetModelInfo\x12 .lockstep.v1.GetModelInfoRequest\x1a!.lockstep.v1.GetModelInfoResponse\x12\\\n\x0fGetCapabilities\x12#.lockstep.v1.GetCapabilitiesRequest\x1a$.lockstep.v1.GetCapabilitiesResponse\x12k\n\x14ListLogitsProcessors\x12(.lockstep.v1.ListLogitsProcessorsRequest\x1a).lockstep.v1.ListLogitsProcessorsResponse\x12\x44\n\x07GetLoad\x12\x1b.lockstep.v1.GetLoadRequest\x1a\x1c.lockstep.v1.GetLoadResponse\x12\\\n\x0fValidateRequest\x12#.lockstep.v1.ValidateRequestRequest\x1a$.lockstep.v1.ValidateRequestResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,44 +43,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETCAPABILITIESRESPONSE_METHODSENTRY']._serialized_options = b'8\001'
   _globals['_GETCAPABILITIESRESPONSE_GENERATIONFIELDSENTRY']._loaded_options = None
   _globals['_GETCAPABILITIESRESPONSE_GENERATIONFIELDSENTRY']._serialized_options = b'8\001'
-  _globals['_VOCABULARYFOLLOWSTATE']._serialized_start=2951
-  _globals['_VOCABULARYFOLLOWSTATE']._serialized_end=3209
-  _globals['_DECODEGRAPHSTATE']._serialized_start=3212
-  _globals['_DECODEGRAPHSTATE']._serialized_end=3394
-  _globals['_SUPPORTLEVEL']._serialized_start=3397
-  _globals['_SUPPORTLEVEL']._serialized_end=3526
-  _globals['_GETMODELINFOREQUEST']._serialized_start=204
-  _globals['_GETMODELINFOREQUEST']._serialized_end=225
-  _globals['_GETMODELINFORESPONSE']._serialized_start=228
-  _globals['_GETMODELINFORESPONSE']._serialized_end=1115
-  _globals['_GETMODELINFORESPONSE_DEVICEMAPENTRY']._serialized_start=1033
-  _globals['_GETMODELINFORESPONSE_DEVICEMAPENTRY']._serialized_end=1081
-  _globals['_VOCABULARYFOLLOWING']._serialized_start=1118
-  _globals['_VOCABULARYFOLLOWING']._serialized_end=1278
-  _globals['_GETCAPABILITIESREQUEST']._serialized_start=1280
-  _globals['_GETCAPABILITIESREQUEST']._serialized_end=1304
-  _globals['_MODELLIMITS']._serialized_start=1307
-  _globals['_MODELLIMITS']._serialized_end=1568
-  _globals['_GETCAPABILITIESRESPONSE']._serialized_start=1571
-  _globals['_GETCAPABILITIESRESPONSE']._serialized_end=2103
-  _globals['_GETCAPABILITIESRESPONSE_METHODSENTRY']._serialized_start=1946
-  _globals['_GETCAPABILITIESRESPONSE_METHODSENTRY']._serialized_end=2019
-  _globals['_GETCAPABILITIESRESPONSE_GENERATIONFIELDSENTRY']._serialized_start=2021
-  _globals['_GETCAPABILITIESRESPONSE_GENERATIONFIELDSENTRY']._serialized_end=2103
-  _globals['_LISTLOGITSPROCESSORSREQUEST']._serialized_start=2105
-  _globals['_LISTLOGITSPROCESSORSREQUEST']._serialized_end=2134
-  _globals['_LOGITSPROCESSORINFO']._serialized_start=2136
-  _globals['_LOGITSPROCESSORINFO']._serialized_end=2259
-  _globals['_LISTLOGITSPROCESSORSRESPONSE']._serialized_start=2262
-  _globals['_LISTLOGITSPROCESSORSRESPONSE']._serialized_end=2394
-  _globals['_GETLOADREQUEST']._serialized_start=2396
-  _globals['_GETLOADREQUEST']._serialized_end=2412
-  _globals['_GETLOADRESPONSE']._serialized_start=2415
-  _globals['_GETLOADRESPONSE']._serialized_end=2653
-  _globals['_VALIDATEREQUESTREQUEST']._serialized_start=2655
-  _globals['_VALIDATEREQUESTREQUEST']._serialized_end=2735
-  _globals['_VALIDATEREQUESTRESPONSE']._serialized_start=2738
-  _globals['_VALIDATEREQUESTRESPONSE']._serialized_end=2948
-  _globals['_MODELINFOSERVICE']._serialized_start=3529
-  _globals['_MODELINFOSERVICE']._serialized_end=3999
+  _globals['_VALIDATEREQUESTREQUEST'].fields_by_name['generate_request']._loaded_options = None
+  _globals['_VALIDATEREQUESTREQUEST'].fields_by_name['generate_request']._serialized_options = b'\312\302\030\002 \001'
+  _globals['_VOCABULARYFOLLOWSTATE']._serialized_start=2985
+  _globals['_VOCABULARYFOLLOWSTATE']._serialized_end=3243
+  _globals['_DECODEGRAPHSTATE']._serialized_start=3246
+  _globals['_DECODEGRAPHSTATE']._serialized_end=3428
+  _globals['_SUPPORTLEVEL']._serialized_start=3431
+  _globals['_SUPPORTLEVEL']._serialized_end=3560
+  _globals['_GETMODELINFOREQUEST']._serialized_start=230
+  _globals['_GETMODELINFOREQUEST']._serialized_end=251
+  _globals['_GETMODELINFORESPONSE']._serialized_start=254
+  _globals['_GETMODELINFORESPONSE']._serialized_end=1141
+  _globals['_GETMODELINFORESPONSE_DEVICEMAPENTRY']._serialized_start=1059
+  _globals['_GETMODELINFORESPONSE_DEVICEMAPENTRY']._serialized_end=1107
+  _globals['_VOCABULARYFOLLOWING']._serialized_start=1144
+  _globals['_VOCABULARYFOLLOWING']._serialized_end=1304
+  _globals['_GETCAPABILITIESREQUEST']._serialized_start=1306
+  _globals['_GETCAPABILITIESREQUEST']._serialized_end=1330
+  _globals['_MODELLIMITS']._serialized_start=1333
+  _globals['_MODELLIMITS']._serialized_end=1594
+  _globals['_GETCAPABILITIESRESPONSE']._serialized_start=1597
+  _globals['_GETCAPABILITIESRESPONSE']._serialized_end=2129
+  _globals['_GETCAPABILITIESRESPONSE_METHODSENTRY']._serialized_start=1972
+  _globals['_GETCAPABILITIESRESPONSE_METHODSENTRY']._serialized_end=2045
+  _globals['_GETCAPABILITIESRESPONSE_GENERATIONFIELDSENTRY']._serialized_start=2047
+  _globals['_GETCAPABILITIESRESPONSE_GENERATIONFIELDSENTRY']._serialized_end=2129
+  _globals['_LISTLOGITSPROCESSORSREQUEST']._serialized_start=2131
+  _globals['_LISTLOGITSPROCESSORSREQUEST']._serialized_end=2160
+  _globals['_LOGITSPROCESSORINFO']._serialized_start=2162
+  _globals['_LOGITSPROCESSORINFO']._serialized_end=2285
+  _globals['_LISTLOGITSPROCESSORSRESPONSE']._serialized_start=2288
+  _globals['_LISTLOGITSPROCESSORSRESPONSE']._serialized_end=2420
+  _globals['_GETLOADREQUEST']._serialized_start=2422
+  _globals['_GETLOADREQUEST']._serialized_end=2438
+  _globals['_GETLOADRESPONSE']._serialized_start=2441
+  _globals['_GETLOADRESPONSE']._serialized_end=2679
+  _globals['_VALIDATEREQUESTREQUEST']._serialized_start=2681
+  _globals['_VALIDATEREQUESTREQUEST']._serialized_end=2769
+  _globals['_VALIDATEREQUESTRESPONSE']._serialized_start=2772
+  _globals['_VALIDATEREQUESTRESPONSE']._serialized_end=2982
+  _globals['_MODELINFOSERVICE']._serialized_start=3563
+  _globals['_MODELINFOSERVICE']._serialized_end=4033
 # @@protoc_insertion_point(module_scope)

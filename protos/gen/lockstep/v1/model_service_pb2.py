@@ -24,51 +24,60 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from lockstep.v1 import generation_pb2 as lockstep_dot_v1_dot_generation__pb2
+from lockstep.v1 import limits_pb2 as lockstep_dot_v1_dot_limits__pb2
 from lockstep.v1 import scores_pb2 as lockstep_dot_v1_dot_scores__pb2
 from lockstep.v1 import tensor_pb2 as lockstep_dot_v1_dot_tensor__pb2
 from lockstep.v1 import tokens_pb2 as lockstep_dot_v1_dot_tokens__pb2
 from lockstep.v1 import vocabulary_pb2 as lockstep_dot_v1_dot_vocabulary__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1flockstep/v1/model_service.proto\x12\x0blockstep.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1clockstep/v1/generation.proto\x1a\x18lockstep/v1/scores.proto\x1a\x18lockstep/v1/tensor.proto\x1a\x18lockstep/v1/tokens.proto\x1a\x1clockstep/v1/vocabulary.proto\"\xca\x03\n\x0fGenerateRequest\x12(\n\x06prompt\x18\x01 \x01(\x0b\x32\x18.lockstep.v1.PromptBatch\x12\x38\n\x11generation_config\x18\x02 \x01(\x0b\x32\x1d.lockstep.v1.GenerationConfig\x12+\n\x06scores\x18\x03 \x01(\x0b\x32\x1b.lockstep.v1.ScoreSelection\x12\x32\n\rprompt_scores\x18\x04 \x01(\x0b\x32\x1b.lockstep.v1.ScoreSelection\x12.\n\nvocabulary\x18\x05 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\x12\x15\n\x08priority\x18\x06 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\ncache_salt\x18\x07 \x01(\t\x12\x1d\n\x10use_prefix_cache\x18\x08 \x01(\x08H\x01\x88\x01\x01\x12\x33\n\x0ckeep_session\x18\t \x01(\x0b\x32\x1d.lockstep.v1.SessionRetention\x12\r\n\x05seeds\x18\n \x03(\x03\x12\x12\n\nsession_id\x18\x0b \x01(\tB\x0b\n\t_priorityB\x13\n\x11_use_prefix_cache\"b\n\x10SessionRetention\x12&\n\x03ttl\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\nmax_length\x18\x02 \x01(\x05H\x00\x88\x01\x01\x42\r\n\x0b_max_length\"\xd5\x02\n\x10GenerateResponse\x12\x31\n\tsequences\x18\x01 \x03(\x0b\x32\x1e.lockstep.v1.GeneratedSequence\x12\x37\n\x10\x65\x66\x66\x65\x63tive_config\x18\x02 \x01(\x0b\x32\x1d.lockstep.v1.GenerationConfig\x12\x1a\n\x12\x61pplied_processors\x18\x03 \x03(\t\x12.\n\nvocabulary\x18\x04 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\x12!\n\x05usage\x18\x05 \x01(\x0b\x32\x12.lockstep.v1.Usage\x12#\n\x06timing\x18\x06 \x01(\x0b\x32\x13.lockstep.v1.Timing\x12-\n\x0b\x64\x65terminism\x18\x07 \x01(\x0b\x32\x18.lockstep.v1.Determinism\x12\x12\n\nsession_id\x18\x08 \x01(\t\"F\n\x15GenerateStreamRequest\x12-\n\x07request\x18\x01 \x01(\x0b\x32\x1c.lockstep.v1.GenerateRequest\"\x95\x02\n\x16GenerateStreamResponse\x12\x31\n\x07started\x18\x01 \x01(\x0b\x32\x1e.lockstep.v1.GenerationStartedH\x00\x12*\n\x06\x64\x65ltas\x18\x02 \x01(\x0b\x32\x18.lockstep.v1.TokenDeltasH\x00\x12)\n\x05\x63hunk\x18\x03 \x01(\x0b\x32\x18.lockstep.v1.TensorChunkH\x00\x12\x31\n\x08\x66inished\x18\x04 \x01(\x0b\x32\x1d.lockstep.v1.SequenceFinishedH\x00\x12\x35\n\tcompleted\x18\x05 \x01(\x0b\x32 .lockstep.v1.GenerationCompletedH\x00\x42\x07\n\x05\x65vent\"\xd6\x01\n\x11GenerationStarted\x12\x37\n\x10\x65\x66\x66\x65\x63tive_config\x18\x01 \x01(\x0b\x32\x1d.lockstep.v1.GenerationConfig\x12\x1a\n\x12\x61pplied_processors\x18\x02 \x03(\t\x12.\n\nvocabulary\x18\x03 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\x12\r\n\x05seeds\x18\x04 \x03(\x03\x12-\n\x0b\x64\x65terminism\x18\x05 \x01(\x0b\x32\x18.lockstep.v1.Determinism\"6\n\x0bTokenDeltas\x12\'\n\x06\x64\x65ltas\x18\x01 \x03(\x0b\x32\x17.lockstep.v1.TokenDelta\"\xae\x01\n\nTokenDelta\x12\x14\n\x0cprompt_index\x18\x01 \x01(\x05\x12\x16\n\x0esequence_index\x18\x02 \x01(\x05\x12\x11\n\ttoken_ids\x18\x03 \x03(\x05\x12+\n\x06scores\x18\x04 \x03(\x0b\x32\x1b.lockstep.v1.PositionScores\x12\x32\n\rprompt_scores\x18\x05 \x03(\x0b\x32\x1b.lockstep.v1.PositionScores\"D\n\x10SequenceFinished\x12\x30\n\x08sequence\x18\x01 \x01(\x0b\x32\x1e.lockstep.v1.GeneratedSequence\"q\n\x13GenerationCompleted\x12!\n\x05usage\x18\x01 \x01(\x0b\x32\x12.lockstep.v1.Usage\x12#\n\x06timing\x18\x02 \x01(\x0b\x32\x13.lockstep.v1.Timing\x12\x12\n\nsession_id\x18\x03 \x01(\t\"\xff\x01\n\x0cScoreRequest\x12(\n\x06prompt\x18\x01 \x01(\x0b\x32\x18.lockstep.v1.PromptBatch\x12.\n\rcontinuations\x18\x02 \x01(\x0b\x32\x17.lockstep.v1.TokenBatch\x12+\n\x06scores\x18\x03 \x01(\x0b\x32\x1b.lockstep.v1.ScoreSelection\x12.\n\nvocabulary\x18\x04 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\x12\x38\n\x11generation_config\x18\x05 \x01(\x0b\x32\x1d.lockstep.v1.GenerationConfig\"e\n\x0eScoredSequence\x12+\n\x06scores\x18\x01 \x03(\x0b\x32\x1b.lockstep.v1.PositionScores\x12\x16\n\x0elogits_logprob\x18\x02 \x01(\x01\x12\x0e\n\x06greedy\x18\x03 \x01(\x08\"\xc1\x01\n\rScoreResponse\x12.\n\tsequences\x18\x01 \x03(\x0b\x32\x1b.lockstep.v1.ScoredSequence\x12.\n\nvocabulary\x18\x02 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\x12!\n\x05usage\x18\x03 \x01(\x0b\x32\x12.lockstep.v1.Usage\x12-\n\x0b\x64\x65terminism\x18\x04 \x01(\x0b\x32\x18.lockstep.v1.Determinism\"\xd7\x01\n\x14\x43omputeLogitsRequest\x12(\n\x06prompt\x18\x01 \x01(\x0b\x32\x18.lockstep.v1.PromptBatch\x12+\n\x06scores\x18\x02 \x01(\x0b\x32\x1b.lockstep.v1.ScoreSelection\x12.\n\nvocabulary\x18\x03 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\x12\x38\n\x11generation_config\x18\x04 \x01(\x0b\x32\x1d.lockstep.v1.GenerationConfig\"\xc8\x01\n\x15\x43omputeLogitsResponse\x12-\n\x04rows\x18\x01 \x03(\x0b\x32\x1f.lockstep.v1.PositionScoresList\x12.\n\nvocabulary\x18\x02 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\x12!\n\x05usage\x18\x03 \x01(\x0b\x32\x12.lockstep.v1.Usage\x12-\n\x0b\x64\x65terminism\x18\x04 \x01(\x0b\x32\x18.lockstep.v1.Determinism\"A\n\x12PositionScoresList\x12+\n\x06scores\x18\x01 \x03(\x0b\x32\x1b.lockstep.v1.PositionScores2\xcc\x02\n\x0cModelService\x12G\n\x08Generate\x12\x1c.lockstep.v1.GenerateRequest\x1a\x1d.lockstep.v1.GenerateResponse\x12[\n\x0eGenerateStream\x12\".lockstep.v1.GenerateStreamRequest\x1a#.lockstep.v1.GenerateStreamResponse0\x01\x12>\n\x05Score\x12\x19.lockstep.v1.ScoreRequest\x1a\x1a.lockstep.v1.ScoreResponse\x12V\n\rComputeLogits\x12!.lockstep.v1.ComputeLogitsRequest\x1a\".lockstep.v1.ComputeLogitsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1flockstep/v1/model_service.proto\x12\x0blockstep.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1clockstep/v1/generation.proto\x1a\x18lockstep/v1/limits.proto\x1a\x18lockstep/v1/scores.proto\x1a\x18lockstep/v1/tensor.proto\x1a\x18lockstep/v1/tokens.proto\x1a\x1clockstep/v1/vocabulary.proto\"\xe5\x03\n\x0fGenerateRequest\x12(\n\x06prompt\x18\x01 \x01(\x0b\x32\x18.lockstep.v1.PromptBatch\x12\x38\n\x11generation_config\x18\x02 \x01(\x0b\x32\x1d.lockstep.v1.GenerationConfig\x12+\n\x06scores\x18\x03 \x01(\x0b\x32\x1b.lockstep.v1.ScoreSelection\x12\x32\n\rprompt_scores\x18\x04 \x01(\x0b\x32\x1b.lockstep.v1.ScoreSelection\x12.\n\nvocabulary\x18\x05 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\x12\x15\n\x08priority\x18\x06 \x01(\x05H\x00\x88\x01\x01\x12\x1b\n\ncache_salt\x18\x07 \x01(\tB\x07\xca\xc2\x18\x03\x10\x80\x08\x12\x1d\n\x10use_prefix_cache\x18\x08 \x01(\x08H\x01\x88\x01\x01\x12\x33\n\x0ckeep_session\x18\t \x01(\x0b\x32\x1d.lockstep.v1.SessionRetention\x12\x16\n\x05seeds\x18\n \x03(\x03\x42\x07\xca\xc2\x18\x03\x08\x80 \x12\x1b\n\nsession_id\x18\x0b \x01(\tB\x07\xca\xc2\x18\x03\x10\x80\x01\x42\x0b\n\t_priorityB\x13\n\x11_use_prefix_cache\"b\n\x10SessionRetention\x12&\n\x03ttl\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\nmax_length\x18\x02 \x01(\x05H\x00\x88\x01\x01\x42\r\n\x0b_max_length\"\xd5\x02\n\x10GenerateResponse\x12\x31\n\tsequences\x18\x01 \x03(\x0b\x32\x1e.lockstep.v1.GeneratedSequence\x12\x37\n\x10\x65\x66\x66\x65\x63tive_config\x18\x02 \x01(\x0b\x32\x1d.lockstep.v1.GenerationConfig\x12\x1a\n\x12\x61pplied_processors\x18\x03 \x03(\t\x12.\n\nvocabulary\x18\x04 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\x12!\n\x05usage\x18\x05 \x01(\x0b\x32\x12.lockstep.v1.Usage\x12#\n\x06timing\x18\x06 \x01(\x0b\x32\x13.lockstep.v1.Timing\x12-\n\x0b\x64\x65terminism\x18\x07 \x01(\x0b\x32\x18.lockstep.v1.Determinism\x12\x12\n\nsession_id\x18\x08 \x01(\t\"N\n\x15GenerateStreamRequest\x12\x35\n\x07request\x18\x01 \x01(\x0b\x32\x1c.lockstep.v1.GenerateRequestB\x06\xca\xc2\x18\x02 \x01\"\x95\x02\n\x16GenerateStreamResponse\x12\x31\n\x07started\x18\x01 \x01(\x0b\x32\x1e.lockstep.v1.GenerationStartedH\x00\x12*\n\x06\x64\x65ltas\x18\x02 \x01(\x0b\x32\x18.lockstep.v1.TokenDeltasH\x00\x12)\n\x05\x63hunk\x18\x03 \x01(\x0b\x32\x18.lockstep.v1.TensorChunkH\x00\x12\x31\n\x08\x66inished\x18\x04 \x01(\x0b\x32\x1d.lockstep.v1.SequenceFinishedH\x00\x12\x35\n\tcompleted\x18\x05 \x01(\x0b\x32 .lockstep.v1.GenerationCompletedH\x00\x42\x07\n\x05\x65vent\"\xd6\x01\n\x11GenerationStarted\x12\x37\n\x10\x65\x66\x66\x65\x63tive_config\x18\x01 \x01(\x0b\x32\x1d.lockstep.v1.GenerationConfig\x12\x1a\n\x12\x61pplied_processors\x18\x02 \x03(\t\x12.\n\nvocabulary\x18\x03 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\x12\r\n\x05seeds\x18\x04 \x03(\x03\x12-\n\x0b\x64\x65terminism\x18\x05 \x01(\x0b\x32\x18.lockstep.v1.Determinism\"6\n\x0bTokenDeltas\x12\'\n\x06\x64\x65ltas\x18\x01 \x03(\x0b\x32\x17.lockstep.v1.TokenDelta\"\xae\x01\n\nTokenDelta\x12\x14\n\x0cprompt_index\x18\x01 \x01(\x05\x12\x16\n\x0esequence_index\x18\x02 \x01(\x05\x12\x11\n\ttoken_ids\x18\x03 \x03(\x05\x12+\n\x06scores\x18\x04 \x03(\x0b\x32\x1b.lockstep.v1.PositionScores\x12\x32\n\rprompt_scores\x18\x05 \x03(\x0b\x32\x1b.lockstep.v1.PositionScores\"D\n\x10SequenceFinished\x12\x30\n\x08sequence\x18\x01 \x01(\x0b\x32\x1e.lockstep.v1.GeneratedSequence\"q\n\x13GenerationCompleted\x12!\n\x05usage\x18\x01 \x01(\x0b\x32\x12.lockstep.v1.Usage\x12#\n\x06timing\x18\x02 \x01(\x0b\x32\x13.lockstep.v1.Timing\x12\x12\n\nsession_id\x18\x03 \x01(\t\"\xff\x01\n\x0cScoreRequest\x12(\n\x06prompt\x18\x01 \x01(\x0b\x32\x18.lockstep.v1.PromptBatch\x12.\n\rcontinuations\x18\x02 \x01(\x0b\x32\x17.lockstep.v1.TokenBatch\x12+\n\x06scores\x18\x03 \x01(\x0b\x32\x1b.lockstep.v1.ScoreSelection\x12.\n\nvocabulary\x18\x04 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\x12\x38\n\x11generation_config\x18\x05 \x01(\x0b\x32\x1d.lockstep.v1.GenerationConfig\"e\n\x0eScoredSequence\x12+\n\x06scores\x18\x01 \x03(\x0b\x32\x1b.lockstep.v1.PositionScores\x12\x16\n\x0elogits_logprob\x18\x02 \x01(\x01\x12\x0e\n\x06greedy\x18\x03 \x01(\x08\"\xc1\x01\n\rScoreResponse\x12.\n\tsequences\x18\x01 \x03(\x0b\x32\x1b.lockstep.v1.ScoredSequence\x12.\n\nvocabulary\x18\x02 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\x12!\n\x05usage\x18\x03 \x01(\x0b\x32\x12.lockstep.v1.Usage\x12-\n\x0b\x64\x65terminism\x18\x04 \x01(\x0b\x32\x18.lockstep.v1.Determinism\"\xd7\x01\n\x14\x43omputeLogitsRequest\x12(\n\x06prompt\x18\x01 \x01(\x0b\x32\x18.lockstep.v1.PromptBatch\x12+\n\x06scores\x18\x02 \x01(\x0b\x32\x1b.lockstep.v1.ScoreSelection\x12.\n\nvocabulary\x18\x03 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\x12\x38\n\x11generation_config\x18\x04 \x01(\x0b\x32\x1d.lockstep.v1.GenerationConfig\"\xc8\x01\n\x15\x43omputeLogitsResponse\x12-\n\x04rows\x18\x01 \x03(\x0b\x32\x1f.lockstep.v1.PositionScoresList\x12.\n\nvocabulary\x18\x02 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\x12!\n\x05usage\x18\x03 \x01(\x0b\x32\x12.lockstep.v1.Usage\x12-\n\x0b\x64\x65terminism\x18\x04 \x01(\x0b\x32\x18.lockstep.v1.Determinism\"A\n\x12PositionScoresList\x12+\n\x06scores\x18\x01 \x03(\x0b\x32\x1b.lockstep.v1.PositionScores2\xcc\x02\n\x0cModelService\x12G\n\x08Generate\x12\x1c.lockstep.v1.GenerateRequest\x1a\x1d.lockstep.v1.GenerateResponse\x12[\n\x0eGenerateStream\x12\".lockstep.v1.GenerateStreamRequest\x1a#.lockstep.v1.GenerateStreamResponse0\x01\x12>\n\x05Score\x12\x19.lockstep.v1.ScoreRequest\x1a\x1a.lockstep.v1.ScoreResponse\x12V\n\rComputeLogits\x12!.lockstep.v1.ComputeLogitsRequest\x1a\".lockstep.v1.ComputeLogitsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lockstep.v1.model_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GENERATEREQUEST']._serialized_start=219
-  _globals['_GENERATEREQUEST']._serialized_end=677
-  _globals['_SESSIONRETENTION']._serialized_start=679
-  _globals['_SESSIONRETENTION']._serialized_end=777
-  _globals['_GENERATERESPONSE']._serialized_start=780
-  _globals['_GENERATERESPONSE']._serialized_end=1121
-  _globals['_GENERATESTREAMREQUEST']._serialized_start=1123
-  _globals['_GENERATESTREAMREQUEST']._serialized_end=1193
-  _globals['_GENERATESTREAMRESPONSE']._serialized_start=1196
-  _globals['_GENERATESTREAMRESPONSE']._serialized_end=1473
-  _globals['_GENERATIONSTARTED']._serialized_start=1476
-  _globals['_GENERATIONSTARTED']._serialized_end=1690
-  _globals['_TOKENDELTAS']._serialized_start=1692
-  _globals['_TOKENDELTAS']._serialized_end=1746
-  _globals['_TOKENDELTA']._serialized_start=1749
-  _globals['_TOKENDELTA']._serialized_end=1923
-  _globals['_SEQUENCEFINISHED']._serialized_start=1925
-  _globals['_SEQUENCEFINISHED']._serialized_end=1993
-  _globals['_GENERATIONCOMPLETED']._serialized_start=1995
-  _globals['_GENERATIONCOMPLETED']._serialized_end=2108
-  _globals['_SCOREREQUEST']._serialized_start=2111
-  _globals['_SCOREREQUEST']._serialized_end=2366
-  _globals['_SCOREDSEQUENCE']._serialized_start=2368
-  _globals['_SCOREDSEQUENCE']._serialized_end=2469
-  _globals['_SCORERESPONSE']._serialized_start=2472
-  _globals['_SCORERESPONSE']._serialized_end=2665
-  _globals['_COMPUTELOGITSREQUEST']._serialized_start=2668
-  _globals['_COMPUTELOGITSREQUEST']._serialized_end=2883
-  _globals['_COMPUTELOGITSRESPONSE']._serialized_start=2886
-  _globals['_COMPUTELOGITSRESPONSE']._serialized_end=3086
-  _globals['_POSITIONSCORESLIST']._serialized_start=3088
-  _globals['_POSITIONSCORESLIST']._serialized_end=3153
-  _globals['_MODELSERVICE']._serialized_start=3156
-  _globals['_MODELSERVICE']._serialized_end=3488
+  _globals['_GENERATEREQUEST'].fields_by_name['cache_salt']._loaded_options = None
+  _globals['_GENERATEREQUEST'].fields_by_name['cache_salt']._serialized_options = b'\312\302\030\003\020\200\010'
+  _globals['_GENERATEREQUEST'].fields_by_name['seeds']._loaded_options = None
+  _globals['_GENERATEREQUEST'].fields_by_name['seeds']._serialized_options = b'\312\302\030\003\010\200 '
+  _globals['_GENERATEREQUEST'].fields_by_name['session_id']._loaded_options = None
+  _globals['_GENERATEREQUEST'].fields_by_name['session_id']._serialized_options = b'\312\302\030\003\020\200\001'
+  _globals['_GENERATESTREAMREQUEST'].fields_by_name['request']._loaded_options = None
+  _globals['_GENERATESTREAMREQUEST'].fields_by_name['request']._serialized_options = b'\312\302\030\002 \001'
+  _globals['_GENERATEREQUEST']._serialized_start=245
+  _globals['_GENERATEREQUEST']._serialized_end=730
+  _globals['_SESSIONRETENTION']._serialized_start=732
+  _globals['_SESSIONRETENTION']._serialized_end=830
+  _globals['_GENERATERESPONSE']._serialized_start=833
+  _globals['_GENERATERESPONSE']._serialized_end=1174
+  _globals['_GENERATESTREAMREQUEST']._serialized_start=1176
+  _globals['_GENERATESTREAMREQUEST']._serialized_end=1254
+  _globals['_GENERATESTREAMRESPONSE']._serialized_start=1257
+  _globals['_GENERATESTREAMRESPONSE']._serialized_end=1534
+  _globals['_GENERATIONSTARTED']._serialized_start=1537
+  _globals['_GENERATIONSTARTED']._serialized_end=1751
+  _globals['_TOKENDELTAS']._serialized_start=1753
+  _globals['_TOKENDELTAS']._serialized_end=1807
+  _globals['_TOKENDELTA']._serialized_start=1810
+  _globals['_TOKENDELTA']._serialized_end=1984
+  _globals['_SEQUENCEFINISHED']._serialized_start=1986
+  _globals['_SEQUENCEFINISHED']._serialized_end=2054
+  _globals['_GENERATIONCOMPLETED']._serialized_start=2056
+  _globals['_GENERATIONCOMPLETED']._serialized_end=2169
+  _globals['_SCOREREQUEST']._serialized_start=2172
+  _globals['_SCOREREQUEST']._serialized_end=2427
+  _globals['_SCOREDSEQUENCE']._serialized_start=2429
+  _globals['_SCOREDSEQUENCE']._serialized_end=2530
+  _globals['_SCORERESPONSE']._serialized_start=2533
+  _globals['_SCORERESPONSE']._serialized_end=2726
+  _globals['_COMPUTELOGITSREQUEST']._serialized_start=2729
+  _globals['_COMPUTELOGITSREQUEST']._serialized_end=2944
+  _globals['_COMPUTELOGITSRESPONSE']._serialized_start=2947
+  _globals['_COMPUTELOGITSRESPONSE']._serialized_end=3147
+  _globals['_POSITIONSCORESLIST']._serialized_start=3149
+  _globals['_POSITIONSCORESLIST']._serialized_end=3214
+  _globals['_MODELSERVICE']._serialized_start=3217
+  _globals['_MODELSERVICE']._serialized_end=3549
 # @@protoc_insertion_point(module_scope)

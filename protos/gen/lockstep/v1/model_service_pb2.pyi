@@ -2,6 +2,7 @@ import datetime
 
 from google.protobuf import duration_pb2 as _duration_pb2
 from lockstep.v1 import generation_pb2 as _generation_pb2
+from lockstep.v1 import limits_pb2 as _limits_pb2
 from lockstep.v1 import scores_pb2 as _scores_pb2
 from lockstep.v1 import tensor_pb2 as _tensor_pb2
 from lockstep.v1 import tokens_pb2 as _tokens_pb2

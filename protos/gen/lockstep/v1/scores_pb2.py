@@ -22,28 +22,33 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from lockstep.v1 import limits_pb2 as lockstep_dot_v1_dot_limits__pb2
 from lockstep.v1 import tensor_pb2 as lockstep_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18lockstep/v1/scores.proto\x12\x0blockstep.v1\x1a\x18lockstep/v1/tensor.proto\"\xc2\x02\n\x0eScoreSelection\x12\x0e\n\x06logits\x18\x01 \x01(\x08\x12\x0e\n\x06scores\x18\x02 \x01(\x08\x12\x0e\n\x04\x66ull\x18\x03 \x01(\x08H\x00\x12\x0f\n\x05top_k\x18\x04 \x01(\x05H\x00\x12-\n\ttoken_ids\x18\x05 \x01(\x0b\x32\x18.lockstep.v1.TokenIdListH\x00\x12$\n\x05\x64type\x18\x06 \x01(\x0e\x32\x15.lockstep.v1.DataType\x12.\n\tpositions\x18\x07 \x01(\x0e\x32\x1b.lockstep.v1.ScorePositions\x12\x15\n\rposition_list\x18\x08 \x03(\x05\x12\x0c\n\x04rank\x18\t \x01(\x08\x12\x0f\n\x07\x65ntropy\x18\n \x01(\x08\x12\x11\n\tlogsumexp\x18\x0b \x01(\x08\x12\x17\n\x0fprocessor_trace\x18\x0c \x01(\x08\x42\x08\n\x06\x61mount\"\x1a\n\x0bTokenIdList\x12\x0b\n\x03ids\x18\x01 \x03(\x05\"Z\n\nTokenScore\x12\x10\n\x08token_id\x18\x01 \x01(\x05\x12\x12\n\x05logit\x18\x02 \x01(\x02H\x00\x88\x01\x01\x12\x12\n\x05score\x18\x03 \x01(\x02H\x01\x88\x01\x01\x42\x08\n\x06_logitB\x08\n\x06_score\"v\n\x08ScoreRow\x12%\n\x06tensor\x18\x01 \x01(\x0b\x32\x13.lockstep.v1.TensorH\x00\x12\x13\n\ttensor_id\x18\x02 \x01(\x03H\x00\x12$\n\x05\x64type\x18\x03 \x01(\x0e\x32\x15.lockstep.v1.DataTypeB\x08\n\x06values\"\xf9\x03\n\x0ePositionScores\x12\x10\n\x08position\x18\x01 \x01(\x05\x12\x15\n\x08token_id\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12%\n\x06logits\x18\x03 \x01(\x0b\x32\x15.lockstep.v1.ScoreRow\x12%\n\x06scores\x18\x04 \x01(\x0b\x32\x15.lockstep.v1.ScoreRow\x12\'\n\x06tokens\x18\x05 \x03(\x0b\x32\x17.lockstep.v1.TokenScore\x12\x1d\n\x10logits_logsumexp\x18\x06 \x01(\x02H\x01\x88\x01\x01\x12\x1d\n\x10scores_logsumexp\x18\x07 \x01(\x02H\x02\x88\x01\x01\x12\x14\n\x07\x65ntropy\x18\x08 \x01(\x02H\x03\x88\x01\x01\x12\x11\n\x04rank\x18\t \x01(\x05H\x04\x88\x01\x01\x12\x34\n\x0fprocessor_trace\x18\n \x03(\x0b\x32\x1b.lockstep.v1.ProcessorTrace\x12\x1b\n\x0elogits_logprob\x18\x0b \x01(\x02H\x05\x88\x01\x01\x12\x1b\n\x0escores_logprob\x18\x0c \x01(\x02H\x06\x88\x01\x01\x42\x0b\n\t_token_idB\x13\n\x11_logits_logsumexpB\x13\n\x11_scores_logsumexpB\n\n\x08_entropyB\x07\n\x05_rankB\x11\n\x0f_logits_logprobB\x11\n\x0f_scores_logprob\"2\n\x0eProcessorTrace\x12\x11\n\tprocessor\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02*\x97\x01\n\x0eScorePositions\x12\x1f\n\x1bSCORE_POSITIONS_UNSPECIFIED\x10\x00\x12\x18\n\x14SCORE_POSITIONS_LAST\x10\x01\x12\x17\n\x13SCORE_POSITIONS_NEW\x10\x02\x12\x17\n\x13SCORE_POSITIONS_ALL\x10\x03\x12\x18\n\x14SCORE_POSITIONS_LIST\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18lockstep/v1/scores.proto\x12\x0blockstep.v1\x1a\x18lockstep/v1/limits.proto\x1a\x18lockstep/v1/tensor.proto\"\xcc\x02\n\x0eScoreSelection\x12\x0e\n\x06logits\x18\x01 \x01(\x08\x12\x0e\n\x06scores\x18\x02 \x01(\x08\x12\x0e\n\x04\x66ull\x18\x03 \x01(\x08H\x00\x12\x0f\n\x05top_k\x18\x04 \x01(\x05H\x00\x12-\n\ttoken_ids\x18\x05 \x01(\x0b\x32\x18.lockstep.v1.TokenIdListH\x00\x12$\n\x05\x64type\x18\x06 \x01(\x0e\x32\x15.lockstep.v1.DataType\x12.\n\tpositions\x18\x07 \x01(\x0e\x32\x1b.lockstep.v1.ScorePositions\x12\x1f\n\rposition_list\x18\x08 \x03(\x05\x42\x08\xca\xc2\x18\x04\x08\x80\x80@\x12\x0c\n\x04rank\x18\t \x01(\x08\x12\x0f\n\x07\x65ntropy\x18\n \x01(\x08\x12\x11\n\tlogsumexp\x18\x0b \x01(\x08\x12\x17\n\x0fprocessor_trace\x18\x0c \x01(\x08\x42\x08\n\x06\x61mount\"$\n\x0bTokenIdList\x12\x15\n\x03ids\x18\x01 \x03(\x05\x42\x08\xca\xc2\x18\x04\x08\x80\x80\x10\"Z\n\nTokenScore\x12\x10\n\x08token_id\x18\x01 \x01(\x05\x12\x12\n\x05logit\x18\x02 \x01(\x02H\x00\x88\x01\x01\x12\x12\n\x05score\x18\x03 \x01(\x02H\x01\x88\x01\x01\x42\x08\n\x06_logitB\x08\n\x06_score\"v\n\x08ScoreRow\x12%\n\x06tensor\x18\x01 \x01(\x0b\x32\x13.lockstep.v1.TensorH\x00\x12\x13\n\ttensor_id\x18\x02 \x01(\x03H\x00\x12$\n\x05\x64type\x18\x03 \x01(\x0e\x32\x15.lockstep.v1.DataTypeB\x08\n\x06values\"\xf9\x03\n\x0ePositionScores\x12\x10\n\x08position\x18\x01 \x01(\x05\x12\x15\n\x08token_id\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12%\n\x06logits\x18\x03 \x01(\x0b\x32\x15.lockstep.v1.ScoreRow\x12%\n\x06scores\x18\x04 \x01(\x0b\x32\x15.lockstep.v1.ScoreRow\x12\'\n\x06tokens\x18\x05 \x03(\x0b\x32\x17.lockstep.v1.TokenScore\x12\x1d\n\x10logits_logsumexp\x18\x06 \x01(\x02H\x01\x88\x01\x01\x12\x1d\n\x10scores_logsumexp\x18\x07 \x01(\x02H\x02\x88\x01\x01\x12\x14\n\x07\x65ntropy\x18\x08 \x01(\x02H\x03\x88\x01\x01\x12\x11\n\x04rank\x18\t \x01(\x05H\x04\x88\x01\x01\x12\x34\n\x0fprocessor_trace\x18\n \x03(\x0b\x32\x1b.lockstep.v1.ProcessorTrace\x12\x1b\n\x0elogits_logprob\x18\x0b \x01(\x02H\x05\x88\x01\x01\x12\x1b\n\x0escores_logprob\x18\x0c \x01(\x02H\x06\x88\x01\x01\x42\x0b\n\t_token_idB\x13\n\x11_logits_logsumexpB\x13\n\x11_scores_logsumexpB\n\n\x08_entropyB\x07\n\x05_rankB\x11\n\x0f_logits_logprobB\x11\n\x0f_scores_logprob\"2\n\x0eProcessorTrace\x12\x11\n\tprocessor\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02*\x97\x01\n\x0eScorePositions\x12\x1f\n\x1bSCORE_POSITIONS_UNSPECIFIED\x10\x00\x12\x18\n\x14SCORE_POSITIONS_LAST\x10\x01\x12\x17\n\x13SCORE_POSITIONS_NEW\x10\x02\x12\x17\n\x13SCORE_POSITIONS_ALL\x10\x03\x12\x18\n\x14SCORE_POSITIONS_LIST\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lockstep.v1.scores_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SCOREPOSITIONS']._serialized_start=1193
-  _globals['_SCOREPOSITIONS']._serialized_end=1344
-  _globals['_SCORESELECTION']._serialized_start=68
-  _globals['_SCORESELECTION']._serialized_end=390
-  _globals['_TOKENIDLIST']._serialized_start=392
-  _globals['_TOKENIDLIST']._serialized_end=418
-  _globals['_TOKENSCORE']._serialized_start=420
-  _globals['_TOKENSCORE']._serialized_end=510
-  _globals['_SCOREROW']._serialized_start=512
-  _globals['_SCOREROW']._serialized_end=630
-  _globals['_POSITIONSCORES']._serialized_start=633
-  _globals['_POSITIONSCORES']._serialized_end=1138
-  _globals['_PROCESSORTRACE']._serialized_start=1140
-  _globals['_PROCESSORTRACE']._serialized_end=1190
+  _globals['_SCORESELECTION'].fields_by_name['position_list']._loaded_options = None
+  _globals['_SCORESELECTION'].fields_by_name['position_list']._serialized_options = b'\312\302\030\004\010\200\200@'
+  _globals['_TOKENIDLIST'].fields_by_name['ids']._loaded_options = None
+  _globals['_TOKENIDLIST'].fields_by_name['ids']._serialized_options = b'\312\302\030\004\010\200\200\020'
+  _globals['_SCOREPOSITIONS']._serialized_start=1239
+  _globals['_SCOREPOSITIONS']._serialized_end=1390
+  _globals['_SCORESELECTION']._serialized_start=94
+  _globals['_SCORESELECTION']._serialized_end=426
+  _globals['_TOKENIDLIST']._serialized_start=428
+  _globals['_TOKENIDLIST']._serialized_end=464
+  _globals['_TOKENSCORE']._serialized_start=466
+  _globals['_TOKENSCORE']._serialized_end=556
+  _globals['_SCOREROW']._serialized_start=558
+  _globals['_SCOREROW']._serialized_end=676
+  _globals['_POSITIONSCORES']._serialized_start=679
+  _globals['_POSITIONSCORES']._serialized_end=1184
+  _globals['_PROCESSORTRACE']._serialized_start=1186
+  _globals['_PROCESSORTRACE']._serialized_end=1236
 # @@protoc_insertion_point(module_scope)

@@ -22,19 +22,24 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from lockstep.v1 import limits_pb2 as lockstep_dot_v1_dot_limits__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18lockstep/v1/tensor.proto\x12\x0blockstep.v1\"K\n\x06Tensor\x12$\n\x05\x64type\x18\x01 \x01(\x0e\x32\x15.lockstep.v1.DataType\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"S\n\x0bTensorChunk\x12\x11\n\ttensor_id\x18\x01 \x01(\x03\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x13\n\x0btotal_bytes\x18\x03 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c*\xbe\x01\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT32\x10\x01\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT16\x10\x02\x12\x16\n\x12\x44\x41TA_TYPE_BFLOAT16\x10\x03\x12\x13\n\x0f\x44\x41TA_TYPE_INT64\x10\x04\x12\x13\n\x0f\x44\x41TA_TYPE_INT32\x10\x05\x12\x13\n\x0f\x44\x41TA_TYPE_UINT8\x10\x06\x12\x12\n\x0e\x44\x41TA_TYPE_BOOL\x10\x07\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18lockstep/v1/tensor.proto\x12\x0blockstep.v1\x1a\x18lockstep/v1/limits.proto\"_\n\x06Tensor\x12$\n\x05\x64type\x18\x01 \x01(\x0e\x32\x15.lockstep.v1.DataType\x12\x15\n\x05shape\x18\x02 \x03(\x03\x42\x06\xca\xc2\x18\x02\x08\x08\x12\x18\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x42\n\xca\xc2\x18\x06\x10\x80\x80\x80\x80\x01\"S\n\x0bTensorChunk\x12\x11\n\ttensor_id\x18\x01 \x01(\x03\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x13\n\x0btotal_bytes\x18\x03 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c*\xbe\x01\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT32\x10\x01\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT16\x10\x02\x12\x16\n\x12\x44\x41TA_TYPE_BFLOAT16\x10\x03\x12\x13\n\x0f\x44\x41TA_TYPE_INT64\x10\x04\x12\x13\n\x0f\x44\x41TA_TYPE_INT32\x10\x05\x12\x13\n\x0f\x44\x41TA_TYPE_UINT8\x10\x06\x12\x12\n\x0e\x44\x41TA_TYPE_BOOL\x10\x07\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lockstep.v1.tensor_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DATATYPE']._serialized_start=204
-  _globals['_DATATYPE']._serialized_end=394
-  _globals['_TENSOR']._serialized_start=41
-  _globals['_TENSOR']._serialized_end=116
-  _globals['_TENSORCHUNK']._serialized_start=118
-  _globals['_TENSORCHUNK']._serialized_end=201
+  _globals['_TENSOR'].fields_by_name['shape']._loaded_options = None
+  _globals['_TENSOR'].fields_by_name['shape']._serialized_options = b'\312\302\030\002\010\010'
+  _globals['_TENSOR'].fields_by_name['data']._loaded_options = None
+  _globals['_TENSOR'].fields_by_name['data']._serialized_options = b'\312\302\030\006\020\200\200\200\200\001'
+  _globals['_DATATYPE']._serialized_start=250
+  _globals['_DATATYPE']._serialized_end=440
+  _globals['_TENSOR']._serialized_start=67
+  _globals['_TENSOR']._serialized_end=162
+  _globals['_TENSORCHUNK']._serialized_start=164
+  _globals['_TENSORCHUNK']._serialized_end=247
 # @@protoc_insertion_point(module_scope)

@@ -22,24 +22,31 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from lockstep.v1 import limits_pb2 as lockstep_dot_v1_dot_limits__pb2
 from lockstep.v1 import tensor_pb2 as lockstep_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18lockstep/v1/tokens.proto\x12\x0blockstep.v1\x1a\x18lockstep/v1/tensor.proto\"\x1c\n\rTokenSequence\x12\x0b\n\x03ids\x18\x01 \x03(\x05\";\n\nTokenBatch\x12-\n\tsequences\x18\x01 \x03(\x0b\x32\x1a.lockstep.v1.TokenSequence\"\xfa\x01\n\x0bPaddedBatch\x12&\n\tinput_ids\x18\x01 \x01(\x0b\x32\x13.lockstep.v1.Tensor\x12+\n\x0e\x61ttention_mask\x18\x02 \x01(\x0b\x32\x13.lockstep.v1.Tensor\x12)\n\x0cposition_ids\x18\x03 \x01(\x0b\x32\x13.lockstep.v1.Tensor\x12.\n\x0cpadding_side\x18\x04 \x01(\x0e\x32\x18.lockstep.v1.PaddingSide\x12\x19\n\x0cpad_token_id\x18\x05 \x01(\x05H\x00\x88\x01\x01\x12\x0f\n\x07lengths\x18\x06 \x03(\x05\x42\x0f\n\r_pad_token_id\"x\n\x0bPromptBatch\x12.\n\x0btoken_batch\x18\x01 \x01(\x0b\x32\x17.lockstep.v1.TokenBatchH\x00\x12\x30\n\x0cpadded_batch\x18\x02 \x01(\x0b\x32\x18.lockstep.v1.PaddedBatchH\x00\x42\x07\n\x05\x62\x61tch*Z\n\x0bPaddingSide\x12\x1c\n\x18PADDING_SIDE_UNSPECIFIED\x10\x00\x12\x15\n\x11PADDING_SIDE_LEFT\x10\x01\x12\x16\n\x12PADDING_SIDE_RIGHT\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18lockstep/v1/tokens.proto\x12\x0blockstep.v1\x1a\x18lockstep/v1/limits.proto\x1a\x18lockstep/v1/tensor.proto\"&\n\rTokenSequence\x12\x15\n\x03ids\x18\x01 \x03(\x05\x42\x08\xca\xc2\x18\x04\x08\x80\x80@\"D\n\nTokenBatch\x12\x36\n\tsequences\x18\x01 \x03(\x0b\x32\x1a.lockstep.v1.TokenSequenceB\x07\xca\xc2\x18\x03\x08\x80 \"\x83\x02\n\x0bPaddedBatch\x12&\n\tinput_ids\x18\x01 \x01(\x0b\x32\x13.lockstep.v1.Tensor\x12+\n\x0e\x61ttention_mask\x18\x02 \x01(\x0b\x32\x13.lockstep.v1.Tensor\x12)\n\x0cposition_ids\x18\x03 \x01(\x0b\x32\x13.lockstep.v1.Tensor\x12.\n\x0cpadding_side\x18\x04 \x01(\x0e\x32\x18.lockstep.v1.PaddingSide\x12\x19\n\x0cpad_token_id\x18\x05 \x01(\x05H\x00\x88\x01\x01\x12\x18\n\x07lengths\x18\x06 \x03(\x05\x42\x07\xca\xc2\x18\x03\x08\x80 B\x0f\n\r_pad_token_id\"x\n\x0bPromptBatch\x12.\n\x0btoken_batch\x18\x01 \x01(\x0b\x32\x17.lockstep.v1.TokenBatchH\x00\x12\x30\n\x0cpadded_batch\x18\x02 \x01(\x0b\x32\x18.lockstep.v1.PaddedBatchH\x00\x42\x07\n\x05\x62\x61tch*Z\n\x0bPaddingSide\x12\x1c\n\x18PADDING_SIDE_UNSPECIFIED\x10\x00\x12\x15\n\x11PADDING_SIDE_LEFT\x10\x01\x12\x16\n\x12PADDING_SIDE_RIGHT\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lockstep.v1.tokens_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PADDINGSIDE']._serialized_start=533
-  _globals['_PADDINGSIDE']._serialized_end=623
-  _globals['_TOKENSEQUENCE']._serialized_start=67
-  _globals['_TOKENSEQUENCE']._serialized_end=95
-  _globals['_TOKENBATCH']._serialized_start=97
-  _globals['_TOKENBATCH']._serialized_end=156
-  _globals['_PADDEDBATCH']._serialized_start=159
-  _globals['_PADDEDBATCH']._serialized_end=409
-  _globals['_PROMPTBATCH']._serialized_start=411
-  _globals['_PROMPTBATCH']._serialized_end=531
+  _globals['_TOKENSEQUENCE'].fields_by_name['ids']._loaded_options = None
+  _globals['_TOKENSEQUENCE'].fields_by_name['ids']._serialized_options = b'\312\302\030\004\010\200\200@'
+  _globals['_TOKENBATCH'].fields_by_name['sequences']._loaded_options = None
+  _globals['_TOKENBATCH'].fields_by_name['sequences']._serialized_options = b'\312\302\030\003\010\200 '
+  _globals['_PADDEDBATCH'].fields_by_name['lengths']._loaded_options = None
+  _globals['_PADDEDBATCH'].fields_by_name['lengths']._serialized_options = b'\312\302\030\003\010\200 '
+  _globals['_PADDINGSIDE']._serialized_start=587
+  _globals['_PADDINGSIDE']._serialized_end=677
+  _globals['_TOKENSEQUENCE']._serialized_start=93
+  _globals['_TOKENSEQUENCE']._serialized_end=131
+  _globals['_TOKENBATCH']._serialized_start=133
+  _globals['_TOKENBATCH']._serialized_end=201
+  _globals['_PADDEDBATCH']._serialized_start=204
+  _globals['_PADDEDBATCH']._serialized_end=463
+  _globals['_PROMPTBATCH']._serialized_start=465
+  _globals['_PROMPTBATCH']._serialized_end=585
 # @@protoc_insertion_point(module_scope)

@@ -23,51 +23,68 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from lockstep.v1 import limits_pb2 as lockstep_dot_v1_dot_limits__pb2
 from lockstep.v1 import tensor_pb2 as lockstep_dot_v1_dot_tensor__pb2
 from lockstep.v1 import vocabulary_pb2 as lockstep_dot_v1_dot_vocabulary__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*lockstep/v1/vocabulary_admin_service.proto\x12\x0blockstep.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18lockstep/v1/tensor.proto\x1a\x1clockstep/v1/vocabulary.proto\"\xf7\x02\n\nTokenToAdd\x12&\n\x05token\x18\x01 \x01(\x0b\x32\x17.lockstep.v1.AddedToken\x12+\n\x04role\x18\x02 \x01(\x0e\x32\x1d.lockstep.v1.SpecialTokenRole\x12\x36\n\x0einitialization\x18\x03 \x01(\x0e\x32\x1e.lockstep.v1.RowInitialization\x12\x1a\n\rcopy_token_id\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12)\n\x0cinput_values\x18\x05 \x01(\x0b\x32\x13.lockstep.v1.Tensor\x12*\n\routput_values\x18\x06 \x01(\x0b\x32\x13.lockstep.v1.Tensor\x12\x16\n\tgenerable\x18\x07 \x01(\x08H\x01\x88\x01\x01\x12\x31\n\nmore_roles\x18\x08 \x03(\x0e\x32\x1d.lockstep.v1.SpecialTokenRoleB\x10\n\x0e_copy_token_idB\x0c\n\n_generable\"\xe8\x01\n\x10\x41\x64\x64TokensRequest\x12\'\n\x06tokens\x18\x01 \x03(\x0b\x32\x17.lockstep.v1.TokenToAdd\x12\x1e\n\x11\x65xpected_revision\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x04 \x01(\x08\x12 \n\x18\x61llow_unusual_characters\x18\x05 \x01(\x08\x12\x1a\n\x12\x61llow_text_changes\x18\x06 \x01(\x08\x12\r\n\x05texts\x18\x07 \x03(\tB\x14\n\x12_expected_revision\".\n\nTextTokens\x12\x0b\n\x03ids\x18\x01 \x03(\x05\x12\x13\n\x0btoken_bytes\x18\x02 \x03(\x0c\"s\n\nTextEffect\x12\'\n\x06\x62\x65\x66ore\x18\x01 \x01(\x0b\x32\x17.lockstep.v1.TextTokens\x12&\n\x05\x61\x66ter\x18\x02 \x01(\x0b\x32\x17.lockstep.v1.TextTokens\x12\x14\n\x0c\x63hanges_text\x18\x03 \x01(\x08\"\xf7\x01\n\x10\x41\x64\x64\x65\x64TokenResult\x12\n\n\x02id\x18\x01 \x01(\x05\x12\x10\n\x08\x65xisting\x18\x02 \x01(\x08\x12\x14\n\x0cprevious_ids\x18\x03 \x03(\x05\x12\x14\n\x0c\x63hanges_text\x18\x04 \x01(\x08\x12\x1c\n\x14previous_token_bytes\x18\x05 \x03(\x0c\x12\'\n\x06\x65\x66\x66\x65\x63t\x18\x06 \x01(\x0b\x32\x17.lockstep.v1.TextEffect\x12\x35\n\x0f\x63hanged_entries\x18\x07 \x03(\x0b\x32\x1c.lockstep.v1.VocabularyEntry\x12\x1b\n\x13num_changed_entries\x18\x08 \x01(\x05\"\xa2\x01\n\x11\x41\x64\x64TokensResponse\x12.\n\x07results\x18\x01 \x03(\x0b\x32\x1d.lockstep.v1.AddedTokenResult\x12.\n\nvocabulary\x18\x02 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\x12-\n\x0ctext_effects\x18\x03 \x03(\x0b\x32\x17.lockstep.v1.TextEffect\"\x9b\x01\n\x17SetSpecialTokensRequest\x12\x31\n\x0especial_tokens\x18\x01 \x03(\x0b\x32\x19.lockstep.v1.SpecialToken\x12\x1e\n\x11\x65xpected_revision\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\tB\x14\n\x12_expected_revision\"J\n\x18SetSpecialTokensResponse\x12.\n\nvocabulary\x18\x01 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\"=\n\x14ListRevisionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"\xe1\x01\n\x08Revision\x12.\n\nvocabulary\x18\x01 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\x12\x1a\n\x12parent_fingerprint\x18\x02 \x01(\t\x12%\n\x06tokens\x18\x03 \x03(\x0b\x32\x15.lockstep.v1.NewToken\x12\x31\n\x0especial_tokens\x18\x04 \x03(\x0b\x32\x19.lockstep.v1.SpecialToken\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"Z\n\x15ListRevisionsResponse\x12(\n\trevisions\x18\x01 \x03(\x0b\x32\x15.lockstep.v1.Revision\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x18\n\x16VerifyRevisionsRequest\"\xb0\x01\n\x17VerifyRevisionsResponse\x12\r\n\x05valid\x18\x01 \x01(\x08\x12\x16\n\x0erevision_count\x18\x02 \x01(\x03\x12#\n\x16\x66irst_invalid_revision\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12.\n\nvocabulary\x18\x04 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRefB\x19\n\x17_first_invalid_revision\"\x18\n\x16\x45xportRevisionsRequest\"W\n\x17\x45xportRevisionsResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12.\n\nvocabulary\x18\x02 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\"&\n\x16ImportRevisionsRequest\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"\x9e\x01\n\x17ImportRevisionsResponse\x12.\n\nvocabulary\x18\x01 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\x12\x15\n\rnum_revisions\x18\x02 \x01(\x03\x12\x1e\n\x16num_imported_revisions\x18\x03 \x01(\x03\x12\x1c\n\x14num_imported_replies\x18\x04 \x01(\x03\x32\xbb\x04\n\x16VocabularyAdminService\x12J\n\tAddTokens\x12\x1d.lockstep.v1.AddTokensRequest\x1a\x1e.lockstep.v1.AddTokensResponse\x12_\n\x10SetSpecialTokens\x12$.lockstep.v1.SetSpecialTokensRequest\x1a%.lockstep.v1.SetSpecialTokensResponse\x12V\n\rListRevisions\x12!.lockstep.v1.ListRevisionsRequest\x1a\".lockstep.v1.ListRevisionsResponse\x12\\\n\x0fVerifyRevisions\x12#.lockstep.v1.VerifyRevisionsRequest\x1a$.lockstep.v1.VerifyRevisionsResponse\x12^\n\x0f\x45xportRevisions\x12#.lockstep.v1.ExportRevisionsRequest\x1a$.lockstep.v1.ExportRevisionsResponse0\x01\x12^\n\x0fImportRevisions\x12#.lockstep.v1.ImportRevisionsRequest\x1a$.lockstep.v1.ImportRevisionsResponse(\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*lockstep/v1/vocabulary_admin_service.proto\x12\x0blockstep.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18lockstep/v1/limits.proto\x1a\x18lockstep/v1/tensor.proto\x1a\x1clockstep/v1/vocabulary.proto\"\xff\x02\n\nTokenToAdd\x12&\n\x05token\x18\x01 \x01(\x0b\x32\x17.lockstep.v1.AddedToken\x12+\n\x04role\x18\x02 \x01(\x0e\x32\x1d.lockstep.v1.SpecialTokenRole\x12\x36\n\x0einitialization\x18\x03 \x01(\x0e\x32\x1e.lockstep.v1.RowInitialization\x12\x1a\n\rcopy_token_id\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12)\n\x0cinput_values\x18\x05 \x01(\x0b\x32\x13.lockstep.v1.Tensor\x12*\n\routput_values\x18\x06 \x01(\x0b\x32\x13.lockstep.v1.Tensor\x12\x16\n\tgenerable\x18\x07 \x01(\x08H\x01\x88\x01\x01\x12\x39\n\nmore_roles\x18\x08 \x03(\x0e\x32\x1d.lockstep.v1.SpecialTokenRoleB\x06\xca\xc2\x18\x02\x08\x10\x42\x10\n\x0e_copy_token_idB\x0c\n\n_generable\"\x83\x02\n\x10\x41\x64\x64TokensRequest\x12/\n\x06tokens\x18\x01 \x03(\x0b\x32\x17.lockstep.v1.TokenToAddB\x06\xca\xc2\x18\x02\x08@\x12\x1e\n\x11\x65xpected_revision\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x1f\n\x0fidempotency_key\x18\x03 \x01(\tB\x06\xca\xc2\x18\x02\x10@\x12\x0f\n\x07\x64ry_run\x18\x04 \x01(\x08\x12 \n\x18\x61llow_unusual_characters\x18\x05 \x01(\x08\x12\x1a\n\x12\x61llow_text_changes\x18\x06 \x01(\x08\x12\x18\n\x05texts\x18\x07 \x03(\tB\t\xca\xc2\x18\x05\x08@\x10\x80 B\x14\n\x12_expected_revision\".\n\nTextTokens\x12\x0b\n\x03ids\x18\x01 \x03(\x05\x12\x13\n\x0btoken_bytes\x18\x02 \x03(\x0c\"s\n\nTextEffect\x12\'\n\x06\x62\x65\x66ore\x18\x01 \x01(\x0b\x32\x17.lockstep.v1.TextTokens\x12&\n\x05\x61\x66ter\x18\x02 \x01(\x0b\x32\x17.lockstep.v1.TextTokens\x12\x14\n\x0c\x63hanges_text\x18\x03 \x01(\x08\"\xf7\x01\n\x10\x41\x64\x64\x65\x64TokenResult\x12\n\n\x02id\x18\x01 \x01(\x05\x12\x10\n\x08\x65xisting\x18\x02 \x01(\x08\x12\x14\n\x0cprevious_ids\x18\x03 \x03(\x05\x12\x14\n\x0c\x63hanges_text\x18\x04 \x01(\x08\x12\x1c\n\x14previous_token_bytes\x18\x05 \x03(\x0c\x12\'\n\x06\x65\x66\x66\x65\x63t\x18\x06 \x01(\x0b\x32\x17.lockstep.v1.TextEffect\x12\x35\n\x0f\x63hanged_entries\x18\x07 \x03(\x0b\x32\x1c.lockstep.v1.VocabularyEntry\x12\x1b\n\x13num_changed_entries\x18\x08 \x01(\x05\"\xa2\x01\n\x11\x41\x64\x64TokensResponse\x12.\n\x07results\x18\x01 \x03(\x0b\x32\x1d.lockstep.v1.AddedTokenResult\x12.\n\nvocabulary\x18\x02 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\x12-\n\x0ctext_effects\x18\x03 \x03(\x0b\x32\x17.lockstep.v1.TextEffect\"\xab\x01\n\x17SetSpecialTokensRequest\x12\x39\n\x0especial_tokens\x18\x01 \x03(\x0b\x32\x19.lockstep.v1.SpecialTokenB\x06\xca\xc2\x18\x02\x08@\x12\x1e\n\x11\x65xpected_revision\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x1f\n\x0fidempotency_key\x18\x03 \x01(\tB\x06\xca\xc2\x18\x02\x10@B\x14\n\x12_expected_revision\"J\n\x18SetSpecialTokensResponse\x12.\n\nvocabulary\x18\x01 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\"E\n\x14ListRevisionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x1a\n\npage_token\x18\x02 \x01(\tB\x06\xca\xc2\x18\x02\x10@\"\xe1\x01\n\x08Revision\x12.\n\nvocabulary\x18\x01 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\x12\x1a\n\x12parent_fingerprint\x18\x02 \x01(\t\x12%\n\x06tokens\x18\x03 \x03(\x0b\x32\x15.lockstep.v1.NewToken\x12\x31\n\x0especial_tokens\x18\x04 \x03(\x0b\x32\x19.lockstep.v1.SpecialToken\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"Z\n\x15ListRevisionsResponse\x12(\n\trevisions\x18\x01 \x03(\x0b\x32\x15.lockstep.v1.Revision\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x18\n\x16VerifyRevisionsRequest\"\xb0\x01\n\x17VerifyRevisionsResponse\x12\r\n\x05valid\x18\x01 \x01(\x08\x12\x16\n\x0erevision_count\x18\x02 \x01(\x03\x12#\n\x16\x66irst_invalid_revision\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12.\n\nvocabulary\x18\x04 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRefB\x19\n\x17_first_invalid_revision\"\x18\n\x16\x45xportRevisionsRequest\"W\n\x17\x45xportRevisionsResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12.\n\nvocabulary\x18\x02 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\"2\n\x16ImportRevisionsRequest\x12\x18\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x42\n\xca\xc2\x18\x06\x10\x80\x80\x80\x80\x01\"\x9e\x01\n\x17ImportRevisionsResponse\x12.\n\nvocabulary\x18\x01 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\x12\x15\n\rnum_revisions\x18\x02 \x01(\x03\x12\x1e\n\x16num_imported_revisions\x18\x03 \x01(\x03\x12\x1c\n\x14num_imported_replies\x18\x04 \x01(\x03\x32\xbb\x04\n\x16VocabularyAdminService\x12J\n\tAddTokens\x12\x1d.lockstep.v1.AddTokensRequest\x1a\x1e.lockstep.v1.AddTokensResponse\x12_\n\x10SetSpecialTokens\x12$.lockstep.v1.SetSpecialTokensRequest\x1a%.lockstep.v1.SetSpecialTokensResponse\x12V\n\rListRevisions\x12!.lockstep.v1.ListRevisionsRequest\x1a\".lockstep.v1.ListRevisionsResponse\x12\\\n\x0fVerifyRevisions\x12#.lockstep.v1.VerifyRevisionsRequest\x1a$.lockstep.v1.VerifyRevisionsResponse\x12^\n\x0f\x45xportRevisions\x12#.lockstep.v1.ExportRevisionsRequest\x1a$.lockstep.v1.ExportRevisionsResponse0\x01\x12^\n\x0fImportRevisions\x12#.lockstep.v1.ImportRevisionsRequest\x1a$.lockstep.v1.ImportRevisionsResponse(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lockstep.v1.vocabulary_admin_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TOKENTOADD']._serialized_start=149
-  _globals['_TOKENTOADD']._serialized_end=524
-  _globals['_ADDTOKENSREQUEST']._serialized_start=527
-  _globals['_ADDTOKENSREQUEST']._serialized_end=759
-  _globals['_TEXTTOKENS']._serialized_start=761
-  _globals['_TEXTTOKENS']._serialized_end=807
-  _globals['_TEXTEFFECT']._serialized_start=809
-  _globals['_TEXTEFFECT']._serialized_end=924
-  _globals['_ADDEDTOKENRESULT']._serialized_start=927
-  _globals['_ADDEDTOKENRESULT']._serialized_end=1174
-  _globals['_ADDTOKENSRESPONSE']._serialized_start=1177
-  _globals['_ADDTOKENSRESPONSE']._serialized_end=1339
-  _globals['_SETSPECIALTOKENSREQUEST']._serialized_start=1342
-  _globals['_SETSPECIALTOKENSREQUEST']._serialized_end=1497
-  _globals['_SETSPECIALTOKENSRESPONSE']._serialized_start=1499
-  _globals['_SETSPECIALTOKENSRESPONSE']._serialized_end=1573
-  _globals['_LISTREVISIONSREQUEST']._serialized_start=1575
-  _globals['_LISTREVISIONSREQUEST']._serialized_end=1636
-  _globals['_REVISION']._serialized_start=1639
-  _globals['_REVISION']._serialized_end=1864
-  _globals['_LISTREVISIONSRESPONSE']._serialized_start=1866
-  _globals['_LISTREVISIONSRESPONSE']._serialized_end=1956
-  _globals['_VERIFYREVISIONSREQUEST']._serialized_start=1958
-  _globals['_VERIFYREVISIONSREQUEST']._serialized_end=1982
-  _globals['_VERIFYREVISIONSRESPONSE']._serialized_start=1985
-  _globals['_VERIFYREVISIONSRESPONSE']._serialized_end=2161
-  _globals['_EXPORTREVISIONSREQUEST']._serialized_start=2163
-  _globals['_EXPORTREVISIONSREQUEST']._serialized_end=2187
-  _globals['_EXPORTREVISIONSRESPONSE']._serialized_start=2189
-  _globals['_EXPORTREVISIONSRESPONSE']._serialized_end=2276
-  _globals['_IMPORTREVISIONSREQUEST']._serialized_start=2278
-  _globals['_IMPORTREVISIONSREQUEST']._serialized_end=2316
-  _globals['_IMPORTREVISIONSRESPONSE']._serialized_start=2319
-  _globals['_IMPORTREVISIONSRESPONSE']._serialized_end=2477
-  _globals['_VOCABULARYADMINSERVICE']._serialized_start=2480
-  _globals['_VOCABULARYADMINSERVICE']._serialized_end=3051
+  _globals['_TOKENTOADD'].fields_by_name['more_roles']._loaded_options = None
+  _globals['_TOKENTOADD'].fields_by_name['more_roles']._serialized_options = b'\312\302\030\002\010\020'
+  _globals['_ADDTOKENSREQUEST'].fields_by_name['tokens']._loaded_options = None
+  _globals['_ADDTOKENSREQUEST'].fields_by_name['tokens']._serialized_options = b'\312\302\030\002\010@'
+  _globals['_ADDTOKENSREQUEST'].fields_by_name['idempotency_key']._loaded_options = None
+  _globals['_ADDTOKENSREQUEST'].fields_by_name['idempotency_key']._serialized_options = b'\312\302\030\002\020@'
+  _globals['_ADDTOKENSREQUEST'].fields_by_name['texts']._loaded_options = None
+  _globals['_ADDTOKENSREQUEST'].fields_by_name['texts']._serialized_options = b'\312\302\030\005\010@\020\200 '
+  _globals['_SETSPECIALTOKENSREQUEST'].fields_by_name['special_tokens']._loaded_options = None
+  _globals['_SETSPECIALTOKENSREQUEST'].fields_by_name['special_tokens']._serialized_options = b'\312\302\030\002\010@'
+  _globals['_SETSPECIALTOKENSREQUEST'].fields_by_name['idempotency_key']._loaded_options = None
+  _globals['_SETSPECIALTOKENSREQUEST'].fields_by_name['idempotency_key']._serialized_options = b'\312\302\030\002\020@'
+  _globals['_LISTREVISIONSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTREVISIONSREQUEST'].fields_by_name['page_token']._serialized_options = b'\312\302\030\002\020@'
+  _globals['_IMPORTREVISIONSREQUEST'].fields_by_name['data']._loaded_options = None
+  _globals['_IMPORTREVISIONSREQUEST'].fields_by_name['data']._serialized_options = b'\312\302\030\006\020\200\200\200\200\001'
+  _globals['_TOKENTOADD']._serialized_start=175
+  _globals['_TOKENTOADD']._serialized_end=558
+  _globals['_ADDTOKENSREQUEST']._serialized_start=561
+  _globals['_ADDTOKENSREQUEST']._serialized_end=820
+  _globals['_TEXTTOKENS']._serialized_start=822
+  _globals['_TEXTTOKENS']._serialized_end=868
+  _globals['_TEXTEFFECT']._serialized_start=870
+  _globals['_TEXTEFFECT']._serialized_end=985
+  _globals['_ADDEDTOKENRESULT']._serialized_start=988
+  _globals['_ADDEDTOKENRESULT']._serialized_end=1235
+  _globals['_ADDTOKENSRESPONSE']._serialized_start=1238
+  _globals['_ADDTOKENSRESPONSE']._serialized_end=1400
+  _globals['_SETSPECIALTOKENSREQUEST']._serialized_start=1403
+  _globals['_SETSPECIALTOKENSREQUEST']._serialized_end=1574
+  _globals['_SETSPECIALTOKENSRESPONSE']._serialized_start=1576
+  _globals['_SETSPECIALTOKENSRESPONSE']._serialized_end=1650
+  _globals['_LISTREVISIONSREQUEST']._serialized_start=1652
+  _globals['_LISTREVISIONSREQUEST']._serialized_end=1721
+  _globals['_REVISION']._serialized_start=1724
+  _globals['_REVISION']._serialized_end=1949
+  _globals['_LISTREVISIONSRESPONSE']._serialized_start=1951
+  _globals['_LISTREVISIONSRESPONSE']._serialized_end=2041
+  _globals['_VERIFYREVISIONSREQUEST']._serialized_start=2043
+  _globals['_VERIFYREVISIONSREQUEST']._serialized_end=2067
+  _globals['_VERIFYREVISIONSRESPONSE']._serialized_start=2070
+  _globals['_VERIFYREVISIONSRESPONSE']._serialized_end=2246
+  _globals['_EXPORTREVISIONSREQUEST']._serialized_start=2248
+  _globals['_EXPORTREVISIONSREQUEST']._serialized_end=2272
+  _globals['_EXPORTREVISIONSRESPONSE']._serialized_start=2274
+  _globals['_EXPORTREVISIONSRESPONSE']._serialized_end=2361
+  _globals['_IMPORTREVISIONSREQUEST']._serialized_start=2363
+  _globals['_IMPORTREVISIONSREQUEST']._serialized_end=2413
+  _globals['_IMPORTREVISIONSRESPONSE']._serialized_start=2416
+  _globals['_IMPORTREVISIONSRESPONSE']._serialized_end=2574
+  _globals['_VOCABULARYADMINSERVICE']._serialized_start=2577
+  _globals['_VOCABULARYADMINSERVICE']._serialized_end=3148
 # @@protoc_insertion_point(module_scope)

@@ -16,7 +16,7 @@ from model_service.processor_description import ProcessorDescription
 from model_service.requests import configuration
 from model_service.requests.configuration import effective_message
 from model_service.requests.configuration_fields import IMPLYING_OFF, RANGES
-from model_service.requests.pipeline import MAX_ARGUMENTS_BYTES, MAX_PROCESSORS
+from model_service.requests.pipeline import MAX_ARGUMENTS_BYTES
 from model_service.requests.processor_catalog import BUILT_IN, REPEATABLE
 from model_service.requests.violations import Violations
 from rpc.errors import InvalidField, TokenIdOutOfRange
@@ -285,9 +285,6 @@ def test_fields_about_ends_and_lengths_stand_beside_a_pipeline():
 
 
 def test_size_is_bounded_before_anything_is_checked():
-    many = [spec("temperature", {"temperature": 0.5})] * (MAX_PROCESSORS + 1)
-    assert f"the limit is {MAX_PROCESSORS}" in refusals(*many)[AT]
-    resolve(*many[:-1])
     ids = json.dumps({"token_ids": [1] * (MAX_ARGUMENTS_BYTES // 3)})
     assert f"the limit is {MAX_ARGUMENTS_BYTES}" in refusals(spec("suppress_tokens", ids))[AT]
 
