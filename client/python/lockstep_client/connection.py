@@ -1,6 +1,5 @@
-"""How a channel is made: transport security, limits, keepalive and retries."""
+"""How a channel is made: transport security, limits and keepalive."""
 
-import json
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
@@ -9,71 +8,8 @@ import grpc
 MAX_RECEIVE_BYTES: Final = 64 * 1024 * 1024
 DEFAULT_TIMEOUT_S: Final = 60.0
 DEFAULT_STREAM_TIMEOUT_S: Final = 600.0
-
-# Methods whose repetition changes nothing. `AddTokens` and `SetSpecialTokens`
-# are among them because this client always sends an idempotency key, and
-# `Generate` because nothing of a failed attempt remains. Session steps are not:
-# a step that was applied and whose answer was lost must be seen by the caller.
-IDEMPOTENT_METHODS: Final = {
-    "lockstep.v1.TokenizerService": (
-        "Encode",
-        "Decode",
-        "Pad",
-        "ApplyChatTemplate",
-        "CountTokens",
-        "ConvertTokens",
-        "GetTokenizerInfo",
-        "GetVocabulary",
-        "GetTokenizerArtifact",
-    ),
-    "lockstep.v1.VocabularyAdminService": (
-        "AddTokens",
-        "SetSpecialTokens",
-        "ListRevisions",
-        "VerifyRevisions",
-        "ExportRevisions",
-    ),
-    "lockstep.v1.ModelService": ("Generate", "GenerateStream", "Score", "ComputeLogits"),
-    "lockstep.v1.LogitsSessionService": (
-        "Truncate",
-        "RebindSession",
-        "GetSession",
-        "ListSessions",
-        "TouchSession",
-    ),
-    "lockstep.v1.ModelInfoService": (
-        "GetModelInfo",
-        "GetCapabilities",
-        "ListLogitsProcessors",
-        "GetLoad",
-        "ValidateRequest",
-    ),
-}
-
-# gRPC itself waits the time that a server states in `grpc-retry-pushback-ms`
-# instead of the backoff, and does not retry a stream once it has begun.
-RETRY_POLICY: Final = {
-    "maxAttempts": 4,
-    "initialBackoff": "0.1s",
-    "maxBackoff": "1s",
-    "backoffMultiplier": 2,
-    "retryableStatusCodes": ["UNAVAILABLE"],
-}
-SERVICE_CONFIG: Final = json.dumps(
-    {
-        "methodConfig": [
-            {
-                "name": [
-                    {"service": service, "method": method}
-                    for service, methods in IDEMPOTENT_METHODS.items()
-                    for method in methods
-                ],
-                "retryPolicy": RETRY_POLICY,
-            }
-        ],
-        "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1},
-    }
-)
+GRACE_S: Final = 0.25
+"""How long gRPC has, after the deadline of a call, to end it by itself."""
 
 CHANNEL_OPTIONS: Final[tuple[tuple[str, str | int], ...]] = (
     ("grpc.max_receive_message_length", MAX_RECEIVE_BYTES),
@@ -87,7 +23,8 @@ CHANNEL_OPTIONS: Final[tuple[tuple[str, str | int], ...]] = (
     # Notices a service that comes (back) up within about two seconds.
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 2_000),
-    ("grpc.service_config", SERVICE_CONFIG),
+    # A call that gRPC repeats can hang for ever, see `retries`.
+    ("grpc.enable_retries", 0),
 )
 
 
@@ -162,8 +99,6 @@ class Endpoint:
     def options(self) -> list[tuple[str, str | int]]:
         """Returns the channel's options."""
         options = list(CHANNEL_OPTIONS)
-        if not self.retries:
-            options.append(("grpc.enable_retries", 0))
         if self.tls is not None and self.tls.server_name is not None:
             options.append(("grpc.ssl_target_name_override", self.tls.server_name))
         return options

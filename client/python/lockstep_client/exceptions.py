@@ -3,7 +3,7 @@
     LockstepError
     ├── ConnectionFailed          nobody answers at the address, or the line broke
     ├── DeadlineExceeded          no answer within the timeout
-    ├── Cancelled                 the call was cancelled
+    ├── Cancelled                 the client was closed
     ├── ProtocolError             the answer is not one that a Lockstep service gives
     └── ServiceError              a service refused or failed, and says why in `reason`
         ├── InvalidField              a field is wrong; see `violations`
@@ -50,6 +50,10 @@ from google.rpc.status_pb2 import Status
 from lockstep.v1.error_reason_pb2 import ErrorReason, ItemError
 
 DOMAIN = "lockstep.dev"
+
+# What gRPC's asyncio client says in place of the status of a call that ended while a
+# request was on its way.
+_LOST_RACE = "Internal error from Core"
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -110,7 +114,7 @@ class DeadlineExceeded(LockstepError):
 
 
 class Cancelled(LockstepError):
-    """The call was cancelled."""
+    """The client was closed, before the call or while it ran."""
 
 
 class ProtocolError(LockstepError):
@@ -328,6 +332,21 @@ def from_status(
     return _without_reason(code, message, peer)
 
 
+def overdue(peer: str) -> DeadlineExceeded:
+    """Builds the exception for a call that met its deadline; `peer` was called."""
+    return DeadlineExceeded(
+        f"No answer from {peer} within the timeout.", code=grpc.StatusCode.DEADLINE_EXCEEDED
+    )
+
+
+def closed(peer: str) -> Cancelled:
+    """Builds the exception for a call of a client that is closed; `peer` was called."""
+    return Cancelled(
+        f"The call to {peer} was cancelled: the client was closed.",
+        code=grpc.StatusCode.CANCELLED,
+    )
+
+
 def from_item_error(item: ItemError) -> ServiceError:
     """Builds the exception for one item of a call that went on for the others."""
     reason = _reason_name(item.reason)
@@ -365,9 +384,11 @@ def _without_reason(code: grpc.StatusCode, message: str, peer: str) -> LockstepE
             # gRPC nests every attempt in its text; the last part is what happened.
             return ConnectionFailed(f"Cannot reach {peer}: {message.split(': ')[-1]}", code=code)
         case grpc.StatusCode.DEADLINE_EXCEEDED:
-            return DeadlineExceeded(f"No answer from {peer} within the timeout.", code=code)
-        case grpc.StatusCode.CANCELLED:
-            return Cancelled(f"The call to {peer} was cancelled.", code=code)
+            return overdue(peer)
+        case grpc.StatusCode.CANCELLED:  # by the other side: who cancels here hears nothing of it
+            return ConnectionFailed(f"The call to {peer} was broken off: {message}", code=code)
+        case grpc.StatusCode.INTERNAL if message == _LOST_RACE:
+            return ConnectionFailed(f"The call to {peer} ended while it was written to.", code=code)
     return ProtocolError(f"{peer} answered {code.name} without a reason: {message}", code=code)
 
 

@@ -5,7 +5,7 @@ from typing import Final
 
 import grpc
 
-from lockstep_client.exceptions import LockstepError
+from lockstep_client.exceptions import ConnectionFailed, LockstepError
 
 PAUSE_S: Final = 0.2
 
@@ -35,7 +35,8 @@ class Patience:
         if error.code is grpc.StatusCode.DEADLINE_EXCEEDED and self._reason is not None:
             raise self._reason
         pause_s = error.retry_delay_s or PAUSE_S
-        if error.code is not grpc.StatusCode.UNAVAILABLE or pause_s > self.remaining_s:
+        passes = error.code is grpc.StatusCode.UNAVAILABLE or isinstance(error, ConnectionFailed)
+        if not passes or pause_s > self.remaining_s:
             raise error
         self._reason = error
         return pause_s

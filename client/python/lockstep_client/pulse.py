@@ -19,6 +19,8 @@ QUESTION_TIMEOUT_S: Final = 1.0
 PATIENCE_S: Final = 0.05
 """How long a call waits for the answer of a service that is known to be away."""
 
+_UNREACHABLE: Final = grpc.StatusCode.UNAVAILABLE
+
 _QUESTIONS: Final = {
     "tokenizer": "/lockstep.v1.TokenizerService/GetTokenizerInfo",
     "model": "/lockstep.v1.ModelInfoService/GetModelInfo",
@@ -41,9 +43,10 @@ class Pulse:
 
     def doubt(self, error: LockstepError) -> bool:
         """Takes how a call has failed, and says whether the service should be asked."""
-        if isinstance(error, ConnectionFailed):
+        unreachable = isinstance(error, ConnectionFailed) and error.code is _UNREACHABLE
+        if unreachable:
             self.away = str(error)
-        return isinstance(error, ConnectionFailed | DeadlineExceeded)
+        return unreachable or isinstance(error, DeadlineExceeded)
 
     def hear(self, error: grpc.RpcError | None) -> None:
         """Takes how a question has ended: whatever is answered, somebody answers."""
@@ -51,7 +54,8 @@ class Pulse:
         if isinstance(failure, DeadlineExceeded):
             self.away = f"Cannot reach {self._peer}: it has stopped answering."
         else:
-            self.away = str(failure) if isinstance(failure, ConnectionFailed) else ""
+            unreachable = isinstance(failure, ConnectionFailed) and failure.code is _UNREACHABLE
+            self.away = str(failure) if unreachable else ""
 
     def check(self) -> None:
         """Raises what a call fails with while the service is away.
@@ -60,4 +64,4 @@ class Pulse:
             ConnectionFailed: it is.
         """
         if self.away:
-            raise ConnectionFailed(self.away, code=grpc.StatusCode.UNAVAILABLE)
+            raise ConnectionFailed(self.away, code=_UNREACHABLE)

@@ -1,43 +1,5 @@
-import importlib
-import json
-
-from lockstep_client import USE_DEFAULT, Tls, connection
+from lockstep_client import USE_DEFAULT, Tls
 from lockstep_client.connection import Endpoint
-
-SERVICE_MODULES = (
-    "tokenizer_service",
-    "vocabulary_admin_service",
-    "model_service",
-    "logits_session_service",
-    "model_info_service",
-)
-
-
-def _methods() -> dict[str, set[str]]:
-    return {
-        service.full_name: set(service.methods_by_name)
-        for module in SERVICE_MODULES
-        for service in importlib.import_module(
-            f"lockstep.v1.{module}_pb2"
-        ).DESCRIPTOR.services_by_name.values()
-    }
-
-
-def test_retries_are_configured_for_methods_that_exist():
-    methods = _methods()
-    for service, names in connection.IDEMPOTENT_METHODS.items():
-        assert set(names) <= methods[service]
-
-
-def test_a_step_is_never_repeated_behind_the_callers_back():
-    assert not {"OpenSession", "Step", "StepStream", "Fork", "SelectRows", "CloseSession"} & set(
-        connection.IDEMPOTENT_METHODS["lockstep.v1.LogitsSessionService"]
-    )
-
-
-def test_only_a_service_that_is_away_is_asked_again():
-    (config,) = json.loads(connection.SERVICE_CONFIG)["methodConfig"]
-    assert config["retryPolicy"]["retryableStatusCodes"] == ["UNAVAILABLE"]
 
 
 def test_none_means_no_timeout_and_is_not_the_default():

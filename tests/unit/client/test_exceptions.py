@@ -98,7 +98,7 @@ def test_broken_details_do_not_hide_the_status():
     [
         (grpc.StatusCode.UNAVAILABLE, exceptions.ConnectionFailed),
         (grpc.StatusCode.DEADLINE_EXCEEDED, exceptions.DeadlineExceeded),
-        (grpc.StatusCode.CANCELLED, exceptions.Cancelled),
+        (grpc.StatusCode.CANCELLED, exceptions.ConnectionFailed),
         (grpc.StatusCode.UNKNOWN, exceptions.ProtocolError),
         (grpc.StatusCode.UNIMPLEMENTED, exceptions.ProtocolError),
     ],

@@ -43,7 +43,9 @@ def test_a_service_is_believed_to_be_there(pulse):
 
 
 def test_a_service_that_nobody_reaches_is_away_until_it_answers(pulse):
-    assert pulse.doubt(ConnectionFailed("Cannot reach it: refused"))
+    assert pulse.doubt(
+        ConnectionFailed("Cannot reach it: refused", code=grpc.StatusCode.UNAVAILABLE)
+    )
     with pytest.raises(ConnectionFailed, match="refused") as caught:
         pulse.check()
     assert caught.value.code is grpc.StatusCode.UNAVAILABLE
@@ -69,4 +71,10 @@ def test_a_service_that_refuses_is_there(pulse):
     pulse.hear(Failed(grpc.StatusCode.UNAVAILABLE, "LOADING"))
     pulse.check()
     pulse.hear(Failed(grpc.StatusCode.UNIMPLEMENTED))
+    pulse.check()
+
+
+def test_a_service_that_breaks_a_call_off_is_there(pulse):
+    assert not pulse.doubt(ConnectionFailed("broken off", code=grpc.StatusCode.CANCELLED))
+    pulse.hear(Failed(grpc.StatusCode.CANCELLED))
     pulse.check()

@@ -1,20 +1,43 @@
 """Calls of asyncio over one channel."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import grpc
 from grpc import aio
 
 from lockstep_client import exceptions
-from lockstep_client.connection import USE_DEFAULT, Endpoint, Timeout
+from lockstep_client.connection import GRACE_S, USE_DEFAULT, Endpoint, Timeout
+from lockstep_client.exceptions import ConnectionFailed, LockstepError
 from lockstep_client.pulse import PATIENCE_S, QUESTION_TIMEOUT_S, Pulse
+from lockstep_client.retries import Attempts, Throttle, is_idempotent
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
+
+
+class Requests(AsyncIterator[Request], Generic[Request]):
+    """Requests of a running call, each sent as it is put in."""
+
+    def __init__(self) -> None:
+        self._queue = asyncio.Queue[Request | None]()
+
+    def put(self, request: Request) -> None:
+        """Sends a request."""
+        self._queue.put_nowait(request)
+
+    def end(self) -> None:
+        """Says that no more will come."""
+        self._queue.put_nowait(None)
+
+    async def __anext__(self) -> Request:
+        request = await self._queue.get()
+        if request is None:
+            raise StopAsyncIteration
+        return request
 
 
 class AsyncConnection:
@@ -32,6 +55,8 @@ class AsyncConnection:
         self._pulse = Pulse(endpoint)
         self._ask: Any = self.channel.unary_unary(self._pulse.question)
         self._asking: asyncio.Task[None] | None = None
+        self._throttle = Throttle()
+        self._closed = False
 
     async def unary(
         self,
@@ -44,9 +69,17 @@ class AsyncConnection:
         Raises:
             LockstepError: the call failed.
         """
+        attempts = self._attempts(request, self.endpoint.unary_timeout_s(timeout))
         await self._check_pulse()
-        with self.translated_errors():
-            return await method(request, timeout=self.endpoint.unary_timeout_s(timeout))
+        while True:
+            try:
+                async with self._limited(attempts):
+                    response = await method(request, timeout=attempts.timeout_s)
+            except LockstepError as error:
+                await asyncio.sleep(attempts.pause_s(error))
+            else:
+                attempts.succeed()
+                return response
 
     async def stream(
         self,
@@ -59,14 +92,21 @@ class AsyncConnection:
         Raises:
             LockstepError: the call failed.
         """
+        attempts = self._attempts(request, self.endpoint.streaming_timeout_s(timeout))
         await self._check_pulse()
-        call = method(request, timeout=self.endpoint.streaming_timeout_s(timeout))
-        try:
-            with self.translated_errors():
-                async for response in call:
-                    yield response
-        finally:
-            call.cancel()
+        while True:
+            async with aclosing(self._responses(method, request, attempts)) as responses:
+                try:
+                    first = await anext(responses, None)
+                except LockstepError as error:
+                    await asyncio.sleep(attempts.pause_s(error))
+                    continue
+                attempts.succeed()
+                if first is not None:
+                    yield first
+                    async for response in responses:
+                        yield response
+                return
 
     async def upload(
         self,
@@ -79,19 +119,85 @@ class AsyncConnection:
         Raises:
             LockstepError: the call failed.
         """
-        with self.translated_errors():
-            return await method(requests, timeout=self.endpoint.streaming_timeout_s(timeout))
+        attempts = self._only_attempt(timeout)
+        await self._check_pulse()
+        async with self._limited(attempts):
+            return await method(requests, timeout=attempts.timeout_s)
 
-    @contextmanager
-    def translated_errors(self) -> Iterator[None]:
-        """Raises what grpcio raises inside as `LockstepError`."""
+    async def exchange(
+        self,
+        method: "aio.StreamStreamMultiCallable[Request, Response]",
+        requests: AsyncIterator[Request],
+        timeout: Timeout = USE_DEFAULT,
+    ) -> AsyncGenerator[Response]:
+        """Calls a method with streams both ways; closing the generator cancels the call.
+
+        Raises:
+            LockstepError: the call failed.
+        """
+        await self._check_pulse()
+        responses = self._responses(method, requests, self._only_attempt(timeout))
+        async with aclosing(responses):
+            async for response in responses:
+                yield response
+
+    def _attempts(self, request: Any, timeout_s: float | None) -> Attempts:
+        repeatable = self.endpoint.retries and is_idempotent(request)
+        return Attempts(self._throttle, repeatable=repeatable, timeout_s=timeout_s)
+
+    def _only_attempt(self, timeout: Timeout) -> Attempts:
+        timeout_s = self.endpoint.streaming_timeout_s(timeout)
+        return Attempts(self._throttle, repeatable=False, timeout_s=timeout_s)
+
+    async def _responses(
+        self, method: Callable[..., Any], argument: Any, attempts: Attempts
+    ) -> AsyncGenerator[Any]:
+        """Makes one attempt of a call that answers with a stream."""
+        call: Any = None
         try:
-            yield
-        except grpc.RpcError as error:
-            translated = exceptions.from_rpc_error(error, self.endpoint.peer)
-            if self._pulse.doubt(translated):
-                self._feel_pulse()
-            raise translated from error
+            while True:
+                async with self._limited(attempts):
+                    if call is None:
+                        call = method(argument, timeout=attempts.timeout_s)
+                        messages = aiter(call)
+                    response = await anext(messages, None)
+                if response is None:
+                    return
+                yield response
+        finally:
+            if call is not None:
+                call.cancel()
+
+    @asynccontextmanager
+    async def _limited(self, attempts: Attempts) -> AsyncIterator[None]:
+        """Ends what is awaited inside soon after the deadline, even if gRPC does not.
+
+        What grpcio raises inside is raised as `LockstepError`.
+        """
+        task = asyncio.current_task()
+        num_cancelled = 0 if task is None else task.cancelling()
+        left_s = attempts.timeout_s
+        try:
+            async with asyncio.timeout(None if left_s is None else left_s + GRACE_S):
+                yield
+        except TimeoutError as error:
+            raise exceptions.overdue(self.endpoint.peer) from error
+        except (grpc.RpcError, aio.UsageError) as error:
+            raise self._translated(error) from error
+        except asyncio.CancelledError as error:
+            if not self._closed or (task is not None and task.cancelling() > num_cancelled):
+                raise
+            raise exceptions.closed(self.endpoint.peer) from error
+
+    def _translated(self, error: grpc.RpcError | aio.UsageError) -> LockstepError:
+        if isinstance(error, aio.UsageError):
+            return exceptions.closed(self.endpoint.peer)
+        translated = exceptions.from_rpc_error(error, self.endpoint.peer)
+        if isinstance(translated, ConnectionFailed) and self._closed:
+            return exceptions.closed(self.endpoint.peer)
+        if self._pulse.doubt(translated):
+            self._feel_pulse()
+        return translated
 
     async def _check_pulse(self) -> None:
         """Fails instead of waiting for a service that is known to be away, unless it is back."""
@@ -115,6 +221,7 @@ class AsyncConnection:
 
     async def close(self) -> None:
         """Closes the channel; running calls are cancelled."""
+        self._closed = True
         if self._asking is not None:
             self._asking.cancel()
         await self.channel.close()

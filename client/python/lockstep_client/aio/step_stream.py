@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Self, Unpack
 
 from lockstep.v1 import logits_session_service_pb2 as pb
 
-from lockstep_client.aio.connection import AsyncConnection
+from lockstep_client.aio.connection import AsyncConnection, Requests
 from lockstep_client.batch import Row
 from lockstep_client.connection import Timeout
 from lockstep_client.exceptions import ProtocolError
@@ -30,28 +30,26 @@ class AsyncStepStream:
         timeout: Timeout,
     ) -> None:
         self._session = session
-        self._connection = connection
-        self._call = stub.StepStream(timeout=connection.endpoint.streaming_timeout_s(timeout))
+        self._requests = Requests[pb.StepStreamRequest]()
+        self._responses = connection.exchange(stub.StepStream, self._requests, timeout)
 
     async def step(
         self, rows: Sequence[int | Row] | Array, **options: Unpack[StepOptions]
     ) -> StepResult:
         """See `StepStream.step`."""
         request = self._session.step_request(rows, options)
-        with self._connection.translated_errors():
-            await self._call.write(pb.StepStreamRequest(step=request, accept_chunks=True))
+        self._requests.put(pb.StepStreamRequest(step=request, accept_chunks=True))
         reader, answer = StepReader(), None
         while answer is None:
-            with self._connection.translated_errors():
-                response = await self._call.read()
-            if not isinstance(response, pb.StepStreamResponse):
+            response = await anext(self._responses, None)
+            if response is None:
                 raise ProtocolError("The model service ended the stream too early.")
             answer = reader.feed(response)
         return self._session.apply_step(answer, look_ahead=request.look_ahead, read_row=reader.row)
 
     async def close(self) -> None:
         """See `StepStream.close`."""
-        self._call.cancel()
+        await self._responses.aclose()
 
     async def __aenter__(self) -> Self:
         return self

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack, overload
 from lockstep.v1 import tokenizer_service_pb2 as pb
 from lockstep.v1.tokenizer_service_pb2_grpc import TokenizerServiceStub
 
-from lockstep_client.aio.connection import AsyncConnection
+from lockstep_client.aio.connection import AsyncConnection, Requests
 from lockstep_client.batch import Batch, Prompts, Row
 from lockstep_client.connection import USE_DEFAULT, Timeout
 from lockstep_client.exceptions import ProtocolError
@@ -195,9 +195,9 @@ class AsyncDecoder:
         options: pb.DecodeOptions,
         timeout: Timeout,
     ) -> None:
-        self._connection = connection
         self._options: pb.DecodeOptions | None = options  # for the first message only
-        self._call = stub.DecodeStream(timeout=connection.endpoint.streaming_timeout_s(timeout))
+        self._requests = Requests[pb.DecodeStreamRequest]()
+        self._responses = connection.exchange(stub.DecodeStream, self._requests, timeout)
 
     async def feed(self, token_ids: Sequence[int]) -> str:
         """See `Decoder.feed`."""
@@ -206,23 +206,22 @@ class AsyncDecoder:
     async def end(self) -> str:
         """See `Decoder.end`."""
         text = await self._exchange(pb.DecodeStreamRequest(end_of_sequence=True))
-        with self._connection.translated_errors():
-            await self._call.done_writing()
-            await self._call.read()
+        self._requests.end()
+        async for _ in self._responses:
+            pass
         return text
 
     async def close(self) -> None:
         """See `Decoder.close`."""
-        self._call.cancel()
+        await self._responses.aclose()
 
     async def _exchange(self, request: pb.DecodeStreamRequest) -> str:
         if self._options is not None:
             request.options.CopyFrom(self._options)
             self._options = None
-        with self._connection.translated_errors():
-            await self._call.write(request)
-            response = await self._call.read()
-        if not isinstance(response, pb.DecodeStreamResponse):
+        self._requests.put(request)
+        response = await anext(self._responses, None)
+        if response is None:
             raise ProtocolError("The tokenizer service ended the stream too early.")
         return response.text
 

@@ -1,6 +1,7 @@
 """Changes of the vocabulary, for asyncio."""
 
 from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import aclosing
 from typing import Unpack
 
 from lockstep.v1 import vocabulary_admin_service_pb2 as pb
@@ -72,8 +73,10 @@ class AsyncVocabulary:
     async def export_revisions(self, *, timeout: Timeout = USE_DEFAULT) -> AsyncIterator[bytes]:
         """See `Vocabulary.export_revisions`."""
         request = pb.ExportRevisionsRequest()
-        async for response in self._connection.stream(self._stub.ExportRevisions, request, timeout):
-            yield response.data
+        responses = self._connection.stream(self._stub.ExportRevisions, request, timeout)
+        async with aclosing(responses):
+            async for response in responses:
+                yield response.data
 
     async def import_revisions(
         self, archive: bytes | Iterable[bytes], *, timeout: Timeout = USE_DEFAULT

@@ -2,14 +2,18 @@
 
 import threading
 from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import grpc
 
 from lockstep_client import exceptions
-from lockstep_client.connection import USE_DEFAULT, Endpoint, Timeout
+from lockstep_client.connection import GRACE_S, USE_DEFAULT, Endpoint, Timeout
+from lockstep_client.exceptions import ConnectionFailed, LockstepError
 from lockstep_client.pulse import PATIENCE_S, QUESTION_TIMEOUT_S, Pulse
+from lockstep_client.retries import Attempts, Throttle, is_idempotent
+from lockstep_client.sync.overdue import OVERDUE, WATCH
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -32,6 +36,8 @@ class Connection:
         self._asking = threading.Lock()
         self._answered = threading.Event()
         self._answered.set()
+        self._throttle = Throttle()
+        self._closed = threading.Event()
 
     def unary(
         self,
@@ -44,11 +50,17 @@ class Connection:
         Raises:
             LockstepError: the call failed.
         """
+        attempts = self._attempts(request, self.endpoint.unary_timeout_s(timeout))
         self._check_pulse()
-        try:
-            return method(request, timeout=self.endpoint.unary_timeout_s(timeout))
-        except grpc.RpcError as error:
-            raise self._translated(error) from error
+        while True:
+            try:
+                with self._translated_errors():
+                    response = method(request, timeout=attempts.timeout_s)
+            except LockstepError as error:
+                self._closed.wait(attempts.pause_s(error))
+            else:
+                attempts.succeed()
+                return response
 
     def stream(
         self,
@@ -61,8 +73,20 @@ class Connection:
         Raises:
             LockstepError: the call failed.
         """
-        timeout_s = self.endpoint.streaming_timeout_s(timeout)
-        yield from self._responses(lambda: method(request, timeout=timeout_s))
+        attempts = self._attempts(request, self.endpoint.streaming_timeout_s(timeout))
+        self._check_pulse()
+        while True:
+            with closing(self._responses(method, request, attempts)) as responses:
+                try:
+                    first = next(responses, None)
+                except LockstepError as error:
+                    self._closed.wait(attempts.pause_s(error))
+                    continue
+                attempts.succeed()
+                if first is not None:
+                    yield first
+                    yield from responses
+                return
 
     def upload(
         self,
@@ -75,10 +99,16 @@ class Connection:
         Raises:
             LockstepError: the call failed.
         """
-        try:
-            return method(requests, timeout=self.endpoint.streaming_timeout_s(timeout))
-        except grpc.RpcError as error:
-            raise exceptions.from_rpc_error(error, self.endpoint.peer) from error
+        self._check_pulse()
+        timeout_s = self.endpoint.streaming_timeout_s(timeout)
+        with self._translated_errors():
+            call = method.future(requests, timeout=timeout_s)
+            try:
+                return call.result(None if timeout_s is None else timeout_s + GRACE_S)
+            except grpc.FutureTimeoutError as error:
+                raise exceptions.overdue(self.endpoint.peer) from error
+            finally:
+                call.cancel()
 
     def exchange(
         self,
@@ -91,18 +121,46 @@ class Connection:
         Raises:
             LockstepError: the call failed.
         """
-        timeout_s = self.endpoint.streaming_timeout_s(timeout)
-        yield from self._responses(lambda: method(requests, timeout=timeout_s))
-
-    def _responses(self, begin: Callable[[], Any]) -> Generator[Any]:
         self._check_pulse()
-        call = begin()
+        timeout_s = self.endpoint.streaming_timeout_s(timeout)
+        attempts = Attempts(self._throttle, repeatable=False, timeout_s=timeout_s)
+        yield from self._responses(method, requests, attempts)
+
+    def _attempts(self, request: Any, timeout_s: float | None) -> Attempts:
+        repeatable = self.endpoint.retries and is_idempotent(request)
+        return Attempts(self._throttle, repeatable=repeatable, timeout_s=timeout_s)
+
+    def _responses(
+        self, method: Callable[..., Any], argument: Any, attempts: Attempts
+    ) -> Generator[Any]:
+        """Makes one attempt of a call that answers with a stream."""
+        with self._translated_errors():
+            call = method(argument, timeout=attempts.timeout_s)
+            try:
+                with WATCH.over(call, attempts.deadline):
+                    for response in call:
+                        if response is OVERDUE:
+                            raise exceptions.overdue(self.endpoint.peer)
+                        yield response
+            finally:
+                call.cancel()
+
+    @contextmanager
+    def _translated_errors(self) -> Iterator[None]:
+        """Raises what grpcio raises inside as `LockstepError`."""
         try:
-            yield from call
+            yield
         except grpc.RpcError as error:
-            raise self._translated(error) from error
-        finally:
-            call.cancel()
+            translated = exceptions.from_rpc_error(error, self.endpoint.peer)
+            if isinstance(translated, ConnectionFailed) and self._closed.is_set():
+                raise exceptions.closed(self.endpoint.peer) from error
+            if self._pulse.doubt(translated):
+                self._feel_pulse()
+            raise translated from error
+        except ValueError as error:  # what a closed channel answers
+            if self._closed.is_set():
+                raise exceptions.closed(self.endpoint.peer) from error
+            raise
 
     def _check_pulse(self) -> None:
         """Fails instead of waiting for a service that is known to be away, unless it is back."""
@@ -110,18 +168,16 @@ class Connection:
             self._feel_pulse().wait(PATIENCE_S)
             self._pulse.check()
 
-    def _translated(self, error: grpc.RpcError) -> exceptions.LockstepError:
-        translated = exceptions.from_rpc_error(error, self.endpoint.peer)
-        if self._pulse.doubt(translated):
-            self._feel_pulse()
-        return translated
-
     def _feel_pulse(self) -> threading.Event:
         """Asks whether the service is there, unless somebody does. The event is set then."""
         with self._asking:
             if self._answered.is_set():
                 self._answered = answered = threading.Event()
-                question = self._ask.future(b"", timeout=QUESTION_TIMEOUT_S)
+                try:
+                    question = self._ask.future(b"", timeout=QUESTION_TIMEOUT_S)
+                except ValueError:  # the channel is closed
+                    answered.set()
+                    return answered
 
                 def hear(answer: Any) -> None:
                     failed = answer.code() is not grpc.StatusCode.OK
@@ -133,6 +189,7 @@ class Connection:
 
     def close(self) -> None:
         """Closes the channel; running calls are cancelled."""
+        self._closed.set()
         self.channel.close()
 
     def __enter__(self) -> Self:

@@ -1,0 +1,57 @@
+"""A peer that takes a call, says GOAWAY without having looked at it, and is gone.
+
+Of a call that a peer has not looked at, gRPC makes a second attempt by itself. It
+finds nobody, which is where gRPC forgets whoever reads the call's stream, see
+grpc/grpc#41036. A server of gRPC's own does so by chance, when it is stopped as a
+call arrives.
+"""
+
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+PREFACE_BYTES = 24
+HEADERS, SETTINGS, PING, GOAWAY = 1, 4, 6, 7
+ACKNOWLEDGED = 1
+
+
+def _frame(kind: int, flags: int = 0, payload: bytes = b"") -> bytes:
+    """Builds an HTTP/2 frame that concerns the whole connection."""
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + bytes(4) + payload
+
+
+def _serve(listener: socket.socket) -> None:
+    connection, _ = listener.accept()
+    with connection, connection.makefile("rb") as received:
+        received.read(PREFACE_BYTES)
+        connection.sendall(_frame(SETTINGS))
+        while len(header := received.read(9)) == 9:
+            size, kind, flags = int.from_bytes(header[:3], "big"), header[3], header[4]
+            payload = received.read(size)
+            if kind in {SETTINGS, PING} and not flags & ACKNOWLEDGED:
+                answer = payload if kind == PING else b""
+                connection.sendall(_frame(kind, ACKNOWLEDGED, answer))
+            if kind == HEADERS:
+                listener.close()
+                last_stream_looked_at, no_error = 0, 0
+                goaway = struct.pack(">II", last_stream_looked_at, no_error)
+                connection.sendall(_frame(GOAWAY, payload=goaway))
+                return
+
+
+@contextmanager
+def leaving_peer() -> Iterator[str]:
+    """Listens for one call, and yields the address."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with suppress(OSError):  # the test is over
+            _serve(listener)
+
+    threading.Thread(target=serve, daemon=True).start()
+    try:
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        listener.close()

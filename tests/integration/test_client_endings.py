@@ -1,0 +1,270 @@
+"""Every call of the client ends, by its deadline, with an answer or one of our exceptions."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from threading import Thread
+
+import grpc
+import pytest
+from lockstep.v1 import tokenizer_service_pb2 as messages
+from lockstep.v1 import tokenizer_service_pb2_grpc as services_pb
+from lockstep.v1 import vocabulary_pb2
+
+from lockstep_client import (
+    AsyncLockstep,
+    ConnectionFailed,
+    DeadlineExceeded,
+    Lockstep,
+    LockstepError,
+    connection,
+    exceptions,
+)
+from lockstep_client.pulse import QUESTION_TIMEOUT_S
+from rpc import errors
+from tests.integration.holding_proxy import holding_proxy
+from tests.integration.leaving_peer import leaving_peer
+from tests.integration.rpc_probe import running
+from tests.services import Services
+
+LATE_S = 5.0
+"""How much later than its deadline a call may end on a busy machine."""
+
+STREAMS = {
+    "GenerateStream": lambda ls: ls.model.generate([[5]]),
+    "GetVocabulary": lambda ls: list(ls.tokenizer.vocabulary()),
+    "GetTokenizerArtifact": lambda ls: ls.tokenizer.artifact(),
+    "ExportRevisions": lambda ls: list(ls.vocabulary.export_revisions()),
+    "DecodeStream": lambda ls: ls.tokenizer.open_decoder().feed([5]),
+    "ImportRevisions": lambda ls: ls.vocabulary.import_revisions(b"{}"),
+    "Encode": lambda ls: ls.tokenizer.encode("a"),
+}
+
+
+def _ending(call: Callable[[], object], limit_s: float) -> LockstepError:
+    """Makes a call that must fail within a time, in a thread that may be left behind."""
+    caught: list[BaseException] = []
+
+    def make() -> None:
+        try:
+            call()
+        except BaseException as error:  # whatever it is, it is what the caller gets
+            caught.append(error)
+
+    thread = Thread(target=make, daemon=True)
+    thread.start()
+    thread.join(limit_s)
+    assert not thread.is_alive(), "The call hangs."
+    (error,) = caught
+    assert isinstance(error, LockstepError), repr(error)
+    return error
+
+
+def _client(address: str, timeout_s: float) -> Lockstep:
+    return Lockstep(tokenizer=address, model=address, timeout=timeout_s, stream_timeout=timeout_s)
+
+
+@pytest.mark.parametrize("call", STREAMS.values(), ids=STREAMS)
+def test_a_call_ends_whose_service_leaves_as_it_arrives(call):
+    with leaving_peer() as address, _client(address, 3.0) as ls:
+        assert isinstance(_ending(lambda: call(ls), 3.0 + LATE_S), ConnectionFailed)
+
+
+def test_a_read_that_grpc_leaves_waiting_ends_soon_after_the_deadline(monkeypatch):
+    hanging = dict(connection.CHANNEL_OPTIONS) | {"grpc.enable_retries": 1}
+    monkeypatch.setattr(connection, "CHANNEL_OPTIONS", tuple(hanging.items()))
+    with leaving_peer() as address, _client(address, 1.0) as ls:
+        began = time.monotonic()
+        error = _ending(lambda: ls.model.generate([[5]]), 1.0 + LATE_S)
+        assert isinstance(error, DeadlineExceeded)
+        assert time.monotonic() - began > 1.0
+
+
+class Failing(services_pb.TokenizerServiceServicer):
+    """Fails calls in one way, the first so many of them, and counts them."""
+
+    def __init__(self, fail: Callable[[grpc.aio.ServicerContext], object], times: int = 99):
+        self.fail = fail
+        self.times = times
+        self.calls = 0
+
+    async def GetTokenizerInfo(self, request, context):
+        await self._fail(context)
+        return messages.GetTokenizerInfoResponse(model_type="BPE")
+
+    async def GetVocabulary(self, request, context):
+        await self._fail(context)
+        yield messages.GetVocabularyResponse(entries=[vocabulary_pb2.VocabularyEntry(id=7)])
+
+    async def DecodeStream(self, request_iterator, context):
+        await self._fail(context)
+        yield messages.DecodeStreamResponse(text="a")
+
+    async def _fail(self, context):
+        self.calls += 1
+        if self.calls <= self.times:
+            await self.fail(context)
+
+
+async def _drain(context):
+    raise errors.Draining
+
+
+async def _cancel(context):
+    await context.abort(grpc.StatusCode.CANCELLED)
+
+
+async def _wait(context):
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("timeout_s", [0.5, 1.5])
+async def test_a_timeout_does_not_hide_that_a_service_drains(timeout_s):
+    servicer = Failing(_drain)  # states one second
+    async with running(servicer) as (server, _):
+        address = f"127.0.0.1:{server.port}"
+        with _client(address, timeout_s) as ls:
+            for call in (ls.tokenizer.info, lambda: list(ls.tokenizer.vocabulary())):
+                assert isinstance(
+                    await asyncio.to_thread(_ending, call, timeout_s + LATE_S), exceptions.Draining
+                )
+        async with AsyncLockstep(
+            tokenizer=address, timeout=timeout_s, stream_timeout=timeout_s
+        ) as als:
+            with pytest.raises(exceptions.Draining):
+                await als.tokenizer.info()
+            with pytest.raises(exceptions.Draining):
+                [_ async for _ in als.tokenizer.vocabulary()]
+    assert servicer.calls == 4 * (1 if timeout_s < 1 else 2)
+
+
+async def test_a_call_that_the_service_cancels_is_made_again():
+    servicer = Failing(_cancel, times=1)
+    async with running(servicer) as (server, _):
+        address = f"127.0.0.1:{server.port}"
+        with _client(address, 10.0) as ls:
+            info = await asyncio.to_thread(ls.tokenizer.info)
+            assert info.model_type == "BPE"
+            servicer.calls = 0
+            entries = await asyncio.to_thread(lambda: list(ls.tokenizer.vocabulary()))
+            assert [entry.id for entry in entries] == [7]
+            servicer.calls = 0
+            with ls.tokenizer.open_decoder() as decoder, pytest.raises(ConnectionFailed):
+                await asyncio.to_thread(decoder.feed, [5])
+        async with AsyncLockstep(tokenizer=address) as als:
+            servicer.calls = 0
+            assert (await als.tokenizer.info()).model_type == "BPE"
+            servicer.calls = 0
+            assert [entry.id async for entry in als.tokenizer.vocabulary()] == [7]
+            servicer.calls = 0
+            async with als.tokenizer.open_decoder() as decoder:
+                with pytest.raises(ConnectionFailed):
+                    await decoder.feed([5])
+
+
+async def test_a_stream_is_not_repeated_once_it_has_begun():
+    class Breaking(Failing):
+        async def GetVocabulary(self, request, context):
+            self.calls += 1
+            yield messages.GetVocabularyResponse(
+                entries=[vocabulary_pb2.VocabularyEntry(id=self.calls)]
+            )
+            await self.fail(context)
+
+    servicer = Breaking(_drain)
+    async with running(servicer) as (server, _):
+        with _client(f"127.0.0.1:{server.port}", 10.0) as ls:
+
+            def read() -> list[int]:
+                ids = []
+                with suppress(exceptions.Draining):
+                    ids += [entry.id for entry in ls.tokenizer.vocabulary()]
+                return ids
+
+            entries = ls.tokenizer.vocabulary()
+            assert (await asyncio.to_thread(next, entries)).id == 1
+            with pytest.raises(exceptions.Draining):
+                await asyncio.to_thread(next, entries)
+    assert servicer.calls == 1
+
+
+async def test_a_client_that_is_closed_says_so_to_calls_that_run_and_that_come():
+    async with running(Failing(_wait)) as (server, _):
+        address = f"127.0.0.1:{server.port}"
+        ls = _client(address, 60.0)
+        calls = [
+            ls.tokenizer.info,
+            lambda: list(ls.tokenizer.vocabulary()),
+            lambda: ls.tokenizer.open_decoder().feed([5]),
+        ]
+        waiting = [asyncio.create_task(asyncio.to_thread(_ending, call, 60.0)) for call in calls]
+        await asyncio.sleep(0.5)
+        await asyncio.to_thread(ls.close)
+        for error in await asyncio.gather(*waiting):
+            assert isinstance(error, exceptions.Cancelled)
+        for call in calls:
+            assert isinstance(await asyncio.to_thread(_ending, call, 60.0), exceptions.Cancelled)
+
+
+async def test_an_asyncio_client_that_is_closed_says_so_too():
+    async with running(Failing(_wait)) as (server, _):
+        ls = AsyncLockstep(tokenizer=f"127.0.0.1:{server.port}")
+
+        async def read() -> None:
+            async for _ in ls.tokenizer.vocabulary():
+                pass
+
+        calls = [ls.tokenizer.info, read, lambda: ls.tokenizer.open_decoder().feed([5])]
+        waiting = [asyncio.create_task(call()) for call in calls]
+        await asyncio.sleep(0.5)
+        await ls.close()
+        for error in await asyncio.gather(*waiting, return_exceptions=True):
+            assert isinstance(error, exceptions.Cancelled), repr(error)
+        for call in calls:
+            with pytest.raises(exceptions.Cancelled):
+                await call()
+
+
+async def test_cancelling_a_task_is_not_taken_for_anything_else():
+    async with (
+        running(Failing(_wait)) as (server, _),
+        AsyncLockstep(tokenizer=f"127.0.0.1:{server.port}") as ls,
+    ):
+        task = asyncio.create_task(ls.tokenizer.info())
+        await asyncio.sleep(0.2)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await ls.tokenizer.info()
+
+
+async def test_every_kind_of_call_to_a_service_that_stopped_answering_fails_at_once(
+    services: Services,
+):
+    with (
+        holding_proxy(services.tokenizer.address) as tokenizer,
+        holding_proxy(services.model.address) as model,
+    ):
+        async with AsyncLockstep(tokenizer=tokenizer.address, model=model.address) as ls:
+            session = await ls.model.open_session([[5, 6]])
+            await ls.tokenizer.info()
+            for proxy, ask in ((tokenizer, ls.tokenizer.info), (model, ls.model.info)):
+                proxy.hold()
+                with pytest.raises(DeadlineExceeded):
+                    await ask(timeout=0.3)
+            await asyncio.sleep(QUESTION_TIMEOUT_S + 1.0)  # nobody has said that he is there
+            began = time.monotonic()
+            for call in (
+                ls.tokenizer.open_decoder().feed([5]),
+                session.step_stream().step([[7]]),
+                session.generate(max_new_tokens=1),
+                ls.vocabulary.import_revisions(b"{}"),
+            ):
+                with pytest.raises(ConnectionFailed, match="stopped answering"):
+                    await call
+            assert time.monotonic() - began < 10.0  # their own timeout is ten minutes
+            model.release()
+            await session.close()
