@@ -57,6 +57,12 @@ const answer = {
   left: await left(),
   emptyPrompt: await failure(client.generate([[]])),
   emptyPromptStreamed: await failure(client.generateStream([[]]).next()),
+  noIds: await Promise.all(
+    [1.5, true, "1"].map(async (id) => [
+      await failure(client.generate([[id]])),
+      await failure(client.decode([[5, id]])),
+    ]),
+  ),
   unknownId: await failure(client.decode([[99999]])),
   nobody: await failure(nobody.encode(["x"])),
 };

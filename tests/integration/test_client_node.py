@@ -95,6 +95,12 @@ def test_a_refused_call_says_why_for_programs_and_for_people(answer):
         assert answer[call]["reason"] == "INVALID_FIELD"
 
 
+def test_ids_that_are_no_whole_numbers_are_refused(answer):
+    for refused in (failure for failures in answer["noIds"] for failure in failures):
+        assert refused["name"] == "TypeError"
+        assert "whole numbers" in refused["message"]
+
+
 def test_a_service_that_is_away_is_unavailable_without_a_reason(answer):
     assert (answer["nobody"]["code"], answer["nobody"]["reason"]) == ("UNAVAILABLE", "")
 

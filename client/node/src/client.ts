@@ -159,5 +159,9 @@ function wire(prompts: Prompts): { prompt: PromptBatch; vocabulary: VocabularyRe
   const { tokenIds, vocabulary } = Array.isArray(prompts)
     ? { tokenIds: prompts, vocabulary: null }
     : prompts;
+  // The encoder would send 1 for 1.5, true and "1".
+  for (const id of tokenIds.flat()) {
+    if (!Number.isInteger(id)) throw new TypeError(`Token ids are whole numbers, not ${String(id)}.`);
+  }
   return { prompt: { tokenBatch: { sequences: tokenIds.map((ids) => ({ ids })) } }, vocabulary };
 }

@@ -11,14 +11,13 @@ import numpy as np
 from lockstep.v1 import tokenizer_service_pb2 as tokenizer_pb
 from lockstep.v1 import tokens_pb2 as tokens_pb
 
-from lockstep_client import tensors
+from lockstep_client import tensors, token_ids
+from lockstep_client.choices import choose
 from lockstep_client.tensors import Array
+from lockstep_client.token_ids import Row as Row
 from lockstep_client.vocabulary_ref import VocabularyRef
 
 PaddingSide = Literal["left", "right"]
-
-Row = Sequence[int] | Array
-"""Token ids of one sequence, without padding."""
 
 _SIDES: dict[PaddingSide, tokens_pb.PaddingSide] = {
     "left": tokens_pb.PADDING_SIDE_LEFT,
@@ -97,11 +96,11 @@ class Padded:
     def to_message(self) -> tokens_pb.PaddedBatch:
         """Builds the wire form."""
         return tokens_pb.PaddedBatch(
-            input_ids=tensors.to_message(self.input_ids),
+            input_ids=tensors.to_message(token_ids.rectangle(self.input_ids)),
             attention_mask=tensors.to_message(self.attention_mask),
             position_ids=tensors.to_message(self.position_ids),
-            padding_side=_SIDES[self.padding_side],
-            pad_token_id=self.pad_token_id,
+            padding_side=choose("padding_side", self.padding_side, _SIDES),
+            pad_token_id=None if self.pad_token_id is None else token_ids.one(self.pad_token_id),
         )
 
     def extended(self, continuations: Sequence[Row]) -> Self:
@@ -113,7 +112,7 @@ class Padded:
         Args:
             continuations: new ids of each row; shorter rows are filled up.
         """
-        rows = [_ids(row) for row in continuations]
+        rows = [token_ids.row(row) for row in continuations]
         width = max(map(len, rows), default=0)
         pad = 0 if self.pad_token_id is None else self.pad_token_id
         ids = np.array([row + [pad] * (width - len(row)) for row in rows], dtype=np.int64)
@@ -200,11 +199,12 @@ class Batch:
             Ragged rows joined; the padded form grows on the right where there is one, see
             `Padded.extended`.
         """
-        token_ids = [
-            [*row, *_ids(new)] for row, new in zip(self.token_ids, continuations, strict=True)
+        rows = [
+            [*row, *token_ids.row(new)]
+            for row, new in zip(self.token_ids, continuations, strict=True)
         ]
         padded = None if self.padded is None else self.padded.extended(continuations)
-        return Batch(token_ids, self.vocabulary, padded)
+        return Batch(rows, self.vocabulary, padded)
 
     def _rectangle(self) -> Padded:
         if self.padded is None:
@@ -241,15 +241,12 @@ def ragged_message(rows: Sequence[Row] | Array) -> tokens_pb.TokenBatch:
     """Builds the wire form of rows of ids.
 
     Raises:
-        TypeError: `rows` is not a list of rows, for example one row alone.
+        TypeError: `rows` is not a list of rows, for example one row alone, or an id is no
+            whole number.
     """
-    return tokens_pb.TokenBatch(sequences=[tokens_pb.TokenSequence(ids=_ids(row)) for row in rows])
-
-
-def _ids(row: Row) -> list[int]:
-    if isinstance(row, str | bytes) or np.ndim(row) != 1:
-        raise TypeError("Rows of token ids are expected, for example [[1, 2], [3]].")
-    return np.asarray(row, dtype=np.int64).tolist() if len(row) else []
+    return tokens_pb.TokenBatch(
+        sequences=[tokens_pb.TokenSequence(ids=token_ids.row(row)) for row in rows]
+    )
 
 
 def _mapping_message(mapping: Mapping[str, Any]) -> tokens_pb.PaddedBatch:
@@ -258,7 +255,7 @@ def _mapping_message(mapping: Mapping[str, Any]) -> tokens_pb.PaddedBatch:
         raise TypeError(f"The mapping has no {' and no '.join(sorted(missing))}.")
     positions = mapping.get("position_ids")
     return tokens_pb.PaddedBatch(
-        input_ids=tensors.to_message(mapping["input_ids"]),
+        input_ids=tensors.to_message(token_ids.rectangle(mapping["input_ids"])),
         attention_mask=tensors.to_message(mapping["attention_mask"]),
         position_ids=None if positions is None else tensors.to_message(positions),
     )

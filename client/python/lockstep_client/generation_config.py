@@ -18,7 +18,8 @@ from lockstep.v1 import generation_pb2 as generation_pb
 from lockstep.v1 import scores_pb2 as scores_pb
 from lockstep.v1 import tokens_pb2 as tokens_pb
 
-from lockstep_client import durations
+from lockstep_client import durations, token_ids
+from lockstep_client.choices import choose
 
 Ids = Sequence[int]
 
@@ -130,11 +131,23 @@ def _plain_value(value: Any) -> Any:
 
 
 def _id_list(value: int | Ids) -> dict[str, Ids]:
-    return {"ids": np.atleast_1d(value).tolist()}
+    return {"ids": token_ids.one_or_row(value)}
 
 
 def _sequences(value: Sequence[Ids]) -> list[dict[str, Ids]]:
-    return [{"ids": ids} for ids in value]
+    return [{"ids": token_ids.row(ids)} for ids in value]
+
+
+def _logit_bias(value: Mapping[int, float]) -> dict[int, float]:
+    return {token_ids.one(token_id): bias for token_id, bias in value.items()}
+
+
+def _seed_mode(value: str) -> generation_pb.SeedMode:
+    return choose("seed_mode", value, _SEED_MODES)
+
+
+def _early_stopping(value: bool | str) -> generation_pb.EarlyStopping:
+    return choose("early_stopping", value, _EARLY_STOPPING)
 
 
 def _decay(value: tuple[int, float]) -> dict[str, float]:
@@ -146,7 +159,7 @@ def _sequence_bias(
     value: Mapping[tuple[int, ...], float] | Sequence[tuple[Ids, float]],
 ) -> list[dict[str, Any]]:
     pairs = value.items() if isinstance(value, Mapping) else value
-    return [{"ids": ids, "bias": bias} for ids, bias in pairs]
+    return [{"ids": token_ids.row(ids), "bias": bias} for ids, bias in pairs]
 
 
 def _processors(value: Sequence[str | tuple[str, Mapping[str, Any] | str]]) -> list[dict[str, str]]:
@@ -164,7 +177,17 @@ def _processors(value: Sequence[str | tuple[str, Mapping[str, Any] | str]]) -> l
 # Keywords whose field has another name.
 _FIELDS = {"eos_token_id": "eos_token_ids", "forced_eos_token_id": "forced_eos_token_ids"}
 
-# Keywords whose field has another shape.
+_SEED_MODES: dict[str, generation_pb.SeedMode] = {
+    "counter": generation_pb.SEED_MODE_COUNTER,
+    "torch": generation_pb.SEED_MODE_TORCH,
+}
+_EARLY_STOPPING: dict[bool | str, generation_pb.EarlyStopping] = {
+    True: generation_pb.EARLY_STOPPING_TRUE,
+    False: generation_pb.EARLY_STOPPING_FALSE,
+    "never": generation_pb.EARLY_STOPPING_NEVER,
+}
+
+# Keywords whose field has another shape, or whose values are looked at here.
 _CONVERTERS: dict[str, Callable[[Any], Any]] = {
     "eos_token_id": _id_list,
     "forced_eos_token_id": _id_list,
@@ -176,8 +199,11 @@ _CONVERTERS: dict[str, Callable[[Any], Any]] = {
     "stop_strings": lambda value: [value] if isinstance(value, str) else value,
     "stop_sequences": _sequences,
     "bad_words_ids": _sequences,
-    "seed_mode": lambda value: f"SEED_MODE_{str(value).upper()}",
-    "early_stopping": lambda value: f"EARLY_STOPPING_{str(value).upper()}",
+    "stop_token_ids": token_ids.one_or_row,
+    "forced_bos_token_id": token_ids.one,
+    "logit_bias": _logit_bias,
+    "seed_mode": _seed_mode,
+    "early_stopping": _early_stopping,
     "exponential_decay_length_penalty": _decay,
     "sequence_bias": _sequence_bias,
     "max_time": durations.message,

@@ -9,11 +9,29 @@ from lockstep.v1 import tensor_pb2 as tensor_pb
 from lockstep.v1 import vocabulary_admin_service_pb2 as admin_pb
 from lockstep.v1 import vocabulary_pb2 as vocabulary_pb
 
-from lockstep_client import tensors
+from lockstep_client import tensors, token_ids
+from lockstep_client.choices import choose
 from lockstep_client.tensors import Array
 
 Role = Literal["bos", "eos", "pad", "unk", "sep", "cls", "mask"]
 Initialization = Literal["mean_of_pieces", "mean", "copy", "zero", "values"]
+
+ROLES: dict[Role, vocabulary_pb.SpecialTokenRole] = {
+    "bos": vocabulary_pb.SPECIAL_TOKEN_ROLE_BOS,
+    "eos": vocabulary_pb.SPECIAL_TOKEN_ROLE_EOS,
+    "pad": vocabulary_pb.SPECIAL_TOKEN_ROLE_PAD,
+    "unk": vocabulary_pb.SPECIAL_TOKEN_ROLE_UNK,
+    "sep": vocabulary_pb.SPECIAL_TOKEN_ROLE_SEP,
+    "cls": vocabulary_pb.SPECIAL_TOKEN_ROLE_CLS,
+    "mask": vocabulary_pb.SPECIAL_TOKEN_ROLE_MASK,
+}
+_INITIALIZATIONS: dict[Initialization, vocabulary_pb.RowInitialization] = {
+    "mean_of_pieces": vocabulary_pb.ROW_INITIALIZATION_MEAN_OF_PIECES,
+    "mean": vocabulary_pb.ROW_INITIALIZATION_MEAN,
+    "copy": vocabulary_pb.ROW_INITIALIZATION_COPY,
+    "zero": vocabulary_pb.ROW_INITIALIZATION_ZERO,
+    "values": vocabulary_pb.ROW_INITIALIZATION_VALUES,
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,7 +72,12 @@ class NewToken:
     generable: bool | None = None
 
     def to_message(self) -> admin_pb.TokenToAdd:
-        """Builds the wire form."""
+        """Builds the wire form.
+
+        Raises:
+            TypeError: `copy_token_id` is no whole number.
+            ValueError: a role or a way to initialize does not exist.
+        """
         initialization = self.initialization or (
             "mean_of_pieces" if self.input_values is None else "values"
         )
@@ -67,10 +90,10 @@ class NewToken:
                 rstrip=self.rstrip,
                 normalized=self.normalized,
             ),
-            role=None if self.role is None else f"SPECIAL_TOKEN_ROLE_{self.role.upper()}",
-            more_roles=[f"SPECIAL_TOKEN_ROLE_{role.upper()}" for role in self.more_roles],
-            initialization=f"ROW_INITIALIZATION_{initialization.upper()}",
-            copy_token_id=self.copy_token_id,
+            role=None if self.role is None else choose("role", self.role, ROLES),
+            more_roles=[choose("more_roles", role, ROLES) for role in self.more_roles],
+            initialization=choose("initialization", initialization, _INITIALIZATIONS),
+            copy_token_id=None if self.copy_token_id is None else token_ids.one(self.copy_token_id),
             input_values=_vector(self.input_values),
             output_values=_vector(self.output_values),
             generable=self.generable,

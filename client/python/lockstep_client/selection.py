@@ -7,6 +7,9 @@ from typing import Literal
 from lockstep.v1 import scores_pb2 as scores_pb
 from lockstep.v1 import tensor_pb2 as tensor_pb
 
+from lockstep_client import token_ids
+from lockstep_client.choices import choose
+
 Dtype = Literal["float32", "float16", "bfloat16"]
 Positions = Literal["last", "new", "all"]
 
@@ -62,8 +65,9 @@ class ScoreSelection:
         amounts = (self.full, self.top_k is not None, self.token_ids is not None)
         if sum(amounts) > 1:
             raise ValueError("Give at most one of full, top_k and token_ids.")
-        if self.dtype not in _DTYPES:
-            raise ValueError(f"dtype is one of {', '.join(_DTYPES)}, not {self.dtype!r}.")
+        choose("dtype", self.dtype, _DTYPES)
+        if self.positions is not None:
+            choose("positions", self.positions, _POSITIONS)
 
     def to_message(self) -> scores_pb.ScoreSelection:
         """Builds the wire form."""
@@ -83,7 +87,7 @@ class ScoreSelection:
         elif self.top_k is not None:
             message.top_k = self.top_k
         elif self.token_ids is not None:
-            message.token_ids.ids.extend(self.token_ids)
+            message.token_ids.ids.extend(token_ids.row(self.token_ids))
             message.token_ids.SetInParent()  # an empty list is not the same as none
         return message
 

@@ -229,5 +229,5 @@ def test_a_token_with_vectors_is_initialized_from_them():
 def test_roles_are_named_and_a_role_that_does_not_exist_is_refused():
     (assigned,) = vocabulary.set_special_tokens({"pad": 7}, {}).special_tokens
     assert (assigned.role, assigned.token_id) == (vocabulary_pb2.SPECIAL_TOKEN_ROLE_PAD, 7)
-    with pytest.raises(ValueError, match="PADDING"):
+    with pytest.raises(ValueError, match="padding"):
         vocabulary.set_special_tokens({"padding": 7}, {})

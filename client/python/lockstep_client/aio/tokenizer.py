@@ -50,6 +50,7 @@ class AsyncTokenizer:
         **options: Unpack[EncodeOptions],
     ) -> Batch:
         """See `Tokenizer.encode`."""
+        requests.check_return_tensors(return_tensors)
         request = requests.encode(texts, options)
         response = await self._connection.unary(self._stub.Encode, request, timeout)
         return results.encoded(response, return_tensors)
@@ -119,6 +120,7 @@ class AsyncTokenizer:
         **options: Unpack[PaddingOptions],
     ) -> Batch:
         """See `Tokenizer.pad`."""
+        requests.check_return_tensors(return_tensors)
         request = requests.pad(rows, options)
         response = await self._connection.unary(self._stub.Pad, request, timeout)
         return results.padded(response, request, return_tensors)
@@ -132,6 +134,7 @@ class AsyncTokenizer:
         **options: Unpack[ChatOptions],
     ) -> Batch:
         """See `Tokenizer.apply_chat_template`."""
+        requests.check_return_tensors(return_tensors)
         request = requests.apply_chat_template(conversations, options)
         response = await self._connection.unary(self._stub.ApplyChatTemplate, request, timeout)
         return results.rendered(response, return_tensors)
@@ -157,7 +160,7 @@ class AsyncTokenizer:
         timeout: Timeout = USE_DEFAULT,
     ) -> ConvertedTokens:
         """See `Tokenizer.convert_tokens`."""
-        request = pb.ConvertTokensRequest(tokens=tokens, ids=ids)
+        request = requests.convert_tokens(tokens, ids)
         response = await self._connection.unary(self._stub.ConvertTokens, request, timeout)
         return results.converted(response)
 
@@ -171,7 +174,7 @@ class AsyncTokenizer:
         self, *, start_id: int = 0, timeout: Timeout = USE_DEFAULT
     ) -> AsyncIterator[VocabularyEntry]:
         """See `Tokenizer.vocabulary`."""
-        request = pb.GetVocabularyRequest(start_id=start_id)
+        request = requests.get_vocabulary(start_id)
         responses = self._connection.stream(self._stub.GetVocabulary, request, timeout)
         async with aclosing(responses):
             async for response in responses:
@@ -201,7 +204,7 @@ class AsyncDecoder:
 
     async def feed(self, token_ids: Sequence[int]) -> str:
         """See `Decoder.feed`."""
-        return await self._exchange(pb.DecodeStreamRequest(ids=token_ids))
+        return await self._exchange(requests.decode_piece(token_ids))
 
     async def end(self) -> str:
         """See `Decoder.end`."""

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from typing import TypedDict
 
-import numpy as np
 from lockstep.v1 import logits_session_service_pb2 as session_pb
 
 from lockstep_client import batch as batches
-from lockstep_client import durations, generation_config, vocabulary_ref
+from lockstep_client import durations, generation_config, token_ids, vocabulary_ref
 from lockstep_client import selection as selections
 from lockstep_client.batch import Prompts, Row
 from lockstep_client.generation_config import GenerationOptions
@@ -98,7 +97,7 @@ def step(
 
     Raises:
         ValueError: `rows` has not one entry for each row of the session.
-        TypeError: a keyword does not exist.
+        TypeError: a keyword does not exist, or an id is no whole number.
     """
     if unknown := options.keys() - StepOptions.__annotations__.keys():
         raise TypeError(f"{min(unknown)!r} is no keyword of this call.")
@@ -107,7 +106,7 @@ def step(
     return session_pb.StepRequest(
         session_id=session_id,
         rows=[
-            session_pb.RowStep(ids=np.atleast_1d(ids).tolist(), expected_position=position)
+            session_pb.RowStep(ids=token_ids.one_or_row(ids), expected_position=position)
             for ids, position in zip(rows, positions, strict=True)
         ],
         scores=selections.message(options.get("selection")),

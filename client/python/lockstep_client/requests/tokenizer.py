@@ -2,15 +2,16 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypedDict, TypeVar
+from typing import Any, Literal, TypedDict, get_args
 
 import numpy as np
 from lockstep.v1 import tokenizer_service_pb2 as tokenizer_pb
 from lockstep.v1 import tokens_pb2 as tokens_pb
 
 from lockstep_client import batch as batches
-from lockstep_client import vocabulary_ref
+from lockstep_client import token_ids, vocabulary_ref
 from lockstep_client.batch import Batch, PaddingSide, Prompts, Row
+from lockstep_client.choices import choose
 
 TextPair = tuple[str, str]
 Texts = str | Sequence[str | TextPair]
@@ -33,9 +34,6 @@ _OFFSET_UNITS: dict[str, tokenizer_pb.OffsetUnit] = {
     "code_points": tokenizer_pb.OFFSET_UNIT_CODE_POINTS,
     "utf16": tokenizer_pb.OFFSET_UNIT_UTF16,
 }
-
-
-_Choice = TypeVar("_Choice")
 
 
 class PaddingOptions(TypedDict, total=False):
@@ -150,7 +148,7 @@ def encode(texts: Texts, options: EncodeOptions) -> tokenizer_pb.EncodeRequest:
             parse_special_tokens=options.get("parse_special_tokens"),
             truncation=_truncation(options),
             padding=_padding(options),
-            offset_unit=_choice("return_offsets", unit, _OFFSET_UNITS) if unit else None,
+            offset_unit=None if unit is None else choose("return_offsets", unit, _OFFSET_UNITS),
             return_special_tokens_mask=options.get("return_special_tokens_mask"),
             return_word_ids=options.get("return_word_ids"),
             return_tokens=options.get("return_tokens"),
@@ -211,12 +209,32 @@ def decode_options(options: DecodeOptions) -> tokenizer_pb.DecodeOptions:
     )
 
 
+def convert_tokens(tokens: Sequence[str], ids: Row) -> tokenizer_pb.ConvertTokensRequest:
+    """Builds a `ConvertTokens` request."""
+    return tokenizer_pb.ConvertTokensRequest(tokens=tokens, ids=token_ids.row(ids))
+
+
+def decode_piece(ids: Row) -> tokenizer_pb.DecodeStreamRequest:
+    """Builds a message of `DecodeStream` with the next ids."""
+    return tokenizer_pb.DecodeStreamRequest(ids=token_ids.row(ids))
+
+
+def get_vocabulary(start_id: int) -> tokenizer_pb.GetVocabularyRequest:
+    """Builds a `GetVocabulary` request."""
+    return tokenizer_pb.GetVocabularyRequest(start_id=token_ids.one(start_id))
+
+
+def check_return_tensors(return_tensors: ReturnTensors) -> None:
+    """Refuses, before the call, a kind of arrays that there is not."""
+    choose("return_tensors", return_tensors, dict.fromkeys(get_args(ReturnTensors)))
+
+
 def pad(rows: Batch | Sequence[Row], options: PaddingOptions) -> tokenizer_pb.PadRequest:
     """Builds a `Pad` request."""
     _refuse_unknown(options, PaddingOptions)
-    token_ids = rows.token_ids if isinstance(rows, batches.Batch) else rows
+    unpadded = rows.token_ids if isinstance(rows, batches.Batch) else rows
     return tokenizer_pb.PadRequest(
-        token_batch=batches.ragged_message(token_ids),
+        token_batch=batches.ragged_message(unpadded),
         padding=_padding({"padding": "longest", **options}),
     )
 
@@ -244,30 +262,32 @@ def apply_chat_template(
 
 
 def _padding(options: Mapping[str, Any]) -> tokenizer_pb.PaddingOptions | None:
-    strategy = options.get("padding", False)
+    strategy, side = options.get("padding", False), _side(options, "padding_side")
     if strategy is False or strategy is None:
         return None
-    side = options.get("padding_side")
+    pad_token_id = options.get("pad_token_id")
     to_max_length = strategy == "max_length"
     return tokenizer_pb.PaddingOptions(
-        strategy=_choice("padding", strategy, _STRATEGIES),
-        side=_choice("padding_side", side, _SIDES) if side else None,
+        strategy=choose("padding", strategy, _STRATEGIES),
+        side=side,
         pad_to_multiple_of=options.get("pad_to_multiple_of"),
         max_length=options.get("max_length") if to_max_length else None,
-        pad_token_id=options.get("pad_token_id"),
+        pad_token_id=None if pad_token_id is None else token_ids.one(pad_token_id),
     )
 
 
 def _truncation(options: Mapping[str, Any]) -> tokenizer_pb.TruncationOptions | None:
+    side = _side(options, "truncation_side")
     if not options.get("truncation"):
         return None
     if "max_length" not in options:
         raise ValueError("truncation needs max_length.")
-    side = options.get("truncation_side")
-    return tokenizer_pb.TruncationOptions(
-        max_length=options["max_length"],
-        side=_choice("truncation_side", side, _SIDES) if side else None,
-    )
+    return tokenizer_pb.TruncationOptions(max_length=options["max_length"], side=side)
+
+
+def _side(options: Mapping[str, Any], keyword: str) -> tokens_pb.PaddingSide | None:
+    side = options.get(keyword)
+    return None if side is None else choose(keyword, side, _SIDES)
 
 
 def _conversations(given: ChatMessages | Sequence[ChatMessages]) -> list[ChatMessages]:
@@ -290,13 +310,6 @@ def _chat_message(message: Mapping[str, Any]) -> tokenizer_pb.ChatMessage:
 
 def _json(value: Any) -> str | None:
     return None if value is None else json.dumps(value, ensure_ascii=False)
-
-
-def _choice(keyword: str, value: Any, choices: Mapping[Any, _Choice]) -> _Choice:
-    if value not in choices:
-        names = ", ".join(repr(choice) for choice in choices)
-        raise ValueError(f"{keyword} is one of {names}, not {value!r}.")
-    return choices[value]
 
 
 def _refuse_unknown(options: Mapping[str, Any], known: type) -> None:

@@ -7,7 +7,9 @@ from typing import Any, TypedDict
 from lockstep.v1 import vocabulary_admin_service_pb2 as admin_pb
 from lockstep.v1 import vocabulary_pb2 as vocabulary_pb
 
-from lockstep_client.new_token import NewToken
+from lockstep_client import token_ids
+from lockstep_client.choices import choose
+from lockstep_client.new_token import ROLES, NewToken
 
 _PIECE_BYTES = 2**20
 
@@ -74,13 +76,15 @@ def set_special_tokens(
     """Builds a `SetSpecialTokens` request from roles (`pad`, `eos`, ...) and ids.
 
     Raises:
-        TypeError: a keyword does not exist.
+        TypeError: a keyword does not exist, or an id is no whole number.
         ValueError: a role does not exist.
     """
     _refuse_unknown(options, ChangeOptions)
     return admin_pb.SetSpecialTokensRequest(
         special_tokens=[
-            vocabulary_pb.SpecialToken(role=f"SPECIAL_TOKEN_ROLE_{role.upper()}", token_id=token_id)
+            vocabulary_pb.SpecialToken(
+                role=choose("role", role, ROLES), token_id=token_ids.one(token_id)
+            )
             for role, token_id in roles.items()
         ],
         expected_revision=options.get("expected_revision"),

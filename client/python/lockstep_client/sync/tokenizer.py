@@ -58,6 +58,7 @@ class Tokenizer:
             timeout: in seconds.
             **options: see `EncodeOptions`.
         """
+        requests.check_return_tensors(return_tensors)
         request = requests.encode(texts, options)
         response = self._connection.unary(self._stub.Encode, request, timeout)
         return results.encoded(response, return_tensors)
@@ -131,6 +132,7 @@ class Tokenizer:
         **options: Unpack[PaddingOptions],
     ) -> Batch:
         """Pads rows to a rectangle: to the longest and on the left, unless told otherwise."""
+        requests.check_return_tensors(return_tensors)
         request = requests.pad(rows, options)
         response = self._connection.unary(self._stub.Pad, request, timeout)
         return results.padded(response, request, return_tensors)
@@ -154,6 +156,7 @@ class Tokenizer:
         Returns:
             The ids, with the rendered texts in `.texts`, for display only.
         """
+        requests.check_return_tensors(return_tensors)
         request = requests.apply_chat_template(conversations, options)
         response = self._connection.unary(self._stub.ApplyChatTemplate, request, timeout)
         return results.rendered(response, return_tensors)
@@ -178,7 +181,7 @@ class Tokenizer:
         timeout: Timeout = USE_DEFAULT,
     ) -> ConvertedTokens:
         """Looks up ids by spelling (`Ġthe`), and entries of the vocabulary by id."""
-        request = pb.ConvertTokensRequest(tokens=tokens, ids=ids)
+        request = requests.convert_tokens(tokens, ids)
         response = self._connection.unary(self._stub.ConvertTokens, request, timeout)
         return results.converted(response)
 
@@ -192,7 +195,7 @@ class Tokenizer:
         self, *, start_id: int = 0, timeout: Timeout = USE_DEFAULT
     ) -> Iterator[VocabularyEntry]:
         """Yields the entries of the vocabulary in order of id."""
-        request = pb.GetVocabularyRequest(start_id=start_id)
+        request = requests.get_vocabulary(start_id)
         for response in self._connection.stream(self._stub.GetVocabulary, request, timeout):
             yield from map(VocabularyEntry.from_message, response.entries)
 
@@ -222,7 +225,7 @@ class Decoder:
 
     def feed(self, token_ids: Sequence[int]) -> str:
         """Appends ids and returns the text that became certain, possibly none."""
-        return self._exchange(pb.DecodeStreamRequest(ids=token_ids))
+        return self._exchange(requests.decode_piece(token_ids))
 
     def end(self) -> str:
         """Returns what was held back, broken bytes as U+FFFD, and ends the call."""
