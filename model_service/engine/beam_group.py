@@ -84,7 +84,7 @@ class BeamGroup:
         """Appends a token to each beam that goes on.
 
         Raises:
-            ProcessorError: a processor failed when it was traced.
+            Exception: whatever fails for its rows; the search cannot go on.
         """
         if self._at_prompt:  # whatever passes through the model again is not described again
             self._prompt_scores, self.first.given_scores = self.first.given_scores, []
@@ -92,7 +92,7 @@ class BeamGroup:
         self.first.first_token = self.first.first_token or time.monotonic()
         log_probs = torch.stack([self._arrived[beam][1] for beam in sorted(self._arrived)])
         self._search.advance(
-            log_probs.expand(len(self._rows), -1).cpu(),
+            log_probs.expand(len(self._rows), -1),
             end=lambda beam, token_id: self._row(beam).finish_reason(token_id),
             describe=self._describe,
             draw=self._draw if self.first.config.do_sample else None,

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from model_service.engine import row_failure
 from model_service.engine.beam_group import BeamGroup
-from model_service.engine.sampling import processors
 from model_service.engine.sampling.sampler import Choice, Draw
 from model_service.engine.scheduler import Scheduler
 from model_service.engine.sequence import Sequence
@@ -85,18 +85,18 @@ class Beams:
             assert failure is not None
             self._end(group, list(group.failures(failure)))
             return
-        group.arrive(seq, logits[draw.row][: seq.vocabulary_size], choice.scores)
-        if not group.is_complete:
-            return
         try:
+            group.arrive(seq, logits[draw.row][: seq.vocabulary_size], choice.scores)
+            if not group.is_complete:
+                return
             group.choose()
-        except processors.ProcessorError as error:
-            self._end(group, list(group.failures(processors.failure(error))))
-            return
-        if group.is_done:
-            self._end(group, list(group.results()))
-        else:
-            group.move(self._copy)
+            if not group.is_done:
+                group.move(self._copy)
+                return
+            events = list(group.results())
+        except Exception as error:
+            events = list(group.failures(row_failure.internal(error)))
+        self._end(group, events)
 
     def cancel(self, request_id: int) -> None:
         """Drops the searches of a call. An unknown one is ignored."""

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from model_service.engine import given_tokens, guides
+from model_service.engine import given_tokens, guides, row_failure
 from model_service.engine.beams import Beams
 from model_service.engine.continuations import Continuations
 from model_service.engine.generations import Generations
@@ -44,12 +44,27 @@ from model_service.messages import (
     OpenSession,
     PrefixCacheFlushed,
     RebindSession,
+    Rejected,
     Report,
     SelectSessionRows,
     SpellTokens,
     StepSession,
     StepStats,
     TruncateSession,
+)
+
+# Commands that begin a call, or are one.
+CALLS = (
+    Generate,
+    OpenSession,
+    GenerateSession,
+    StepSession,
+    ContinueSession,
+    TruncateSession,
+    ForkSession,
+    SelectSessionRows,
+    RebindSession,
+    DescribeSession,
 )
 
 
@@ -225,8 +240,16 @@ class Engine:
     # --- Commands ------------------------------------------------------------------------------
 
     def handle(self, command: Command) -> None:
-        """Applies a command. Called between steps only."""
-        self._handlers[type(command)](command)
+        """Applies a command. Called between steps only.
+
+        One that fails is rejected if it is a call's; nobody else's rows have to do with it.
+        """
+        try:
+            self._handlers[type(command)](command)
+        except Exception as error:
+            if not isinstance(command, CALLS):
+                raise
+            self._emit(Rejected(command.request_id, row_failure.internal(error)))
 
     def _generate(self, command: Generate) -> None:
         owner = self._generations if command.config.num_beams == 1 else self._beams

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from model_service.engine.sampling import processors
+from model_service.engine import row_failure
 from model_service.engine.sampling.sampler import Choice, Draw
 from model_service.engine.scheduler import Scheduler
 from model_service.engine.scores import describe
@@ -124,16 +124,16 @@ def advance(
     if token_id is None or seq.given_failure is not None:
         event.finish = seq.finish("error", choice.failure or seq.given_failure)
         return event
-    if seq.selection is not None:
-        position, row = len(seq.token_ids), logits[draw.row]
-        try:
+    try:
+        if seq.selection is not None:
+            position, row = len(seq.token_ids), logits[draw.row]
             event.scores = [
                 describe(seq, seq.selection, position, token_id, row, choice.scores, revision)
             ]
-        except processors.ProcessorError as error:
-            event.finish = seq.finish("error", processors.failure(error))
-            return event
-    reason = seq.append(token_id)
+        reason = seq.append(token_id)
+    except Exception as error:
+        event.scores, event.finish = [], seq.finish("error", row_failure.internal(error))
+        return event
     event.token_ids.append(token_id)
     if seq.given_scores:
         event.prompt_scores, seq.given_scores = seq.given_scores, []

@@ -5,6 +5,7 @@ R: rows of logits of the step, V: ids of the newest revision.
 
 from torch import Tensor
 
+from model_service.engine import row_failure
 from model_service.engine.sampling import processors
 from model_service.engine.scores import describe
 from model_service.engine.sequence import Run, Sequence
@@ -42,7 +43,7 @@ def _describe(
         if selection.scores:
             scores = processors.scores(seq, logits[: revision.size], revision.forbidden, position)
         described = describe(seq, selection, position, token_id, logits, scores, revision)
-    except processors.ProcessorError as error:
-        seq.given_failure = processors.failure(error)
+    except Exception as error:
+        seq.given_failure = row_failure.internal(error)
         return
     seq.given_scores.append(described)

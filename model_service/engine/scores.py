@@ -12,6 +12,7 @@ from torch import Tensor
 
 from model_service.engine.sampling import processors
 from model_service.engine.sequence import Sequence
+from model_service.engine.threads import one_thread
 from model_service.engine.vocabulary import RevisionRows
 from model_service.generation import PositionScores, Row, ScoreSelection, TokenScore
 from model_service.messages import Event, SequenceTokens, SessionAnswer
@@ -57,6 +58,7 @@ def describe(
 
 
 @torch.inference_mode()
+@one_thread()
 def report(
     selection: ScoreSelection,
     position: int,
@@ -71,7 +73,7 @@ def report(
         position: index of the token that the distribution predicts.
         token_id: that token, when there is one.
         logits: `[V]` float32, raw.
-        scores: `[V]` float32, processed; None when not wanted.
+        scores: `[V]` float32, processed, on any device; None when not wanted.
     """
     full = selection.amount == "full"
     wants_logits = selection.logits
@@ -143,9 +145,10 @@ def _tokens(selection: ScoreSelection, logits: Tensor, scores: Tensor | None) ->
         ranked = logits if selection.logits or scores is None else scores
         ids = top_ids(ranked, selection.top_k)
     elif selection.amount == "token_ids":
-        ids = torch.tensor(selection.token_ids, dtype=torch.int64, device=logits.device)
+        ids = torch.tensor(selection.token_ids, dtype=torch.int64)
     else:
         return []
+    ids = ids.cpu()  # an index may be there, whatever device holds what it indexes
     raw = logits[ids].tolist() if selection.logits else [None] * len(ids)
     processed = scores[ids].tolist() if scores is not None else [None] * len(ids)
     return [TokenScore(*entry) for entry in zip(ids.tolist(), raw, processed, strict=True)]

@@ -9,7 +9,7 @@ again. A call that is cancelled before is undone as a whole.
 
 from torch import Tensor
 
-from model_service.engine.sampling import processors
+from model_service.engine import row_failure
 from model_service.engine.sampling.sampler import Choice, Draw
 from model_service.engine.scheduler import Scheduler
 from model_service.engine.scores import describe
@@ -116,19 +116,19 @@ class Sessions:
             seq.salt = None  # nobody else shall start from here
         failure = choice.failure if _matters(choice.failure, call) else seq.given_failure
         scores, seq.given_scores, seq.given_failure = seq.given_scores, [], None
-        if failure is None and _wants_last(call.selection, position - 1 - seq.first_given):
-            row, revision = logits[draw.row], self._revisions[seq.revision]
-            try:
+        reason = None
+        try:
+            if failure is None and _wants_last(call.selection, position - 1 - seq.first_given):
+                row, revision = logits[draw.row], self._revisions[seq.revision]
                 scores.append(
                     describe(seq, call.selection, position, token_id, row, choice.scores, revision)
                 )
-            except processors.ProcessorError as error:
-                failure = processors.failure(error)
-        reason = None
-        if token_id is not None:
-            reason = seq.finish_reason(token_id)
-            if call.append and position < seq.max_length:
-                seq.token_ids.append(token_id)
+            if token_id is not None:
+                reason = seq.finish_reason(token_id)
+        except Exception as error:
+            failure = row_failure.internal(error)
+        if token_id is not None and call.append and position < seq.max_length:
+            seq.token_ids.append(token_id)
         if call.look_ahead:
             put_back(seq, call.marks[seq.row])
         call.answers[seq.row] = SessionRowAnswer(

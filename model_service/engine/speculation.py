@@ -7,11 +7,16 @@ well, and otherwise the rows behind it are forgotten. So a draft never decides
 anything but how many tokens a step gives.
 """
 
+import logging
 from dataclasses import replace
+
+import msgspec
 
 from model_service.engine.prompt_lookup import PromptLookup
 from model_service.engine.sampling.sampler import Choice, Draw
 from model_service.engine.sequence import Run, Sequence
+
+logger = logging.getLogger(__name__)
 
 # Tokens of decoding rows up to which a step takes hardly longer than with one: the weights, which
 # every step reads once, are most of its work.
@@ -81,7 +86,12 @@ def _with_drafts(run: Run, share: int) -> Run:
     if count <= 0:
         return run
     seq.lookup = seq.lookup or PromptLookup()
-    drafts = seq.lookup.propose(seq.token_ids, seq.config.max_matching_ngram_size, count)
+    try:
+        drafts = seq.lookup.propose(seq.token_ids, seq.config.max_matching_ngram_size, count)
+    except Exception:  # a draft decides nothing, so the row does without
+        logger.exception("A row is not drafted any more")
+        seq.config = msgspec.structs.replace(seq.config, prompt_lookup_num_tokens=0)
+        return run
     return replace(run, targets=tuple(range(len(drafts) + 1)), drafts=drafts)
 
 

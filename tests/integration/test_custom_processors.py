@@ -19,7 +19,8 @@ from tests.services import ROOT, running_services
 PAGE = (ROOT / "docs" / "processors.md").read_text()
 
 BROKEN = '''
-import msgspec
+import torch
+from model_service.engine import generations
 from model_service.engine.custom_processors import Arguments, CustomProcessor
 
 
@@ -44,6 +45,15 @@ class Broken:
             return scores[:, 1:]
         return scores
 
+
+def describe(seq, selection, position, *arguments):
+    if selection.entropy and seq.row == 0 and position == 6:
+        raise torch.OutOfMemoryError("out of memory")
+    return describe_as_ever(seq, selection, position, *arguments)
+
+
+# What runs in the engine can also break what is no processor.
+describe_as_ever, generations.describe = generations.describe, describe
 
 LOGITS_PROCESSORS = [CustomProcessor("acme.broken", Nothing, Broken)]
 '''
@@ -176,6 +186,15 @@ def test_one_that_fails_ends_its_own_rows_and_no_others(model, how):
         assert sequence.error.metadata["requestId"] in model.log()
     assert len(pending.result().sequences[0].token_ids) == 40
     assert "acme.broken failed" in model.log() or how == "build"
+
+
+def test_a_row_whose_report_takes_too_much_memory_ends_alone(model):
+    response = generate(model, scores={"logits": True, "top_k": 1, "entropy": True})
+    failed, held = response.sequences
+    assert failed.finish_reason == generation_pb2.FINISH_REASON_ERROR
+    assert failed.error.metadata["requestId"] in model.log()
+    assert len(failed.token_ids) == 3
+    assert len(held.token_ids) == 6
 
 
 @pytest.mark.parametrize("how", ["build", "raise"])

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model_service.engine.threads import one_thread
+
 BLOCK = 32
 
 # Twice the largest step of float32 beside its value.
@@ -97,6 +99,7 @@ class Candidates:
         """exp(score - highest), `[N, K]` float64."""
         return self.logs.exp()
 
+    @one_thread()
     def measure(self, rows: Tensor, moments: bool) -> None:
         """Computes what is beyond the candidates of some rows, in one pass over each.
 
@@ -188,6 +191,7 @@ class Candidates:
         return value.masked_fill(mask.sum(-1, keepdim=True) < counts, -torch.inf)
 
 
+@one_thread()
 def highest(row: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Finds the highest values of a row and their ids, both `[count]` or shorter, on the CPU.
 

@@ -12,8 +12,6 @@ not change what it returns.
 V: ids of the sequence's revision.
 """
 
-import logging
-import secrets
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, cast
 
@@ -67,11 +65,9 @@ from model_service.engine.sampling.processor_step import ProcessorStep
 from model_service.engine.sampling.row import Row
 from model_service.engine.sampling.synth_id import SynthIdWatermarkProcessor
 from model_service.engine.sequence import Sequence
+from model_service.engine.threads import one_thread
 from model_service.generation import GenerationConfig, ProcessorTrace
-from model_service.messages import Failure
 from model_service.processor_arguments import BY_NAME, Arguments, decode
-
-logger = logging.getLogger(__name__)
 
 # Warpers that raise on a row without a distribution.
 _NEEDS_DISTRIBUTION = (TopHLogitsWarper, EtaLogitsWarper)
@@ -204,6 +200,7 @@ def _is_late(name: str | None) -> bool:
     return name in WARPERS or name in CLOSING or (name in _custom and _custom[name].warper)
 
 
+@one_thread()
 def scores(
     seq: Sequence, logits: Tensor, forbidden: tuple[int, ...], length: int | None = None
 ) -> Tensor:
@@ -216,18 +213,19 @@ def scores(
         length: tokens of the sequence that count as given; None means all.
 
     Returns:
-        `[V]` float32, `-inf` where excluded. Where nothing is left, or a value is
+        `[V]` float32 on the CPU, `-inf` where excluded. Where nothing is left, or a value is
         not a number, the rest of the processors may not have been applied.
 
     Raises:
         ProcessorError: a processor failed.
     """
-    processed = logits
+    processed = logits.cpu()
     for _, after in _apply(seq, logits, forbidden, length):
         processed = after
-    return processed.to(logits.device)
+    return processed
 
 
+@one_thread()
 def trace(
     seq: Sequence,
     logits: Tensor,
@@ -259,13 +257,6 @@ def trace(
 
 class ProcessorError(RuntimeError):
     """A processor failed: a bug of ours, of Hugging Face's, or of the operator's."""
-
-
-def failure(error: ProcessorError) -> Failure:
-    """Logs a failure, and returns what the row's caller is told."""
-    request_id = f"engine-{secrets.token_hex(8)}"
-    logger.error("A processor failed (request id %s)", request_id, exc_info=error)
-    return Failure("InternalError", {"request_id": request_id})
 
 
 def _apply(

@@ -16,13 +16,12 @@ is taken:
 N: rows, V: ids of the newest revision.
 """
 
-import logging
-import secrets
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from model_service.engine import row_failure
 from model_service.engine.sampling import processors
 from model_service.engine.sampling.candidates import Candidates
 from model_service.engine.sampling.draw import draw_from, noise
@@ -30,11 +29,10 @@ from model_service.engine.sampling.row_processors import RowProcessors
 from model_service.engine.sampling.torch_draws import TorchDraws
 from model_service.engine.sampling.warpers import warp
 from model_service.engine.sequence import Sequence
+from model_service.engine.threads import one_thread
 from model_service.engine.vocabulary import RevisionRows
 from model_service.generation import GenerationConfig
 from model_service.messages import Failure
-
-logger = logging.getLogger(__name__)
 
 WIDTHS = (64, 256, 1024, 4096)
 """Numbers of candidates. Where one does not tell, the next is tried."""
@@ -66,7 +64,7 @@ class Choice:
 
     Attributes:
         token_id: the token, or None on failure.
-        scores: processed scores `[V]` when they were wanted.
+        scores: processed scores `[V]` on the CPU when they were wanted.
         failure: why there is no token.
     """
 
@@ -86,10 +84,21 @@ class Sampler:
     def choose(self, logits: Tensor, draws: list[Draw]) -> list[Choice]:
         """Chooses one token per draw.
 
+        Where that fails, each row is tried alone: those that fail then are the ones that end.
+
         Args:
             logits: `[N, V]` float32, not modified.
             draws: the rows to choose for.
         """
+        try:
+            return self._choose(logits, draws)
+        except Exception as error:  # of one row, and none of the others' concern
+            failed = error
+        if len(draws) == 1:
+            return [Choice(failure=row_failure.internal(failed))]
+        return [self.choose(logits, [draw])[0] for draw in draws]
+
+    def _choose(self, logits: Tensor, draws: list[Draw]) -> list[Choice]:
         if len(draws) < len(logits):  # rows behind drafts are not due yet
             logits = logits[[draw.row for draw in draws]]
             draws = [replace(draw, row=row) for row, draw in enumerate(draws)]
@@ -169,6 +178,7 @@ class Sampler:
                     waiting[wider].append((index, row))
         return tokens
 
+    @one_thread()
     def _process(self, logits: Tensor, seq: Sequence) -> Tensor | None:
         """Applies what comes before the warpers.
 
@@ -189,6 +199,7 @@ class Sampler:
         except ArithmeticError:
             return None
 
+    @one_thread()
     def _by_reference(self, logits: Tensor, seq: Sequence) -> Choice:
         """Chooses with Hugging Face's classes, from full scores."""
         choice = self._score(logits, seq)
@@ -204,7 +215,6 @@ class Sampler:
             if seq.torch_draws is None:
                 seq.torch_draws = TorchDraws(seq.seed)
             return Choice(seq.torch_draws.draw(scores, seq.num_new_tokens), scores)
-        left = left.cpu()
         sums = scores[left].double() + noise([seq], left[None])[0]
         return Choice(int(left[sums.argmax()]), scores)
 
@@ -213,11 +223,8 @@ class Sampler:
         revision = self._revisions[seq.revision]
         try:
             scores = processors.scores(seq, logits[: revision.size], revision.forbidden)
-        except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError):
-            # Not our code: whatever a processor cannot do must end its own row only.
-            request_id = f"engine-{secrets.token_hex(8)}"
-            logger.exception("A processor failed (request id %s)", request_id)
-            return Choice(failure=Failure("InternalError", {"request_id": request_id}))
+        except processors.ProcessorError as error:
+            return Choice(failure=row_failure.internal(error))
         is_drawn_from = seq.config.do_sample  # by a softmax, which infinity makes NaN
         if scores.isnan().any() or (is_drawn_from and bool(scores.isposinf().any())):
             return Choice(failure=_failure("NonFiniteLogits", seq))
