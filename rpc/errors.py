@@ -242,7 +242,12 @@ class ResponseTooLarge(ServiceError):
     """The response would be larger than the server sends."""
 
     def __init__(
-        self, response_bytes: int, limit_bytes: int, way_out: str = "Ask for less at once."
+        self,
+        response_bytes: int,
+        limit_bytes: int,
+        way_out: str = "Ask for less at once.",
+        *,
+        at_least: bool = False,
     ) -> None:
         """Refuses a response.
 
@@ -250,10 +255,11 @@ class ResponseTooLarge(ServiceError):
             response_bytes: what it would have.
             limit_bytes: what the server sends.
             way_out: what to ask for instead, a sentence.
+            at_least: whether the work on it was left before more was known.
         """
+        size = f"at least {response_bytes}" if at_least else f"{response_bytes}"
         super().__init__(
-            f"The response would have {response_bytes} bytes; the server sends {limit_bytes}. "
-            f"{way_out}",
+            f"The response would have {size} bytes; the server sends {limit_bytes}. {way_out}",
             responseBytes=response_bytes,
             limitBytes=limit_bytes,
         )

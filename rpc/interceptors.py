@@ -80,7 +80,8 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         limit = self._max_response_bytes
 
         def encode(response: Any) -> bytes:
-            data: bytes = serialize(response)
+            # A method may have serialized a large response by itself, off the event loop.
+            data: bytes = response if isinstance(response, bytes) else serialize(response)
             if len(data) > limit:
                 raise errors.ResponseTooLarge(len(data), limit)
             return data

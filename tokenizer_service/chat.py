@@ -2,9 +2,9 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from rpc.errors import InvalidField, NoChatTemplate
 from tokenizer_service.chat_text import ChatText, ControlTokenFinder, NoStandInError, strings
@@ -12,7 +12,10 @@ from tokenizer_service.encoding import EncodedRow, EncodeOptions, Text, Truncati
 from tokenizer_service.template_renderer import RenderRequest, TemplateRenderer
 from tokenizer_service.tokenizer import Tokenizer
 from tokenizer_service.tokenizer_files import ROLES
-from tokenizer_service.worker_pool import WorkerPool
+from tokenizer_service.work_cost import chat_cost
+from tokenizer_service.worker_pool import Pieces, WorkerPool
+
+_T = TypeVar("_T")
 
 DEFAULT = "default"
 _TOOL_USE = "tool_use"
@@ -73,8 +76,21 @@ class ChatTemplates:
             name: hashlib.sha256(source.encode()).hexdigest() for name, source in sources.items()
         }
 
-    async def apply(self, tokenizer: Tokenizer, request: ChatRequest) -> RenderedChat:
+    async def apply(
+        self,
+        tokenizer: Tokenizer,
+        request: ChatRequest,
+        respond: Callable[[RenderedChat], _T],
+        *,
+        request_bytes: int,
+    ) -> _T:
         """Renders and encodes conversations.
+
+        Args:
+            tokenizer: the revision that they are encoded by.
+            request: the conversations.
+            respond: makes the response, in a thread.
+            request_bytes: the size of their message.
 
         Raises:
             NoChatTemplate: the tokenizer has none.
@@ -84,21 +100,23 @@ class ChatTemplates:
         """
         name = self._choose(request.render, tokenizer)
         render = replace(request.render, template=name)
-        text, protected = await self._pool.run(
-            lambda: _protect(self._finder_of(tokenizer), render, self._sources[name])
-        )
+
+        def protect() -> Pieces[tuple[ChatText, RenderRequest]]:
+            return (yield from _protect(self._finder_of(tokenizer), render, self._sources[name]))
+
+        text, protected = await self._pool.run_pieces(protect(), chat_cost(request_bytes))
         if request.parse_special_tokens:
             protected = render
         rendered = await self._renderer.render(
             replace(protected, variables=protected.variables | _special_tokens(tokenizer))
         )
-        return await self._pool.run(
-            lambda: RenderedChat(
-                texts=[text.to_display(one) for one in rendered],
-                rows=_encode(tokenizer, text, rendered, request),
-                template_fingerprint=self.fingerprints[name],
-            )
-        )
+
+        def encode() -> Pieces[_T]:
+            texts, rows = yield from _encode(tokenizer, text, rendered, request)
+            return respond(RenderedChat(texts, rows, self.fingerprints[name]))
+
+        rendered_bytes = sum(len(one.encode()) for one in rendered)
+        return await self._pool.run_pieces(encode(), chat_cost(rendered_bytes))
 
     def _finder_of(self, tokenizer: Tokenizer) -> ControlTokenFinder:
         """Returns the finder for a revision, made once."""
@@ -138,13 +156,17 @@ def _special_tokens(tokenizer: Tokenizer) -> dict[str, Any]:
 
 def _protect(
     finder: ControlTokenFinder, render: RenderRequest, source: str
-) -> tuple[ChatText, RenderRequest]:
-    given = [render.conversations, render.tools, render.documents, render.variables]
+) -> Pieces[tuple[ChatText, RenderRequest]]:
+    others = [render.tools, render.documents, render.variables]
     try:
-        text = ChatText(finder, [source, *strings(given)])
+        text = ChatText(finder, [source, *strings([render.conversations, *others])])
     except NoStandInError:
         raise InvalidField("conversations", "use every private-use character") from None
-    conversations, tools, documents, variables = text.protect(given)
+    tools, documents, variables = text.protect(others)
+    conversations = []
+    for conversation in render.conversations:
+        yield
+        conversations.append(text.protect(conversation))
     return text, replace(
         render,
         conversations=conversations,
@@ -156,11 +178,16 @@ def _protect(
 
 def _encode(
     tokenizer: Tokenizer, text: ChatText, rendered: list[str], request: ChatRequest
-) -> list[EncodedRow]:
+) -> Pieces[tuple[list[str], list[EncodedRow]]]:
     """Encodes without template tokens of the tokenizer: the chat template has its own."""
     parse = request.parse_special_tokens
-    items = [Text(one if parse else text.to_encode(one)) for one in rendered]
     options = EncodeOptions(
         add_special_tokens=False, parse_special_tokens=parse, truncation=request.truncation
     )
-    return tokenizer.encode(items, options)
+    texts = []
+    rows = []
+    for one in rendered:
+        texts.append(text.to_display(one))
+        rows += tokenizer.encode([Text(one if parse else text.to_encode(one))], options)
+        yield
+    return texts, rows

@@ -14,6 +14,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from tokenizer_service.slices import slices
+
 # Private-use planes: assigned to nothing, and neither letters nor white space.
 _STAND_INS = (*range(0xF0000, 0xFFFFE), *range(0x100000, 0x10FFFE))
 
@@ -87,7 +89,10 @@ class ChatText:
             NoStandInError: the texts leave none.
         """
         self._finder = finder
-        used = set().union(*texts)
+        used: set[str] = set()
+        for text in texts:
+            for some in slices(text):
+                used.update(some)
         free = (chr(point) for point in _STAND_INS if chr(point) not in used)
         try:
             self._stand_ins = {first: next(free) for first in finder.first_characters}
@@ -108,11 +113,14 @@ class ChatText:
 
     def to_display(self, rendered: str) -> str:
         """Returns the output as people should see it."""
-        return rendered.translate(self._originals)
+        return self._restored(rendered)
 
     def to_encode(self, rendered: str) -> str:
         """Returns the output with aliases where the template placed control tokens."""
-        return self._finder.as_aliases(rendered).translate(self._originals)
+        return self._restored(self._finder.as_aliases(rendered))
+
+    def _restored(self, text: str) -> str:
+        return "".join(some.translate(self._originals) for some in slices(text))
 
 
 def strings(value: Any) -> Iterable[str]:

@@ -7,8 +7,11 @@ from lockstep.v1 import tokenizer_service_pb2
 from rpc.errors import InvalidField
 from tokenizer_service.incremental import DecodeOptions, IncrementalDecoder
 from tokenizer_service.request_fields import check_ids
+from tokenizer_service.response_parts import ResponseParts
+from tokenizer_service.slices import slices
 from tokenizer_service.tokenizer import Tokenizer
 from tokenizer_service.vocabulary_convert import vocabulary_ref
+from tokenizer_service.worker_pool import Pieces
 
 # Open sequences of one call. Each is a few hundred bytes.
 MAX_SEQUENCES = 1024
@@ -21,22 +24,28 @@ class SequenceDecoders:
         self._decoders: dict[int, IncrementalDecoder] = {}
 
     def push(
-        self, tokenizer: Tokenizer, request: tokenizer_service_pb2.DecodeStreamRequest
-    ) -> tokenizer_service_pb2.DecodeStreamResponse:
+        self,
+        tokenizer: Tokenizer,
+        request: tokenizer_service_pb2.DecodeStreamRequest,
+        limit_bytes: int,
+    ) -> Pieces[tokenizer_service_pb2.DecodeStreamResponse]:
         """Appends ids to a sequence and returns the text that became certain.
 
         Args:
             tokenizer: the newest revision; ids of older ones mean the same in it.
             request: the message.
+            limit_bytes: the largest response that is sent.
 
         Raises:
             InvalidField: too many sequences are open.
+            ResponseTooLarge: the text is too long.
             TokenIdOutOfRange: an id is not in the vocabulary.
         """
         ids: Sequence[int] = request.ids
         check_ids("ids", 0, ids, tokenizer.size)
         decoder = self._decoder(tokenizer, request)
-        text = decoder.push(ids)
+        pieces = map(decoder.push, slices(ids))
+        text = yield from ResponseParts(limit_bytes).collect(pieces, "")
         if request.end_of_sequence:
             text += decoder.finish()
             del self._decoders[request.sequence_id]

@@ -1,6 +1,6 @@
 """What was asked about an encoding, and the rows that answer it. No wire here."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -12,6 +12,9 @@ from tokenizer_service.token_table import TokenTable
 
 _T = TypeVar("_T")
 
+# Of text that is encoded at once.
+_GROUP_CHARACTERS = 2**15
+
 
 @dataclass(frozen=True, slots=True)
 class Text:
@@ -19,6 +22,11 @@ class Text:
 
     text: str
     pair: str | None = None
+
+    @property
+    def num_bytes(self) -> int:
+        """Length in UTF-8."""
+        return len(self.text.encode()) + len((self.pair or "").encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +89,18 @@ class EncodedRow:
     tokens: Sequence[str] = ()
     token_bytes: Sequence[bytes] = ()
     token_type_ids: Sequence[int] = ()
+
+
+def groups(items: Sequence[Text]) -> Iterator[Sequence[Text]]:
+    """Yields items in groups that are each encoded in milliseconds, if no item is long."""
+    start = num_characters = 0
+    for end, item in enumerate(items):
+        num_characters += len(item.text) + len(item.pair or "")
+        if num_characters >= _GROUP_CHARACTERS:
+            yield items[start : end + 1]
+            start, num_characters = end + 1, 0
+    if start < len(items):
+        yield items[start:]
 
 
 def encode_rows(

@@ -1,14 +1,16 @@
 """What the service counts besides RPCs. Labels come from closed sets."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
-from typing import Literal
+from typing import Literal, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
 from vocabulary import Reference
+
+_T = TypeVar("_T")
 
 Operation = Literal["encode", "decode", "chat"]
 ChangeResult = Literal["applied", "rejected", "conflict"]
@@ -97,6 +99,25 @@ class TokenizerMetrics:
         """Times the block as the work of one call."""
         with self._seconds.labels(self._tokenizer_id, operation).time():
             yield
+
+    def timed_pieces(
+        self, operation: Operation, pieces: Generator[None, None, _T]
+    ) -> Generator[None, None, _T]:
+        """Times work that is done piece by piece, without what lies between the pieces."""
+        seconds = 0.0
+        try:
+            while True:
+                start = time.perf_counter()
+                try:
+                    next(pieces)
+                except StopIteration as returned:
+                    result: _T = returned.value
+                    return result
+                finally:
+                    seconds += time.perf_counter() - start
+                yield
+        finally:
+            self._seconds.labels(self._tokenizer_id, operation).observe(seconds)
 
     def processed(
         self, operation: Operation, token_counts: Sequence[int], num_characters: int

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rpc.errors import InvalidField, TokenIdOutOfRange
+from tokenizer_service.slices import slices
 
 MAX_ROW_LENGTH = 2**20
 MAX_PAD_MULTIPLE = 4096
@@ -81,7 +82,7 @@ def check_ids(field: str, row: int, ids: Sequence[int], size: int) -> None:
     Raises:
         TokenIdOutOfRange: one is not.
     """
-    if not ids or (min(ids) >= 0 and max(ids) < size):
+    if all(min(some) >= 0 and max(some) < size for some in slices(ids)):
         return
     index, token_id = next(
         (index, token_id) for index, token_id in enumerate(ids) if not 0 <= token_id < size

@@ -31,6 +31,7 @@ class ServedTokenizer:
         pool: where work off the event loop runs.
         metrics: what is counted.
         limits: what requests may ask for.
+        max_response_bytes: the largest response that is sent.
         draining: set when the server shuts down; ends streams that would never end.
     """
 
@@ -40,6 +41,7 @@ class ServedTokenizer:
     pool: WorkerPool
     metrics: TokenizerMetrics
     limits: RequestLimits
+    max_response_bytes: int
     draining: asyncio.Event
 
 
@@ -58,4 +60,5 @@ class TokenizerMethods(tokenizer_service_pb2_grpc.TokenizerServiceServicer):
         self._pool = served.pool
         self._metrics = served.metrics
         self._limits = served.limits
+        self._max_response_bytes = served.max_response_bytes
         self._draining = served.draining

@@ -34,7 +34,7 @@ from tokenizer_service.text_methods import TextMethods
 from tokenizer_service.tokenizer import Tokenizer
 from tokenizer_service.tokenizer_files import TokenizerFiles, TokenizerFilesError
 from tokenizer_service.vocabulary_methods import VocabularyMethods
-from tokenizer_service.worker_pool import WorkerPool
+from tokenizer_service.worker_pool import PoolLimits, WorkerPool
 from vocabulary import BrokenChainError, tokenizer_id_of
 
 SERVICES = ("lockstep.v1.TokenizerService", "lockstep.v1.VocabularyAdminService")
@@ -43,6 +43,10 @@ EXIT_FAILED = 1
 # How long a thread may keep the interpreter that another one waits for. A call waits for it
 # several times; while a change of the vocabulary is worked out, Python's 5 ms add up.
 _SWITCH_INTERVAL_S = 0.001
+
+# Requests of the largest size that wait for memory. Each is held several times over: as it
+# came, as a message and as texts.
+_WAITING_MESSAGES = 8
 
 # What an operator can put right: one line on stderr, no traceback.
 START_ERRORS = (
@@ -105,8 +109,12 @@ class TokenizerServer:
         metrics = TokenizerMetrics(self._registry, base.reference.tokenizer_id)
         vocabulary = await self._open_vocabulary(base, metrics)
         pool = WorkerPool(
-            threads=settings.num_threads,
-            max_pending=settings.max_pending_calls,
+            PoolLimits(
+                threads=settings.num_threads,
+                max_pending=settings.max_pending_calls,
+                max_working_bytes=settings.max_working_bytes,
+                max_waiting_bytes=_WAITING_MESSAGES * settings.max_message_bytes,
+            ),
             observe_wait=metrics.waited,
         )
         self._resources.callback(pool.close)
@@ -129,6 +137,7 @@ class TokenizerServer:
                 max_message_bytes=settings.max_message_bytes,
                 max_padded_cells=settings.max_padded_cells,
             ),
+            max_response_bytes=settings.max_response_bytes,
             draining=self.server.lifecycle.draining,
         )
         self._text.serve(served)

@@ -63,6 +63,10 @@ class TokenizerSettings(ServerSettings):
     max_pending_calls: int = Field(default=256, ge=1)
     """Most pieces of work that run or wait for a thread. Beyond it, `OVERLOADED`."""
 
+    max_working_bytes: int = Field(default=256 * 2**20, ge=2**20)
+    """Memory that calls with large texts may use at the same time, by estimate. Others wait until
+    some of it is free; one that needs more runs alone."""
+
     max_items: int = Field(default=64, ge=1, le=4096)
     """Most texts, rows or conversations of one call."""
 

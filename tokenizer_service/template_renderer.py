@@ -9,7 +9,7 @@ import json
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import structlog
@@ -120,7 +120,7 @@ class TemplateRenderer:
     async def _use(self, process: Process, request: RenderRequest) -> dict[str, Any]:
         try:
             async with asyncio.timeout(self._limits.time_s * _KILL_AFTER):
-                answer = await _exchange(process, asdict(request))
+                answer = await _exchange(process, _members(request))
         except (TimeoutError, asyncio.IncompleteReadError, OSError):
             _log.warning("template worker ended", template=request.template)
             self._spawn(self._replace(process))
@@ -165,6 +165,11 @@ class TemplateRenderer:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _members(request: RenderRequest) -> dict[str, Any]:
+    """Returns what is sent. `asdict` would copy every value of every message."""
+    return {one.name: getattr(request, one.name) for one in fields(request)}
 
 
 async def _exchange(process: Process, message: Mapping[str, Any]) -> dict[str, Any]:

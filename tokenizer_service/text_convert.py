@@ -1,8 +1,8 @@
 """Texts and conversations between the wire and our own types."""
 
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import MutableSequence, Sequence
+from typing import Any, TypeVar
 
 from lockstep.v1 import tokenizer_service_pb2
 
@@ -20,8 +20,11 @@ from tokenizer_service.request_fields import (
     check_text,
     read_json,
 )
+from tokenizer_service.slices import slices
 from tokenizer_service.template_renderer import RenderRequest
 from tokenizer_service.tokenizer import Tokenizer
+
+_T = TypeVar("_T")
 
 _UNITS: dict[int, offsets.Unit | None] = {
     tokenizer_service_pb2.OFFSET_UNIT_UNSPECIFIED: None,
@@ -107,17 +110,22 @@ def read_truncation(
 
 
 def details(row: EncodedRow) -> tokenizer_service_pb2.EncodingDetails:
-    """Converts what was asked for besides ids."""
-    return tokenizer_service_pb2.EncodingDetails(
-        truncated_token_count=row.num_truncated,
-        offset_starts=[start for start, _ in row.spans],
-        offset_ends=[end for _, end in row.spans],
-        special_tokens_mask=row.special_tokens_mask,
-        word_ids=row.word_ids,
-        tokens=row.tokens,
-        token_bytes=row.token_bytes,
-        token_type_ids=row.token_type_ids,
-    )
+    """Converts what was asked for besides ids, one list at a time: others run in between."""
+    message = tokenizer_service_pb2.EncodingDetails(truncated_token_count=row.num_truncated)
+    for spans in slices(row.spans):
+        message.offset_starts.extend([start for start, _ in spans])
+        message.offset_ends.extend([end for _, end in spans])
+    _extend(message.special_tokens_mask, row.special_tokens_mask)
+    _extend(message.word_ids, row.word_ids)
+    _extend(message.tokens, row.tokens)
+    _extend(message.token_bytes, row.token_bytes)
+    _extend(message.token_type_ids, row.token_type_ids)
+    return message
+
+
+def _extend(field: MutableSequence[_T], values: Sequence[_T]) -> None:
+    for some in slices(values):
+        field.extend(some)
 
 
 def read_chat(

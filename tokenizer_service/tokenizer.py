@@ -5,7 +5,7 @@ whoever holds one may use it from any thread, and everything it computes belongs
 to exactly one revision.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import tokenizers
@@ -19,6 +19,7 @@ from tokenizer_service.incremental import (
     DecodeOptions,
     IncrementalDecoder,
 )
+from tokenizer_service.slices import slices
 from tokenizer_service.token_bytes import DecoderRules
 from tokenizer_service.token_table import TokenTable
 from vocabulary import AddedToken, BrokenChainError, Change, NewToken, Reference, Role, chain
@@ -108,16 +109,25 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int], options: DecodeOptions) -> str:
         """Decodes ids, all of them below `size`."""
-        decoder = self.decoder(options)
-        return decoder.push(ids) + decoder.finish()
+        return "".join(self.decode_pieces(ids, options))
 
-    def decode_bytes(self, ids: Sequence[int], options: DecodeOptions) -> bytes:
-        """Returns the bytes that ids stand for, before they are made valid UTF-8."""
+    def decode_pieces(self, ids: Sequence[int], options: DecodeOptions) -> Iterator[str]:
+        """Decodes ids as `decode` does and yields the text as it becomes certain."""
+        decoder = self.decoder(options)
+        for piece in slices(ids):
+            yield decoder.push(piece)
+        yield decoder.finish()
+
+    def decode_byte_pieces(self, ids: Sequence[int], options: DecodeOptions) -> Iterator[bytes]:
+        """Yields the bytes that ids stand for, before they are made valid UTF-8."""
         if not self.decoder_rules.concatenates:
-            return self.decode(ids, options).encode()
+            for text in self.decode_pieces(ids, options):
+                yield text.encode()
+            return
         skipped = self.control_ids if options.skip_special_tokens else frozenset()
-        kept = [token_id for token_id in ids if token_id not in skipped]
-        return ConcatenatingDecoder(self).join(kept)
+        decoder = ConcatenatingDecoder(self)
+        for piece in slices(ids):
+            yield decoder.join([token_id for token_id in piece if token_id not in skipped])
 
     def decoder(self, options: DecodeOptions) -> IncrementalDecoder:
         """Starts decoding a sequence that is still growing."""

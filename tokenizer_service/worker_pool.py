@@ -1,63 +1,220 @@
-"""Runs encoding and decoding off the event loop, and only so much at once."""
+"""Runs encoding and decoding off the event loop, and only so much at once.
+
+Small work never waits for large work: each has threads of its own, which the operating
+system lets take turns. Large work is done piece by piece, and between two pieces others
+go first, or nobody goes on because the caller is gone. How much of it is begun is limited
+by the memory that it needs, and how much waits by the memory that its requests hold.
+"""
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TypeVar
 
 from rpc.errors import Overloaded
+from tokenizer_service import free_memory
 
 _T = TypeVar("_T")
 _RETRY_DELAY_S = 0.2
 
+Pieces = Generator[None, None, _T]
+"""Work that may stop wherever it yields, and the result that it returns."""
+
+_WORTH_RETURNING_BYTES = 16 * 2**20
+
+SMALL_BYTES = 16 * 2**10
+"""A request of so many bytes takes milliseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What work takes, estimated from above.
+
+    Attributes:
+        request_bytes: of texts or ids, which are held while it waits, too.
+        working_bytes: memory that is in use once it has begun.
+    """
+
+    request_bytes: int
+    working_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class PoolLimits:
+    """How much is in progress.
+
+    Attributes:
+        threads: calls that run at the same time, small ones and large ones each.
+        max_pending: calls that run or wait, at most.
+        max_working_bytes: memory that large calls use at the same time. One that
+            needs more runs alone.
+        max_waiting_bytes: requests of large calls that wait for it.
+    """
+
+    threads: int
+    max_pending: int
+    max_working_bytes: int = 256 * 2**20
+    max_waiting_bytes: int = 32 * 2**20
+
 
 class WorkerPool:
-    """A bounded pool of threads.
+    """Bounded pools of threads. Used from one event loop.
 
     The tokenizer library lets other threads run while it works, so a few threads use
     as many cores, and the event loop keeps answering.
     """
 
-    def __init__(
-        self, *, threads: int, max_pending: int, observe_wait: Callable[[float], None]
-    ) -> None:
+    def __init__(self, limits: PoolLimits, *, observe_wait: Callable[[float], None]) -> None:
         """Starts no thread yet.
 
         Args:
-            threads: calls that run at the same time.
-            max_pending: calls that run or wait, at most.
+            limits: how much is in progress.
             observe_wait: told the seconds each call waited for a thread.
         """
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="tokenizer")
-        self._max_pending = max_pending
-        self._num_pending = 0
+        self._limits = limits
+        self._small = ThreadPoolExecutor(limits.threads, thread_name_prefix="tokenizer")
+        self._large = ThreadPoolExecutor(limits.threads, thread_name_prefix="tokenizer-large")
         self._observe_wait = observe_wait
+        self._num_pending = 0
+        self._working_bytes = 0
+        self._used_bytes = 0  # since memory was last given back
+        self._closed = False
+        self._waiting: deque[tuple[Cost, asyncio.Future[None]]] = deque()
 
     async def run(self, call: Callable[[], _T]) -> _T:
-        """Runs a call in a thread. A caller that goes away does not stop it.
+        """Runs a small call in a thread. A caller that goes away does not stop it.
 
         Raises:
             Overloaded: as many calls run or wait as the pool takes.
         """
-        if self._num_pending >= self._max_pending:
-            raise Overloaded("tokenizer calls", self._max_pending, retry_delay_s=_RETRY_DELAY_S)
+        self._check_room()
+        loop = asyncio.get_running_loop()
         submitted = time.perf_counter()
 
         def timed() -> _T:
             self._observe_wait(time.perf_counter() - submitted)
             return call()
 
-        loop = asyncio.get_running_loop()
         self._num_pending += 1
-        future = self._executor.submit(timed)
+        future = self._small.submit(timed)
         # Counted until the thread is done with it, which a cancelled caller does not see.
         future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._release))
         return await asyncio.wrap_future(future)
 
+    async def run_pieces(self, pieces: Pieces[_T], cost: Cost) -> _T:
+        """Runs work piece by piece in threads. A caller that goes away stops it between two.
+
+        Raises:
+            Overloaded: as much runs or waits as the pool takes.
+        """
+        if cost.request_bytes <= SMALL_BYTES:
+            return await self.run(lambda: finish(pieces))
+        self._check_room()
+        submitted = time.perf_counter()
+        self._num_pending += 1
+        try:
+            await self._begin(cost)
+        except BaseException:
+            self._release()
+            raise
+        result: list[_T] = []
+
+        def observed() -> Pieces[_T]:
+            self._observe_wait(time.perf_counter() - submitted)
+            return (yield from pieces)
+
+        work = observed()
+
+        def take_turn() -> None:
+            try:
+                next(work)
+            except StopIteration as returned:
+                result.append(returned.value)
+
+        def end() -> None:
+            self._release()
+            self._end(cost)
+
+        loop = asyncio.get_running_loop()
+        # Queued anew for every piece: behind one of each other call.
+        turn = self._large.submit(take_turn)
+        try:
+            await asyncio.wrap_future(turn)
+            while not result:
+                turn = self._large.submit(take_turn)
+                await asyncio.wrap_future(turn)
+        finally:
+            # A piece that runs goes on to its end, which a cancelled caller does not see.
+            turn.add_done_callback(lambda _: loop.call_soon_threadsafe(end))
+        return result[0]
+
     def close(self) -> None:
-        """Waits for running calls and ends the threads."""
-        self._executor.shutdown(cancel_futures=True)
+        """Waits for running work and ends the threads."""
+        self._closed = True
+        for executor in (self._small, self._large):
+            executor.shutdown(cancel_futures=True)
+
+    def _check_room(self) -> None:
+        limit = self._limits.max_pending
+        if self._num_pending >= limit:
+            raise Overloaded("tokenizer calls", limit, retry_delay_s=_RETRY_DELAY_S)
 
     def _release(self) -> None:
         self._num_pending -= 1
+
+    async def _begin(self, cost: Cost) -> None:
+        """Waits, first come first served, until there is memory for the work."""
+        if not self._waiting and self._fits(cost):
+            self._use(cost)
+            return
+        held = sum(waiting.request_bytes for waiting, _ in self._waiting)
+        limit = self._limits.max_waiting_bytes
+        if self._waiting and held + cost.request_bytes > limit:
+            raise Overloaded("bytes of waiting texts", limit, retry_delay_s=_RETRY_DELAY_S)
+        entry = (cost, asyncio.get_running_loop().create_future())
+        self._waiting.append(entry)
+        try:
+            await entry[1]
+        except asyncio.CancelledError:
+            if entry in self._waiting:
+                self._waiting.remove(entry)
+                self._begin_next()
+            elif not entry[1].cancelled():  # its turn came just before its caller left
+                self._end(cost)
+            raise
+
+    def _use(self, cost: Cost) -> None:
+        self._working_bytes += cost.working_bytes
+        self._used_bytes += cost.working_bytes
+
+    def _end(self, cost: Cost) -> None:
+        self._working_bytes -= cost.working_bytes
+        self._begin_next()
+        if not self._working_bytes and self._used_bytes > _WORTH_RETURNING_BYTES:
+            self._used_bytes = 0
+            if not self._closed:
+                self._large.submit(free_memory.release)
+
+    def _begin_next(self) -> None:
+        while self._waiting and self._fits(self._waiting[0][0]):
+            cost, turn = self._waiting.popleft()
+            if not turn.cancelled():
+                self._use(cost)
+                turn.set_result(None)
+
+    def _fits(self, cost: Cost) -> bool:
+        in_use = self._working_bytes
+        return not in_use or in_use + cost.working_bytes <= self._limits.max_working_bytes
+
+
+def finish(pieces: Pieces[_T]) -> _T:
+    """Does all of the work at once."""
+    while True:
+        try:
+            next(pieces)
+        except StopIteration as returned:
+            result: _T = returned.value
+            return result

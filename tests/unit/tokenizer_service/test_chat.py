@@ -8,7 +8,7 @@ from tests.tokenizer_factory import CHAT_TEMPLATE
 from tokenizer_service.chat import ChatRequest, ChatTemplates, is_variable_name
 from tokenizer_service.encoding import EncodeOptions, Text, Truncation
 from tokenizer_service.template_renderer import RenderLimits, RenderRequest, TemplateRenderer
-from tokenizer_service.worker_pool import WorkerPool
+from tokenizer_service.worker_pool import PoolLimits, WorkerPool
 
 TEMPLATES = {
     "default": CHAT_TEMPLATE,
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def chat(load):
     """Applies templates in real worker processes."""
-    pool = WorkerPool(threads=1, max_pending=8, observe_wait=lambda _: None)
+    pool = WorkerPool(PoolLimits(threads=1, max_pending=8), observe_wait=lambda _: None)
     limits = RenderLimits(time_s=1.0, memory_bytes=2**27, output_bytes=2**20)
     renderer = TemplateRenderer(TEMPLATES, workers=1, limits=limits)
     await renderer.start()
@@ -45,7 +45,10 @@ async def chat(load):
         )
         for name, value in members.items():
             object.__setattr__(render, name, value)
-        return await templates.apply(load("byte_level"), ChatRequest(render, parse, truncation))
+        request = ChatRequest(render, parse, truncation)
+        return await templates.apply(
+            load("byte_level"), request, lambda chat: chat, request_bytes=0
+        )
 
     yield apply
     await renderer.close()
@@ -132,12 +135,14 @@ async def test_an_unknown_template_is_refused(chat):
 
 
 async def test_a_tokenizer_without_templates_says_so(load):
-    pool = WorkerPool(threads=1, max_pending=1, observe_wait=lambda _: None)
+    pool = WorkerPool(PoolLimits(threads=1, max_pending=1), observe_wait=lambda _: None)
     renderer = TemplateRenderer({}, workers=2, limits=RenderLimits())
     await renderer.start()
     request = RenderRequest("", [[]], add_generation_prompt=True)
+    templates = ChatTemplates({}, renderer, pool)
+    chat = ChatRequest(request)
     with pytest.raises(NoChatTemplate):
-        await ChatTemplates({}, renderer, pool).apply(load("byte_level"), ChatRequest(request))
+        await templates.apply(load("byte_level"), chat, lambda chat: chat, request_bytes=0)
 
 
 @pytest.mark.parametrize(

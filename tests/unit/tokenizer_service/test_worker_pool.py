@@ -4,7 +4,7 @@ import threading
 import pytest
 
 from rpc.errors import Overloaded
-from tokenizer_service.worker_pool import WorkerPool
+from tokenizer_service.worker_pool import Cost, PoolLimits, WorkerPool
 
 
 @pytest.fixture
@@ -14,13 +14,13 @@ def waits():
 
 @pytest.fixture
 async def pool(waits):
-    made = WorkerPool(threads=1, max_pending=2, observe_wait=waits.append)
+    made = WorkerPool(PoolLimits(threads=1, max_pending=2), observe_wait=waits.append)
     yield made
     made.close()
 
 
 @pytest.fixture
-def gate(pool):
+def gate():
     """Work waits for it. Opened in the end, or threads of a failed test would stay."""
     event = threading.Event()
     yield event
@@ -63,3 +63,154 @@ async def test_an_error_reaches_the_caller(pool):
         await pool.run(fail)
     await asyncio.sleep(0)
     assert pool._num_pending == 0
+
+
+LARGE = 2**20
+
+
+class Work:
+    """Pieces of work that say when they are done, one letter for each."""
+
+    def __init__(self, done, name="a", pieces=3, gate=None):
+        self.done = done
+        self.name = name
+        self.num_pieces = pieces
+        self.gate = gate
+
+    def pieces(self):
+        for _ in range(self.num_pieces):
+            self.done.append(self.name)
+            if self.gate is not None:
+                self.gate.wait()
+            yield
+        return self.name
+
+
+def cost(working_bytes=1, request_bytes=LARGE):
+    return Cost(request_bytes=request_bytes, working_bytes=working_bytes)
+
+
+def begun(pool, work, its_cost):
+    return asyncio.create_task(pool.run_pieces(work.pieces(), its_cost))
+
+
+async def until(holds):
+    async with asyncio.timeout(30):
+        while not holds():  # noqa: ASYNC110  # what threads do sets no event of asyncio
+            await asyncio.sleep(0.001)
+
+
+async def test_the_result_of_work_in_pieces_is_what_it_returns(pool, waits):
+    done = []
+    assert await pool.run_pieces(Work(done).pieces(), cost()) == "a"
+    assert done == ["a", "a", "a"]
+    assert len(waits) == 1
+
+
+async def test_small_work_does_not_wait_for_large_work(pool, gate):
+    done = []
+    large = begun(pool, Work(done, gate=gate), cost())
+    await until(lambda: done)
+    assert await pool.run(lambda: "small") == "small"
+    small = Work([], "small in pieces")
+    assert await pool.run_pieces(small.pieces(), cost(request_bytes=10)) == "small in pieces"
+    gate.set()
+    assert await large == "a"
+
+
+async def test_large_calls_take_turns_piece_by_piece(pool, gate):
+    done = []
+    first = begun(pool, Work(done, "a", gate=gate), cost())
+    await until(lambda: done)
+    second = begun(pool, Work(done, "b", gate=gate), cost())
+    await asyncio.sleep(0.01)  # queued behind the piece that runs
+    gate.set()
+    await asyncio.gather(first, second)
+    assert "".join(done) == "ababab"
+
+
+async def test_work_whose_caller_is_gone_stops_after_the_piece_that_runs(pool, gate):
+    done = []
+    large = begun(pool, Work(done, pieces=1000, gate=gate), cost())
+    await until(lambda: done)
+    large.cancel()
+    await asyncio.gather(large, return_exceptions=True)
+    assert pool._num_pending == 1, "its piece still runs"
+    gate.set()
+    await until(lambda: pool._num_pending == 0)
+    assert done == ["a"]
+
+
+async def test_work_begins_when_there_is_memory_for_it_in_order_of_arrival(gate):
+    limits = PoolLimits(threads=4, max_pending=8, max_working_bytes=10)
+    pool = WorkerPool(limits, observe_wait=lambda _: None)
+    done = []
+    calls = [
+        begun(pool, Work(done, name, pieces=1, gate=gate), cost(working_bytes))
+        for name, working_bytes in (("a", 6), ("b", 4), ("c", 5), ("d", 1))
+    ]
+    await until(lambda: len(done) == 2)
+    await asyncio.sleep(0.01)
+    assert sorted(done) == ["a", "b"], "d would fit and may not overtake c"
+    gate.set()
+    assert await asyncio.gather(*calls) == ["a", "b", "c", "d"]
+    assert pool._working_bytes == 0
+    pool.close()
+
+
+async def test_work_that_needs_more_memory_than_there_is_runs_alone(gate):
+    limits = PoolLimits(threads=4, max_pending=8, max_working_bytes=10)
+    pool = WorkerPool(limits, observe_wait=lambda _: None)
+    done = []
+    calls = [begun(pool, Work(done, name, pieces=1, gate=gate), cost(99)) for name in ("a", "b")]
+    await until(lambda: done)
+    await asyncio.sleep(0.01)
+    assert done == ["a"]
+    gate.set()
+    assert await asyncio.gather(*calls) == ["a", "b"]
+    pool.close()
+
+
+async def test_waiting_work_whose_caller_is_gone_is_never_begun(gate):
+    limits = PoolLimits(threads=1, max_pending=8, max_working_bytes=10)
+    pool = WorkerPool(limits, observe_wait=lambda _: None)
+    done = []
+    works = [Work(done, name, pieces=1, gate=gate) for name in "abc"]
+    first, left, last = (begun(pool, work, cost(10)) for work in works)
+    await until(lambda: done)
+    left.cancel()
+    gate.set()
+    assert await first == "a"
+    assert await last == "c"
+    assert done == ["a", "c"]
+    await until(lambda: pool._num_pending == 0)
+    assert pool._working_bytes == 0
+    pool.close()
+
+
+async def test_more_waiting_requests_than_are_held_in_memory_are_refused(gate):
+    limits = PoolLimits(threads=1, max_pending=8, max_working_bytes=10, max_waiting_bytes=2 * LARGE)
+    pool = WorkerPool(limits, observe_wait=lambda _: None)
+    calls = [begun(pool, Work([], gate=gate), cost(10)) for _ in range(3)]
+    await asyncio.sleep(0.01)
+    with pytest.raises(Overloaded) as caught:
+        await pool.run_pieces(Work([]).pieces(), cost(10))
+    assert caught.value.retry_delay_s is not None
+    assert await pool.run(lambda: "small") == "small"
+    gate.set()
+    await asyncio.gather(*calls)
+    pool.close()
+
+
+async def test_work_that_fails_makes_room_for_the_next(gate):
+    limits = PoolLimits(threads=1, max_pending=8, max_working_bytes=10)
+    pool = WorkerPool(limits, observe_wait=lambda _: None)
+
+    def fail():
+        yield
+        raise ValueError("bad")
+
+    with pytest.raises(ValueError, match="bad"):
+        await pool.run_pieces(fail(), cost(10))
+    assert await pool.run_pieces(Work([]).pieces(), cost(10)) == "a"
+    pool.close()
