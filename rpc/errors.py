@@ -363,9 +363,18 @@ class StoreUnavailable(ServiceError):
 class TokenExists(ServiceError):
     """The token exists with other attributes."""
 
-    def __init__(self, *, index: int, token_id: int) -> None:
+    def __init__(self, *, index: int, token_id: int, attribute: str = "") -> None:
+        """Refuses a token.
+
+        Args:
+            index: of the token in the call.
+            token_id: the id that it has.
+            attribute: what of its rows differs; empty where the token itself does.
+        """
+        differs = f"other {attribute}, which nothing changes; leave them out to take it as it is"
         super().__init__(
-            f"Token {index} exists as id {token_id} with other attributes.",
+            f"Token {index} exists as id {token_id} with "
+            f"{differs if attribute else 'other attributes'}.",
             index=index,
             tokenId=token_id,
         )

@@ -94,7 +94,9 @@ def plan(
             raise InvalidField(f"tokens[{index}].role", "needs a token that is special")
         existing = _existing_id(tokenizer, new.token, index)
         changes_text = existing is None and _changes_text(tokenizer, new.token)
-        if existing is None:
+        if existing is not None:
+            _check_rows(tokenizer.addition_of(existing), new, existing, index)
+        else:
             _check_addition(tokenizer, new, previous_ids, index)
             if changes_text and not rules.text_changes:
                 raise InvalidField(
@@ -184,6 +186,35 @@ def _existing_id(tokenizer: Tokenizer, token: AddedToken, index: int) -> int | N
     if not is_equal:
         raise TokenExists(index=index, token_id=token_id)
     return token_id
+
+
+def _check_rows(present: NewToken | None, new: TokenToAdd, token_id: int, index: int) -> None:
+    """Checks that what a call says about the rows of a token that exists is how they are.
+
+    Args:
+        present: how the token was added; None for one of revision 0, whose rows are the model's.
+        new: what was asked for. The default initialization says nothing.
+        token_id: the token's id.
+        index: of the token in the call.
+
+    Raises:
+        TokenExists: they are otherwise, and would not be changed.
+    """
+    generable = True if present is None else present.generable
+    if new.generable not in (None, generable):
+        raise TokenExists(index=index, token_id=token_id, attribute="generable")
+    if new.initialization == "mean_of_pieces":
+        return
+    if present is None or _rows(new) != _rows(present):
+        names = {"values": "input_values and output_values", "copy": "copy_token_id"}
+        attribute = names.get(new.initialization, "initialization")
+        raise TokenExists(index=index, token_id=token_id, attribute=attribute)
+
+
+def _rows(token: TokenToAdd | NewToken) -> tuple[object, ...]:
+    """Returns all that decides the rows of a token; no output values mean the input values."""
+    output_values = token.output_values or token.input_values
+    return token.initialization, token.copy_token_id, token.input_values, output_values
 
 
 def _changes_text(tokenizer: Tokenizer, token: AddedToken) -> bool:

@@ -25,6 +25,19 @@ from tokenizer_service.token_table import TokenTable
 from vocabulary import AddedToken, BrokenChainError, Change, NewToken, Reference, Role, chain
 
 
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """What was added since revision 0, newest first, so that more can be added without a copy.
+
+    Attributes:
+        tokens: the newest ones, in order of id.
+        before: what was added earlier.
+    """
+
+    tokens: tuple[NewToken, ...]
+    before: "Growth | None"
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Tokenizer:
     """A tokenizer at one revision.
@@ -41,6 +54,7 @@ class Tokenizer:
         plain: takes control tokens spelled in text as the characters they are, and
             knows them by their aliases only.
         aliases: those spellings.
+        growth: the tokens that were added since revision 0; None if there are none.
     """
 
     reference: Reference
@@ -52,6 +66,7 @@ class Tokenizer:
     trusting: GrowingTokenizer
     plain: GrowingTokenizer
     aliases: Aliases
+    growth: Growth | None = None
 
     def __repr__(self) -> str:
         # Neither megabytes of vocabulary nor the aliases belong in a log.
@@ -79,6 +94,15 @@ class Tokenizer:
     def id_of(self, token: str) -> int | None:
         """Looks up a spelling."""
         return self.trusting.id_of(token)
+
+    def addition_of(self, token_id: int) -> NewToken | None:
+        """Returns how an id was added, None for one of revision 0."""
+        growth = self.growth
+        while growth is not None:
+            if growth.tokens and token_id >= growth.tokens[0].id:
+                return growth.tokens[token_id - growth.tokens[0].id]
+            growth = growth.before
+        return None
 
     @property
     def added_tokens(self) -> Mapping[int, tokenizers.AddedToken]:
@@ -158,6 +182,7 @@ class Tokenizer:
             control_ids=self.control_ids.union(n.id for n in new_tokens if n.token.special),
             trusting=trusting,
             plain=plain,
+            growth=Growth(tuple(new_tokens), self.growth) if new_tokens else self.growth,
         )
 
     def _disarmed(self, new: NewToken) -> AddedToken:

@@ -35,6 +35,7 @@ SAMPLES = (
     errors.ChatTemplateFailed("messages", "roles must alternate"),
     errors.StoreUnavailable("disk_full"),
     errors.TokenExists(index=0, token_id=7),
+    errors.TokenExists(index=0, token_id=7, attribute="generable"),
     errors.SlowConsumer(262_144),
     errors.InternalError("4f1c"),
 )

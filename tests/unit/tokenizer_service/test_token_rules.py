@@ -139,6 +139,46 @@ def test_a_token_that_exists_as_another_thing_is_refused(load, token):
         plan(load("byte_level"), token)
 
 
+VECTOR, OTHER = b"\0\0\x80\x3f" * 4, b"\0\0\0\x40" * 4
+TRAINED = {"initialization": "values", "input_values": VECTOR}
+COPIED = {"initialization": "copy", "copy_token_id": 5}
+
+
+@pytest.mark.parametrize("first", [{}, TRAINED, COPIED, {"initialization": "zero"}])
+def test_a_token_that_is_added_again_as_it_was_exists_however_much_is_said_about_it(load, first):
+    tokenizer = plan(load("byte_level"), special("<a>"), special("<b>", **first)).after
+    tokenizer = plan(tokenizer, special("<c>")).after
+    for again in (first, {}):
+        assert plan(tokenizer, special("<b>", **again)).change == Change()
+
+
+@pytest.mark.parametrize(
+    ("first", "again", "attribute"),
+    [
+        ({}, TRAINED, "input_values"),
+        (TRAINED, {**TRAINED, "input_values": OTHER}, "input_values"),
+        (TRAINED, {**TRAINED, "output_values": OTHER}, "output_values"),
+        ({}, {"generable": True}, "generable"),
+        (TRAINED, {"generable": False}, "generable"),
+        (COPIED, {**COPIED, "copy_token_id": 6}, "copy_token_id"),
+        (TRAINED, {"initialization": "zero"}, "initialization"),
+    ],
+)
+def test_rows_that_are_given_for_a_token_that_exists_and_differ_are_refused(
+    load, first, again, attribute
+):
+    tokenizer = plan(load("byte_level"), special("<b>", **first)).after
+    with pytest.raises(TokenExists, match=f"Token 1 exists as id 400 with other .*{attribute}"):
+        plan(tokenizer, special("<c>"), special("<b>", **again))
+
+
+@pytest.mark.parametrize("again", [TRAINED, {"generable": False}, {"initialization": "mean"}])
+def test_the_rows_of_a_token_of_the_checkpoint_are_the_models(load, again):
+    with pytest.raises(TokenExists):
+        plan(load("byte_level"), special("<|im_end|>", **again))
+    assert plan(load("byte_level"), special("<|im_end|>", generable=True)).change == Change()
+
+
 def test_a_piece_of_the_model_that_stands_for_the_same_text_exists(load):
     (result,) = plan(load("byte_level"), plain("a")).results
     assert result.existing
