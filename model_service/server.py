@@ -105,7 +105,9 @@ class ModelServer:
         )
         self._tokenizer = tokenizer_address(settings)
         vocabulary = VocabularyTable(
-            followed=self._tokenizer is not None, wait_s=settings.vocabulary_wait_s
+            followed=self._tokenizer is not None,
+            wait_s=settings.vocabulary_wait_s,
+            address=settings.tokenizer_address,
         )
         self._model = ServedModel(
             name=settings.model,
@@ -169,6 +171,7 @@ class ModelServer:
             OSError: a port is taken.
         """
         await self.server.start()
+        self._say_whom_it_follows()
         serving = asyncio.create_task(self.server.serve_until_stopped())
         working = asyncio.create_task(self._work())
         try:
@@ -184,6 +187,13 @@ class ModelServer:
             working.cancel()
             await asyncio.gather(serving, working, return_exceptions=True)
             await self.engine.stop()
+
+    def _say_whom_it_follows(self) -> None:
+        if self._tokenizer is None:
+            log.info("follows_nobody", reason="--tokenizer-address is none: no token can be added")
+            return
+        waits = "is waited for" if self._settings.awaits_tokenizer else "is not waited for"
+        log.info("follows_tokenizer_service", address=self._tokenizer.target, at_start=waits)
 
     async def _work(self) -> int:
         """Loads the model and keeps it served until the engine is lost. Returns the exit code."""
@@ -238,18 +248,25 @@ class ModelServer:
         info = await self.engine.start(engine_settings(self._settings, model))
         self._model.fingerprint = await hashing
         self._model.following.reserved_rows = info.reserved_rows
+        fingerprint = base.fingerprint if base else ""
+        own = Reference(tokenizer_id_of(checkpoint.name), 0, fingerprint, info.vocabulary_size)
         if self._tokenizer is not None:
+            # Stop strings of the model's own are found in bytes that only the service knows.
+            waits = self._settings.awaits_tokenizer or bool(info.default_config.stop_strings)
             return Follower(
-                self._tokenizer, base, self.engine, self._metrics, self._model.following
+                self._tokenizer,
+                base,
+                self.engine,
+                self._metrics,
+                self._model.following,
+                meanwhile=None if waits else own,
             )
         if info.default_config.stop_strings:
             raise LoadError(
                 "generation_config.json sets stop_strings, which need a tokenizer service: start "
                 "with --tokenizer-address, or remove them from the file."
             )
-        fingerprint = base.fingerprint if base else ""
-        name = tokenizer_id_of(checkpoint.name)
-        self._model.vocabulary.append(Reference(name, 0, fingerprint, info.vocabulary_size))
+        self._model.vocabulary.append(own)
         self._metrics.vocabulary(0, info.vocabulary_size)
         return None
 

@@ -9,6 +9,7 @@ from rpc.settings import ServerSettings
 
 MEBIBYTE = 2**20
 NO_TOKENIZER = "none"
+USUAL_TOKENIZER = "localhost:50051"
 
 
 class ModelSettings(ServerSettings):
@@ -36,9 +37,11 @@ class ModelSettings(ServerSettings):
     """Folder of a LoRA adapter (`adapter_config.json` and `adapter_model.safetensors`, as `peft`
     writes them) that is merged into the weights at start."""
 
-    tokenizer_address: str = NO_TOKENIZER
-    """`host:port` of the tokenizer service whose vocabulary is followed. `none` serves the
-    vocabulary that the checkpoint came with, which then never grows."""
+    tokenizer_address: str = USUAL_TOKENIZER
+    """`host:port` of the tokenizer service whose vocabulary is followed. If it is given, nothing is
+    served before that service was reached; if it is not and nobody answers there, the vocabulary
+    that the checkpoint came with is served meanwhile. `none` follows nobody: the vocabulary never
+    grows."""
 
     tokenizer_tls_ca: FilePath | None = None
     """PEM file with the authorities that sign the tokenizer service's certificate. With it the
@@ -146,6 +149,11 @@ class ModelSettings(ServerSettings):
     vocabulary_wait_s: float = Field(default=0.5, ge=0)
     """Time that a request waits for a vocabulary revision this replica has yet to receive."""
 
+    @property
+    def awaits_tokenizer(self) -> bool:
+        """Whether an operator named the tokenizer service, so that it is expected to be there."""
+        return "tokenizer_address" in self.model_fields_set
+
     @model_validator(mode="after")
     def _the_largest_call_can_be_admitted(self) -> "ModelSettings":
         admitted = self.max_running_sequences + self.max_waiting_sequences
@@ -163,7 +171,8 @@ class ModelSettings(ServerSettings):
             raise ValueError("--tokenizer-tls-certificate and --tokenizer-tls-key go together")
         if self.tokenizer_tls_ca is None and (certificate or self.tokenizer_tls_name):
             raise ValueError("--tokenizer-tls-* need --tokenizer-tls-ca")
-        if self.tokenizer_tls_ca is not None and self.tokenizer_address == NO_TOKENIZER:
+        is_named = self.awaits_tokenizer and self.tokenizer_address != NO_TOKENIZER
+        if self.tokenizer_tls_ca is not None and not is_named:
             raise ValueError("--tokenizer-tls-ca needs --tokenizer-address")
         return self
 

@@ -153,6 +153,10 @@ class NotImplemented_(ServiceError):  # without the underscore it would hide the
         super().__init__(f"{feature} is not offered by this server{why}.", feature=feature)
 
 
+MismatchCause = Literal["another_vocabulary", "follows_nobody"]
+"""Why a server does not have a vocabulary, and never will as it was started."""
+
+
 class VocabularyMismatch(ServiceError):
     """The request's vocabulary is not on this server's chain."""
 
@@ -165,9 +169,24 @@ class VocabularyMismatch(ServiceError):
         server_tokenizer_id: str,
         server_revision: int,
         server_fingerprint: str,
+        cause: MismatchCause = "another_vocabulary",
+        remedy: str = "encode again",
     ) -> None:
+        """Refuses a vocabulary.
+
+        Args:
+            request_tokenizer_id: as the request names it, like the two below.
+            request_revision: see there.
+            request_fingerprint: see there.
+            server_tokenizer_id: the server's own at that revision, or its newest.
+            server_revision: see there.
+            server_fingerprint: see there.
+            cause: why the server does not have it.
+            remedy: what to do, and more about the cause.
+        """
         super().__init__(
-            "The request's vocabulary is not one that this server has or had; encode again.",
+            f"The request's vocabulary is not one that this server has or had; {remedy}.",
+            cause=cause,
             requestTokenizerId=request_tokenizer_id,
             requestRevision=request_revision,
             requestFingerprint=request_fingerprint,
@@ -180,9 +199,18 @@ class VocabularyMismatch(ServiceError):
 class VocabularyBehind(ServiceError):
     """The request's revision is newer than this replica has."""
 
-    def __init__(self, *, request_revision: int, server_revision: int) -> None:
+    def __init__(self, *, request_revision: int, server_revision: int, reason: str = "") -> None:
+        """Asks for patience.
+
+        Args:
+            request_revision: the one that is needed.
+            server_revision: the newest one here.
+            reason: why it is not here, if more is known than that it takes a moment.
+        """
+        because = f": {reason}" if reason else ""
         super().__init__(
-            f"The request needs revision {request_revision}; this replica has {server_revision}.",
+            f"The request needs revision {request_revision}; this replica has {server_revision}"
+            f"{because}.",
             retry_delay_s=0.25,
             requestRevision=request_revision,
             serverRevision=server_revision,

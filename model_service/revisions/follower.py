@@ -52,6 +52,7 @@ class Follower:
         engine: EngineClient,
         metrics: ModelMetrics,
         following: Following,
+        meanwhile: Reference | None = None,
     ) -> None:
         """Prepares to follow; `run` follows.
 
@@ -62,6 +63,8 @@ class Follower:
             engine: what grows.
             metrics: where growth is recorded.
             following: is kept up to date, with its table, which has no revision at first.
+            meanwhile: revision 0 to serve when the first attempt fails; None to wait until the
+                service has been followed.
         """
         self.caught_up = asyncio.Event()
         self._address = address
@@ -70,6 +73,7 @@ class Follower:
         self._engine = engine
         self._metrics = metrics
         self._following = following
+        self._meanwhile = meanwhile
         self._backoff = Backoff()
         self._first_revision: int | None = None  # the service's, at the first contact
         self._head: Reference | None = None  # the newest one verified, perhaps not yet applied
@@ -92,24 +96,36 @@ class Follower:
                 self._lose("it ended the stream")
             finally:
                 self._connect(False)
+            self._serve_meanwhile()
             await self._backoff.pause(self._table.wanted)
 
     def _lose(self, reason: str) -> None:
         """Notes why the service is not reached; says so once per reason."""
-        if self._following.connected or reason != self._following.unreachable:
+        if self._following.connected or reason != self._table.unreachable:
             log.warning("tokenizer_unreachable", address=self._address.target, reason=reason)
-        self._following.unreachable = reason
+        self._table.unreachable = reason
 
     def _refuse(self, reason: str) -> None:
         """Notes why what the service has is not taken; says so once per reason."""
-        if reason != self._following.refused:
+        if reason != self._table.refused:
             log.error("vocabulary_conflict", address=self._address.target, reason=reason)
-        self._following.refused = reason
+        self._table.refused = reason
+
+    def _serve_meanwhile(self) -> None:
+        """Serves revision 0 as the checkpoint has it, where nobody said to wait for the service."""
+        if self._meanwhile is not None and not len(self._table):
+            log.warning(
+                "base_vocabulary_served",
+                address=self._address.target,
+                reason="nothing was followed there yet, and --tokenizer-address was not given",
+            )
+            self._append(self._meanwhile)
+            self.caught_up.set()
 
     def _connect(self, connected: bool) -> None:
         if connected and not self._following.connected:
             log.info("tokenizer_followed", address=self._address.target)
-            self._following.refused = self._following.unreachable = ""
+            self._table.refused = self._table.unreachable = ""
             self._backoff.reset()
         self._following.connected = connected
 
@@ -124,7 +140,7 @@ class Follower:
             if self._first_revision is None:
                 self._first_revision = info.vocabulary.revision
             self._check_history(info.vocabulary)
-            if not len(self._table):
+            if not self._table.spelled:
                 await self._spell_tokens(stub, info)
             if info.vocabulary.revision == 0:
                 self._begin(info, info.vocabulary.fingerprint)
@@ -215,7 +231,7 @@ class Follower:
         Raises:
             ConflictError: the model was made for another vocabulary.
         """
-        if len(self._table):
+        if len(self._table) and self._table.at(0).fingerprint:
             return
         if self._base is not None and self._base.fingerprint != fingerprint:
             raise ConflictError(

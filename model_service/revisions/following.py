@@ -17,8 +17,6 @@ class Following:
     Attributes:
         table: revisions that are served.
         connected: whether the tokenizer service is being followed now.
-        refused: why nothing of what it has is taken; empty while that is not so.
-        unreachable: why it could not be reached the last time.
         known_revision: the newest revision that it is known to have.
         heard_at: when it was last heard of, monotonic clock; None before the first time.
         reserved_rows: rows that can be added without new memory.
@@ -27,8 +25,6 @@ class Following:
 
     table: VocabularyTable
     connected: bool = False
-    refused: str = ""
-    unreachable: str = "it has not been reached yet"
     known_revision: int = 0
     heard_at: float | None = None
     reserved_rows: int = 0
@@ -39,7 +35,7 @@ class Following:
         """What it is doing."""
         if not self.table.followed:
             return "base"
-        if self.refused:
+        if self.table.refused:
             return "conflict"
         if not self.connected:
             return "disconnected"
@@ -50,7 +46,7 @@ class Following:
         """Why nothing is taken; empty while something is."""
         if not self.table.followed or self.connected:
             return ""
-        return self.refused or self.unreachable
+        return self.table.refused or self.table.unreachable
 
     @property
     def lag(self) -> int:

@@ -5,7 +5,13 @@ from collections.abc import Mapping, Sequence
 
 from lockstep.v1 import vocabulary_pb2
 
-from rpc.errors import InvalidField, Loading, VocabularyBehind, VocabularyMismatch
+from rpc.errors import (
+    InvalidField,
+    Loading,
+    MismatchCause,
+    VocabularyBehind,
+    VocabularyMismatch,
+)
 from vocabulary import Reference, Role, SpecialToken
 
 
@@ -18,18 +24,25 @@ class VocabularyTable:
 
     Attributes:
         followed: whether revisions can still come from a tokenizer service.
+        address: of that service, for those who ask why a revision is not here.
+        refused: why nothing of what it has is taken; empty while that is not so.
+        unreachable: why it was not reached the last time; empty while it is followed.
         spelled: whether the engine knows the bytes that every id stands for.
         wanted: set while a request waits for a revision that is yet to come.
     """
 
-    def __init__(self, *, followed: bool, wait_s: float) -> None:
+    def __init__(self, *, followed: bool, wait_s: float, address: str = "") -> None:
         """Starts without any revision.
 
         Args:
             followed: whether a tokenizer service is followed.
             wait_s: how long a request waits for a revision that is yet to come.
+            address: of that service.
         """
         self.followed = followed
+        self.address = address
+        self.refused = ""
+        self.unreachable = "it has not been reached yet"
         self.spelled = False
         self.wanted = asyncio.Event()
         self._num_waiting = 0
@@ -64,10 +77,16 @@ class VocabularyTable:
     def append(self, reference: Reference, special_tokens: Sequence[SpecialToken] = ()) -> None:
         """Adds the next revision, which the engine has applied.
 
+        Revision 0 may be added twice: a checkpoint without a tokenizer has none of its own, and
+        takes that of the tokenizer service it comes to follow.
+
         Args:
             reference: the state after it.
             special_tokens: the roles that it gives.
         """
+        if len(self._chain) == 1 and not reference.revision and not self._chain[0].fingerprint:
+            self._chain[0] = reference
+            return
         if reference.revision != len(self._chain):
             raise AssertionError("Revisions are added in order. This is a bug.")
         given = {special.role: special.token_id for special in special_tokens}
@@ -95,12 +114,16 @@ class VocabularyTable:
             await self._wait_for(reference)
         ours = self._chain[reference.revision]
         if not _agree(reference, ours):
-            raise _mismatch(reference, ours)
+            raise self._of_another(reference, ours)
         return ours
 
     async def _wait_for(self, reference: vocabulary_pb2.VocabularyRef) -> None:
         if not self.followed:
-            raise _mismatch(reference, self.newest)
+            remedy = (
+                "it follows no tokenizer service, so it stays at revision "
+                f"{self.newest.revision}: start it with --tokenizer-address HOST:PORT"
+            )
+            raise _mismatch(reference, self.newest, "follows_nobody", remedy)
         self._num_waiting += 1
         self.wanted.set()
         try:
@@ -108,13 +131,33 @@ class VocabularyTable:
                 while reference.revision > self.newest.revision:
                     await self._grown.wait()
         except TimeoutError:
+            if self.refused:
+                raise self._of_another(reference, self.newest) from None
             raise VocabularyBehind(
-                request_revision=reference.revision, server_revision=self.newest.revision
+                request_revision=reference.revision,
+                server_revision=self.newest.revision,
+                reason=self.unreachable
+                and f"it does not reach the tokenizer service at {self.address}, "
+                f"{self.unreachable}; start that one, or name another with --tokenizer-address",
             ) from None
         finally:
             self._num_waiting -= 1
             if not self._num_waiting:
                 self.wanted.clear()
+
+
+    def _of_another(
+        self, reference: vocabulary_pb2.VocabularyRef, ours: Reference
+    ) -> VocabularyMismatch:
+        """Makes the error of ids that come from another tokenizer, or another history of it."""
+        remedy = "the ids are from another tokenizer, or from another history of this one: "
+        if self.followed and self.refused:
+            remedy += f"that of {self.address} is not followed, as {self.refused}"
+        elif self.followed:
+            remedy += f"encode with the tokenizer service at {self.address}, which it follows"
+        else:
+            remedy += "start both services with the same --model"
+        return _mismatch(reference, ours, "another_vocabulary", remedy)
 
 
 def _agree(theirs: vocabulary_pb2.VocabularyRef, ours: Reference) -> bool:
@@ -125,8 +168,12 @@ def _agree(theirs: vocabulary_pb2.VocabularyRef, ours: Reference) -> bool:
     return theirs.tokenizer_id in ("", ours.tokenizer_id)
 
 
-def _mismatch(theirs: vocabulary_pb2.VocabularyRef, ours: Reference) -> VocabularyMismatch:
+def _mismatch(
+    theirs: vocabulary_pb2.VocabularyRef, ours: Reference, cause: MismatchCause, remedy: str
+) -> VocabularyMismatch:
     return VocabularyMismatch(
+        cause=cause,
+        remedy=remedy,
         request_tokenizer_id=theirs.tokenizer_id,
         request_revision=theirs.revision,
         request_fingerprint=theirs.fingerprint,

@@ -70,6 +70,8 @@ class ServedModel:
         reason = "the tokens of its tokenizer have no bytes of their own"
         if not self.vocabulary.followed:
             reason = "it follows no tokenizer service, start it with --tokenizer-address"
+        elif self.vocabulary.refused or self.vocabulary.unreachable:
+            reason = f"it has not followed the tokenizer service at {self.vocabulary.address} yet"
         raise NotImplemented_("generation_config.stop_strings", f"{reason}; or use stop_sequences")
 
     def info_at(self, vocabulary: Reference) -> EngineInfo:

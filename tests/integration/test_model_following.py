@@ -21,7 +21,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.integration.growing import Tokenizer, running_tokenizer, state, with_values
 from tests.integration.holding_proxy import holding_proxy
-from tests.integration.model_process import ModelProcess, model_process, ragged
+from tests.integration.model_process import (
+    ModelProcess,
+    counting_process,
+    model_process,
+    ragged,
+    refusal,
+)
 from tests.services import ServiceProcess
 
 FOLLOWING = info_pb.VOCABULARY_FOLLOW_STATE_FOLLOWING
@@ -72,9 +78,11 @@ def health(address: str) -> tuple[str, dict[str, str]]:
     return status, {key.removeprefix("lockstep-vocabulary-"): said[key] for key in said}
 
 
-def generate(model: ModelProcess) -> vocabulary_pb2.VocabularyRef:
+def generate(
+    model: ModelProcess, vocabulary: vocabulary_pb2.VocabularyRef | None = None
+) -> vocabulary_pb2.VocabularyRef:
     request = model_service_pb2.GenerateRequest(
-        prompt=ragged([5, 6]), generation_config={"max_new_tokens": 1}
+        prompt=ragged([5, 6]), generation_config={"max_new_tokens": 1}, vocabulary=vocabulary
     )
     return model.model.Generate(request, timeout=30).vocabulary
 
@@ -91,6 +99,27 @@ def test_a_model_that_follows_nobody_serves_its_base_and_says_so(tiny_model):
     assert ("lockstep_model_vocabulary_lag_revisions",) not in values
     status, beside = health(tiny_model.service.health_address)
     assert (status, beside["revision"], beside["follow-state"]) == ("SERVING", "0", "base")
+
+
+def test_a_service_that_is_told_nothing_follows_the_usual_address_and_serves_meanwhile(
+    tiny_checkpoint, tmp_path, monkeypatch
+):
+    monkeypatch.delenv("LOCKSTEP_MODEL_TOKENIZER_ADDRESS")
+    with counting_process(tiny_checkpoint, tmp_path) as model:
+        (said,) = model.events("follows_tokenizer_service")
+        assert (said["address"], said["at_start"]) == ("localhost:50051", "is not waited for")
+        assert model.info.GetModelInfo(info_pb.GetModelInfoRequest()).vocabulary_followed
+
+
+def test_a_service_that_is_told_to_follow_nobody_says_so(tiny_model):
+    assert "--tokenizer-address" in tiny_model.events("follows_nobody")[0]["reason"]
+    reference = vocabulary_pb2.VocabularyRef(tokenizer_id="tiny", revision=3)
+    with pytest.raises(grpc.RpcError) as caught:
+        generate(tiny_model, reference)
+    answer = refusal(caught.value)
+    assert answer.reason == "VOCABULARY_MISMATCH"
+    assert answer.info.metadata["cause"] == "follows_nobody"
+    assert "--tokenizer-address" in answer.message
 
 
 def test_the_revision_is_in_info_health_and_metrics_of_both_services(tiny_checkpoint, tmp_path):

@@ -20,7 +20,12 @@ def test_the_ports_are_the_documented_ones():
 
 
 def test_a_variable_and_a_flag_have_the_same_name_and_the_flag_wins(monkeypatch):
+    monkeypatch.delenv("LOCKSTEP_MODEL_TOKENIZER_ADDRESS", raising=False)
+    usual = ModelSettings.from_command_line([])
+    assert (usual.tokenizer_address, usual.awaits_tokenizer) == ("localhost:50051", False)
+    assert ModelSettings.from_command_line(["--tokenizer-address=a:1"]).awaits_tokenizer
     monkeypatch.setenv("LOCKSTEP_MODEL_TOKENIZER_ADDRESS", "localhost:1")
+    assert ModelSettings.from_command_line([]).awaits_tokenizer
     assert ModelSettings.from_command_line([]).tokenizer_address == "localhost:1"
     flags = ["--tokenizer-address", "localhost:2"]
     assert ModelSettings.from_command_line(flags).tokenizer_address == "localhost:2"

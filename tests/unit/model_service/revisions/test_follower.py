@@ -119,12 +119,14 @@ async def serving(tokenizer: FakeTokenizer, port: int = 0):
 
 
 @asynccontextmanager
-async def following(port: int, client, base: Reference | None = BASE):
+async def following(
+    port: int, client, base: Reference | None = BASE, meanwhile: Reference | None = None
+):
     table = VocabularyTable(followed=True, wait_s=0)
     state = Following(table)
     metrics = ModelMetrics(CollectorRegistry(), "tiny")
     address = TokenizerAddress(f"127.0.0.1:{port}")
-    follower = Follower(address, base, client, metrics, state)
+    follower = Follower(address, base, client, metrics, state, meanwhile)
     task = asyncio.create_task(follower.run())
     try:
         yield follower, table, state
@@ -184,6 +186,37 @@ async def test_a_change_made_while_running_is_applied():
         await revision(table, 0)
         await tokenizer.publish("<a>")
         assert await revision(table, 1) == tokenizer.newest
+
+
+@pytest.mark.parametrize("base", [BASE, None], ids=["with a tokenizer", "without"])
+async def test_without_a_service_that_was_named_the_base_is_served_until_one_is_there(base):
+    tokenizer = FakeTokenizer()
+    tokenizer.add("<a>")
+    meanwhile = base or Reference("tiny", 0, "", BASE.size)
+    async with serving(FakeTokenizer()) as port:
+        pass  # a port that is free now
+    async with (
+        engine() as client,
+        following(port, client, base, meanwhile) as (follower, table, state),
+    ):
+        await asyncio.wait_for(follower.caught_up.wait(), 10)
+        assert (table.newest, table.spelled, state.state) == (meanwhile, False, "disconnected")
+        async with serving(tokenizer, port):
+            assert await revision(table, 1) == tokenizer.newest
+            await reached(state, "following")
+        assert (table.at(0), table.spelled) == (BASE, True)
+
+
+async def test_without_a_service_that_was_named_another_vocabulary_is_reported_and_not_taken():
+    other = FakeTokenizer(Reference("other", 0, "cd" * 32, 32))
+    async with (
+        engine() as client,
+        serving(other) as port,
+        following(port, client, BASE, BASE) as (follower, table, state),
+    ):
+        await asyncio.wait_for(follower.caught_up.wait(), 10)
+        assert (table.newest, state.state) == (BASE, "conflict")
+        assert "start both with the same --model" in state.reason
 
 
 async def test_a_service_that_comes_late_and_goes_away_is_followed_from_where_it_was():

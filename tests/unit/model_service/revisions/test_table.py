@@ -79,9 +79,47 @@ async def test_a_revision_that_does_not_come_is_behind_and_can_be_retried():
     assert caught.value.retry_delay_s is not None
 
 
-async def test_a_newer_revision_that_can_never_come_is_a_mismatch():
-    with pytest.raises(VocabularyMismatch):
+async def test_a_newer_revision_that_can_never_come_is_a_mismatch_that_says_whom_to_follow():
+    with pytest.raises(VocabularyMismatch, match="follows no tokenizer service") as caught:
         await make_table(0, followed=False).resolve(ref(CHAIN[1]))
+    assert "--tokenizer-address" in str(caught.value)
+    assert caught.value.metadata["cause"] == "follows_nobody"
+
+
+@pytest.mark.parametrize("followed", [True, False])
+async def test_ids_of_another_tokenizer_are_a_mismatch_that_says_so(followed):
+    table = make_table(2, followed=followed)
+    table.address = "tokenizer:50051"
+    with pytest.raises(VocabularyMismatch, match="from another tokenizer") as caught:
+        await table.resolve(ref(CHAIN[1], fingerprint="f" * 64))
+    assert caught.value.metadata["cause"] == "another_vocabulary"
+    remedy = "encode with the tokenizer service at tokenizer:50051" if followed else "same --model"
+    assert remedy in str(caught.value)
+
+
+async def test_a_service_that_is_not_reached_is_named_to_those_who_wait_for_its_revisions():
+    table = make_table(0)
+    table.address, table.unreachable = "tokenizer:50051", "UNAVAILABLE: connection refused"
+    with pytest.raises(VocabularyBehind) as caught:
+        await table.resolve(ref(CHAIN[1]))
+    assert "tokenizer:50051, UNAVAILABLE: connection refused" in str(caught.value)
+    table.unreachable = ""
+    with pytest.raises(VocabularyBehind, match="this replica has 0\\.$"):
+        await table.resolve(ref(CHAIN[1]))
+
+
+async def test_a_newer_revision_of_a_service_that_is_refused_is_of_another_tokenizer():
+    table = make_table(0)
+    table.refused = "it serves another vocabulary"
+    with pytest.raises(VocabularyMismatch, match="as it serves another vocabulary"):
+        await table.resolve(ref(CHAIN[1]))
+
+
+def test_a_nameless_revision_0_takes_the_name_of_the_service_that_is_followed_later():
+    table = VocabularyTable(followed=True, wait_s=0)
+    table.append(Reference("tiny", 0, "", 32))
+    table.append(CHAIN[0])
+    assert (len(table), table.newest) == (1, CHAIN[0])
 
 
 async def test_a_checkpoint_without_a_tokenizer_is_not_compared():
