@@ -27,7 +27,16 @@ def model_service(model: str, dtype: str, threads: int, decode_graphs: str) -> I
     """Runs a model service and yields its address, once its steps run as they will for long."""
     command = [sys.executable, "-m", "model_service", "--model", model, "--dtype", dtype]
     command += ["--threads", str(threads), "--host", "127.0.0.1", "--decode-graphs", decode_graphs]
-    command += ["--tokenizer-address", "none", "--port", "0", "--health-port", "0", "--metrics-port", "0"]
+    command += [
+        "--tokenizer-address",
+        "none",
+        "--port",
+        "0",
+        "--health-port",
+        "0",
+        "--metrics-port",
+        "0",
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None

@@ -107,14 +107,35 @@ class MessageTooLarge(ServiceError):
 
 
 class TokenIdOutOfRange(ServiceError):
-    """A token id is not in the vocabulary of the request's revision."""
+    """A token id is not in the vocabulary of the request's revision, or has no row in the model."""
 
     def __init__(
-        self, field: str, *, row: int, index: int, token_id: int, vocabulary_size: int
+        self,
+        field: str,
+        *,
+        row: int,
+        index: int,
+        token_id: int,
+        vocabulary_size: int,
+        has_row: bool = True,
     ) -> None:
+        """Refuses an id.
+
+        Args:
+            field: path of the field that holds it.
+            row: its row, from 0.
+            index: its place in the row, from 0.
+            token_id: the id.
+            vocabulary_size: number of ids of the request's revision.
+            has_row: False where the tokenizer knows the id and the model does not.
+        """
+        why = (
+            f"is not in the vocabulary of {vocabulary_size} ids"
+            if has_row
+            else "is in the tokenizer's vocabulary, but the model has no row for it"
+        )
         super().__init__(
-            f"{field}: id {token_id} at row {row}, index {index} is not in the vocabulary of "
-            f"{vocabulary_size} ids.",
+            f"{field}: id {token_id} at row {row}, index {index} {why}.",
             field=field,
             row=row,
             index=index,

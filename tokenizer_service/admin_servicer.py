@@ -67,7 +67,12 @@ class VocabularyAdminServicer(LogMethods):
         rules: AdditionRules,
         request: pb.AddTokensRequest,
     ) -> Outcome:
-        addition = token_rules.plan(tokenizer, self._vocabulary.base_size, tokens, rules)
+        base_size = self._vocabulary.base_size
+        addition = token_rules.plan(tokenizer, base_size, tokens, rules)
+        new_tokens = iter(addition.change.tokens)
+        for index, result in enumerate(addition.results):
+            if not result.existing:
+                self.model_rows.check_sources(index, next(new_tokens), base_size)
 
         def respond(after: Reference) -> bytes:
             response = addition_response(addition, tokenizer, after)

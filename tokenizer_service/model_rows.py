@@ -28,10 +28,12 @@ class ModelRows:
     Attributes:
         width: values of a row; None if it is not known.
         tied: whether output rows are surely the input rows.
+        count: rows; None if it is not known. A tokenizer may have a few ids more.
     """
 
     width: int | None = None
     tied: bool = False
+    count: int | None = None
 
     def check(self, tokens: Sequence[TokenToAdd | NewToken]) -> None:
         """Checks the vectors of tokens that are added.
@@ -54,6 +56,29 @@ class ModelRows:
                     "input rows",
                 )
 
+    def check_sources(self, index: int, new: NewToken, base_size: int) -> None:
+        """Checks the ids from whose rows those of a new token are made.
+
+        Args:
+            index: of the token in the call.
+            new: the token.
+            base_size: ids of revision 0.
+
+        Raises:
+            InvalidField: one of them has no row.
+        """
+        missing = range(base_size if self.count is None else self.count, base_size)
+        sources = {"copy": ("copy_token_id", (new.copy_token_id,))}
+        pieces = {"mean_of_pieces": ("initialization", new.previous_ids)}
+        field, ids = (sources | pieces).get(new.initialization, ("", ()))
+        for token_id in ids:
+            if token_id in missing:
+                raise InvalidField(
+                    f"tokens[{index}].{field}",
+                    f"takes the row of id {token_id}, and the model has {self.count} rows; choose "
+                    "another initialization",
+                )
+
 
 def read(folder: Path) -> ModelRows:
     """Reads what a checkpoint's folder says; nothing when it says nothing."""
@@ -69,6 +94,7 @@ def read(folder: Path) -> ModelRows:
     return ModelRows(
         width=next((width for width in widths if _is_count(width)), None),
         tied=any(part.get("tie_word_embeddings") is True for part in parts),
+        count=next((n for n in (part.get("vocab_size") for part in parts) if _is_count(n)), None),
     )
 
 

@@ -145,7 +145,7 @@ class CompatRunner:
         past.length = len(token_ids) if past.arguments else 0
         logits: Tensor = output.logits[0].float()
         offset = len(token_ids) - len(logits)
-        return logits[[target - offset for target in targets]]
+        return self.vocabulary.mask(logits[[target - offset for target in targets]])
 
     @torch.inference_mode()
     def measure(self) -> None:

@@ -23,7 +23,8 @@ class GrowingEmbedding:
 
         Args:
             layer: the layer.
-            size: ids that exist, at most one per row.
+            size: ids that exist. Those that the layer has no row for get one of zeros, which
+                nothing reads: row numbers are ids.
             reserved_rows: rows that can be added without a new allocation. What the checkpoint is
                 padded with counts as well: the matrix never shrinks.
         """
@@ -32,7 +33,7 @@ class GrowingEmbedding:
         self.size = size
         self._layer = layer
         self._buffer = weight.new_zeros(max(size + reserved_rows, len(weight)), weight.shape[1])
-        self._buffer[:size] = weight[:size]
+        self._buffer[: min(size, len(weight))] = weight[:size]
         self._bind()
 
     @property

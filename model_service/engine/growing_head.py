@@ -21,16 +21,21 @@ BLOCK_ROWS = 64
 class GrowingHead(nn.Module):
     """The output layer: `[.., H]` to `[.., size]` logits."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, reserved_rows: int) -> None:
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None, reserved_rows: int, base_size: int
+    ) -> None:
         """Takes over a model's output layer.
 
         Args:
             weight: rows of revision 0, `[V, H]`.
             bias: `[V]` or longer, or None.
             reserved_rows: rows that can be added without a new allocation.
+            base_size: ids of revision 0. Where they are more than V, the others get logits of 0,
+                which mean nothing.
         """
         super().__init__()
         size, width = weight.shape
+        self._base_size = base_size
         base = nn.Linear(width, size, bias=bias is not None, device="meta", dtype=weight.dtype)
         base.weight = nn.Parameter(weight, requires_grad=False)
         if bias is not None:
@@ -55,13 +60,14 @@ class GrowingHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Computes logits of every id there is."""
         logits: Tensor = self.base(x)
-        if not self.num_added:
+        num_missing = self._base_size - logits.shape[-1]
+        if not self.num_added and not num_missing:
             return logits
-        parts = [logits]
+        parts = [logits, logits.new_zeros(*logits.shape[:-1], num_missing)]
         for block in range(-(-self.num_added // BLOCK_ROWS)):
             bias = self._biases[block] if self._biases else None
             parts.append(F.linear(x, self._blocks[block], bias))
-        return torch.cat(parts, -1)[..., : logits.shape[-1] + self.num_added]
+        return torch.cat(parts, -1)[..., : self._base_size + self.num_added]
 
     def reserve(self, count: int) -> None:
         """Makes room for `count` more rows. What is there is not moved.
@@ -85,17 +91,17 @@ class GrowingHead(nn.Module):
         self.num_added += 1
 
     def row(self, token_id: int) -> Tensor:
-        """Returns the row of an id, `[H]`."""
-        added = token_id - len(self.weight)
+        """Returns the row of an id that has one, `[H]`."""
+        added = token_id - self._base_size
         if added < 0:
             return self.weight[token_id].detach()
         return self._blocks[added // BLOCK_ROWS][added % BLOCK_ROWS]
 
     def bias_of(self, token_id: int) -> Tensor | None:
-        """Returns the bias of an id, `[]`, or None for a layer without."""
+        """Returns the bias of an id that has a row, `[]`, or None for a layer without."""
         if self.bias is None:
             return None
-        added = token_id - len(self.weight)
+        added = token_id - self._base_size
         if added < 0:
             return self.bias[token_id].detach()
         return self._biases[added // BLOCK_ROWS][added % BLOCK_ROWS]

@@ -130,7 +130,7 @@ class ModelRunner:
                 logits_to_keep=torch.tensor(targets, dtype=torch.int64, device=device),
             )
         logits: Tensor = output.logits
-        return logits[0].float()
+        return self.vocabulary.mask(logits[0].float())
 
 
 def order(runs: list[Run]) -> list[Run]:

@@ -220,6 +220,7 @@ def describe(
         reserved_rows=runner.vocabulary.num_reserved,
         max_running_sequences=settings.max_running_sequences,
         load_s=loaded.load_s,
+        rowless_id_count=runner.vocabulary.base_size - runner.vocabulary.num_usable,
     )
 
 

@@ -40,20 +40,24 @@ class Values:
 class RowRules:
     """Makes rows out of those that are there."""
 
-    def __init__(self, embedding: GrowingEmbedding, head: GrowingHead, *, tied: bool) -> None:
+    def __init__(
+        self, embedding: GrowingEmbedding, head: GrowingHead, without_rows: range, *, tied: bool
+    ) -> None:
         """Takes the means over all ids there are, those of revision 0.
 
         Args:
             embedding: input rows.
             head: output rows.
+            without_rows: ids of revision 0 that have none.
             tied: whether output rows are the input rows.
         """
+        self._without_rows = without_rows
         self._embedding = embedding
         self._head = head
         self._tied = tied
         self._means = self._rounded(
-            mean(embedding.rows),
-            mean(embedding.rows if tied else head.weight),
+            mean(embedding.rows[: len(head.weight)]),
+            mean(embedding.rows[: len(head.weight)] if tied else head.weight),
             torch.zeros(1) if head.bias is None else _mean_bias(head.bias),
         )
 
@@ -122,6 +126,10 @@ class RowRules:
             raise ValueError(
                 f"token {row.token_id} is made from id {token_id}, which is not in "
                 f"[0, {self._embedding.size})"
+            )
+        if token_id in self._without_rows:
+            raise ValueError(
+                f"token {row.token_id} is made from id {token_id}, for which the model has no row"
             )
         return token_id
 

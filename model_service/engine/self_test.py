@@ -49,7 +49,8 @@ class SelfTest:
         """
         self._name = type(loaded.model).__name__
         self._dtype = loaded.dtype
-        size = vocabulary_size or loaded.num_embedding_rows
+        rows = loaded.num_embedding_rows
+        size = min(vocabulary_size or rows, rows)
         try:
             self._examples = oracle.examples(loaded, size)
             self._short: list[Example] = []

@@ -46,6 +46,9 @@ class Vocabulary:
     Attributes:
         num_rows: rows of the checkpoint's embedding.
         base_size: ids at revision 0.
+        num_usable: ids of revision 0 that have rows, the first so many. A tokenizer may have more:
+            no request may hold those, and they are never generated. Row numbers are ids, so those
+            of the ids that are added begin behind them.
         tied: whether output rows are the input rows.
         obstacle: why ids cannot be added, or None.
         token_bytes: the bytes that ids stand for, as far as they were told.
@@ -72,17 +75,21 @@ class Vocabulary:
         placement.keep_resident(head)
         self.tied = _is_tied(model)
         self._shared = self.tied and head.weight.device == embedding.weight.device
+        self.num_usable = min(self.base_size, self.num_rows, len(head.weight))
         self._embedding = GrowingEmbedding(embedding, self.base_size, reserved_rows)
         output = self._embedding.rows if self._shared else head.weight.detach()
-        self._head = GrowingHead(output[: self.base_size], head.bias, reserved_rows)
+        self._head = GrowingHead(
+            output[: self.num_usable], head.bias, reserved_rows, self.base_size
+        )
         placement.carry_hook(head, self._head)
         model.set_output_embeddings(self._head)
-        self._rules = RowRules(self._embedding, self._head, tied=self.tied)
+        without_rows = range(self.num_usable, self.base_size)
+        self._rules = RowRules(self._embedding, self._head, without_rows, tied=self.tied)
         self.obstacle: str | None = None
         self._enlargement: Iterator[None] | None = None
         self._hash = hashlib.sha256()
         self.token_bytes: dict[int, bytes] = {}
-        self.revisions = [RevisionRows(self.base_size, (), self.token_bytes)]
+        self.revisions = [RevisionRows(self.base_size, tuple(without_rows), self.token_bytes)]
 
     @property
     def size(self) -> int:
@@ -158,10 +165,16 @@ class Vocabulary:
         except StopIteration:
             self._enlargement = None
             if self._shared:
-                self._head.rebase(self._embedding.rows[: self.base_size])
+                self._head.rebase(self._embedding.rows[: self.num_usable])
         except BaseException:
             self._enlargement = None
             raise
+
+    def mask(self, logits: Tensor) -> Tensor:
+        """Masks the ids of logits `[.., V]` that have no rows, in place, and returns them."""
+        if self.num_usable < self.base_size:
+            logits[..., self.num_usable : self.base_size] = -torch.inf
+        return logits
 
     def spell(self, token_bytes: Sequence[bytes]) -> None:
         """Takes note of the bytes that the ids of revision 0 stand for."""
@@ -193,7 +206,9 @@ class Vocabulary:
 
 
 def check_can_grow(model: PreTrainedModel, base_size: int) -> None:
-    """Checks that a model has one row per id at both ends, and that rows can be added.
+    """Checks that a model has rows for its ids at both ends, and that rows can be added.
+
+    A few ids may have none, as that of an image in Gemma's tokenizer beside a model for text.
 
     Args:
         model: the model.
@@ -210,9 +225,9 @@ def check_can_grow(model: PreTrainedModel, base_size: int) -> None:
         weight = getattr(layer, "weight", None)
         if not isinstance(weight, Tensor) or weight.dim() != 2 or not weight.is_floating_point():
             raise ValueError(f"its {name} has no rows of numbers to which others could be added")
-        if len(weight) < wanted:
+        if 2 * len(weight) < wanted:
             raise ValueError(
-                f"its {name} has {len(weight)} rows, fewer than the {wanted} ids of its "
+                f"its {name} has {len(weight)} rows, not even half of the {wanted} ids of its "
                 "tokenizer.json: resize the model with resize_token_embeddings, or take the "
                 "tokenizer that belongs to it"
             )

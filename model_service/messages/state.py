@@ -44,6 +44,14 @@ class EngineInfo(msgspec.Struct, frozen=True):
     custom_processors: tuple[ProcessorDescription, ...] = ()
     """Processors that the operator added."""
 
+    rowless_id_count: int = 0
+    """Ids of revision 0, the last so many, that the tokenizer has and the model has no rows for."""
+
+    @property
+    def ids_without_rows(self) -> range:
+        """Ids that no request may hold."""
+        return range(self.vocabulary_size - self.rowless_id_count, self.vocabulary_size)
+
 
 class Ready(msgspec.Struct, tag="ready"):
     """The model is loaded."""

@@ -21,7 +21,7 @@ from model_service.requests.configuration_fields import (
 from model_service.requests.contradictions import settle
 from model_service.requests.pipeline import Surroundings, read_pipeline
 from model_service.requests.processor_catalog import BUILT_IN, Catalog
-from model_service.requests.token_ids import check_token_ids
+from model_service.requests.token_ids import NONE, check_token_ids
 from model_service.requests.violations import Violations
 from rpc.errors import NotImplemented_
 
@@ -69,6 +69,7 @@ def resolve(
     *,
     vocabulary_size: int,
     max_return_sequences: int,
+    without_rows: range = NONE,
     catalog: Catalog = BUILT_IN,
     path: str = "generation_config",
 ) -> ResolvedConfig:
@@ -80,6 +81,7 @@ def resolve(
         violations: what is wrong is noted here.
         vocabulary_size: number of ids of the request's revision.
         max_return_sequences: server's limit of `num_return_sequences`.
+        without_rows: ids that the model has no rows for.
         catalog: the processors that `processors` may name.
         path: path of the message in the request.
 
@@ -90,7 +92,7 @@ def resolve(
     given = _read_fields(message, violations, path, max_return_sequences)
     for name in given.keys() & STRUCTURED_FIELDS:
         rows = structured_fields.id_rows(name, given[name])
-        check_token_ids(f"{path}.{name}", rows, vocabulary_size)
+        check_token_ids(f"{path}.{name}", rows, vocabulary_size, without_rows)
     values = msgspec.structs.asdict(defaults)
     values |= {name: value for name, value in given.items() if name in values}
     for name, other in WATERMARKS:
@@ -115,6 +117,7 @@ def resolve(
             lenient=message.lenient,
             has_ends=bool(values["eos_token_ids"]),
             vocabulary_size=vocabulary_size,
+            without_rows=without_rows,
         )
         values["processors"] = read_pipeline(
             message.processors, surroundings, violations, f"{path}.processors"

@@ -128,6 +128,7 @@ def plan(
         violations,
         vocabulary_size=vocabulary.size,
         max_return_sequences=limits.max_sequences_per_call,
+        without_rows=info.ids_without_rows,
         catalog=catalog(info),
     )
     selection, prompt_selection = read_selections(
@@ -148,7 +149,7 @@ def plan(
     salt = read_salt(request.cache_salt, violations)
     reuses = request.use_prefix_cache or not request.HasField("use_prefix_cache")
     violations.check()
-    check_token_ids("prompt", prompts, vocabulary.size)
+    check_token_ids("prompt", prompts, vocabulary.size, info.ids_without_rows)
     resolved, num_new = fit_context(resolved, lengths, info.context_length)
     kv_tokens = branches.kv_tokens(lengths.tokens, num_new, resolved, info)
     fitting = [

@@ -19,7 +19,7 @@ from model_service.generation import ProcessorSpec
 from model_service.processor_arguments import BY_NAME, decode
 from model_service.requests.arguments import ArgumentsSchema, NotAcceptedError, parse
 from model_service.requests.processor_catalog import Catalog
-from model_service.requests.token_ids import check_token_ids
+from model_service.requests.token_ids import NONE, check_token_ids
 from model_service.requests.violations import MAX_REPORTED, Violations
 
 MAX_ARGUMENTS_BYTES = 64 * 2**10
@@ -36,6 +36,7 @@ class Surroundings:
         lenient: whether processors without effect are left out instead of refused.
         has_ends: whether there are end-of-sequence ids.
         vocabulary_size: ids of the request's revision.
+        without_rows: those of them that the model has no rows for.
     """
 
     catalog: Catalog
@@ -43,6 +44,7 @@ class Surroundings:
     lenient: bool
     has_ends: bool
     vocabulary_size: int
+    without_rows: range = NONE
 
 
 def read_pipeline(
@@ -125,7 +127,9 @@ def _read_arguments(
     if problems:
         return "{}"
     for where, ids in schema.token_ids(arguments):
-        check_token_ids(path + where, [ids], surroundings.vocabulary_size)
+        check_token_ids(
+            path + where, [ids], surroundings.vocabulary_size, surroundings.without_rows
+        )
     return json.dumps(schema.defaults | arguments)
 
 

@@ -8,7 +8,7 @@ from lockstep.v1 import logits_session_service_pb2
 from model_service.generation import ScoreSelection
 from model_service.messages import StepRow
 from model_service.requests.selection import read_selection
-from model_service.requests.token_ids import check_token_ids
+from model_service.requests.token_ids import NONE, check_token_ids
 from model_service.requests.violations import Violations
 
 MAX_STEP_ID_LENGTH = 128
@@ -42,6 +42,7 @@ def read_step(
     num_rows: int,
     vocabulary_size: int,
     max_selected_tokens: int,
+    without_rows: range = NONE,
     path: str = "",
 ) -> StepPlan:
     """Checks a step.
@@ -52,6 +53,7 @@ def read_step(
         num_rows: rows of the session.
         vocabulary_size: number of ids of the session's revision.
         max_selected_tokens: largest `top_k` and longest id list.
+        without_rows: ids that the model has no rows for.
         path: of the step in the message, `""` or ending in a dot.
 
     Raises:
@@ -78,7 +80,8 @@ def read_step(
             given_tokens=min((len(row.token_ids) for row in rows if row.token_ids), default=1),
         )
     violations.check()
-    check_token_ids(f"{path}rows", (row.token_ids for row in rows), vocabulary_size)
+    given = (row.token_ids for row in rows)
+    check_token_ids(f"{path}rows", given, vocabulary_size, without_rows)
     return StepPlan(
         rows,
         selection,

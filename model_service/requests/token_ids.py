@@ -4,25 +4,38 @@ from collections.abc import Iterable, Sequence
 
 from rpc.errors import TokenIdOutOfRange
 
+NONE = range(0)
 
-def check_token_ids(field: str, rows: Iterable[Sequence[int]], vocabulary_size: int) -> None:
-    """Checks that ids are in a vocabulary.
+
+def check_token_ids(
+    field: str,
+    rows: Iterable[Sequence[int]],
+    vocabulary_size: int,
+    without_rows: range = NONE,
+) -> None:
+    """Checks that ids are in a vocabulary, and that the model has rows for them.
 
     Args:
         field: path of the field, for the error.
         rows: ids, one sequence per row.
         vocabulary_size: number of ids of the request's revision.
+        without_rows: those of them that the model has no rows for.
 
     Raises:
-        TokenIdOutOfRange: an id is negative, or at or above `vocabulary_size`.
+        TokenIdOutOfRange: an id is negative, at or above `vocabulary_size`, or without a row.
     """
+    first_unusable = without_rows.start if without_rows else vocabulary_size
     for row, ids in enumerate(rows):
-        if ids and (min(ids) < 0 or max(ids) >= vocabulary_size):
-            index = next(i for i, x in enumerate(ids) if not 0 <= x < vocabulary_size)
-            raise TokenIdOutOfRange(
-                field,
-                row=row,
-                index=index,
-                token_id=ids[index],
-                vocabulary_size=vocabulary_size,
-            )
+        if not ids or (min(ids) >= 0 and max(ids) < first_unusable):
+            continue
+        for index, token_id in enumerate(ids):
+            has_row = token_id not in without_rows
+            if not 0 <= token_id < vocabulary_size or not has_row:
+                raise TokenIdOutOfRange(
+                    field,
+                    row=row,
+                    index=index,
+                    token_id=token_id,
+                    vocabulary_size=vocabulary_size,
+                    has_row=has_row,
+                )

@@ -145,7 +145,6 @@ class VocabularyTable:
             if not self._num_waiting:
                 self.wanted.clear()
 
-
     def _of_another(
         self, reference: vocabulary_pb2.VocabularyRef, ours: Reference
     ) -> VocabularyMismatch:

@@ -101,6 +101,7 @@ def read_opening(
         violations,
         vocabulary_size=vocabulary.size,
         max_return_sequences=1,
+        without_rows=info.ids_without_rows,
         catalog=catalog(info),
     )
     resolved = branches.without_branches(config, resolved, violations)
@@ -129,7 +130,7 @@ def read_opening(
     salt = read_salt(cache_salt, violations)
     violations.check()
     model.check_stop_strings(resolved.config)
-    check_token_ids(ids_field, rows, vocabulary.size)
+    check_token_ids(ids_field, rows, vocabulary.size, info.ids_without_rows)
     reserved = longest if max_length is None else max_length
     _check_room(rows, reserved, info.context_length, info.kv_total_tokens)
     lengths = [len(row) for row in rows]

@@ -75,6 +75,7 @@ class Steps:
             num_rows=session.num_rows,
             vocabulary_size=vocabulary_size,
             max_selected_tokens=self._model.limits.max_selected_tokens,
+            without_rows=self._model.engine.info.ids_without_rows,
             path=path,
         )
         counts = [len(row.token_ids) for row in plan.rows]

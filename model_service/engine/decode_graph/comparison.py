@@ -49,7 +49,7 @@ def compare_steps(
         Unequal: the logits differ.
     """
     generator = torch.Generator().manual_seed(0)
-    size = runner.vocabulary.base_size
+    size = runner.vocabulary.num_usable
     steps = (1, 1, 1, 1, 1) if single else (2, 1, 1, 1)
     with Trial(runner) as trial:
         sequences = []

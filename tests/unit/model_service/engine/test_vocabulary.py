@@ -363,9 +363,38 @@ def test_values_that_the_type_of_the_weights_does_not_have_are_refused():
     )
 
 
-def test_a_tokenizer_with_more_ids_than_the_model_has_rows_is_refused():
-    with pytest.raises(ValueError, match="has 40 rows, fewer than the 41 ids"):
-        Vocabulary(llama(tied=True), ROWS + 1, 8)
+@tied
+def test_ids_that_have_no_rows_are_masked_and_what_is_added_comes_behind_them(tied):
+    model = llama(tied)
+    before = logits(model, [1, 2, 3])
+    mean = model.get_input_embeddings().weight.detach().double().mean(0)
+    vocabulary = Vocabulary(model, ROWS + 2, 1)
+    assert (vocabulary.size, vocabulary.num_rows, vocabulary.num_usable) == (ROWS + 2, ROWS, ROWS)
+    for revision in range(1, 80):  # beyond a block, and beyond the reserve
+        new = row(vocabulary.size, "mean", generable=True)
+        vocabulary.grow(revision, [new])
+        assert vocabulary.size == ROWS + 2 + revision
+    grown = vocabulary.mask(logits(model, [1, 2, 3]).clone())
+    assert torch.allclose(grown[:, :ROWS], before, atol=1e-6)
+    assert (grown[:, ROWS : ROWS + 2] == -torch.inf).all()
+    assert grown[:, ROWS + 2 :].isfinite().all()
+    assert torch.allclose(model.get_input_embeddings().weight[ROWS + 2].double(), mean, atol=1e-6)
+    assert vocabulary.revisions[-1].forbidden == (ROWS, ROWS + 1)
+
+
+@pytest.mark.parametrize(
+    "new", [{"copy_token_id": ROWS}, {"previous_ids": [1, ROWS]}], ids=["copy", "pieces"]
+)
+def test_no_row_is_made_from_one_that_is_not_there(new):
+    vocabulary = Vocabulary(llama(tied=True), ROWS + 1, 8)
+    initialization = "copy" if "copy_token_id" in new else "mean_of_pieces"
+    with pytest.raises(ValueError, match=f"from id {ROWS}, for which the model has no row"):
+        vocabulary.grow(1, [row(ROWS + 1, initialization, **new)])
+
+
+def test_a_tokenizer_of_another_model_is_refused():
+    with pytest.raises(ValueError, match="has 40 rows, not even half of the 81 ids"):
+        Vocabulary(llama(tied=True), 2 * ROWS + 1, 8)
 
 
 def test_a_model_without_an_output_layer_is_refused():
