@@ -14,7 +14,7 @@ def of_row(config: GenerationConfig, spec: SequenceSpec) -> GenerationConfig:
     processor ever sees a pad id. With padding, no prompt has one token, so none
     has a first token that is forced.
     """
-    if spec.max_new_tokens is not None:
+    if spec.max_new_tokens not in (None, config.max_new_tokens):
         config = msgspec.structs.replace(config, max_new_tokens=spec.max_new_tokens)
     if spec.num_padding == 0:
         return config

@@ -319,7 +319,7 @@ class Sequence:
         if any(self._completes(stop, token_id) for stop in config.stop_sequences):
             return "stop_sequence"
         if self.kind == "session":
-            return None
+            return "context_length" if len(self.token_ids) + 1 >= self.max_length else None
         if len(self.token_ids) + 1 - self.call_start >= config.max_new_tokens:
             return "max_new_tokens"
         if len(self.token_ids) + 1 >= self.max_length:

@@ -83,6 +83,10 @@ def plan_continuation(
     check_max_length(resolved, lengths, violations)
     violations.check()
     resolved, num_new = fit_context(resolved, lengths, session.max_length)
+    fitting = [
+        min(new, session.max_length - tokens)
+        for new, tokens in zip(num_new, lengths.tokens, strict=True)
+    ]
     if not request.generation_config.HasField("min_new_tokens"):
         # It counts from the session's prompt, so the length of this call does not bound it.
         config = msgspec.structs.replace(
@@ -103,7 +107,7 @@ def plan_continuation(
         cache_salt=None,
         kv_tokens=session.max_length * len(rows),
         response_bytes=generation_bytes(
-            lengths.tokens, num_new, resolved, selection, None, session.vocabulary.size
+            lengths.tokens, fitting, resolved, selection, None, session.vocabulary.size
         ),
     )
 

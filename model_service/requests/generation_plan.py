@@ -251,6 +251,5 @@ def _seed_sequences(
             # The sequences of one search come from the same draws.
             index_of_draws = 0 if resolved.config.num_beams > 1 else sequence_index
             row_seed = seeds.sequence_seed(base, prompt_index, index_of_draws)
-            most = None if resolved.config.max_length is None else num_new[index]
-            sequences.append(SequenceSpec(prompt, row_seed, most, padding[index]))
+            sequences.append(SequenceSpec(prompt, row_seed, num_new[index], padding[index]))
     return sequences, None if request.seeds else seed

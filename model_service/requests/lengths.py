@@ -50,13 +50,14 @@ def fit_context(
 ) -> tuple[ResolvedConfig, list[int]]:
     """Checks that every row fits the context, and lowers a default that does not.
 
-    A default of `max_new_tokens` is lowered to what the shortest prompt leaves
-    room for: a longer one then ends with `context_length`, so that no row's result
-    depends on the length of another.
+    A default is lowered to what the shortest prompt leaves room for, so that no row's
+    result depends on the length of another. A row whose default reaches the context is
+    ended by that, whoever set the default: it may have more tokens than there is room
+    for, so that it ends with `context_length`.
 
     Returns:
-        The configuration, and the most new tokens of each row before the context
-        ends it. Where `max_length` counts, `max_new_tokens` is the largest of these.
+        The configuration, and the most new tokens of each row before the context ends
+        it. `max_new_tokens` is the largest of these that there is room for.
 
     Raises:
         ContextLengthExceeded: a row does not fit.
@@ -64,19 +65,21 @@ def fit_context(
     config = resolved.config
     if config.max_length is not None:
         num_new = list(prompts.left_by(config.max_length))
-    elif resolved.max_new_tokens_given:
-        num_new = [config.max_new_tokens] * len(prompts.tokens)
     else:
-        room = context_length - min(prompts.tokens)
-        num_new = [min(config.max_new_tokens, room)] * len(prompts.tokens)
+        num_new = [config.max_new_tokens] * len(prompts.tokens)
     asked = resolved.max_new_tokens_given or resolved.max_length_given
+    room = [context_length - tokens for tokens in prompts.tokens]
     for row, (tokens, new) in enumerate(zip(prompts.tokens, num_new, strict=True)):
         needed = new if asked else 1
-        if tokens + needed > context_length:
+        if needed > room[row]:
             raise ContextLengthExceeded(
                 row=row, prompt_tokens=tokens, new_tokens=needed, context_tokens=context_length
             )
-    largest = max(num_new)
+    largest = max(map(min, num_new, room))
+    if not asked:
+        num_new = [
+            most + 1 if new >= most else new for new, most in zip(num_new, room, strict=True)
+        ]
     config = msgspec.structs.replace(
         config, max_new_tokens=largest, min_new_tokens=min(config.min_new_tokens, largest)
     )

@@ -165,7 +165,16 @@ def test_a_row_that_fills_the_context_says_so(tiny_model):
     short_row, long_row = response.sequences
     assert len(short_row.token_ids) == CONTEXT_LENGTH - 2
     assert len(long_row.token_ids) == 3
-    assert long_row.finish_reason == generation_pb2.FINISH_REASON_CONTEXT_LENGTH
+    for row in response.sequences:
+        assert row.finish_reason == generation_pb2.FINISH_REASON_CONTEXT_LENGTH
+
+
+@pytest.mark.parametrize("asked", [{"max_new_tokens": 6}, {"max_length": CONTEXT_LENGTH}])
+def test_a_row_that_fills_the_context_as_asked_says_that_it_has_what_was_asked(tiny_model, asked):
+    prompt = ragged([7] * (CONTEXT_LENGTH - 6))
+    (row,) = generate(tiny_model, prompt, {"eos_token_ids": NO_EOS, **asked}).sequences
+    assert len(row.token_ids) == 6
+    assert row.finish_reason == generation_pb2.FINISH_REASON_MAX_NEW_TOKENS
 
 
 def test_a_stop_id_ends_its_row_and_is_part_of_it(tiny_model):

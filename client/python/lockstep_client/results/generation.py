@@ -102,8 +102,8 @@ class GeneratedSequence:
         sequence_index: index among the sequences of that prompt.
         token_ids: generated ids, without the prompt; a stop token is included.
         finish_reason: why it ended: `eos_token`, `stop_token`, `stop_string`,
-            `stop_sequence`, `max_new_tokens`, `context_length`, `time_limit`,
-            `cancelled` or `error`.
+            `stop_sequence`, `max_new_tokens`, `context_length`, `time_limit` or
+            `error`.
         seed: reproduces this sequence with its prompt and configuration.
         scores: what was asked for about each generated token.
         prompt_scores: what was asked for about the prompt's tokens.

@@ -201,3 +201,15 @@ def test_no_row_is_in_the_ring_before_its_answer_is():
         step += 1
     assert len(set(reported)) > 2
     assert put == reported
+
+
+def test_a_sampled_token_that_fills_its_row_says_so():
+    engine = CountingEngine()
+    engine.open(1, [4], max_length=4)
+    engine.run()
+    reasons = []
+    for request_id, ids in enumerate(([5], []), start=2):
+        engine.step_session(request_id, ids, sample=True, append=True)
+        (answer,) = engine.run()
+        reasons.append(answer.rows[0].finish_reason)
+    assert reasons == [None, "context_length"]

@@ -144,6 +144,25 @@ def test_a_default_of_new_tokens_is_lowered_to_the_room_of_the_shortest_prompt()
     assert planned.effective_config.max_new_tokens == 4
 
 
+@pytest.mark.parametrize(
+    "default",
+    [{}, {"max_length": 64}, {"max_length": 1000}, {"max_new_tokens": 4}],
+    ids=["max_new_tokens", "max_length", "a longer max_length", "as long"],
+)
+def test_a_default_that_reaches_the_context_leaves_the_end_to_it(default):
+    longest = msgspec.structs.replace(info().default_config, **default)
+    planned = plan(request([1] * 60, [1] * 63), default_config=longest)
+    assert [spec.max_new_tokens for spec in planned.sequences] == [5, 2]
+    assert planned.kv_tokens == 2 * 64
+    assert planned.resolved.config.max_new_tokens == 4
+
+
+def test_a_default_below_the_context_ends_the_row_itself():
+    shorter = msgspec.structs.replace(info().default_config, max_new_tokens=3)
+    planned = plan(request([1] * 60), default_config=shorter)
+    assert [spec.max_new_tokens for spec in planned.sequences] == [3]
+
+
 def test_a_long_neighbour_does_not_shorten_a_row():
     alone = plan(request([1]))
     beside = plan(request([1], [1] * 63))
