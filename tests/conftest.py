@@ -1,6 +1,7 @@
 """Fixtures that every folder of tests may use."""
 
 import os
+import signal
 
 from tests.postgresql import postgresql as postgresql
 from tests.postgresql import postgresql_url as postgresql_url
@@ -11,3 +12,8 @@ os.environ.setdefault("LOCKSTEP_MODEL_DECODE_GRAPHS", "off")
 
 # A tokenizer service that happens to run here is followed by no test; those about it name theirs.
 os.environ.setdefault("LOCKSTEP_MODEL_TOKENIZER_ADDRESS", "none")
+
+# A shell starts what runs in its background with Ctrl-C ignored, and so would be every
+# process that a test starts, although the test is about one that somebody watches.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
