@@ -311,7 +311,8 @@ class ModelMetrics:
         try:
             yield
         except tuple(_REJECTIONS) as error:
-            self._rejections.labels(self._model_name, _REJECTIONS[type(error)]).inc()
+            label = next(label for kind, label in _REJECTIONS.items() if isinstance(error, kind))
+            self._rejections.labels(self._model_name, label).inc()
             raise
 
     def scores_sent(self, encoding: str, num_bytes: int) -> None:

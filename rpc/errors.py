@@ -19,6 +19,7 @@
     ├── KVCacheExceeded           more KV cache than there is in all
     ├── Loading                   not yet ready; retry
     ├── Draining                  shutting down; retry elsewhere
+    │   └── Paused                an operator takes no new work for now; retry
     ├── EngineLost                the model's process ended; retry
     ├── NonFiniteLogits           the model produced NaN or infinity for a row
     ├── NoTokenLeft               the processors excluded every token
@@ -347,8 +348,15 @@ class Loading(ServiceError):
 class Draining(ServiceError):
     """The server is shutting down and takes no new work."""
 
+    def __init__(self, message: str = "The server is shutting down.") -> None:
+        super().__init__(message, retry_delay_s=1.0)
+
+
+class Paused(Draining):
+    """An operator has paused the server, which takes new work again when it is resumed."""
+
     def __init__(self) -> None:
-        super().__init__("The server is shutting down.", retry_delay_s=1.0)
+        super().__init__("An operator has paused the server; it takes no new work until resumed.")
 
 
 class EngineLost(ServiceError):

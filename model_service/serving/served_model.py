@@ -18,7 +18,7 @@ from model_service.responses.response_limits import ResponseLimits
 from model_service.revisions.following import Following
 from model_service.revisions.roles import with_roles
 from model_service.revisions.table import VocabularyTable
-from rpc.errors import Draining, NotImplemented_
+from rpc.errors import NotImplemented_, Paused
 from vocabulary import Reference
 
 
@@ -54,10 +54,10 @@ class ServedModel:
         """Checks that new work is taken.
 
         Raises:
-            Draining: an operator has asked for no new work.
+            Paused: an operator has asked for no new work.
         """
         if self.paused:
-            raise Draining
+            raise Paused
 
     def check_stop_strings(self, config: GenerationConfig) -> None:
         """Checks that the engine can find the stop strings of a configuration.
@@ -111,7 +111,7 @@ class ServedModel:
             running: the engine's call; None means one of its own, without a session.
 
         Raises:
-            Draining: no new work is taken.
+            Paused: no new work is taken.
             Overloaded: too much is in progress.
         """
         self.check_open()

@@ -83,8 +83,8 @@ class ModelAdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Drain(self, request, context):
-        """Refuses new work and lets running work finish. Health becomes
-        `NOT_SERVING`.
+        """Refuses new work, with the reason `DRAINING`, and lets running work finish.
+        Health becomes `NOT_SERVING`.
 
         Errors: those of every method of the model service.
         """

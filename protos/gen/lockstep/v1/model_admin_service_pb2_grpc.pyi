@@ -47,8 +47,8 @@ class ModelAdminServiceStub:
     Errors: those of every method of the model service.
     """
     Drain: _grpc.UnaryUnaryMultiCallable[_model_admin_service_pb2.DrainRequest, _model_admin_service_pb2.DrainResponse]
-    """Refuses new work and lets running work finish. Health becomes
-    `NOT_SERVING`.
+    """Refuses new work, with the reason `DRAINING`, and lets running work finish.
+    Health becomes `NOT_SERVING`.
 
     Errors: those of every method of the model service.
     """
@@ -77,8 +77,8 @@ class ModelAdminServiceAsyncStub(ModelAdminServiceStub):
     Errors: those of every method of the model service.
     """
     Drain: _aio.UnaryUnaryMultiCallable[_model_admin_service_pb2.DrainRequest, _model_admin_service_pb2.DrainResponse]  # type: ignore[assignment]
-    """Refuses new work and lets running work finish. Health becomes
-    `NOT_SERVING`.
+    """Refuses new work, with the reason `DRAINING`, and lets running work finish.
+    Health becomes `NOT_SERVING`.
 
     Errors: those of every method of the model service.
     """
@@ -122,8 +122,8 @@ class ModelAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_admin_service_pb2.DrainRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_model_admin_service_pb2.DrainResponse, _abc.Awaitable[_model_admin_service_pb2.DrainResponse]]:
-        """Refuses new work and lets running work finish. Health becomes
-        `NOT_SERVING`.
+        """Refuses new work, with the reason `DRAINING`, and lets running work finish.
+        Health becomes `NOT_SERVING`.
 
         Errors: those of every method of the model service.
         """
