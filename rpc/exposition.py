@@ -1,14 +1,23 @@
-"""`GET /metrics` over HTTP, in a thread of its own, so that a busy loop still answers."""
+"""`GET /metrics` over HTTP, in threads of its own, so that a busy loop still answers."""
 
 import socket
-from socketserver import ThreadingMixIn
-from threading import Thread
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+import sys
+from contextlib import suppress
+from socketserver import TCPServer, ThreadingMixIn
+from threading import Lock, Thread
+from typing import Any
 
-from prometheus_client import CollectorRegistry, make_wsgi_app
+import structlog
+from prometheus_client import CollectorRegistry, MetricsHandler
 
 # How soon `close` is noticed.
 _POLL_S = 0.1
+# Each has a thread. The next one takes the place of the oldest, so that clients who
+# connect and say nothing do not keep Prometheus out.
+_MAX_CONNECTIONS = 16
+_SILENCE_S = 10
+
+_log = structlog.stdlib.get_logger(__name__)
 
 
 class MetricsEndpoint:
@@ -26,11 +35,10 @@ class MetricsEndpoint:
         """
         server = _Server6 if ":" in host else _Server4
         try:
-            self._http = server((host, port), _Handler)
+            self._http = server((host, port), _Handler.factory(registry))
         except OSError as error:
             raise OSError(f"cannot listen on port {port} for metrics: {error.strerror}") from None
-        self._http.set_app(make_wsgi_app(registry))
-        self.port = self._http.server_port
+        self.port: int = self._http.server_address[1]
         self._thread = Thread(
             target=self._http.serve_forever, args=(_POLL_S,), name="metrics", daemon=True
         )
@@ -43,15 +51,39 @@ class MetricsEndpoint:
         self._http.server_close()
 
 
-class _Handler(WSGIRequestHandler):
-    timeout = 10  # seconds, for a client that connects and says nothing
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Keeps scrapes out of the log."""
+class _Handler(MetricsHandler):
+    timeout = _SILENCE_S  # for a client that says nothing, or does not read
 
 
-class _Server4(ThreadingMixIn, WSGIServer):
+class _Server4(ThreadingMixIn, TCPServer):
+    allow_reuse_address = True
     daemon_threads = True
+
+    def __init__(self, *arguments: Any) -> None:
+        self._connections: dict[socket.socket, None] = {}  # oldest first
+        self._lock = Lock()
+        super().__init__(*arguments)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._lock:
+            if len(self._connections) >= _MAX_CONNECTIONS:
+                oldest = next(iter(self._connections))
+                del self._connections[oldest]
+                with suppress(OSError):  # it is going by itself
+                    oldest.shutdown(socket.SHUT_RDWR)
+            self._connections[request] = None
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._lock:
+            self._connections.pop(request, None)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Logs a failure, where the base class would print a traceback."""
+        error = sys.exception()
+        if not isinstance(error, OSError):  # the client is gone, or does not read
+            _log.error("metrics not served", exc_info=error)
 
 
 class _Server6(_Server4):
