@@ -7,7 +7,6 @@ than 0, and whoever supervises it starts it anew.
 
 import asyncio
 import os
-import sys
 from collections.abc import Mapping
 
 import structlog
@@ -43,7 +42,7 @@ from model_service.serving.served_model import ServedModel
 from model_service.serving.session_terms import SessionTerms
 from model_service.serving.sessions import SessionRegistry
 from model_service.settings import ModelSettings
-from rpc import logging
+from rpc import logging, program
 from rpc.control_groups import available_cores
 from rpc.metrics import process_registry
 from rpc.server import Server
@@ -284,4 +283,4 @@ def main() -> None:
     """Reads the settings and serves."""
     settings = ModelSettings.from_command_line()
     logging.configure(settings.log_level)
-    sys.exit(asyncio.run(serve(settings)))
+    program.run(serve(settings))

@@ -9,9 +9,13 @@ async context manager, and `enclose` puts it there.
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, aclosing
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import grpc
+
+from rpc import status
+from rpc.errors import ServiceError
 
 if TYPE_CHECKING:  # generic in the stubs only
     Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
@@ -81,16 +85,36 @@ def refuse(scope: Scope, error: Exception) -> Handler:
     return grpc.stream_stream_rpc_method_handler(behavior)
 
 
-def outcome(context: Context, error: BaseException | None) -> grpc.StatusCode:
-    """Returns the code a call ends with when `error`, or None, leaves its scope."""
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a call ended, for those who count.
+
+    Attributes:
+        code: the status code.
+        reason: the `ErrorReason` without its prefix, and an empty text where there is none.
+    """
+
+    code: grpc.StatusCode
+    reason: str = ""
+
+
+def outcome(context: Context, error: BaseException | None) -> Outcome:
+    """Returns how a call ends when `error`, or None, leaves its scope.
+
+    A failure that was answered is the cause of `error`. It is the outcome also when
+    the answer could not be delivered, as to a caller that had stopped reading.
+    """
     if error is None:
-        return grpc.StatusCode.OK
+        return Outcome(grpc.StatusCode.OK)
+    if isinstance(error.__cause__, ServiceError):
+        return Outcome(context.code(), status.reason(error.__cause__))
     if isinstance(error, grpc.aio.AbortError):
-        return context.code()
+        return Outcome(context.code())
     if isinstance(error, asyncio.CancelledError | grpc.aio.InternalError):
         expired = context.time_remaining() == 0  # None when the call has no deadline
-        return grpc.StatusCode.DEADLINE_EXCEEDED if expired else grpc.StatusCode.CANCELLED
-    return grpc.StatusCode.UNKNOWN
+        cancelled = grpc.StatusCode.DEADLINE_EXCEEDED if expired else grpc.StatusCode.CANCELLED
+        return Outcome(cancelled)
+    return Outcome(grpc.StatusCode.UNKNOWN)
 
 
 def _respond(

@@ -90,7 +90,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
 
 
 class AdmissionInterceptor(grpc.aio.ServerInterceptor):
-    """Lets calls in while the server is ready, and counts them."""
+    """Lets calls in while the server is ready, and counts them until they are answered."""
 
     def __init__(self, lifecycle: Lifecycle) -> None:
         self._lifecycle = lifecycle
@@ -103,8 +103,13 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):
 
     @asynccontextmanager
     async def _admitted(self, context: Context) -> AsyncIterator[None]:
-        with self._lifecycle.admitted():
+        self._lifecycle.arrived()
+        context.add_done_callback(self._answered)  # type: ignore[arg-type]  # a class of its own in the stubs
+        async with self._lifecycle.admitted():
             yield
+
+    def _answered(self, context: Context) -> None:
+        self._lifecycle.answered()
 
 
 def _request_type(method: str) -> Descriptor | None:
@@ -131,10 +136,10 @@ async def _answer_errors(method: str, context: Context) -> AsyncIterator[None]:
             await _abort(method, context, error)
         except (Exception, BaseExceptionGroup) as error:
             await _abort(method, context, error)
-    except grpc.aio.InternalError:
+    except grpc.aio.InternalError as error:
         # A read or write failed because the connection is gone. That is the caller's
         # way to cancel, and not worth the error that gRPC would log.
-        raise asyncio.CancelledError from None
+        raise asyncio.CancelledError from error.__cause__
 
 
 async def _abort(method: str, context: Context, error: BaseException) -> NoReturn:
@@ -149,7 +154,10 @@ async def _abort(method: str, context: Context, error: BaseException) -> NoRetur
         metadata += ((PUSHBACK_KEY, str(round(answer.retry_delay_s * 1000))),)
     elif message.code in _RETRIED_CODES:
         metadata += ((PUSHBACK_KEY, NEVER_RETRY),)
-    await context.abort(packed.code, packed.details, metadata)
+    try:
+        await context.abort(packed.code, packed.details, metadata)
+    except Exception as ended:
+        raise ended from answer  # see `handlers.outcome`
 
 
 def _service_error(

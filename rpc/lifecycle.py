@@ -1,17 +1,23 @@
-"""What a server is doing: loading, ready or draining, and how many calls run.
+"""What a server is doing: loading, ready or draining, and which calls run.
 
 Owned by the event loop; nothing here is safe to call from another thread.
 """
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from enum import Enum
 
-from rpc import errors
+from rpc import errors, running_call
+from rpc.running_call import RunningCall
 
 # A full server is asked again this much later, at the earliest.
 OVERLOAD_RETRY_S = 0.5
+
+# Calls that are on their way when nobody else calls any more have arrived by then.
+_QUIET_S = 0.1
+_POLL_S = 0.02
 
 
 class Phase(Enum):
@@ -23,11 +29,10 @@ class Phase(Enum):
 
 
 class Lifecycle:
-    """Admits calls while the server is ready and counts them until they end.
+    """Admits calls while the server is ready, and can end those that run.
 
     Attributes:
         phase: changed by `set_ready` and `drain` only.
-        running: calls admitted and not yet ended.
         paused: whether the service refuses new work by itself, so that some of its
             methods still answer.
         draining: set once, when draining begins. A stream that would never end by
@@ -36,12 +41,19 @@ class Lifecycle:
 
     def __init__(self, max_concurrent_calls: int) -> None:
         self.phase = Phase.LOADING
-        self.running = 0
         self.paused = False
         self.draining = asyncio.Event()
+        self._running: set[RunningCall] = set()
         self._idle = asyncio.Event()
         self._idle.set()
         self._max_concurrent_calls = max_concurrent_calls
+        self._unanswered = 0
+        self._last_arrival = float("-inf")
+
+    @property
+    def running(self) -> int:
+        """Calls admitted and not yet ended."""
+        return len(self._running)
 
     def set_ready(self, ready: bool) -> None:
         """Opens or closes the server for new calls. Does nothing while draining."""
@@ -53,15 +65,50 @@ class Lifecycle:
         self.phase = Phase.DRAINING
         self.draining.set()
 
-    @contextmanager
-    def admitted(self) -> Iterator[None]:
+    def end_calls(self) -> None:
+        """Ends every running call: `Draining` is what its caller gets."""
+        for call in self._running:
+            call.end(errors.Draining())
+
+    @asynccontextmanager
+    async def admitted(self) -> AsyncIterator[None]:
         """Counts a call for as long as the block runs.
 
         Raises:
             Loading: the server is not ready.
-            Draining: the server is shutting down.
+            Draining: the server is shutting down, or has no more time for this call.
             Overloaded: as many calls run as the server takes.
         """
+        self._check_open()
+        async with running_call.begin() as call:
+            self._running.add(call)
+            self._idle.clear()
+            try:
+                yield
+            finally:
+                self._running.remove(call)
+                if not self._running:
+                    self._idle.set()
+
+    def arrived(self) -> None:
+        """Notes a call, admitted or not, that `answered` will end."""
+        self._unanswered += 1
+        self._last_arrival = time.monotonic()
+
+    def answered(self) -> None:
+        """Notes that the last bytes of a call are gRPC's to send."""
+        self._unanswered -= 1
+
+    async def wait_idle(self) -> None:
+        """Returns when no call runs."""
+        await self._idle.wait()
+
+    async def wait_quiet(self) -> None:
+        """Returns when every call is answered and none has come for a moment."""
+        while self._unanswered or time.monotonic() - self._last_arrival < _QUIET_S:  # noqa: ASYNC110  # quiet is no event
+            await asyncio.sleep(_POLL_S)
+
+    def _check_open(self) -> None:
         if self.phase is Phase.LOADING:
             raise errors.Loading
         if self.phase is Phase.DRAINING:
@@ -70,15 +117,3 @@ class Lifecycle:
             raise errors.Overloaded(
                 "calls", self._max_concurrent_calls, retry_delay_s=OVERLOAD_RETRY_S
             )
-        self.running += 1
-        self._idle.clear()
-        try:
-            yield
-        finally:
-            self.running -= 1
-            if self.running == 0:
-                self._idle.set()
-
-    async def wait_idle(self) -> None:
-        """Returns when no call runs."""
-        await self._idle.wait()

@@ -88,10 +88,12 @@ class AccessLogInterceptor(grpc.aio.ServerInterceptor):
                     error = caught
                     raise
                 finally:
+                    ended = handlers.outcome(context, error)
                     self._log.info(
                         "call",
                         method=method,
-                        code=handlers.outcome(context, error).name,
+                        code=ended.code.name,
+                        **({"reason": ended.reason} if ended.reason else {}),
                         duration_ms=round((time.perf_counter() - start) * 1000, 3),
                     )
 

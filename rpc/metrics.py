@@ -22,8 +22,8 @@ from prometheus_client import (
     ProcessCollector,
 )
 
-from rpc import handlers
-from rpc.handlers import Context, Continuation, Handler
+from rpc import handlers, status
+from rpc.handlers import Context, Continuation, Handler, Outcome
 
 OTHER = "other"
 
@@ -91,6 +91,14 @@ class RpcMetrics:
         self._handled = counter(
             "handled_total", "RPCs completed, by code.", (*_METHOD, "grpc_code")
         )
+        self._failed = Counter(
+            "lockstep_calls_failed_total",
+            "RPCs that failed, by the reason that their status holds.",
+            ["reason"],
+            registry=registry,
+        )
+        for _, reason in status.TABLE.values():
+            self._failed.labels(reason)
         self._received = counter("msg_received_total", "Messages received.")
         self._sent = counter("msg_sent_total", "Messages sent.")
         self._handling = Histogram(
@@ -116,9 +124,11 @@ class RpcMetrics:
         """Returns the series of a method, given as `/package.Service/Method`."""
         return self._known.get(path, self._other)
 
-    def handled(self, method: MethodMetrics, code: grpc.StatusCode) -> None:
+    def handled(self, method: MethodMetrics, ended: Outcome) -> None:
         """Counts a call that ended."""
-        self._handled.labels(*method.labels, code.name).inc()
+        self._handled.labels(*method.labels, ended.code.name).inc()
+        if ended.reason:
+            self._failed.labels(ended.reason).inc()
 
     def _series(self, labels: tuple[str, str, str]) -> MethodMetrics:
         self._handled.labels(*labels, grpc.StatusCode.OK.name)

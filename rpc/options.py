@@ -12,7 +12,12 @@ Options = list[tuple[str, int]]
 # can be refused with details. gRPC itself refuses what is larger, without.
 TRANSPORT_HEADROOM = 4
 
+# A stream counts until Python has let go of it, a moment after its caller has the answer
+# and may have begun another. gRPC would refuse that one, without details.
+STREAM_HEADROOM = 4
+
 _MAX_HEALTH_MESSAGE_BYTES = 4096
+_NEVER_S = 10**9
 
 _COMMON: Options = [
     # By default a second server binds the same port and takes half of the calls.
@@ -37,12 +42,19 @@ _COMMON: Options = [
     ("grpc.max_connection_idle_ms", 15 * 60_000),
 ]
 
+_HEALTH_CONNECTIONS = 128
+_STREAMS_PER_HEALTH_CONNECTION = 4
+
 HEALTH_OPTIONS: Options = [
     *_COMMON,
     ("grpc.max_receive_message_length", _MAX_HEALTH_MESSAGE_BYTES),
-    ("grpc.max_concurrent_streams", 32),
-    ("grpc.max_allowed_incoming_connections", 256),
+    ("grpc.max_concurrent_streams", _STREAMS_PER_HEALTH_CONNECTION),
+    ("grpc.max_allowed_incoming_connections", _HEALTH_CONNECTIONS),
 ]
+
+# As many as gRPC lets in, so that no probe waits for a thread that another call holds.
+# Threads are made when they are needed.
+HEALTH_THREADS = _HEALTH_CONNECTIONS * _STREAMS_PER_HEALTH_CONNECTION
 
 
 def server_options(settings: ServerSettings) -> Options:
@@ -53,6 +65,13 @@ def server_options(settings: ServerSettings) -> Options:
         # The error interceptor refuses first, with details.
         ("grpc.max_send_message_length", settings.max_response_bytes),
         ("grpc.max_concurrent_streams", settings.max_streams_per_connection),
+        (
+            "grpc.http2.max_deallocating_streams",
+            STREAM_HEADROOM * settings.max_streams_per_connection,
+        ),
+        # By default gRPC cancels, without details, calls that no handler has had time
+        # for within 30 s. They are refused with details instead, or their deadline ends.
+        ("grpc.server_max_unrequested_time_in_server", _NEVER_S),
         ("grpc.max_allowed_incoming_connections", settings.max_connections),
         ("grpc.max_connection_age_ms", round(settings.max_connection_age_s * 1000)),
         ("grpc.max_connection_age_grace_ms", round(settings.max_connection_age_grace_s * 1000)),

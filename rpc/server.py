@@ -4,32 +4,27 @@ import asyncio
 import json
 import signal
 from collections.abc import Sequence
+from contextlib import suppress
 
 import grpc
 import structlog
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from prometheus_client import CollectorRegistry, Gauge
 
 from rpc.exposition import MetricsEndpoint
-from rpc.health import Describe, HealthServicer
+from rpc.health import Describe, HealthServer
 from rpc.identity import IdentityInterceptor
 from rpc.interceptors import AdmissionInterceptor, ErrorInterceptor
 from rpc.lifecycle import Lifecycle, Phase
 from rpc.logging import AccessLogInterceptor
 from rpc.metrics import MetricsInterceptor, RpcMetrics
-from rpc.options import HEALTH_OPTIONS, server_options
+from rpc.options import server_options
 from rpc.settings import ServerSettings
 from rpc.tls import CertificateFiles
 
-LIVENESS = "liveness"
-
-# Time for the last bytes of calls that have just ended, and for handlers to clean
-# up after those that were cancelled.
-_FLUSH_S = 1.0
+# Time for handlers to clean up after a call that was ended, and for the last answers
+# to be sent: to callers that read slowly, and to those who go on calling.
 _CLEANUP_S = 5.0
-
-_SERVING = health_pb2.HealthCheckResponse.SERVING
-_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+_FLUSH_S = 1.0
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -79,13 +74,10 @@ class Server:
         )
         if settings.reflection:
             _enable_reflection(self.grpc, self._service_names)
-        self._health = HealthServicer()
-        self._health_server = grpc.aio.server(options=HEALTH_OPTIONS)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._health_server)
+        self._health = HealthServer(service_names)
         self._ready = Gauge(
             "lockstep_ready", "1 while the service takes calls.", ["service"], registry=registry
         )
-        self._publications: set[asyncio.Task[None]] = set()
         self._stop_now = asyncio.Event()
         self._metrics: MetricsEndpoint | None = None
         self.port = self.health_port = self.metrics_port = 0
@@ -99,15 +91,14 @@ class Server:
         """
         self.port = self._bind_grpc()
         self.health_port = _bind(
-            self._health_server, self._settings.host, self._settings.health_port, None
+            self._health.grpc, self._settings.host, self._settings.health_port, None
         )
         self._metrics = MetricsEndpoint(
             self._registry, self._settings.host, self._settings.metrics_port
         )
         self.metrics_port = self._metrics.port
-        await self._health.set(LIVENESS, _SERVING)
-        await self._publish()
-        await self._health_server.start()
+        self._publish()
+        self._health.start()
         await self.grpc.start()
         line = {
             "event": "listening",
@@ -127,7 +118,7 @@ class Server:
 
     def describe_health(self, describe: Describe) -> None:
         """Says beside the health status, as metadata, what the service returns here."""
-        self._health.describe = describe
+        self._health.describe(describe)
 
     def set_paused(self, paused: bool) -> None:
         """Reports `NOT_SERVING` while a service refuses new work by itself; calls still come."""
@@ -146,42 +137,37 @@ class Server:
         _log.info("draining", running_calls=self.lifecycle.running)
 
     async def serve_until_stopped(self) -> None:
-        """Serves until SIGTERM, SIGINT or `drain`, lets running calls finish, and stops.
+        """Serves until SIGTERM, SIGINT or `drain`, and lets running calls finish.
 
-        Returns when the calls have ended or `drain_timeout_s` is over, whichever is
-        first, with all handlers cleaned up. A second signal stops at once.
+        Calls that still run after `drain_timeout_s`, or when a second signal comes, are
+        ended with `DRAINING`. The server goes on refusing calls when this returns: see
+        `program.run`, which ends the process then.
         """
         loop = asyncio.get_running_loop()
         signals = (signal.SIGTERM, signal.SIGINT)
         for number in signals:
             loop.add_signal_handler(number, self._on_signal)
-        try:
-            await self.lifecycle.draining.wait()
-            await self._finish_calls()
-        finally:
-            for number in signals:
-                loop.remove_signal_handler(number)
-            await self.stop(0 if self._stop_now.is_set() else _FLUSH_S)
+        await self.lifecycle.draining.wait()
+        await self._finish_calls()
+        await self._end_calls()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_FLUSH_S):
+                await self.lifecycle.wait_quiet()
 
-    async def stop(self, grace_s: float = 0) -> None:
-        """Refuses new calls, cancels running ones after `grace_s`, and closes the ports.
+    async def stop(self) -> None:
+        """Refuses new calls, ends running ones with `DRAINING`, and closes the ports.
 
+        For a process that goes on. A call that arrives in this moment gets CANCELLED.
         Returns when every handler has cleaned up.
         """
         if not self.draining:
             self.drain()
-        await self.grpc.stop(grace_s)
-        try:
-            # gRPC may be done before the handlers have run their `finally`.
-            async with asyncio.timeout(_CLEANUP_S):
-                await self.lifecycle.wait_idle()
-        except TimeoutError:
-            _log.error("calls left behind", running_calls=self.lifecycle.running)
-        await self._health_server.stop(0)
+        await self._end_calls()
+        await self.grpc.stop(_FLUSH_S)
+        await self._health.stop()
         if self._metrics is not None:
             await asyncio.to_thread(self._metrics.close)
             self._metrics = None
-        await asyncio.gather(*self._publications)
 
     def _on_signal(self) -> None:
         if self.draining:
@@ -201,6 +187,15 @@ class Server:
             task.cancel()
         _log.info("stopping", running_calls=self.lifecycle.running)
 
+    async def _end_calls(self) -> None:
+        """Ends what still runs, and waits until the handlers have cleaned up."""
+        self.lifecycle.end_calls()
+        try:
+            async with asyncio.timeout(_CLEANUP_S):
+                await self.lifecycle.wait_idle()
+        except TimeoutError:
+            _log.error("calls left behind", running_calls=self.lifecycle.running)
+
     def _bind_grpc(self) -> int:
         settings = self._settings
         credentials = None
@@ -211,22 +206,18 @@ class Server:
             credentials = files.credentials()
         return _bind(self.grpc, settings.host, settings.port, credentials)
 
-    def _publish(self) -> asyncio.Task[None]:
-        """Tells Prometheus now, and probes soon, what the lifecycle says."""
+    def _publish(self) -> None:
+        """Tells Prometheus and probes what the lifecycle says."""
         ready = self.lifecycle.phase is Phase.READY and not self.lifecycle.paused
         self._ready.labels(self._settings.service).set(ready)
-        task = asyncio.get_running_loop().create_task(self._tell_probes(ready))
-        self._publications.add(task)
-        task.add_done_callback(self._publications.discard)
-        return task
-
-    async def _tell_probes(self, ready: bool) -> None:
-        for name in (health.OVERALL_HEALTH, *self._service_names):
-            await self._health.set(name, _SERVING if ready else _NOT_SERVING)
+        self._health.set_ready(ready)
 
 
 def _bind(
-    server: grpc.aio.Server, host: str, port: int, credentials: grpc.ServerCredentials | None
+    server: grpc.aio.Server | grpc.Server,
+    host: str,
+    port: int,
+    credentials: grpc.ServerCredentials | None,
 ) -> int:
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:

@@ -82,6 +82,11 @@ def item_error(error: errors.ServiceError) -> ItemError:
     )
 
 
+def reason(error: errors.ServiceError) -> str:
+    """Returns the `ErrorReason` of an error, without its prefix."""
+    return _row(error)[1]
+
+
 def _row(error: errors.ServiceError) -> tuple[int, str]:
     """Finds the row of the error's class, or of the nearest base that has one."""
     rows = (TABLE[base] for base in type(error).__mro__ if base in TABLE)

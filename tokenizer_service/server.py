@@ -14,7 +14,7 @@ from lockstep.v1 import tokenizer_service_pb2_grpc, vocabulary_admin_service_pb2
 
 import checkpoints
 from checkpoints import CheckpointError
-from rpc import logging
+from rpc import logging, program
 from rpc.errors import StoreUnavailable
 from rpc.metrics import process_registry
 from rpc.server import Server
@@ -95,11 +95,7 @@ class TokenizerServer:
         """
         await self.server.start()
         async with self._resources:
-            try:
-                await self._load()
-            except BaseException:
-                await self.server.stop()
-                raise
+            await self._load()
             self.server.set_ready(True)
             await self.server.serve_until_stopped()
 
@@ -186,17 +182,19 @@ def _read(settings: TokenizerSettings) -> tuple[TokenizerFiles, Tokenizer, Model
     return files, loading.load(files, tokenizer_id), model_rows.read(checkpoint.folder)
 
 
-async def _run(settings: TokenizerSettings) -> None:
-    await TokenizerServer(settings).run()
+async def serve(settings: TokenizerSettings) -> int:
+    """Runs the service. Returns the exit code: one line on stderr says why it cannot."""
+    try:
+        await TokenizerServer(settings).run()
+    except START_ERRORS as error:
+        sys.stderr.write(f"python -m tokenizer_service: {error}\n")
+        return EXIT_FAILED
+    return 0
 
 
 def main() -> None:
-    """Reads the settings and serves; ends with exit code 1 and one line if it cannot."""
+    """Reads the settings and serves."""
     settings = TokenizerSettings.from_command_line()
     logging.configure(settings.log_level)
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
-    try:
-        asyncio.run(_run(settings))
-    except START_ERRORS as error:
-        sys.stderr.write(f"python -m tokenizer_service: {error}\n")
-        raise SystemExit(EXIT_FAILED) from None
+    program.run(serve(settings))

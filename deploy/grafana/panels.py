@@ -115,6 +115,12 @@ CALLS = Row(
             (rate("grpc_server_handled_total", RPC, "grpc_code"),),
         ),
         Panel(
+            "Failed calls per second by reason",
+            "The reasons of docs/errors.md. Calls that callers gave up have none.",
+            "reqps",
+            (rate("lockstep_calls_failed_total", RPC, "reason"),),
+        ),
+        Panel(
             "Duration of calls (p95)",
             "A stream lasts as long as its sequence: see the model's latencies for those.",
             "s",

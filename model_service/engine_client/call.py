@@ -13,6 +13,7 @@ from model_service.messages import (
     SessionForked,
     VocabularyGrown,
 )
+from rpc import running_call
 from rpc.errors import ServiceError
 
 Answer = SessionAnswer | SessionDescription | SessionForked | VocabularyGrown | PrefixCacheFlushed
@@ -32,6 +33,7 @@ class Call:
         settled: whether the engine has sent the call's last event.
         error: why the call failed, or None.
         buffered_bytes: memory of the scores that wait to be taken.
+        rpc: the RPC that takes the events, if it is one.
     """
 
     def __init__(self, request_id: int, num_rows: int, num_permits: int) -> None:
@@ -42,6 +44,7 @@ class Call:
         self.settled = False
         self.error: ServiceError | None = None
         self.buffered_bytes = 0
+        self.rpc = running_call.current()
         self._waiting: dict[int, SequenceTokens] = {}
         self._waiting_since = 0.0
         self._answer: Answer | None = None

@@ -127,7 +127,10 @@ class CallTable:
 
     def _fail_slow(self, call: Call) -> None:
         """Fails a call and frees what it holds now: its reader may not come back for long."""
-        call.fail(SlowConsumer(call.buffered_bytes))
+        error = SlowConsumer(call.buffered_bytes)
+        call.fail(error)
+        if call.rpc is not None:
+            call.rpc.end(error)  # its handler waits in a write, and hears of nothing else
         self._abandon(call)
 
     def _abandon(self, call: Call) -> None:

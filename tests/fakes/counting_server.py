@@ -3,13 +3,11 @@
 `python -m tests.fakes.counting_server` takes the flags of `python -m model_service`.
 """
 
-import asyncio
 import os
-import sys
 
 from model_service.server import ModelServer
 from model_service.settings import ModelSettings
-from rpc import logging
+from rpc import logging, program
 
 if __name__ == "__main__":
     settings = ModelSettings.from_command_line()
@@ -20,4 +18,4 @@ if __name__ == "__main__":
         server = ModelServer(settings, os.environ, engine_module="tests.fakes.counting_engine")
         return await server.run()
 
-    sys.exit(asyncio.run(serve()))
+    program.run(serve())

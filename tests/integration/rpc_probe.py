@@ -1,11 +1,14 @@
 """A real server around whatever servicer a test brings, and a program that runs one.
 
 `python -m tests.integration.rpc_probe` serves until it is stopped, for tests that
-need a process: `GetTokenizerArtifact` streams ten chunks, 50 ms apart, and
-`WatchVocabulary` never ends.
+need a process: `GetTokenizerArtifact` streams ten chunks, 50 ms apart, `Encode`
+takes 5 ms, and `WatchVocabulary`, `GetVocabulary`, `EncodeStream` and `Pad` never
+end. `GetVocabulary` from the id `FLOOD` writes as fast as it is read.
 """
 
 import asyncio
+import json
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 
@@ -19,12 +22,13 @@ from lockstep.v1 import tokenizer_service_pb2_grpc as services
 from prometheus_client import CollectorRegistry
 from pydantic_settings import SettingsConfigDict
 
-from rpc import logging, metrics
+from rpc import logging, metrics, program
 from rpc.server import Server
 from rpc.settings import ServerSettings
 
 SERVICE = "lockstep.v1.TokenizerService"
 CHUNKS = 10
+FLOOD = 7
 
 
 class ProbeSettings(ServerSettings):
@@ -59,6 +63,25 @@ async def running(
                 yield server, channel
         finally:
             await server.stop()
+
+
+@asynccontextmanager
+async def process(*flags: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, dict]]:
+    """Runs the probe as a program; yields it and the ports it printed."""
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.integration.rpc_probe", *flags),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(20):
+            line = json.loads(await child.stdout.readline())
+        assert line["event"] == "listening"
+        yield child, line
+    finally:
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
 
 
 class Failure:
@@ -104,7 +127,11 @@ async def failure(call: object) -> Failure:
 
 
 class Streams(services.TokenizerServiceServicer):
-    """Streams slowly enough to be interrupted."""
+    """Answers slowly enough to be interrupted."""
+
+    async def Encode(self, request, context):
+        await asyncio.sleep(0.005)
+        return messages.EncodeResponse()
 
     async def GetTokenizerArtifact(self, request, context):
         for index in range(CHUNKS):
@@ -115,16 +142,30 @@ class Streams(services.TokenizerServiceServicer):
         yield messages.WatchVocabularyResponse()
         await asyncio.Event().wait()
 
+    async def GetVocabulary(self, request, context):
+        while request.start_id == FLOOD:
+            yield messages.GetVocabularyResponse(vocabulary={"fingerprint": "f" * 2**20})
+        await asyncio.Event().wait()
 
-async def _serve() -> None:
-    settings = ProbeSettings.from_command_line()
-    logging.configure(settings.log_level)
+    async def EncodeStream(self, request_iterator, context):
+        async for _ in request_iterator:
+            await asyncio.Event().wait()
+            yield messages.EncodeStreamResponse()
+
+    async def Pad(self, request, context):
+        await asyncio.Event().wait()
+
+
+async def _serve(settings: ProbeSettings) -> int:
     server = Server(settings, metrics.process_registry(), [SERVICE])
     services.add_TokenizerServiceServicer_to_server(Streams(), server.grpc)
     await server.start()
     server.set_ready(True)
     await server.serve_until_stopped()
+    return 0
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve())
+    probe_settings = ProbeSettings.from_command_line()
+    logging.configure(probe_settings.log_level)
+    program.run(_serve(probe_settings))

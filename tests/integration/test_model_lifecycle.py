@@ -173,7 +173,9 @@ def test_an_operator_can_drain_and_resume(tiny_checkpoint, tmp_path):
         assert drained.running_sequence_count == 1
         service.wait_for_health("NOT_SERVING")
         answer = refused(lambda: list(stream(service)))
-        assert answer.reason == "DRAINING"
+        assert (answer.reason, answer.retry) == ("DRAINING", True)
+        assert "operator" in answer.message
+        assert 'rejections_total{model_name="tiny",reason="draining"} 1.0' in metrics(service)
         assert info(service).architecture  # what only reads still answers
         assert [event.WhichOneof("event") for event in events][-1] == "completed"
         service.admin.Resume(model_admin_service_pb2.ResumeRequest())
@@ -209,6 +211,42 @@ def test_a_client_that_does_not_read_is_cut_off_and_its_rows_are_freed(tiny_chec
             time.sleep(0.1)
         list(stream(service, {"max_new_tokens": 1}))  # others go on
         assert refused(list, events).reason == "SLOW_CONSUMER"
+        assert_slow_consumer_recorded(service)
+
+
+def test_a_client_that_leaves_without_ever_reading_was_a_slow_consumer(tiny_checkpoint, tmp_path):
+    flags = ("--stream-stall-timeout-s", "1")
+    with counting_process(tiny_checkpoint, tmp_path, *flags) as service:
+        request = model_service_pb2.GenerateRequest(
+            prompt=ragged(*[[5]] * 64),
+            generation_config=ENDLESS,
+            scores={"logits": True, "scores": True, "full": True},
+        )
+        events = service.model.GenerateStream(
+            model_service_pb2.GenerateStreamRequest(request=request), timeout=60
+        )
+        next(events)
+        next(events)
+        deadline = time.monotonic() + 30
+        while running_rows(service):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        events.cancel()
+        assert_slow_consumer_recorded(service)
+
+
+def assert_slow_consumer_recorded(service):
+    """Waits for what the log and the metrics say of the only stream that failed."""
+    deadline = time.monotonic() + 10
+    while not (failed := [line for line in service.events("call") if line["code"] != "OK"]):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    (line,) = failed
+    assert (line["code"], line["reason"]) == ("RESOURCE_EXHAUSTED", "SLOW_CONSUMER")
+    text = metrics(service)
+    assert 'lockstep_calls_failed_total{reason="SLOW_CONSUMER"} 1.0' in text
+    (handled,) = re.findall(r'handled_total{grpc_code="RES.*,grpc_method="GenerateS.* (.*)', text)
+    assert handled == "1.0"
 
 
 def test_metrics_tell_what_was_done(tiny_checkpoint, tmp_path):

@@ -4,6 +4,8 @@ import asyncio
 import json
 import os
 import socket
+import time
+from contextlib import AsyncExitStack
 
 import grpc
 import pytest
@@ -11,6 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from lockstep.v1 import tokenizer_service_pb2 as messages
 from lockstep.v1 import tokenizer_service_pb2_grpc as services
 
+from rpc import health
 from tests.integration.rpc_probe import SERVICE, failure, health_of, running
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -63,6 +66,65 @@ async def test_a_watching_probe_is_told_of_changes():
         server.set_ready(True)
         assert (await watch.read()).status == SERVING
         watch.cancel()
+
+
+def probes(port, seconds, name="liveness"):
+    """Asks as a kubelet does, for so long, each time with a timeout of 1 s; returns the answers."""
+    answers, end = [], time.monotonic() + seconds
+    while time.monotonic() < end:
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            stub = health_pb2_grpc.HealthStub(channel)
+            request = health_pb2.HealthCheckRequest(service=name)
+            try:
+                answers.append(stub.Check(request, timeout=1).status)
+            except grpc.RpcError as error:
+                answers.append(error.code())
+        time.sleep(0.1)
+    return answers
+
+
+@pytest.mark.parametrize("name", ["liveness", SERVICE])
+async def test_probes_are_answered_while_the_event_loop_is_held(name):
+    async with running(Empty()) as (server, _):
+        server.describe_health(lambda: {"lockstep-said": "here"})
+        asking = asyncio.create_task(asyncio.to_thread(probes, server.health_port, 2.5, name))
+        await asyncio.sleep(0.1)
+        time.sleep(3)  # noqa: ASYNC251  # as one large message might
+        answers = await asking
+    assert len(answers) > 5
+    assert set(answers) == {SERVING}
+
+
+async def test_a_loop_that_never_runs_again_is_reported_to_probes(monkeypatch):
+    monkeypatch.setattr(health, "LOOP_DEAD_S", 1.5)  # between two beats
+    async with running(Empty()) as (server, _):
+        asking = asyncio.create_task(asyncio.to_thread(probes, server.health_port, 2.5))
+        await asyncio.sleep(0.1)
+        time.sleep(3)  # noqa: ASYNC251
+        answers = await asking
+        assert answers[-1] == NOT_SERVING
+        await asyncio.sleep(0.1)
+        assert (await statuses(server.health_port))["liveness"] == SERVING
+
+
+async def test_calls_that_stay_on_the_health_port_do_not_keep_probes_out():
+    async with running(Empty()) as (server, _), AsyncExitStack() as stack:
+        address = f"127.0.0.1:{server.health_port}"
+        held = []
+        for _ in range(30):
+            options = [("grpc.use_local_subchannel_pool", 1)]
+            channel = grpc.aio.insecure_channel(address, options)
+            await stack.enter_async_context(channel)
+            watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+            silent = channel.stream_unary("/grpc.health.v1.Health/Check")()
+            assert (await watch.read()).status == SERVING
+            held += [watch, silent]
+        assert (await statuses(server.health_port))["liveness"] == SERVING
+        server.drain()
+        for watch in held[::2]:
+            assert (await watch.read()).status == NOT_SERVING
+        for call in held:
+            call.cancel()
 
 
 async def test_the_health_port_serves_health_only_and_the_service_port_serves_none():

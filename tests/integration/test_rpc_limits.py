@@ -5,6 +5,7 @@ import socket
 import sys
 import threading
 import time
+from collections import Counter
 from contextlib import contextmanager
 
 import grpc
@@ -14,7 +15,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from lockstep.v1 import tokenizer_service_pb2 as messages
 from lockstep.v1 import tokenizer_service_pb2_grpc as services
 
-from tests.integration.rpc_probe import SERVICE, failure, running
+from tests.integration.rpc_probe import SERVICE, Failure, failure, process, running
 
 MEBIBYTE = 2**20
 BOMB_BYTES = 128 * MEBIBYTE
@@ -144,6 +145,32 @@ async def test_a_client_with_too_many_calls_waits_and_others_do_not():
             await stub.Decode(messages.DecodeRequest(), timeout=2)
         for call in calls:
             call.cancel()
+
+
+@pytest.mark.parametrize(
+    "calls", [3_000, pytest.param(50_000, marks=[pytest.mark.full, pytest.mark.timeout(600)])]
+)
+async def test_every_call_beyond_what_the_server_can_do_is_told_so(calls):
+    flags = ("--max-concurrent-calls", "8", "--log-level", "warning")
+    async with process(*flags) as (child, ports):
+        psutil.Process(child.pid).cpu_affinity([0])
+        options = [("grpc.enable_retries", 0)]
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{ports['port']}", options) as channel:
+            stub = services.TokenizerServiceStub(channel)
+            seen = Counter()
+
+            async def call_again_and_again():
+                while seen.total() < calls:
+                    try:
+                        await stub.Encode(messages.EncodeRequest(), timeout=60)
+                        seen["OK"] += 1
+                    except grpc.aio.AioRpcError as error:
+                        answer = Failure(error)
+                        retry = bool(answer.retry), answer.pushback_ms
+                        seen[answer.code.name, answer.reason, *retry] += 1
+
+            await asyncio.gather(*(call_again_and_again() for _ in range(512)))
+    assert set(seen) == {"OK", ("RESOURCE_EXHAUSTED", "OVERLOADED", True, "500")}
 
 
 async def test_connections_beyond_the_limit_are_closed():

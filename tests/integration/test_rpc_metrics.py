@@ -4,8 +4,11 @@ import asyncio
 import io
 import json
 import logging as stdlib_logging
+import socket
 import sys
+import threading
 import urllib.request
+from contextlib import ExitStack
 
 import pytest
 import structlog
@@ -13,7 +16,7 @@ from lockstep.v1 import tokenizer_service_pb2 as messages
 from lockstep.v1 import tokenizer_service_pb2_grpc as services
 from prometheus_client.parser import text_string_to_metric_families
 
-from rpc import errors, logging
+from rpc import errors, exposition, logging
 from tests.integration.rpc_probe import SERVICE, failure, running
 
 ENCODE = messages.EncodeRequest(items=[messages.TextItem(text="top-secret")])
@@ -106,6 +109,8 @@ async def test_a_failure_is_counted_under_the_code_the_caller_saw(probe):
     call.cancel()
     await server.lifecycle.wait_idle()
     samples = await scrape(server)
+    for reason, count in (("ENGINE_LOST", 1), ("NOT_IMPLEMENTED", 1), ("OVERLOADED", 0)):
+        assert samples["lockstep_calls_failed_total", reason] == count
     for code, method in (
         ("UNAVAILABLE", "Decode"),
         ("UNIMPLEMENTED", "CountTokens"),
@@ -161,7 +166,7 @@ async def test_a_call_is_one_line_with_method_code_duration_and_id(probe):
         "code": "OK",
         "request_id": "trace-1",
     }
-    assert failed["code"] == "UNAVAILABLE"
+    assert (failed["code"], failed["reason"]) == ("UNAVAILABLE", "ENGINE_LOST")
     assert len(failed["request_id"]) == 32
 
 
@@ -232,3 +237,23 @@ async def test_no_text_of_a_request_reaches_the_log(lines):
     events = {line["event"]: line for line in lines()}
     assert events["unhandled error"]["request_id"] == events["call"]["request_id"]
     assert "top-secret" not in json.dumps(events)
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /metr", b"GET /metrics HTTP/1.1\r\nAccept: text"])
+async def test_connections_that_do_not_go_on_leave_no_line_and_few_threads(
+    sent, lines, monkeypatch, capfd
+):
+    monkeypatch.setattr(exposition._Handler, "timeout", 0.3)
+    async with running(Probe(), capture=False) as (server, _):
+        before = threading.active_count()
+        address = ("127.0.0.1", server.metrics_port)
+        with ExitStack() as stack:
+            for _ in range(100):
+                half_open = stack.enter_context(socket.create_connection(address))
+                half_open.sendall(sent)
+            most = threading.active_count()
+            assert (await scrape(server))["lockstep_ready", "tests"] == 1
+        assert most - before < 40
+        await asyncio.sleep(1)
+    assert {line["event"] for line in lines()} <= {"started", "draining"}
+    assert "Traceback" not in capfd.readouterr().err

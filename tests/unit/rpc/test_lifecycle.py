@@ -14,46 +14,47 @@ async def lifecycle():
 
 
 async def test_a_server_takes_no_calls_until_it_is_ready():
-    with pytest.raises(errors.Loading), Lifecycle(max_concurrent_calls=1).admitted():
-        pass
+    with pytest.raises(errors.Loading):
+        async with Lifecycle(max_concurrent_calls=1).admitted():
+            pass
 
 
 async def test_a_server_can_become_unready_again(lifecycle):
     lifecycle.set_ready(False)
-    with pytest.raises(errors.Loading), lifecycle.admitted():
-        pass
+    with pytest.raises(errors.Loading):
+        async with lifecycle.admitted():
+            pass
 
 
 async def test_draining_is_for_good(lifecycle):
     lifecycle.drain()
     lifecycle.set_ready(True)
-    with pytest.raises(errors.Draining), lifecycle.admitted():
-        pass
+    with pytest.raises(errors.Draining):
+        async with lifecycle.admitted():
+            pass
 
 
 async def test_a_full_server_says_how_many_calls_it_takes(lifecycle):
-    with (
-        lifecycle.admitted(),
-        lifecycle.admitted(),
-        pytest.raises(errors.Overloaded) as full,
-        lifecycle.admitted(),
-    ):
-        pass
+    async with lifecycle.admitted(), lifecycle.admitted():
+        with pytest.raises(errors.Overloaded) as full:
+            async with lifecycle.admitted():
+                pass
     assert full.value.metadata == {"resource": "calls", "limit": "2"}
     assert full.value.retry_delay_s == 0.5
 
 
 async def test_a_call_that_fails_gives_its_place_back(lifecycle):
     for _ in range(3):
-        with pytest.raises(ZeroDivisionError), lifecycle.admitted():
-            raise ZeroDivisionError
+        with pytest.raises(ZeroDivisionError):
+            async with lifecycle.admitted():
+                raise ZeroDivisionError
     assert lifecycle.running == 0
 
 
 async def test_waiting_for_idle_ends_with_the_last_call(lifecycle):
-    with lifecycle.admitted():
+    async with lifecycle.admitted():
         idle = asyncio.create_task(lifecycle.wait_idle())
-        with lifecycle.admitted():
+        async with lifecycle.admitted():
             await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert not idle.done()

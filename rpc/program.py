@@ -1,0 +1,35 @@
+"""Runs a service as the program of a process, which ends while its server still answers.
+
+gRPC resets the calls of a server that is stopped when they have arrived and have no
+handler yet: CANCELLED, without details, for callers who cancelled nothing, and no
+retry policy repeats it. Under load there is always such a call. So nothing is
+stopped: calls are refused, with details, until the process ends, and what is on its
+way then breaks with its connection: UNAVAILABLE, which callers repeat.
+"""
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Coroutine
+from typing import Any, NoReturn
+
+EXIT_FAILED = 1
+
+
+def run(service: Coroutine[Any, Any, int]) -> NoReturn:
+    """Runs a service and ends the process with the exit code that it returns.
+
+    Nothing of Python is torn down, as that would stop the server: what has to be
+    cleaned up, the service cleans up before it returns.
+    """
+    runner = asyncio.Runner()
+    try:
+        code = runner.run(service)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        code = EXIT_FAILED
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
