@@ -168,6 +168,7 @@ class Continuations:
         if call.session_id and call.failed:
             self._table.remove(call.session_id)
         else:
+            session.generated_from = call.marks
             self._release(session, call)
 
     def _release(self, session: Session, call: Continuation) -> None:

@@ -49,10 +49,18 @@ class Use(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Session:
-    """Rows of one client, all with room for as many tokens, and the call that uses them."""
+    """Rows of one client, all with room for as many tokens, and the call that uses them.
+
+    Attributes:
+        rows: the rows.
+        call: what uses them, or None.
+        generated_from: where they were before they generated, if that was the last
+            that happened to them; empty otherwise.
+    """
 
     rows: list[Sequence]
     call: Use | None = None
+    generated_from: list[Mark] = field(default_factory=list)
 
     @property
     def kv_tokens(self) -> int:

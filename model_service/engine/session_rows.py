@@ -3,7 +3,7 @@
 from model_service.engine.places import Places
 from model_service.engine.scheduler import Scheduler
 from model_service.engine.sequence import Sequence
-from model_service.engine.session import truncation_refusal
+from model_service.engine.session import put_back, truncation_refusal
 from model_service.engine.session_table import SessionTable
 from model_service.engine.vocabulary import RevisionRows
 from model_service.messages import (
@@ -44,15 +44,25 @@ class SessionRows:
         self._revisions = revisions
 
     def truncate(self, command: TruncateSession) -> None:
-        """Forgets tokens of rows, of all of them or of none."""
+        """Forgets tokens of rows, of all of them or of none.
+
+        Where rows are cut back to where they last generated from, as by a client that
+        left before it had read all, they are as they were, pending tokens too.
+        """
         session = self._table.take(command.request_id, command.session_id)
         if session is None:
             return
         if refusal := truncation_refusal(session, command.lengths):
             self._table.reject(command.request_id, refusal)
             return
-        for seq, length in zip(session.rows, command.lengths, strict=True):
-            seq.truncate(length)
+        marks = session.generated_from
+        if [mark.num_tokens for mark in marks] == command.lengths:
+            for seq, mark in zip(session.rows, marks, strict=True):
+                put_back(seq, mark)
+        else:
+            for seq, length in zip(session.rows, command.lengths, strict=True):
+                seq.truncate(length)
+        session.generated_from = []
         self._table.answer_positions(command.request_id, session)
 
     def fork(self, command: ForkSession) -> None:
@@ -99,6 +109,7 @@ class SessionRows:
         for row, seq in enumerate(rows):
             seq.row = row
         session.rows = rows
+        session.generated_from = []
         self._table.answer_positions(command.request_id, session)
 
     def rebind(self, command: RebindSession) -> None:

@@ -85,6 +85,7 @@ class Sessions:
     def _start(self, session: Session, call: Call, rows: list[Sequence]) -> None:
         """Begins a call in which rows take part; answers at once when none does."""
         session.call = call
+        session.generated_from = []
         for seq in rows:
             seq.request_id = call.request_id
             seq.num_reused = 0

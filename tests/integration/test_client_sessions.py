@@ -1,11 +1,17 @@
 """Sessions of the Python client, blocking and asyncio, against both real services."""
 
+import asyncio
+from contextlib import suppress
+
 import numpy as np
 import pytest
 
 from lockstep_client import AsyncLockstep, Lockstep, ScoreSelection, SessionRetention
-from lockstep_client.exceptions import PositionConflict, SessionNotFound
+from lockstep_client.exceptions import DeadlineExceeded, PositionConflict, SessionNotFound
+from lockstep_client.results.generation import Generation, TokenDelta
 from lockstep_client.session_state import StepResult
+from lockstep_client.streams import Stream
+from lockstep_client.sync.session import Session
 from tests.services import Services
 
 PROMPTS = [[5, 6, 7], [40, 41]]
@@ -47,6 +53,105 @@ def test_a_stream_of_a_session_that_is_left_is_undone(ls: Lockstep):
         assert len(new) == 6
         assert session.position == (6, 5)
         assert session.token_ids()[0][:3] == PROMPTS[0]
+
+
+LEFT = {
+    "at its only token": (1, 1),
+    "at its last token": (4, 4),
+    "just before its last token": (4, 3),
+    "while its last token comes": (12, 11),
+    "at its first token": (30, 1),
+}
+"""How long a generation would be, and at which token its caller leaves."""
+
+NEXT = {
+    "step": lambda session: session.step([[9]]),
+    "look_ahead": lambda session: session.look_ahead([[9]]),
+    "truncate": lambda session: session.truncate(2),
+    "fork": lambda session: session.fork().close(),
+    "select_rows": lambda session: session.select_rows([0]),
+    "rebind": lambda session: session.rebind(),
+    "token_ids": lambda session: session.token_ids(),
+    "generate": lambda session: session.generate(max_new_tokens=1),
+    "step_stream": lambda session: _stepped(session),
+}
+
+
+def _read(stream: Stream[TokenDelta, Generation], num_tokens: int) -> None:
+    """Reads so many tokens or a few more: several may come at once."""
+    num_read = 0
+    while num_read < num_tokens:
+        num_read += len(next(stream).token_ids)
+
+
+def _stepped(session: Session) -> None:
+    with session.step_stream() as steps:
+        steps.step([[9]])
+
+
+@pytest.mark.parametrize(("length", "token"), LEFT.values(), ids=LEFT)
+def test_a_stream_of_a_session_is_undone_wherever_it_is_left(ls: Lockstep, length, token):
+    for call in NEXT.values():
+        with ls.model.open_session([[5, 6, 7]], eos_token_id=[]) as session:
+            expected = session.look_ahead([[9]]).rows[0][-1].logits
+            with session.stream(max_new_tokens=length) as stream:
+                _read(stream, token)
+            call(session)
+            session.truncate(2)
+            assert session.token_ids() == [[5, 6]]
+            again = session.step([[7, 9]]).rows[0][-1].logits
+            np.testing.assert_allclose(again, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(("length", "token"), LEFT.values(), ids=LEFT)
+async def test_the_asyncio_session_is_as_it_was_too(services: Services, length, token):
+    async with AsyncLockstep(model=services.model.address) as ls:
+        for _ in range(4):
+            async with await ls.model.open_session([[5, 6, 7]], eos_token_id=[]) as session:
+                async with session.stream(max_new_tokens=length) as stream:
+                    num_read = 0
+                    while num_read < token:
+                        num_read += len((await anext(stream)).token_ids)
+                await session.step([[9]])
+                assert await session.token_ids() == [[5, 6, 7, 9]]
+
+
+@pytest.mark.parametrize("token", [0, 1, 2])
+def test_what_was_generated_before_a_stream_that_is_left_is_seen_by_the_next_step(
+    ls: Lockstep, token
+):
+    with ls.model.open_session([[5, 6, 7]], eos_token_id=[]) as session:
+        session.generate(max_new_tokens=2)
+        expected = session.fork()
+        with session.stream(max_new_tokens=2) as stream:
+            _read(stream, token)
+        drawn = session.step([[]], sample=True).sampled_token_ids
+        assert drawn == expected.step([[]], sample=True).sampled_token_ids != (None,)
+        expected.close()
+
+
+async def test_a_step_whose_task_is_cancelled_keeps_no_other_call_from_the_session(
+    services: Services,
+):
+    async with (
+        AsyncLockstep(model=services.model.address) as ls,
+        await ls.model.open_session([[5]], max_length=250) as session,
+    ):
+        for _ in range(4):
+            step = asyncio.create_task(session.look_ahead([[7] * 200]))
+            await asyncio.sleep(0.02)
+            step.cancel()
+            with suppress(asyncio.CancelledError):
+                await step
+            await session.look_ahead([[9]])
+
+
+def test_a_generation_that_met_its_deadline_is_undone(ls: Lockstep):
+    with ls.model.open_session([[5, 6, 7]], eos_token_id=[]) as session:
+        with pytest.raises(DeadlineExceeded):
+            session.generate(max_new_tokens=250, timeout=0.05)
+        session.step([[9]])
+        assert session.token_ids() == [[5, 6, 7, 9]]
 
 
 def test_a_kept_generation_is_found_again(ls: Lockstep):

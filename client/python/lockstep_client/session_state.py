@@ -4,7 +4,9 @@ B is the number of rows, V the size of the vocabulary.
 """
 
 import copy
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -12,6 +14,7 @@ from lockstep.v1 import logits_session_service_pb2 as session_pb
 from lockstep.v1 import model_service_pb2 as model_pb
 
 from lockstep_client import exceptions, generation_config, vocabulary_ref
+from lockstep_client.exceptions import ServiceError, SessionBusy
 from lockstep_client.requests import model as model_requests
 from lockstep_client.requests import session as requests
 from lockstep_client.requests.model import GenerateOptions
@@ -22,7 +25,38 @@ from lockstep_client.tensors import Array
 from lockstep_client.vocabulary_ref import VocabularyRef
 
 BUSY_LIMIT_S: Final = 5.0
+"""How long a call that was left is waited for."""
 BUSY_PAUSE_S: Final = 0.1
+
+
+class Turn:
+    """Waits for the turn of a call while another one, that was left, uses its session."""
+
+    def __init__(self, timeout_s: float | None) -> None:
+        """Begins to wait, at most for `BUSY_LIMIT_S`.
+
+        Args:
+            timeout_s: of the waiting and the call together; None means that there is none.
+        """
+        now = time.monotonic()
+        self._deadline = None if timeout_s is None else now + timeout_s
+        self._patient_until = now + min(BUSY_LIMIT_S, timeout_s or BUSY_LIMIT_S)
+
+    @property
+    def timeout_s(self) -> float | None:
+        """Time left, for the next call."""
+        return None if self._deadline is None else max(self._deadline - time.monotonic(), 0.0)
+
+    def pause_s(self, error: SessionBusy) -> float:
+        """Returns the time to wait before asking again.
+
+        Raises:
+            SessionBusy: the error, once there is no time left.
+        """
+        pause_s = error.retry_delay_s or BUSY_PAUSE_S
+        if time.monotonic() + pause_s > self._patient_until:
+            raise error
+        return pause_s
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,6 +99,8 @@ class SessionState:
             where it was not asked to.
         finish_reasons: why each row would end with that; None while it goes on.
         closed: whether it was closed by this client.
+        unsettled: whether a call was left, so that the server may still be at it.
+        overrun: whether it was a generation, of which the server may have kept tokens.
     """
 
     def __init__(self, response: session_pb.OpenSessionResponse) -> None:
@@ -79,7 +115,7 @@ class SessionState:
         self.determinism = Determinism.from_message(response.determinism)
         self.sampled_token_ids = _sampled(response.rows)
         self.finish_reasons = _reasons(response.rows)
-        self.closed = False
+        self.closed = self.unsettled = self.overrun = False
 
     @property
     def logits(self) -> Array | None:
@@ -90,6 +126,30 @@ class SessionState:
     def scores(self) -> Array | None:
         """`[B, V]` processed scores of the next token; None where full rows are not known."""
         return last_rows([row[-1].scores if row else None for row in self.rows])
+
+    @contextmanager
+    def leaving(self, *, overrun: bool = False) -> Iterator[None]:
+        """Notes it when a call inside is left before the service has had its say.
+
+        Args:
+            overrun: whether the call generates.
+        """
+        try:
+            yield
+        except ServiceError:
+            raise
+        except BaseException:  # the caller leaves, or time is up, or the line broke
+            self.unsettled = True
+            self.overrun |= overrun
+            raise
+
+    def undo_request(self) -> session_pb.TruncateRequest:
+        """Builds the request that forgets what a generation that was left may have added."""
+        return self.truncate_request(self.position)
+
+    def settled(self) -> None:
+        """Takes that the session is free, and as it was before a generation that was left."""
+        self.unsettled = self.overrun = False
 
     def step_request(
         self, rows: Sequence[Any] | Array, options: requests.StepOptions
@@ -190,7 +250,7 @@ class SessionState:
         """Returns the state of a fork: this one's, under another name."""
         fork = copy.copy(self)
         fork.session_id = session_id
-        fork.closed = False
+        fork.closed = fork.unsettled = fork.overrun = False
         if row_indices:
             fork.position = tuple(self.position[index] for index in row_indices)
             fork.seeds = tuple(self.seeds[index] for index in row_indices)

@@ -1,3 +1,5 @@
+import time
+
 import numpy as np
 import pytest
 from lockstep.v1 import error_reason_pb2, generation_pb2, scores_pb2, vocabulary_pb2
@@ -5,7 +7,7 @@ from lockstep.v1 import logits_session_service_pb2 as pb
 from lockstep.v1 import model_service_pb2 as model_pb
 
 from lockstep_client import exceptions, tensors
-from lockstep_client.session_state import SessionState
+from lockstep_client.session_state import SessionState, Turn
 from lockstep_client.vocabulary_ref import VocabularyRef
 
 
@@ -126,3 +128,34 @@ def test_a_session_that_moved_knows_its_revision_and_no_logits():
     assert state.logits is None
     assert state.position == (4, 2)
     assert state.rebind_request(moved).vocabulary == ref
+
+
+def test_a_call_that_is_left_is_noted_and_one_that_is_refused_is_not():
+    state = _state()
+    refusal = exceptions.InvalidField("no")
+    for error, unsettled, overrun in (
+        (refusal, False, False),
+        (exceptions.DeadlineExceeded("late"), True, False),
+        (KeyboardInterrupt(), True, False),
+    ):
+        with pytest.raises(type(error)), state.leaving():
+            raise error
+        assert (state.unsettled, state.overrun) == (unsettled, overrun)
+    with pytest.raises(GeneratorExit), state.leaving(overrun=True):
+        raise GeneratorExit
+    assert state.overrun
+    assert list(state.undo_request().positions) == [4, 2]
+    assert not state.copy("fork", ()).unsettled
+    state.settled()
+    assert (state.unsettled, state.overrun) == (False, False)
+
+
+def test_a_call_that_was_left_is_waited_for_within_the_timeout():
+    busy = exceptions.SessionBusy("busy", retry_delay_s=0.1)
+    turn = Turn(0.15)
+    assert turn.pause_s(busy) == 0.1
+    assert 0 < turn.timeout_s <= 0.15
+    time.sleep(0.1)
+    with pytest.raises(exceptions.SessionBusy):
+        turn.pause_s(busy)
+    assert Turn(None).timeout_s is None

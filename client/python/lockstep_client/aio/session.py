@@ -1,9 +1,8 @@
 """A session, for asyncio."""
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, Unpack
 
@@ -12,7 +11,7 @@ from lockstep.v1 import model_service_pb2 as model_pb
 from lockstep.v1.model_service_pb2_grpc import ModelServiceStub
 
 from lockstep_client import durations
-from lockstep_client.aio.connection import AsyncConnection
+from lockstep_client.aio.connection import AsyncConnection, Request, Response
 from lockstep_client.aio.deltas import deltas
 from lockstep_client.aio.step_stream import AsyncStepStream
 from lockstep_client.assembly import GenerationAssembler
@@ -22,12 +21,13 @@ from lockstep_client.exceptions import SessionBusy, SessionNotFound
 from lockstep_client.requests.model import GenerateOptions
 from lockstep_client.requests.session import StepOptions
 from lockstep_client.results.generation import Generation, TokenDelta
-from lockstep_client.session_state import BUSY_LIMIT_S, BUSY_PAUSE_S, SessionState, StepResult
+from lockstep_client.session_state import BUSY_LIMIT_S, SessionState, StepResult, Turn
 from lockstep_client.streams import AsyncStream
 from lockstep_client.tensors import Array
 from lockstep_client.vocabulary_ref import VocabularyRef
 
 if TYPE_CHECKING:  # exists in the stub file only
+    from grpc import aio
     from lockstep.v1.logits_session_service_pb2_grpc import LogitsSessionServiceAsyncStub
 
 
@@ -54,7 +54,7 @@ class AsyncSession(SessionState):
     ) -> StepResult:
         """See `Session.step`."""
         request = self.step_request(rows, options)
-        response = await self._connection.unary(self._stub.Step, request, timeout)
+        response = await self._call(self._stub.Step, request, timeout)
         return self.apply_step(response, look_ahead=request.look_ahead)
 
     async def look_ahead(
@@ -70,7 +70,9 @@ class AsyncSession(SessionState):
 
     def step_stream(self, *, timeout: Timeout = USE_DEFAULT) -> AsyncStepStream:
         """See `Session.step_stream`."""
-        return AsyncStepStream(self, self._connection, self._stub, timeout)
+        return AsyncStepStream(
+            self, self._connection, self._stub, timeout, lambda: self._settle(Turn(BUSY_LIMIT_S))
+        )
 
     async def generate(
         self, *, timeout: Timeout = USE_DEFAULT, **options: Unpack[GenerateOptions]
@@ -93,10 +95,13 @@ class AsyncSession(SessionState):
     async def _generate(
         self, request: model_pb.GenerateRequest, assembler: GenerationAssembler, timeout: Timeout
     ) -> AsyncGenerator[TokenDelta]:
-        new = deltas(self._connection, self._model, request, assembler, timeout)
-        async with aclosing(new):
-            async for delta in new:
-                yield delta
+        turn = Turn(self._connection.endpoint.streaming_timeout_s(timeout))
+        await self._settle(turn)
+        new = deltas(self._connection, self._model, request, assembler, turn.timeout_s)
+        with self.leaving(overrun=True):
+            async with aclosing(new):
+                async for delta in new:
+                    yield delta
         self.apply_generation(assembler.result())
 
     async def truncate(
@@ -104,7 +109,7 @@ class AsyncSession(SessionState):
     ) -> None:
         """See `Session.truncate`."""
         request = self.truncate_request(positions)
-        response = await self._connection.unary(self._stub.Truncate, request, timeout)
+        response = await self._call(self._stub.Truncate, request, timeout)
         self.apply_rows(response.rows)
 
     async def fork(
@@ -112,7 +117,7 @@ class AsyncSession(SessionState):
     ) -> Self:
         """See `Session.fork`."""
         request = pb.ForkRequest(session_id=self.session_id, count=1, row_indices=row_indices)
-        response = await self._connection.unary(self._stub.Fork, request, timeout)
+        response = await self._call(self._stub.Fork, request, timeout)
         return self.copy(response.session_ids[0], row_indices)
 
     async def select_rows(
@@ -120,7 +125,7 @@ class AsyncSession(SessionState):
     ) -> None:
         """See `Session.select_rows`."""
         request = pb.SelectRowsRequest(session_id=self.session_id, row_indices=row_indices)
-        response = await self._connection.unary(self._stub.SelectRows, request, timeout)
+        response = await self._call(self._stub.SelectRows, request, timeout)
         self.apply_selection(response, row_indices)
 
     async def rebind(
@@ -139,14 +144,12 @@ class AsyncSession(SessionState):
             The vocabulary that the session is on now.
         """
         request = self.rebind_request(vocabulary)
-        return self.apply_rebind(
-            await self._connection.unary(self._stub.RebindSession, request, timeout)
-        )
+        return self.apply_rebind(await self._call(self._stub.RebindSession, request, timeout))
 
     async def token_ids(self, *, timeout: Timeout = USE_DEFAULT) -> list[list[int]]:
         """See `Session.token_ids`."""
         request = pb.GetSessionRequest(session_id=self.session_id)
-        response = await self._connection.unary(self._stub.GetSession, request, timeout)
+        response = await self._call(self._stub.GetSession, request, timeout)
         return [list(row.tokens.ids) for row in response.rows]
 
     async def touch(self, *, ttl_s: float | None = None, timeout: Timeout = USE_DEFAULT) -> None:
@@ -156,18 +159,45 @@ class AsyncSession(SessionState):
 
     async def close(self, *, timeout: Timeout = USE_DEFAULT) -> None:
         """See `Session.close`."""
-        deadline = time.monotonic() + BUSY_LIMIT_S
-        while not self.closed:
-            request = pb.CloseSessionRequest(session_id=self.session_id)
+        if self.closed:
+            return
+        turn = Turn(self._connection.endpoint.unary_timeout_s(timeout))
+        request = pb.CloseSessionRequest(session_id=self.session_id)
+        with suppress(SessionNotFound):  # expired, evicted or lost with the engine: nothing is held
+            await self._once_free(self._stub.CloseSession, request, turn)
+        self.closed = True
+
+    async def _call(
+        self,
+        method: "aio.UnaryUnaryMultiCallable[Request, Response]",
+        request: Request,
+        timeout: Timeout,
+    ) -> Response:
+        """Calls a method that uses the session, once no call that was left does."""
+        turn = Turn(self._connection.endpoint.unary_timeout_s(timeout))
+        await self._settle(turn)
+        with self.leaving():
+            return await self._connection.unary(method, request, turn.timeout_s)
+
+    async def _settle(self, turn: Turn) -> None:
+        """Waits until a call that was left is over, and undoes it if it was a generation."""
+        if not self.unsettled:
+            return
+        if self.overrun:
+            await self._once_free(self._stub.Truncate, self.undo_request(), turn)
+        else:
+            request = pb.GetSessionRequest(session_id=self.session_id)
+            await self._once_free(self._stub.GetSession, request, turn)
+        self.settled()
+
+    async def _once_free(
+        self, method: "aio.UnaryUnaryMultiCallable[Request, Response]", request: Request, turn: Turn
+    ) -> Response:
+        while True:
             try:
-                await self._connection.unary(self._stub.CloseSession, request, timeout)
-                self.closed = True
-            except SessionNotFound:  # expired, evicted or lost with the engine: nothing is held
-                self.closed = True
+                return await self._connection.unary(method, request, turn.timeout_s)
             except SessionBusy as error:
-                if time.monotonic() > deadline:
-                    raise
-                await asyncio.sleep(error.retry_delay_s or BUSY_PAUSE_S)
+                await asyncio.sleep(turn.pause_s(error))
 
     async def __aenter__(self) -> Self:
         return self

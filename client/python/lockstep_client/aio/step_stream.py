@@ -1,6 +1,6 @@
 """Steps of a session over one stream, for asyncio."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, Unpack
 
@@ -28,8 +28,10 @@ class AsyncStepStream:
         connection: AsyncConnection,
         stub: "LogitsSessionServiceAsyncStub",
         timeout: Timeout,
+        settle: Callable[[], Awaitable[None]],
     ) -> None:
         self._session = session
+        self._settle = settle
         self._requests = Requests[pb.StepStreamRequest]()
         self._responses = connection.exchange(stub.StepStream, self._requests, timeout)
 
@@ -37,14 +39,16 @@ class AsyncStepStream:
         self, rows: Sequence[int | Row] | Array, **options: Unpack[StepOptions]
     ) -> StepResult:
         """See `StepStream.step`."""
+        await self._settle()
         request = self._session.step_request(rows, options)
         self._requests.put(pb.StepStreamRequest(step=request, accept_chunks=True))
         reader, answer = StepReader(), None
-        while answer is None:
-            response = await anext(self._responses, None)
-            if response is None:
-                raise ProtocolError("The model service ended the stream too early.")
-            answer = reader.feed(response)
+        with self._session.leaving():
+            while answer is None:
+                response = await anext(self._responses, None)
+                if response is None:
+                    raise ProtocolError("The model service ended the stream too early.")
+                answer = reader.feed(response)
         return self._session.apply_step(answer, look_ahead=request.look_ahead, read_row=reader.row)
 
     async def close(self) -> None:

@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Generator, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Self, Unpack
 
+import grpc
 from lockstep.v1 import logits_session_service_pb2 as pb
 from lockstep.v1 import model_service_pb2 as model_pb
 from lockstep.v1.logits_session_service_pb2_grpc import LogitsSessionServiceStub
@@ -18,9 +20,9 @@ from lockstep_client.exceptions import SessionBusy, SessionNotFound
 from lockstep_client.requests.model import GenerateOptions
 from lockstep_client.requests.session import StepOptions
 from lockstep_client.results.generation import Generation, TokenDelta
-from lockstep_client.session_state import BUSY_LIMIT_S, BUSY_PAUSE_S, SessionState, StepResult
+from lockstep_client.session_state import BUSY_LIMIT_S, SessionState, StepResult, Turn
 from lockstep_client.streams import Stream
-from lockstep_client.sync.connection import Connection
+from lockstep_client.sync.connection import Connection, Request, Response
 from lockstep_client.sync.deltas import deltas
 from lockstep_client.sync.step_stream import StepStream
 from lockstep_client.tensors import Array
@@ -63,7 +65,7 @@ class Session(SessionState):
             **options: see `StepOptions`.
         """
         request = self.step_request(rows, options)
-        response = self._connection.unary(self._stub.Step, request, timeout)
+        response = self._call(self._stub.Step, request, timeout)
         return self.apply_step(response, look_ahead=request.look_ahead)
 
     def look_ahead(
@@ -86,7 +88,9 @@ class Session(SessionState):
         Args:
             timeout: of the whole stream, in seconds.
         """
-        return StepStream(self, self._connection, self._stub, timeout)
+        return StepStream(
+            self, self._connection, self._stub, timeout, lambda: self._settle(Turn(BUSY_LIMIT_S))
+        )
 
     def generate(
         self, *, timeout: Timeout = USE_DEFAULT, **options: Unpack[GenerateOptions]
@@ -120,7 +124,10 @@ class Session(SessionState):
     def _generate(
         self, request: model_pb.GenerateRequest, assembler: GenerationAssembler, timeout: Timeout
     ) -> Generator[TokenDelta]:
-        yield from deltas(self._connection, self._model, request, assembler, timeout)
+        turn = Turn(self._connection.endpoint.streaming_timeout_s(timeout))
+        self._settle(turn)
+        with self.leaving(overrun=True):
+            yield from deltas(self._connection, self._model, request, assembler, turn.timeout_s)
         self.apply_generation(assembler.result())
 
     def truncate(self, positions: int | Sequence[int], *, timeout: Timeout = USE_DEFAULT) -> None:
@@ -129,18 +136,18 @@ class Session(SessionState):
         What was known about the next token is forgotten too.
         """
         request = self.truncate_request(positions)
-        self.apply_rows(self._connection.unary(self._stub.Truncate, request, timeout).rows)
+        self.apply_rows(self._call(self._stub.Truncate, request, timeout).rows)
 
     def fork(self, row_indices: Sequence[int] = (), *, timeout: Timeout = USE_DEFAULT) -> Self:
         """Copies the session, or some of its rows, to a session of its own."""
         request = pb.ForkRequest(session_id=self.session_id, count=1, row_indices=row_indices)
-        response = self._connection.unary(self._stub.Fork, request, timeout)
+        response = self._call(self._stub.Fork, request, timeout)
         return self.copy(response.session_ids[0], row_indices)
 
     def select_rows(self, row_indices: Sequence[int], *, timeout: Timeout = USE_DEFAULT) -> None:
         """Replaces the rows by a selection of them, which may drop, repeat and reorder."""
         request = pb.SelectRowsRequest(session_id=self.session_id, row_indices=row_indices)
-        response = self._connection.unary(self._stub.SelectRows, request, timeout)
+        response = self._call(self._stub.SelectRows, request, timeout)
         self.apply_selection(response, row_indices)
 
     def rebind(
@@ -159,12 +166,12 @@ class Session(SessionState):
             The vocabulary that the session is on now.
         """
         request = self.rebind_request(vocabulary)
-        return self.apply_rebind(self._connection.unary(self._stub.RebindSession, request, timeout))
+        return self.apply_rebind(self._call(self._stub.RebindSession, request, timeout))
 
     def token_ids(self, *, timeout: Timeout = USE_DEFAULT) -> list[list[int]]:
         """Returns the tokens of each row, prompt included, as the server has them."""
         request = pb.GetSessionRequest(session_id=self.session_id)
-        response = self._connection.unary(self._stub.GetSession, request, timeout)
+        response = self._call(self._stub.GetSession, request, timeout)
         return [list(row.tokens.ids) for row in response.rows]
 
     def touch(self, *, ttl_s: float | None = None, timeout: Timeout = USE_DEFAULT) -> None:
@@ -178,18 +185,48 @@ class Session(SessionState):
         A call that was given up may still be using the session: it is waited for,
         at most `BUSY_LIMIT_S`.
         """
-        deadline = time.monotonic() + BUSY_LIMIT_S
-        while not self.closed:
-            request = pb.CloseSessionRequest(session_id=self.session_id)
+        if self.closed:
+            return
+        turn = Turn(self._connection.endpoint.unary_timeout_s(timeout))
+        request = pb.CloseSessionRequest(session_id=self.session_id)
+        with suppress(SessionNotFound):  # expired, evicted or lost with the engine: nothing is held
+            self._once_free(self._stub.CloseSession, request, turn)
+        self.closed = True
+
+    def _call(
+        self,
+        method: "grpc.UnaryUnaryMultiCallable[Request, Response]",
+        request: Request,
+        timeout: Timeout,
+    ) -> Response:
+        """Calls a method that uses the session, once no call that was left does."""
+        turn = Turn(self._connection.endpoint.unary_timeout_s(timeout))
+        self._settle(turn)
+        with self.leaving():
+            return self._connection.unary(method, request, turn.timeout_s)
+
+    def _settle(self, turn: Turn) -> None:
+        """Waits until a call that was left is over, and undoes it if it was a generation."""
+        if not self.unsettled:
+            return
+        if self.overrun:
+            self._once_free(self._stub.Truncate, self.undo_request(), turn)
+        else:
+            request = pb.GetSessionRequest(session_id=self.session_id)
+            self._once_free(self._stub.GetSession, request, turn)
+        self.settled()
+
+    def _once_free(
+        self,
+        method: "grpc.UnaryUnaryMultiCallable[Request, Response]",
+        request: Request,
+        turn: Turn,
+    ) -> Response:
+        while True:
             try:
-                self._connection.unary(self._stub.CloseSession, request, timeout)
-                self.closed = True
-            except SessionNotFound:  # expired, evicted or lost with the engine: nothing is held
-                self.closed = True
+                return self._connection.unary(method, request, turn.timeout_s)
             except SessionBusy as error:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(error.retry_delay_s or BUSY_PAUSE_S)
+                time.sleep(turn.pause_s(error))
 
     def __enter__(self) -> Self:
         return self

@@ -1,6 +1,6 @@
 """Steps of a session over one stream, blocking."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Self, Unpack
@@ -30,8 +30,10 @@ class StepStream:
         connection: Connection,
         stub: LogitsSessionServiceStub,
         timeout: Timeout,
+        settle: Callable[[], None],
     ) -> None:
         self._session = session
+        self._settle = settle
         self._requests: SimpleQueue[pb.StepStreamRequest | None] = SimpleQueue()
         self._responses = connection.exchange(
             stub.StepStream, iter(self._requests.get, None), timeout
@@ -39,14 +41,16 @@ class StepStream:
 
     def step(self, rows: Sequence[int | Row] | Array, **options: Unpack[StepOptions]) -> StepResult:
         """Steps the session, see `Session.step`."""
+        self._settle()
         request = self._session.step_request(rows, options)
         self._requests.put(pb.StepStreamRequest(step=request, accept_chunks=True))
         reader, answer = StepReader(), None
-        while answer is None:
-            response = next(self._responses, None)
-            if response is None:
-                raise ProtocolError("The model service ended the stream too early.")
-            answer = reader.feed(response)
+        with self._session.leaving():
+            while answer is None:
+                response = next(self._responses, None)
+                if response is None:
+                    raise ProtocolError("The model service ended the stream too early.")
+                answer = reader.feed(response)
         return self._session.apply_step(answer, look_ahead=request.look_ahead, read_row=reader.row)
 
     def close(self) -> None:

@@ -167,7 +167,10 @@ class LogitsSessionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Truncate(self, request, context):
-        """Forgets the tokens of rows from a position on.
+        """Forgets the tokens of rows from a position on. Cut back to where they were
+        before the newest `Generate` of the session, if that was its newest change,
+        rows are exactly as they were then: so a client undoes one that it has not
+        read to its end.
 
         Errors:
 

@@ -75,7 +75,10 @@ class LogitsSessionServiceStub:
     Errors: as `Step`. An error ends the stream, not the session.
     """
     Truncate: _grpc.UnaryUnaryMultiCallable[_logits_session_service_pb2.TruncateRequest, _logits_session_service_pb2.TruncateResponse]
-    """Forgets the tokens of rows from a position on.
+    """Forgets the tokens of rows from a position on. Cut back to where they were
+    before the newest `Generate` of the session, if that was its newest change,
+    rows are exactly as they were then: so a client undoes one that it has not
+    read to its end.
 
     Errors:
 
@@ -179,7 +182,10 @@ class LogitsSessionServiceAsyncStub(LogitsSessionServiceStub):
     Errors: as `Step`. An error ends the stream, not the session.
     """
     Truncate: _aio.UnaryUnaryMultiCallable[_logits_session_service_pb2.TruncateRequest, _logits_session_service_pb2.TruncateResponse]  # type: ignore[assignment]
-    """Forgets the tokens of rows from a position on.
+    """Forgets the tokens of rows from a position on. Cut back to where they were
+    before the newest `Generate` of the session, if that was its newest change,
+    rows are exactly as they were then: so a client undoes one that it has not
+    read to its end.
 
     Errors:
 
@@ -304,7 +310,10 @@ class LogitsSessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _logits_session_service_pb2.TruncateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_logits_session_service_pb2.TruncateResponse, _abc.Awaitable[_logits_session_service_pb2.TruncateResponse]]:
-        """Forgets the tokens of rows from a position on.
+        """Forgets the tokens of rows from a position on. Cut back to where they were
+        before the newest `Generate` of the session, if that was its newest change,
+        rows are exactly as they were then: so a client undoes one that it has not
+        read to its end.
 
         Errors:
 

@@ -147,6 +147,37 @@ def test_a_cancelled_generation_leaves_no_trace_in_the_session(num_steps, pendin
     assert tokens(engine.run(), 5) == [before[0][-1] + 1]
 
 
+@pytest.mark.parametrize("pending", [False, True])
+def test_rows_cut_back_to_where_they_generated_from_are_as_they_were(pending):
+    engine = opened([4])
+    engine.step_session(2, [7], sample=pending, append=pending)
+    engine.run()
+    before = engine.rows()
+    engine.continue_session(3, new=3)
+    engine.run()
+    engine.do(TruncateSession(4, "s", [len(before[0])]))
+    engine.run()
+    assert engine.rows() == before
+    engine.step_session(5, [])
+    (answer,) = engine.run()
+    assert [best(scores) for scores in answer.rows[0].scores] == ([9] if pending else [])
+
+
+def test_rows_that_were_stepped_since_they_generated_are_cut_as_any_others():
+    engine = opened([4])
+    engine.continue_session(2, new=2)
+    engine.run()
+    engine.continue_session(3, new=2)
+    engine.run()
+    engine.step_session(4, [20])
+    engine.run()
+    engine.do(TruncateSession(5, "s", [3]))
+    engine.run()
+    engine.step_session(6, [])
+    (answer,) = engine.run()
+    assert answer.rows[0].scores == []
+
+
 def test_a_session_that_generates_is_busy():
     engine = opened([4])
     engine.continue_session(2)
