@@ -23,8 +23,8 @@ from lockstep_client import Lockstep
 from tests.checkpoint_factory import make_checkpoint
 
 ROOT = Path(__file__).parent.parent
-START_TIMEOUT_S = 60.0
-STOP_TIMEOUT_S = 15.0
+START_TIMEOUT_S = 120.0
+STOP_TIMEOUT_S = 30.0
 
 FREE_PORTS = ("--port=0", "--health-port=0", "--metrics-port=0")
 

@@ -18,7 +18,7 @@ from lockstep.v1 import model_admin_service_pb2, model_admin_service_pb2_grpc
 from tests.ports import free_port
 from tests.services import ROOT
 
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 120.0
 
 
 @dataclass

@@ -158,7 +158,6 @@ def test_serving_ends_on_a_signal_with_both_services(serving, number):
 
 @pytest.mark.default_model
 def test_the_demo_knows_the_capital_of_france():
-    start = time.monotonic()
     before = children()
     result = subprocess.run(
         [sys.executable, "-m", "deploy.local", "demo"],
@@ -172,7 +171,6 @@ def test_the_demo_knows_the_capital_of_france():
     assert re.search(r"First piece after \d+ ms", result.stderr)
     assert "no process is left" in result.stderr
     assert alive(children() - before) == set()
-    assert time.monotonic() - start < 60
 
 
 def test_the_example_of_the_readme_runs(tmp_path: Path, checkpoint: Path):
