@@ -28,7 +28,12 @@ _FLOATS = [
     *(0.0, -0.0, 1.0, -1.0, 0.5, 2.0, 100.0, -100.0, 1e6, 1e-6),
     *(1e-45, 1e-38, 1.1754944e-38, 3.4e38, -3.4e38, math.nan, math.inf, -math.inf),
 ]
-_COUNTS = [0, 1, 2, 9, 65, 300, 1_025, 4_097, 20_000, 300_000, 1_900_000]
+_COUNTS = [65, 300, 1_025, 4_097, 20_000, 70_000, 270_000, 1_100_000, 4_000_000]
+_ABSURD = 0.3
+MOST_BYTES = 3_900_000
+"""Most bytes of a field: a message of more is refused before anybody looks at it."""
+
+_TEXTUAL = {FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES}
 _VALUES: dict[int, list[Any]] = {
     FieldDescriptor.TYPE_INT32: _INT32,
     FieldDescriptor.TYPE_INT64: _INT64,
@@ -65,6 +70,25 @@ def is_map(field: FieldDescriptor) -> bool:
     return kind is not None and bool(kind.GetOptions().map_entry)
 
 
+def in_bytes(field: FieldDescriptor, content: bytes) -> bytes:
+    """Writes a field that holds bytes, a text or a message."""
+    return _varint(field.number << 3 | 2) + _varint(len(content)) + content
+
+
+def items_in_bytes(field: FieldDescriptor, count: int) -> bytes:
+    """Writes so many items of a repeated field, each as small as can be."""
+    if field.message_type is not None or field.type in _TEXTUAL:
+        return in_bytes(field, b"") * count
+    return in_bytes(field, bytes(count))
+
+
+def wrapped(place: Place, content: bytes) -> bytes:
+    """Puts the bytes of a field into the messages around it."""
+    for field in reversed(place[:-1]):
+        content = in_bytes(field, content)
+    return content
+
+
 def ordinary(rng: random.Random, kind: Descriptor) -> Message:
     """Draws a message with a few fields set to small values."""
     message = GetMessageClass(kind)()
@@ -88,30 +112,36 @@ def corrupted(rng: random.Random, data: bytes) -> bytes:
             case "insert":
                 changed[place:place] = rng.randbytes(rng.randint(1, 8))
             case "repeat":
-                changed += changed[place:] * rng.randint(1, 40)
+                changed += changed[place:] * rng.choice([1, 2, 40, 1000])
             case "flip" if place < len(changed):
                 changed[place] ^= 1 << rng.randrange(8)
         del changed[2**20 :]
     return bytes(changed)
 
 
-def set_hostile(rng: random.Random, message: Message, place: Place) -> None:
-    """Sets one field of a message to a value at the edge of its type, or to absurdly many."""
-    *around, field = place
-    for outer in around:
-        if is_map(outer):  # the map itself is a place too
-            return set_hostile(rng, message, (outer,))
-        inner = getattr(message, outer.name)
-        if outer.is_repeated:
-            if not inner:
-                inner.add()
-            inner = rng.choice(inner)
+def with_hostile_field(rng: random.Random, message: Message, place: Place) -> bytes:
+    """Writes a message with one field at the edge of its type, or with absurdly much in it."""
+    field = place[-1]
+    data = message.SerializeToString()
+    if rng.random() < _ABSURD and (field.is_repeated or field.type in _TEXTUAL):
+        count = rng.choice(_COUNTS)
+        if field.is_repeated:
+            size = 2 if field.message_type is not None or field.type in _TEXTUAL else 1
+            content = items_in_bytes(field, min(count, MOST_BYTES // size))
         else:
-            inner.SetInParent()
-        message = inner
-    message.ClearField(field.name)
-    _fill(rng, message, field, rng.choice(_COUNTS) if field.is_repeated else 1, _VALUES)
-    return None
+            content = in_bytes(field, b"a" * min(count, MOST_BYTES))
+        return data + wrapped(place, content)
+    inner = GetMessageClass(field.containing_type)()
+    _fill(rng, inner, field, rng.choice([0, 1, 2, 9]) if field.is_repeated else 1, _VALUES)
+    return data + wrapped(place, inner.SerializeToString())
+
+
+def _varint(number: int) -> bytes:
+    digits = bytearray()
+    while number > 127:
+        digits.append(number & 127 | 128)
+        number >>= 7
+    return bytes((*digits, number))
 
 
 def _fill(
@@ -125,21 +155,14 @@ def _fill(
     target = getattr(message, field.name)
     if is_map(field):
         key, value = field.message_type.fields
-        for index in range(min(count, 300_000)):
-            few = count < 10
-            target[rng.choice(values[key.type]) if few else index] = rng.choice(values[value.type])
+        for _ in range(count):
+            target[rng.choice(values[key.type])] = rng.choice(values[value.type])
     elif field.message_type is not None and field.is_repeated:
-        if count < 10:
-            target.extend(ordinary(rng, field.message_type) for _ in range(count))
-        else:
-            target.MergeFrom([GetMessageClass(field.message_type)()] * count)
+        target.extend(ordinary(rng, field.message_type) for _ in range(count))
     elif field.message_type is not None:
         target.CopyFrom(ordinary(rng, field.message_type))
         target.SetInParent()
     elif field.is_repeated:
-        few = [rng.choice(values[field.type]) for _ in range(min(count, 9))]
-        size = max((len(x) for x in few if isinstance(x, str | bytes)), default=0)
-        repeated = few * (min(count, 4_000_000 // max(1, size)) // 9) if count > 9 else few
-        target.extend(repeated)
+        target.extend(rng.choice(values[field.type]) for _ in range(count))
     else:
         setattr(message, field.name, rng.choice(values[field.type]))

@@ -24,7 +24,15 @@ from model_service.settings import ModelSettings
 from rpc import field_limits
 from rpc.errors import InvalidField
 from rpc.field_limits import limits_of
-from tests.random_messages import corrupted, is_map, ordinary, places
+from tests.random_messages import (
+    corrupted,
+    in_bytes,
+    is_map,
+    items_in_bytes,
+    ordinary,
+    places,
+    wrapped,
+)
 from tokenizer_service.settings import TokenizerSettings
 
 for module in pkgutil.iter_modules(lockstep.v1.__path__):
@@ -59,24 +67,6 @@ def ids(place):
     return f"{place[0].containing_type.name}.{'.'.join(field.name for field in place)}"
 
 
-def varint(number):
-    while number > 127:
-        yield number & 127 | 128
-        number >>= 7
-    yield number
-
-
-def in_bytes(field, content):
-    return bytes((*varint(field.number << 3 | 2), *varint(len(content)))) + content
-
-
-def wrapped(place, content):
-    """Puts the bytes of a field into the messages around it."""
-    for field in reversed(place[:-1]):
-        content = in_bytes(field, content)
-    return content
-
-
 def refused(place, content):
     request = place[0].containing_type
     with pytest.raises(InvalidField) as caught:
@@ -88,13 +78,6 @@ def refused(place, content):
 def dotted(place):
     named = [field for field in place if not limits_of(field).wrapped]
     return ".".join(f"{field.name}[0]" if field.is_repeated else field.name for field in named)
-
-
-def items(field, count):
-    """Returns the bytes of so many items of a repeated field, each as small as can be."""
-    if field.message_type is not None or field.type in MEASURED:
-        return in_bytes(field, b"") * count
-    return in_bytes(field, bytes(count))
 
 
 def test_every_field_of_a_request_that_can_be_large_has_a_limit():
@@ -133,10 +116,10 @@ def test_no_message_of_a_request_holds_its_own_kind():
 def test_one_item_more_than_the_limit_is_refused_by_name(place):
     limit = limits_of(place[-1]).max_items
     request = GetMessageClass(place[0].containing_type)
-    within = wrapped(place, items(place[-1], limit))
+    within = wrapped(place, items_in_bytes(place[-1], limit))
     field_limits.check(within, request.DESCRIPTOR)
     request.FromString(within)
-    violation = refused(place, items(place[-1], limit + 1))
+    violation = refused(place, items_in_bytes(place[-1], limit + 1))
     assert violation.field == dotted(place).removesuffix("[0]")
     assert f"the limit is {limit}" in violation.description
 
