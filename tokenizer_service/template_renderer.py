@@ -118,9 +118,10 @@ class TemplateRenderer:
         return texts
 
     async def _use(self, process: Process, request: RenderRequest) -> dict[str, Any]:
+        written = await asyncio.to_thread(_written, request)
         try:
             async with asyncio.timeout(self._limits.time_s * _KILL_AFTER):
-                answer = await _exchange(process, _members(request))
+                answer = await _exchange(process, written)
         except (TimeoutError, asyncio.IncompleteReadError, OSError):
             _log.warning("template worker ended", template=request.template)
             self._spawn(self._replace(process))
@@ -149,7 +150,7 @@ class TemplateRenderer:
         }
         try:
             async with asyncio.timeout(_START_TIMEOUT_S):
-                await _exchange(process, setup)
+                await _exchange(process, json.dumps(setup))
         except asyncio.IncompleteReadError:
             raise OSError("The template worker did not start; see its output.") from None
         self._idle.put_nowait(process)
@@ -167,15 +168,22 @@ class TemplateRenderer:
         return task
 
 
-def _members(request: RenderRequest) -> dict[str, Any]:
-    """Returns what is sent. `asdict` would copy every value of every message."""
-    return {one.name: getattr(request, one.name) for one in fields(request)}
+def _written(request: RenderRequest) -> str:
+    """Writes what is sent, a message at a time: no thread can run while JSON is written."""
+    members = {
+        one.name: json.dumps(getattr(request, one.name))
+        for one in fields(request)
+        if one.name != "conversations"
+    }
+    rows = (",".join(map(json.dumps, messages)) for messages in request.conversations)
+    members["conversations"] = f"[{','.join(f'[{row}]' for row in rows)}]"
+    return f"{{{','.join(f'{json.dumps(name)}:{value}' for name, value in members.items())}}}"
 
 
-async def _exchange(process: Process, message: Mapping[str, Any]) -> dict[str, Any]:
+async def _exchange(process: Process, message: str) -> dict[str, Any]:
     assert process.stdin is not None, "Workers are started with pipes. This is a bug."
     assert process.stdout is not None, "Workers are started with pipes. This is a bug."
-    data = json.dumps(message).encode()
+    data = message.encode()
     process.stdin.write(LENGTH.pack(len(data)) + data)
     await process.stdin.drain()
     (length,) = LENGTH.unpack(await process.stdout.readexactly(LENGTH.size))

@@ -33,6 +33,9 @@ _UNITS: dict[int, offsets.Unit | None] = {
     tokenizer_service_pb2.OFFSET_UNIT_UTF16: "utf16",
 }
 
+# Of all messages of a call. A few characters of JSON may be an object.
+MAX_EXTRA_CHARACTERS = 2**20
+
 # A role becomes part of the control structure of the conversation.
 _ROLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_. -]{0,63}")
 
@@ -137,6 +140,7 @@ def read_chat(
         InvalidField: something is missing, too long, or no JSON.
     """
     check_count("conversations", request.conversations, limits.max_items)
+    _check_extra_bytes(request.conversations)
     add_generation_prompt = not request.continue_final_message
     if request.HasField("add_generation_prompt"):
         add_generation_prompt = request.add_generation_prompt
@@ -158,6 +162,17 @@ def read_chat(
     if request.HasField("truncation"):
         truncation = read_truncation("truncation", request.truncation, 0)
     return ChatRequest(render, request.parse_special_tokens, truncation)
+
+
+def _check_extra_bytes(conversations: Sequence[tokenizer_service_pb2.Conversation]) -> None:
+    """Checks the further fields of all messages together."""
+    sizes = (len(message.extra_json) for each in conversations for message in each.messages)
+    total = sum(sizes)
+    if total > MAX_EXTRA_CHARACTERS:
+        raise InvalidField(
+            "conversations",
+            f"have {total} characters of extra_json in all; the limit is {MAX_EXTRA_CHARACTERS}",
+        )
 
 
 def _read_conversation(

@@ -17,7 +17,7 @@ from tokenizer_service.batch_convert import (
     read_token_batch,
     token_batch,
 )
-from tokenizer_service.chat import RenderedChat
+from tokenizer_service.chat import ChatRequest, RenderedChat
 from tokenizer_service.decode_stream import SequenceDecoders, read_decode_options
 from tokenizer_service.encoding import EncodedRow, EncodeOptions, Text, groups
 from tokenizer_service.incremental import DecodeOptions
@@ -32,7 +32,7 @@ from tokenizer_service.text_convert import (
 )
 from tokenizer_service.tokenizer import Tokenizer
 from tokenizer_service.vocabulary_convert import read_reference, vocabulary_ref
-from tokenizer_service.work_cost import decoding_cost, encoding_cost
+from tokenizer_service.work_cost import chat_cost, decoding_cost, encoding_cost
 from tokenizer_service.worker_pool import Pieces, finish
 
 # Fewer ids than this are decoded on the event loop: that takes microseconds.
@@ -147,7 +147,13 @@ class TextMethods(TokenizerMethods):
     ) -> bytes:
         tokenizer = self._vocabulary.current
         padding = read_padding("padding", request.padding, tokenizer.size)
-        chat = read_chat(request, self._limits)
+        cost = chat_cost(request.ByteSize())
+
+        def read() -> Pieces[ChatRequest]:
+            yield
+            return read_chat(request, self._limits)
+
+        chat = await self._pool.run_pieces(read(), cost)
 
         def respond(rendered: RenderedChat) -> bytes:
             rows = [row.ids for row in rendered.rows]
@@ -165,7 +171,7 @@ class TextMethods(TokenizerMethods):
 
         with self._metrics.timed("chat"):
             return await self._templates.apply(
-                tokenizer, chat, respond, request_bytes=request.ByteSize()
+                tokenizer, chat, respond, request_bytes=cost.request_bytes
             )
 
     async def CountTokens(

@@ -40,6 +40,12 @@ SEED_MODES = {
 MAX_TORCH_SCORES = 2**24
 """Most scores that torch draws from."""
 
+MAX_CONTEXT_LENGTH = 2**20
+"""Most tokens of a sequence that the schema has room for."""
+
+# Seconds come as whole nanoseconds, and lists of ids may be long.
+_AS_THEY_ARE = structured_fields.WITHOUT_FLOATS | {"max_time"}
+
 
 @dataclass(frozen=True, slots=True)
 class ResolvedConfig:
@@ -69,6 +75,7 @@ def resolve(
     *,
     vocabulary_size: int,
     max_return_sequences: int,
+    context_length: int = MAX_CONTEXT_LENGTH,
     without_rows: range = NONE,
     catalog: Catalog = BUILT_IN,
     path: str = "generation_config",
@@ -81,6 +88,7 @@ def resolve(
         violations: what is wrong is noted here.
         vocabulary_size: number of ids of the request's revision.
         max_return_sequences: server's limit of `num_return_sequences`.
+        context_length: most tokens of a sequence.
         without_rows: ids that the model has no rows for.
         catalog: the processors that `processors` may name.
         path: path of the message in the request.
@@ -89,7 +97,14 @@ def resolve(
         NotImplemented_: a field asks for something that is not offered.
         TokenIdOutOfRange: an id is not in the vocabulary.
     """
-    given = _read_fields(message, violations, path, max_return_sequences)
+    given = _read_fields(
+        message,
+        violations,
+        path,
+        max_return_sequences,
+        vocabulary_size=vocabulary_size,
+        context_length=context_length,
+    )
     for name in given.keys() & STRUCTURED_FIELDS:
         rows = structured_fields.id_rows(name, given[name])
         check_token_ids(f"{path}.{name}", rows, vocabulary_size, without_rows)
@@ -138,8 +153,7 @@ def resolve(
     return ResolvedConfig(
         config=GenerationConfig(
             **{
-                # Seconds come as whole nanoseconds.
-                name: value if name == "max_time" else _as_written(value)
+                name: value if name in _AS_THEY_ARE else _as_written(value)
                 for name, value in values.items()
             }
         ),
@@ -156,6 +170,9 @@ def _read_fields(
     violations: Violations,
     path: str,
     max_return_sequences: int,
+    *,
+    vocabulary_size: int,
+    context_length: int,
 ) -> dict[str, Any]:
     """Reads the fields that are set and in range."""
     ranges = RANGES | {"num_return_sequences": Range(1, max_return_sequences)}
@@ -168,7 +185,14 @@ def _read_fields(
                 continue
             given[name] = value
         elif name in STRUCTURED_FIELDS:
-            given[name] = structured_fields.read(name, value, violations, path)
+            given[name] = structured_fields.read(
+                name,
+                value,
+                violations,
+                path,
+                vocabulary_size=vocabulary_size,
+                context_length=context_length,
+            )
         elif name == "seed_mode":
             if value in SEED_MODES:
                 given[name] = SEED_MODES[value]

@@ -70,6 +70,7 @@ def plan_continuation(
         violations,
         vocabulary_size=session.vocabulary.size,
         max_return_sequences=1,
+        context_length=info.context_length,
         without_rows=info.ids_without_rows,
         catalog=catalog(info),
     )

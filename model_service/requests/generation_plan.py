@@ -16,7 +16,7 @@ from model_service.requests.cache_salt import read_salt
 from model_service.requests.configuration import ResolvedConfig, effective_message, resolve
 from model_service.requests.lengths import PromptLengths, check_max_length, fit_context
 from model_service.requests.processor_catalog import catalog
-from model_service.requests.prompts import read_padding, read_prompts
+from model_service.requests.prompts import Bounds, read_padding, read_prompts
 from model_service.requests.response_size import generation_bytes
 from model_service.requests.selection import asks_for_anything, read_selection
 from model_service.requests.token_ids import check_token_ids
@@ -121,13 +121,15 @@ def plan(
         NotImplemented_: a feature asked for is not offered.
     """
     violations = Violations()
-    prompts = read_prompts(request.prompt, violations)
+    bounds = Bounds(limits.max_sequences_per_call, info.context_length)
+    prompts = read_prompts(request.prompt, violations, bounds)
     resolved = resolve(
         request.generation_config,
         info.default_config,
         violations,
         vocabulary_size=vocabulary.size,
         max_return_sequences=limits.max_sequences_per_call,
+        context_length=info.context_length,
         without_rows=info.ids_without_rows,
         catalog=catalog(info),
     )

@@ -6,6 +6,7 @@ of the value it is about.
 """
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -24,6 +25,12 @@ from model_service.requests.violations import MAX_REPORTED, Violations
 
 MAX_ARGUMENTS_BYTES = 64 * 2**10
 """Most bytes of the arguments of all processors of a request: checking takes time for each."""
+
+MAX_COMPARED_VALUES = 4096
+"""Most values of all arguments that are compared with a JSON schema: about 10 microseconds each."""
+
+_PLACE = re.compile(r" - at `\$([^`]*)`$")
+"""How msgspec says where something is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +77,7 @@ def read_pipeline(
             path, f"has {size} bytes of arguments in all; the limit is {MAX_ARGUMENTS_BYTES}"
         )
         return ()
+    num_values = sum(spec.arguments_json.count(",") + 1 for spec in specs)
     read: list[ProcessorSpec] = []
     for index, spec in enumerate(specs):
         at = f"{path}[{index}]"
@@ -77,7 +85,13 @@ def read_pipeline(
             violations.add(f"{at}.name", "is none of those that ListLogitsProcessors returns")
         elif _has_effect(spec.name, surroundings, violations, at):
             _check_repeat(spec.name, read, surroundings, violations, at)
-            arguments = _read_arguments(spec, surroundings, violations, f"{at}.arguments_json")
+            arguments = _read_arguments(
+                spec,
+                surroundings,
+                violations,
+                f"{at}.arguments_json",
+                few=num_values <= MAX_COMPARED_VALUES,
+            )
             read.append(ProcessorSpec(spec.name, arguments))
     return tuple(read)
 
@@ -113,15 +127,20 @@ def _read_arguments(
     surroundings: Surroundings,
     violations: Violations,
     path: str,
+    *,
+    few: bool,
 ) -> str:
-    """Returns the arguments with their defaults, as JSON."""
+    """Returns the arguments with their defaults, as JSON.
+
+    `few` says whether there is time to compare each with the schema.
+    """
     schema = ArgumentsSchema.of(surroundings.catalog[spec.name].arguments_schema_json)
     try:
         arguments = parse(spec.arguments_json or "{}")
     except NotAcceptedError as error:
         violations.add(path, str(error))
         return "{}"
-    problems = list(_problems(spec, arguments, schema))
+    problems = list(_problems(spec, arguments, schema, few=few))
     for where, description in problems:
         violations.add(path + where, description)
     if problems:
@@ -134,7 +153,11 @@ def _read_arguments(
 
 
 def _problems(
-    spec: generation_pb2.LogitsProcessorSpec, arguments: Any, schema: ArgumentsSchema
+    spec: generation_pb2.LogitsProcessorSpec,
+    arguments: Any,
+    schema: ArgumentsSchema,
+    *,
+    few: bool,
 ) -> Iterator[tuple[str, str]]:
     """Yields the path and the description of each problem. Neither holds a value of the request."""
     wrong = None
@@ -144,7 +167,22 @@ def _problems(
             return
         except msgspec.DecodeError as error:
             wrong = str(error)
+    if not few:
+        yield _summary(wrong)
+        return
     found = list(islice(schema.problems(arguments), MAX_REPORTED))
     yield from found
     if wrong and not found:  # what a schema cannot say
         yield "", wrong
+
+
+def _summary(wrong: str | None) -> tuple[str, str]:
+    """Returns one problem of arguments that are too many to be looked at one by one.
+
+    Args:
+        wrong: what msgspec says; None where it does not know the processor.
+    """
+    if wrong is None:
+        return "", f"and those of the other processors have more than {MAX_COMPARED_VALUES} values"
+    place = _PLACE.search(wrong)
+    return place[1] if place else "", "is not what the schema in ListLogitsProcessors accepts"

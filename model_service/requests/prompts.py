@@ -6,6 +6,7 @@ with the vocabulary here, see `token_ids.py`.
 """
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from model_service.requests.configuration import ResolvedConfig
 from model_service.requests.violations import Violations
+from rpc.errors import ContextLengthExceeded
 
 _Dtypes = dict[int, np.dtype[Any]]
 
@@ -27,9 +29,23 @@ _MASKS: _Dtypes = _INTEGERS | {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What rows are compared with before they are read.
+
+    Attributes:
+        max_rows: most rows of a call.
+        context_length: most tokens of a row.
+    """
+
+    max_rows: int
+    context_length: int
+
+
 def read_prompts(
     batch: tokens_pb2.PromptBatch,
     violations: Violations,
+    bounds: Bounds,
     *,
     field: str = "prompt",
     allow_empty_rows: bool = False,
@@ -39,18 +55,22 @@ def read_prompts(
     Args:
         batch: the prompts.
         violations: what is wrong is noted here; the result is then meaningless.
+        bounds: how many rows there may be, and how long; more are not read.
         field: path of the batch in the request.
         allow_empty_rows: whether a row may have no token at all.
 
     Returns:
         The ids of each row, without padding.
+
+    Raises:
+        ContextLengthExceeded: a row is longer than the context.
     """
     form = batch.WhichOneof("batch")
     if form == "padded_batch":
+        rows = _read_padded(batch.padded_batch, field, violations, bounds)
         field = f"{field}.padded_batch"
-        rows = _read_padded(batch.padded_batch, field, violations)
     elif form == "token_batch":
-        rows = [list(sequence.ids) for sequence in batch.token_batch.sequences]
+        rows = read_ragged(batch.token_batch, field, violations, bounds)
         field = f"{field}.token_batch.sequences"
     else:
         violations.add(field, "is required: set token_batch or padded_batch")
@@ -66,6 +86,31 @@ def read_prompts(
                 f"row {index} must have at least one token",
             )
     return rows
+
+
+def read_ragged(
+    batch: tokens_pb2.TokenBatch, field: str, violations: Violations, bounds: Bounds
+) -> list[list[int]] | None:
+    """Reads rows without padding; None where there are too many. Parameters as `read_prompts`."""
+    if not _has_room(len(batch.sequences), field, violations, bounds):
+        return None
+    _check_lengths([len(sequence.ids) for sequence in batch.sequences], bounds)
+    return [list(sequence.ids) for sequence in batch.sequences]
+
+
+def _has_room(num_rows: int, field: str, violations: Violations, bounds: Bounds) -> bool:
+    if num_rows > bounds.max_rows:
+        violations.add(field, f"has {num_rows} rows; one call may have {bounds.max_rows}")
+    return num_rows <= bounds.max_rows
+
+
+def _check_lengths(lengths: list[int], bounds: Bounds) -> None:
+    context = bounds.context_length
+    for row, length in enumerate(lengths):
+        if length > context:
+            raise ContextLengthExceeded(
+                row=row, prompt_tokens=length, new_tokens=0, context_tokens=context
+            )
 
 
 def read_padding(
@@ -98,8 +143,9 @@ def read_padding(
 
 
 def _read_padded(
-    batch: tokens_pb2.PaddedBatch, field: str, violations: Violations
+    batch: tokens_pb2.PaddedBatch, field: str, violations: Violations, bounds: Bounds
 ) -> list[list[int]] | None:
+    outer, field = field, f"{field}.padded_batch"
     input_ids = _read_matrix(batch.input_ids, _INTEGERS, f"{field}.input_ids", violations)
     mask = _read_matrix(batch.attention_mask, _MASKS, f"{field}.attention_mask", violations)
     if input_ids is None or mask is None:
@@ -111,11 +157,14 @@ def _read_padded(
             f"{list(input_ids.shape)}",
         )
         return None
+    if not _has_room(len(input_ids), outer, violations, bounds):
+        return None
     for row in np.flatnonzero(((mask != 0) & (mask != 1)).any(axis=1)):
         violations.add(f"{field}.attention_mask", f"row {row} has values other than 0 and 1")
     kept = mask.astype(bool)
     if batch.HasField("position_ids"):
         _check_positions(batch.position_ids, kept, f"{field}.position_ids", violations)
+    _check_lengths(kept.sum(axis=1).tolist(), bounds)
     return [row[keep].tolist() for row, keep in zip(input_ids, kept, strict=True)]
 
 

@@ -81,8 +81,9 @@ def read_selection(
     elif DTYPES[message.dtype] != "float32" and amount != "full":
         violations.add(f"{field}.dtype", "is that of full rows; set full, or leave it out")
     positions = _read_positions(message.positions, field, violations, use)
+    position_list: tuple[int, ...] = ()
     if positions == "list":
-        _check_position_list(message.position_list, field, violations, given_tokens)
+        position_list = _read_position_list(message.position_list, field, violations, given_tokens)
     elif message.position_list:
         violations.add(f"{field}.position_list", "needs positions = SCORE_POSITIONS_LIST")
     return ScoreSelection(
@@ -93,7 +94,7 @@ def read_selection(
         token_ids=tuple(message.token_ids.ids) if amount == "token_ids" else (),
         dtype=DTYPES.get(message.dtype, "float32"),
         positions=positions,
-        position_list=tuple(sorted(message.position_list)),
+        position_list=position_list,
         rank=message.rank,
         entropy=message.entropy,
         logsumexp=message.logsumexp,
@@ -157,6 +158,9 @@ def _check_amount(
     if amount == "top_k" and not 1 <= message.top_k <= most:
         violations.add(f"{field}.top_k", f"must be in [1, {most}]")
     if amount == "token_ids":
+        if len(message.token_ids.ids) > vocabulary_size:
+            violations.add(f"{field}.token_ids", f"must have 1 to {max_selected_tokens} ids")
+            return
         ids = list(message.token_ids.ids)
         check_token_ids(f"{field}.token_ids", [ids], vocabulary_size)
         if not 1 <= len(ids) <= max_selected_tokens:
@@ -176,11 +180,18 @@ def _read_positions(positions: int, field: str, violations: Violations, use: Use
     return read
 
 
-def _check_position_list(
+def _read_position_list(
     listed: Sequence[int], field: str, violations: Violations, given_tokens: int
-) -> None:
+) -> tuple[int, ...]:
+    """Returns the indices in order."""
     if not listed:
         violations.add(f"{field}.position_list", "must have at least one index")
+    if len(listed) > given_tokens:
+        violations.add(
+            f"{field}.position_list",
+            f"has {len(listed)} indices; the shortest row has {given_tokens} positions",
+        )
+        return ()
     if len(set(listed)) != len(listed):
         violations.add(f"{field}.position_list", "must not repeat an index")
     if any(not 0 <= index < given_tokens for index in listed):
@@ -188,3 +199,4 @@ def _check_position_list(
             f"{field}.position_list",
             f"must be in [0, {given_tokens}), the positions of the shortest row",
         )
+    return tuple(sorted(listed))

@@ -10,6 +10,7 @@ from model_service.messages import StepRow
 from model_service.requests.selection import read_selection
 from model_service.requests.token_ids import NONE, check_token_ids
 from model_service.requests.violations import Violations
+from rpc.errors import ContextLengthExceeded
 
 MAX_STEP_ID_LENGTH = 128
 
@@ -40,6 +41,7 @@ def read_step(
     selection: ScoreSelection,
     *,
     num_rows: int,
+    max_length: int,
     vocabulary_size: int,
     max_selected_tokens: int,
     without_rows: range = NONE,
@@ -51,6 +53,7 @@ def read_step(
         request: the step.
         selection: what is returned when the step does not say.
         num_rows: rows of the session.
+        max_length: most tokens of a row.
         vocabulary_size: number of ids of the session's revision.
         max_selected_tokens: largest `top_k` and longest id list.
         without_rows: ids that the model has no rows for.
@@ -58,6 +61,7 @@ def read_step(
 
     Raises:
         InvalidField: one or more fields are wrong.
+        ContextLengthExceeded: a row gets more tokens than it ever has room for.
         TokenIdOutOfRange: an id is not in the vocabulary.
     """
     violations = Violations()
@@ -65,6 +69,12 @@ def read_step(
         violations.add(f"{path}step_id", f"must have at most {MAX_STEP_ID_LENGTH} characters")
     if len(request.rows) != num_rows:
         violations.add(f"{path}rows", f"must have one entry per row, {num_rows}")
+        violations.check()
+    for index, row in enumerate(request.rows):
+        if len(row.ids) > max_length:
+            raise ContextLengthExceeded(
+                row=index, prompt_tokens=0, new_tokens=len(row.ids), context_tokens=max_length
+            )
     rows = [
         StepRow(list(row.ids), row.expected_position if row.HasField("expected_position") else None)
         for row in request.rows

@@ -4,7 +4,7 @@ How many there may be of each stands in the schema, and was counted before a mes
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,6 +22,9 @@ _BIAS = Range(-100, 100)
 _DECAY_FACTOR = Range(0, 100, above_low=True)
 _TIME_S = Range(0, 1e9, above_low=True, hint="seconds")
 
+MAX_RUN_IDS = 1024
+"""Most ids of a stop sequence or of bad words."""
+
 _ID_LISTS = {
     "eos_token_ids",
     "allowed_token_ids",
@@ -35,7 +38,11 @@ _NOT_EMPTY = {
     "allowed_token_ids": "to allow all",
     "negative_prompt": "to take the last token of the prompt",
 }
+_IN_ORDER = {"forced_prefix", "negative_prompt"}
 _RUN_LISTS = {"stop_sequences", "bad_words_ids"}
+
+WITHOUT_FLOATS = _ID_LISTS | _RUN_LISTS | {"stop_token_ids", "stop_strings"}
+"""Fields that may be long and hold no float."""
 
 
 class _Checked:
@@ -50,13 +57,26 @@ class _Checked:
         if value not in allowed:
             self.expect(False, f"must be in {allowed}", suffix)
 
+    def count(self, ids: Sequence[int], most: int, suffix: str) -> bool:
+        """Notes more ids than there may be; returns whether they are few enough to be read."""
+        self.expect(len(ids) <= most, f"has {len(ids)} ids; the limit is {most}", suffix)
+        return len(ids) <= most
+
     def expect(self, right: bool, description: str, suffix: str = "") -> None:
         """Notes a description unless something is right."""
         if not right:
             self._violations.add(self._path + suffix, description)
 
 
-def read(name: str, value: Any, violations: Violations, path: str) -> Any:
+def read(
+    name: str,
+    value: Any,
+    violations: Violations,
+    path: str,
+    *,
+    vocabulary_size: int,
+    context_length: int,
+) -> Any:
     """Reads one field into its own type. What is wrong is noted, not raised.
 
     Args:
@@ -64,9 +84,14 @@ def read(name: str, value: Any, violations: Violations, path: str) -> Any:
         value: what the message has.
         violations: where to note.
         path: path of the configuration in the request.
+        vocabulary_size: most ids of a set of them.
+        context_length: most ids of a text.
     """
     checked = _Checked(violations, f"{path}.{name}")
     if name in _ID_LISTS:
+        most = context_length if name in _IN_ORDER else vocabulary_size
+        if not checked.count(value.ids, most, ".ids"):
+            return ()
         ids = tuple(value.ids)
         if name in _NOT_EMPTY:
             checked.expect(bool(ids), f"must have an id; leave it out {_NOT_EMPTY[name]}", ".ids")
@@ -110,6 +135,8 @@ def write(values: dict[str, Any], message: generation_pb2.GenerationConfig) -> N
 def _read_runs(value: Any, checked: _Checked) -> tuple[tuple[int, ...], ...]:
     for index, run in enumerate(value):
         checked.expect(bool(run.ids), "must have an id", f"[{index}].ids")
+        if not checked.count(run.ids, MAX_RUN_IDS, f"[{index}].ids"):
+            return ()
     return tuple(tuple(run.ids) for run in value if run.ids)
 
 

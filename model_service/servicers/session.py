@@ -257,14 +257,14 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
             request.vocabulary, request.HasField("vocabulary")
         )
         violations = Violations()
-        prompts = read_prompts(request.prompt, violations)
+        prompts = read_prompts(request.prompt, violations, self._model.bounds)
         ttl_s = self._terms.ttl_s
         if request.HasField("ttl"):
             ttl_s = self._terms.read_ttl(request.ttl, violations)
         max_length = request.max_length
         if not request.HasField("max_length"):
             longest = max(map(len, prompts), default=0)
-            max_length = self._terms.room(longest, self._model.engine.info.context_length)
+            max_length = self._terms.room(longest, self._model.bounds.context_length)
         opening = read_opening(
             prompts,
             request.generation_config,

@@ -10,7 +10,7 @@ from lockstep.v1 import generation_pb2, model_service_pb2
 
 from model_service.engine_client.failure import service_error
 from model_service.messages import SessionAnswer, SessionRowAnswer
-from model_service.requests.prompts import read_prompts
+from model_service.requests.prompts import read_prompts, read_ragged
 from model_service.requests.violations import Violations
 from model_service.responses import convert
 from model_service.serving.served_model import ServedModel
@@ -34,7 +34,7 @@ async def compute_logits(
     vocabulary = await model.resolve_vocabulary(request.vocabulary, request.HasField("vocabulary"))
     violations = Violations()
     opening = read_opening(
-        read_prompts(request.prompt, violations),
+        read_prompts(request.prompt, violations, model.bounds),
         request.generation_config if request.HasField("generation_config") else None,
         request.scores if request.HasField("scores") else None,
         vocabulary,
@@ -69,7 +69,7 @@ async def score(
     """
     vocabulary = await model.resolve_vocabulary(request.vocabulary, request.HasField("vocabulary"))
     violations = Violations()
-    rows, starts = _read_rows(request, violations)
+    rows, starts = _read_rows(request, violations, model)
     opening = read_opening(
         rows,
         request.generation_config if request.HasField("generation_config") else None,
@@ -97,15 +97,15 @@ async def score(
 
 
 def _read_rows(
-    request: model_service_pb2.ScoreRequest, violations: Violations
+    request: model_service_pb2.ScoreRequest, violations: Violations, model: ServedModel
 ) -> tuple[list[list[int]], list[int]]:
     """Reads rows, and the index of the first token to score in each."""
     continued = request.HasField("continuations")
-    prompts = read_prompts(request.prompt, violations, allow_empty_rows=continued)
+    prompts = read_prompts(request.prompt, violations, model.bounds, allow_empty_rows=continued)
     if not continued:
         return prompts, [1] * len(prompts)
-    continuations = [list(sequence.ids) for sequence in request.continuations.sequences]
-    if len(continuations) != len(prompts):
+    continuations = read_ragged(request.continuations, "continuations", violations, model.bounds)
+    if continuations is None or len(continuations) != len(prompts):
         violations.add("continuations", f"must have one row per prompt, {len(prompts)}")
         return prompts, [1] * len(prompts)
     for index, continuation in enumerate(continuations):

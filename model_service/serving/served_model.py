@@ -13,6 +13,7 @@ from model_service.generation import GenerationConfig
 from model_service.messages import EngineInfo
 from model_service.metrics import ModelMetrics
 from model_service.requests.generation_plan import GenerationPlan, PlanLimits, plan
+from model_service.requests.prompts import Bounds
 from model_service.responses import convert
 from model_service.responses.response_limits import ResponseLimits
 from model_service.revisions.following import Following
@@ -49,6 +50,11 @@ class ServedModel:
     fingerprint: str = ""
     paused: bool = False
     boot_id: str = field(default_factory=lambda: secrets.token_hex(8))
+
+    @property
+    def bounds(self) -> Bounds:
+        """How many rows a call may have, and how long."""
+        return Bounds(self.limits.max_sequences_per_call, self.engine.info.context_length)
 
     def check_open(self) -> None:
         """Checks that new work is taken.

@@ -101,6 +101,7 @@ def read_opening(
         violations,
         vocabulary_size=vocabulary.size,
         max_return_sequences=1,
+        context_length=info.context_length,
         without_rows=info.ids_without_rows,
         catalog=catalog(info),
     )

@@ -73,6 +73,7 @@ class Steps:
             request,
             session.selection,
             num_rows=session.num_rows,
+            max_length=session.opening.max_length,
             vocabulary_size=vocabulary_size,
             max_selected_tokens=self._model.limits.max_selected_tokens,
             without_rows=self._model.engine.info.ids_without_rows,

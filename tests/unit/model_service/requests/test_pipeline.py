@@ -289,6 +289,14 @@ def test_size_is_bounded_before_anything_is_checked():
     assert f"the limit is {MAX_ARGUMENTS_BYTES}" in refusals(spec("suppress_tokens", ids))[AT]
 
 
+def test_what_is_wrong_in_long_arguments_is_named_without_a_look_at_each_value():
+    arguments = {"token_ids": [5] * 5000 + [-1] * 5000}
+    ((path, description),) = refusals(spec("suppress_tokens", arguments)).items()
+    assert path == f"{AT}[0].arguments_json.token_ids[5000]"
+    assert "schema" in description
+    resolve(spec("suppress_tokens", {"token_ids": [5] * 10_000}))
+
+
 PROBES = [-101, -100, -1, 0, 1e-9, 0.5, 1, 1.5, 2, 100, 100.5, 1e6, 2e6, 2**31 - 1]
 
 

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lockstep.v1 import tensor_pb2, tokens_pb2
 
-from model_service.requests.prompts import read_prompts
+from model_service.requests.prompts import Bounds, read_prompts
 from model_service.requests.violations import Violations
-from rpc.errors import InvalidField
+from rpc.errors import ContextLengthExceeded, InvalidField
 
 DTYPES = {
     "int64": tensor_pb2.DATA_TYPE_INT64,
@@ -17,6 +17,9 @@ DTYPES = {
     "bool": tensor_pb2.DATA_TYPE_BOOL,
     "float32": tensor_pb2.DATA_TYPE_FLOAT32,
 }
+
+
+BOUNDS = Bounds(max_rows=2000, context_length=100)
 
 
 def tensor(values, dtype: str = "int64") -> tensor_pb2.Tensor:
@@ -40,7 +43,7 @@ def ragged(*rows):
 
 def read(batch, **options):
     violations = Violations()
-    rows = read_prompts(batch, violations, **options)
+    rows = read_prompts(batch, violations, BOUNDS, **options)
     violations.check()
     return rows
 
@@ -66,6 +69,23 @@ def test_ragged_rows_are_taken_as_they_are():
 )
 def test_padding_is_dropped_wherever_it_is(ids, mask):
     assert read(padded(ids, mask)) == [[7], [1, 2, 3]]
+
+
+@pytest.mark.parametrize("batch", [ragged(*[[]] * 2001), padded([[0]] * 2001, [[7]] * 2001)])
+def test_more_rows_than_a_call_may_have_are_not_looked_at(batch):
+    ((field, description),) = violations_of(batch)
+    assert field == "prompt"
+    assert description == "has 2001 rows; one call may have 2000"
+
+
+@pytest.mark.parametrize(
+    "batch", [ragged([5], [-1] * 101), padded([[-1] * 101] * 2, [[1] + [0] * 100, [1] * 101])]
+)
+def test_a_row_beyond_the_context_is_refused_before_its_ids_are_read(batch):
+    with pytest.raises(ContextLengthExceeded) as caught:
+        read(batch)
+    assert caught.value.metadata["row"] == "1"
+    assert caught.value.metadata["promptTokens"] == "101"
 
 
 def test_a_hole_in_the_mask_is_dropped():

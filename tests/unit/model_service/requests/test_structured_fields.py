@@ -97,7 +97,12 @@ def test_a_field_is_read_and_echoed(field, value, expected):
     ("field", "value", "path"),
     [
         ("stop_sequences", [{"ids": []}], "stop_sequences[0].ids"),
+        ("stop_sequences", [{"ids": [1]}, {"ids": [1] * 1025}], "stop_sequences[1].ids"),
         ("stop_strings", ["x", ""], "stop_strings[1]"),
+        ("bad_words_ids", [{"ids": [1] * 1025}], "bad_words_ids[0].ids"),
+        ("suppress_tokens", {"ids": [1] * (SIZE + 1)}, "suppress_tokens.ids"),
+        ("eos_token_ids", {"ids": [1] * (SIZE + 1)}, "eos_token_ids.ids"),
+        ("forced_prefix", {"ids": [1] * (2**20 + 1)}, "forced_prefix.ids"),
         ("bad_words_ids", [{"ids": [1]}, {"ids": []}], "bad_words_ids[1].ids"),
         ("logit_bias", {1: 100.5}, "logit_bias[1]"),
         ("logit_bias", {1: math.nan}, "logit_bias[1]"),
