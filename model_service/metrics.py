@@ -215,7 +215,7 @@ class ModelMetrics:
         )
         self._growth_pause = self._histogram(
             "vocabulary_growth_pause_seconds",
-            "How long no step could run while rows were added.",
+            "How long no step could run while rows were added; revisions share a pause.",
             LATENCY_BUCKETS_S,
         )
 

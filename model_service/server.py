@@ -42,7 +42,7 @@ from model_service.serving.served_model import ServedModel
 from model_service.serving.session_terms import SessionTerms
 from model_service.serving.sessions import SessionRegistry
 from model_service.settings import ModelSettings
-from rpc import logging, program
+from rpc import json_lines, program
 from rpc.control_groups import available_cores
 from rpc.metrics import process_registry
 from rpc.server import Server
@@ -169,6 +169,13 @@ class ModelServer:
         Raises:
             OSError: a port is taken.
         """
+        try:
+            return await self._run()
+        except (CheckpointError, LoadError) as error:  # said last, where one looks for it
+            log.error("model_not_served", model=self._settings.model, reason=str(error))
+            return EXIT_FAILED
+
+    async def _run(self) -> int:
         await self.server.start()
         self._say_whom_it_follows()
         serving = asyncio.create_task(self.server.serve_until_stopped())
@@ -195,12 +202,13 @@ class ModelServer:
         log.info("follows_tokenizer_service", address=self._tokenizer.target, at_start=waits)
 
     async def _work(self) -> int:
-        """Loads the model and keeps it served until the engine is lost. Returns the exit code."""
-        try:
-            follower = await self._load()
-        except (CheckpointError, LoadError) as error:
-            log.error("model_not_served", model=self._settings.model, reason=str(error))
-            return EXIT_FAILED
+        """Loads the model and keeps it served until the engine is lost. Returns the exit code.
+
+        Raises:
+            CheckpointError: the checkpoint cannot be had.
+            LoadError: the model cannot be loaded.
+        """
+        follower = await self._load()
         tasks = [
             asyncio.create_task(self._announce(follower)),
             asyncio.create_task(self._sessions.expire_forever()),
@@ -282,5 +290,6 @@ async def serve(settings: ModelSettings) -> int:
 def main() -> None:
     """Reads the settings and serves."""
     settings = ModelSettings.from_command_line()
-    logging.configure(settings.log_level)
+    json_lines.configure(settings.log_level)
+    json_lines.capture()
     program.run(serve(settings))

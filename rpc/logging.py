@@ -1,12 +1,10 @@
-"""JSON lines on stderr, one per event, and one per call.
+"""A line of the log for every call.
 
 What a caller sends never gets here: no text, no tokens, no metadata but the
 request id, which is checked and short.
 """
 
-import logging
 import re
-import sys
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterable
@@ -23,38 +21,6 @@ REQUEST_ID_KEY = "x-request-id"
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 _MAX_METHOD_CHARS = 128
-
-_SHARED: tuple[structlog.typing.Processor, ...] = (
-    structlog.contextvars.merge_contextvars,
-    structlog.stdlib.add_log_level,
-    structlog.processors.TimeStamper(fmt="iso", utc=True),
-    structlog.processors.format_exc_info,
-)
-
-
-def configure(level: str) -> None:
-    """Sends structlog and the standard library's loggers to stderr as JSON lines.
-
-    Args:
-        level: the lowest level written, such as `info`.
-    """
-    threshold = logging.getLevelNamesMapping()[level.upper()]
-    structlog.configure(
-        processors=[*_SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.stdlib.LoggerFactory(),
-    )
-    formatter = structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=_SHARED,
-        processors=[
-            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            structlog.processors.EventRenamer("event"),
-            structlog.processors.JSONRenderer(),
-        ],
-    )
-    stderr = logging.StreamHandler(sys.stderr)
-    stderr.setFormatter(formatter)
-    logging.basicConfig(level=threshold, handlers=[stderr], force=True)
 
 
 def request_id() -> str:

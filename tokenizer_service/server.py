@@ -14,7 +14,7 @@ from lockstep.v1 import tokenizer_service_pb2_grpc, vocabulary_admin_service_pb2
 
 import checkpoints
 from checkpoints import CheckpointError
-from rpc import logging, program
+from rpc import json_lines, program
 from rpc.errors import StoreUnavailable
 from rpc.metrics import process_registry
 from rpc.server import Server
@@ -195,6 +195,7 @@ async def serve(settings: TokenizerSettings) -> int:
 def main() -> None:
     """Reads the settings and serves."""
     settings = TokenizerSettings.from_command_line()
-    logging.configure(settings.log_level)
+    json_lines.configure(settings.log_level)
+    json_lines.capture()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     program.run(serve(settings))

@@ -39,6 +39,7 @@ class Growth:
         self._looks_ahead = False  # for room, after a revision
         self._ahead_s = 0.0  # longest stretch of that
         self._spent_s = 0.0  # since the last step
+        self._told_s = 0.0  # of that, what revisions that are answered have been told
 
     @property
     def is_busy(self) -> bool:
@@ -54,11 +55,12 @@ class Growth:
     def advance(self) -> None:
         """Does what else there is time for before the next step. Called once per step."""
         self._work_on()
+        untold_s = self._spent_s - self._told_s
         if self._pending:
-            self._pending[0].longest_s = max(self._pending[0].longest_s, self._spent_s)
+            self._pending[0].longest_s = max(self._pending[0].longest_s, untold_s)
         else:
-            self._ahead_s = max(self._ahead_s, self._spent_s)
-        self._spent_s = 0.0
+            self._ahead_s = max(self._ahead_s, untold_s)
+        self._spent_s = self._told_s = 0.0
 
     def _work_on(self) -> None:
         while self.is_busy and self._spent_s < SLICE_S:
@@ -90,8 +92,11 @@ class Growth:
             self._reject(command, "InternalError", request_id=f"revision-{command.revision}")
             return
         self._pending.popleft()
-        longest_s = max(pending.longest_s, self._ahead_s, time.monotonic() - start)
+        spent_s = time.monotonic() - start
+        # What revisions before it took of the same pause is counted with them.
+        longest_s = max(pending.longest_s, self._ahead_s, spent_s - self._told_s)
         self._ahead_s = 0.0
+        self._told_s = spent_s
         vocabulary = self._vocabulary
         self._emit(
             VocabularyGrown(

@@ -37,6 +37,7 @@ from model_service.messages import (
     Ready,
     Shutdown,
 )
+from rpc import json_lines
 
 logger = logging.getLogger(__name__)
 
@@ -138,9 +139,13 @@ def build(
     custom = custom_processors.load(settings.logits_processors)  # in a moment, so before the rest
     processors.offer(custom)
     connection.send(LoadProgress("weights", 0.0))
-    loaded, runner = runner_choice.choose(
-        settings, lambda: connection.send(LoadProgress("self-test", 0.9))
-    )
+
+    def begin_self_test() -> None:
+        connection.send(LoadProgress("weights", 1.0))
+        connection.send(LoadProgress("self-test", 0.0))
+
+    loaded, runner = runner_choice.choose(settings, begin_self_test)
+    connection.send(LoadProgress("self-test", 1.0))
     default = loader.default_config(loaded, settings)
     kv_total = kv_total_tokens(settings, loaded, runner.cache.bytes_per_token)
     places = Places(
@@ -226,7 +231,8 @@ def describe(
 
 def main() -> int:
     """Runs the process. Returns its exit status."""
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+    json_lines.configure("info")
+    json_lines.adopt_warnings()
     settings = msgspec.json.decode(sys.argv[1], type=EngineSettings)
     torch.set_num_threads(settings.threads)
     torch.set_grad_enabled(False)

@@ -53,6 +53,8 @@ def engine_environment(base: Mapping[str, str], threads: int) -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # nobody watches: the log has lines
+        "TQDM_DISABLE": "1",
         "PYTHONUNBUFFERED": "1",
     }
 
@@ -186,6 +188,8 @@ class EngineProcess:
             while data := await reader.read(READ_BYTES):
                 for body in frames.feed(data):
                     on_message(channel.decode_message(body))
+        except ConnectionError:
+            pass  # it has ended, with commands unread; `_watch` says how
         except Exception:  # garbage or a bug: nothing from this engine can be trusted any more
             log.exception("engine_connection_failed")
         self._read_to_end.set()

@@ -56,4 +56,5 @@ class VocabularyGrown(msgspec.Struct, tag="vocabulary_grown"):
     """Over all rows added since revision 0, by id, as `GetVocabularyState` describes."""
 
     pause_s: float
-    """Longest stretch for which no step could run, also to make room for this revision."""
+    """Longest stretch for which no step could run, also to make room for this revision. Of one that
+    several revisions share, each has its own part."""

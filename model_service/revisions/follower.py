@@ -74,6 +74,7 @@ class Follower:
         self._metrics = metrics
         self._following = following
         self._meanwhile = meanwhile
+        self._warned_of = ""  # why the service is not reached
         self._backoff = Backoff()
         self._first_revision: int | None = None  # the service's, at the first contact
         self._head: Reference | None = None  # the newest one verified, perhaps not yet applied
@@ -85,7 +86,10 @@ class Follower:
             try:
                 await self._follow()
             except grpc.aio.AioRpcError as error:
-                self._lose(f"{error.code().name}: {(error.details() or '')[:200]}")
+                self._lose(
+                    f"{error.code().name}: {(error.details() or '')[:200]}",
+                    may_be_planned=error.code() is grpc.StatusCode.UNAVAILABLE,
+                )
             except TimeoutError:
                 self._lose("it is silent")
             except (OSError, ssl.SSLError) as error:
@@ -93,16 +97,23 @@ class Follower:
             except (ConflictError, BrokenChainError, ValueError, ServiceError) as error:
                 self._refuse(str(error))
             else:
-                self._lose("it ended the stream")
+                self._lose("it ended the stream", may_be_planned=True)
             finally:
                 self._connect(False)
             self._serve_meanwhile()
             await self._backoff.pause(self._table.wanted)
 
-    def _lose(self, reason: str) -> None:
-        """Notes why the service is not reached; says so once per reason."""
-        if self._following.connected or reason != self._table.unreachable:
+    def _lose(self, reason: str, *, may_be_planned: bool = False) -> None:
+        """Notes why the service is not reached; says so once per reason.
+
+        Connections end as planned, at their age or when the service stops: whether anything is
+        wrong, the next attempt shows.
+        """
+        if self._following.connected and may_be_planned:
+            log.info("tokenizer_connection_ended", address=self._address.target, reason=reason)
+        elif reason != self._warned_of:
             log.warning("tokenizer_unreachable", address=self._address.target, reason=reason)
+            self._warned_of = reason
         self._table.unreachable = reason
 
     def _refuse(self, reason: str) -> None:
@@ -125,7 +136,7 @@ class Follower:
     def _connect(self, connected: bool) -> None:
         if connected and not self._following.connected:
             log.info("tokenizer_followed", address=self._address.target)
-            self._table.refused = self._table.unreachable = ""
+            self._table.refused = self._table.unreachable = self._warned_of = ""
             self._backoff.reset()
         self._following.connected = connected
 

@@ -7,11 +7,11 @@ import os
 
 from model_service.server import ModelServer
 from model_service.settings import ModelSettings
-from rpc import logging, program
+from rpc import json_lines, program
 
 if __name__ == "__main__":
     settings = ModelSettings.from_command_line()
-    logging.configure(settings.log_level)
+    json_lines.configure(settings.log_level)
 
     async def serve() -> int:
         """Runs the server in the loop that it is made in."""

@@ -22,7 +22,7 @@ from lockstep.v1 import tokenizer_service_pb2_grpc as services
 from prometheus_client import CollectorRegistry
 from pydantic_settings import SettingsConfigDict
 
-from rpc import logging, metrics, program
+from rpc import json_lines, metrics, program
 from rpc.server import Server
 from rpc.settings import ServerSettings
 
@@ -167,5 +167,5 @@ async def _serve(settings: ProbeSettings) -> int:
 
 if __name__ == "__main__":
     probe_settings = ProbeSettings.from_command_line()
-    logging.configure(probe_settings.log_level)
+    json_lines.configure(probe_settings.log_level)
     program.run(_serve(probe_settings))

@@ -77,16 +77,56 @@ def test_a_server_that_is_stopped_while_it_loads_ends_at_once(tiny_checkpoint, t
 
 
 def exit_of(service: ModelProcess) -> str:
-    """Waits for a server that cannot serve to end, and returns the reason it logs."""
+    """Waits for a server that cannot serve to end, and returns the reason it logs last."""
     assert service.process.wait(60) == 1
-    (failure,) = service.events("model_not_served")
-    assert "\n" not in failure["reason"]
-    return failure["reason"]
+    lines = lines_of(service)
+    assert lines[-1]["event"] == "model_not_served"
+    assert not [line for line in lines if "exception" in line]
+    reason = lines[-1]["reason"]
+    assert "\n" not in reason
+    return reason
+
+
+def lines_of(service: ModelProcess) -> list[dict]:
+    """Reads the log of a server that has ended: every line is JSON."""
+    assert service.process.poll() is not None
+    return [json.loads(line) for line in service.log().splitlines()]
 
 
 def test_a_model_that_does_not_exist_ends_the_server_with_the_reason(tmp_path):
     with model_process(tmp_path / "nowhere", tmp_path, ready=False) as service:
         assert "nowhere" in exit_of(service)
+
+
+@pytest.mark.parametrize("attempt", range(3))  # the engine ends while the front writes to it
+def test_a_model_that_the_engine_refuses_leaves_nothing_behind_the_reason(
+    tiny_checkpoint, tmp_path, attempt
+):
+    folder = shutil.copytree(tiny_checkpoint, tmp_path / "refused")
+    (folder / "generation_config.json").write_text(json.dumps({"penalty_alpha": 0.6}))
+    with model_process(folder, tmp_path, ready=False) as service:
+        assert "penalty_alpha" in exit_of(service)
+
+
+@pytest.mark.parametrize(
+    "graphs", ["off", pytest.param("auto", marks=pytest.mark.full)], ids=["plain", "compiled"]
+)
+def test_every_line_is_json_and_loading_reaches_its_end(tiny_checkpoint, tmp_path, graphs):
+    flags = ("--decode-graphs", graphs, "--compile-cache", str(tmp_path / "compiled"))
+    with model_process(tiny_checkpoint, tmp_path, *flags) as service:
+        deadline = time.monotonic() + 540
+        while graphs == "auto" and not any(
+            event["state"] in ("ready", "unavailable") for event in service.events("decode_graphs")
+        ):
+            assert time.monotonic() < deadline, service.log()
+            time.sleep(0.5)
+        name = "lockstep_model_load_progress_ratio"
+        progress = [line for line in metrics(service).splitlines() if line.startswith(name)]
+        assert len(progress) == 2
+        assert all(line.endswith(" 1.0") for line in progress), progress
+    lines = lines_of(service)
+    assert "ready" in {line["event"] for line in lines}
+    assert all({"event", "level", "timestamp"} <= line.keys() for line in lines)
 
 
 def test_a_pickle_is_refused_with_the_way_out(tiny_checkpoint, tmp_path):

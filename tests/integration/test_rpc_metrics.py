@@ -16,7 +16,7 @@ from lockstep.v1 import tokenizer_service_pb2 as messages
 from lockstep.v1 import tokenizer_service_pb2_grpc as services
 from prometheus_client.parser import text_string_to_metric_families
 
-from rpc import errors, exposition, logging
+from rpc import errors, exposition, json_lines
 from tests.integration.rpc_probe import SERVICE, failure, running
 
 ENCODE = messages.EncodeRequest(items=[messages.TextItem(text="top-secret")])
@@ -195,7 +195,7 @@ def lines(monkeypatch):
     root = stdlib_logging.getLogger()
     handlers, level = root.handlers[:], root.level
     root.handlers = []  # else configuring would close those of pytest
-    logging.configure("info")
+    json_lines.configure("info")
     yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
     structlog.reset_defaults()
     root.handlers[:] = handlers

@@ -96,6 +96,25 @@ def test_the_pause_is_the_longest_stretch_and_not_the_sum(slow_copies):
     assert 0.01 <= growing.events[0].pause_s < (time.monotonic() - start) / 3
 
 
+def test_revisions_that_share_a_pause_share_its_time(monkeypatch):
+    growing = Growing()
+    values = growing.vocabulary._rules.values
+
+    def slow(row):
+        time.sleep(0.001)
+        return values(row)
+
+    monkeypatch.setattr(growing.vocabulary._rules, "values", slow)
+    start = time.monotonic()
+    for index in range(6):
+        new = NewRow(SIZE + index, initialization="mean", generable=False)
+        growing.growth.request(GrowVocabulary(index + 1, index + 1, [new]))
+    growing.finish()
+    elapsed_s = time.monotonic() - start
+    assert len(growing.events) == 6
+    assert 0.006 <= sum(event.pause_s for event in growing.events) <= elapsed_s
+
+
 def test_room_is_made_before_it_is_needed_and_counts_as_a_pause(slow_copies):
     growing = Growing()
     growing.request(1, 7)

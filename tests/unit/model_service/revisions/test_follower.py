@@ -12,6 +12,7 @@ from lockstep.v1 import tokenizer_service_pb2 as messages
 from lockstep.v1 import tokenizer_service_pb2_grpc as services
 from lockstep.v1 import vocabulary_pb2
 from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
 from model_service.generation import GenerationConfig
 from model_service.messages import Finish, SequenceSpec
@@ -186,6 +187,33 @@ async def test_a_change_made_while_running_is_applied():
         await revision(table, 0)
         await tokenizer.publish("<a>")
         assert await revision(table, 1) == tokenizer.newest
+
+
+async def test_the_planned_end_of_a_connection_is_no_warning_and_the_loss_of_the_service_is():
+    tokenizer = FakeTokenizer()
+    server = grpc.aio.server(
+        options=[
+            ("grpc.so_reuseport", 0),
+            ("grpc.max_connection_age_ms", 300),
+            ("grpc.max_connection_age_grace_ms", 100),
+        ]
+    )
+    services.add_TokenizerServiceServicer_to_server(tokenizer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+
+    async def said(event: str, count: int) -> None:
+        async with asyncio.timeout(20):
+            while [line["event"] for line in log].count(event) < count:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+    with capture_logs() as log:
+        async with engine() as client, following(port, client):
+            await said("tokenizer_connection_ended", 2)
+            await said("tokenizer_followed", 3)
+            assert {line["log_level"] for line in log} == {"info"}
+            await server.stop(0)
+            await said("tokenizer_unreachable", 1)
 
 
 @pytest.mark.parametrize("base", [BASE, None], ids=["with a tokenizer", "without"])
