@@ -99,7 +99,8 @@ class ModelSettings(ServerSettings):
 
     max_kv_tokens: int = Field(default=0, ge=0)
     """Tokens of KV cache in all. 0 means as many as `max_running_sequences` full contexts need, as
-    far as memory allows."""
+    far as memory allows. On a GPU, where memory is set aside for whole contexts, it also bounds
+    how many of them there are."""
 
     decode_graphs: Literal["auto", "off"] = "auto"
     """Whether decoding steps are compiled, on CPUs: `auto` does it in the background with the time

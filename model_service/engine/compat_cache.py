@@ -110,6 +110,7 @@ class CompatCache:
         self.bytes_per_token = 1
         self.cuts_freely = False
         self._new = new
+        self.num_slots = num_slots
         self._free = list(range(num_slots - 1, -1, -1))
         self._pasts: dict[int, Past] = {}
 

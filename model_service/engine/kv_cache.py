@@ -135,22 +135,38 @@ class KVCache(Cache):
     cuts_freely = True
 
     def __init__(
-        self, *, num_layers: int, num_slots: int, max_length: int, dtype: torch.dtype
+        self,
+        *,
+        num_layers: int,
+        num_slots: int,
+        max_length: int,
+        dtype: torch.dtype,
+        num_spare: int = 0,
     ) -> None:
+        """Describes slots; those of a layer are allocated when it first runs.
+
+        Args:
+            num_layers: of the model.
+            num_slots: sequences that can be held.
+            max_length: tokens of a slot.
+            dtype: of keys and values.
+            num_spare: slots besides, for what is tried between steps.
+        """
         self.num_slots = num_slots
         self.max_length = max_length
         self.claimed_length = 0
         self.dtype = dtype
         self._places: dict[torch.device, tuple[Tensor, Tensor]] = {}
         self._here: tuple[Tensor, Tensor] | None = None
-        self._free = list(range(num_slots - 1, -1, -1))
+        self._num_rows = num_slots + num_spare
+        self._free = list(range(self._num_rows - 1, -1, -1))
         self.slot_layers = [SlotLayer(self) for _ in range(num_layers)]
         super().__init__(layers=[*self.slot_layers])
 
     def tensor(self, states: Tensor) -> SlotTensor:
         """Allocates slots for states `[1, K, T, D]`, on their device."""
         return SlotTensor(
-            self.num_slots,
+            self._num_rows,
             self.max_length,
             states.shape[1],
             states.shape[3],

@@ -49,6 +49,10 @@ class Refused(Exception):
     """The model cannot be served. The message says why, and the way out."""
 
 
+class DoesNotFit(Refused):
+    """There is too little memory, or a device fails: no other path would be of help."""
+
+
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
     """A model on its devices.
@@ -73,6 +77,11 @@ class LoadedModel:
     def dtype(self) -> torch.dtype:
         """Type of weights and KV cache."""
         return self.model.dtype
+
+    @property
+    def is_on_cpu(self) -> bool:
+        """Whether all weights are in the machine's own memory."""
+        return all(weight.device.type == "cpu" for weight in self.model.parameters())
 
     @property
     def embedding(self) -> nn.Embedding:

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from model_service.engine import attention, linear, merged_linear, placement
+from model_service.engine import attention, kv_slots, linear, merged_linear, placement
 from model_service.engine.attention import Chunk, StepContext
 from model_service.engine.decode_graph import comparison
 from model_service.engine.decode_graph.decode_graphs import DecodeGraphs
@@ -16,7 +16,6 @@ from model_service.engine.kv_cache import KVCache
 from model_service.engine.loader import LoadedModel, layer_windows
 from model_service.engine.merged_linear import SiblingLayers
 from model_service.engine.sequence import Run
-from model_service.engine.sequence_cache import num_slots
 from model_service.engine.vocabulary import Vocabulary
 from model_service.messages import EngineSettings
 
@@ -49,7 +48,8 @@ class ModelRunner:
         self.read_windows()
         self.cache = KVCache(
             num_layers=loaded.config.num_hidden_layers,
-            num_slots=num_slots(settings) + len(comparison.LENGTHS),
+            num_slots=kv_slots.fitting(loaded, settings),
+            num_spare=len(comparison.LENGTHS) if loaded.is_on_cpu else 0,
             max_length=loaded.context_length,
             dtype=loaded.dtype,
         )
@@ -127,7 +127,7 @@ class ModelRunner:
                 position_ids=packed[1:2],
                 past_key_values=self.cache,
                 use_cache=True,
-                logits_to_keep=torch.tensor(targets, dtype=torch.int64, device=device),
+                logits_to_keep=targets,  # a tensor would have to be where the last layer is
             )
         logits: Tensor = output.logits
         return self.vocabulary.mask(logits[0].float())

@@ -21,6 +21,7 @@ class Places:
     """All slots, and the tokens that may be in them.
 
     Attributes:
+        num_slots: slots that there are.
         total_tokens: tokens of KV cache in all.
         used_tokens: tokens reserved.
         session_tokens: those of them that rows of sessions have reserved.
@@ -48,12 +49,12 @@ class Places:
             copy: copies the first so many tokens from one slot to another.
             reuses: whether a prefix of what a slot holds can be copied and be used alone.
         """
+        self.num_slots = num_slots
         self.total_tokens = total_tokens
         self.used_tokens = 0
         self.session_tokens = 0
         self.num_hits = 0
         self.num_hit_tokens = 0
-        self._num_slots = num_slots
         self._allocate = allocate
         self._free = free
         self._copy = copy
@@ -70,6 +71,11 @@ class Places:
     def room(self) -> int:
         """Tokens that can be reserved: donors make way."""
         return self.total_tokens - self.used_tokens
+
+    @property
+    def free_slots(self) -> int:
+        """Slots that can be had: donors make way."""
+        return self.num_slots - len(self._holders)
 
     # --- Taking and leaving ----------------------------------------------------------------------
 
@@ -137,7 +143,7 @@ class Places:
             self._drop(self._prefixes.pop())
 
     def _fits(self, num_tokens: int) -> bool:
-        if len(self._holders) + len(self._prefixes) >= self._num_slots:
+        if len(self._holders) + len(self._prefixes) >= self.num_slots:
             return False
         return self.donor_tokens + num_tokens <= self.room
 

@@ -26,7 +26,6 @@ from model_service.engine.prefill import PrefillClock
 from model_service.engine.runner import CachingRunner
 from model_service.engine.sampling import processors, random
 from model_service.engine.scheduler import Scheduler
-from model_service.engine.sequence_cache import num_slots
 from model_service.generation import GenerationConfig
 from model_service.messages import (
     EngineInfo,
@@ -147,9 +146,9 @@ def build(
     loaded, runner = runner_choice.choose(settings, begin_self_test)
     connection.send(LoadProgress("self-test", 1.0))
     default = loader.default_config(loaded, settings)
-    kv_total = kv_total_tokens(settings, loaded, runner.cache.bytes_per_token)
+    kv_total = kv_total_tokens(settings, loaded, runner)
     places = Places(
-        num_slots=num_slots(settings),
+        num_slots=runner.cache.num_slots,
         total_tokens=kv_total,
         allocate=runner.cache.allocate,
         free=runner.cache.free,
@@ -157,7 +156,7 @@ def build(
         reuses=runner.cache.cuts_freely,
     )
     scheduler = Scheduler(
-        max_running=settings.max_running_sequences,
+        max_running=min(settings.max_running_sequences, runner.cache.num_slots),
         max_step_tokens=MAX_STEP_TOKENS,
         clock=PrefillClock(settings.prefill_budget_s),
         places=places,
@@ -178,18 +177,20 @@ def build(
     return engine, info, runner.graphs
 
 
-def kv_total_tokens(settings: EngineSettings, loaded: LoadedModel, bytes_per_token: int) -> int:
+def kv_total_tokens(settings: EngineSettings, loaded: LoadedModel, runner: CachingRunner) -> int:
     """Returns the tokens of KV cache to admit: as set, or as many as memory allows."""
-    if settings.max_kv_tokens:
-        return settings.max_kv_tokens
-    wanted = settings.max_running_sequences * loaded.context_length
+    wanted = settings.max_kv_tokens or settings.max_running_sequences * loaded.context_length
     devices = {weight.device for weight in loaded.model.parameters()}
     gpus = [device for device in devices if device.type == "cuda"]
+    if gpus and runner.name == "fast":  # slots are set aside already
+        return min(wanted, runner.cache.num_slots * loaded.context_length)
+    if settings.max_kv_tokens:
+        return settings.max_kv_tokens
     if gpus:  # layers are spread evenly, so the fullest device is the bound
         available = min(torch.cuda.mem_get_info(gpu)[0] for gpu in gpus) * len(gpus)
     else:
         available = memory.available_bytes()
-    fitting = int(available * KV_MEMORY_SHARE) // bytes_per_token
+    fitting = int(available * KV_MEMORY_SHARE) // runner.cache.bytes_per_token
     return max(1, min(wanted, fitting))
 
 
@@ -223,7 +224,7 @@ def describe(
         kv_total_tokens=kv_total,
         kv_bytes_per_token=runner.cache.bytes_per_token,
         reserved_rows=runner.vocabulary.num_reserved,
-        max_running_sequences=settings.max_running_sequences,
+        max_running_sequences=min(settings.max_running_sequences, runner.cache.num_slots),
         load_s=loaded.load_s,
         rowless_id_count=runner.vocabulary.base_size - runner.vocabulary.num_usable,
     )

@@ -8,9 +8,11 @@ import gc
 import logging
 from collections.abc import Callable
 
-from model_service.engine import loader, merged_linear
+import torch
+
+from model_service.engine import loader, merged_linear, self_test
 from model_service.engine.compat_runner import CompatRunner
-from model_service.engine.loader import LoadedModel, Refused
+from model_service.engine.loader import DoesNotFit, LoadedModel, Refused
 from model_service.engine.merged_linear import SiblingLayers
 from model_service.engine.model_runner import ModelRunner
 from model_service.engine.self_test import SelfTest
@@ -28,7 +30,8 @@ def choose(
     """Loads the model and makes the fastest runner that equals `generate`.
 
     Raises:
-        Refused: the model cannot be loaded, or no runner equals `generate`.
+        Refused: the model cannot be loaded, no runner equals `generate`, or there is too little
+            memory: nobody is served row by row for want of it.
     """
     loaded = loader.load(settings)
     on_loaded()
@@ -38,16 +41,21 @@ def choose(
     if reason is None:
         try:
             return loaded, _fast(loaded, settings, siblings, test)
+        except DoesNotFit:
+            raise
         except Refused as refusal:
             reason = str(refusal)
         # What the attempt changed in the modules goes with them.
         del loaded, siblings
         gc.collect()
+        torch.cuda.empty_cache()  # or the second load would find no room
         loaded = loader.load(settings)
     name = type(loaded.model).__name__
     logger.info("%s takes the compat path; on the fast one %s", name, reason)
     try:
         return loaded, _compat(loaded, settings, test)
+    except DoesNotFit:
+        raise
     except Refused as refusal:
         raise Refused(
             f"{name} cannot be served. On the fast path {reason}. On the compat path {refusal}."
@@ -68,10 +76,8 @@ def fast_obstacle(loaded: LoadedModel) -> str | None:
 def _fast(
     loaded: LoadedModel, settings: EngineSettings, siblings: SiblingLayers, test: SelfTest
 ) -> ModelRunner:
-    try:
+    with self_test.refusing("start"):
         runner = ModelRunner(loaded, settings, siblings)
-    except Exception as error:
-        raise Refused(f"it does not start: {type(error).__name__}: {error}") from error
     test.check(runner, loaded.config)
     try:
         runner.cache.claimed_length = OTHER_LENGTH
@@ -83,10 +89,8 @@ def _fast(
 
 
 def _compat(loaded: LoadedModel, settings: EngineSettings, test: SelfTest) -> CompatRunner:
-    try:
+    with self_test.refusing("start"):
         runner = CompatRunner(loaded, settings)
-    except Exception as error:
-        raise Refused(f"it does not start: {type(error).__name__}: {error}") from error
     try:
         test.check(runner, loaded.config)
     except Refused as refusal:

@@ -100,7 +100,7 @@ class Scheduler:
 
     def settle(self, seq: Sequence) -> bool:
         """Gives a new idle row a slot, if that takes nobody's. Otherwise it does without."""
-        if seq.max_length > self._places.room:
+        if seq.max_length > self._places.room or not self._places.free_slots:
             return False
         self._places.take(seq)
         self._idle[seq] = None
@@ -183,20 +183,23 @@ class Scheduler:
         """
         rows = self.num_running + ticket.num_generating - self._max_running
         tokens = ticket.num_tokens - self._places.room
+        slots = len(ticket.sequences) - self._places.free_slots
         idle: list[Sequence] = []
         for seq in self._evictable(ticket):
-            if tokens <= 0:
+            if tokens <= 0 and slots <= 0:
                 break
             idle.append(seq)
             tokens -= seq.max_length
+            slots -= 1
         losers: list[Ticket] = []
         for other in self._preemptible(ticket):
-            if tokens <= 0 and rows <= 0:
+            if tokens <= 0 and rows <= 0 and slots <= 0:
                 break
             losers.append(other)
             tokens -= other.num_tokens
             rows -= other.num_generating
-        if tokens > 0 or rows > 0:
+            slots -= len(other.sequences)
+        if tokens > 0 or rows > 0 or slots > 0:
             return False
         for seq in idle:
             self._leave(seq, keep=True)

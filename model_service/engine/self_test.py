@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedConfig
 
 from model_service.engine import masked_logits, oracle
-from model_service.engine.loader import LoadedModel, Refused
+from model_service.engine.loader import DoesNotFit, LoadedModel, Refused
 from model_service.engine.oracle import Example
 from model_service.engine.runner import CachingRunner
 from model_service.engine.trial import Trial
@@ -81,7 +81,7 @@ class SelfTest:
             Refused: it differs, or does not run.
         """
         runner.vocabulary.obstacle = None
-        with _refusing():
+        with refusing("run"):
             self._check_all(runner, self._examples)
             if self._short:
                 with oracle.short_windows(config):
@@ -95,7 +95,7 @@ class SelfTest:
         Raises:
             Refused: it differs, or does not run.
         """
-        with _refusing():
+        with refusing("run"):
             self._check_batch(runner, self._examples)
 
     def _check_batch(self, runner: CachingRunner, examples: list[Example]) -> None:
@@ -138,11 +138,35 @@ class SelfTest:
 
 
 @contextlib.contextmanager
-def _refusing() -> Iterator[None]:
-    """Turns whatever goes wrong in a model that nobody tried into the reason not to serve it."""
+def refusing(what: str) -> Iterator[None]:
+    """Turns whatever goes wrong in a model that nobody tried into the reason not to serve it.
+
+    Args:
+        what: what it is tried to do.
+
+    Raises:
+        DoesNotFit: memory is short or a device fails, whatever the path.
+        Refused: anything else.
+    """
     try:
         yield
     except Refused:
         raise
     except Exception as error:
-        raise Refused(f"it does not run: {type(error).__name__}: {error}") from error
+        reason = f"{type(error).__name__}: {error}"
+        if _is_shortage(error):
+            raise DoesNotFit(
+                f"There is too little memory for the model to {what} ({reason}). Beside the "
+                "weights, every sequence that may be there at once has KV cache for its whole "
+                "length: lower --max-running-sequences, --max-session-rows or "
+                "--max-context-tokens, or set --max-kv-tokens."
+            ) from error
+        if isinstance(error, torch.AcceleratorError):
+            raise DoesNotFit(f"The device failed when the model was to {what}: {reason}") from error
+        raise Refused(f"it does not {what}: {reason}") from error
+
+
+def _is_shortage(error: Exception) -> bool:
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return "can't allocate memory" in str(error)  # what torch's allocator for the CPU says

@@ -16,10 +16,12 @@ class SequenceCache(Protocol):
     over it.
 
     Attributes:
+        num_slots: how many there are.
         cuts_freely: whether a cut sequence goes on at no cost. If not, its kept tokens pass
             through the model again at its next step.
     """
 
+    num_slots: int
     cuts_freely: bool
 
     @property

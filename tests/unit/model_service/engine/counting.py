@@ -113,12 +113,14 @@ class CountingEngine:
         kv_tokens: int = 1000,
         chunk_tokens: int = 1000,
         context: int = 200,
+        num_slots: int | None = None,
     ) -> None:
-        self.runner = CountingRunner(num_slots=max_running + 8)
+        num_slots = num_slots or max_running + 8
+        self.runner = CountingRunner(num_slots=num_slots)
         clock = PrefillClock(budget_s=1.0, tokens_per_s=chunk_tokens)
         clock.learn = lambda *_: None  # the fake takes no time
         self.places = Places(
-            num_slots=max_running + 8,
+            num_slots=num_slots,
             total_tokens=kv_tokens,
             allocate=self.runner.allocate,
             free=self.runner.free,

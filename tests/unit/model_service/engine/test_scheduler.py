@@ -34,7 +34,7 @@ def running(engine: CountingEngine) -> list[int]:
 def assert_nothing_is_held(engine: CountingEngine) -> None:
     engine.places.flush()
     assert engine.places.used_tokens == engine.places.session_tokens == 0
-    assert len(engine.runner.free_slots) == engine.places._num_slots
+    assert len(engine.runner.free_slots) == engine.places.num_slots
     assert not any(engine.runner.written.values())
     assert engine.scheduler.active == []
     assert engine.scheduler.num_running == engine.scheduler.num_waiting == 0
@@ -455,3 +455,35 @@ def test_a_session_larger_than_its_share_is_refused():
     (event,) = engine.run()
     assert event.failure.error == "KVCacheExceeded"
     assert event.failure.arguments == {"kv_tokens": 52, "limit_tokens": 50}
+
+
+def test_where_slots_are_fewer_than_sequences_these_take_turns():
+    engine = CountingEngine(max_running=6, num_slots=2)
+    for request_id in range(1, 6):
+        engine.generate(request_id, [request_id + 3], new=3)
+    events = engine.run()
+    for request_id in range(1, 6):
+        first = request_id + 4
+        assert tokens(events, request_id) == [first, first + 1, first + 2]
+
+
+def test_idle_sessions_give_their_slots_to_others_and_get_them_back():
+    engine = CountingEngine(max_running=6, num_slots=2)
+    engine.open(1, [4], [20], [9], session_id="a")  # more rows than slots
+    engine.run()
+    engine.generate(2, [30], new=2)
+    assert tokens(engine.run(), 2) == [31, 0]
+    engine.step_session(3, [5], [21], [10], session_id="a", sample=True)
+    (answer,) = engine.run()
+    assert [row.sampled_token_id for row in answer.rows] == [6, 22, 11]
+
+
+def test_a_copy_for_which_there_is_no_slot_does_without():
+    engine = CountingEngine(max_running=4, num_slots=2)
+    engine.open(1, [4], [20])
+    engine.run()
+    engine.do(ForkSession(2, "s", ["f"], [0, 1]))
+    assert all(seq.slot is None for seq in engine.session("f").rows)
+    engine.step_session(3, [5], [21], session_id="f", sample=True)
+    (answer,) = engine.run()
+    assert [row.sampled_token_id for row in answer.rows] == [6, 22]
