@@ -11,7 +11,7 @@ from typing import Any
 
 import tokenizers
 
-from tokenizer_service import control_tokens
+from tokenizer_service import component_check, control_tokens
 from tokenizer_service.control_tokens import Aliases
 from tokenizer_service.growing_tokenizer import GrowingTokenizer, added_tokens
 from tokenizer_service.token_bytes import decoder_rules
@@ -28,6 +28,7 @@ def load(files: TokenizerFiles, tokenizer_id: str) -> Tokenizer:
         TokenizerFilesError: the files contradict each other or are damaged.
     """
     members = _members(files)
+    component_check.check(members)
     trusting = _parse(json.dumps(members, ensure_ascii=False))
     _check_ids(members, trusting)
     declared = _declared_tokens(files, trusting)

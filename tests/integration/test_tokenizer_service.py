@@ -474,6 +474,14 @@ def test_no_module_of_the_service_imports_torch():
     assert done.stdout == "False\n"
 
 
+def split_by(path, pattern):
+    """Gives a `tokenizer.json` another pre-tokenizer."""
+    tokenizer = tokenizers.Tokenizer.from_file(str(path))
+    split = tokenizers.pre_tokenizers.Split(tokenizers.Regex(pattern), "isolated")
+    tokenizer.pre_tokenizer = split
+    tokenizer.save(str(path))
+
+
 @pytest.mark.parametrize(
     ("damage", "way_out"),
     [
@@ -483,8 +491,9 @@ def test_no_module_of_the_service_imports_torch():
             lambda folder: (folder / "tokenizer_config.json").write_text('{"pad_token": "<none>"}'),
             "save_pretrained",
         ),
+        (lambda folder: split_by(folder / "tokenizer.json", "(a+)+$"), "(a+)+$"),
     ],
-    ids=["missing", "damaged", "contradiction"],
+    ids=["missing", "damaged", "contradiction", "slow pattern"],
 )
 def test_a_folder_that_cannot_be_served_is_refused_with_the_way_out(tmp_path, damage, way_out):
     folder = make_tokenizer_folder(tmp_path / "tiny")
