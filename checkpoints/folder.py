@@ -22,6 +22,20 @@ PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 CODE_KEYS = ("auto_map", "custom_pipelines", "trust_remote_code")
 CODE_PREFIXES = ("_attn_implementation", "attn_implementation")
 
+# Keys of a configuration that say how many modules of a kind there are.
+LAYER_KEYS = (
+    "num_hidden_layers",
+    "num_layers",
+    "n_layer",
+    "n_layers",
+    "num_decoder_layers",
+    "decoder_layers",
+    "encoder_layers",
+    "num_encoder_layers",
+    "depth",
+)
+EXPERT_KEYS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+
 
 def check(folder: Path, need: Need) -> None:
     """Checks that a folder holds what is needed, and nothing that runs code.
@@ -53,12 +67,37 @@ def _check_model(folder: Path) -> None:
         raise CheckpointError(
             f"{folder} has no config.json: it is not a Hugging Face model folder."
         )
-    _refuse_code(read_json(config), config)
+    content = read_json(config)
+    _refuse_code(content, config)
     weights = _weights(folder)
     if not weights:
         raise CheckpointError(_without_weights(folder))
-    for path in weights:
-        safetensors_file.check(path)
+    shapes = [shape for path in weights for shape in safetensors_file.check(path)]
+    _check_counts(content, shapes, config)
+
+
+def _check_counts(content: dict[str, Any], shapes: list[list[int]], path: Path) -> None:
+    """Checks that a configuration asks for no more modules than there are weights for.
+
+    Modules are made one by one before any weight is read: a wrong number would take all day, and
+    all memory.
+
+    Raises:
+        CheckpointError: it does.
+    """
+    largest = max((size for shape in shapes for size in shape), default=0)
+    for key, value in content.items():
+        if isinstance(value, dict):
+            _check_counts(value, shapes, path)
+        if not isinstance(value, int):
+            continue
+        # Every layer has a tensor of its own. Experts may be rows of one.
+        for keys, most in ((LAYER_KEYS, len(shapes)), (EXPERT_KEYS, max(len(shapes), largest))):
+            if key in keys and value > most:
+                raise CheckpointError(
+                    f"{path} sets {key} to {value}, and the weights beside it are {len(shapes)} "
+                    "tensors: it is damaged, or of another model."
+                )
 
 
 def _weights(folder: Path) -> list[Path]:

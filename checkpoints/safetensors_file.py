@@ -13,8 +13,11 @@ from checkpoints.errors import CheckpointError
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library
 
 
-def check(path: Path) -> None:
+def check(path: Path) -> list[list[int]]:
     """Checks that the header can be read and that the file is as long as it says.
+
+    Returns:
+        The shape of each tensor.
 
     Raises:
         CheckpointError: the file is cut off or is not safetensors.
@@ -29,6 +32,7 @@ def check(path: Path) -> None:
             header = json.loads(file.read(header_bytes))
             tensors = [entry for name, entry in header.items() if name != "__metadata__"]
             ends = [entry["data_offsets"][1] for entry in tensors]
+            shapes = [[int(size) for size in entry["shape"]] for entry in tensors]
             expected = 8 + header_bytes + max(ends, default=0)
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
             raise CheckpointError(f"{path} has a damaged safetensors header.") from error
@@ -36,3 +40,4 @@ def check(path: Path) -> None:
         raise CheckpointError(
             f"{path} has {size} bytes where its header says {expected}: obtain it again."
         )
+    return shapes

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from gguf import GGUFReader
 from transformers import AutoModelForCausalLM, GgufConfig, PreTrainedModel
 
 
@@ -19,6 +20,7 @@ def load(source: Path) -> PreTrainedModel:
     Raises:
         ValueError: the architecture is not known, or tensors are missing.
     """
+    _check_counts(source)
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         source.parent,
         gguf_file=source.name,
@@ -33,6 +35,20 @@ def load(source: Path) -> PreTrainedModel:
     if packed := sorted({str(p.dtype) for p in model.parameters()} - {"torch.float32"}):
         raise ValueError(f"its weights were loaded as {', '.join(packed)}")
     return cast(PreTrainedModel, model)
+
+
+def _check_counts(source: Path) -> None:
+    """Checks that there are no more layers than tensors: modules are made before they are filled.
+
+    Raises:
+        ValueError: there are.
+    """
+    reader = GGUFReader(source)
+    for name, field in reader.fields.items():
+        if name.endswith(".block_count") and field.contents() > len(reader.tensors):
+            raise ValueError(
+                f"{name} is {field.contents()}, and the file has {len(reader.tensors)} tensors"
+            )
 
 
 def main() -> int:

@@ -26,6 +26,12 @@ LAYER_TYPES = {"full_attention", "sliding_attention"}
 
 DEFAULT_CONTEXT_TOKENS = 8192
 
+# What is packed most has a bit per weight.
+MOST_VALUES_PER_BYTE = 8
+
+# A model of so few values does no harm, whatever its files hold: a tiny one may have large tables.
+SMALL_MODEL = 2**28
+
 # Where configurations say how many tokens a model was made for.
 CONTEXT_FIELDS = ("max_position_embeddings", "max_seq_len", "seq_length", "n_ctx")
 
@@ -135,10 +141,12 @@ def _load_weights(folder: Path, settings: EngineSettings) -> PreTrainedModel:
                 f"{folder.name}: {config.model_type} is an encoder and a decoder; this server "
                 "runs models that are a decoder alone."
             )
+        with torch.device("meta"):
+            skeleton = AutoModelForCausalLM.from_config(config)
+        _check_size(folder, skeleton)
         device_map = placement.read(settings.device_map)
         if isinstance(device_map, dict):
-            with torch.device("meta"):
-                placement.check_covers(AutoModelForCausalLM.from_config(config), device_map)
+            placement.check_covers(skeleton, device_map)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=dtype,
@@ -162,6 +170,22 @@ def _load_weights(folder: Path, settings: EngineSettings) -> PreTrainedModel:
     model.eval()
     model.requires_grad_(False)
     return _with_adapter(model, settings.adapter_folder)
+
+
+def _check_size(folder: Path, skeleton: PreTrainedModel) -> None:
+    """Checks that a model is not far larger than its files: memory is taken before they are read.
+
+    Raises:
+        Refused: it is.
+    """
+    num_bytes = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    tensors = (*skeleton.parameters(), *skeleton.buffers())
+    size = sum(tensor.numel() for tensor in tensors)
+    if size > max(MOST_VALUES_PER_BYTE * num_bytes, SMALL_MODEL):
+        raise Refused(
+            f"{folder.name}: config.json describes a model of {size} values, and the weights "
+            f"beside it have {num_bytes} bytes: it is damaged, or of another model."
+        )
 
 
 def _with_adapter(model: PreTrainedModel, adapter_folder: str) -> PreTrainedModel:

@@ -109,7 +109,9 @@ def test_a_model_that_the_engine_refuses_leaves_nothing_behind_the_reason(
 
 
 @pytest.mark.parametrize(
-    "graphs", ["off", pytest.param("auto", marks=pytest.mark.full)], ids=["plain", "compiled"]
+    "graphs",
+    ["off", pytest.param("auto", marks=[pytest.mark.full, pytest.mark.timeout(600)])],
+    ids=["plain", "compiled"],
 )
 def test_every_line_is_json_and_loading_reaches_its_end(tiny_checkpoint, tmp_path, graphs):
     flags = ("--decode-graphs", graphs, "--compile-cache", str(tmp_path / "compiled"))

@@ -71,6 +71,29 @@ def test_shards_without_an_index_are_refused_with_what_is_missing(model_folder: 
     assert name.format(1) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_hidden_layers": 10**9},
+        {"n_layer": 2},  # of one tensor
+        {"text_config": {"num_hidden_layers": 10**9}},
+        {"num_experts": 10**9},
+        {"text_config": {"n_routed_experts": 7}},  # of one tensor of six values
+    ],
+    ids=str,
+)
+def test_more_modules_than_there_are_weights_for_are_refused_at_once(model_folder, changes):
+    edit(model_folder / "config.json", **changes)
+    with pytest.raises(CheckpointError, match="and the weights beside it are 1 tensors"):
+        resolve(str(model_folder), need="model")
+    assert resolve(str(model_folder), need="tokenizer")
+
+
+def test_as_many_modules_as_there_are_weights_for_are_not_refused(model_folder):
+    edit(model_folder / "config.json", num_hidden_layers=1, num_experts=6, max_window_layers=99)
+    assert resolve(str(model_folder), need="model")
+
+
 def test_a_pickle_beside_safetensors_does_no_harm(model_folder: Path):
     (model_folder / "pytorch_model.bin").write_bytes(b"\x80")
     assert resolve(str(model_folder), need="model").folder == model_folder

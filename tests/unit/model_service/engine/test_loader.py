@@ -118,6 +118,25 @@ def test_the_type_of_the_weights_can_be_chosen(checkpoint):
     assert (info.dtype, info.parameter_count > 100_000) == ("bfloat16", True)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"vocab_size": 10**9},
+        {"hidden_size": 2**31},
+        {"intermediate_size": 10**10},
+        {"head_dim": 10**8},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_a_configuration_of_a_far_larger_model_is_refused_before_memory_is_taken(
+    checkpoint, changes
+):
+    path = checkpoint / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(Refused, match=r"config\.json describes a model of \d+ values"):
+        InprocEngine(checkpoint)
+
+
 def test_weights_that_are_not_safetensors_are_refused(checkpoint):
     (checkpoint / "model.safetensors").unlink()
     with pytest.raises(Refused, match="safetensors"):
