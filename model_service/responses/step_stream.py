@@ -33,9 +33,19 @@ class StepWriter:
         self._num_bytes += len(data)
         return convert.inline_row(data, dtype)
 
-    def messages(self, answer: pb.StepResponse) -> Iterator[pb.StepStreamResponse]:
-        """Yields an answer whose rows were placed, and the rows that follow it."""
+    def messages(
+        self, answer: pb.StepResponse, *, packed: bool = False
+    ) -> Iterator[pb.StepStreamResponse]:
+        """Yields an answer whose rows were placed, and the rows that follow it.
+
+        Args:
+            answer: the answer.
+            packed: whether a message may bring pieces of several rows.
+        """
         self._num_bytes = 0
         yield pb.StepStreamResponse(step=answer)
+        if packed:
+            for pack in self._rows.packs():
+                yield pb.StepStreamResponse(chunks=pack)
         for chunk in self._rows.chunks():
             yield pb.StepStreamResponse(chunk=chunk)

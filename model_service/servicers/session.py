@@ -125,7 +125,7 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
                 step.session_id = session_id
                 write_row = writer.write_row if message.accept_chunks else None
                 answer = await self._steps.answer(step, path="step.", write_row=write_row)
-                for response in writer.messages(answer):
+                for response in writer.messages(answer, packed=message.accept_packed_chunks):
                     yield response
 
     async def Truncate(

@@ -41,8 +41,10 @@ def step(session_id, selection=EVERYTHING, tokens=NEW_TOKENS, **fields) -> pb.St
     return pb.StepRequest(session_id=session_id, rows=rows, scores=selection, **fields)
 
 
-def streamed(service, *steps: pb.StepRequest, accept_chunks=True) -> list[pb.StepStreamResponse]:
-    requests = [pb.StepStreamRequest(step=s, accept_chunks=accept_chunks) for s in steps]
+def streamed(
+    service, *steps: pb.StepRequest, accept_chunks=True, **accepts: bool
+) -> list[pb.StepStreamResponse]:
+    requests = [pb.StepStreamRequest(step=s, accept_chunks=accept_chunks, **accepts) for s in steps]
     return list(service.sessions.StepStream(iter(requests)))
 
 
@@ -58,9 +60,10 @@ def read_back(messages: list[pb.StepStreamResponse]) -> list[list[bytes]]:
     tensors: dict[int, bytes] = {}
     for message in chunks:
         assert not message.HasField("step")
-        data = tensors.setdefault(message.chunk.tensor_id, b"")
-        assert message.chunk.offset == len(data)
-        tensors[message.chunk.tensor_id] = data + message.chunk.data
+        for chunk in message.chunks or [message.chunk]:
+            data = tensors.setdefault(chunk.tensor_id, b"")
+            assert chunk.offset == len(data)
+            tensors[chunk.tensor_id] = data + chunk.data
     return [
         [s.logits.tensor.data or tensors[s.logits.tensor_id] for s in row.scores]
         for row in answer.step.rows
@@ -97,6 +100,16 @@ def test_no_message_of_an_answer_has_more_rows_than_fit(tiny_model, session):
         ).limits.max_chunk_bytes
         == ROWS_BYTES
     )
+
+
+def test_rows_share_messages_where_the_client_takes_that(tiny_model, session):
+    alone = streamed(tiny_model, step(session, look_ahead=True))
+    shared = streamed(tiny_model, step(session), accept_packed_chunks=True)
+    assert read_back(shared) == read_back(alone)
+    rows = sum(message.ByteSize() for message in alone[1:])
+    assert len(alone) > rows // ROWS_BYTES + 100
+    assert len(shared) <= 2 + rows // ROWS_BYTES
+    assert all(message.ByteSize() <= ROWS_BYTES for message in shared[1:])
 
 
 def test_a_small_step_is_one_message(tiny_model, session):

@@ -28,11 +28,15 @@ class StepReader:
         if self._answer is None and message.HasField("step"):
             self._answer = message.step
             self._missing = set(announced(chain.from_iterable(r.scores for r in message.step.rows)))
-        elif message.HasField("chunk") and message.chunk.tensor_id in self._missing:
-            if self._rows.add(message.chunk):
-                self._missing.discard(message.chunk.tensor_id)
-        else:
+            return None if self._missing else self._answer
+        pieces = [message.chunk] if message.HasField("chunk") else message.chunks
+        if not pieces or message.HasField("step"):
             raise ProtocolError("A message of the stream does not continue the answer.")
+        for piece in pieces:
+            if piece.tensor_id not in self._missing:
+                raise ProtocolError("A message of the stream does not continue the answer.")
+            if self._rows.add(piece):
+                self._missing.discard(piece.tensor_id)
         return None if self._missing else self._answer
 
     def row(self, row: scores_pb.ScoreRow) -> Array:

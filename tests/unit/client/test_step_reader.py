@@ -42,10 +42,26 @@ def test_an_answer_waits_for_the_last_byte_of_its_last_row():
         np.testing.assert_array_equal(reader.row(scores.logits), ROW)
 
 
+def packed(*messages: pb.StepStreamResponse) -> pb.StepStreamResponse:
+    return pb.StepStreamResponse(chunks=[message.chunk for message in messages])
+
+
+def test_pieces_may_come_several_at_a_time():
+    reader = StepReader()
+    assert reader.feed(announcing(3, 4)) is None
+    assert reader.feed(packed(chunk(3), chunk(4, 0, 8))) is None
+    answer = reader.feed(packed(chunk(4, 8)))
+    assert answer is not None
+    for scores in answer.rows[0].scores:
+        np.testing.assert_array_equal(reader.row(scores.logits), ROW)
+
+
 @pytest.mark.parametrize(
     "messages",
     [
         [chunk(1)],
+        [announcing(1), packed(chunk(1), chunk(2))],
+        [announcing(1), packed(chunk(1), chunk(1))],
         [announcing(1), announcing(2)],
         [announcing(1), chunk(2)],
         [announcing(1), chunk(1, 8)],

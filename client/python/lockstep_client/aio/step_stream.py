@@ -41,7 +41,9 @@ class AsyncStepStream:
         """See `StepStream.step`."""
         await self._settle()
         request = self._session.step_request(rows, options)
-        self._requests.put(pb.StepStreamRequest(step=request, accept_chunks=True))
+        self._requests.put(
+            pb.StepStreamRequest(step=request, accept_chunks=True, accept_packed_chunks=True)
+        )
         reader, answer = StepReader(), None
         with self._session.leaving():
             while answer is None:

@@ -43,7 +43,9 @@ class StepStream:
         """Steps the session, see `Session.step`."""
         self._settle()
         request = self._session.step_request(rows, options)
-        self._requests.put(pb.StepStreamRequest(step=request, accept_chunks=True))
+        self._requests.put(
+            pb.StepStreamRequest(step=request, accept_chunks=True, accept_packed_chunks=True)
+        )
         reader, answer = StepReader(), None
         with self._session.leaving():
             while answer is None:

@@ -137,20 +137,24 @@ class StepResponse(_message.Message):
     def __init__(self, rows: _Optional[_Iterable[_Union[StepRowResult, _Mapping]]] = ..., replayed: _Optional[bool] = ..., recomputed: _Optional[bool] = ..., vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularyRef, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., determinism: _Optional[_Union[_generation_pb2.Determinism, _Mapping]] = ...) -> None: ...
 
 class StepStreamRequest(_message.Message):
-    __slots__ = ("step", "accept_chunks")
+    __slots__ = ("step", "accept_chunks", "accept_packed_chunks")
     STEP_FIELD_NUMBER: _ClassVar[int]
     ACCEPT_CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    ACCEPT_PACKED_CHUNKS_FIELD_NUMBER: _ClassVar[int]
     step: StepRequest
     accept_chunks: bool
-    def __init__(self, step: _Optional[_Union[StepRequest, _Mapping]] = ..., accept_chunks: _Optional[bool] = ...) -> None: ...
+    accept_packed_chunks: bool
+    def __init__(self, step: _Optional[_Union[StepRequest, _Mapping]] = ..., accept_chunks: _Optional[bool] = ..., accept_packed_chunks: _Optional[bool] = ...) -> None: ...
 
 class StepStreamResponse(_message.Message):
-    __slots__ = ("step", "chunk")
+    __slots__ = ("step", "chunk", "chunks")
     STEP_FIELD_NUMBER: _ClassVar[int]
     CHUNK_FIELD_NUMBER: _ClassVar[int]
+    CHUNKS_FIELD_NUMBER: _ClassVar[int]
     step: StepResponse
     chunk: _tensor_pb2.TensorChunk
-    def __init__(self, step: _Optional[_Union[StepResponse, _Mapping]] = ..., chunk: _Optional[_Union[_tensor_pb2.TensorChunk, _Mapping]] = ...) -> None: ...
+    chunks: _containers.RepeatedCompositeFieldContainer[_tensor_pb2.TensorChunk]
+    def __init__(self, step: _Optional[_Union[StepResponse, _Mapping]] = ..., chunk: _Optional[_Union[_tensor_pb2.TensorChunk, _Mapping]] = ..., chunks: _Optional[_Iterable[_Union[_tensor_pb2.TensorChunk, _Mapping]]] = ...) -> None: ...
 
 class TruncateRequest(_message.Message):
     __slots__ = ("session_id", "positions")
