@@ -47,6 +47,7 @@ from model_service.messages import (
     OpenSession,
     PrefixCacheFlushed,
     Ready,
+    RebindSession,
     Rejected,
     Report,
     SelectSessionRows,
@@ -155,6 +156,8 @@ class CountingEngine:
             rows = self.sessions[command.session_id]
             rows[:] = [list(rows[index]) for index in command.rows]
             self.answer_positions(command.request_id, rows)
+        elif isinstance(command, RebindSession):
+            self.answer_positions(command.request_id, self.sessions[command.session_id])
         elif isinstance(command, DescribeSession | CloseSession):
             rows = self.sessions.get(command.session_id)
             if rows is None:

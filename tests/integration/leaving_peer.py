@@ -9,12 +9,15 @@ call arrives.
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 PREFACE_BYTES = 24
 HEADERS, SETTINGS, PING, GOAWAY = 1, 4, 6, 7
 ACKNOWLEDGED = 1
+READING_S = 0.3
+"""How long after a call its caller reads for sure, so that there is a reader to forget."""
 
 
 def _frame(kind: int, flags: int = 0, payload: bytes = b"") -> bytes:
@@ -35,6 +38,7 @@ def _serve(listener: socket.socket) -> None:
                 connection.sendall(_frame(kind, ACKNOWLEDGED, answer))
             if kind == HEADERS:
                 listener.close()
+                time.sleep(READING_S)
                 last_stream_looked_at, no_error = 0, 0
                 goaway = struct.pack(">II", last_stream_looked_at, no_error)
                 connection.sendall(_frame(GOAWAY, payload=goaway))

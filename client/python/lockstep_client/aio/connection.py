@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, closing, contextmanager
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -10,7 +10,8 @@ import grpc
 from grpc import aio
 
 from lockstep_client import exceptions
-from lockstep_client.connection import GRACE_S, USE_DEFAULT, Endpoint, Timeout
+from lockstep_client.aio.deadline import Deadline
+from lockstep_client.connection import USE_DEFAULT, Endpoint, Timeout
 from lockstep_client.exceptions import ConnectionFailed, LockstepError
 from lockstep_client.pulse import PATIENCE_S, QUESTION_TIMEOUT_S, Pulse
 from lockstep_client.retries import Attempts, Throttle, is_idempotent
@@ -73,7 +74,7 @@ class AsyncConnection:
         await self._check_pulse()
         while True:
             try:
-                async with self._limited(attempts):
+                with self._deadline(attempts), self._translated_errors():
                     response = await method(request, timeout=attempts.timeout_s)
             except LockstepError as error:
                 await asyncio.sleep(attempts.pause_s(error))
@@ -119,9 +120,9 @@ class AsyncConnection:
         Raises:
             LockstepError: the call failed.
         """
-        attempts = self._only_attempt(timeout)
         await self._check_pulse()
-        async with self._limited(attempts):
+        attempts = self._only_attempt(timeout)
+        with self._deadline(attempts), self._translated_errors():
             return await method(requests, timeout=attempts.timeout_s)
 
     async def exchange(
@@ -153,51 +154,41 @@ class AsyncConnection:
         self, method: Callable[..., Any], argument: Any, attempts: Attempts
     ) -> AsyncGenerator[Any]:
         """Makes one attempt of a call that answers with a stream."""
-        call: Any = None
-        try:
-            while True:
-                async with self._limited(attempts):
-                    if call is None:
-                        call = method(argument, timeout=attempts.timeout_s)
-                        messages = aiter(call)
-                    response = await anext(messages, None)
-                if response is None:
-                    return
-                yield response
-        finally:
-            if call is not None:
+        deadline = Deadline(attempts.timeout_s, self.endpoint.peer)
+        with closing(deadline), self._translated_errors():
+            call = method(argument, timeout=attempts.timeout_s)
+            try:
+                messages = aiter(call)
+                while True:
+                    with deadline:
+                        try:
+                            response = await anext(messages)
+                        except StopAsyncIteration:
+                            return
+                    yield response
+            finally:
                 call.cancel()
 
-    @asynccontextmanager
-    async def _limited(self, attempts: Attempts) -> AsyncIterator[None]:
-        """Ends what is awaited inside soon after the deadline, even if gRPC does not.
+    @contextmanager
+    def _deadline(self, attempts: Attempts) -> Iterator[None]:
+        deadline = Deadline(attempts.timeout_s, self.endpoint.peer)
+        with closing(deadline), deadline:
+            yield
 
-        What grpcio raises inside is raised as `LockstepError`.
-        """
-        task = asyncio.current_task()
-        num_cancelled = 0 if task is None else task.cancelling()
-        left_s = attempts.timeout_s
+    @contextmanager
+    def _translated_errors(self) -> Iterator[None]:
+        """Raises what grpcio raises inside as `LockstepError`."""
         try:
-            async with asyncio.timeout(None if left_s is None else left_s + GRACE_S):
-                yield
-        except TimeoutError as error:
-            raise exceptions.overdue(self.endpoint.peer) from error
-        except (grpc.RpcError, aio.UsageError) as error:
-            raise self._translated(error) from error
-        except asyncio.CancelledError as error:
-            if not self._closed or (task is not None and task.cancelling() > num_cancelled):
-                raise
+            yield
+        except aio.UsageError as error:  # the channel is closed
             raise exceptions.closed(self.endpoint.peer) from error
-
-    def _translated(self, error: grpc.RpcError | aio.UsageError) -> LockstepError:
-        if isinstance(error, aio.UsageError):
-            return exceptions.closed(self.endpoint.peer)
-        translated = exceptions.from_rpc_error(error, self.endpoint.peer)
-        if isinstance(translated, ConnectionFailed) and self._closed:
-            return exceptions.closed(self.endpoint.peer)
-        if self._pulse.doubt(translated):
-            self._feel_pulse()
-        return translated
+        except grpc.RpcError as error:
+            translated = exceptions.from_rpc_error(error, self.endpoint.peer)
+            if isinstance(translated, ConnectionFailed) and self._closed:
+                raise exceptions.closed(self.endpoint.peer) from error
+            if self._pulse.doubt(translated):
+                self._feel_pulse()
+            raise translated from error
 
     async def _check_pulse(self) -> None:
         """Fails instead of waiting for a service that is known to be away, unless it is back."""
