@@ -47,6 +47,9 @@ const batch = await client.encode(TEXTS);
 const greedy = await client.generate(batch, CONFIG);
 const sampled = await client.generate(batch, SAMPLING);
 const nobody = new Lockstep({ tokenizer: "localhost:1", timeoutMs: 5000 });
+const silent = new Lockstep({ model: process.env.SILENT, streamTimeoutMs: 500 });
+const closed = new Lockstep();
+closed.close();
 const answer = {
   batch,
   decoded: await client.decode(batch),
@@ -65,7 +68,11 @@ const answer = {
   ),
   unknownId: await failure(client.decode([[99999]])),
   nobody: await failure(nobody.encode(["x"])),
+  silent: await failure(silent.generateStream([[5]]).next()),
+  closed: await failure(closed.encode(["x"])),
+  closedStreamed: await failure(closed.generateStream([[5]]).next()),
 };
 nobody.close();
+silent.close();
 client.close();
 console.log(JSON.stringify(answer));

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -52,8 +53,13 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def answer(built: Path, services: Services) -> dict[str, Any]:
     """What the probe got from the services."""
-    with services.model.cancelling("GenerateStream"):  # the stream that the probe leaves
-        return json.loads(_run(["node", str(PROBE), str(built)], built, **services.environment))
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,  # it listens and answers nobody
+        services.model.cancelling("GenerateStream"),  # the stream that the probe leaves
+    ):
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        command = ["node", str(PROBE), str(built)]
+        return json.loads(_run(command, built, **services.environment, SILENT=address))
 
 
 @pytest.fixture
@@ -103,6 +109,16 @@ def test_ids_that_are_no_whole_numbers_are_refused(answer):
 
 def test_a_service_that_is_away_is_unavailable_without_a_reason(answer):
     assert (answer["nobody"]["code"], answer["nobody"]["reason"]) == ("UNAVAILABLE", "")
+
+
+def test_a_stream_ends_at_its_deadline_where_nobody_answers(answer):
+    assert answer["silent"]["name"] == "LockstepError"
+    assert answer["silent"]["code"] == "DEADLINE_EXCEEDED"
+
+
+@pytest.mark.parametrize("call", ["closed", "closedStreamed"])
+def test_a_client_that_is_closed_says_so(answer, call):
+    assert (answer[call]["name"], answer[call]["code"]) == ("LockstepError", "CANCELLED")
 
 
 def test_the_example_prints_a_continuation(built: Path, services: Services, client: Lockstep):

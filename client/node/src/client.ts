@@ -25,7 +25,15 @@ export interface LockstepOptions {
   tlsCa?: Buffer;
   /** Limit of calls with one answer, in milliseconds. Default: 60 000. */
   timeoutMs?: number;
+  /** Limit of calls that generate, in milliseconds. Default: 600 000. */
+  streamTimeoutMs?: number;
 }
+
+// As those of the Python client: a dead connection is found under a silent stream.
+const CHANNEL_OPTIONS = {
+  "grpc.keepalive_time_ms": 30_000,
+  "grpc.keepalive_timeout_ms": 10_000,
+};
 
 /** Ids of texts, and the vocabulary that they belong to. */
 export interface Batch {
@@ -56,14 +64,18 @@ export class Lockstep {
   readonly #tokenizer;
   readonly #model;
   readonly #timeoutMs: number;
+  readonly #streamTimeoutMs: number;
+  #closed = false;
 
   constructor(options: LockstepOptions = {}) {
     const channel = options.tlsCa
       ? credentials.createSsl(options.tlsCa)
       : credentials.createInsecure();
-    this.#tokenizer = new TokenizerService(options.tokenizer ?? "localhost:50051", channel);
-    this.#model = new ModelService(options.model ?? "localhost:50052", channel);
+    const { tokenizer = "localhost:50051", model = "localhost:50052" } = options;
+    this.#tokenizer = new TokenizerService(tokenizer, channel, CHANNEL_OPTIONS);
+    this.#model = new ModelService(model, channel, CHANNEL_OPTIONS);
     this.#timeoutMs = options.timeoutMs ?? 60_000;
+    this.#streamTimeoutMs = options.streamTimeoutMs ?? 600_000;
   }
 
   /** Encodes texts to ids, one row each. */
@@ -91,7 +103,10 @@ export class Lockstep {
     generationConfig: GenerationConfig = {},
   ): Promise<GenerateResponse__Output> {
     const request = { ...wire(prompts), generationConfig };
-    return this.#call((callOptions, done) => this.#model.generate(request, callOptions, done));
+    return this.#call(
+      (callOptions, done) => this.#model.generate(request, callOptions, done),
+      this.#streamTimeoutMs,
+    );
   }
 
   /**
@@ -102,7 +117,11 @@ export class Lockstep {
     prompts: Prompts,
     generationConfig: GenerationConfig = {},
   ): AsyncGenerator<Token | Finish> {
-    const call = this.#model.generateStream({ request: { ...wire(prompts), generationConfig } });
+    this.#checkOpen();
+    const call = this.#model.generateStream(
+      { request: { ...wire(prompts), generationConfig } },
+      { deadline: Date.now() + this.#streamTimeoutMs },
+    );
     let completed = false;
     // grpc-js reports the cancellation of a call that nobody reads any more.
     call.on("error", () => undefined);
@@ -136,6 +155,7 @@ export class Lockstep {
 
   /** Closes both connections. */
   close(): void {
+    this.#closed = true;
     this.#tokenizer.close();
     this.#model.close();
   }
@@ -145,13 +165,21 @@ export class Lockstep {
       options: CallOptions,
       done: (error: ServiceError | null, response?: Response) => void,
     ) => ClientUnaryCall,
+    timeoutMs = this.#timeoutMs,
   ): Promise<Response> {
     return new Promise((resolve, reject) => {
-      begin({ deadline: Date.now() + this.#timeoutMs }, (error, response) => {
+      this.#checkOpen();
+      begin({ deadline: Date.now() + timeoutMs }, (error, response) => {
         if (error !== null || response === undefined) reject(translate(error));
         else resolve(response);
       });
     });
+  }
+
+  #checkOpen(): void {
+    if (this.#closed) {
+      throw new LockstepError("The client was closed.", "CANCELLED", "", {}, undefined);
+    }
   }
 }
 
