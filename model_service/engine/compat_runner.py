@@ -112,7 +112,8 @@ class CompatRunner:
     def _ahead(self, token_ids: list[int], targets: list[int]) -> Tensor:
         """Finds the logits of a part of a prompt that passes as a whole later."""
         if not targets:
-            return torch.empty(0, self.vocabulary.size)
+            device = placement.input_device(self._embedding)  # where `_pass` leaves its own
+            return torch.empty(0, self.vocabulary.size, device=device)
         return self._pass(Past(self._new_cache()), token_ids, targets)
 
     def _pass(self, past: Past, token_ids: list[int], targets: list[int]) -> Tensor:

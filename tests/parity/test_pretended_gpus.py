@@ -190,6 +190,18 @@ def test_a_model_over_several_devices_takes_the_fast_path_and_answers_the_same(
     assert engine.generate([same], max_new_tokens=5, revision=1) == expected
 
 
+def test_the_compat_path_answers_the_same(start, on_cpu, monkeypatch):
+    monkeypatch.setattr(runner_choice, "fast_obstacle", lambda _: "it is switched off")
+    engine = start(ONE)
+    assert engine.info.execution_path == "compat"
+    for name in ("greedy", "sampled, with all scores"):
+        expected = on_cpu.generate(PROMPTS, max_new_tokens=5, **KINDS[name])
+        assert engine.generate(PROMPTS, max_new_tokens=5, **KINDS[name]) == expected, name
+    runner = engine.engine._runner
+    runner.extends = False  # parts of a prompt that passes as a whole have no rows yet
+    assert runner._ahead(PROMPTS[0], []).device == runner._ahead(PROMPTS[0], [3]).device
+
+
 def rows_of(engine: InprocEngine) -> list[np.ndarray]:
     """Opens a session, steps it, and returns the logits and scores of its rows."""
     config = engine.config(repetition_penalty=1.3)
