@@ -73,7 +73,8 @@ class VocabularyMethods(TokenizerMethods):
     ) -> AsyncIterator[pb.GetVocabularyResponse]:
         tokenizer = self._vocabulary.current
         first = check_range("start_id", request.start_id, 0, tokenizer.size)
-        for start in range(first, tokenizer.size, ENTRIES_PER_MESSAGE):
+        # Behind the last id there are no entries, and one message to name the vocabulary.
+        for start in range(first, max(tokenizer.size, first + 1), ENTRIES_PER_MESSAGE):
             end = min(start + ENTRIES_PER_MESSAGE, tokenizer.size)
             yield pb.GetVocabularyResponse(
                 entries=vocabulary_entries(tokenizer.table, range(start, end)),

@@ -128,6 +128,17 @@ def test_a_disk_that_fails_now_and_then_and_loses_power_loses_nothing_else(
     assert not findings.problems, findings.examples
 
 
+@sizes("starts", [20, 23], range(18, 35))
+def test_whichever_syncs_fail_before_the_power_does_nothing_is_torn(library, memory_folder, starts):
+    for start in starts:
+        folder = memory_folder / str(start)
+        folder.mkdir()
+        failure = failing(Operation.SYNC, 17, errno.EIO) | {"number": start}
+        events, recovery = traced(library, folder, 8, failing=failure)
+        findings = recovery.check(events, random.Random(7), random_states=2)
+        assert not findings.problems, (start, findings.examples)
+
+
 # The syncs of one call: they are four, and the store was opened and wrote before.
 SYNCS_OF_A_CALL = range(20, 24)
 

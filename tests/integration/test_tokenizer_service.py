@@ -248,7 +248,12 @@ def test_the_vocabulary_arrives_whole_and_in_order(stubs, library):
     ]
     tail = list(stubs.tokenizer.GetVocabulary(pb.GetVocabularyRequest(start_id=399)))
     assert [entry.id for response in tail for entry in response.entries] == [399]
-    assert list(stubs.tokenizer.GetVocabulary(pb.GetVocabularyRequest(start_id=400))) == []
+
+
+def test_behind_the_last_id_there_is_a_vocabulary_without_entries(stubs):
+    (only,) = stubs.tokenizer.GetVocabulary(pb.GetVocabularyRequest(start_id=400))
+    assert not only.entries
+    assert only.vocabulary == stubs.info().vocabulary
 
 
 def test_the_files_of_the_tokenizer_arrive_whole(stubs, folder):

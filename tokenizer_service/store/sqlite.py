@@ -8,8 +8,14 @@ After a sync that failed, the kernel shows what was written and may never put it
 disk. So nothing that a process or a connection before this one left is believed: each
 connection first writes and syncs the header of the file, the journal and the folder,
 and one that saw an error is closed.
+
+A file of 0 bytes is what is left of a store that was lost, unless it is about to become
+one. So a mark stands beside the file (`NAME-new`) from before it is made until it has
+bytes that are on the disk, and an empty file without one is refused.
 """
 
+import errno
+import os
 import sqlite3
 from pathlib import Path
 
@@ -19,6 +25,9 @@ from sqlalchemy.pool import QueuePool
 
 from rpc.errors import StoreCause
 from tokenizer_service.store import durable_folder
+
+# What the header of a journal fills.
+_SECTOR = 512
 
 _RESTORE = (
     "Restore it from an export: start with a new file as --store, then `lockstep vocab import`."
@@ -31,6 +40,12 @@ _FAILURES: dict[int, tuple[StoreCause, str]] = {
     sqlite3.SQLITE_FULL: ("disk_full", "cannot be written to: the disk is full."),
     sqlite3.SQLITE_IOERR: ("disk_error", "cannot be used: the disk reports an error."),
     sqlite3.SQLITE_CORRUPT: ("damaged", f"is damaged. {_RESTORE}"),
+    sqlite3.SQLITE_EMPTY: (
+        "damaged",
+        "is an empty file, so what it held is lost. Put back a copy of the file, or remove the "
+        "file and import an export with `lockstep vocab import`. If nothing was ever stored "
+        "there, just remove it.",
+    ),
     sqlite3.SQLITE_NOTADB: ("damaged", f"is damaged, or is no store. {_RESTORE}"),
 }
 
@@ -41,6 +56,8 @@ class SQLite:
     def __init__(self, url: sa.URL) -> None:
         self._url = url
         self._in_memory = url.database in (None, "", ":memory:")
+        self._file = Path(url.database or ":memory:").absolute()
+        self._mark = self._file.with_name(f"{self._file.name}-new")
         self.engine = sa.create_engine(
             url,
             poolclass=QueuePool,
@@ -48,6 +65,7 @@ class SQLite:
             max_overflow=0,
             connect_args={"check_same_thread": False, "timeout": 1.0},
         )
+        sa.event.listen(self.engine, "do_connect", self._announce_file)
         sa.event.listen(self.engine, "connect", self._configure)
         sa.event.listen(self.engine, "begin", _lock_at_once)
 
@@ -86,23 +104,65 @@ class SQLite:
         """Says that the store is not what was written, and what to do."""
         return f"The store {self._url} {_FAILURES[sqlite3.SQLITE_CORRUPT][1]}"
 
+    def _announce_file(self, *_: object) -> None:
+        """Marks a file that SQLite is about to make; refuses an empty one without a mark."""
+        if self._in_memory:
+            return
+        try:
+            if not self._file.exists():
+                self._mark.touch()
+                durable_folder.sync(self._mark.parent)
+            # In this order: another process may be making the file, which takes the mark last.
+            elif not self._mark.exists() and self._file.stat().st_size == 0:
+                raise _failure("it is empty", sqlite3.SQLITE_EMPTY)
+        except OSError as error:
+            full = error.errno == errno.ENOSPC
+            code = sqlite3.SQLITE_FULL if full else sqlite3.SQLITE_CANTOPEN
+            raise _failure(f"{self._mark}: {error.strerror}", code) from None
+
     def _configure(self, connection: sqlite3.Connection, _: object) -> None:
         connection.isolation_level = None  # this module begins transactions, not the driver
         for pragma in ("locking_mode=EXCLUSIVE", "journal_mode=DELETE", "synchronous=EXTRA"):
             connection.execute(f"PRAGMA {pragma}")
+        if self._in_memory:
+            return
+        connection.execute("BEGIN EXCLUSIVE")  # plays back a journal that is to be
+        self._write_journal_again()
+        connection.execute("COMMIT")  # which keeps the lock
         connection.execute("PRAGMA user_version=1")  # a write, which nobody reads
-        if not self._in_memory:
+        try:
             # SQLite does so, too, when it makes the journal, but ignores that it failed.
-            _sync_folder(Path(str(self._url.database)).absolute().parent)
+            durable_folder.sync(self._file.parent)
+            self._mark.unlink(missing_ok=True)
+        except OSError as error:
+            reason = f"{self._file.parent} cannot be synced: {error.strerror}"
+            raise _failure(reason, sqlite3.SQLITE_IOERR) from None
+
+    def _write_journal_again(self) -> None:
+        """Puts the journal's header on the disk as it is seen.
+
+        If the sync that ended the last transaction failed, the disk may still have a journal
+        that is to be played back, and the next one would be written over its pages.
+        """
+        journal = self._file.with_name(f"{self._file.name}-journal")
+        if not journal.exists():
+            return
+        try:
+            with journal.open("r+b", buffering=0) as file:
+                header = file.read(_SECTOR)
+                file.seek(0)
+                file.write(header)
+                os.fsync(file.fileno())
+        except OSError as error:
+            reason = f"{journal} cannot be synced: {error.strerror}"
+            raise _failure(reason, sqlite3.SQLITE_IOERR) from None
 
 
-def _sync_folder(folder: Path) -> None:
-    try:
-        durable_folder.sync(folder)
-    except OSError as error:
-        failure = sqlite3.OperationalError(f"{folder} cannot be synced: {error.strerror}")
-        failure.sqlite_errorcode = sqlite3.SQLITE_IOERR
-        raise failure from None
+def _failure(reason: str, code: int) -> sqlite3.OperationalError:
+    """Makes an error of this module's own look like one of SQLite."""
+    failure = sqlite3.OperationalError(reason)
+    failure.sqlite_errorcode = code
+    return failure
 
 
 def _code(error: SQLAlchemyError) -> int:

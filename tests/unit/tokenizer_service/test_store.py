@@ -219,6 +219,36 @@ def test_a_reply_that_was_changed_is_not_given(url):
     store.close()
 
 
+def test_an_empty_file_is_a_lost_store_and_not_a_new_one(path, file_url):
+    store = open_store(file_url)
+    append(store, BASE)
+    store.close()
+    path.write_bytes(b"")
+    with pytest.raises(StoreError, match=r"is an empty file.*lockstep vocab import.*remove it"):
+        open_store(file_url)
+    assert path.read_bytes() == b""
+    path.unlink()
+    assert open_store(file_url).verified() == []
+
+
+def test_a_store_that_is_emptied_while_it_serves_is_not_written_to(path, file_url):
+    store = open_store(file_url)
+    first = append(store, BASE)
+    store.database.engine.dispose()
+    path.write_bytes(b"")
+    with pytest.raises(StoreUnavailable) as caught:
+        append(store, first)
+    assert caught.value.metadata["cause"] == "damaged"
+    store.close()
+
+
+def test_a_store_that_was_being_made_when_its_process_ended_is_made(path, file_url):
+    path.with_name("vocabulary.sqlite-new").touch()
+    path.touch()
+    open_store(file_url).close()
+    assert [each.name for each in path.parent.iterdir()] == [path.name]
+
+
 @pytest.mark.parametrize("table", [schema.store, schema.revision, schema.reply], ids=str)
 def test_a_store_without_one_of_its_tables_is_not_taken_for_a_new_one(url, table):
     store = open_store(url)
