@@ -13,7 +13,7 @@ from checkpoints.errors import CheckpointError
 from checkpoints.folder import Need
 
 # Part of the cache's names. Raise it when a conversion writes something else than before.
-FORMAT = 1
+FORMAT = 2
 
 TOKENIZER_CONVERTER = "checkpoints.gguf_tokenizer"
 # Named, not imported: it is the one part that needs torch.

@@ -20,7 +20,7 @@ from gguf import GGUFReader
 from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
 from tokenizers.normalizers import Normalizer
 from tokenizers.pre_tokenizers import PreTokenizer
-from transformers import PreTrainedTokenizerFast
+from transformers import LlamaTokenizer, PreTrainedTokenizerFast
 from transformers.integrations.gguf.gguf_tokenizer_mapping import (
     GGUF_PRE_TOKENIZER_SPLITS,
     GGUF_TOKENIZER_MAPPING,
@@ -109,6 +109,8 @@ def build(metadata: dict[str, Any]) -> PreTrainedTokenizerFast:
         raise UnknownTokenizerError(f"its tokenizer is not known: {error}") from error
     if described["tokenizer_type"] == "gpt2":
         _set_cut(backend, described.get("pre_tokenizer_type"))
+    if described["tokenizer_type"] == "llama" and described.get("add_prefix_space") is False:
+        _drop_space_prefix(backend)
     tokens = described["tokens"]
     special = {
         name: tokens[described[key]] for name, key in SPECIAL_TOKENS.items() if key in described
@@ -137,6 +139,19 @@ def _set_cut(backend: Tokenizer, name: str | None) -> None:
     if cut.normalizer is not None:
         backend.normalizer = cut.normalizer()
     backend.model.ignore_merges = cut.ignore_merges
+
+
+def _drop_space_prefix(backend: Tokenizer) -> None:
+    """Leaves texts without the space that SentencePiece puts in front of them.
+
+    transformers reads the flag and makes nothing of it; Gemma's texts have none anyway.
+    """
+    unprefixed = LlamaTokenizer(add_prefix_space=False).backend_tokenizer
+    if isinstance(backend.pre_tokenizer, pre_tokenizers.Metaspace):
+        backend.pre_tokenizer = unprefixed.pre_tokenizer
+    elif isinstance(backend.normalizer, normalizers.Sequence):  # Phi-3 prepends it there
+        backend.normalizer = normalizers.Replace(" ", "▁")
+    backend.decoder = unprefixed.decoder
 
 
 def main() -> int:

@@ -39,6 +39,7 @@ def write_gguf(
     architecture: str = "llama",
     pre: str = "gpt-2",
     merge: str = "a b",
+    eot: int | None = None,
     kind: GGMLQuantizationType = Q4_1,
     blocks: Callable[[np.ndarray, GGMLQuantizationType], np.ndarray] = quantize,
 ) -> None:
@@ -50,6 +51,7 @@ def write_gguf(
         architecture: what the file says it is.
         pre: name of the pre-tokenizer.
         merge: the only merge of the tokenizer.
+        eot: id of the token that ends a turn, if the file names one.
         kind: type of the matrices of its layers; the rest is float32.
         blocks: makes the bytes of a matrix.
     """
@@ -74,6 +76,8 @@ def write_gguf(
     writer.add_token_merges([merge])
     writer.add_token_types([TokenType.CONTROL] + [TokenType.NORMAL] * (len(tokens) - 1))
     writer.add_eos_token_id(0)
+    if eot is not None:
+        writer.add_eot_token_id(eot)
     for ours, theirs in OTHER_NAMES.items():
         writer.add_tensor(f"{ours}.weight", weights[f"{theirs}.weight"])
     heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}

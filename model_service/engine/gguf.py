@@ -13,6 +13,9 @@ import torch
 from gguf import GGUFReader
 from transformers import AutoModelForCausalLM, GgufConfig, PreTrainedModel
 
+# Ids of tokens that end a turn of a chat, or a message of one.
+ENDS = ("tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id")
+
 
 def load(source: Path) -> PreTrainedModel:
     """Loads a GGUF file as a dense float32 model.
@@ -20,7 +23,8 @@ def load(source: Path) -> PreTrainedModel:
     Raises:
         ValueError: the architecture is not known, or tensors are missing.
     """
-    _check_counts(source)
+    reader = GGUFReader(source)
+    _check_counts(reader)
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         source.parent,
         gguf_file=source.name,
@@ -34,21 +38,35 @@ def load(source: Path) -> PreTrainedModel:
         raise ValueError(f"it lacks {', '.join(missing[:3])}")
     if packed := sorted({str(p.dtype) for p in model.parameters()} - {"torch.float32"}):
         raise ValueError(f"its weights were loaded as {', '.join(packed)}")
+    _add_ends(model, reader)
     return cast(PreTrainedModel, model)
 
 
-def _check_counts(source: Path) -> None:
+def _check_counts(reader: GGUFReader) -> None:
     """Checks that there are no more layers than tensors: modules are made before they are filled.
 
     Raises:
         ValueError: there are.
     """
-    reader = GGUFReader(source)
     for name, field in reader.fields.items():
         if name.endswith(".block_count") and field.contents() > len(reader.tensors):
             raise ValueError(
                 f"{name} is {field.contents()}, and the file has {len(reader.tensors)} tensors"
             )
+
+
+def _add_ends(model: Any, reader: GGUFReader) -> None:
+    """Lets the ends of a turn and of a message end sequences, as llama.cpp does.
+
+    transformers takes the end of the text alone, which chat models do not write after a turn.
+    """
+    given = (reader.get_field(name) for name in ENDS)
+    ends = [int(field.contents()) for field in given if field is not None]
+    defaults = model.generation_config
+    own = defaults.eos_token_id
+    own = own if isinstance(own, list) else [] if own is None else [own]
+    if more := [token_id for token_id in dict.fromkeys(ends) if token_id not in own]:
+        defaults.eos_token_id = [*own, *more]
 
 
 def main() -> int:

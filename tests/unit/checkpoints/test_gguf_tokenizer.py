@@ -1,6 +1,7 @@
 from typing import Any
 
 import pytest
+from transformers import LlamaTokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from checkpoints import gguf_tokenizer
@@ -50,6 +51,47 @@ def test_qwen_normalizes_to_composed_characters(pre, length):
 def test_an_unknown_cut_is_refused_rather_than_guessed(pre):
     with pytest.raises(UnknownTokenizerError, match="cuts text is not known"):
         gguf_tokenizer.build(metadata(pre))
+
+
+SENTENCEPIECE = [*SPECIAL, *(f"<0x{byte:02X}>" for byte in range(256)), "▁", "a", "b", "▁a"]
+
+
+def sentencepiece(architecture: str, **changes: Any) -> dict[str, Any]:
+    """Describes a SentencePiece tokenizer that joins "▁" and "a"."""
+    described = metadata(None) | {
+        "general.architecture": architecture,
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": SENTENCEPIECE,
+        "tokenizer.ggml.token_type": [CONTROL] * 3 + [NORMAL] * (len(SENTENCEPIECE) - 3),
+        "tokenizer.ggml.scores": [0.0] * len(SENTENCEPIECE),
+    }
+    del described["tokenizer.ggml.merges"]
+    return described | changes
+
+
+@pytest.mark.parametrize("architecture", ["llama", "phi3"])
+@pytest.mark.parametrize(("prefix", "pieces"), [(None, ["▁a"]), (True, ["▁a"]), (False, ["a"])])
+def test_a_space_is_put_before_a_text_unless_the_file_says_no(architecture, prefix, pieces):
+    flag = {} if prefix is None else {"tokenizer.ggml.add_space_prefix": prefix}
+    tokenizer = gguf_tokenizer.build(sentencepiece(architecture, **flag))
+    assert tokenizer.tokenize("a") == pieces
+    for text in ("a", " a", "  a b ", "</s>a") if prefix is False else ("a", "b a"):
+        ids = tokenizer(text, add_special_tokens=False).input_ids
+        assert tokenizer.decode(ids) == text
+    if architecture == "llama" and prefix is not None:
+        reference = LlamaTokenizer(
+            vocab={piece: index for index, piece in enumerate(SENTENCEPIECE)},
+            merges=[("▁", "a")],
+            add_prefix_space=prefix,
+        )
+        for text in ("a", " a", "  a b ", "b</s> a"):
+            assert tokenizer.tokenize(text) == reference.tokenize(text)
+
+
+def test_gemma_has_no_space_before_a_text_whatever_the_file_says():
+    flag = {"tokenizer.ggml.add_space_prefix": False}
+    for described in (sentencepiece("gemma"), sentencepiece("gemma", **flag)):
+        assert gguf_tokenizer.build(described).tokenize("a") == ["a"]
 
 
 def test_an_unknown_kind_of_tokenizer_is_refused():

@@ -1,11 +1,12 @@
 """Every type of GGUF blocks against the `gguf` package's own reading of them."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFReader, dequantize
-from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig
 
 from model_service.engine import gguf
 from tests.gguf_factory import LAYER_NAMES, write_gguf
@@ -66,3 +67,13 @@ def test_blocks_become_the_weights_they_stand_for(folder, tmp_path, name):
         expected = dequantize(tensor.data, kind)
         got = weights[f"model.layers.0.{LAYER_NAMES[ours]}.weight"].numpy()
         np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(("eot", "ends"), [(None, 0), (0, 0), (5, [0, 5])])
+def test_the_end_of_a_turn_ends_a_sequence_too(folder, tmp_path, monkeypatch, eot, ends):
+    path = tmp_path / "tiny.gguf"
+    write_gguf(path, folder, eot=eot)
+    monkeypatch.setattr(sys, "argv", ["gguf", str(path), str(tmp_path / "converted")])
+    assert gguf.main() == 0
+    defaults = GenerationConfig.from_pretrained(tmp_path / "converted")
+    assert defaults.eos_token_id == ends
