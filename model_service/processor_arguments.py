@@ -22,6 +22,11 @@ Length = Annotated[int, Meta(ge=1, le=_MOST_INT)]
 TokenIds = Annotated[tuple[TokenId, ...], Meta(min_length=1)]
 Bias = Annotated[float, Meta(ge=-100, le=100)]
 Penalty = Annotated[float, Meta(gt=0, le=100)]
+
+# Scores are float32, of at most 3.4e38. Logits of 1e5 (models stay below 1e4), a bias, both
+# penalties and a temperature at the ends of these ranges make 1e9 * 1e6 * 1e6 * 1e10 = 1e31.
+RunBias = Annotated[float, Meta(ge=-1e9, le=1e9)]
+Repetition = Annotated[float, Meta(ge=1e-6, le=100)]
 Share = Annotated[float, Meta(gt=0, le=1)]
 Cutoff = Annotated[float, Meta(gt=0, lt=1)]
 
@@ -34,7 +39,7 @@ class SequenceBiasEntry(Arguments, frozen=True):
     """A run of ids, and what is added to the score of its last one."""
 
     ids: TokenIds
-    bias: float
+    bias: RunBias
 
 
 class SequenceBias(Arguments, frozen=True):
@@ -50,13 +55,13 @@ class SequenceBias(Arguments, frozen=True):
 class EncoderRepetitionPenalty(Arguments, frozen=True):
     """Multiplies positive and divides negative logits of ids of the prompt."""
 
-    penalty: Penalty
+    penalty: Repetition
 
 
 class RepetitionPenalty(Arguments, frozen=True):
     """Divides positive and multiplies negative logits of ids already in the sequence."""
 
-    penalty: Penalty
+    penalty: Repetition
     prompt_ignore_length: Count = 0
 
 
@@ -172,7 +177,7 @@ class BeginSuppressTokens(Arguments, frozen=True):
 class Temperature(Arguments, frozen=True):
     """Divides scores: below 1 sharpens the distribution, above 1 flattens it."""
 
-    temperature: Annotated[float, Meta(gt=0, le=1e6)]
+    temperature: Annotated[float, Meta(ge=1e-10, le=1e6)]
 
 
 class TopH(Arguments, frozen=True):

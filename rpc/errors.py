@@ -22,6 +22,7 @@
     │   └── Paused                an operator takes no new work for now; retry
     ├── EngineLost                the model's process ended; retry
     ├── NonFiniteLogits           the model produced NaN or infinity for a row
+    ├── NonFiniteScores           the processors made NaN or infinity of finite logits
     ├── NoTokenLeft               the processors excluded every token
     ├── NoChatTemplate            the tokenizer has no chat template
     ├── ChatTemplateFailed        the template refused the messages
@@ -372,6 +373,18 @@ class NonFiniteLogits(ServiceError):
     def __init__(self, *, row: int, position: int) -> None:
         super().__init__(
             f"The logits of row {row} at position {position} are not finite.",
+            row=row,
+            position=position,
+        )
+
+
+class NonFiniteScores(ServiceError):
+    """The processors made scores that are not numbers of logits that are."""
+
+    def __init__(self, *, row: int, position: int) -> None:
+        super().__init__(
+            f"The processors make scores for row {row} at position {position} that are not "
+            "finite; ask for smaller biases, penalties and factors, or a higher temperature.",
             row=row,
             position=position,
         )

@@ -37,6 +37,7 @@ TABLE: dict[type[errors.ServiceError], tuple[int, str]] = {
     errors.Draining: (code_pb2.UNAVAILABLE, "DRAINING"),
     errors.EngineLost: (code_pb2.UNAVAILABLE, "ENGINE_LOST"),
     errors.NonFiniteLogits: (code_pb2.INTERNAL, "NON_FINITE_LOGITS"),
+    errors.NonFiniteScores: (code_pb2.FAILED_PRECONDITION, "NON_FINITE_SCORES"),
     errors.NoTokenLeft: (code_pb2.FAILED_PRECONDITION, "NO_TOKEN_LEFT"),
     errors.NoChatTemplate: (code_pb2.FAILED_PRECONDITION, "NO_CHAT_TEMPLATE"),
     errors.ChatTemplateFailed: (code_pb2.INVALID_ARGUMENT, "CHAT_TEMPLATE_FAILED"),
@@ -102,7 +103,15 @@ def _bad_request(violations: Sequence[errors.FieldViolation]) -> BadRequest:
 
 
 def _metadata(error: errors.ServiceError) -> dict[str, str]:
-    return {key: _cut(value) for key, value in error.metadata.items()}
+    """Returns what is told about an error. Names of the request are among it."""
+    return {key: _cut(_printable(value)) for key, value in error.metadata.items()}
+
+
+def _printable(text: str) -> str:
+    """Escapes what would change how others see a line that the text is part of."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def _cut(text: str) -> str:

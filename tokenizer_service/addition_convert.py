@@ -17,6 +17,8 @@ from tokenizer_service.vocabulary_convert import ROLES, vocabulary_entries, voca
 from vocabulary import AddedToken, Initialization, Reference, Role
 
 MAX_CHANGED_ENTRIES = 16
+# The largest number of float16. Far larger ones would make the logits of everybody overflow.
+MAX_VALUE = 65504
 
 _INITIALIZATIONS: dict[int, Initialization] = {
     vocabulary_pb2.ROW_INITIALIZATION_UNSPECIFIED: "mean_of_pieces",
@@ -154,8 +156,9 @@ def _read_values(field: str, tensor: tensor_pb2.Tensor) -> bytes:
         raise InvalidField(f"{field}.shape", "must be [hidden size]")
     if len(tensor.data) != 4 * tensor.shape[0]:
         raise InvalidField(f"{field}.data", "must have the length that dtype and shape give")
-    if not np.isfinite(np.frombuffer(tensor.data, "<f4")).all():
-        raise InvalidField(f"{field}.data", "must hold finite numbers")
+    # NaN is above every bound, too.
+    if not (np.abs(np.frombuffer(tensor.data, "<f4")) <= MAX_VALUE).all():
+        raise InvalidField(f"{field}.data", f"must hold numbers in [-{MAX_VALUE}, {MAX_VALUE}]")
     return tensor.data
 
 

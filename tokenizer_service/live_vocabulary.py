@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import structlog
 
 from rpc.errors import (
+    InvalidField,
     RevisionConflict,
     ServiceError,
     StoreUnavailable,
@@ -97,21 +98,24 @@ class LiveVocabulary:
         """Returns how many ids a request may use: those of the revision that it names.
 
         Raises:
+            InvalidField: its size is not that of the revision.
             VocabularyMismatch: the request's vocabulary is another one.
             VocabularyBehind: the request's revision is newer than this replica's.
         """
         newest = self._current.reference
         if request is None:
             return newest.size
-        if request.tokenizer_id != newest.tokenizer_id:
-            raise _mismatch(request, newest)
         if request.revision > newest.revision:
+            if request.tokenizer_id not in ("", newest.tokenizer_id):
+                raise _mismatch(request, newest)
             raise VocabularyBehind(
                 request_revision=request.revision, server_revision=newest.revision
             )
         known = self.at(request.revision)
-        if request.fingerprint != known.fingerprint:
+        if not known.is_meant_by(request.tokenizer_id, request.fingerprint):
             raise _mismatch(request, newest)
+        if request.size not in (0, known.size):
+            raise InvalidField("vocabulary.size", f"must be that of the revision, {known.size}")
         return known.size
 
     def require(self, min_revision: int | None) -> Tokenizer:

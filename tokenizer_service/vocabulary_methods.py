@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 from lockstep.v1 import tokenizer_service_pb2 as pb
 
+from rpc import durations
 from rpc.errors import Draining, InvalidField, VocabularyBehind
 from tokenizer_service import artifact
 from tokenizer_service.metrics import installed
@@ -139,7 +140,8 @@ class VocabularyMethods(TokenizerMethods):
 def _heartbeat_interval(request: pb.WatchVocabularyRequest) -> float:
     if not request.HasField("heartbeat_interval"):
         return DEFAULT_HEARTBEAT_S
-    interval_s = request.heartbeat_interval.seconds + request.heartbeat_interval.nanos / 1e9
+    interval_s = durations.seconds(request.heartbeat_interval)
     if not 0.1 <= interval_s <= 60:
-        raise InvalidField("heartbeat_interval", "must be in [0.1 s, 60 s]")
+        bounds = f"must be in [0.1 s, 60 s], with {durations.NANOS}"
+        raise InvalidField("heartbeat_interval", bounds)
     return interval_s

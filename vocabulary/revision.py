@@ -29,6 +29,19 @@ class Reference:
     fingerprint: str
     size: int
 
+    def is_meant_by(self, tokenizer_id: str, fingerprint: str) -> bool:
+        """Says whether a reference to this revision means this state.
+
+        Its fingerprint decides. One without a fingerprint is compared by the name of its
+        tokenizer, one without either by its revision alone. A state without a fingerprint,
+        that of a checkpoint without a tokenizer, is not compared.
+        """
+        if not self.fingerprint:
+            return True
+        if fingerprint:
+            return fingerprint == self.fingerprint
+        return tokenizer_id in ("", self.tokenizer_id)
+
     def described(self) -> dict[str, str]:
         """Returns the state as text, by the names under which health reports it."""
         return {

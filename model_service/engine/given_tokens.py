@@ -44,6 +44,6 @@ def _describe(
             scores = processors.scores(seq, logits[: revision.size], revision.forbidden, position)
         described = describe(seq, selection, position, token_id, logits, scores, revision)
     except Exception as error:
-        seq.given_failure = row_failure.internal(error)
+        seq.given_failure = row_failure.of_processors(error, row=seq.row, position=position)
         return
     seq.given_scores.append(described)

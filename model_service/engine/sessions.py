@@ -198,12 +198,12 @@ def _matters(failure: Failure | None, call: Call) -> bool:
     """Whether a failure to choose is the caller's concern.
 
     That every token is excluded matters only to a caller who wants one chosen, and
-    that a processor failed to one who wants scores, too; logits that are not
+    that processors failed to one who wants scores, too; logits that are not
     numbers matter to everybody.
     """
     if failure is None or failure.error == "NonFiniteLogits":
         return failure is not None
-    return call.sample or (failure.error == "InternalError" and call.selection.scores)
+    return call.sample or (failure.error != "NoTokenLeft" and call.selection.scores)
 
 
 def _wants_last(selection: ScoreSelection, index: int) -> bool:

@@ -180,7 +180,7 @@ def _read_fields(
     for descriptor, value in message.ListFields():
         name = descriptor.name
         if name in ranges:
-            if value not in ranges[name]:
+            if _as_written(value) not in ranges[name]:
                 violations.add(f"{path}.{name}", f"must be in {ranges[name]}")
                 continue
             given[name] = value

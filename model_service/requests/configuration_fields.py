@@ -43,12 +43,10 @@ class Range:
 RANGES = {
     "max_new_tokens": Range(1, math.inf, below_high=True, hint="at most what the context leaves"),
     "max_length": Range(1, math.inf, below_high=True, hint="at most the context"),
-    "temperature": Range(
-        0, 1e6, above_low=True, hint="for greedy decoding set do_sample = false instead of 0"
-    ),
+    "temperature": Range(1e-10, 1e6, hint="for greedy decoding set do_sample = false instead of 0"),
     "top_k": Range(0, 2**31, below_high=True, hint="0 turns it off"),
     "top_p": Range(0, 1, hint="1 turns it off"),
-    "repetition_penalty": Range(0, 100, above_low=True, hint="1 turns it off"),
+    "repetition_penalty": Range(1e-6, 100, hint="1 turns it off"),
     "min_new_tokens": Range(0, math.inf, below_high=True, hint="at most max_new_tokens"),
     "min_tokens_to_keep": Range(1, 2**31, below_high=True),
     "min_p": Range(0, 1, hint="0 turns it off"),
@@ -60,7 +58,7 @@ RANGES = {
     "frequency_penalty": Range(-100, 100, hint="0 turns it off"),
     "prompt_ignore_length": Range(0, 2**31, below_high=True, hint="at most the prompt's length"),
     "no_repeat_ngram_size": Range(0, 2**31, below_high=True, hint="0 turns it off"),
-    "encoder_repetition_penalty": Range(0, 100, above_low=True, hint="1 turns it off"),
+    "encoder_repetition_penalty": Range(1e-6, 100, hint="1 turns it off"),
     "encoder_no_repeat_ngram_size": Range(0, 2**31, below_high=True, hint="0 turns it off"),
     "guidance_scale": Range(0, 100, hint="1 turns it off"),
     "num_beams": Range(1, 2**31, below_high=True, hint="1 turns it off"),

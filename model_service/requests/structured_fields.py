@@ -17,10 +17,12 @@ from model_service.processor_description import arguments_schema
 from model_service.requests.arguments import ArgumentsSchema
 from model_service.requests.configuration_fields import Range
 from model_service.requests.violations import Violations
+from rpc import durations
 
 _BIAS = Range(-100, 100)
+_RUN_BIAS = Range(-1e9, 1e9)
 _DECAY_FACTOR = Range(0, 100, above_low=True)
-_TIME_S = Range(0, 1e9, above_low=True, hint="seconds")
+_TIME_S = Range(0, 1e9, above_low=True, hint=f"seconds, with {durations.NANOS}")
 
 MAX_RUN_IDS = 1024
 """Most ids of a stop sequence or of bad words."""
@@ -152,8 +154,8 @@ def _read_sequence_bias(value: Any, checked: _Checked) -> tuple[Any, ...]:
         ids = tuple(entry.ids)
         checked.expect(bool(ids), "must have an id", f"[{index}].ids")
         checked.expect(ids not in biases, "is given twice", f"[{index}].ids")
-        finite = math.isfinite(entry.bias) or entry.bias == -math.inf
-        checked.expect(finite, "must be finite or -inf", f"[{index}].bias")
+        fits = entry.bias in _RUN_BIAS or entry.bias == -math.inf
+        checked.expect(fits, f"must be in {_RUN_BIAS} or -inf", f"[{index}].bias")
         biases[ids] = entry.bias
     return tuple(biases.items())
 
@@ -183,9 +185,9 @@ def _read_watermark(value: Any, checked: _Checked, arguments: type[Arguments]) -
 
 
 def _read_time(value: Duration, checked: _Checked) -> float:
-    seconds = value.seconds + value.nanos / 1e9
-    checked.number(seconds, _TIME_S)
-    return seconds
+    time_s = durations.seconds(value)
+    checked.number(time_s, _TIME_S)
+    return time_s
 
 
 _EARLY_STOPPING: dict[generation_pb2.EarlyStopping, bool | str] = {

@@ -102,7 +102,7 @@ class VocabularyTable:
             reference: the request's reference, or None for the newest revision.
 
         Raises:
-            InvalidField: the revision is negative.
+            InvalidField: the revision is negative, or has another size.
             VocabularyMismatch: it is not a state that this replica has had.
             VocabularyBehind: it did not arrive in time.
         """
@@ -113,8 +113,10 @@ class VocabularyTable:
         if reference.revision > self.newest.revision:
             await self._wait_for(reference)
         ours = self._chain[reference.revision]
-        if not _agree(reference, ours):
+        if not ours.is_meant_by(reference.tokenizer_id, reference.fingerprint):
             raise self._of_another(reference, ours)
+        if ours.fingerprint and reference.size not in (0, ours.size):
+            raise InvalidField("vocabulary.size", f"must be that of the revision, {ours.size}")
         return ours
 
     async def _wait_for(self, reference: vocabulary_pb2.VocabularyRef) -> None:
@@ -157,14 +159,6 @@ class VocabularyTable:
         else:
             remedy += "start both services with the same --model"
         return _mismatch(reference, ours, "another_vocabulary", remedy)
-
-
-def _agree(theirs: vocabulary_pb2.VocabularyRef, ours: Reference) -> bool:
-    if not ours.fingerprint:
-        return True
-    if theirs.fingerprint:
-        return theirs.fingerprint == ours.fingerprint
-    return theirs.tokenizer_id in ("", ours.tokenizer_id)
 
 
 def _mismatch(

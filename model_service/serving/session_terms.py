@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from google.protobuf.duration_pb2 import Duration
 
 from model_service.requests.violations import Violations
+from rpc import durations
 
 MIN_TTL_S = 1.0
 
@@ -31,9 +32,10 @@ class SessionTerms:
             violations: what is wrong is noted here.
             field: its path in the request.
         """
-        ttl_s: float = ttl.seconds + ttl.nanos / 1e9
+        ttl_s = durations.seconds(ttl)
         if not MIN_TTL_S <= ttl_s <= self.max_ttl_s:
-            violations.add(field, f"must be in [{MIN_TTL_S:g} s, {self.max_ttl_s:g} s]")
+            bounds = f"[{MIN_TTL_S:g} s, {self.max_ttl_s:g} s]"
+            violations.add(field, f"must be in {bounds}, with {durations.NANOS}")
         return ttl_s
 
     def room(self, num_tokens: int, context_length: int) -> int:

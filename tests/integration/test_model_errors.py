@@ -1,11 +1,13 @@
 """Bad input through real gRPC: a status with details, and nothing else."""
 
+import itertools
 import math
 
 import grpc
 import numpy as np
 import pytest
 from lockstep.v1 import (
+    error_reason_pb2,
     generation_pb2,
     model_info_service_pb2,
     model_service_pb2,
@@ -182,14 +184,38 @@ def test_another_vocabulary_is_a_mismatch(tiny_model):
     assert len(answer.info.metadata["serverFingerprint"]) == 64
 
 
-def test_scores_that_overflow_end_their_sequence_and_no_other(tiny_model):
-    """Where a temperature makes them infinite there is no distribution to draw from."""
+def test_scores_that_overflow_end_their_sequence_and_are_no_fault_of_the_model(tiny_model):
+    """Where temperatures make them infinite there is no distribution to draw from."""
+    cooler = {"name": "temperature", "arguments_json": '{"temperature": 1e-10}'}
     for config in [{}, {"seed_mode": 2}, {"seed_mode": 2, "num_beams": 2}]:
-        config = {"do_sample": True, "temperature": 1e-39, **config}
+        config = {"do_sample": True, "processors": [cooler] * 8, **config}
         answer = tiny_model.model.Generate(request(config=config))
         (sequence,) = answer.sequences
         assert sequence.finish_reason == generation_pb2.FINISH_REASON_ERROR, config
+        assert sequence.error.reason in (
+            error_reason_pb2.ERROR_REASON_NON_FINITE_SCORES,
+            error_reason_pb2.ERROR_REASON_NO_TOKEN_LEFT,  # negative ones become -inf
+        ), config
     tiny_model.model.Generate(request())
+
+
+def test_values_at_the_edge_of_a_float_are_refused_by_name_and_never_blame_the_model(tiny_model):
+    floats = [
+        descriptor.name
+        for descriptor in generation_pb2.GenerationConfig.DESCRIPTOR.fields
+        if descriptor.type == descriptor.TYPE_FLOAT
+    ]
+    values = [1e-45, 1e-38, 1e-6, -1e-45, 3.4e38, -3.4e38, math.nan, math.inf, -math.inf]
+    for name, value in itertools.product(floats, values):
+        config = {"do_sample": True, "lenient": True, "max_new_tokens": 2, name: value}
+        try:
+            answer = tiny_model.model.Generate(request(config=config))
+        except grpc.RpcError as error:
+            refused_fields = refusal(error).fields
+        else:
+            refused_fields = []
+            assert not answer.sequences[0].HasField("error"), (name, value)
+        assert refused_fields in ([], [f"generation_config.{name}"]), (name, value)
 
 
 @pytest.mark.parametrize("method", ["Generate", "OpenSession"])

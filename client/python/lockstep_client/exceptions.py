@@ -26,6 +26,7 @@
         ├── Draining                  the server is shutting down; retry elsewhere
         ├── EngineLost                the model's process ended; retry
         ├── NonFiniteLogits           the model produced NaN or infinity
+        ├── NonFiniteScores           the processors made NaN or infinity
         ├── NoTokenLeft               the processors excluded every token
         ├── NoChatTemplate            the tokenizer has no chat template
         ├── ChatTemplateFailed        the template refused the messages
@@ -246,6 +247,12 @@ class NonFiniteLogits(ServiceError):
     """The model produced logits that are not numbers."""
 
     REASON = "NON_FINITE_LOGITS"
+
+
+class NonFiniteScores(ServiceError):
+    """The processors made scores that are not numbers of logits that are."""
+
+    REASON = "NON_FINITE_SCORES"
 
 
 class NoTokenLeft(ServiceError):

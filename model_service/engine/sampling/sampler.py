@@ -224,10 +224,13 @@ class Sampler:
         try:
             scores = processors.scores(seq, logits[: revision.size], revision.forbidden)
         except processors.ProcessorError as error:
-            return Choice(failure=row_failure.internal(error))
+            place = {"row": seq.row, "position": len(seq.token_ids)}
+            return Choice(failure=row_failure.of_processors(error, **place))
         is_drawn_from = seq.config.do_sample  # by a softmax, which infinity makes NaN
         if scores.isnan().any() or (is_drawn_from and bool(scores.isposinf().any())):
-            return Choice(failure=_failure("NonFiniteLogits", seq))
+            is_models_own = not _usable(logits[None], [0], [revision.size])[0]
+            whose = "NonFiniteLogits" if is_models_own else "NonFiniteScores"
+            return Choice(failure=_failure(whose, seq))
         return Choice(scores=scores)
 
 

@@ -30,6 +30,7 @@ SAMPLES = (
     errors.Draining(),
     errors.EngineLost(),
     errors.NonFiniteLogits(row=0, position=3),
+    errors.NonFiniteScores(row=0, position=3),
     errors.NoTokenLeft(row=0, position=3),
     errors.NoChatTemplate("gpt2"),
     errors.ChatTemplateFailed("messages", "roles must alternate"),

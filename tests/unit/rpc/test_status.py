@@ -95,3 +95,12 @@ def test_a_subclass_answers_with_the_row_of_its_base():
     answer = status.from_error(EmptyPrompt("prompts", "is empty"))
     assert detail(answer, ErrorInfo).reason == "INVALID_FIELD"
     assert detail(answer, BadRequest) is not None
+
+
+def test_names_of_a_request_come_back_without_characters_that_control_a_terminal():
+    hostile = "a\n\x1b[31m\u202e\u00e9"
+    for message in (
+        detail(status.from_error(errors.SessionNotFound(hostile)), ErrorInfo),
+        status.item_error(errors.SessionNotFound(hostile)),
+    ):
+        assert message.metadata["sessionId"] == "a\\n\\x1b[31m\\u202eé"

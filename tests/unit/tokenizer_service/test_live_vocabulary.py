@@ -207,13 +207,25 @@ async def test_ids_are_checked_against_the_revision_that_a_request_names(harness
     [
         ({"revision": 1}, VocabularyBehind),
         ({"fingerprint": "f" * 64}, VocabularyMismatch),
-        ({"tokenizer_id": "other"}, VocabularyMismatch),
+        ({"tokenizer_id": "other", "fingerprint": ""}, VocabularyMismatch),
+        ({"tokenizer_id": "other", "revision": 1}, VocabularyMismatch),
+        ({"size": -1}, InvalidField),
+        ({"size": 401}, InvalidField),
     ],
 )
 async def test_another_vocabulary_is_refused(harness, members, error):
     reference = dataclasses.replace(harness.live.current.reference, **members)
     with pytest.raises(error):
         harness.live.size_for(reference)
+
+
+@pytest.mark.parametrize(
+    "members",
+    [{"fingerprint": ""}, {"fingerprint": "", "tokenizer_id": ""}, {"tokenizer_id": "other"}],
+)
+async def test_a_reference_means_what_it_means_to_the_model_service(harness, members):
+    reference = dataclasses.replace(harness.live.current.reference, size=0, **members)
+    assert harness.live.size_for(reference) == 400
 
 
 async def test_a_revision_that_is_required_must_be_there(harness):

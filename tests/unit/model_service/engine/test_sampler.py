@@ -1,3 +1,7 @@
+import json
+import math
+import random
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +14,9 @@ from model_service.engine.sampling import processors
 from model_service.engine.sampling.sampler import Draw, Sampler
 from model_service.engine.sequence import Sequence
 from model_service.engine.vocabulary import RevisionRows
-from model_service.generation import GenerationConfig
+from model_service.generation import GenerationConfig, ProcessorSpec
+from model_service.processor_arguments import GreenListWatermark
+from model_service.requests.configuration_fields import RANGES
 
 SIZE = 400
 
@@ -71,7 +77,82 @@ def test_scores_that_overflow_are_no_distribution_to_draw_from(seed_mode, wants_
         seq = sequence(prompt=[5], seed=1, do_sample=True, **options)
         choice = choose(row, seq, wants_scores=wants_scores)
         assert choice.token_id is None
-        assert choice.failure.error == "NonFiniteLogits"
+        assert choice.failure.error == "NonFiniteScores"
+
+
+END = 7
+
+# The ends of the ranges of every float that changes scores, and of what is one list of them.
+ENDS = {
+    **{
+        name: [RANGES[name].low, float(RANGES[name].high)]
+        for name in ("temperature", "repetition_penalty", "encoder_repetition_penalty")
+    },
+    **{
+        name: [RANGES[name].low + 1e-45, RANGES[name].high - 1e-7]
+        for name in ("top_p", "top_h", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
+    },
+    **{name: [-100.0, 100.0] for name in ("presence_penalty", "frequency_penalty")},
+    "sequence_bias": [(((END,), bias), ((5, END), bias)) for bias in (-1e9, 1e9, -math.inf)],
+    "logit_bias": [((END, bias), (9, -bias)) for bias in (-100.0, 100.0)],
+    "green_list_watermark": [
+        GreenListWatermark(greenlist_ratio=ratio, bias=bias)
+        for ratio in (1e-45, 0.9999999)
+        for bias in (-100.0, 100.0)
+    ],
+}
+LARGE = 1e5
+
+
+def ends_of_ranges(rng):
+    """Draws a configuration of values at the ends of their ranges."""
+    names = rng.sample(sorted(ENDS), rng.randint(1, len(ENDS)))
+    return {name: rng.choice(ENDS[name]) for name in names}
+
+
+@pytest.mark.parametrize("seed_mode", ["counter", "torch"])
+@pytest.mark.parametrize("wants_scores", [False, True])
+@pytest.mark.parametrize("do_sample", [False, True])
+def test_no_values_within_their_ranges_make_scores_that_are_not_finite(
+    do_sample, wants_scores, seed_mode
+):
+    rows = [logits(1, scale=LARGE / 4), logits(2).clamp(-1, 1) * LARGE, torch.zeros(1, SIZE)]
+    for number in range(25):
+        config = ends_of_ranges(random.Random(number))
+        for row in rows:
+            seq = sequence(prompt=[5, END, 5], do_sample=do_sample, seed_mode=seed_mode, **config)
+            choice = choose(row, seq, wants_scores=wants_scores)
+            assert choice.failure is None, (number, config)
+
+
+@pytest.mark.parametrize(
+    "pipeline",
+    [
+        [("temperature", {"temperature": 1e-10})] * 8,
+        [("temperature", {"temperature": 1e-10}), ("top_p", {"top_p": 0.5})] * 8,
+    ],
+)
+def test_many_processors_together_are_not_taken_for_a_fault_of_the_model(pipeline):
+    specs = tuple(ProcessorSpec(name, json.dumps(arguments)) for name, arguments in pipeline)
+    seq = sequence(do_sample=True, processors=specs)
+    assert choose(logits(1), seq).failure.error == "NonFiniteScores"
+
+
+@pytest.mark.parametrize("do_sample", [False, True])
+@pytest.mark.parametrize("num_tokens", [3, 40, 90])
+def test_a_length_penalty_that_overflows_is_not_taken_for_a_fault_of_the_model(
+    num_tokens, do_sample
+):
+    decay = (0, 100.0)  # 100^155 is beyond what Python can raise to, 100^20 beyond float32
+    config = {"exponential_decay_length_penalty": decay, "eos_token_ids": (END,)}
+    prompt = [1]
+    seq = sequence(prompt=prompt, do_sample=do_sample, **config)
+    seq.token_ids += [2] * num_tokens * 4
+    choice = choose(logits(1).abs() + 1, seq)
+    if choice.failure is None:
+        assert choice.token_id == END
+    else:
+        assert choice.failure.error == "NonFiniteScores"
 
 
 @settings(max_examples=200, deadline=None)

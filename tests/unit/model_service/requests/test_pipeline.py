@@ -151,7 +151,7 @@ def test_processors_are_applied_in_the_order_given_and_nothing_else_is():
     ("name", "arguments", "where", "said"),
     [
         ("temperature", {}, "", "must have temperature"),
-        ("temperature", {"temperature": 0}, ".temperature", "above 0"),
+        ("temperature", {"temperature": 0}, ".temperature", "at least 1e-10"),
         ("temperature", {"temperature": 1e6 + 1}, ".temperature", "at most 1000000"),
         ("temperature", {"temperature": "1"}, ".temperature", "type number"),
         ("temperature", {"temperature": True}, ".temperature", "type number"),
@@ -170,6 +170,13 @@ def test_processors_are_applied_in_the_order_given_and_nothing_else_is():
         ("bad_words_ids", {"bad_words_ids": [[1], []]}, ".bad_words_ids[1]", "at least 1"),
         ("bad_words_ids", {"bad_words_ids": [[1, -1]]}, ".bad_words_ids[0][1]", "at least 0"),
         ("sequence_bias", {"sequence_bias": [{"ids": [1]}]}, ".sequence_bias[0]", "have bias"),
+        (
+            "sequence_bias",
+            {"sequence_bias": [{"ids": [1], "bias": 1e300}]},
+            ".sequence_bias[0].bias",
+            "at most 1000000000",
+        ),
+        ("repetition_penalty", {"penalty": 1e-45}, ".penalty", "at least 1e-06"),
         ("logit_bias", {"logit_bias": [{"token_id": 1, "bias": 1}] * 2}, "", "twice"),
         ("renormalize_logits", {"on": True}, "", "there are: none"),
         (CUSTOM.name, {"weights": [1.0, 0]}, ".weights[1]", "above 0"),

@@ -109,6 +109,8 @@ def test_a_field_is_read_and_echoed(field, value, expected):
         ("sequence_bias", [{"ids": [], "bias": 1.0}], "sequence_bias[0].ids"),
         ("sequence_bias", [{"ids": [1], "bias": math.inf}], "sequence_bias[0].bias"),
         ("sequence_bias", [{"ids": [1], "bias": math.nan}], "sequence_bias[0].bias"),
+        ("sequence_bias", [{"ids": [1], "bias": 3.4e38}], "sequence_bias[0].bias"),
+        ("sequence_bias", [{"ids": [1], "bias": -1.1e9}], "sequence_bias[0].bias"),
         ("sequence_bias", [{"ids": [1]}, {"ids": [1]}], "sequence_bias[1].ids"),
         ("allowed_token_ids", {"ids": []}, "allowed_token_ids.ids"),
         ("max_time", {"seconds": 0}, "max_time"),

@@ -56,6 +56,14 @@ async def test_without_a_fingerprint_the_name_decides():
         await table.resolve(VocabularyRef(tokenizer_id="other"))
 
 
+@pytest.mark.parametrize("size", [-1, 31, 33, 2**31 - 1])
+async def test_a_size_is_that_of_the_revision(size):
+    table = make_table(1)
+    assert await table.resolve(ref(CHAIN[0], size=32)) == CHAIN[0]
+    with pytest.raises(InvalidField, match=r"vocabulary.size: must be that of the revision, 32"):
+        await table.resolve(ref(CHAIN[0], size=size))
+
+
 async def test_a_negative_revision_is_refused():
     with pytest.raises(InvalidField):
         await make_table(0).resolve(VocabularyRef(revision=-1))

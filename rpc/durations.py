@@ -1,0 +1,18 @@
+"""Durations of requests."""
+
+import math
+
+from google.protobuf.duration_pb2 import Duration
+
+NANOS = "nanos in [0, 999999999]"
+
+
+def seconds(duration: Duration) -> float:
+    """Returns a duration in seconds.
+
+    One whose nanos are no part of a second is no duration, though parsers let it
+    pass: it is NaN, which is in no range. So is a negative one, which no field takes.
+    """
+    if not 0 <= duration.nanos < 1_000_000_000:
+        return math.nan
+    return float(duration.seconds + duration.nanos / 1e9)
