@@ -207,6 +207,8 @@ class AsyncConnection:
             await self._ask(b"", timeout=QUESTION_TIMEOUT_S)
         except grpc.RpcError as error:
             self._pulse.hear(error)
+        except aio.UsageError:  # the channel is closed
+            pass
         else:
             self._pulse.hear(None)
 
