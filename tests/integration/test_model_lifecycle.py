@@ -110,13 +110,13 @@ def test_a_model_that_the_engine_refuses_leaves_nothing_behind_the_reason(
 
 @pytest.mark.parametrize(
     "graphs",
-    ["off", pytest.param("auto", marks=[pytest.mark.full, pytest.mark.timeout(600)])],
+    ["off", pytest.param("auto", marks=[pytest.mark.full, pytest.mark.timeout(1800)])],
     ids=["plain", "compiled"],
 )
 def test_every_line_is_json_and_loading_reaches_its_end(tiny_checkpoint, tmp_path, graphs):
     flags = ("--decode-graphs", graphs, "--compile-cache", str(tmp_path / "compiled"))
     with model_process(tiny_checkpoint, tmp_path, *flags) as service:
-        deadline = time.monotonic() + 540
+        deadline = time.monotonic() + 1700  # compiling takes what time is left over
         while graphs == "auto" and not any(
             event["state"] in ("ready", "unavailable") for event in service.events("decode_graphs")
         ):

@@ -12,12 +12,14 @@ from lockstep.v1 import model_service_pb2
 from tokenizers import AddedToken
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import checkpoints
 from lockstep_client import Lockstep
 from lockstep_client.exceptions import TokenIdOutOfRange
 from model_service.generation import ScoreSelection
 from model_service.messages import GrowVocabulary, NewRow
 from model_service.requests import generation_plan
 from model_service.requests.generation_plan import PlanLimits
+from model_service.revisions.base import read_base_vocabulary
 from rpc import errors
 from tests.checkpoint_factory import (
     ARCHITECTURES,
@@ -27,6 +29,7 @@ from tests.checkpoint_factory import (
     make_tokenizer,
 )
 from tests.engine_harness import InprocEngine, array, scores_of, tokens_of
+from tests.gguf_factory import write_gguf
 from tests.integration.model_process import ragged
 from tests.pairs import Pair
 from tests.services import running_services
@@ -160,6 +163,20 @@ def test_a_request_that_uses_such_an_id_is_refused_by_name(pair, prompt, config,
         assert caught.value.metadata["tokenId"] == str(IMAGE_ID)
     fine = model_service_pb2.GenerateRequest(prompt=ragged([5, SIZE]))
     assert generation_plan.plan(fine, vocabulary, pair.engine.info, PlanLimits(8, 8))
+
+
+def test_a_gguf_file_whose_tokenizer_gains_an_id_is_served(tmp_path, monkeypatch):
+    """transformers adds `<|endoftext|>` to byte-level vocabularies without, as Llama 3's."""
+    monkeypatch.setenv("LOCKSTEP_CACHE", str(tmp_path / "cache"))
+    write_gguf(tmp_path / "tiny.gguf", make_checkpoint(tmp_path / "llama"), pre="llama-bpe")
+    folder = checkpoints.resolve(str(tmp_path / "tiny.gguf"), need="model").folder
+    base = read_base_vocabulary("tiny", folder)
+    assert base.size == SIZE
+    engine = InprocEngine(folder, vocabulary_size=base.size)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    expected = Pair(folder, model, engine).generate(PROMPT, NEW).token_ids
+    assert engine.generate([PROMPT], max_new_tokens=NEW) == [expected]
+    assert [*engine.info.ids_without_rows] == [IMAGE_ID]
 
 
 @pytest.fixture(scope="module")

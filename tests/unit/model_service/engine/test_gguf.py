@@ -5,7 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFReader, dequantize
+from gguf import (
+    GGML_QUANT_SIZES,
+    GGMLQuantizationType,
+    GGUFReader,
+    GGUFWriter,
+    dequantize,
+)
 from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig
 
 from model_service.engine import gguf
@@ -77,3 +83,15 @@ def test_the_end_of_a_turn_ends_a_sequence_too(folder, tmp_path, monkeypatch, eo
     assert gguf.main() == 0
     defaults = GenerationConfig.from_pretrained(tmp_path / "converted")
     assert defaults.eos_token_id == ends
+
+
+def test_more_blocks_than_tensors_are_refused_at_once(tmp_path: Path):
+    writer = GGUFWriter(tmp_path / "bad.gguf", "llama")
+    writer.add_block_count(10**9)
+    writer.add_tensor("token_embd.weight", np.zeros(4, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(ValueError, match="block_count is 1000000000, and the file has 1 tensors"):
+        gguf.load(tmp_path / "bad.gguf")
