@@ -17,7 +17,7 @@ from tokenizer_service.encoding import EncodeOptions, Text
 from tokenizer_service.incremental import DecodeOptions
 from tokenizer_service.template_renderer import RenderLimits, RenderRequest, TemplateRenderer
 from tokenizer_service.tokenizer_files import TokenizerFilesError
-from tokenizer_service.worker_pool import WorkerPool
+from tokenizer_service.worker_pool import PoolLimits, WorkerPool
 from vocabulary import AddedToken, Change, NewToken
 
 TEXTS = (
@@ -205,8 +205,8 @@ def test_a_conversation_has_the_flags_of_the_configuration(lower_casing):
 
     async def applied(folder):
         templates = {"default": CHAT_TEMPLATE}
-        pool = WorkerPool(threads=1, max_pending=8, observe_wait=lambda _: None)
-        renderer = TemplateRenderer(templates, workers=1, limits=RenderLimits())
+        pool = WorkerPool(PoolLimits(threads=1, max_pending=8), observe_wait=lambda _: None)
+        renderer = TemplateRenderer(templates, workers=1, limits=RenderLimits(time_s=30))
         await renderer.start()
         request = RenderRequest("", [messages], add_generation_prompt=True)
         chat = ChatTemplates(templates, renderer, pool)
@@ -214,11 +214,16 @@ def test_a_conversation_has_the_flags_of_the_configuration(lower_casing):
             for declared in ALL_FLAGS:
                 folder = lower_casing(ALL_FLAGS[0], declared)
                 trust = declared["special"]
-                rendered = await chat.apply(ours(folder), ChatRequest(request, trust))
+                row = await chat.apply(
+                    ours(folder),
+                    ChatRequest(request, trust),
+                    lambda rendered: list(rendered.rows[0].ids),
+                    request_bytes=1000,
+                )
                 expected = theirs(folder).apply_chat_template(
                     messages, add_generation_prompt=True, return_dict=False
                 )
-                assert list(rendered.rows[0].ids) == expected, declared
+                assert row == expected, declared
         finally:
             await renderer.close()
             pool.close()
