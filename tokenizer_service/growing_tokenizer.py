@@ -8,9 +8,15 @@ tokenizer that was made before, and the first text that has one gets a new one m
 """
 
 import threading
+from collections import ChainMap
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 import tokenizers
+
+from tokenizer_service.content_index import ContentIndex
 
 # So many tokens wait at most: one large call, or many small ones.
 MAX_WAITING = 64
@@ -25,47 +31,99 @@ class WrongIdError(Exception):
         super().__init__(f"the token with id {token_id} would have another one")
 
 
-class GrowingTokenizer:
-    """One state. Growing one makes another; whatever is done meanwhile, the encoding stays.
+@dataclass(frozen=True)
+class _Made:
+    """A tokenizer of the library and the tokens that it was made of.
 
     Attributes:
-        tokens: the tokens matched before the model, by id and in the library's order.
+        tokenizer: the library's.
+        tokens: its added tokens, by id and in the library's order.
         contents: their texts, which the library makes anew whenever it is asked.
     """
 
-    def __init__(
-        self,
-        made: tokenizers.Tokenizer,
-        tokens: Mapping[int, tokenizers.AddedToken],
-        waiting: Mapping[str, int] | None = None,
-        contents: Mapping[int, str] | None = None,
-    ) -> None:
-        """Describes a state.
+    tokenizer: tokenizers.Tokenizer
+    tokens: dict[int, tokenizers.AddedToken]
+    contents: dict[int, str]
+
+    @cached_property
+    def index(self) -> ContentIndex:
+        """Finds the contents in texts."""
+        return ContentIndex(self.contents)
+
+    @cached_property
+    def normalized_ids(self) -> Sequence[int]:
+        """Tokens that are found in normalized text."""
+        return [token_id for token_id, token in self.tokens.items() if token.normalized]
+
+
+class _State(NamedTuple):
+    """What others read is replaced as a whole, as they read without a lock.
+
+    Attributes:
+        made: has all tokens but those that wait.
+        waiting: ids of the tokens that wait, by content.
+        waiting_tokens: these tokens by id.
+    """
+
+    made: _Made
+    waiting: dict[str, int]
+    waiting_tokens: dict[int, tokenizers.AddedToken]
+
+
+class GrowingTokenizer:
+    """One state. Growing one makes another; whatever is done meanwhile, the encoding stays.
+
+    States share what was made last, so that one more token costs after thousands what it
+    costs at first.
+    """
+
+    def __init__(self, state: _State) -> None:
+        self._state = state
+        self._making = threading.Lock()
+
+    @classmethod
+    def of(
+        cls, made: tokenizers.Tokenizer, tokens: Mapping[int, tokenizers.AddedToken]
+    ) -> "GrowingTokenizer":
+        """Describes a state in which no token waits.
 
         Args:
-            made: has all tokens but those that wait.
-            tokens: all tokens.
-            waiting: ids of tokens that wait, by content.
-            contents: texts of all tokens, where they are known.
+            made: the library's tokenizer.
+            tokens: its added tokens, by id and in the library's order.
         """
-        self.tokens = tokens
-        self._made = made
-        self._waiting = waiting or {}
-        if contents is None:
-            contents = {token_id: token.content for token_id, token in tokens.items()}
-        self.contents = contents
-        self._making = threading.Lock()
+        contents = {token_id: token.content for token_id, token in tokens.items()}
+        return cls(_State(_Made(made, dict(tokens), contents), {}, {}))
+
+    @property
+    def tokens(self) -> Mapping[int, tokenizers.AddedToken]:
+        """The tokens matched before the model, by id and in the library's order."""
+        made, _, waiting_tokens = self._state
+        return ChainMap(waiting_tokens, made.tokens)
+
+    @property
+    def contents(self) -> dict[int, str]:
+        """The texts of all tokens, by id."""
+        return self.contents_with("")
+
+    def contents_with(self, pattern: str) -> dict[int, str]:
+        """Returns the texts of tokens that contain a text, by id."""
+        made, waiting, _ = self._state
+        found = {}
+        if pattern in made.index.joined:
+            found = {i: content for i, content in made.contents.items() if pattern in content}
+        return found | {i: content for content, i in waiting.items() if pattern in content}
 
     @property
     def model(self) -> tokenizers.models.Model:
         """The model, which no token changes."""
-        model: tokenizers.models.Model = self._made.model
+        model: tokenizers.models.Model = self._state.made.tokenizer.model
         return model
 
     @property
     def normalizer(self) -> tokenizers.normalizers.Normalizer | None:
         """The normalizer, which no token changes."""
-        normalizer: tokenizers.normalizers.Normalizer | None = self._made.normalizer
+        made = self._state.made.tokenizer
+        normalizer: tokenizers.normalizers.Normalizer | None = made.normalizer
         return normalizer
 
     @property
@@ -75,17 +133,18 @@ class GrowingTokenizer:
         Raises:
             WrongIdError: it gives one of them another id.
         """
-        if self._waiting:
+        if self._state.waiting:
             self._make()
-        return self._made
+        return self._state.made.tokenizer
 
     def for_texts(self, texts: Iterable[str]) -> tokenizers.Tokenizer:
         """Returns a tokenizer that encodes these texts as `whole` does."""
-        if waiting := self._waiting:
+        made, waiting, _ = self._state
+        if waiting:
             for text in texts:
                 if any(content in text for content in waiting):
                     return self.whole
-        return self._made
+        return made.tokenizer
 
     def ids_of(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
         """Encodes a few texts without the tokens of the template, and makes nothing for it.
@@ -93,24 +152,24 @@ class GrowingTokenizer:
         A tokenizer with those tokens alone that the texts contain does the same as
         `whole`, but for the ids of added tokens, which are translated.
         """
+        made, waiting, waiting_tokens = self._state
         joined = "\n".join(texts)
-        if not any(content in joined for content in self._waiting):
-            return [tuple(row.ids) for row in _encode(self._made, texts)]
-        # What a normalizer makes of the texts may contain more than they do.
-        normalizes = self.normalizer is not None
-        found = [
-            token_id
-            for token_id, content in self.contents.items()
-            if content in joined or (normalizes and self.tokens[token_id].normalized)
-        ]
-        narrow = _clone(self._made, [self.tokens[token_id] for token_id in found])
-        ids = {narrow.token_to_id(self.contents[token_id]): token_id for token_id in found}
+        found = {i: waiting_tokens[i] for content, i in waiting.items() if content in joined}
+        if not found:
+            return [tuple(row.ids) for row in _encode(made.tokenizer, texts)]
+        others = made.index.within(joined)
+        if self.normalizer is not None:
+            # What a normalizer makes of the texts may contain more than they do.
+            others.update(made.normalized_ids)
+        tokens = {i: made.tokens[i] for i in sorted(others)} | found
+        narrow = _clone(made.tokenizer, tokens.values())
+        ids = {narrow.token_to_id(token.content): i for i, token in tokens.items()}
         return [tuple(ids.get(i, i) for i in row.ids) for row in _encode(narrow, texts)]
 
     def id_of(self, token: str) -> int | None:
         """Looks up a spelling."""
-        waiting = self._waiting  # before what was made, which may come to have them
-        token_id: int | None = self._made.token_to_id(token)
+        made, waiting, _ = self._state
+        token_id: int | None = made.tokenizer.token_to_id(token)
         return waiting.get(token) if token_id is None else token_id
 
     def grown(self, new: Mapping[int, tokenizers.AddedToken]) -> "GrowingTokenizer":
@@ -121,31 +180,30 @@ class GrowingTokenizer:
         """
         if not new:
             return self
-        waiting = dict(self._waiting)  # before what was made, which may come to have them
-        made = self._made
-        contents = {token_id: token.content for token_id, token in new.items()}
-        for token_id, content in contents.items():
-            if self.id_of(content) is not None or content in waiting:
+        made, waiting, waiting_tokens = self._state
+        waiting = dict(waiting)
+        for token_id, token in new.items():
+            content = token.content
+            if made.tokenizer.token_to_id(content) is not None or content in waiting:
                 raise WrongIdError(token_id)
             waiting[content] = token_id
-        grown = GrowingTokenizer(
-            made, {**self.tokens, **new}, waiting, {**self.contents, **contents}
-        )
+        grown = GrowingTokenizer(_State(made, waiting, {**waiting_tokens, **new}))
         if len(waiting) > MAX_WAITING or not self._may_wait(new):
             grown._make()
         return grown
 
     def _make(self) -> None:
         with self._making:
-            if not (waiting := self._waiting):
+            made, waiting, waiting_tokens = self._state
+            if not waiting:
                 return  # somebody else did
-            made = _clone(self._made, self.tokens.values())
+            tokens = {**made.tokens, **waiting_tokens}
+            library = _clone(made.tokenizer, tokens.values())
             for content, token_id in waiting.items():
-                if made.token_to_id(content) != token_id:
+                if library.token_to_id(content) != token_id:
                     raise WrongIdError(token_id)
-            # In this order, as others read both without the lock.
-            self._made = made
-            self._waiting = {}
+            contents = made.contents | {i: content for content, i in waiting.items()}
+            self._state = _State(_Made(library, tokens, contents), {}, {})
 
     def _may_wait(self, new: Mapping[int, tokenizers.AddedToken]) -> bool:
         """Whether it is certain what these tokens do before the library is asked.

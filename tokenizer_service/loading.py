@@ -52,8 +52,8 @@ def load(files: TokenizerFiles, tokenizer_id: str) -> Tokenizer:
         decoder_rules=rules,
         # transformers ignores the setting for BPE, where it would damage the text.
         cleans_up_spaces=files.cleans_up_spaces and members["model"]["type"] != "BPE",
-        trusting=GrowingTokenizer(trusting, added_tokens(trusting)),
-        plain=GrowingTokenizer(plain, added_tokens(plain)),
+        trusting=GrowingTokenizer.of(trusting, added_tokens(trusting)),
+        plain=GrowingTokenizer.of(plain, added_tokens(plain)),
         aliases=aliases,
     )
 

@@ -66,11 +66,9 @@ def entries_with(tokenizer: Tokenizer, token: AddedToken) -> Iterator[int]:
     """
     if token.special:
         return
-    table = tokenizer.table
     content = token.content.encode()
     pattern = tokenizer.normalized(token.content) if token.normalized else token.content
-    entries = zip(table.token_bytes, table.tokens, table.types, strict=True)
-    for token_id, (token_bytes, spelling, kind) in enumerate(entries):
+    for token_id, (token_bytes, spelling, kind) in enumerate(tokenizer.table.entries()):
         if kind is TokenType.NORMAL and (content in token_bytes or pattern in spelling):
             yield token_id
 

@@ -51,15 +51,17 @@ def check_reach(before: Tokenizer, after: Tokenizer, added: Mapping[int, NewToke
         for (index, new), *encodings in zip(added.items(), parsed, plain, strict=True)
         if any(ids != (new.id,) for ids in encodings[: 1 if new.token.special else 2])
     )
-    old = before.trusting.contents
-    normalized = old
+    normalized = None
     if before.trusting.normalizer is not None and any(n.token.normalized for n in added.values()):
+        old = before.trusting.contents
         normalized = {token_id: before.normalized(content) for token_id, content in old.items()}
     for index, new in added.items():
-        pattern, among = new.token.content, old
-        if new.token.normalized:
-            pattern, among = before.normalized(pattern), normalized
-        touched = {token_id: old[token_id] for token_id in among if pattern in among[token_id]}
+        touched = before.trusting.contents_with(new.token.content)
+        if new.token.normalized and normalized is not None:
+            pattern = before.normalized(new.token.content)
+            touched = {
+                token_id: old[token_id] for token_id in old if pattern in normalized[token_id]
+            }
         if touched and (taken := _taken(before, after, touched)):
             problem = f"would take the text of the token with id {taken[0]}"
             raise InvalidField(_field(index), problem)

@@ -1,48 +1,66 @@
 """The vocabulary as a table: what each id is spelled like and stands for."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import islice
 
 import tokenizers
 
 from tokenizer_service.token_bytes import DecoderRules, TokenType
 from vocabulary import NewToken
 
+_growing = threading.Lock()
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class TokenTable:
-    """Immutable lists indexed by id; growing one makes another.
+    """One revision's part of lists that are only ever appended to.
+
+    Revisions share them: to copy a vocabulary for each new token would take longer than
+    everything else about it.
 
     Attributes:
-        tokens: spelling inside the tokenizer; empty for an unused id.
-        token_bytes: the bytes the id stands for; empty for an unused id.
-        types: the kind of each entry.
+        tokens: by id, the spelling inside the tokenizer; empty for an unused id.
+        token_bytes: by id, the bytes it stands for; empty for an unused id.
+        types: by id, the kind of the entry.
         first_bytes: bytes at the beginning of a text, where they differ.
+        size: how many ids this revision has. What follows them in the lists belongs to
+            later ones.
     """
 
-    tokens: tuple[str, ...]
-    token_bytes: tuple[bytes, ...]
-    types: tuple[TokenType, ...]
-    first_bytes: dict[int, bytes]
+    tokens: list[str]
+    token_bytes: list[bytes]
+    types: list[TokenType]
+    first_bytes: Mapping[int, bytes]
+    size: int
 
     def __len__(self) -> int:
-        return len(self.tokens)
+        return self.size
 
     def grown(self, new_tokens: Iterable[NewToken]) -> "TokenTable":
         """Returns a table with more tokens at its end."""
-        contents = [new.token.content for new in new_tokens]
-        return TokenTable(
-            tokens=(*self.tokens, *contents),
-            token_bytes=(*self.token_bytes, *(content.encode() for content in contents)),
-            types=(
-                *self.types,
-                *(
-                    TokenType.SPECIAL if new.token.special else TokenType.ADDED
-                    for new in new_tokens
-                ),
-            ),
-            first_bytes=self.first_bytes,
-        )
+        new = [one.token for one in new_tokens]
+        token_bytes = [token.content.encode() for token in new]
+        with _growing:
+            table = self
+            if len(self.types) > self.size:  # another table grew out of this one
+                table = replace(
+                    self,
+                    tokens=self.tokens[: self.size],
+                    token_bytes=self.token_bytes[: self.size],
+                    types=self.types[: self.size],
+                )
+            table.tokens.extend(token.content for token in new)
+            table.token_bytes.extend(token_bytes)
+            table.types.extend(
+                TokenType.SPECIAL if token.special else TokenType.ADDED for token in new
+            )
+        return replace(table, size=self.size + len(new))
+
+    def entries(self) -> Iterator[tuple[bytes, str, TokenType]]:
+        """Yields bytes, spelling and kind of each id, in order."""
+        return islice(zip(self.token_bytes, self.tokens, self.types, strict=False), self.size)
 
 
 def build_table(tokenizer: tokenizers.Tokenizer, rules: DecoderRules) -> TokenTable:
@@ -69,4 +87,4 @@ def build_table(tokenizer: tokenizers.Tokenizer, rules: DecoderRules) -> TokenTa
         if extra.content not in pieces:
             tokens[token_id] = extra.content
             token_bytes[token_id] = extra.content.encode()
-    return TokenTable(tuple(tokens), tuple(token_bytes), tuple(types), first_bytes)
+    return TokenTable(tokens, token_bytes, types, first_bytes, size)

@@ -1,7 +1,7 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer
 
@@ -51,11 +51,13 @@ def first(load):
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
 @given(new=tokens, texts=st.lists(st.text(max_size=12), max_size=3))
-@settings(max_examples=80)
+@settings(max_examples=80, deadline=None)
 def test_every_text_is_encoded_as_by_a_tokenizer_that_was_made_of_all_tokens(
     load, kind, new, texts
 ):
     base = load(kind)
+    # Which of two tokens the normalizer makes one, the library chooses at random.
+    assume(len({base.normalized(one.content) for one in new}) == len({o.content for o in new}))
     state, added = grown_by(base, [token("<first>"), *new])
     library = Tokenizer.from_str(base.trusting.whole.to_str())
     library.add_tokens(added)
@@ -132,7 +134,7 @@ def test_growing_leaves_what_was_there_as_it_was(first):
 def test_many_threads_get_the_same_tokenizer(load):
     base = load("byte_level").trusting
     for _ in range(20):
-        state = GrowingTokenizer(base.whole, base.tokens).grown({400: token("<first>")})
+        state = GrowingTokenizer.of(base.whole, base.tokens).grown({400: token("<first>")})
         for index in range(10):
             state = state.grown({401 + index: token(f"<{index}>")})
         with ThreadPoolExecutor(8) as pool:

@@ -1,3 +1,6 @@
+import sys
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,6 +10,8 @@ from rpc.errors import InvalidField, TokenExists
 from tests.tokenizer_factory import make_tokenizer_folder
 from tokenizer_service import loading, token_rules, tokenizer_files
 from tokenizer_service.encoding import EncodeOptions, Text
+from tokenizer_service.growing_tokenizer import MAX_WAITING
+from tokenizer_service.token_bytes import TokenType
 from tokenizer_service.token_rules import AdditionRules, TokenToAdd
 from vocabulary import AddedToken, Change
 
@@ -276,3 +281,60 @@ def test_any_text_is_added_as_planned_or_refused_by_name(load, content):
     if addition.change.tokens:
         assert list(row.ids) == [400]
         assert grown.table.token_bytes[400] == content.encode()
+
+
+def opcodes_and_bytes_of(call):
+    """Returns what a call does, counted: opcodes of the interpreter, and most bytes held."""
+    count = 0
+
+    def trace(frame, event, _):
+        nonlocal count
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        count += event == "opcode"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    finally:
+        sys.settrace(before)
+    tracemalloc.start()
+    try:
+        call()
+        return count, tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_one_more_token_costs_after_many_what_it_costs_at_first(load):
+    tokenizer = load("byte_level")
+    rules = AdditionRules(max_added_tokens=10_000)
+    per_call = MAX_WAITING + 1  # after which none waits
+    costs = []
+    for call in range(24):
+        new = [special(f"<|tool_{call * per_call + index:04d}|>") for index in range(per_call)]
+        tokenizer = plan(tokenizer, *new, rules=rules).after
+        if call in (0, 23):
+
+            def add(to=tokenizer):
+                return plan(to, special("<|one_more|>"), rules=rules).after
+
+            assert add().size == tokenizer.size + 1
+            costs.append(opcodes_and_bytes_of(add))
+    (first_opcodes, first_bytes), (last_opcodes, last_bytes) = costs
+    assert last_opcodes < 1.1 * first_opcodes
+    assert last_bytes < first_bytes + 128 * 1024, "something is copied as a whole"
+
+
+def test_tokenizers_that_grew_out_of_one_have_tokens_of_their_own(load):
+    tokenizer = load("byte_level")
+    first, second = (plan(tokenizer, special(content)).after for content in ("<a>", "<bc>"))
+    longer = plan(first, special("<d>")).after
+    assert [list(one.table.entries())[400:] for one in (tokenizer, first, second, longer)] == [
+        [],
+        [(b"<a>", "<a>", TokenType.SPECIAL)],
+        [(b"<bc>", "<bc>", TokenType.SPECIAL)],
+        [(b"<a>", "<a>", TokenType.SPECIAL), (b"<d>", "<d>", TokenType.SPECIAL)],
+    ]
+    assert [len(one.table) for one in (tokenizer, first, second, longer)] == [400, 401, 401, 402]
