@@ -58,7 +58,7 @@ class Canaries:
                     ),
                     generation_config=generation_pb2.GenerationConfig(
                         max_new_tokens=NUM_NEW_TOKENS,
-                        eos_token_ids=generation_pb2.GenerationConfig().eos_token_ids,
+                        eos_token_ids={},
                         **settings,
                     ),
                     vocabulary=vocabulary,

@@ -36,9 +36,11 @@ from tests.correctness.sizes import sizes
 from tests.random_messages import (
     MOST_BYTES,
     corrupted,
+    items_in_bytes,
     ordinary,
     places,
     with_hostile_field,
+    wrapped,
 )
 from tests.services import running_services
 
@@ -276,3 +278,26 @@ def test_no_message_harms_a_service_or_another_caller(tmp_path, num_messages):
         if num_messages == 100_000:
             assert max(waits.values()) < 0.05
             assert growth < 50 * MEBIBYTE
+
+
+@pytest.mark.slow
+def test_absurdly_many_items_of_any_field_hold_up_nobody(tmp_path):
+    checkpoint = make_checkpoint(tmp_path / "tiny", "llama")
+    with (
+        running_services(checkpoint, tmp_path, model_flags=("--decode-graphs=off",)) as services,
+        channel_to(services.tokenizer.address) as tokenizer,
+        channel_to(services.model.address) as model,
+    ):
+        sender = Sender(tokenizer, model)
+        with canaries(services) as outcome:
+            for method in METHODS:
+                for place in PLACES[method.full_name]:
+                    if place[-1].is_repeated:
+                        good = good_request(random.Random(1), method, "none")
+                        items = items_in_bytes(place[-1], MOST_BYTES // 2)
+                        message = good.SerializeToString() + wrapped(place, items)
+                        code, text = sender.call(method, [message[: MOST_BYTES + 1000]])
+                        assert code is grpc.StatusCode.INVALID_ARGUMENT, (method.name, text)
+        assert outcome["wrong"] == 0
+        assert outcome["failures"] == []
+        assert max(map(max, outcome["waits_s"].values())) < 1.5  # milliseconds on a quiet machine
