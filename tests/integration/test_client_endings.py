@@ -163,6 +163,21 @@ async def test_a_call_that_the_service_cancels_is_made_again():
                     await decoder.feed([5])
 
 
+async def test_nothing_goes_on_waiting_for_the_requests_of_a_call_that_has_failed():
+    async with (
+        running(Failing(_drain)) as (server, _),
+        AsyncLockstep(tokenizer=f"127.0.0.1:{server.port}") as ls,
+    ):
+        before = asyncio.all_tasks()
+        async with ls.tokenizer.open_decoder() as decoder:
+            with pytest.raises(exceptions.Draining):
+                await decoder.feed([5])
+        left = [t for t in asyncio.all_tasks() - before if "_consume_request" in repr(t)]
+        if left:
+            _, waiting = await asyncio.wait(left, timeout=LATE_S)
+            assert not waiting
+
+
 async def test_a_stream_is_not_repeated_once_it_has_begun():
     class Breaking(Failing):
         async def GetVocabulary(self, request, context):

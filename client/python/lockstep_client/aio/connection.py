@@ -128,7 +128,7 @@ class AsyncConnection:
     async def exchange(
         self,
         method: "aio.StreamStreamMultiCallable[Request, Response]",
-        requests: AsyncIterator[Request],
+        requests: Requests[Request],
         timeout: Timeout = USE_DEFAULT,
     ) -> AsyncGenerator[Response]:
         """Calls a method with streams both ways; closing the generator cancels the call.
@@ -138,9 +138,12 @@ class AsyncConnection:
         """
         await self._check_pulse()
         responses = self._responses(method, requests, self._only_attempt(timeout))
-        async with aclosing(responses):
-            async for response in responses:
-                yield response
+        try:
+            async with aclosing(responses):
+                async for response in responses:
+                    yield response
+        finally:
+            requests.end()  # lets gRPC's task go that waits for requests
 
     def _attempts(self, request: Any, timeout_s: float | None) -> Attempts:
         repeatable = self.endpoint.retries and is_idempotent(request)
