@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import checkpoints
-from model_service.engine_client.process import engine_environment
+from model_service.front.engine_client.process import engine_environment
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 

@@ -17,7 +17,7 @@ from bench import command
 from bench.local_engine import LocalEngine, greedy
 from bench.spread import percentile, spread
 from bench.workload import Workload
-from model_service.engine.decode_graph import compilation, decode_graphs
+from model_service.engine.run.decode_graph import compilation, decode_graphs
 
 HEADER = (
     "| steps | halted ms | compiling ms | ratio: median (min to max) | p99 ms | longest ms "

@@ -8,10 +8,8 @@ from typing import Any, Literal, cast
 import torch
 
 from bench.workload import Workload
-from model_service.channel import RingWriter
 from model_service.engine import process
-from model_service.generation import GenerationConfig, PositionScores, Row, ScoreSelection
-from model_service.messages import (
+from model_service.protocol import (
     Cancel,
     EngineSettings,
     Generate,
@@ -21,6 +19,8 @@ from model_service.messages import (
     SequenceTokens,
     StepStats,
 )
+from model_service.protocol.channel import RingWriter
+from model_service.protocol.generation import GenerationConfig, PositionScores, Row, ScoreSelection
 
 
 class _Nowhere:

@@ -10,7 +10,7 @@ from bench import command
 from bench.local_engine import LocalEngine, greedy
 from bench.spread import spread
 from bench.workload import Workload
-from model_service.engine.prefix_cache import Donor, PrefixCache
+from model_service.engine.schedule.prefix_cache import Donor, PrefixCache
 
 SALT = "bench"
 

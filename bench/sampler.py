@@ -16,11 +16,11 @@ from bench import command
 from bench.local_engine import LocalEngine, greedy
 from bench.spread import spread
 from bench.workload import Workload
+from model_service.engine.calls.scores import row_to_array
 from model_service.engine.sampling.sampler import Draw, Sampler
-from model_service.engine.scores import row_to_array
-from model_service.engine.sequence import Sequence
-from model_service.engine.vocabulary import RevisionRows
-from model_service.generation import GenerationConfig, ScoreSelection
+from model_service.engine.sequences.sequence import Sequence
+from model_service.engine.vocabulary.vocabulary import RevisionRows
+from model_service.protocol.generation import GenerationConfig, ScoreSelection
 
 HEADER = (
     "| rows | candidates ms | reference ms | ratio: median (min to max) | same tokens |\n"

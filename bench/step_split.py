@@ -17,7 +17,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from bench.local_engine import LocalEngine, greedy
 from bench.workload import Workload
-from model_service.messages import StepStats
+from model_service.protocol import StepStats
 
 LINEARS = {"mkldnn::_linear_pointwise", "lockstep::linear"} | {
     f"aten::{name}" for name in ("linear", "matmul", "mm", "addmm", "bmm")

@@ -17,7 +17,7 @@ FORMAT = 2
 
 TOKENIZER_CONVERTER = "checkpoints.gguf_tokenizer"
 # Named, not imported: it is the one part that needs torch.
-WEIGHTS_CONVERTER = "model_service.engine.gguf"
+WEIGHTS_CONVERTER = "model_service.engine.load.gguf"
 
 
 def default_model(need: Need) -> Path:

@@ -22,8 +22,8 @@ from docs.field_limits import field_limits_table
 from docs.hugging_face import hugging_face_table
 from docs.modules import PACKAGES, modules_list, table_name
 from docs.settings import settings_table
-from model_service.metrics import ModelMetrics
-from model_service.settings import ModelSettings
+from model_service.front.metrics import ModelMetrics
+from model_service.front.settings import ModelSettings
 from rpc import status
 from rpc.metrics import RpcMetrics
 from tokenizer_service.metrics import TokenizerMetrics

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from model_service.engine import default_fields, loader
-from model_service.requests.configuration_fields import SUPPORTED_FIELDS
+from model_service.engine.load import default_fields, loader
+from model_service.front.checks.configuration_fields import SUPPORTED_FIELDS
 
 
 @dataclass(frozen=True, slots=True)

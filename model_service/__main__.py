@@ -1,6 +1,6 @@
 """`python -m model_service`."""
 
-from model_service.server import main
+from model_service.front.server import main
 
 if __name__ == "__main__":
     main()

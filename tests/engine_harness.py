@@ -4,12 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from model_service.channel import RingReader, RingWriter
 from model_service.engine import process
+from model_service.engine.calls.scores import row_to_array
 from model_service.engine.engine import Engine
-from model_service.engine.scores import row_to_array
-from model_service.generation import GenerationConfig, PositionScores, Row, ScoreSelection
-from model_service.messages import (
+from model_service.protocol import (
     Command,
     EngineInfo,
     EngineSettings,
@@ -19,6 +17,8 @@ from model_service.messages import (
     SequenceSpec,
     SequenceTokens,
 )
+from model_service.protocol.channel import RingReader, RingWriter
+from model_service.protocol.generation import GenerationConfig, PositionScores, Row, ScoreSelection
 
 __all__ = ["InprocEngine", "RingReader", "RingWriter"]
 

@@ -4,7 +4,7 @@ import hashlib
 
 import numpy as np
 
-from model_service.messages import NewRow
+from model_service.protocol import NewRow
 
 
 def rounded(values: np.ndarray, dtype: str) -> np.ndarray:

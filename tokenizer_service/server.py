@@ -18,22 +18,23 @@ from rpc import json_lines, program
 from rpc.errors import StoreUnavailable
 from rpc.metrics import process_registry
 from rpc.server import Server
-from tokenizer_service import loading, model_rows, tokenizer_files
-from tokenizer_service.admin_servicer import VocabularyAdminServicer
-from tokenizer_service.chat import ChatTemplates
-from tokenizer_service.live_vocabulary import LiveVocabulary
+from tokenizer_service.chat.chat import ChatTemplates
+from tokenizer_service.chat.template_renderer import RenderLimits, TemplateRenderer
+from tokenizer_service.growth import model_rows
+from tokenizer_service.growth.live_vocabulary import LiveVocabulary
+from tokenizer_service.growth.model_rows import ModelRows
+from tokenizer_service.growth.replica_follower import ReplicaFollower
 from tokenizer_service.metrics import TokenizerMetrics
-from tokenizer_service.model_rows import ModelRows
-from tokenizer_service.replica_follower import ReplicaFollower
-from tokenizer_service.request_fields import RequestLimits
-from tokenizer_service.served_tokenizer import ServedTokenizer
+from tokenizer_service.rpcs.admin_servicer import VocabularyAdminServicer
+from tokenizer_service.rpcs.request_fields import RequestLimits
+from tokenizer_service.rpcs.served_tokenizer import ServedTokenizer
+from tokenizer_service.rpcs.text_methods import TextMethods
+from tokenizer_service.rpcs.vocabulary_methods import VocabularyMethods
 from tokenizer_service.settings import TokenizerSettings
 from tokenizer_service.store import Store, StoreError
-from tokenizer_service.template_renderer import RenderLimits, TemplateRenderer
-from tokenizer_service.text_methods import TextMethods
-from tokenizer_service.tokenizer import Tokenizer
-from tokenizer_service.tokenizer_files import TokenizerFiles, TokenizerFilesError
-from tokenizer_service.vocabulary_methods import VocabularyMethods
+from tokenizer_service.text import loading, tokenizer_files
+from tokenizer_service.text.tokenizer import Tokenizer
+from tokenizer_service.text.tokenizer_files import TokenizerFiles, TokenizerFilesError
 from tokenizer_service.worker_pool import PoolLimits, WorkerPool
 from vocabulary import BrokenChainError, tokenizer_id_of
 

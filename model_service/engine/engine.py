@@ -12,23 +12,24 @@ from typing import Protocol
 
 from torch import Tensor
 
-from model_service.engine import given_tokens, guides, row_failure
-from model_service.engine.beams import Beams
-from model_service.engine.continuations import Continuations
-from model_service.engine.generations import Generations
-from model_service.engine.growth import Growth
-from model_service.engine.model_runner import order
-from model_service.engine.places import Places
-from model_service.engine.runner import Runner
+from model_service.engine.calls import given_tokens, guides
+from model_service.engine.calls.beams import Beams
+from model_service.engine.calls.continuations import Continuations
+from model_service.engine.calls.generations import Generations
+from model_service.engine.calls.scores import PutRow, ship
+from model_service.engine.calls.session_rows import SessionRows
+from model_service.engine.calls.session_table import SessionTable
+from model_service.engine.calls.sessions import Sessions
+from model_service.engine.calls.speculation import Speculation
+from model_service.engine.run.model_runner import order
+from model_service.engine.run.runner import Runner
 from model_service.engine.sampling.sampler import Choice, Draw, Sampler
-from model_service.engine.scheduler import Scheduler
-from model_service.engine.scores import PutRow, ship
-from model_service.engine.sequence import Run
-from model_service.engine.session_rows import SessionRows
-from model_service.engine.session_table import SessionTable
-from model_service.engine.sessions import Sessions
-from model_service.engine.speculation import Speculation
-from model_service.messages import (
+from model_service.engine.schedule.places import Places
+from model_service.engine.schedule.scheduler import Scheduler
+from model_service.engine.sequences import row_failure
+from model_service.engine.sequences.sequence import Run
+from model_service.engine.vocabulary.growth import Growth
+from model_service.protocol import (
     Cancel,
     CloseSession,
     Command,

@@ -15,19 +15,18 @@ import sys
 import msgspec
 import torch
 
-from model_service.channel import FrameReader, RingWriter, decode_commands, frame
-from model_service.engine import custom_processors, loader, memory, runner_choice
-from model_service.engine.custom_processors import CustomProcessorError
-from model_service.engine.decode_graph.decode_graphs import DecodeGraphs
 from model_service.engine.engine import Engine
-from model_service.engine.loader import LoadedModel, Refused
-from model_service.engine.places import Places
-from model_service.engine.prefill import PrefillClock
-from model_service.engine.runner import CachingRunner
-from model_service.engine.sampling import processors, random
-from model_service.engine.scheduler import Scheduler
-from model_service.generation import GenerationConfig
-from model_service.messages import (
+from model_service.engine.load import loader, memory
+from model_service.engine.load.loader import LoadedModel, Refused
+from model_service.engine.run.decode_graph.decode_graphs import DecodeGraphs
+from model_service.engine.run.runner import CachingRunner
+from model_service.engine.sampling import custom_processors, processors, random
+from model_service.engine.sampling.custom_processors import CustomProcessorError
+from model_service.engine.schedule.places import Places
+from model_service.engine.schedule.prefill import PrefillClock
+from model_service.engine.schedule.scheduler import Scheduler
+from model_service.engine.trial import runner_choice
+from model_service.protocol import (
     EngineInfo,
     EngineSettings,
     LoadFailed,
@@ -36,6 +35,8 @@ from model_service.messages import (
     Ready,
     Shutdown,
 )
+from model_service.protocol.channel import FrameReader, RingWriter, decode_commands, frame
+from model_service.protocol.generation import GenerationConfig
 from rpc import json_lines
 
 logger = logging.getLogger(__name__)

@@ -3,7 +3,7 @@
 import random
 from dataclasses import dataclass, field
 
-from model_service.messages import Cancel, Event, SequenceTokens
+from model_service.protocol import Cancel, Event, SequenceTokens
 from tests.engine_harness import InprocEngine
 
 

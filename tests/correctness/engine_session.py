@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from model_service.generation import GenerationConfig, ScoreSelection
-from model_service.messages import (
+from model_service.protocol import (
     Cancel,
     CloseSession,
     Command,
@@ -26,6 +25,7 @@ from model_service.messages import (
     StepSession,
     TruncateSession,
 )
+from model_service.protocol.generation import GenerationConfig, ScoreSelection
 from tests.engine_harness import InprocEngine, tokens_of
 
 FULL = ScoreSelection(logits=True, amount="full")

@@ -8,8 +8,8 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from model_service.generation import ScoreSelection
-from model_service.messages import Cancel, Event
+from model_service.protocol import Cancel, Event
+from model_service.protocol.generation import ScoreSelection
 from tests.checkpoint_factory import VOCABULARY_SIZE
 from tests.engine_harness import InprocEngine, array, scores_of, tokens_of
 from tests.pairs import Pair

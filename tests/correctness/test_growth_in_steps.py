@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 import checkpoints
-from model_service.generation import PositionScores, ScoreSelection
-from model_service.messages import (
+from model_service.protocol import (
     CloseSession,
     Event,
     GrowVocabulary,
@@ -27,6 +26,7 @@ from model_service.messages import (
     StepSession,
     VocabularyGrown,
 )
+from model_service.protocol.generation import PositionScores, ScoreSelection
 from tests.checkpoint_factory import VOCABULARY_SIZE, make_checkpoint
 from tests.engine_harness import InprocEngine
 

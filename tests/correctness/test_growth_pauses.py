@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import checkpoints
-from model_service.messages import GrowVocabulary, NewRow, VocabularyGrown
+from model_service.protocol import GrowVocabulary, NewRow, VocabularyGrown
 from tests.checkpoint_factory import make_checkpoint
 from tests.engine_harness import InprocEngine
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 from hypothesis import strategies as st
 
+from model_service.engine.calls.scores import report
 from model_service.engine.sampling import processors
-from model_service.engine.scores import report
-from model_service.generation import ScoreSelection
+from model_service.protocol.generation import ScoreSelection
 from tests.correctness.rows import kinds, random_logits, sequence, warper_configs
 from tests.correctness.sizes import for_examples, sizes
 from tests.engine_harness import array, scores_of, tokens_of

@@ -2,7 +2,7 @@
 
 import random
 
-from model_service.messages import Cancel
+from model_service.protocol import Cancel
 from tests.correctness.sizes import sizes
 from tests.engine_harness import InprocEngine, tokens_of
 

@@ -13,7 +13,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from model_service.messages import ContinueSession, StepRow, StepSession
+from model_service.protocol import ContinueSession, StepRow, StepSession
 from tests.checkpoint_factory import VOCABULARY_SIZE
 from tests.engine_harness import InprocEngine, array
 from tests.pairs import Pair

@@ -3,14 +3,8 @@
 import pytest
 import torch
 
-from model_service.generation import ScoreSelection
-from model_service.messages import (
-    OpenSession,
-    SequenceSpec,
-    StepRow,
-    StepSession,
-    TruncateSession,
-)
+from model_service.protocol import OpenSession, SequenceSpec, StepRow, StepSession, TruncateSession
+from model_service.protocol.generation import ScoreSelection
 from tests.correctness.sizes import sizes
 from tests.parity.test_processors import their_options
 

@@ -21,7 +21,7 @@ from tests.durability.concurrent_history import ClientCall, problems
 from tests.durability.replicas import Replica
 from tests.tokenizer_factory import make_tokenizer_folder
 from tokenizer_service.store import Store
-from tokenizer_service.timestamps import to_us
+from tokenizer_service.store.timestamps import to_us
 from vocabulary import Reference, base_fingerprint
 
 NUM_WRITERS = 8

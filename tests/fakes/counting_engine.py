@@ -22,10 +22,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-from model_service import channel
-from model_service.engine import stop_strings
-from model_service.generation import GenerationConfig, PositionScores, ScoreSelection
-from model_service.messages import (
+from model_service.engine.sequences import stop_strings
+from model_service.protocol import (
     Cancel,
     CloseSession,
     Command,
@@ -62,7 +60,9 @@ from model_service.messages import (
     StepStats,
     TruncateSession,
     VocabularyGrown,
+    channel,
 )
+from model_service.protocol.generation import GenerationConfig, PositionScores, ScoreSelection
 
 VOCABULARY_SIZE = 32
 CONTEXT_LENGTH = 256

@@ -5,8 +5,8 @@
 
 import os
 
-from model_service.server import ModelServer
-from model_service.settings import ModelSettings
+from model_service.front.server import ModelServer
+from model_service.front.settings import ModelSettings
 from rpc import json_lines, program
 
 if __name__ == "__main__":

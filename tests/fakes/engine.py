@@ -5,10 +5,10 @@ from contextlib import asynccontextmanager
 
 from prometheus_client import CollectorRegistry
 
-from model_service.engine_client.client import EngineClient
-from model_service.engine_client.process import EngineProcess, engine_environment
-from model_service.messages import EngineSettings
-from model_service.metrics import ModelMetrics
+from model_service.front.engine_client.client import EngineClient
+from model_service.front.engine_client.process import EngineProcess, engine_environment
+from model_service.front.metrics import ModelMetrics
+from model_service.protocol import EngineSettings
 
 
 @asynccontextmanager

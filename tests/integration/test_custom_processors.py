@@ -21,7 +21,7 @@ PAGE = (ROOT / "docs" / "processors.md").read_text()
 BROKEN = '''
 import torch
 from model_service.engine import generations
-from model_service.engine.custom_processors import Arguments, CustomProcessor
+from lockstep_processors import Arguments, CustomProcessor
 
 
 class Nothing(Arguments, frozen=True):
@@ -241,13 +241,13 @@ def test_one_that_fails_in_a_session_or_while_scoring_fails_the_call_only(model,
     ],
 )
 def test_a_module_that_cannot_be_used_is_refused_with_the_reason(tmp_path, monkeypatch, code, said):
-    from model_service.engine.custom_processors import CustomProcessorError, load
+    from lockstep_processors import CustomProcessorError, load
 
     name = f"acme_wrong_{abs(hash(code))}"
     (tmp_path / f"{name}.py").write_text(
         textwrap.dedent(
             """
-            from model_service.engine.custom_processors import Arguments, CustomProcessor
+            from lockstep_processors import Arguments, CustomProcessor
 
             class Fine(Arguments, frozen=True):
                 '''Is fine.'''

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from model_service.settings import ModelSettings
+from model_service.front.settings import ModelSettings
 from rpc.settings import ServerSettings
 from tests.unit.test_architecture import requirements
 from tokenizer_service.settings import TokenizerSettings

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from lockstep.v1 import model_service_pb2, tokenizer_service_pb2
 
-from model_service.settings import ModelSettings
+from model_service.front.settings import ModelSettings
 from rpc.settings import ServerSettings
 from tokenizer_service.settings import TokenizerSettings
 from tokenizer_service.store.database import parse_url

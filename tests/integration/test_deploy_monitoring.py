@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from deploy.grafana.__main__ import PATH, VARIABLES, render
 from deploy.local.stack import Stack
 from lockstep_client import Lockstep
-from model_service.settings import ModelSettings
+from model_service.front.settings import ModelSettings
 from tests.checkpoint_factory import make_checkpoint
 from tokenizer_service.settings import TokenizerSettings
 

@@ -464,7 +464,7 @@ def children_of(pid):
 
 def test_no_module_of_the_service_imports_torch():
     program = (
-        "import sys, tokenizer_service.server, tokenizer_service.template_worker\n"
+        "import sys, tokenizer_service.server, tokenizer_service.chat.template_worker\n"
         "import transformers.utils.chat_template_utils\n"
         "print('torch' in sys.modules)"
     )

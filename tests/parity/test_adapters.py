@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GPTJConfig, LlamaConfig, PreTrainedConfig
 
-from model_service.engine.loader import Refused
-from model_service.generation import ScoreSelection
+from model_service.engine.load.loader import Refused
+from model_service.protocol.generation import ScoreSelection
 from tests.checkpoint_factory import ARCHITECTURES
 from tests.engine_harness import InprocEngine, array, scores_of, tokens_of
 

@@ -7,8 +7,8 @@ import pytest
 from transformers import AutoModelForCausalLM, GenerationConfig
 from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
 
-from model_service.generation import ScoreSelection
-from model_service.messages import Cancel, CloseSession, ForkSession, TruncateSession
+from model_service.protocol import Cancel, CloseSession, ForkSession, TruncateSession
+from model_service.protocol.generation import ScoreSelection
 from tests.architectures import TESTED, Architecture
 from tests.checkpoint_factory import (
     ARCHITECTURES,

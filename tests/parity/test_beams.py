@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from model_service.generation import ScoreSelection
-from model_service.messages import Cancel, SequenceTokens
+from model_service.protocol import Cancel, SequenceTokens
+from model_service.protocol.generation import ScoreSelection
 from tests.architectures import TESTED
 from tests.engine_harness import array
 

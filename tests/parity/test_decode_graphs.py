@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from model_service.engine.decode_graph import comparison, compilation, decode_graphs
-from model_service.engine.decode_graph.compilation import Compilation
-from model_service.engine.decode_graph.compiled_steps import CompiledSteps
-from model_service.engine.decode_graph.compiler import Part
-from model_service.engine.decode_graph.decode_graphs import DecodeGraphs
-from model_service.engine.sequence import Run
-from model_service.messages import Cancel, GraphStatus, GrowVocabulary, NewRow
+from model_service.engine.run.decode_graph import comparison, compilation, decode_graphs
+from model_service.engine.run.decode_graph.compilation import Compilation
+from model_service.engine.run.decode_graph.compiled_steps import CompiledSteps
+from model_service.engine.run.decode_graph.compiler import Part
+from model_service.engine.run.decode_graph.decode_graphs import DecodeGraphs
+from model_service.engine.sequences.sequence import Run
+from model_service.protocol import Cancel, GraphStatus, GrowVocabulary, NewRow
 from tests.checkpoint_factory import VOCABULARY_SIZE
 from tests.engine_harness import InprocEngine, tokens_of
 
@@ -330,7 +330,7 @@ def test_the_compiling_process_ends_with_the_engine(llama, tmp_path, monkeypatch
 
 
 def test_a_process_that_dies_without_a_word_is_a_reason(tmp_path, monkeypatch):
-    monkeypatch.setattr(compilation, "MODULE", "model_service.engine.decode_graph.no_such_module")
+    monkeypatch.setattr(compilation, "MODULE", "model_service.no_such_module")
     died = Compilation(decode_graphs.Recipe("", "float32", [], []), tmp_path)
     while (said := died.poll()) is None:
         time.sleep(0.01)

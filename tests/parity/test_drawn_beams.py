@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from model_service.messages import Cancel
+from model_service.protocol import Cancel
 
 from .conftest import Pair
 from .test_beams import NEW, PROMPTS, assert_same, events_of, expected_of, search, some_ends

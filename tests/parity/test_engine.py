@@ -11,8 +11,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from model_service.generation import ScoreSelection
-from model_service.messages import (
+from model_service.protocol import (
     Cancel,
     CloseSession,
     OpenSession,
@@ -20,6 +19,7 @@ from model_service.messages import (
     StepRow,
     StepSession,
 )
+from model_service.protocol.generation import ScoreSelection
 from tests.checkpoint_factory import ARCHITECTURES, VOCABULARY_SIZE
 from tests.engine_harness import InprocEngine, array, scores_of, tokens_of
 

@@ -14,8 +14,8 @@ from safetensors.numpy import load_file
 from transformers import OPTConfig, PreTrainedModel
 
 import checkpoints
-from model_service.generation import ScoreSelection
-from model_service.messages import GrowVocabulary, NewRow, Rejected, VocabularyGrown
+from model_service.protocol import GrowVocabulary, NewRow, Rejected, VocabularyGrown
+from model_service.protocol.generation import ScoreSelection
 from tests import architectures
 from tests.architectures import TESTED, Architecture
 from tests.checkpoint_factory import VOCABULARY_SIZE

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from model_service.generation import ScoreSelection
+from model_service.protocol.generation import ScoreSelection
 from tests.engine_harness import array, scores_of, tokens_of
 
 from .conftest import Pair

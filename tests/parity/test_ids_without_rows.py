@@ -15,11 +15,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import checkpoints
 from lockstep_client import Lockstep
 from lockstep_client.exceptions import TokenIdOutOfRange
-from model_service.generation import ScoreSelection
-from model_service.messages import GrowVocabulary, NewRow
-from model_service.requests import generation_plan
-from model_service.requests.generation_plan import PlanLimits
-from model_service.revisions.base import read_base_vocabulary
+from model_service.front.checks import generation_plan
+from model_service.front.checks.generation_plan import PlanLimits
+from model_service.front.vocabulary.base import read_base_vocabulary
+from model_service.protocol import GrowVocabulary, NewRow
+from model_service.protocol.generation import ScoreSelection
 from rpc import errors
 from tests.checkpoint_factory import (
     ARCHITECTURES,

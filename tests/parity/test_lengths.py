@@ -5,9 +5,9 @@ import pytest
 import torch
 from lockstep.v1 import model_service_pb2, tensor_pb2, tokens_pb2
 
-from model_service.messages import Generate
-from model_service.requests import generation_plan
-from model_service.requests.generation_plan import PlanLimits
+from model_service.front.checks import generation_plan
+from model_service.front.checks.generation_plan import PlanLimits
+from model_service.protocol import Generate
 from rpc.errors import ContextLengthExceeded, InvalidField
 from tests.checkpoint_factory import CONTEXT_LENGTH, VOCABULARY_SIZE
 from tests.engine_harness import tokens_of

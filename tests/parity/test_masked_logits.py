@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, PhiConfig
 
-from model_service.engine import runner_choice
-from model_service.engine.loader import Refused
-from model_service.engine.vocabulary import Vocabulary
-from model_service.messages import NewRow
+from model_service.engine.load.loader import Refused
+from model_service.engine.trial import runner_choice
+from model_service.engine.vocabulary.vocabulary import Vocabulary
+from model_service.protocol import NewRow
 from tests.checkpoint_factory import VOCABULARY_SIZE, make_model
 from tests.engine_harness import InprocEngine, array, scores_of, tokens_of
 from tests.pairs import Pair

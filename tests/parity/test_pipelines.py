@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.generation import logits_process as hf
 
-from model_service.active_processors import in_default_order
 from model_service.engine.sampling import processors
-from model_service.engine.sequence import Sequence
-from model_service.generation import GenerationConfig, ProcessorSpec, ScoreSelection
+from model_service.engine.sequences.sequence import Sequence
+from model_service.protocol.generation import GenerationConfig, ProcessorSpec, ScoreSelection
+from model_service.protocol.processor_order import in_default_order
 from tests.checkpoint_factory import VOCABULARY_SIZE
 from tests.engine_harness import array, scores_of, tokens_of
 from tests.parity.test_processors import ENDS, PROMPT, assert_equal_scores, mixes

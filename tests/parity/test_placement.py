@@ -7,8 +7,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPTJConfig, PreTrainedConfig
 
-from model_service.engine.loader import Refused
-from model_service.messages import GrowVocabulary, NewRow, VocabularyGrown
+from model_service.engine.load.loader import Refused
+from model_service.protocol import GrowVocabulary, NewRow, VocabularyGrown
 from tests.checkpoint_factory import ARCHITECTURES
 from tests.engine_harness import InprocEngine
 

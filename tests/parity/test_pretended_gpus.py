@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from model_service.engine import kv_slots, loader, model_runner, runner_choice
-from model_service.engine.loader import DoesNotFit
-from model_service.generation import ProcessorSpec, ScoreSelection
-from model_service.messages import (
+from model_service.engine.load import loader
+from model_service.engine.load.loader import DoesNotFit
+from model_service.engine.run import kv_slots, model_runner
+from model_service.engine.trial import runner_choice
+from model_service.protocol import (
     GrowVocabulary,
     NewRow,
     OpenSession,
@@ -23,7 +24,8 @@ from model_service.messages import (
     StepSession,
     VocabularyGrown,
 )
-from model_service.processor_arguments import GreenListWatermark, SynthIdWatermark
+from model_service.protocol.generation import ProcessorSpec, ScoreSelection
+from model_service.protocol.processor_arguments import GreenListWatermark, SynthIdWatermark
 from tests.checkpoint_factory import CONTEXT_LENGTH, make_checkpoint
 from tests.engine_harness import InprocEngine, array
 from tests.fakes import pretend_device

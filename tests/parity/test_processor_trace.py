@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from model_service.engine.sampling import processors
-from model_service.generation import GenerationConfig, ProcessorSpec, ScoreSelection
-from model_service.messages import (
+from model_service.protocol import (
     CloseSession,
     OpenSession,
     SequenceSpec,
@@ -15,6 +14,7 @@ from model_service.messages import (
     StepRow,
     StepSession,
 )
+from model_service.protocol.generation import GenerationConfig, ProcessorSpec, ScoreSelection
 from tests.engine_harness import array, scores_of
 
 from .test_pipelines import PARTS, PROMPT, random_logits, sequence, specs

@@ -13,10 +13,10 @@ import msgspec
 import pytest
 import torch
 
-from model_service.engine.custom_processors import Arguments, CustomProcessor, Row
+from lockstep_processors import Arguments, CustomProcessor, Row
 from model_service.engine.sampling import processors
-from model_service.generation import GreenListWatermark, ProcessorSpec, ScoreSelection
-from model_service.messages import Event, GrowVocabulary, NewRow, SequenceTokens
+from model_service.protocol import Event, GrowVocabulary, NewRow, SequenceTokens
+from model_service.protocol.generation import GreenListWatermark, ProcessorSpec, ScoreSelection
 from tests.checkpoint_factory import HIDDEN_SIZE, VOCABULARY_SIZE, make_checkpoint
 from tests.engine_harness import InprocEngine, array, scores_of, tokens_of
 from tests.parity.test_processors import GREEDY, SAMPLED, name_of

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from model_service.generation import ScoreSelection
-from model_service.messages import (
+from model_service.protocol import (
     CloseSession,
     FlushPrefixCache,
     Generate,
@@ -13,6 +12,7 @@ from model_service.messages import (
     StepRow,
     StepSession,
 )
+from model_service.protocol.generation import ScoreSelection
 from tests.engine_harness import InprocEngine, array, tokens_of
 
 from .conftest import Pair

@@ -8,14 +8,16 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPTJConfig, MistralConfig
 
-from model_service.engine import loader, model_runner, oracle
-from model_service.engine.compat_cache import CompatCache, Past
-from model_service.engine.growing_head import GrowingHead
-from model_service.engine.kv_cache import KVCache
-from model_service.engine.loader import Refused
-from model_service.engine.model_runner import ModelRunner
-from model_service.engine.vocabulary import Vocabulary
-from model_service.messages import EngineSettings
+from model_service.engine.layers.growing_head import GrowingHead
+from model_service.engine.load import loader
+from model_service.engine.load.loader import Refused
+from model_service.engine.run import model_runner
+from model_service.engine.run.compat_cache import CompatCache, Past
+from model_service.engine.run.kv_cache import KVCache
+from model_service.engine.run.model_runner import ModelRunner
+from model_service.engine.trial import oracle
+from model_service.engine.vocabulary.vocabulary import Vocabulary
+from model_service.protocol import EngineSettings
 from tests.engine_harness import InprocEngine
 
 SIZES = {"vocab_size": 64, "bos_token_id": 0, "eos_token_id": 0}

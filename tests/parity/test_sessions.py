@@ -7,8 +7,7 @@ from itertools import count
 import pytest
 import torch
 
-from model_service.generation import ScoreSelection
-from model_service.messages import (
+from model_service.protocol import (
     Cancel,
     CloseSession,
     DescribeSession,
@@ -20,6 +19,7 @@ from model_service.messages import (
     StepSession,
     TruncateSession,
 )
+from model_service.protocol.generation import ScoreSelection
 from tests.checkpoint_factory import VOCABULARY_SIZE
 from tests.engine_harness import array
 

@@ -9,8 +9,8 @@ import random
 import pytest
 import torch
 
-from model_service.engine.prompt_lookup import PromptLookup
-from model_service.generation import ScoreSelection
+from model_service.engine.sequences.prompt_lookup import PromptLookup
+from model_service.protocol.generation import ScoreSelection
 from tests.checkpoint_factory import VOCABULARY_SIZE
 from tests.engine_harness import array, scores_of, tokens_of
 

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, StopStringCriteria
 
 import checkpoints
-from model_service.engine.stop_strings import completed
+from model_service.engine.sequences.stop_strings import completed
 from tests.tokenizer_factory import make_tokenizer_folder
-from tokenizer_service import loading, tokenizer_files
-from tokenizer_service.incremental import DecodeOptions
+from tokenizer_service.text import loading, tokenizer_files
+from tokenizer_service.text.incremental import DecodeOptions
 
 ALL_TEXT = DecodeOptions(skip_special_tokens=False)
 TEXTS = (

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from transformers.generation.logits_process import SynthIDTextWatermarkLogitsProcessor
 
 from model_service.engine.sampling.synth_id import SynthIdWatermarkProcessor
-from model_service.generation import ScoreSelection
-from model_service.messages import (
+from model_service.protocol import (
     CloseSession,
     ForkSession,
     OpenSession,
@@ -19,7 +18,8 @@ from model_service.messages import (
     StepSession,
     TruncateSession,
 )
-from model_service.processor_arguments import SynthIdWatermark
+from model_service.protocol.generation import ScoreSelection
+from model_service.protocol.processor_arguments import SynthIdWatermark
 from tests.checkpoint_factory import VOCABULARY_SIZE
 from tests.engine_harness import array, scores_of, tokens_of
 

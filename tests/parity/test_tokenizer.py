@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from tests.tokenizer_factory import KINDS, make_tokenizer_folder
-from tokenizer_service import loading, padding, tokenizer_files
-from tokenizer_service.chat_text import ChatText, ControlTokenFinder
-from tokenizer_service.encoding import EncodeOptions, Text, Truncation
-from tokenizer_service.incremental import DecodeOptions
+from tokenizer_service.chat.chat_text import ChatText, ControlTokenFinder
+from tokenizer_service.text import loading, padding, tokenizer_files
+from tokenizer_service.text.encoding import EncodeOptions, Text, Truncation
+from tokenizer_service.text.incremental import DecodeOptions
 
 TEXTS = (
     "The capital of France is Paris.",

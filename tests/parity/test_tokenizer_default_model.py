@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 import checkpoints
-from tokenizer_service import loading, tokenizer_files
-from tokenizer_service.encoding import EncodeOptions, Text
-from tokenizer_service.incremental import DecodeOptions
+from tokenizer_service.text import loading, tokenizer_files
+from tokenizer_service.text.encoding import EncodeOptions, Text
+from tokenizer_service.text.incremental import DecodeOptions
 
 pytestmark = [pytest.mark.default_model, pytest.mark.timeout(600)]
 

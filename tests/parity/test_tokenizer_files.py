@@ -11,12 +11,12 @@ from tokenizers import Tokenizer, models
 from transformers import AutoTokenizer
 
 from tests.tokenizer_factory import CHAT_TEMPLATE, KINDS, WORD_TOKENS, make_tokenizer_folder
-from tokenizer_service import artifact, loading, tokenizer_files
-from tokenizer_service.chat import ChatRequest, ChatTemplates
-from tokenizer_service.encoding import EncodeOptions, Text
-from tokenizer_service.incremental import DecodeOptions
-from tokenizer_service.template_renderer import RenderLimits, RenderRequest, TemplateRenderer
-from tokenizer_service.tokenizer_files import TokenizerFilesError
+from tokenizer_service.chat.chat import ChatRequest, ChatTemplates
+from tokenizer_service.chat.template_renderer import RenderLimits, RenderRequest, TemplateRenderer
+from tokenizer_service.text import artifact, loading, tokenizer_files
+from tokenizer_service.text.encoding import EncodeOptions, Text
+from tokenizer_service.text.incremental import DecodeOptions
+from tokenizer_service.text.tokenizer_files import TokenizerFilesError
 from tokenizer_service.worker_pool import PoolLimits, WorkerPool
 from vocabulary import AddedToken, Change, NewToken
 

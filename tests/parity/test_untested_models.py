@@ -21,7 +21,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from model_service.engine.loader import Refused
+from model_service.engine.load.loader import Refused
 from tests.engine_harness import InprocEngine
 
 SMALL = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}

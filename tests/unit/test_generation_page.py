@@ -5,8 +5,8 @@ from transformers import GenerationConfig as HFGenerationConfig
 
 from docs.hugging_face import FIELDS
 from lockstep_client.generation_config import KEYWORDS
-from model_service.engine import default_fields, loader
-from model_service.requests.configuration_fields import SUPPORTED_FIELDS
+from model_service.engine.load import default_fields, loader
+from model_service.front.checks.configuration_fields import SUPPORTED_FIELDS
 from tests.services import ROOT
 
 

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from rpc.errors import IdempotencyKeyReused, RevisionConflict
 from tokenizer_service.store import schema
 from tokenizer_service.store.records import Call, StoredReply, StoredRevision
-from tokenizer_service.timestamps import from_us, to_us
+from tokenizer_service.store.timestamps import from_us, to_us
 from vocabulary import BrokenChainError, Link, Reference, canonical
 
 Observe = Callable[[str, str, float], None]

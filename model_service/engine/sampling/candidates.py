@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model_service.engine.threads import one_thread
+from model_service.engine.sampling.threads import one_thread
 
 BLOCK = 32
 

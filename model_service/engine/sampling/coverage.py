@@ -6,7 +6,7 @@ here: until then a sequence that uses it is left to Hugging Face's classes.
 
 import msgspec
 
-from model_service.generation import GenerationConfig
+from model_service.protocol.generation import GenerationConfig
 
 COVERED = frozenset(
     {

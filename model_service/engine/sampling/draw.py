@@ -8,7 +8,7 @@ from torch import Tensor
 
 from model_service.engine.sampling import random
 from model_service.engine.sampling.candidates import Candidates
-from model_service.engine.sequence import Sequence
+from model_service.engine.sequences.sequence import Sequence
 
 # Distance of two sums above which log-softmax in float32 cannot swap them.
 NORMALIZED_GAP = 1e-4

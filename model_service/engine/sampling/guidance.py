@@ -6,7 +6,7 @@ L: tokens so far, V: ids of the sequence's revision.
 from torch import Tensor
 from transformers.generation.logits_process import LogitsProcessor
 
-from model_service.engine.sequence import Sequence
+from model_service.engine.sequences.sequence import Sequence
 
 
 class GuidanceProcessor(LogitsProcessor):

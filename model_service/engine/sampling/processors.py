@@ -45,15 +45,7 @@ from transformers.generation.logits_process import (
     WatermarkLogitsProcessor,
 )
 
-from model_service.active_processors import (
-    CLOSING,
-    GUIDANCE,
-    NEED_ENDS,
-    WARPERS,
-    bad_words,
-    in_default_order,
-)
-from model_service.engine.custom_processors import CustomProcessor
+from model_service.engine.sampling.custom_processors import CustomProcessor
 from model_service.engine.sampling.guidance import GuidanceProcessor
 from model_service.engine.sampling.own_processors import (
     AllowedTokensProcessor,
@@ -64,10 +56,18 @@ from model_service.engine.sampling.own_processors import (
 from model_service.engine.sampling.processor_step import ProcessorStep
 from model_service.engine.sampling.row import Row
 from model_service.engine.sampling.synth_id import SynthIdWatermarkProcessor
-from model_service.engine.sequence import Sequence
-from model_service.engine.threads import one_thread
-from model_service.generation import GenerationConfig, ProcessorTrace
-from model_service.processor_arguments import BY_NAME, Arguments, decode
+from model_service.engine.sampling.threads import one_thread
+from model_service.engine.sequences.sequence import Sequence
+from model_service.protocol.generation import GenerationConfig, ProcessorTrace
+from model_service.protocol.processor_arguments import BY_NAME, Arguments, decode
+from model_service.protocol.processor_order import (
+    CLOSING,
+    GUIDANCE,
+    NEED_ENDS,
+    WARPERS,
+    bad_words,
+    in_default_order,
+)
 
 # Warpers that raise on a row without a distribution.
 _NEEDS_DISTRIBUTION = (TopHLogitsWarper, EtaLogitsWarper)

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model_service.active_processors import PROCESSORS, bad_words, in_default_order
 from model_service.engine.sampling.row import Row
 from model_service.engine.sampling.token_history import TokenCounts, TokenPositions
-from model_service.generation import GenerationConfig
+from model_service.protocol.generation import GenerationConfig
+from model_service.protocol.processor_order import PROCESSORS, bad_words, in_default_order
 
 RowStep = Callable[[Tensor, list[int]], None]
 """Changes a row `[V]` float32 of a sequence with these tokens."""

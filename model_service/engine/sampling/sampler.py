@@ -21,18 +21,18 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from model_service.engine import row_failure
 from model_service.engine.sampling import processors
 from model_service.engine.sampling.candidates import Candidates
 from model_service.engine.sampling.draw import draw_from, noise
 from model_service.engine.sampling.row_processors import RowProcessors
+from model_service.engine.sampling.threads import one_thread
 from model_service.engine.sampling.torch_draws import TorchDraws
 from model_service.engine.sampling.warpers import warp
-from model_service.engine.sequence import Sequence
-from model_service.engine.threads import one_thread
-from model_service.engine.vocabulary import RevisionRows
-from model_service.generation import GenerationConfig
-from model_service.messages import Failure
+from model_service.engine.sequences import row_failure
+from model_service.engine.sequences.sequence import Sequence
+from model_service.engine.vocabulary.vocabulary import RevisionRows
+from model_service.protocol import Failure
+from model_service.protocol.generation import GenerationConfig
 
 WIDTHS = (64, 256, 1024, 4096)
 """Numbers of candidates. Where one does not tell, the next is tried."""

@@ -18,7 +18,7 @@ from transformers.generation.logits_process import (
     SynthIDTextWatermarkState,
 )
 
-from model_service.processor_arguments import SynthIdWatermark
+from model_service.protocol.processor_arguments import SynthIdWatermark
 
 CACHED_TABLES = 8
 

@@ -13,9 +13,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from model_service.active_processors import WARPERS
 from model_service.engine.sampling.candidates import ULP, Candidates
-from model_service.generation import GenerationConfig
+from model_service.protocol.generation import GenerationConfig
+from model_service.protocol.processor_order import WARPERS
 
 TOP_H_IDS = 100
 """Hugging Face's top-h looks at so many ids."""

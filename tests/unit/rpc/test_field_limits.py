@@ -20,7 +20,7 @@ from lockstep.v1 import (
     tokens_pb2,
 )
 
-from model_service.settings import ModelSettings
+from model_service.front.settings import ModelSettings
 from rpc import field_limits
 from rpc.errors import InvalidField
 from rpc.field_limits import limits_of

@@ -1,7 +1,7 @@
 import pytest
 
 from tests.tokenizer_factory import KINDS, make_tokenizer_folder
-from tokenizer_service import loading, tokenizer_files
+from tokenizer_service.text import loading, tokenizer_files
 
 
 @pytest.fixture(scope="session")

@@ -5,15 +5,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from model_service.engine.calls.session import Session
 from model_service.engine.engine import Engine
-from model_service.engine.places import Places
-from model_service.engine.prefill import PrefillClock
-from model_service.engine.scheduler import Scheduler
-from model_service.engine.sequence import Run, Sequence
-from model_service.engine.session import Session
-from model_service.engine.vocabulary import RevisionRows
-from model_service.generation import GenerationConfig, ScoreSelection
-from model_service.messages import (
+from model_service.engine.schedule.places import Places
+from model_service.engine.schedule.prefill import PrefillClock
+from model_service.engine.schedule.scheduler import Scheduler
+from model_service.engine.sequences.sequence import Run, Sequence
+from model_service.engine.vocabulary.vocabulary import RevisionRows
+from model_service.protocol import (
     Command,
     ContinueSession,
     DescribeSession,
@@ -26,6 +25,7 @@ from model_service.messages import (
     StepRow,
     StepSession,
 )
+from model_service.protocol.generation import GenerationConfig, ScoreSelection
 
 VOCABULARY_SIZE = 32
 BEST = 5.0

@@ -1,8 +1,8 @@
 import numpy as np
 
-from model_service.engine.vocabulary import RevisionRows
-from model_service.generation import ScoreSelection
-from model_service.messages import Cancel, Rejected
+from model_service.engine.vocabulary.vocabulary import RevisionRows
+from model_service.protocol import Cancel, Rejected
+from model_service.protocol.generation import ScoreSelection
 
 from .counting import (
     BEST,

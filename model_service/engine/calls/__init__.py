@@ -1,0 +1,1 @@
+"""What a call asked for, kept while it runs: generations, beam searches, sessions."""

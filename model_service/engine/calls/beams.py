@@ -1,0 +1,124 @@
+"""Calls of `Generate` with beams: searches that run to their end on their own.
+
+Which tokens a search returns is known for sure only at its end, so nothing is
+sent before.
+"""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from model_service.engine.calls.beam_group import BeamGroup
+from model_service.engine.calls.sequence_building import build
+from model_service.engine.sampling.sampler import Choice, Draw
+from model_service.engine.schedule.scheduler import Scheduler
+from model_service.engine.sequences import row_failure
+from model_service.engine.sequences.sequence import Sequence
+from model_service.engine.vocabulary.vocabulary import RevisionRows
+from model_service.protocol import Event, Failure, Generate, Rejected, SequenceTokens
+
+
+class Beams:
+    """Starts searches, hands them what the model says, and ends them."""
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        revisions: list[RevisionRows],
+        *,
+        context_length: int,
+        kv_total_tokens: int,
+        copy: Callable[[Sequence, Sequence], None],
+        emit: Callable[[Event], None],
+    ) -> None:
+        """Has no searches yet.
+
+        Args:
+            scheduler: what rows are queued in.
+            revisions: sizes of the vocabulary; grows in place.
+            context_length: most tokens of a sequence.
+            kv_total_tokens: tokens of KV cache in all.
+            copy: copies what is cached of one row to the slot of another with the same tokens.
+            emit: sends an event.
+        """
+        self._scheduler = scheduler
+        self._revisions = revisions
+        self._context_length = context_length
+        self._kv_total_tokens = kv_total_tokens
+        self._copy = copy
+        self._emit = emit
+        self._calls: dict[int, dict[int, BeamGroup]] = {}  # by request and first row
+
+    def start(self, command: Generate) -> None:
+        """Queues the searches of a call, or rejects a call of which one would never fit."""
+        num_results = command.sequences_per_prompt
+        groups = {
+            row: BeamGroup(
+                self._sequences(command, row), num_results, self._revisions[command.revision]
+            )
+            for row in range(0, len(command.sequences), num_results)
+        }
+        largest = max(group.first.max_length for group in groups.values())
+        needed = command.config.num_beams * largest
+        if needed > self._kv_total_tokens:
+            arguments = {"kv_tokens": needed, "limit_tokens": self._kv_total_tokens}
+            self._emit(Rejected(command.request_id, Failure("KVCacheExceeded", arguments)))
+            return
+        self._calls[command.request_id] = groups
+        for group in groups.values():
+            self._scheduler.add(group.first)
+
+    def answer(self, draw: Draw, choice: Choice, logits: Tensor) -> None:
+        """Takes what follows one beam; the search goes on once all of them are there.
+
+        Args:
+            draw: the row.
+            choice: its scores, or why there are none.
+            logits: `[R, V]` float32 of the step.
+        """
+        seq = draw.sequence
+        group = self._calls.get(seq.request_id, {}).get(seq.row)
+        if group is None:  # another of its rows has failed in the same step
+            return
+        failure = choice.failure or group.first.given_failure
+        if choice.scores is None or failure is not None:
+            assert failure is not None
+            self._end(group, list(group.failures(failure)))
+            return
+        try:
+            group.arrive(seq, logits[draw.row][: seq.vocabulary_size], choice.scores)
+            if not group.is_complete:
+                return
+            group.choose()
+            if not group.is_done:
+                group.move(self._copy)
+                return
+            events = list(group.results())
+        except Exception as error:
+            events = list(group.failures(row_failure.internal(error)))
+        self._end(group, events)
+
+    def cancel(self, request_id: int) -> None:
+        """Drops the searches of a call. An unknown one is ignored."""
+        for group in self._calls.pop(request_id, {}).values():
+            self._scheduler.remove(group.first)
+
+    def _sequences(self, command: Generate, row: int) -> list[Sequence]:
+        """Builds the rows of a search: the first one has the prompt, the others nothing yet."""
+        sequences = [
+            build(command, row, self._revisions, kind="beam", limit=self._context_length)
+            for _ in range(command.config.num_beams)
+        ]
+        for seq in sequences[1:]:
+            seq.token_ids.clear()
+            seq.prompt_selection = None
+        return sequences
+
+    def _end(self, group: BeamGroup, events: list[SequenceTokens]) -> None:
+        for event in events:
+            self._emit(event)
+        self._scheduler.remove(group.first)
+        call = self._calls[group.first.request_id]
+        del call[group.first.row]
+        if not call:
+            del self._calls[group.first.request_id]

@@ -1,0 +1,100 @@
+"""Verifies guesses of tokens to come in the step of the token before them.
+
+A run of one token takes drafts along, and the model returns the distribution
+after each. The sampler chooses as always, one token at a time, from the row
+that is due; when the token is the draft that stood there, the next row is due as
+well, and otherwise the rows behind it are forgotten. So a draft never decides
+anything but how many tokens a step gives.
+"""
+
+import logging
+from dataclasses import replace
+
+import msgspec
+
+from model_service.engine.sampling.sampler import Choice, Draw
+from model_service.engine.sequences.prompt_lookup import PromptLookup
+from model_service.engine.sequences.sequence import Run, Sequence
+
+logger = logging.getLogger(__name__)
+
+# Tokens of decoding rows up to which a step takes hardly longer than with one: the weights, which
+# every step reads once, are most of its work.
+MAX_DECODE_TOKENS = 16
+
+
+class Speculation:
+    """Adds drafts to the runs of a step, and follows them through its choices.
+
+    Attributes:
+        num_drafted: drafts that were verified, ever.
+        num_accepted: those that were right.
+    """
+
+    def __init__(self, *, takes_drafts: bool) -> None:
+        """Has verified none.
+
+        Args:
+            takes_drafts: whether the runner verifies drafts. Without, there are none.
+        """
+        self._takes_drafts = takes_drafts
+        self.num_drafted = 0
+        self.num_accepted = 0
+
+    def extend(self, runs: list[Run]) -> list[Run]:
+        """Lets rows that ask for it verify drafts, while few rows decode."""
+        decoding = [run for run in runs if run.length == 1]
+        wanting = [run for run in decoding if self._wants_drafts(run)]
+        if not wanting:
+            return runs
+        share = (MAX_DECODE_TOKENS - len(decoding)) // len(wanting)
+        extended = {id(run): _with_drafts(run, share) for run in wanting if share > 0}
+        self.num_drafted += sum(len(run.drafts) for run in extended.values())
+        return [extended.get(id(run), run) for run in runs]
+
+    def _wants_drafts(self, run: Run) -> bool:
+        seq = run.sequence
+        return (
+            self._takes_drafts
+            and seq.kind == "generate"
+            and seq.guide is None  # which would need the same drafts
+            and seq.config.prompt_lookup_num_tokens > 0
+            and run.completes
+        )
+
+    def follow(self, draws: list[Draw], choices: list[Choice]) -> list[Draw]:
+        """Returns the draws that are due after some: those behind a draft that was right.
+
+        Args:
+            draws: of the rows that were due.
+            choices: for each; the owners have them.
+        """
+        due = []
+        for draw, choice in zip(draws, choices, strict=True):
+            if draw.drafts and choice.token_id == draw.drafts[0]:
+                self.num_accepted += 1
+                if draw.sequence.slot is not None:  # it has not ended
+                    draw.sequence.num_cached += 1  # its keys and values are there already
+                    due.append(replace(draw, row=draw.row + 1, drafts=draw.drafts[1:]))
+        return due
+
+
+def _with_drafts(run: Run, share: int) -> Run:
+    """Adds as many drafts as a row's share, its wish and its place in the KV cache allow."""
+    seq = run.sequence
+    count = min(share, seq.config.prompt_lookup_num_tokens, _room(seq))
+    if count <= 0:
+        return run
+    seq.lookup = seq.lookup or PromptLookup()
+    try:
+        drafts = seq.lookup.propose(seq.token_ids, seq.config.max_matching_ngram_size, count)
+    except Exception:  # a draft decides nothing, so the row does without
+        logger.exception("A row is not drafted any more")
+        seq.config = msgspec.structs.replace(seq.config, prompt_lookup_num_tokens=0)
+        return run
+    return replace(run, targets=tuple(range(len(drafts) + 1)), drafts=drafts)
+
+
+def _room(seq: Sequence) -> int:
+    """Drafts that can matter: behind the last of them one more token is chosen."""
+    return seq.length_limit - len(seq.token_ids) - 1

@@ -1,0 +1,1 @@
+"""From tokens to logits: the model, its KV cache and compiled steps."""

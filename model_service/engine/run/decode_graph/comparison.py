@@ -1,0 +1,130 @@
+"""Compares compiled steps, and the attention kernel, with what they stand in for.
+
+T: tokens of a step, H: query heads, K: key-value heads, D: head size, V: ids.
+"""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from model_service.engine.layers import masked_logits
+from model_service.engine.run.attention import Attend
+from model_service.engine.run.kv_cache import KVCache
+from model_service.engine.run.runner import CachingRunner
+from model_service.engine.run.trial_sequences import TrialSequences
+from model_service.engine.sequences.sequence import Run
+
+# Largest difference, relative to the largest value.
+LOGITS_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1}
+ATTENTION_TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
+
+# Rows of a trial, and the tokens that are left to decode of each: prompts are longer than a token.
+# The KV cache has slots for them besides those that sequences get.
+LENGTHS = (23, 9, 7)
+LEFT = 5
+
+# Places of the attention check: both sides of a block of keys and of a segment.
+POSITIONS = (0, 14, 15, 16, 255, 256, 299)
+WINDOWS = (0, 8)
+GROUPS = 3
+
+
+class Unequal(Exception):
+    """Results differ. The message says by how much."""
+
+
+def compare_steps(
+    runner: CachingRunner, dtype: torch.dtype, single: bool, attempt: Callable[[list[Run]], Tensor]
+) -> Iterator[None]:
+    """Decodes the same tokens both ways, a step at a time.
+
+    Args:
+        runner: runs steps as they run now.
+        dtype: of the model.
+        single: whether to decode one row alone, or several, and runs of two tokens.
+        attempt: runs a step the other way.
+
+    Raises:
+        Unequal: the logits differ.
+    """
+    generator = torch.Generator().manual_seed(0)
+    size = runner.vocabulary.num_usable
+    steps = (1, 1, 1, 1, 1) if single else (2, 1, 1, 1)
+    with TrialSequences(runner) as trial:
+        sequences = []
+        for length in LENGTHS[:1] if single else LENGTHS:
+            ids = torch.randint(size, (length,), generator=generator).tolist()
+            sequences.append(trial.sequence(ids))
+        sequences.sort(key=lambda seq: seq.slot or 0)
+        runner.forward([Run(seq, len(seq.token_ids) - LEFT, ()) for seq in sequences])
+        yield
+        expected = []
+        for length in steps:
+            expected.append(runner.forward([Run(seq, length, (length - 1,)) for seq in sequences]))
+            yield
+        for seq in sequences:
+            seq.num_cached -= LEFT
+        for length, logits in zip(steps, expected, strict=True):
+            got = attempt([Run(seq, length, (length - 1,)) for seq in sequences])
+            _check("Logits of a compiled step", got, logits, LOGITS_TOLERANCE[dtype])
+            yield
+
+
+@torch.inference_mode()
+def check_attention(kv_cache: KVCache) -> None:
+    """Compares the kernel with torch's attention, for the shapes of a model's layers.
+
+    Raises:
+        Unequal: they differ, or what was to be written was not.
+    """
+    shapes = set()
+    for layer in kv_cache.slot_layers:
+        assert layer.k is not None
+        shapes.add(layer.k.data.shape[2:])
+    for heads, size in shapes:
+        for window in WINDOWS:
+            _check_attention(heads, size, window, kv_cache.dtype)
+
+
+def _check_attention(heads: int, size: int, window: int, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator).to(dtype)
+
+    count, length = len(POSITIONS), max(POSITIONS) + 1
+    keys, values = random(count, length, heads, size), random(count, length, heads, size)
+    query = random(1, heads * GROUPS, count, size)
+    key, value = random(1, heads, count, size), random(1, heads, count, size)
+    slots, positions = torch.arange(count).flip(0), torch.tensor(POSITIONS)
+    ops = torch.ops.lockstep
+    model = ops.new_model()
+    try:
+        ops.add_layer(model, keys, values)
+        ops.use(model)
+        scale = size**-0.5
+        got = ops.attention(query, key, value, slots, positions, 0, scale, window, 0.0, None)
+    finally:
+        ops.free_model(model)
+    for row, position in enumerate(POSITIONS):
+        slot, first = int(slots[row]), max(0, position + 1 - window) if window else 0
+        if not torch.equal(keys[slot, position], key[0, :, row]):
+            raise Unequal("The attention kernel does not write keys where they belong.")
+        seen = slice(first, position + 1)
+        expected = Attend(scale, None, None)(
+            query[:, :, row].view(1, heads, GROUPS, size),
+            keys[slot : slot + 1, seen].transpose(1, 2),
+            values[slot : slot + 1, seen].transpose(1, 2),
+            None,
+        )
+        tolerance = ATTENTION_TOLERANCE[dtype]
+        _check("Results of the attention kernel", got[0, row], expected.view(-1, size), tolerance)
+
+
+def _check(what: str, got: Tensor, expected: Tensor, tolerance: float) -> None:
+    got, expected = masked_logits.comparable(got, expected)
+    difference = float((got.float() - expected.float()).abs().max())
+    scale = float(expected.float().abs().max())
+    if not difference <= tolerance * scale:
+        raise Unequal(f"{what} differ by {difference:.3g} at a scale of {scale:.3g}.")

@@ -1,0 +1,42 @@
+"""Sequences that nobody asked for: a runner runs them to see whether it is right."""
+
+from typing import Self
+
+from model_service.engine.run.runner import CachingRunner
+from model_service.engine.sequences.sequence import Sequence
+from model_service.protocol.generation import GenerationConfig
+
+# Tokens that a trial appends to a sequence, at most.
+ROOM = 8
+
+
+class TrialSequences:
+    """Sequences with places of a runner's cache, which are freed in the end."""
+
+    def __init__(self, runner: CachingRunner) -> None:
+        self._runner = runner
+        self._sequences: list[Sequence] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for seq in self._sequences:
+            assert seq.slot is not None
+            self._runner.cache.free(seq.slot, seq.num_written)
+
+    def sequence(self, token_ids: list[int]) -> Sequence:
+        """Makes a sequence with a place of its own until the trial ends."""
+        seq = Sequence(
+            request_id=0,
+            row=0,
+            token_ids=list(token_ids),
+            config=GenerationConfig(max_new_tokens=1),
+            seed=0,
+            vocabulary_size=self._runner.vocabulary.size,
+            revision=0,
+            max_length=len(token_ids) + ROOM,
+        )
+        seq.slot = self._runner.cache.allocate()
+        self._sequences.append(seq)
+        return seq

@@ -1,0 +1,1 @@
+"""Who runs in the next step, where, and for how long. No tensors."""

@@ -1,0 +1,259 @@
+"""Decides what runs in the next step. Knows counts; touches no tensor.
+
+Every step takes all rows that decode (one pending token) and fills up with
+chunks of prompts, as many tokens as the time budget allows, so that a long
+prompt never stalls the others. A sequence is admitted when a slot and KV cache
+for its whole length are free: nothing runs out of memory halfway.
+
+Room is made in this order: donors go (`places.py`), then rows of sessions that
+nobody is using, then sequences of a higher priority number. Whoever loses its
+slot keeps its tokens; they pass through the model again when it is its turn
+(`waiting.py`), and the outcome is the same.
+"""
+
+from model_service.engine.schedule import prefill
+from model_service.engine.schedule.places import Places
+from model_service.engine.schedule.prefill import PrefillClock
+from model_service.engine.schedule.waiting import Ticket, WaitingQueue
+from model_service.engine.sequences.sequence import Run, Sequence
+
+# Tokens of one chunk whose logits are all wanted: each is a row as wide as the vocabulary.
+MAX_SCORED_TOKENS = 64
+
+# Share of the KV cache that rows of sessions keep while others generate.
+SESSION_SHARE = 0.5
+
+
+class Scheduler:
+    """Holds every sequence: waiting, active (has work in the next step) or idle (a session's).
+
+    Attributes:
+        active: sequences with a slot and pending tokens, in order of admission.
+        num_preempted: sequences that lost their slot to others, ever.
+        num_evicted: idle rows of sessions that did, ever.
+    """
+
+    def __init__(
+        self, *, max_running: int, max_step_tokens: int, clock: PrefillClock, places: Places
+    ) -> None:
+        """Creates an empty scheduler.
+
+        Args:
+            max_running: most rows of `Generate` at once, and most decoding rows of a step.
+            max_step_tokens: most prompt tokens of a step in which nothing decodes.
+            clock: bounds prompt tokens beside decoding rows.
+            places: slots and KV cache.
+        """
+        self.active: list[Sequence] = []
+        self.num_preempted = 0
+        self.num_evicted = 0
+        self._max_running = max_running
+        self._max_step_tokens = max_step_tokens
+        self._clock = clock
+        self._places = places
+        self._waiting = WaitingQueue()
+        self._running: dict[Sequence, Ticket] = {}
+        self._idle: dict[Sequence, None] = {}  # the one that was used longest ago first
+        self._turn = 0
+
+    @property
+    def num_running(self) -> int:
+        """Sequences of `Generate` that hold a slot."""
+        return len(self._running)
+
+    @property
+    def num_waiting(self) -> int:
+        """Sequences that wait for a slot."""
+        return len(self._waiting)
+
+    @property
+    def kv_used_tokens(self) -> int:
+        """Tokens of KV cache reserved."""
+        return self._places.used_tokens
+
+    @property
+    def kv_session_limit(self) -> int:
+        """Tokens of KV cache that the rows of one session may reserve."""
+        return int(self._places.total_tokens * SESSION_SHARE)
+
+    # --- Coming and going ------------------------------------------------------------------------
+
+    def add(self, seq: Sequence) -> None:
+        """Queues a sequence. Its companions get their slots with it, all of them or none."""
+        self._waiting.add([seq, *seq.companions])
+
+    def resume(self, seq: Sequence) -> None:
+        """Makes a row of a session active: it has pending tokens. It waits if it has no slot."""
+        if seq.slot is None:
+            self._waiting.add([seq])
+        else:
+            self._idle.pop(seq, None)
+            self.active.append(seq)
+
+    def rest(self, seq: Sequence) -> None:
+        """Makes a row of a session idle. It keeps its slot while nobody needs that."""
+        if seq.slot is None:
+            self._waiting.discard(seq)
+        else:
+            self.active.remove(seq)
+            self._idle[seq] = None
+
+    def settle(self, seq: Sequence) -> bool:
+        """Gives a new idle row a slot, if that takes nobody's. Otherwise it does without."""
+        if seq.max_length > self._places.room or not self._places.free_slots:
+            return False
+        self._places.take(seq)
+        self._idle[seq] = None
+        return True
+
+    def remove(self, seq: Sequence, *, keep: bool = True) -> None:
+        """Takes a sequence and its companions out, wherever they are, and frees what they hold.
+
+        Args:
+            seq: the sequence.
+            keep: whether prompts that begin like it may reuse what it held.
+        """
+        for member in (seq, *seq.companions):
+            if member.slot is None:
+                self._waiting.discard(member)
+                continue
+            self._leave(member, keep=keep)
+            if ticket := self._running.pop(member, None):
+                ticket.sequences.remove(member)
+
+    def _leave(self, seq: Sequence, *, keep: bool) -> None:
+        if seq in self._idle:
+            del self._idle[seq]
+        elif seq in self.active:
+            self.active.remove(seq)
+        self._places.leave(seq, keep=keep)
+
+    # --- The next step ---------------------------------------------------------------------------
+
+    def schedule(self) -> list[Run]:
+        """Returns the runs of the next step; none when there is nothing to do."""
+        self._admit()
+        prompts = self._prompts()
+        decoding = [seq for seq in self.active if seq.num_pending == 1]
+        if len(decoding) > self._max_running:  # sessions may exceed a step: take turns
+            start = self._turn % len(decoding)
+            decoding = (decoding[start:] + decoding[:start])[: self._max_running]
+            self._turn += self._max_running
+        runs = [Run(seq, 1, (0,)) for seq in decoding]
+        budget = self._max_step_tokens
+        if decoding:
+            budget = min(budget, self._clock.tokens(len(decoding), len(prompts)))
+        shares = prefill.share([seq.num_pending for seq in prompts], budget)
+        runs += [_chunk(seq, most) for seq, most in zip(prompts, shares, strict=True) if most]
+        return runs
+
+    def learn(self, decode_tokens: int, prefill_tokens: int, duration_s: float) -> None:
+        """Takes note of how long the model took for a step."""
+        self._clock.learn(decode_tokens, prefill_tokens, duration_s)
+
+    def _prompts(self) -> list[Sequence]:
+        """Returns the sequences whose next chunk could run, in order of admission.
+
+        One that begins like another that is under way waits for what they share.
+        """
+        prompts: list[Sequence] = []
+        for seq in self.active:
+            if seq.num_cached == 0 and seq.num_pending > 1 and not self._places.reuse(seq, prompts):
+                continue
+            if seq.num_pending > 1:
+                prompts.append(seq)
+        return prompts
+
+    # --- Admission -------------------------------------------------------------------------------
+
+    def _admit(self) -> None:
+        while (ticket := self._waiting.next()) is not None and self._make_room(ticket):
+            self._waiting.take(ticket)
+            for seq in ticket.sequences:
+                self._places.take(seq)
+                self.active.append(seq)
+                if not seq.in_session:
+                    self._running[seq] = ticket
+
+    def _make_room(self, ticket: Ticket) -> bool:
+        """Takes places from others as far as a ticket's claim goes; nothing if that is too little.
+
+        Returns:
+            Whether there is room for the ticket.
+        """
+        rows = self.num_running + ticket.num_generating - self._max_running
+        tokens = ticket.num_tokens - self._places.room
+        slots = len(ticket.sequences) - self._places.free_slots
+        idle: list[Sequence] = []
+        for seq in self._evictable(ticket):
+            if tokens <= 0 and slots <= 0:
+                break
+            idle.append(seq)
+            tokens -= seq.max_length
+            slots -= 1
+        losers: list[Ticket] = []
+        for other in self._preemptible(ticket):
+            if tokens <= 0 and rows <= 0 and slots <= 0:
+                break
+            losers.append(other)
+            tokens -= other.num_tokens
+            rows -= other.num_generating
+            slots -= len(other.sequences)
+        if tokens > 0 or rows > 0 or slots > 0:
+            return False
+        for seq in idle:
+            self._leave(seq, keep=True)
+        for other in losers:
+            self._preempt(other)
+        self.num_evicted += len(idle)
+        return True
+
+    def _evictable(self, ticket: Ticket) -> list[Sequence]:
+        """Returns the idle rows that may lose their slots to a ticket, in this order.
+
+        Rows of sessions make way for each other, those of the same salt first:
+        whoever opens many sessions loses their own. For sequences that generate
+        they do as far as sessions hold more than their share, or when nothing
+        generates: then these would wait for the sessions' clients.
+        """
+        salt = ticket.sequences[0].salt
+        idle = sorted(self._idle, key=lambda seq: seq.salt != salt)
+        if not ticket.num_generating or not self.num_running:
+            return idle
+        excess = self._places.session_tokens - self.kv_session_limit
+        evictable = []
+        for seq in idle:
+            if excess <= 0:
+                break
+            evictable.append(seq)
+            excess -= seq.max_length
+        return evictable
+
+    def _preemptible(self, ticket: Ticket) -> list[Ticket]:
+        """Returns the running tickets that may lose their places to a ticket, in this order."""
+        running = {id(other): other for other in self._running.values()}.values()
+        below = [t for t in running if t.priority > ticket.priority and t.can_be_preempted]
+        return sorted(below, key=lambda t: (t.priority, t.arrival), reverse=True)
+
+    def _preempt(self, ticket: Ticket) -> None:
+        for seq in ticket.sequences:
+            self._leave(seq, keep=True)
+            del self._running[seq]
+        self.num_preempted += len(ticket.sequences)
+        self._waiting.put_back(ticket)
+
+
+def _chunk(seq: Sequence, most: int) -> Run:
+    """Cuts the next run from a sequence's pending tokens, and says which logits are wanted.
+
+    The last pending token's logits are always wanted; those of earlier tokens
+    only where the distribution of given tokens was asked for.
+    """
+    length = min(seq.num_pending, most)
+    first = max(seq.first_described - seq.num_cached, 0)
+    if seq.prompt_selection is not None:
+        length = min(length, first + MAX_SCORED_TOKENS)
+    completes = length == seq.num_pending
+    if seq.prompt_selection is None:
+        return Run(seq, length, (length - 1,) if completes else ())
+    return Run(seq, length, tuple(range(first, length)))

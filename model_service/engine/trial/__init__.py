@@ -1,0 +1,1 @@
+"""Whether a model that was loaded computes what Hugging Face's code does."""

@@ -1,0 +1,1 @@
+"""The rows of embedding and head, and how they grow with the vocabulary."""

@@ -1,1 +1,0 @@
-"""The front's end of the engine: its process, and the calls that wait for it."""

@@ -1,0 +1,146 @@
+"""Calls that use a session: what a step, a fork and a selection of rows ask for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lockstep.v1 import logits_session_service_pb2
+
+from model_service.front.checks.selection import read_selection
+from model_service.front.checks.token_ids import NONE, check_token_ids
+from model_service.front.checks.violations import Violations
+from model_service.protocol import StepRow
+from model_service.protocol.generation import ScoreSelection
+from rpc.errors import ContextLengthExceeded
+
+MAX_STEP_ID_LENGTH = 128
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """A checked step.
+
+    Attributes:
+        rows: what each row does.
+        selection: what is returned about the rows.
+        sample: whether the engine chooses the next token of each stepped row.
+        append: whether that token is appended.
+        look_ahead: whether the rows are put back afterwards.
+        step_id: the step's name, or empty.
+    """
+
+    rows: list[StepRow]
+    selection: ScoreSelection
+    sample: bool
+    append: bool
+    look_ahead: bool
+    step_id: str
+
+
+def read_step(
+    request: logits_session_service_pb2.StepRequest,
+    selection: ScoreSelection,
+    *,
+    num_rows: int,
+    max_length: int,
+    vocabulary_size: int,
+    max_selected_tokens: int,
+    without_rows: range = NONE,
+    path: str = "",
+) -> StepPlan:
+    """Checks a step.
+
+    Args:
+        request: the step.
+        selection: what is returned when the step does not say.
+        num_rows: rows of the session.
+        max_length: most tokens of a row.
+        vocabulary_size: number of ids of the session's revision.
+        max_selected_tokens: largest `top_k` and longest id list.
+        without_rows: ids that the model has no rows for.
+        path: of the step in the message, `""` or ending in a dot.
+
+    Raises:
+        InvalidField: one or more fields are wrong.
+        ContextLengthExceeded: a row gets more tokens than it ever has room for.
+        TokenIdOutOfRange: an id is not in the vocabulary.
+    """
+    violations = Violations()
+    if len(request.step_id) > MAX_STEP_ID_LENGTH:
+        violations.add(f"{path}step_id", f"must have at most {MAX_STEP_ID_LENGTH} characters")
+    if len(request.rows) != num_rows:
+        violations.add(f"{path}rows", f"must have one entry per row, {num_rows}")
+        violations.check()
+    for index, row in enumerate(request.rows):
+        if len(row.ids) > max_length:
+            raise ContextLengthExceeded(
+                row=index, prompt_tokens=0, new_tokens=len(row.ids), context_tokens=max_length
+            )
+    rows = [
+        StepRow(list(row.ids), row.expected_position if row.HasField("expected_position") else None)
+        for row in request.rows
+    ]
+    if request.HasField("scores"):
+        selection = read_selection(
+            request.scores,
+            f"{path}scores",
+            violations,
+            use="given",
+            vocabulary_size=vocabulary_size,
+            max_selected_tokens=max_selected_tokens,
+            given_tokens=min((len(row.token_ids) for row in rows if row.token_ids), default=1),
+        )
+    violations.check()
+    given = (row.token_ids for row in rows)
+    check_token_ids(f"{path}rows", given, vocabulary_size, without_rows)
+    return StepPlan(
+        rows,
+        selection,
+        sample=request.HasField("sampling"),
+        append=request.sampling.append,
+        look_ahead=request.look_ahead,
+        step_id=request.step_id,
+    )
+
+
+def read_row_indices(
+    indices: Sequence[int], violations: Violations, *, num_rows: int, max_rows: int
+) -> list[int]:
+    """Checks indices of rows, which may repeat.
+
+    Args:
+        indices: the field `row_indices`.
+        violations: what is wrong is noted here.
+        num_rows: rows of the session.
+        max_rows: most indices.
+    """
+    if not 1 <= len(indices) <= max_rows:
+        violations.add("row_indices", f"must name 1 to {max_rows} rows")
+    for place, index in enumerate(indices):
+        if not 0 <= index < num_rows:
+            violations.add(f"row_indices[{place}]", f"must be in [0, {num_rows - 1}]")
+    return list(indices)
+
+
+def read_fork(
+    request: logits_session_service_pb2.ForkRequest, *, num_rows: int, max_rows: int
+) -> tuple[list[int], int]:
+    """Checks a fork and returns the rows to copy and the number of copies.
+
+    Args:
+        request: the fork.
+        num_rows: rows of the session.
+        max_rows: most rows of all copies.
+
+    Raises:
+        InvalidField: one or more fields are wrong.
+    """
+    violations = Violations()
+    indices = request.row_indices or range(num_rows)
+    rows = read_row_indices(indices, violations, num_rows=num_rows, max_rows=max_rows)
+    count = request.count or 1
+    if not 1 <= count * len(rows) <= max(max_rows, len(rows)):
+        violations.add(
+            "count", f"must be in [1, {max(1, max_rows // len(rows))}] for {len(rows)} rows"
+        )
+    violations.check()
+    return rows, count

@@ -1,0 +1,150 @@
+"""One call to the engine that somebody waits for: what has arrived and was not taken yet."""
+
+import asyncio
+import time
+from typing import Any
+
+from model_service.protocol import (
+    PrefixCacheFlushed,
+    SequenceTokens,
+    SessionAnswer,
+    SessionDescription,
+    SessionForked,
+    VocabularyGrown,
+)
+from model_service.protocol.generation import PositionScores
+from rpc import running_call
+from rpc.errors import ServiceError
+
+Answer = SessionAnswer | SessionDescription | SessionForked | VocabularyGrown | PrefixCacheFlushed
+
+TOKEN_SCORE_BYTES = 120  # a struct of one int and two floats
+
+
+class Call:
+    """Events of one call, merged per row while nobody takes them. Never blocks the engine.
+
+    Ends exactly once: with its last event or with an error, whatever comes
+    first. What comes later is dropped.
+
+    Attributes:
+        request_id: the number that the engine knows the call by.
+        unfinished_rows: rows whose last event has not come.
+        settled: whether the engine has sent the call's last event.
+        error: why the call failed, or None.
+        buffered_bytes: memory of the scores that wait to be taken.
+        rpc: the RPC that takes the events, if it is one.
+    """
+
+    def __init__(self, request_id: int, num_rows: int, num_permits: int) -> None:
+        self.request_id = request_id
+        self.unfinished_rows = num_rows
+        self._num_rows = num_rows
+        self._num_permits = num_permits
+        self.settled = False
+        self.error: ServiceError | None = None
+        self.buffered_bytes = 0
+        self.rpc = running_call.current()
+        self._waiting: dict[int, SequenceTokens] = {}
+        self._waiting_since = 0.0
+        self._answer: Answer | None = None
+        self._wake = asyncio.Event()
+
+    @property
+    def num_permits(self) -> int:
+        """Permits that the unfinished rows hold: their share, rounded up."""
+        if not self.unfinished_rows:
+            return 0
+        return -(-self.unfinished_rows * self._num_permits // self._num_rows)
+
+    @property
+    def ended(self) -> bool:
+        """Whether events that still come are of no interest."""
+        return self.settled or self.error is not None
+
+    def put_tokens(self, event: SequenceTokens) -> None:
+        """Adds new tokens of a row; they join those of the row that still wait."""
+        if not self._waiting:
+            self._waiting_since = time.monotonic()
+        waiting = self._waiting.setdefault(event.row, event)
+        if waiting is not event:
+            waiting.token_ids += event.token_ids
+            waiting.scores += event.scores
+            waiting.prompt_scores += event.prompt_scores
+            waiting.finish = event.finish
+        self.buffered_bytes += sum(_num_bytes(x) for x in (*event.scores, *event.prompt_scores))
+        if event.finish is not None:
+            self.unfinished_rows -= 1
+            self.settled = self.unfinished_rows == 0
+        self._wake.set()
+
+    def put_answer(self, answer: Answer) -> None:
+        """Ends the call with its only event."""
+        self._answer = answer
+        self.settled = True
+        self._wake.set()
+
+    def reject(self, error: ServiceError) -> None:
+        """Ends the call with the engine's refusal."""
+        self.settled = True
+        self.fail(error)
+
+    def fail(self, error: ServiceError) -> None:
+        """Ends the call with an error, which whoever waits for events gets next."""
+        if self.error is None:
+            self.error = error
+            self._waiting.clear()
+            self.buffered_bytes = 0
+            self._wake.set()
+
+    def unread_s(self, now: float) -> float:
+        """Returns how long events have been waiting to be taken, in seconds."""
+        return now - self._waiting_since if self._waiting else 0.0
+
+    async def answer(self) -> Any:
+        """Waits for the call's only event.
+
+        Raises:
+            ServiceError: the call failed.
+        """
+        while self._answer is None:
+            if self.error is not None:
+                raise self.error
+            await self._next()
+        return self._answer
+
+    def __aiter__(self) -> "Call":
+        """Iterates over what arrives, see `__anext__`."""
+        return self
+
+    async def __anext__(self) -> list[SequenceTokens]:
+        """Waits for tokens: those of one step, or of several when the reader is slow.
+
+        Returns:
+            One event per row that advanced, in order of row.
+
+        Raises:
+            StopAsyncIteration: every row has finished and its last event was
+                taken.
+            ServiceError: the call failed.
+        """
+        while not self._waiting:
+            if self.error is not None:
+                raise self.error
+            if self.settled:
+                raise StopAsyncIteration
+            await self._next()
+        events = [self._waiting[row] for row in sorted(self._waiting)]
+        self._waiting.clear()
+        self.buffered_bytes = 0
+        return events
+
+    async def _next(self) -> None:
+        self._wake.clear()
+        await self._wake.wait()
+
+
+def _num_bytes(scores: PositionScores) -> int:
+    """Estimates the memory of one position's scores."""
+    rows = sum(len(row) for row in (scores.logits, scores.scores) if isinstance(row, bytes))
+    return rows + TOKEN_SCORE_BYTES * len(scores.tokens)

@@ -1,0 +1,161 @@
+"""All calls to the engine in progress: who may start another, and whose an event is."""
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import msgspec
+
+from model_service.front.engine_client.call import Call
+from model_service.front.engine_client.failure import service_error
+from model_service.protocol import Event, Rejected, SequenceTokens, SessionAnswer
+from model_service.protocol.channel import RingReader
+from model_service.protocol.generation import PositionScores
+from rpc.errors import Overloaded, ServiceError, SlowConsumer
+
+RETRY_DELAY_S = 0.25
+MAX_RETRY_DELAY_S = 5.0
+
+
+class CallTable:
+    """All calls in progress. Used by the event loop only.
+
+    Every call holds one permit per row of the engine that its unfinished rows
+    stand for, so that what is admitted is bounded here and the engine never has
+    to refuse for want of room.
+    """
+
+    def __init__(
+        self,
+        ring: RingReader,
+        *,
+        max_running_sequences: int,
+        max_waiting_sequences: int,
+        buffer_bytes: int,
+        cancel: Callable[[int], None],
+    ) -> None:
+        """Starts without calls.
+
+        Args:
+            ring: where rows of logits come from.
+            max_running_sequences: rows that run at once in the engine.
+            max_waiting_sequences: rows admitted beyond that.
+            buffer_bytes: scores kept for a call that does not take them; beyond
+                it the call fails.
+            cancel: tells the engine that nobody waits for a request id.
+        """
+        self._calls: dict[int, Call] = {}
+        self._ring = ring
+        self._max_running_sequences = max_running_sequences
+        self._max_rows = max_running_sequences + max_waiting_sequences
+        self._buffer_bytes = buffer_bytes
+        self._cancel = cancel
+        self._last_request_id = 0
+
+    def __bool__(self) -> bool:
+        """Whether any call is in progress."""
+        return bool(self._calls)
+
+    @property
+    def num_unfinished_rows(self) -> int:
+        """Rows that run or wait, by the permits they hold."""
+        return sum(call.num_permits for call in self._calls.values())
+
+    @contextmanager
+    def open(self, num_rows: int, num_permits: int | None = None) -> Iterator[Call]:
+        """Registers a call for as long as the block runs; leaving it early cancels the call.
+
+        Args:
+            num_rows: rows of which there will be events.
+            num_permits: rows that the engine runs for them; None means as many.
+
+        Raises:
+            Overloaded: there are not enough permits left.
+        """
+        unfinished = self.num_unfinished_rows
+        num_permits = num_rows if num_permits is None else num_permits
+        if unfinished + num_permits > self._max_rows:
+            delay_s = RETRY_DELAY_S * unfinished / self._max_running_sequences
+            jitter = random.uniform(0.8, 1.2)  # keeps clients from coming at once
+            raise Overloaded(
+                "sequences", self._max_rows, retry_delay_s=min(MAX_RETRY_DELAY_S, delay_s * jitter)
+            )
+        call = Call(self.next_request_id(), num_rows, num_permits)
+        self._calls[call.request_id] = call
+        try:
+            yield call
+        finally:
+            del self._calls[call.request_id]
+            self._abandon(call)
+
+    def next_request_id(self) -> int:
+        """Returns a number that no command has had before."""
+        self._last_request_id += 1
+        return self._last_request_id
+
+    def deliver(self, event: Event) -> None:
+        """Hands an event to its call. Rows leave the ring even when nobody wants them."""
+        call = self._calls.get(event.request_id)
+        wanted = call is not None and not call.ended
+        self._take_rows(event, wanted)
+        if call is None or not wanted:
+            return
+        if isinstance(event, Rejected):
+            call.reject(service_error(event.failure))
+        elif isinstance(event, SequenceTokens):
+            call.put_tokens(event)
+            if call.buffered_bytes > self._buffer_bytes:
+                self._fail_slow(call)
+        else:
+            call.put_answer(event)
+
+    def fail_unread(self, now: float, timeout_s: float) -> None:
+        """Fails the calls whose events nobody has taken for too long."""
+        for call in self._calls.values():
+            if call.unread_s(now) > timeout_s:
+                self._fail_slow(call)
+
+    def fail_all(self, error: ServiceError) -> None:
+        """Fails every call."""
+        for call in self._calls.values():
+            call.fail(error)
+
+    def _fail_slow(self, call: Call) -> None:
+        """Fails a call and frees what it holds now: its reader may not come back for long."""
+        error = SlowConsumer(call.buffered_bytes)
+        call.fail(error)
+        if call.rpc is not None:
+            call.rpc.end(error)  # its handler waits in a write, and hears of nothing else
+        self._abandon(call)
+
+    def _abandon(self, call: Call) -> None:
+        if not call.settled:
+            call.settled = True
+            call.unfinished_rows = 0
+            self._cancel(call.request_id)
+
+    def _take_rows(self, event: Event, wanted: bool) -> None:
+        if isinstance(event, SequenceTokens):
+            event.scores = [self._take(scores, wanted) for scores in event.scores]
+            event.prompt_scores = [self._take(scores, wanted) for scores in event.prompt_scores]
+        elif isinstance(event, SessionAnswer):
+            event.rows = [
+                msgspec.structs.replace(
+                    row, scores=[self._take(scores, wanted) for scores in row.scores]
+                )
+                for row in event.rows
+            ]
+
+    def _take(self, scores: PositionScores, wanted: bool) -> PositionScores:
+        rows = {
+            name: row
+            for name, row in (("logits", scores.logits), ("scores", scores.scores))
+            if row is not None
+        }
+        if wanted:
+            return msgspec.structs.replace(
+                scores, **{name: self._ring.take(row) for name, row in rows.items()}
+            )
+        for row in rows.values():
+            self._ring.skip(row)
+        return scores

@@ -1,0 +1,197 @@
+"""The front's end of the engine: commands out, answers in, and what happens when it is lost."""
+
+import asyncio
+import time
+
+import structlog
+
+from model_service.front.engine_client.calls import EngineCalls
+from model_service.front.engine_client.generations import EngineGenerations
+from model_service.front.engine_client.growth import EngineGrowth
+from model_service.front.engine_client.process import STOP_GRACE_S, EngineProcess
+from model_service.front.engine_client.sessions import EngineSessions
+from model_service.front.metrics import ModelMetrics
+from model_service.protocol import (
+    EngineInfo,
+    EngineSettings,
+    Event,
+    FlushPrefixCache,
+    GraphStatus,
+    Load,
+    LoadFailed,
+    LoadProgress,
+    Message,
+    PrefixCacheFlushed,
+    Ready,
+    Report,
+    SequenceTokens,
+)
+from rpc import errors
+
+WATCH_INTERVAL_S = 0.25
+
+log = structlog.stdlib.get_logger("model_service.front.engine_client.client")
+
+
+class LoadError(Exception):
+    """The model cannot be served. The message is for the operator, with the way out."""
+
+
+class EngineClient:
+    """An engine as the front knows it. Used by the event loop only.
+
+    Attributes:
+        generations: runs sequences.
+        sessions: opens and changes sessions.
+        growth: grows the vocabulary.
+        load: how full the engine is.
+        graphs: whether its steps run compiled.
+        lost: set when the engine is gone; `lost_reason` then says why.
+    """
+
+    def __init__(
+        self,
+        process: EngineProcess,
+        metrics: ModelMetrics,
+        *,
+        max_running_sequences: int,
+        max_waiting_sequences: int,
+        buffer_bytes: int,
+        stream_stall_timeout_s: float,
+        engine_stall_timeout_s: float,
+    ) -> None:
+        """Wraps a process that has not been started.
+
+        Args:
+            process: the engine's process.
+            metrics: where steps and ends of sequences are recorded.
+            max_running_sequences: rows that run at once.
+            max_waiting_sequences: rows admitted beyond that.
+            buffer_bytes: rows of logits kept for a call that does not take them.
+            stream_stall_timeout_s: time that events may wait to be taken.
+            engine_stall_timeout_s: time without a report, with calls to answer,
+                after which the engine counts as lost.
+        """
+        self.load = Load()
+        self.graphs = GraphStatus()
+        self.lost = asyncio.Event()
+        self.lost_reason = ""
+        self._process = process
+        self._metrics = metrics
+        self._stream_stall_timeout_s = stream_stall_timeout_s
+        self._engine_stall_timeout_s = engine_stall_timeout_s
+        self._calls = EngineCalls(
+            process,
+            max_running_sequences=max_running_sequences,
+            max_waiting_sequences=max_waiting_sequences,
+            buffer_bytes=buffer_bytes,
+        )
+        self.generations = EngineGenerations(self._calls)
+        self.sessions = EngineSessions(self._calls)
+        self.growth = EngineGrowth(self._calls)
+        self._info: EngineInfo | None = None
+        self._ready: asyncio.Future[EngineInfo] = asyncio.get_running_loop().create_future()
+        self._watcher: asyncio.Task[None] | None = None
+
+    # --- The engine's life ----------------------------------------------------------------------
+
+    async def start(self, settings: EngineSettings) -> EngineInfo:
+        """Starts the engine and waits until the model is loaded.
+
+        Raises:
+            LoadError: the model cannot be loaded, or the process ended.
+        """
+        await self._process.start(settings, self._on_message)
+        self._watcher = asyncio.create_task(self._watch())
+        return await self._ready
+
+    @property
+    def info(self) -> EngineInfo:
+        """What the engine knows about the model.
+
+        Raises:
+            Loading: the model is not loaded yet.
+        """
+        if self._info is None:
+            raise errors.Loading
+        return self._info
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the engine, once started."""
+        return self._process.pid
+
+    @property
+    def num_unfinished_rows(self) -> int:
+        """Rows that run or wait, by the permits they hold."""
+        return self._calls.num_unfinished_rows
+
+    async def stop(self) -> None:
+        """Stops the engine; calls that are left fail."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+        self._calls.fail_all(errors.Draining())
+        listens = self._info is not None and not self.lost.is_set()
+        await self._process.stop(STOP_GRACE_S if listens else 0)
+
+    async def flush_prefix_cache(self) -> int:
+        """Drops the KV cache kept for reuse, and returns the number of tokens dropped."""
+        return (await self._calls.ask(PrefixCacheFlushed, FlushPrefixCache)).token_count
+
+    # --- Events ---------------------------------------------------------------------------------
+
+    def _on_message(self, message: Message) -> None:
+        if isinstance(message, Report):
+            self._on_report(message)
+        elif isinstance(message, Ready):
+            self._info = message.info
+            self._metrics.loaded(message.info)
+            self._ready.set_result(message.info)
+        elif isinstance(message, LoadProgress):
+            self._metrics.loading(message.stage, message.ratio)
+            log.info("loading", stage=message.stage, ratio=round(message.ratio, 3))
+        elif isinstance(message, GraphStatus):
+            self.graphs = message
+            self._metrics.graphs_changed(message)
+            log.info("decode_graphs", state=message.state, reason=message.reason)
+        elif isinstance(message, LoadFailed) and not self._ready.done():
+            self._ready.set_exception(LoadError(message.reason))
+
+    def _on_report(self, report: Report) -> None:
+        self._calls.heard()
+        for event in report.events:
+            self._record(event)
+            self._calls.deliver(event)
+        self._process.rows_taken()
+        self.load = report.load
+        self._metrics.filled(report.load)
+        if report.stats is not None:
+            self._metrics.stepped(report.stats)
+
+    def _record(self, event: Event) -> None:
+        if isinstance(event, SequenceTokens):
+            self._metrics.generated(len(event.token_ids))
+            if event.finish is not None:
+                self._metrics.sequence_finished(event.finish)
+
+    # --- Watching -------------------------------------------------------------------------------
+
+    async def _watch(self) -> None:
+        """Ends calls that nobody reads, and notices when the engine is gone or hangs."""
+        ended = self._process.ended
+        while not ended.done():
+            await asyncio.wait([ended], timeout=WATCH_INTERVAL_S)
+            now = time.monotonic()
+            self._calls.fail_unread(now, self._stream_stall_timeout_s)
+            if self._calls.silence_s(now) > self._engine_stall_timeout_s:
+                self._on_lost("The engine does not answer.")
+                return
+        self._on_lost(ended.result())
+
+    def _on_lost(self, reason: str) -> None:
+        if not self._ready.done():
+            self._ready.set_exception(LoadError(reason))
+        log.error("engine_lost", reason=reason)
+        self.lost_reason = reason
+        self.lost.set()
+        self._calls.lose()

@@ -1,0 +1,105 @@
+"""`ModelService`: from prompt to finished sequence."""
+
+from collections.abc import AsyncIterator
+
+from lockstep.v1 import generation_pb2, model_service_pb2, model_service_pb2_grpc
+
+from model_service.front.checks.generation_plan import GenerationPlan
+from model_service.front.generations import Generations
+from model_service.front.rpcs import replies, scoring
+from model_service.front.rpcs.generation_account import Account
+from model_service.front.rpcs.generation_stream import StreamWriter
+from model_service.front.served_model import ServedModel
+from model_service.protocol import SequenceTokens
+from rpc.handlers import Context
+
+
+class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
+    """Parses, delegates and formats. Failures are raised, and answered by the interceptor."""
+
+    def __init__(self, model: ServedModel, generations: Generations) -> None:
+        """Serves a model.
+
+        Args:
+            model: the model.
+            generations: plans and runs what it generates.
+        """
+        self._model = model
+        self._generations = generations
+
+    async def Generate(
+        self, request: model_service_pb2.GenerateRequest, context: Context
+    ) -> model_service_pb2.GenerateResponse:
+        with self._model.metrics.count_rejections():
+            async with self._generations.run(request, in_one_message=True) as generation:
+                plan = generation.plan
+                account = Account(plan, self._model.metrics)
+                sequences = [_new_sequence(plan, row) for row in range(len(plan.sequences))]
+                async for events in generation.events():
+                    account.add(events)
+                    for event in events:
+                        _extend(sequences[event.row], event)
+        return model_service_pb2.GenerateResponse(
+            sequences=sequences,
+            effective_config=plan.effective_config,
+            applied_processors=plan.applied_processors,
+            vocabulary=replies.vocabulary_ref(plan.vocabulary),
+            usage=account.usage(),
+            timing=account.timing(),
+            determinism=replies.determinism(self._model.engine.info, self._model.fingerprint),
+            session_id=generation.session_id,
+        )
+
+    async def GenerateStream(
+        self, request: model_service_pb2.GenerateStreamRequest, context: Context
+    ) -> AsyncIterator[model_service_pb2.GenerateStreamResponse]:
+        with self._model.metrics.count_rejections():
+            async with self._generations.run(request.request) as generation:
+                plan = generation.plan
+                account = Account(plan, self._model.metrics)
+                writer = StreamWriter(plan, self._model.response_limits.max_chunk_bytes)
+                yield model_service_pb2.GenerateStreamResponse(started=self._started(plan))
+                async for events in generation.events():
+                    account.add(events)
+                    for message in writer.write(events):
+                        yield message
+        completed = model_service_pb2.GenerationCompleted(
+            usage=account.usage(), timing=account.timing(), session_id=generation.session_id
+        )
+        yield model_service_pb2.GenerateStreamResponse(completed=completed)
+
+    async def Score(
+        self, request: model_service_pb2.ScoreRequest, context: Context
+    ) -> model_service_pb2.ScoreResponse:
+        with self._model.metrics.count_rejections():
+            return await scoring.score(request, self._model)
+
+    async def ComputeLogits(
+        self, request: model_service_pb2.ComputeLogitsRequest, context: Context
+    ) -> model_service_pb2.ComputeLogitsResponse:
+        with self._model.metrics.count_rejections():
+            return await scoring.compute_logits(request, self._model)
+
+    def _started(self, plan: GenerationPlan) -> model_service_pb2.GenerationStarted:
+        return model_service_pb2.GenerationStarted(
+            effective_config=plan.effective_config,
+            applied_processors=plan.applied_processors,
+            vocabulary=replies.vocabulary_ref(plan.vocabulary),
+            seeds=[spec.seed for spec in plan.sequences],
+            determinism=replies.determinism(self._model.engine.info, self._model.fingerprint),
+        )
+
+
+def _new_sequence(plan: GenerationPlan, row: int) -> generation_pb2.GeneratedSequence:
+    prompt_index, sequence_index = plan.indices(row)
+    return generation_pb2.GeneratedSequence(
+        prompt_index=prompt_index, sequence_index=sequence_index, seed=plan.sequences[row].seed
+    )
+
+
+def _extend(sequence: generation_pb2.GeneratedSequence, event: SequenceTokens) -> None:
+    sequence.token_ids.extend(event.token_ids)
+    sequence.scores.extend(replies.position_scores(scores) for scores in event.scores)
+    sequence.prompt_scores.extend(replies.position_scores(x) for x in event.prompt_scores)
+    if event.finish is not None:
+        replies.write_finish(event.finish, sequence)

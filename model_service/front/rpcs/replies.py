@@ -1,0 +1,181 @@
+"""Own types to protobuf messages. The way in is in `prompts`, `configuration` and `selection`."""
+
+from collections.abc import Callable
+from typing import cast
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+from lockstep.v1 import (
+    error_reason_pb2,
+    generation_pb2,
+    logits_session_service_pb2,
+    model_info_service_pb2,
+    scores_pb2,
+    tensor_pb2,
+    vocabulary_pb2,
+)
+
+from model_service.front.checks.selection import ITEM_BYTES
+from model_service.front.engine_client.failure import service_error
+from model_service.front.metrics import FollowState
+from model_service.front.vocabulary.following import Following
+from model_service.protocol import EngineInfo, Failure, Finish, SessionRowAnswer
+from model_service.protocol.generation import Dtype, FinishReason, PositionScores
+from rpc import status
+from vocabulary import Reference
+
+TENSOR_DTYPES: dict[Dtype, tensor_pb2.DataType] = {
+    "float32": tensor_pb2.DATA_TYPE_FLOAT32,
+    "float16": tensor_pb2.DATA_TYPE_FLOAT16,
+    "bfloat16": tensor_pb2.DATA_TYPE_BFLOAT16,
+}
+
+_FOLLOW_STATES: dict[FollowState, model_info_service_pb2.VocabularyFollowState] = {
+    "base": model_info_service_pb2.VOCABULARY_FOLLOW_STATE_BASE,
+    "following": model_info_service_pb2.VOCABULARY_FOLLOW_STATE_FOLLOWING,
+    "catching_up": model_info_service_pb2.VOCABULARY_FOLLOW_STATE_CATCHING_UP,
+    "disconnected": model_info_service_pb2.VOCABULARY_FOLLOW_STATE_DISCONNECTED,
+    "conflict": model_info_service_pb2.VOCABULARY_FOLLOW_STATE_CONFLICT,
+}
+
+RowWriter = Callable[[bytes, Dtype], scores_pb2.ScoreRow]
+"""Places a full row of a distribution in a message."""
+
+
+def inline_row(data: bytes, dtype: Dtype) -> scores_pb2.ScoreRow:
+    """Writes a row `[V]` into the message itself."""
+    tensor = tensor_pb2.Tensor(
+        dtype=TENSOR_DTYPES[dtype], shape=[len(data) // ITEM_BYTES[dtype]], data=data
+    )
+    return scores_pb2.ScoreRow(tensor=tensor)
+
+
+def position_scores(
+    scores: PositionScores, write_row: RowWriter = inline_row
+) -> scores_pb2.PositionScores:
+    """Writes what was asked for about one position.
+
+    Args:
+        scores: the values; rows have left the shared ring.
+        write_row: where full rows go.
+    """
+    message = scores_pb2.PositionScores(
+        position=scores.position,
+        token_id=scores.token_id,
+        logits_logsumexp=scores.logits_logsumexp,
+        scores_logsumexp=scores.scores_logsumexp,
+        entropy=scores.entropy,
+        rank=scores.rank,
+        logits_logprob=scores.logits_logprob,
+        scores_logprob=scores.scores_logprob,
+        tokens=[
+            scores_pb2.TokenScore(token_id=token.token_id, logit=token.logit, score=token.score)
+            for token in scores.tokens
+        ],
+    )
+    for entry in scores.processor_trace:
+        message.processor_trace.add(processor=entry.processor, score=entry.score)
+    if isinstance(scores.logits, bytes):
+        message.logits.CopyFrom(write_row(scores.logits, scores.dtype))
+    if isinstance(scores.scores, bytes):
+        message.scores.CopyFrom(write_row(scores.scores, scores.dtype))
+    return message
+
+
+def finish_reason(reason: FinishReason) -> generation_pb2.FinishReason:
+    """Names why a sequence ended."""
+    value = generation_pb2.FinishReason.Value(f"FINISH_REASON_{reason.upper()}")
+    return cast(generation_pb2.FinishReason, value)
+
+
+def write_finish(finish: Finish, sequence: generation_pb2.GeneratedSequence) -> None:
+    """Writes how a sequence ended."""
+    sequence.finish_reason = finish_reason(finish.reason)
+    sequence.stop_string = finish.stop_string
+    if finish.sequence_score is not None:
+        sequence.sequence_score = finish.sequence_score
+    sequence.beam_indices.extend(finish.beam_indices)
+    if error := item_error(finish.failure):
+        sequence.error.CopyFrom(error)
+
+
+def item_error(failure: Failure | None) -> error_reason_pb2.ItemError | None:
+    """Writes the failure of one row of a call that goes on for the others."""
+    return None if failure is None else status.item_error(service_error(failure))
+
+
+def vocabulary_following(following: Following) -> model_info_service_pb2.VocabularyFollowing:
+    """Says how far the vocabulary has kept up with that of the tokenizer service."""
+    message = model_info_service_pb2.VocabularyFollowing(
+        state=_FOLLOW_STATES[following.state],
+        reason=following.reason,
+        lag_revision_count=following.lag,
+    )
+    if following.silence_s is not None:
+        message.silence.CopyFrom(duration(following.silence_s))
+    return message
+
+
+def vocabulary_ref(reference: Reference) -> vocabulary_pb2.VocabularyRef:
+    """Writes the identity of a vocabulary state."""
+    return vocabulary_pb2.VocabularyRef(
+        tokenizer_id=reference.tokenizer_id,
+        revision=reference.revision,
+        fingerprint=reference.fingerprint,
+        size=reference.size,
+    )
+
+
+def duration(seconds: float) -> Duration:
+    """Writes a time span."""
+    message = Duration()
+    message.FromNanoseconds(round(seconds * 1e9))
+    return message
+
+
+def timestamp(seconds: float) -> Timestamp:
+    """Writes a point in time, given in seconds since 1970."""
+    message = Timestamp()
+    message.FromNanoseconds(round(seconds * 1e9))
+    return message
+
+
+def determinism(info: EngineInfo, model_fingerprint: str) -> generation_pb2.Determinism:
+    """Says how far results can be reproduced."""
+    return generation_pb2.Determinism(
+        level=generation_pb2.DETERMINISM_LEVEL_SEEDED,
+        dtype=info.dtype,
+        rng=info.rng,
+        attention=info.attention,
+        model_fingerprint=model_fingerprint,
+    )
+
+
+def opened_row(row: SessionRowAnswer, seed: int) -> logits_session_service_pb2.SessionRow:
+    """Writes a row of a session that was opened, with the seed of its draws."""
+    return logits_session_service_pb2.SessionRow(
+        position=row.position,
+        seed=seed,
+        sampled_token_id=row.sampled_token_id,
+        finish_reason=finish_reason(row.finish_reason) if row.finish_reason else None,
+    )
+
+
+def step_row_result(
+    row: SessionRowAnswer, seed: int, write_row: RowWriter = inline_row
+) -> logits_session_service_pb2.StepRowResult:
+    """Writes the outcome of a step for one row.
+
+    Args:
+        row: the outcome.
+        seed: the seed of the row's draws.
+        write_row: where full rows go.
+    """
+    return logits_session_service_pb2.StepRowResult(
+        position=row.position,
+        scores=[position_scores(scores, write_row) for scores in row.scores],
+        sampled_token_id=row.sampled_token_id,
+        finish_reason=finish_reason(row.finish_reason) if row.finish_reason else None,
+        error=item_error(row.failure),
+        seed=None if row.sampled_token_id is None else seed,
+    )

@@ -1,0 +1,163 @@
+"""Distributions without generation: `ComputeLogits` and `Score`.
+
+Both open a session, take its answer and close it; nothing is kept.
+"""
+
+from dataclasses import replace
+
+import msgspec
+from lockstep.v1 import generation_pb2, model_service_pb2
+
+from model_service.front.checks.prompts import read_prompts, read_ragged
+from model_service.front.checks.violations import Violations
+from model_service.front.engine_client.failure import service_error
+from model_service.front.rpcs import replies
+from model_service.front.served_model import ServedModel
+from model_service.front.sessions.opening import Opening, read_opening
+from model_service.front.sessions.session import new_session_id
+from model_service.protocol import SessionAnswer, SessionRowAnswer
+
+_WAY_OUT = (
+    "Ask for fewer ids, fewer positions or a smaller dtype, send fewer prompts in a call, or use a "
+    "session and its StepStream with accept_chunks."
+)
+
+
+async def compute_logits(
+    request: model_service_pb2.ComputeLogitsRequest, model: ServedModel
+) -> model_service_pb2.ComputeLogitsResponse:
+    """Computes the distribution after each prompt.
+
+    Raises:
+        ServiceError: the request is wrong, or a row failed.
+    """
+    vocabulary = await model.resolve_vocabulary(request.vocabulary, request.HasField("vocabulary"))
+    violations = Violations()
+    opening = read_opening(
+        read_prompts(request.prompt, violations, model.bounds),
+        request.generation_config if request.HasField("generation_config") else None,
+        request.scores if request.HasField("scores") else None,
+        vocabulary,
+        model,
+        violations,
+        max_length=None,
+        way_out=_WAY_OUT,
+    )
+    answer = await _run(opening, model)
+    return model_service_pb2.ComputeLogitsResponse(
+        rows=[
+            model_service_pb2.PositionScoresList(
+                scores=[replies.position_scores(scores) for scores in row.scores]
+            )
+            for row in answer.rows
+        ],
+        vocabulary=replies.vocabulary_ref(vocabulary),
+        usage=_usage(opening, answer),
+        determinism=replies.determinism(model.engine.info, model.fingerprint),
+    )
+
+
+async def score(
+    request: model_service_pb2.ScoreRequest, model: ServedModel
+) -> model_service_pb2.ScoreResponse:
+    """Computes the probabilities of given tokens.
+
+    The first token of a row has no distribution and is never scored.
+
+    Raises:
+        ServiceError: the request is wrong, or a row failed.
+    """
+    vocabulary = await model.resolve_vocabulary(request.vocabulary, request.HasField("vocabulary"))
+    violations = Violations()
+    rows, starts = _read_rows(request, violations, model)
+    opening = read_opening(
+        rows,
+        request.generation_config if request.HasField("generation_config") else None,
+        request.scores,
+        vocabulary,
+        model,
+        violations,
+        max_length=None,
+        way_out=_WAY_OUT,
+        use="scored",
+        num_prompt_tokens=starts if request.HasField("continuations") else None,
+    )
+    asked = opening.selection
+    selection = msgspec.structs.replace(asked, logprob=True, rank=True)
+    answer = await _run(replace(opening, selection=selection), model)
+    return model_service_pb2.ScoreResponse(
+        sequences=[
+            _scored_sequence(row, start, keep_rank=asked.rank)
+            for row, start in zip(answer.rows, starts, strict=True)
+        ],
+        vocabulary=replies.vocabulary_ref(vocabulary),
+        usage=_usage(opening, answer),
+        determinism=replies.determinism(model.engine.info, model.fingerprint),
+    )
+
+
+def _read_rows(
+    request: model_service_pb2.ScoreRequest, violations: Violations, model: ServedModel
+) -> tuple[list[list[int]], list[int]]:
+    """Reads rows, and the index of the first token to score in each."""
+    continued = request.HasField("continuations")
+    prompts = read_prompts(request.prompt, violations, model.bounds, allow_empty_rows=continued)
+    if not continued:
+        return prompts, [1] * len(prompts)
+    continuations = read_ragged(request.continuations, "continuations", violations, model.bounds)
+    if continuations is None or len(continuations) != len(prompts):
+        violations.add("continuations", f"must have one row per prompt, {len(prompts)}")
+        return prompts, [1] * len(prompts)
+    for index, continuation in enumerate(continuations):
+        if not continuation:
+            violations.add(f"continuations.sequences[{index}]", "must have at least one token")
+    rows = [a + b for a, b in zip(prompts, continuations, strict=True)]
+    return rows, [max(1, len(prompt)) for prompt in prompts]
+
+
+async def _run(opening: Opening, model: ServedModel) -> SessionAnswer:
+    """Runs the rows once.
+
+    Raises:
+        ServiceError: the engine refused them, or one of them failed.
+    """
+    model.check_open()
+    session_id = new_session_id()
+    answer = await model.engine.sessions.open(
+        session_id,
+        opening.sequences,
+        opening.resolved.config,
+        revision=opening.vocabulary.revision,
+        max_length=opening.max_length,
+        selection=opening.selection,
+        cache_salt=opening.cache_salt,
+    )
+    model.engine.sessions.forget(session_id)
+    model.metrics.admitted(opening.num_prompt_tokens)
+    for row in answer.rows:
+        if row.failure is not None:
+            raise service_error(row.failure)
+    return answer
+
+
+def _scored_sequence(
+    row: SessionRowAnswer, start: int, *, keep_rank: bool
+) -> model_service_pb2.ScoredSequence:
+    """Keeps the positions from `start` on that have a token."""
+    scored = [s for s in row.scores if s.position >= start and s.token_id is not None]
+    messages = [replies.position_scores(scores) for scores in scored]
+    if not keep_rank:
+        for message in messages:
+            message.ClearField("rank")
+    return model_service_pb2.ScoredSequence(
+        scores=messages,
+        logits_logprob=sum(scores.logits_logprob or 0.0 for scores in scored),
+        greedy=all(scores.rank == 1 for scores in scored),
+    )
+
+
+def _usage(opening: Opening, answer: SessionAnswer) -> generation_pb2.Usage:
+    return generation_pb2.Usage(
+        prompt_token_count=opening.num_prompt_tokens,
+        cached_prompt_token_count=answer.cached_tokens,
+    )

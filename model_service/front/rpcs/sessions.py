@@ -1,0 +1,294 @@
+"""`LogitsSessionService`: the client chooses the tokens, the server keeps the KV cache."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+from lockstep.v1 import (
+    generation_pb2,
+    logits_session_service_pb2,
+    logits_session_service_pb2_grpc,
+    model_service_pb2,
+    tokens_pb2,
+    vocabulary_pb2,
+)
+
+from model_service.front.checks.configuration import effective_message
+from model_service.front.checks.prompts import read_prompts
+from model_service.front.checks.session_calls import read_fork
+from model_service.front.checks.violations import Violations
+from model_service.front.rpcs import replies
+from model_service.front.rpcs.step_stream import StepWriter
+from model_service.front.rpcs.steps import Steps
+from model_service.front.served_model import ServedModel
+from model_service.front.sessions.changes import SessionCalls
+from model_service.front.sessions.opening import read_opening
+from model_service.front.sessions.registry import SessionRegistry
+from model_service.front.sessions.session import Session, new_session_id
+from model_service.front.sessions.terms import SessionTerms
+from rpc.errors import InvalidField
+from rpc.handlers import Context
+from rpc.streams import until_drained
+
+DEFAULT_PAGE_SIZE = 100
+MAX_PAGE_SIZE = 1000
+
+_OPENING_WAY_OUT = (
+    "Ask for fewer ids, fewer positions or a smaller dtype, or open the session with fewer tokens "
+    "and give the others by StepStream with accept_chunks."
+)
+
+
+class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServicer):
+    """Parses, delegates and formats."""
+
+    def __init__(
+        self,
+        model: ServedModel,
+        sessions: SessionRegistry,
+        terms: SessionTerms,
+        *,
+        draining: asyncio.Event,
+    ) -> None:
+        """Serves sessions of a model.
+
+        Args:
+            model: the model.
+            sessions: the open sessions.
+            terms: what a session may ask for.
+            draining: set when the server shuts down.
+        """
+        self._model = model
+        self._sessions = sessions
+        self._calls = SessionCalls(model.engine, sessions)
+        self._steps = Steps(model, sessions, self._calls)
+        self._terms = terms
+        self._draining = draining
+
+    async def OpenSession(
+        self, request: logits_session_service_pb2.OpenSessionRequest, context: Context
+    ) -> logits_session_service_pb2.OpenSessionResponse:
+        with self._model.metrics.count_rejections():
+            self._model.check_open()
+            session = await self._read_session(request)
+            answer = await self._sessions.open(
+                session,
+                sample=request.HasField("sampling"),
+                append=request.sampling.append,
+            )
+        self._model.metrics.admitted(session.opening.num_prompt_tokens)
+        return logits_session_service_pb2.OpenSessionResponse(
+            session_id=session.session_id,
+            rows=[
+                replies.opened_row(row, spec.seed)
+                for row, spec in zip(answer.rows, session.opening.sequences, strict=True)
+            ],
+            scores=[
+                model_service_pb2.PositionScoresList(
+                    scores=[replies.position_scores(scores) for scores in row.scores]
+                )
+                for row in answer.rows
+            ],
+            vocabulary=_vocabulary(session),
+            effective_config=_effective_config(session),
+            expire_time=replies.timestamp(session.expires_at),
+            kv_bytes=session.kv_bytes,
+            usage=generation_pb2.Usage(
+                prompt_token_count=session.opening.num_prompt_tokens,
+                cached_prompt_token_count=answer.cached_tokens,
+            ),
+            determinism=replies.determinism(self._model.engine.info, self._model.fingerprint),
+        )
+
+    async def Step(
+        self, request: logits_session_service_pb2.StepRequest, context: Context
+    ) -> logits_session_service_pb2.StepResponse:
+        return await self._steps.answer(request)
+
+    async def StepStream(
+        self,
+        request_iterator: AsyncIterator[logits_session_service_pb2.StepStreamRequest],
+        context: Context,
+    ) -> AsyncIterator[logits_session_service_pb2.StepStreamResponse]:
+        session_id = ""
+        writer = StepWriter(self._model.response_limits.max_chunk_bytes)
+        async with aclosing(until_drained(request_iterator, self._draining)) as requests:
+            async for message in requests:
+                step = message.step
+                session_id = session_id or step.session_id
+                if not session_id:
+                    raise InvalidField("step.session_id", "is required in the first message")
+                if step.session_id not in {"", session_id}:
+                    raise InvalidField(
+                        "step.session_id", "must be that of the first message, or empty"
+                    )
+                step.session_id = session_id
+                write_row = writer.write_row if message.accept_chunks else None
+                answer = await self._steps.answer(step, path="step.", write_row=write_row)
+                for response in writer.messages(answer, packed=message.accept_packed_chunks):
+                    yield response
+
+    async def Truncate(
+        self, request: logits_session_service_pb2.TruncateRequest, context: Context
+    ) -> logits_session_service_pb2.TruncateResponse:
+        session = await self._calls.to_the_end(
+            self._calls.truncate(request.session_id, list(request.positions))
+        )
+        return logits_session_service_pb2.TruncateResponse(
+            rows=_rows(session), vocabulary=_vocabulary(session)
+        )
+
+    async def Fork(
+        self, request: logits_session_service_pb2.ForkRequest, context: Context
+    ) -> logits_session_service_pb2.ForkResponse:
+        with self._model.metrics.count_rejections():
+            self._model.check_open()
+            with self._sessions.use(request.session_id) as session:
+                rows, count = read_fork(
+                    request,
+                    num_rows=session.num_rows,
+                    max_rows=self._model.limits.max_sequences_per_call,
+                )
+                forked = await self._calls.fork(session, rows, count)
+        return logits_session_service_pb2.ForkResponse(
+            session_ids=forked.session_ids,
+            shared_kv_bytes=0,
+            copied_kv_bytes=forked.copied_kv_bytes,
+            vocabulary=_vocabulary(session),
+        )
+
+    async def SelectRows(
+        self, request: logits_session_service_pb2.SelectRowsRequest, context: Context
+    ) -> logits_session_service_pb2.SelectRowsResponse:
+        session = await self._calls.to_the_end(
+            self._calls.select_rows(
+                request.session_id,
+                list(request.row_indices),
+                max_rows=self._model.limits.max_sequences_per_call,
+            )
+        )
+        return logits_session_service_pb2.SelectRowsResponse(
+            rows=_rows(session), vocabulary=_vocabulary(session)
+        )
+
+    async def RebindSession(
+        self, request: logits_session_service_pb2.RebindSessionRequest, context: Context
+    ) -> logits_session_service_pb2.RebindSessionResponse:
+        target = await self._model.resolve_vocabulary(
+            request.vocabulary, request.HasField("vocabulary")
+        )
+        rebound = await self._calls.to_the_end(self._calls.rebind(request.session_id, target))
+        return logits_session_service_pb2.RebindSessionResponse(
+            vocabulary=_vocabulary(rebound.session),
+            previous_vocabulary=replies.vocabulary_ref(rebound.previous),
+            rows=_rows(rebound.session),
+            expire_time=replies.timestamp(rebound.session.expires_at),
+        )
+
+    async def GetSession(
+        self, request: logits_session_service_pb2.GetSessionRequest, context: Context
+    ) -> logits_session_service_pb2.GetSessionResponse:
+        with self._sessions.use(request.session_id) as session:
+            description = await self._model.engine.sessions.describe(session.session_id)
+        rows = zip(description.rows, session.opening.sequences, strict=True)
+        return logits_session_service_pb2.GetSessionResponse(
+            rows=[
+                logits_session_service_pb2.SessionRow(
+                    position=len(ids), tokens=tokens_pb2.TokenSequence(ids=ids), seed=spec.seed
+                )
+                for ids, spec in rows
+            ],
+            vocabulary=_vocabulary(session),
+            kv_bytes=description.kv_bytes,
+            create_time=replies.timestamp(session.created_at),
+            expire_time=replies.timestamp(session.expires_at),
+            effective_config=_effective_config(session),
+            determinism=replies.determinism(self._model.engine.info, self._model.fingerprint),
+        )
+
+    async def ListSessions(
+        self, request: logits_session_service_pb2.ListSessionsRequest, context: Context
+    ) -> logits_session_service_pb2.ListSessionsResponse:
+        if not 0 <= request.page_size <= MAX_PAGE_SIZE:
+            raise InvalidField("page_size", f"must be in [0, {MAX_PAGE_SIZE}]; 0 means the default")
+        token = request.page_token
+        if token and not (token.isascii() and token.isdigit() and len(token) <= 18):
+            raise InvalidField("page_token", "must come from an earlier page")
+        limit = request.page_size or DEFAULT_PAGE_SIZE
+        page = self._sessions.list(int(token or 0), limit + 1)
+        return logits_session_service_pb2.ListSessionsResponse(
+            sessions=[
+                logits_session_service_pb2.SessionSummary(
+                    session_id=session.session_id,
+                    positions=session.positions,
+                    kv_bytes=session.kv_bytes,
+                    expire_time=replies.timestamp(session.expires_at),
+                    vocabulary=_vocabulary(session),
+                )
+                for session in page[:limit]
+            ],
+            vocabulary=replies.vocabulary_ref(self._model.vocabulary.newest),
+            next_page_token=str(page[limit - 1].serial) if len(page) > limit else "",
+        )
+
+    async def TouchSession(
+        self, request: logits_session_service_pb2.TouchSessionRequest, context: Context
+    ) -> logits_session_service_pb2.TouchSessionResponse:
+        violations = Violations()
+        ttl_s = self._terms.read_ttl(request.ttl, violations) if request.HasField("ttl") else None
+        violations.check()
+        session = self._sessions.touch(request.session_id, ttl_s)
+        return logits_session_service_pb2.TouchSessionResponse(
+            expire_time=replies.timestamp(session.expires_at), vocabulary=_vocabulary(session)
+        )
+
+    async def CloseSession(
+        self, request: logits_session_service_pb2.CloseSessionRequest, context: Context
+    ) -> logits_session_service_pb2.CloseSessionResponse:
+        session, description = await self._sessions.close(request.session_id)
+        return logits_session_service_pb2.CloseSessionResponse(
+            token_count=sum(map(len, description.rows)), vocabulary=_vocabulary(session)
+        )
+
+    async def _read_session(
+        self, request: logits_session_service_pb2.OpenSessionRequest
+    ) -> Session:
+        vocabulary = await self._model.resolve_vocabulary(
+            request.vocabulary, request.HasField("vocabulary")
+        )
+        violations = Violations()
+        prompts = read_prompts(request.prompt, violations, self._model.bounds)
+        ttl_s = self._terms.ttl_s
+        if request.HasField("ttl"):
+            ttl_s = self._terms.read_ttl(request.ttl, violations)
+        max_length = request.max_length
+        if not request.HasField("max_length"):
+            longest = max(map(len, prompts), default=0)
+            max_length = self._terms.room(longest, self._model.bounds.context_length)
+        opening = read_opening(
+            prompts,
+            request.generation_config,
+            request.scores if request.HasField("scores") else None,
+            vocabulary,
+            self._model,
+            violations,
+            max_length=max_length,
+            cache_salt=request.cache_salt,
+            way_out=_OPENING_WAY_OUT,
+        )
+        return Session(new_session_id(), opening, opening.selection, ttl_s)
+
+
+def _effective_config(session: Session) -> generation_pb2.GenerationConfig:
+    return effective_message(session.opening.resolved, session.opening.seed)
+
+
+def _vocabulary(session: Session) -> vocabulary_pb2.VocabularyRef:
+    return replies.vocabulary_ref(session.opening.vocabulary)
+
+
+def _rows(session: Session) -> list[logits_session_service_pb2.SessionRow]:
+    return [
+        logits_session_service_pb2.SessionRow(position=position, seed=spec.seed)
+        for position, spec in zip(session.positions, session.opening.sequences, strict=True)
+    ]

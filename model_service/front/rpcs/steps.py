@@ -1,0 +1,91 @@
+"""Steps of sessions, from their request to their answer."""
+
+from lockstep.v1 import logits_session_service_pb2 as pb
+
+from model_service.front.checks.response_size import distribution_bytes, row_bytes
+from model_service.front.checks.session_calls import StepPlan, read_step
+from model_service.front.rpcs import replies
+from model_service.front.rpcs.replies import RowWriter, inline_row
+from model_service.front.served_model import ServedModel
+from model_service.front.sessions.changes import SessionCalls
+from model_service.front.sessions.registry import SessionRegistry
+from model_service.front.sessions.session import Session
+
+_UNARY_WAY_OUT = (
+    "Ask for fewer ids, fewer positions or a smaller dtype, or use StepStream with accept_chunks "
+    "and no step_id."
+)
+_STREAM_WAY_OUT = "Ask for fewer ids, fewer positions or a smaller dtype, or step fewer tokens."
+
+
+class Steps:
+    """Steps of the sessions of a registry."""
+
+    def __init__(self, model: ServedModel, sessions: SessionRegistry, calls: SessionCalls) -> None:
+        """Steps sessions of a model."""
+        self._model = model
+        self._sessions = sessions
+        self._calls = calls
+
+    async def answer(
+        self, request: pb.StepRequest, *, path: str = "", write_row: RowWriter | None = None
+    ) -> pb.StepResponse:
+        """Runs a step; one with a name is finished even if its caller gives up.
+
+        A retry then finds its answer. One without a name is undone instead.
+
+        Args:
+            request: the step.
+            path: of the step in the message, `""` or ending in a dot.
+            write_row: where full rows go when the answer may come in several messages.
+
+        Raises:
+            ServiceError: the step is wrong, or was refused; nothing happened.
+        """
+        work = self._apply(request, path, write_row)
+        return await (self._calls.to_the_end(work) if request.step_id else work)
+
+    async def _apply(
+        self, request: pb.StepRequest, path: str, write_row: RowWriter | None
+    ) -> pb.StepResponse:
+        with self._sessions.use(request.session_id) as session:
+            known = session.answer_of(request.step_id)
+            answered = known or await self._calls.step(
+                session, self._read(request, session, path, in_chunks=write_row is not None)
+            )
+        return pb.StepResponse(
+            rows=[
+                replies.step_row_result(row, seed, write_row or inline_row)
+                for row, seed in zip(answered.answer.rows, answered.seeds, strict=True)
+            ],
+            replayed=known is not None,
+            recomputed=answered.answer.recomputed,
+            vocabulary=replies.vocabulary_ref(answered.vocabulary),
+            expire_time=replies.timestamp(session.expires_at),
+            determinism=replies.determinism(self._model.engine.info, self._model.fingerprint),
+        )
+
+    def _read(
+        self, request: pb.StepRequest, session: Session, path: str, *, in_chunks: bool
+    ) -> StepPlan:
+        vocabulary_size = session.opening.vocabulary.size
+        plan = read_step(
+            request,
+            session.selection,
+            num_rows=session.num_rows,
+            max_length=session.opening.max_length,
+            vocabulary_size=vocabulary_size,
+            max_selected_tokens=self._model.limits.max_selected_tokens,
+            without_rows=self._model.engine.info.ids_without_rows,
+            path=path,
+        )
+        counts = [len(row.token_ids) for row in plan.rows]
+        config = session.opening.resolved.config
+        num_bytes = distribution_bytes(plan.selection, counts, config, vocabulary_size)
+        limits = self._model.response_limits
+        if in_chunks and not plan.step_id:  # the answer of one with a name is kept
+            num_row_bytes = row_bytes(plan.selection, counts, vocabulary_size)
+            limits.check_step(num_bytes, num_row_bytes, _STREAM_WAY_OUT)
+        else:
+            limits.check_message(num_bytes, _UNARY_WAY_OUT)
+        return plan

@@ -1,0 +1,141 @@
+"""The model that is served, as its servicers see it: engine, vocabulary, limits, identity."""
+
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+
+from lockstep.v1 import model_service_pb2, vocabulary_pb2
+
+from model_service.front.checks.generation_plan import GenerationPlan, PlanLimits, plan
+from model_service.front.checks.prompts import Bounds
+from model_service.front.checks.response_limits import ResponseLimits
+from model_service.front.engine_client.call import Call
+from model_service.front.engine_client.client import EngineClient
+from model_service.front.metrics import ModelMetrics
+from model_service.front.vocabulary.following import Following
+from model_service.front.vocabulary.roles import with_roles
+from model_service.front.vocabulary.table import VocabularyTable
+from model_service.protocol import EngineInfo
+from model_service.protocol.generation import GenerationConfig
+from rpc.errors import NotImplemented_, Paused
+from vocabulary import Reference
+
+
+@dataclass(slots=True)
+class ServedModel:
+    """One model. Owned by the event loop.
+
+    Attributes:
+        name: its name.
+        engine: runs it.
+        vocabulary: revisions that it has.
+        following: how far they have kept up with those of the tokenizer service.
+        metrics: where calls are recorded.
+        limits: bounds of a generation.
+        response_limits: how large answers may be.
+        fingerprint: SHA-256 over the checkpoint's files, once known.
+        paused: whether an operator has asked for no new work.
+        boot_id: changes with every start; sessions live as long as it.
+    """
+
+    name: str
+    engine: EngineClient
+    vocabulary: VocabularyTable
+    following: Following
+    metrics: ModelMetrics
+    limits: PlanLimits
+    response_limits: ResponseLimits
+    fingerprint: str = ""
+    paused: bool = False
+    boot_id: str = field(default_factory=lambda: secrets.token_hex(8))
+
+    @property
+    def bounds(self) -> Bounds:
+        """How many rows a call may have, and how long."""
+        return Bounds(self.limits.max_sequences_per_call, self.engine.info.context_length)
+
+    def check_open(self) -> None:
+        """Checks that new work is taken.
+
+        Raises:
+            Paused: an operator has asked for no new work.
+        """
+        if self.paused:
+            raise Paused
+
+    def check_stop_strings(self, config: GenerationConfig) -> None:
+        """Checks that the engine can find the stop strings of a configuration.
+
+        Raises:
+            NotImplemented_: it does not know the bytes of tokens.
+        """
+        if not config.stop_strings or self.vocabulary.spelled:
+            return
+        reason = "the tokens of its tokenizer have no bytes of their own"
+        if not self.vocabulary.followed:
+            reason = "it follows no tokenizer service, start it with --tokenizer-address"
+        elif self.vocabulary.refused or self.vocabulary.unreachable:
+            reason = f"it has not followed the tokenizer service at {self.vocabulary.address} yet"
+        raise NotImplemented_("generation_config.stop_strings", f"{reason}; or use stop_sequences")
+
+    def info_at(self, vocabulary: Reference) -> EngineInfo:
+        """Describes the model, and its defaults, as requests of a revision see it."""
+        return with_roles(self.engine.info, self.vocabulary.roles(vocabulary.revision))
+
+    async def resolve_vocabulary(
+        self, reference: vocabulary_pb2.VocabularyRef, given: bool
+    ) -> Reference:
+        """Finds the revision a request means, see `VocabularyTable.resolve`.
+
+        Args:
+            reference: the request's field.
+            given: whether it is set.
+        """
+        return await self.vocabulary.resolve(reference if given else None)
+
+    async def plan(self, request: model_service_pb2.GenerateRequest) -> GenerationPlan:
+        """Checks a generation, see `generation_plan.plan`."""
+        vocabulary = await self.resolve_vocabulary(
+            request.vocabulary, request.HasField("vocabulary")
+        )
+        planned = plan(request, vocabulary, self.info_at(vocabulary), self.limits)
+        self.check_stop_strings(planned.resolved.config)
+        return planned
+
+    @asynccontextmanager
+    async def run(
+        self,
+        planned: GenerationPlan,
+        running: AbstractAsyncContextManager[Call] | None = None,
+    ) -> AsyncIterator[Call]:
+        """Runs a generation while the context is open; leaving it early cancels it.
+
+        Args:
+            planned: what runs.
+            running: the engine's call; None means one of its own, without a session.
+
+        Raises:
+            Paused: no new work is taken.
+            Overloaded: too much is in progress.
+        """
+        self.check_open()
+        if running is None:
+            running = self.engine.generations.run(
+                planned.sequences,
+                planned.resolved.config,
+                revision=planned.vocabulary.revision,
+                selection=planned.selection,
+                prompt_selection=planned.prompt_selection,
+                priority=planned.priority,
+                cache_salt=planned.cache_salt,
+                num_rows=planned.num_rows,
+                sequences_per_prompt=planned.resolved.num_return_sequences,
+            )
+        async with running as call:
+            self.metrics.admitted(planned.num_prompt_tokens)
+            try:
+                yield call
+            finally:
+                if call.unfinished_rows:
+                    self.metrics.abandoned(call.unfinished_rows, failed=call.error is not None)

@@ -1,0 +1,188 @@
+"""Calls that change a session: step, truncate, fork, select rows, rebind."""
+
+import asyncio
+from collections.abc import Coroutine
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from model_service.front.checks.session_calls import StepPlan, read_row_indices
+from model_service.front.checks.violations import Violations
+from model_service.front.engine_client.client import EngineClient
+from model_service.front.sessions.opening import Opening
+from model_service.front.sessions.registry import SessionRegistry
+from model_service.front.sessions.session import Session, StepAnswer, new_session_id
+from rpc.errors import InvalidField
+from vocabulary import Reference
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class ForkedSessions:
+    """Copies of a session.
+
+    Attributes:
+        session_ids: their names.
+        copied_kv_bytes: bytes of KV cache that were copied for all of them.
+    """
+
+    session_ids: list[str]
+    copied_kv_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rebound:
+    """A session on its new revision.
+
+    Attributes:
+        session: the session.
+        previous: the vocabulary that it was on before.
+    """
+
+    session: Session
+    previous: Reference
+
+
+class SessionCalls:
+    """Keeps what the front knows of a session and what the engine has the same."""
+
+    def __init__(self, engine: EngineClient, sessions: SessionRegistry) -> None:
+        """Changes the sessions of a registry."""
+        self._engine = engine
+        self._sessions = sessions
+        self._going_on: set[asyncio.Task[Any]] = set()
+
+    async def step(self, session: Session, plan: StepPlan) -> StepAnswer:
+        """Steps a session that is in use, and keeps the answer if the step has a name.
+
+        Raises:
+            PositionConflict: a row is elsewhere than expected; nothing happened.
+            ServiceError: the engine refused it.
+        """
+        answer = await self._engine.sessions.step(
+            session.session_id,
+            plan.rows,
+            plan.selection,
+            sample=plan.sample,
+            append=plan.append,
+            look_ahead=plan.look_ahead,
+        )
+        session.apply(answer)
+        if not plan.look_ahead:
+            session.selection = plan.selection
+        opening = session.opening
+        seeds = [spec.seed for spec in opening.sequences]
+        answered = StepAnswer(answer, seeds, opening.vocabulary)
+        if plan.step_id:
+            session.last_step = (plan.step_id, answered)
+        return answered
+
+    async def truncate(self, session_id: str, lengths: list[int]) -> Session:
+        """Forgets the tokens of each row from a length on.
+
+        Raises:
+            SessionNotFound: it does not exist or has expired.
+            SessionBusy: a call has it.
+            InvalidField: there is not one length per row, or a row is shorter.
+        """
+        with self._sessions.use(session_id) as session:
+            if len(lengths) != session.num_rows:
+                raise InvalidField("positions", f"must have one per row, {session.num_rows}")
+            session.apply(await self._engine.sessions.truncate(session_id, lengths))
+        return session
+
+    async def fork(self, session: Session, rows: list[int], count: int) -> ForkedSessions:
+        """Copies rows of a session that is in use to new sessions. Nothing is left if it fails.
+
+        Raises:
+            Overloaded: there are too many sessions, rows or tokens of sessions.
+            KVCacheExceeded: there will never be room for so many tokens.
+        """
+        opening, selection, ttl_s = session.select(rows), session.selection, session.ttl_s
+        forks = [Session(new_session_id(), opening, selection, ttl_s) for _ in range(count)]
+        names = [fork.session_id for fork in forks]
+        self._sessions.admit(forks)
+        try:
+            with ExitStack() as uses:
+                for name in names:
+                    uses.enter_context(self._sessions.use(name))
+                answer = await self._engine.sessions.fork(session.session_id, names, rows)
+        except BaseException:
+            for fork in forks:
+                self._sessions.remove(fork, "error")
+            raise
+        for fork in forks:
+            fork.positions = list(answer.positions)
+            fork.kv_bytes = answer.kv_bytes
+        return ForkedSessions(names, answer.copied_bytes)
+
+    async def select_rows(self, session_id: str, rows: list[int], *, max_rows: int) -> Session:
+        """Replaces a session's rows by a selection of them.
+
+        Args:
+            session_id: the session.
+            rows: index of the old row that becomes each new row.
+            max_rows: most rows.
+
+        Raises:
+            SessionNotFound: it does not exist or has expired.
+            SessionBusy: a call has it.
+            InvalidField: there is no such row, or there are too many.
+            Overloaded: there are too many rows or tokens of sessions.
+            KVCacheExceeded: there will never be room for so many tokens.
+        """
+        with self._sessions.use(session_id) as session:
+            violations = Violations()
+            read_row_indices(rows, violations, num_rows=session.num_rows, max_rows=max_rows)
+            violations.check()
+            before, selected = session.opening, session.select(rows)
+            self._sessions.check_rows(max(0, len(rows) - session.num_rows))
+            session.opening = max(before, selected, key=_num_rows)  # until it is settled
+            try:
+                answer = await self._engine.sessions.select_rows(session_id, rows)
+            except BaseException:
+                session.opening = before
+                raise
+            session.opening = selected
+            session.apply(answer)
+        return session
+
+    async def rebind(self, session_id: str, target: Reference) -> Rebound:
+        """Moves a session to a revision that is there.
+
+        Raises:
+            SessionNotFound: it does not exist or has expired.
+            SessionBusy: a call has it.
+            InvalidField: the session is on a newer revision.
+        """
+        with self._sessions.use(session_id) as session:
+            before = session.opening.vocabulary
+            if target.revision < before.revision:
+                raise InvalidField(
+                    "vocabulary.revision",
+                    f"must be at least {before.revision}, that of the session",
+                )
+            session.apply(await self._engine.sessions.rebind(session_id, target.revision))
+            session.opening = replace(session.opening, vocabulary=target)
+        return Rebound(session, before)
+
+    async def to_the_end(self, work: Coroutine[Any, Any, T]) -> T:
+        """Awaits work that goes on when its caller is gone.
+
+        For what both sides must agree on: the session stays in use until the
+        engine has answered, and what it answered is known here.
+        """
+        task = asyncio.ensure_future(work)
+        self._going_on.add(task)
+        task.add_done_callback(self._end)
+        return await asyncio.shield(task)
+
+    def _end(self, task: asyncio.Task[Any]) -> None:
+        self._going_on.discard(task)
+        if not task.cancelled():
+            task.exception()  # nobody may be left to hear of it
+
+
+def _num_rows(opening: Opening) -> int:
+    return len(opening.sequences)

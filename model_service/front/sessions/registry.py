@@ -1,0 +1,202 @@
+"""Sessions as callers know them: names, expiry, and one call at a time.
+
+The engine keeps their tokens and KV cache; here is who may use them and until
+when.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count, islice
+
+import structlog
+
+from model_service.front.engine_client.client import EngineClient
+from model_service.front.engine_client.failure import service_error
+from model_service.front.metrics import ModelMetrics
+from model_service.front.sessions.session import Session
+from model_service.protocol import SessionAnswer, SessionDescription
+from rpc import identity
+from rpc.errors import Overloaded, SessionBusy, SessionNotFound
+
+SWEEP_INTERVAL_S = 0.5
+RETRY_DELAY_S = 1.0
+
+log = structlog.stdlib.get_logger("model_service.front.sessions.registry")
+
+
+class SessionRegistry:
+    """All open sessions. Used by the event loop only.
+
+    Callers that can be told apart, by their certificates, have sessions of their
+    own: to others these do not exist.
+    """
+
+    def __init__(
+        self, engine: EngineClient, metrics: ModelMetrics, *, max_sessions: int, max_rows: int
+    ) -> None:
+        """Starts without sessions.
+
+        Args:
+            engine: what is told when a session ends.
+            metrics: where opening and closing is recorded.
+            max_sessions: most sessions.
+            max_rows: most rows of all sessions.
+        """
+        self._engine = engine
+        self._metrics = metrics
+        self._max_sessions = max_sessions
+        self._max_rows = max_rows
+        self._sessions: dict[str, Session] = {}
+        self._serials = count(1)
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    async def open(
+        self, session: Session, *, sample: bool = False, append: bool = False
+    ) -> SessionAnswer:
+        """Opens a session. Nothing is left of one that fails.
+
+        Args:
+            session: the session.
+            sample: whether the engine chooses the next token of each row.
+            append: whether that token is appended.
+
+        Raises:
+            Overloaded: there are too many sessions, or rows of sessions.
+            ServiceError: the engine refused it, or a row failed.
+        """
+        self.admit([session])
+        opening = session.opening
+        try:
+            with self.use(session.session_id):
+                answer = await self._engine.sessions.open(
+                    session.session_id,
+                    opening.sequences,
+                    opening.resolved.config,
+                    revision=opening.vocabulary.revision,
+                    max_length=opening.max_length,
+                    selection=session.selection,
+                    cache_salt=opening.cache_salt,
+                    sample=sample,
+                    append=append,
+                )
+                for row in answer.rows:
+                    if row.failure is not None:
+                        self._engine.sessions.forget(session.session_id)
+                        raise service_error(row.failure)
+        except BaseException:
+            self.remove(session, "error")
+            raise
+        session.apply(answer)
+        return answer
+
+    @contextmanager
+    def use(self, session_id: str) -> Iterator[Session]:
+        """Takes a session for one call; its idle time starts anew when the call ends.
+
+        Raises:
+            SessionNotFound: it does not exist or has expired.
+            SessionBusy: another call has it.
+        """
+        session = self._find(session_id)
+        if session.busy:
+            raise SessionBusy(session_id)
+        session.busy = True
+        self._record()
+        try:
+            yield session
+        finally:
+            session.busy = False
+            session.used_at = time.monotonic()
+            self._record()
+
+    def touch(self, session_id: str, ttl_s: float | None) -> Session:
+        """Starts the idle time of a session anew, also while a call uses it.
+
+        Raises:
+            SessionNotFound: it does not exist or has expired.
+        """
+        session = self._find(session_id)
+        session.used_at = time.monotonic()
+        if ttl_s is not None:
+            session.ttl_s = ttl_s
+        return session
+
+    def list(self, after_serial: int, limit: int) -> list[Session]:
+        """Returns the caller's sessions in order of opening, those after a serial number."""
+        owner = identity.caller()
+        own = (s for s in self._sessions.values() if s.owner == owner and not s.expired)
+        return [*islice((s for s in own if s.serial > after_serial), limit)]
+
+    async def close(self, session_id: str) -> tuple[Session, SessionDescription]:
+        """Closes a session for its client, and returns what it was.
+
+        Raises:
+            SessionNotFound: it does not exist or has expired.
+            SessionBusy: a call has it.
+        """
+        with self.use(session_id) as session:
+            self.remove(session, "client")
+            return session, await self._engine.sessions.close(session_id)
+
+    async def expire_forever(self) -> None:
+        """Closes sessions that have been idle for too long, until cancelled."""
+        while True:
+            await asyncio.sleep(SWEEP_INTERVAL_S)
+            self.expire()
+
+    def expire(self) -> None:
+        """Closes the sessions that have been idle for too long."""
+        for session in [s for s in self._sessions.values() if s.expired]:
+            self.remove(session, "idle_timeout")
+            self._engine.sessions.forget(session.session_id)
+
+    def admit(self, sessions: Sequence[Session]) -> None:
+        """Takes in sessions, all of them or none, that the engine does not have yet.
+
+        Raises:
+            Overloaded: there are too many sessions, or rows of sessions.
+        """
+        self.expire()
+        if len(self._sessions) + len(sessions) > self._max_sessions:
+            raise Overloaded("sessions", self._max_sessions, retry_delay_s=RETRY_DELAY_S)
+        self.check_rows(sum(session.num_rows for session in sessions))
+        for session in sessions:
+            session.serial = next(self._serials)
+            self._sessions[session.session_id] = session
+            self._metrics.session_opened()
+        self._record()
+
+    def check_rows(self, num_more: int) -> None:
+        """Checks that there may be more rows.
+
+        Raises:
+            Overloaded: there may not.
+        """
+        num_rows = sum(session.num_rows for session in self._sessions.values())
+        if num_rows + num_more > self._max_rows:
+            raise Overloaded("session_rows", self._max_rows, retry_delay_s=RETRY_DELAY_S)
+
+    def _find(self, session_id: str) -> Session:
+        session = self._sessions.get(session_id)
+        if session is None or session.expired or session.owner != identity.caller():
+            raise SessionNotFound(session_id)
+        return session
+
+    def remove(self, session: Session, reason: str) -> None:
+        """Forgets a session; the engine is told by the caller.
+
+        Args:
+            session: the session, which may be gone already.
+            reason: label of the metric.
+        """
+        if self._sessions.pop(session.session_id, None) is not None:
+            self._metrics.session_closed(reason, time.monotonic() - session.opened_at)
+            self._record()
+
+    def _record(self) -> None:
+        active = sum(session.busy for session in self._sessions.values())
+        self._metrics.sessions(active, len(self._sessions) - active)

@@ -1,0 +1,96 @@
+"""One session as its callers know it: name, rows, expiry, and what it answered last."""
+
+import secrets
+import time
+from dataclasses import dataclass, field, replace
+
+from model_service.front.sessions.opening import Opening
+from model_service.protocol import SessionAnswer
+from model_service.protocol.generation import ScoreSelection
+from rpc import identity
+from vocabulary import Reference
+
+
+@dataclass(frozen=True, slots=True)
+class StepAnswer:
+    """What a step was answered.
+
+    Attributes:
+        answer: outcomes, by row.
+        seeds: seeds of the rows' draws, which later selections of rows do not change here.
+        vocabulary: the vocabulary that the session was on.
+    """
+
+    answer: SessionAnswer
+    seeds: list[int]
+    vocabulary: Reference
+
+
+@dataclass(slots=True)
+class Session:
+    """One session.
+
+    Attributes:
+        session_id: its name, unguessable.
+        opening: its rows as they were opened, its configuration and vocabulary.
+        selection: what the newest call asked for, and the next one unless it says.
+        ttl_s: idle time after which it is closed.
+        positions: tokens of each row, after the newest call that was answered.
+        kv_bytes: bytes of KV cache reserved.
+        serial: grows from session to session; orders listings.
+        opened_at: monotonic clock, in seconds.
+        created_at: wall clock, in seconds since 1970.
+        used_at: end of the newest call, monotonic clock.
+        busy: whether a call is using it.
+        last_step: the newest step that was named, and its answer.
+        owner: whoever opened it, as far as the transport knows; nobody else finds it.
+    """
+
+    session_id: str
+    opening: Opening
+    selection: ScoreSelection
+    ttl_s: float
+    positions: list[int] = field(default_factory=list)
+    kv_bytes: int = 0
+    serial: int = 0
+    opened_at: float = field(default_factory=time.monotonic)
+    created_at: float = field(default_factory=time.time)
+    used_at: float = field(default_factory=time.monotonic)
+    busy: bool = False
+    last_step: tuple[str, StepAnswer] | None = None
+    owner: str = field(default_factory=identity.caller)
+
+    @property
+    def expires_at(self) -> float:
+        """When it expires if it is not used, in seconds since 1970."""
+        return time.time() + self.used_at + self.ttl_s - time.monotonic()
+
+    @property
+    def expired(self) -> bool:
+        """Whether it has been idle for too long. Never while a call uses it."""
+        return not self.busy and time.monotonic() > self.used_at + self.ttl_s
+
+    @property
+    def num_rows(self) -> int:
+        """Number of its rows."""
+        return len(self.opening.sequences)
+
+    def select(self, indices: list[int]) -> Opening:
+        """Returns the opening that has these rows in place of its own."""
+        return replace(self.opening, sequences=[self.opening.sequences[i] for i in indices])
+
+    def answer_of(self, step_id: str) -> StepAnswer | None:
+        """Returns the answer of the newest named step if this is its name."""
+        if step_id and self.last_step is not None and self.last_step[0] == step_id:
+            return self.last_step[1]
+        return None
+
+    def apply(self, answer: SessionAnswer) -> None:
+        """Takes over the state that the engine answered with."""
+        self.positions = [row.position for row in answer.rows]
+        self.kv_bytes = answer.kv_bytes
+
+
+def new_session_id() -> str:
+    """Returns a name that nobody can guess: 128 random bits."""
+    return secrets.token_urlsafe(16)

@@ -1,0 +1,1 @@
+"""The revisions that the model serves, and how it follows the tokenizer service."""

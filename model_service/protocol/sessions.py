@@ -1,0 +1,209 @@
+"""Rows that are kept between calls."""
+
+import msgspec
+
+from model_service.protocol.failure import Failure
+from model_service.protocol.generation import (
+    FinishReason,
+    GenerationConfig,
+    PositionScores,
+    ScoreSelection,
+)
+from model_service.protocol.generations import SequenceSpec
+
+
+class NewSession(msgspec.Struct):
+    """What every command that opens a session says."""
+
+    request_id: int
+    session_id: str
+    sequences: list[SequenceSpec]
+    config: GenerationConfig
+    """How tokens are chosen, also by later calls."""
+
+    revision: int
+    """Vocabulary revision whose ids the rows see."""
+
+    max_length: int
+    """Most tokens of a row; so many tokens of KV cache are reserved while it has a slot."""
+
+
+class OpenSession(NewSession, tag="open_session"):
+    """Prefills rows and keeps them. Answered by `SessionAnswer`."""
+
+    selection: ScoreSelection
+    cache_salt: str | None = None
+    """As in `Generate`."""
+
+    sample: bool = False
+    """Whether the engine chooses the next token of each row."""
+
+    append: bool = False
+    """Whether the chosen token is appended."""
+
+
+class GenerateSession(NewSession, tag="generate_session"):
+    """Opens a session and runs its rows to their end. Answered as `Generate`.
+
+    Nothing is left of a session of which a row fails, or whose call is cancelled
+    before the last row has ended.
+    """
+
+    selection: ScoreSelection | None = None
+    """What to return about each generated token."""
+
+    prompt_selection: ScoreSelection | None = None
+    """What to return about each prompt token."""
+
+    cache_salt: str | None = None
+    """As of `Generate`."""
+
+
+class ContinueSession(msgspec.Struct, tag="continue_session"):
+    """Runs the rows of a session to their end. Answered as `Generate`.
+
+    Cancelled before the last row has ended, it is undone as a whole.
+    """
+
+    request_id: int
+    session_id: str
+    config: GenerationConfig
+    """How tokens are chosen by this call; the session keeps its own configuration."""
+
+    max_new_tokens: list[int]
+    """Most new tokens of each row."""
+
+    selection: ScoreSelection | None = None
+    """What to return about each generated token."""
+
+
+class StepRow(msgspec.Struct, frozen=True, array_like=True):
+    """What one row of a session does in a step."""
+
+    token_ids: list[int]
+    """Ids to append; empty leaves the row alone."""
+
+    expected_position: int | None
+
+
+class StepSession(msgspec.Struct, tag="step_session"):
+    """Appends tokens to rows. Answered by `SessionAnswer`."""
+
+    request_id: int
+    session_id: str
+    rows: list[StepRow]
+    selection: ScoreSelection
+    sample: bool = False
+    """Whether the engine chooses the next token of each stepped row."""
+
+    append: bool = False
+    """Whether the chosen token is appended (its KV entry is written with the next step)."""
+
+    look_ahead: bool = False
+    """Whether the rows are put back afterwards to where they were."""
+
+
+class TruncateSession(msgspec.Struct, tag="truncate_session"):
+    """Forgets tokens. Answered by `SessionAnswer` without scores."""
+
+    request_id: int
+    session_id: str
+    lengths: list[int]
+    """Tokens to keep, one per row."""
+
+
+class ForkSession(msgspec.Struct, tag="fork_session"):
+    """Copies rows to new sessions, all of them or none. Answered by `SessionForked`."""
+
+    request_id: int
+    session_id: str
+    fork_ids: list[str]
+    """Names of the new sessions."""
+
+    rows: list[int]
+    """Index of the row that becomes each row of every new session."""
+
+
+class SelectSessionRows(msgspec.Struct, tag="select_session_rows"):
+    """Replaces a session's rows. Answered by `SessionAnswer` without scores."""
+
+    request_id: int
+    session_id: str
+    rows: list[int]
+    """Index of the old row that becomes each new row."""
+
+
+class RebindSession(msgspec.Struct, tag="rebind_session"):
+    """Moves rows to a newer vocabulary revision. Answered by `SessionAnswer` without scores."""
+
+    request_id: int
+    session_id: str
+    revision: int
+    """One that is there, not older than that of the rows."""
+
+
+class DescribeSession(msgspec.Struct, tag="describe_session"):
+    """Asks for a session's tokens. Answered by `SessionDescription`."""
+
+    request_id: int
+    session_id: str
+
+
+class CloseSession(msgspec.Struct, tag="close_session"):
+    """Frees a session. Answered by `SessionDescription` without tokens."""
+
+    request_id: int
+    session_id: str
+
+
+class SessionRowAnswer(msgspec.Struct, frozen=True):
+    """Outcome of a command that opens or changes a session, for one row."""
+
+    position: int
+    """Tokens in the row afterwards."""
+
+    scores: list[PositionScores] = []
+    sampled_token_id: int | None = None
+    finish_reason: FinishReason | None = None
+    """Why a generation would end with the sampled token."""
+
+    failure: Failure | None = None
+
+
+class SessionAnswer(msgspec.Struct, tag="session_answer"):
+    """Outcome of a command that opens or changes a session."""
+
+    request_id: int
+    rows: list[SessionRowAnswer]
+    kv_bytes: int
+    """Bytes of KV cache that the session has reserved now."""
+
+    recomputed: bool = False
+    """Whether tokens passed through the model again, because their KV cache had been dropped."""
+
+    cached_tokens: int = 0
+    """Tokens whose KV cache was copied from another sequence instead of computed."""
+
+
+class SessionDescription(msgspec.Struct, tag="session_description"):
+    """A session's tokens."""
+
+    request_id: int
+    rows: list[list[int]]
+    """Tokens of each row. After `CloseSession`: what the rows held."""
+
+    kv_bytes: int
+
+
+class SessionForked(msgspec.Struct, tag="session_forked"):
+    """The new sessions exist."""
+
+    request_id: int
+    positions: list[int]
+    """Tokens in each row of every new session."""
+
+    kv_bytes: int
+    """Bytes of KV cache that each new session has reserved."""
+
+    copied_bytes: int
+    """Bytes of KV cache that were copied, for all new sessions."""

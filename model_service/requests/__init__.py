@@ -1,1 +1,0 @@
-"""What arrives: checked, resolved, and turned into what the engine runs."""

@@ -1,1 +1,0 @@
-"""What leaves: results of the engine as messages of the schema."""

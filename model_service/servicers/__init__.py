@@ -1,1 +1,0 @@
-"""The gRPC methods: parse, delegate, format. One module per service."""

@@ -1,0 +1,129 @@
+"""Calls in progress, without an engine."""
+
+import pytest
+
+from model_service.front.engine_client.call_table import CallTable
+from model_service.protocol import (
+    Failure,
+    Finish,
+    Rejected,
+    SequenceTokens,
+    SessionAnswer,
+    SessionRowAnswer,
+)
+from model_service.protocol.channel import RingReader, RingWriter
+from model_service.protocol.generation import PositionScores
+from rpc.errors import EngineLost, KVCacheExceeded, Overloaded, SessionNotFound, SlowConsumer
+
+
+class Ends:
+    """Both ends of a ring, a table over it, and what it cancelled."""
+
+    def __init__(self) -> None:
+        self.reader = RingReader(1024)
+        self.writer = RingWriter(self.reader.name)
+        self.cancelled: list[int] = []
+        self.table = CallTable(
+            self.reader,
+            max_running_sequences=2,
+            max_waiting_sequences=1,
+            buffer_bytes=500,
+            cancel=self.cancelled.append,
+        )
+
+    def scores(self, num_bytes: int = 100) -> PositionScores:
+        row = self.writer.put(memoryview(b"x" * num_bytes))
+        return PositionScores(position=1, token_id=1, logits=row)
+
+    def tokens(self, request_id: int, *, finish=None, scored: bool = False) -> SequenceTokens:
+        scores = [self.scores()] if scored else []
+        return SequenceTokens(request_id, 0, [1], scores=scores, finish=finish)
+
+
+@pytest.fixture
+def ends():
+    made = Ends()
+    yield made
+    made.writer.close()
+    made.reader.close()
+
+
+async def test_rows_that_nobody_waits_for_leave_the_ring(ends):
+    ends.table.deliver(ends.tokens(99, scored=True))
+    row = SessionRowAnswer(1, [ends.scores()])
+    ends.table.deliver(SessionAnswer(99, [row], 0))
+    assert ends.reader.consumed == 200
+
+
+async def test_rows_that_somebody_waits_for_are_copied_at_once(ends):
+    with ends.table.open(1) as call:
+        ends.table.deliver(ends.tokens(call.request_id, scored=True))
+        assert ends.reader.consumed == 100
+        (event,) = await anext(call)
+        assert event.scores[0].logits == b"x" * 100
+
+
+async def test_a_call_that_was_settled_is_not_cancelled(ends):
+    with ends.table.open(1) as call:
+        ends.table.deliver(ends.tokens(call.request_id, finish=Finish("eos_token")))
+    assert ends.cancelled == []
+
+
+async def test_a_call_that_is_left_is_cancelled_once(ends):
+    with ends.table.open(1) as call:
+        pass
+    assert ends.cancelled == [call.request_id]
+
+
+async def test_a_slow_call_is_cancelled_once_and_gives_its_permits_back(ends):
+    with ends.table.open(3) as call:
+        for _ in range(7):
+            ends.table.deliver(ends.tokens(call.request_id, scored=True))
+        assert ends.cancelled == [call.request_id]
+        with ends.table.open(3), pytest.raises(SlowConsumer):
+            await anext(call)
+    assert ends.cancelled.count(call.request_id) == 1
+    assert ends.reader.consumed == 700
+
+
+async def test_a_refused_call_is_not_cancelled(ends):
+    failure = Failure("KVCacheExceeded", {"kv_tokens": 2, "limit_tokens": 1})
+    with ends.table.open(1) as call:
+        ends.table.deliver(Rejected(call.request_id, failure))
+        with pytest.raises(KVCacheExceeded):
+            await call.answer()
+    assert ends.cancelled == []
+
+
+async def test_a_call_holds_permits_for_the_rows_that_the_engine_runs(ends):
+    with ends.table.open(2, num_permits=3) as call:
+        assert ends.table.num_unfinished_rows == 3
+        with pytest.raises(Overloaded), ends.table.open(1):
+            pass
+        ends.table.deliver(ends.tokens(call.request_id, finish=Finish("eos_token")))
+        assert ends.table.num_unfinished_rows == 2
+        with ends.table.open(1):
+            pass
+    assert ends.table.num_unfinished_rows == 0
+
+
+async def test_the_first_error_of_a_call_is_the_one_it_ends_with(ends):
+    with ends.table.open(1) as call:
+        ends.table.fail_all(EngineLost())
+        ends.table.deliver(
+            Rejected(call.request_id, Failure("SessionNotFound", {"session_id": ""}))
+        )
+        with pytest.raises(EngineLost):
+            await call.answer()
+        assert not isinstance(call.error, SessionNotFound)
+
+
+async def test_tokens_that_came_before_an_end_are_still_delivered(ends):
+    with ends.table.open(1) as call:
+        ends.table.deliver(ends.tokens(call.request_id))
+        ends.table.deliver(ends.tokens(call.request_id, finish=Finish("eos_token")))
+        (event,) = await anext(call)
+        assert event.token_ids == [1, 1]
+        assert event.finish is not None
+        with pytest.raises(StopAsyncIteration):
+            await anext(call)

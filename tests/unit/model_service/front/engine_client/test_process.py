@@ -1,0 +1,13 @@
+from model_service.front.engine_client.process import engine_environment
+
+CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
+
+
+def test_the_engine_keeps_preparations_of_few_shapes():
+    environment = engine_environment({}, 1)
+    assert [environment[name] for name in CACHES] == ["64", "64"]
+
+
+def test_an_operator_may_have_it_keep_more():
+    given = dict.fromkeys(CACHES, "1024")
+    assert engine_environment(given, 1).items() >= given.items()

@@ -1,0 +1,175 @@
+"""Names, expiry and exclusive use of sessions."""
+
+import asyncio
+import time
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from model_service.front.checks.configuration import ResolvedConfig
+from model_service.front.metrics import ModelMetrics
+from model_service.front.sessions.opening import Opening
+from model_service.front.sessions.registry import SessionRegistry
+from model_service.front.sessions.session import Session, new_session_id
+from model_service.protocol import SequenceSpec
+from model_service.protocol.generation import GenerationConfig, ScoreSelection
+from rpc.errors import Overloaded, SessionBusy, SessionNotFound
+from tests.fakes.engine import engine
+from vocabulary import Reference
+
+SELECTION = ScoreSelection(logits=True, amount="full")
+CONFIG = ResolvedConfig(GenerationConfig(max_new_tokens=1), 0, 1, False)
+
+
+def make_session(*prompts: list[int], ttl_s: float = 300.0) -> Session:
+    specs = [SequenceSpec(ids, seed=0) for ids in prompts or ([4],)]
+    opening = Opening(specs, CONFIG, 0, SELECTION, Reference("tiny", 0, "", 32), 16, "")
+    return Session(new_session_id(), opening, SELECTION, ttl_s)
+
+
+def registry(client, *, max_sessions: int = 2, max_rows: int = 4) -> SessionRegistry:
+    metrics = ModelMetrics(CollectorRegistry(), "tiny")
+    return SessionRegistry(client, metrics, max_sessions=max_sessions, max_rows=max_rows)
+
+
+async def test_an_opened_session_has_the_positions_of_its_prompts():
+    async with engine() as client:
+        session = make_session([4], [5, 6])
+        await registry(client).open(session)
+        assert session.positions == [1, 2]
+        assert not session.busy
+
+
+async def test_sessions_beyond_the_limit_are_refused():
+    async with engine() as client:
+        sessions = registry(client)
+        for _ in range(2):
+            await sessions.open(make_session())
+        with pytest.raises(Overloaded) as caught:
+            await sessions.open(make_session())
+        assert caught.value.metadata["resource"] == "sessions"
+        assert caught.value.retry_delay_s is not None
+
+
+async def test_rows_of_sessions_beyond_the_limit_are_refused():
+    async with engine() as client:
+        sessions = registry(client)
+        await sessions.open(make_session([1], [2], [3]))
+        with pytest.raises(Overloaded) as caught:
+            await sessions.open(make_session([1], [2]))
+        assert caught.value.metadata["resource"] == "session_rows"
+
+
+async def test_a_session_that_has_expired_makes_room():
+    async with engine() as client:
+        sessions = registry(client, max_sessions=1)
+        await sessions.open(make_session(ttl_s=0.01))
+        await asyncio.sleep(0.05)
+        await sessions.open(make_session())
+
+
+async def test_a_session_that_cannot_be_opened_leaves_nothing_behind():
+    async with engine() as client:
+        sessions = registry(client)
+        with pytest.raises(Overloaded):  # more rows than the engine has permits
+            await registry(client, max_rows=99).open(make_session(*[[1]] * 7))
+        assert len(sessions) == 0
+        await sessions.open(make_session())
+
+
+async def test_one_call_at_a_time_uses_a_session():
+    async with engine() as client:
+        sessions = registry(client)
+        session = make_session()
+        await sessions.open(session)
+        with sessions.use(session.session_id):
+            with pytest.raises(SessionBusy), sessions.use(session.session_id):
+                pass
+            with pytest.raises(SessionBusy):
+                await sessions.close(session.session_id)
+        with sessions.use(session.session_id):
+            pass
+
+
+async def test_a_session_that_was_idle_for_too_long_is_gone_here_and_in_the_engine():
+    async with engine() as client:
+        sessions = registry(client)
+        session = make_session(ttl_s=0.05)
+        await sessions.open(session)
+        await asyncio.sleep(0.1)
+        with pytest.raises(SessionNotFound), sessions.use(session.session_id):
+            pass
+        assert sessions.list(0, 10) == []
+        sessions.expire()
+        assert len(sessions) == 0
+        with pytest.raises(SessionNotFound):
+            await client.sessions.describe(session.session_id)
+
+
+async def test_a_session_does_not_expire_while_a_call_uses_it():
+    async with engine() as client:
+        sessions = registry(client)
+        session = make_session(ttl_s=0.05)
+        await sessions.open(session)
+        with sessions.use(session.session_id):
+            await asyncio.sleep(0.1)
+            sessions.expire()
+        assert len(sessions) == 1
+
+
+async def test_use_and_touch_start_the_idle_time_anew():
+    async with engine() as client:
+        sessions = registry(client)
+        session = make_session(ttl_s=0.2)
+        await sessions.open(session)
+        for _ in range(3):
+            await asyncio.sleep(0.1)
+            sessions.touch(session.session_id, None)
+        await asyncio.sleep(0.1)
+        with sessions.use(session.session_id):
+            pass
+        sessions.touch(session.session_id, 100.0)
+        assert session.expires_at > time.time() + 90
+
+
+async def test_expired_and_unknown_sessions_are_told_apart_by_nobody():
+    async with engine() as client:
+        sessions = registry(client)
+        session = make_session(ttl_s=0.01)
+        await sessions.open(session)
+        await asyncio.sleep(0.05)
+        messages = []
+        for session_id in (session.session_id, "unknown"):
+            with pytest.raises(SessionNotFound) as caught:
+                await sessions.close(session_id)
+            messages.append(str(caught.value))
+        assert messages[0] == messages[1]
+
+
+async def test_a_closed_session_is_gone():
+    async with engine() as client:
+        sessions = registry(client)
+        session = make_session([4, 5])
+        await sessions.open(session)
+        closed, description = await sessions.close(session.session_id)
+        assert closed is session
+        assert description.rows == [[4, 5]]
+        with pytest.raises(SessionNotFound):
+            sessions.touch(session.session_id, None)
+
+
+async def test_sessions_are_listed_in_pages_in_order_of_opening():
+    async with engine() as client:
+        sessions = registry(client, max_sessions=5, max_rows=5)
+        opened = [make_session() for _ in range(5)]
+        for session in opened:
+            await sessions.open(session)
+        first = sessions.list(0, 3)
+        assert first == opened[:3]
+        assert sessions.list(first[-1].serial, 3) == opened[3:]
+
+
+def test_names_of_sessions_cannot_be_guessed():
+    names = {new_session_id() for _ in range(1000)}
+    assert len(names) == 1000
+    assert min(map(len, names)) >= 22

@@ -1,0 +1,1 @@
+"""Conversations to text, in processes that can be ended."""

@@ -1,0 +1,1 @@
+"""The vocabulary that serves now, and how it becomes the next one."""

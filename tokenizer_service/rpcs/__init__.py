@@ -1,0 +1,1 @@
+"""The methods of the tokenizer service, and its messages read and written."""

@@ -1,0 +1,1 @@
+"""One revision of a tokenizer: text to ids and back."""
