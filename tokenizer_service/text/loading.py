@@ -77,7 +77,7 @@ def _parse(text: str) -> tokenizers.Tokenizer:
     try:
         return tokenizers.Tokenizer.from_str(text)
     except Exception as error:  # the library raises plain Exception
-        raise TokenizerFilesError(f"tokenizer.json cannot be read: {error}.") from None
+        raise TokenizerFilesError(f"tokenizer.json cannot be read: {error}. {SAVE_AGAIN}") from None
 
 
 def _decoder(tokenizer: tokenizers.Tokenizer) -> dict[str, Any] | None:
