@@ -86,6 +86,19 @@ def refuse(scope: Scope, error: Exception) -> Handler:
 
 
 @dataclass(frozen=True, slots=True)
+class Serialized:
+    """A response that its method has serialized by itself, off the event loop.
+
+    A type of its own, as gRPC turns a text that is no response into bytes before it looks.
+
+    Attributes:
+        data: the bytes of the message.
+    """
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """How a call ended, for those who count.
 

@@ -80,8 +80,8 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         limit = self._max_response_bytes
 
         def encode(response: Any) -> bytes:
-            # A method may have serialized a large response by itself, off the event loop.
-            data: bytes = response if isinstance(response, bytes) else serialize(response)
+            is_serialized = isinstance(response, handlers.Serialized)
+            data: bytes = response.data if is_serialized else serialize(response)
             if len(data) > limit:
                 raise errors.ResponseTooLarge(len(data), limit)
             return data

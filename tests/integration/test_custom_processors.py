@@ -20,7 +20,7 @@ PAGE = (ROOT / "docs" / "processors.md").read_text()
 
 BROKEN = '''
 import torch
-from model_service.engine import generations
+from model_service.engine.calls import generations
 from lockstep_processors import Arguments, CustomProcessor
 
 
@@ -241,7 +241,7 @@ def test_one_that_fails_in_a_session_or_while_scoring_fails_the_call_only(model,
     ],
 )
 def test_a_module_that_cannot_be_used_is_refused_with_the_reason(tmp_path, monkeypatch, code, said):
-    from lockstep_processors import CustomProcessorError, load
+    from model_service.engine.sampling.custom_processors import CustomProcessorError, load
 
     name = f"acme_wrong_{abs(hash(code))}"
     (tmp_path / f"{name}.py").write_text(

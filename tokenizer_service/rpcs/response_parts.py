@@ -11,6 +11,7 @@ from typing import AnyStr
 from google.protobuf.message import Message
 
 from rpc.errors import ResponseTooLarge
+from rpc.handlers import Serialized
 from tokenizer_service.worker_pool import Pieces
 
 _WAY_OUT = "Send fewer items at once, or ask for less about each."
@@ -71,13 +72,13 @@ class ResponseParts:
             yield
         return empty.join(collected)
 
-    def joined(self, rest: Message) -> bytes:
-        """Returns the bytes of the whole response.
+    def joined(self, rest: Message) -> Serialized:
+        """Returns the whole response.
 
         Args:
             rest: what was not appended.
         """
-        return b"".join([rest.SerializeToString(), *self._parts])
+        return Serialized(b"".join([rest.SerializeToString(), *self._parts]))
 
     def _check(self, num_bytes: int) -> None:
         size = self._num_bytes + num_bytes

@@ -7,6 +7,7 @@ from lockstep.v1 import tokenizer_service_pb2 as pb
 from lockstep.v1 import tokens_pb2
 
 from rpc.errors import InvalidField, ServiceError
+from rpc.handlers import Serialized
 from rpc.status import item_error
 from rpc.streams import until_drained
 from tokenizer_service.chat.chat import ChatRequest, RenderedChat
@@ -43,13 +44,13 @@ _ROUND_TRIP = EncodeOptions(add_special_tokens=False, parse_special_tokens=True)
 class TextMethods(TokenizerMethods):
     """Parses, hands the work to the pool, and writes the response.
 
-    Methods that return bytes have serialized their response in a thread: the event loop
+    Methods that return `Serialized` have made their response in a thread: the event loop
     would stand still meanwhile.
     """
 
     async def Encode(  # type: ignore[override]
         self, request: pb.EncodeRequest, context: Context
-    ) -> bytes:
+    ) -> Serialized:
         min_revision = request.min_revision if request.HasField("min_revision") else None
         await self._vocabulary.reach(min_revision)
         tokenizer = self._vocabulary.require(min_revision)
@@ -57,7 +58,7 @@ class TextMethods(TokenizerMethods):
         options = read_encode_options(request.options, items, tokenizer)
         padding = read_padding("options.padding", request.options.padding, tokenizer.size)
 
-        def work() -> Pieces[bytes]:
+        def work() -> Pieces[Serialized]:
             parts = ResponseParts(self._max_response_bytes)
             response = pb.EncodeResponse(vocabulary=vocabulary_ref(tokenizer.reference))
             truncated: list[int] = []
@@ -94,14 +95,14 @@ class TextMethods(TokenizerMethods):
 
     async def Decode(  # type: ignore[override]
         self, request: pb.DecodeRequest, context: Context
-    ) -> bytes:
+    ) -> Serialized:
         given = read_reference(request.vocabulary) if request.HasField("vocabulary") else None
         await self._vocabulary.reach(given.revision if given else None)
         size = self._vocabulary.size_for(given)
         tokenizer = self._vocabulary.current
         options = read_decode_options(request.options)
 
-        def work() -> Pieces[bytes]:
+        def work() -> Pieces[Serialized]:
             rows = read_prompt_batch("batch", request.batch, size, self._limits)
             yield
             return (yield from self._decode_rows(tokenizer, rows, options, request))
@@ -144,7 +145,7 @@ class TextMethods(TokenizerMethods):
 
     async def ApplyChatTemplate(  # type: ignore[override]
         self, request: pb.ApplyChatTemplateRequest, context: Context
-    ) -> bytes:
+    ) -> Serialized:
         tokenizer = self._vocabulary.current
         padding = read_padding("padding", request.padding, tokenizer.size)
         cost = chat_cost(request.ByteSize())
@@ -155,7 +156,7 @@ class TextMethods(TokenizerMethods):
 
         chat = await self._pool.run_pieces(read(), cost)
 
-        def respond(rendered: RenderedChat) -> bytes:
+        def respond(rendered: RenderedChat) -> Serialized:
             rows = [row.ids for row in rendered.rows]
             num_characters = sum(map(len, rendered.texts))
             self._metrics.processed("chat", [len(row) for row in rows], num_characters)
@@ -167,7 +168,7 @@ class TextMethods(TokenizerMethods):
             )
             if padding is not None:
                 response.padded_batch.CopyFrom(self._pad("padding", tokenizer, rows, padding))
-            return response.SerializeToString()
+            return Serialized(response.SerializeToString())
 
         with self._metrics.timed("chat"):
             return await self._templates.apply(
@@ -235,7 +236,7 @@ class TextMethods(TokenizerMethods):
         rows: Sequence[Sequence[int]],
         options: DecodeOptions,
         request: pb.DecodeRequest,
-    ) -> Pieces[bytes]:
+    ) -> Pieces[Serialized]:
         parts = ResponseParts(self._max_response_bytes)
         num_characters = 0
         for index, row in enumerate(rows):

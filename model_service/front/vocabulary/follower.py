@@ -94,8 +94,10 @@ class Follower:
                 self._lose("it is silent")
             except (OSError, ssl.SSLError) as error:
                 self._lose(f"its TLS files cannot be used: {error}")
-            except (ConflictError, BrokenChainError, ValueError, ServiceError) as error:
-                self._refuse(str(error))
+            except (ConflictError, BrokenChainError) as error:
+                self._refuse(str(error), is_another=True)
+            except (ValueError, ServiceError) as error:  # a change that this model cannot take
+                self._refuse(str(error), is_another=False)
             else:
                 self._lose("it ended the stream", may_be_planned=True)
             finally:
@@ -116,11 +118,12 @@ class Follower:
             self._warned_of = reason
         self._table.unreachable = reason
 
-    def _refuse(self, reason: str) -> None:
+    def _refuse(self, reason: str, *, is_another: bool) -> None:
         """Notes why what the service has is not taken; says so once per reason."""
         if reason != self._table.refused:
             log.error("vocabulary_conflict", address=self._address.target, reason=reason)
         self._table.refused = reason
+        self._table.is_another = is_another
 
     def _serve_meanwhile(self) -> None:
         """Serves revision 0 as the checkpoint has it, where nobody said to wait for the service."""

@@ -25,7 +25,8 @@ class VocabularyTable:
     Attributes:
         followed: whether revisions can still come from a tokenizer service.
         address: of that service, for those who ask why a revision is not here.
-        refused: why nothing of what it has is taken; empty while that is not so.
+        refused: why nothing more of what it has is taken; empty while that is not so.
+        is_another: whether that is because it has another vocabulary.
         unreachable: why it was not reached the last time; empty while it is followed.
         spelled: whether the engine knows the bytes that every id stands for.
         wanted: set while a request waits for a revision that is yet to come.
@@ -42,6 +43,7 @@ class VocabularyTable:
         self.followed = followed
         self.address = address
         self.refused = ""
+        self.is_another = False
         self.unreachable = "it has not been reached yet"
         self.spelled = False
         self.wanted = asyncio.Event()
@@ -133,26 +135,37 @@ class VocabularyTable:
                 while reference.revision > self.newest.revision:
                     await self._grown.wait()
         except TimeoutError:
-            if self.refused:
+            if self.refused and self.is_another:
                 raise self._of_another(reference, self.newest) from None
             raise VocabularyBehind(
                 request_revision=reference.revision,
                 server_revision=self.newest.revision,
-                reason=self.unreachable
-                and f"it does not reach the tokenizer service at {self.address}, "
-                f"{self.unreachable}; start that one, or name another with --tokenizer-address",
+                reason=self._why_behind(),
             ) from None
         finally:
             self._num_waiting -= 1
             if not self._num_waiting:
                 self.wanted.clear()
 
+    def _why_behind(self) -> str:
+        """Returns what keeps newer revisions from this replica; empty where nothing does."""
+        if self.refused:
+            return (
+                f"it cannot take what the tokenizer service at {self.address} has: {self.refused}"
+            )
+        if self.unreachable:
+            return (
+                f"it does not reach the tokenizer service at {self.address}, {self.unreachable}; "
+                "start that one, or name another with --tokenizer-address"
+            )
+        return ""
+
     def _of_another(
         self, reference: vocabulary_pb2.VocabularyRef, ours: Reference
     ) -> VocabularyMismatch:
         """Makes the error of ids that come from another tokenizer, or another history of it."""
         remedy = "the ids are from another tokenizer, or from another history of this one: "
-        if self.followed and self.refused:
+        if self.followed and self.refused and self.is_another:
             remedy += f"that of {self.address} is not followed, as {self.refused}"
         elif self.followed:
             remedy += f"encode with the tokenizer service at {self.address}, which it follows"

@@ -9,8 +9,13 @@ import pytest
 
 from model_service.protocol import Cancel, SequenceTokens
 from model_service.protocol.generation import ScoreSelection
-
-from .counting import BEST, VOCABULARY_SIZE, CountingEngine, finish, tokens
+from tests.unit.model_service.engine.counting import (
+    BEST,
+    VOCABULARY_SIZE,
+    CountingEngine,
+    finish,
+    tokens,
+)
 
 BEAMS = {"num_beams": 3}
 BEST_LOG_PROB = BEST - math.log(math.exp(BEST) + VOCABULARY_SIZE - 1)

@@ -13,8 +13,8 @@ from model_service.protocol import (
     TruncateSession,
 )
 from model_service.protocol.generation import ScoreSelection
+from tests.unit.model_service.engine.counting import CountingEngine, finish, tokens
 
-from .counting import CountingEngine, finish, tokens
 from .test_sessions import best
 
 TOP = ScoreSelection(logits=True, amount="top_k", top_k=1)

@@ -3,8 +3,7 @@
 import pytest
 
 from model_service.protocol import Cancel
-
-from .counting import CountingEngine, finish, tokens
+from tests.unit.model_service.engine.counting import CountingEngine, finish, tokens
 
 GUIDED = {"guidance_scale": 2.0, "negative_prompt": (20, 21)}
 

@@ -12,8 +12,8 @@ from model_service.protocol import (
     SelectSessionRows,
     TruncateSession,
 )
+from tests.unit.model_service.engine.counting import VOCABULARY_SIZE, CountingEngine, tokens
 
-from .counting import VOCABULARY_SIZE, CountingEngine, tokens
 from .test_sessions import best
 
 NUM_SLOTS = 24

@@ -12,8 +12,8 @@ from model_service.protocol import (
     SessionAnswer,
     TruncateSession,
 )
+from tests.unit.model_service.engine.counting import CountingEngine
 
-from .counting import CountingEngine
 from .test_sessions import best
 
 

@@ -8,8 +8,7 @@ from model_service.protocol import (
     SessionDescription,
 )
 from model_service.protocol.generation import ScoreSelection
-
-from .counting import CountingEngine, tokens
+from tests.unit.model_service.engine.counting import CountingEngine, tokens
 
 
 def best(scores) -> int:

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from model_service.engine.calls.speculation import MAX_DECODE_TOKENS
 from model_service.protocol import Cancel, FlushPrefixCache
 from model_service.protocol.generation import ScoreSelection
-
-from .counting import BEST, CountingEngine, finish, tokens
+from tests.unit.model_service.engine.counting import BEST, CountingEngine, finish, tokens
 
 COUNTED = [*range(10), 3]  # 4 followed 3 before, and does again
 

@@ -12,8 +12,7 @@ from model_service.protocol import (
     TruncateSession,
 )
 from model_service.protocol.generation import ScoreSelection
-
-from .counting import CountingEngine, finish, tokens
+from tests.unit.model_service.engine.counting import CountingEngine, finish, tokens
 
 LONG = [7, 3, 9, 1] * 10  # 40 tokens
 OTHER = [8, 3, 9, 1] * 10

@@ -17,8 +17,8 @@ from model_service.protocol import (
     SessionAnswer,
     TruncateSession,
 )
+from tests.unit.model_service.engine.counting import VOCABULARY_SIZE, CountingEngine, tokens
 
-from .counting import VOCABULARY_SIZE, CountingEngine, tokens
 from .test_sessions import best
 
 MAX_RUNNING = 3

@@ -16,8 +16,7 @@ from model_service.engine.sequences.prompt_lookup import PromptLookup
 from model_service.engine.sequences.sequence import Sequence
 from model_service.protocol import Rejected, SessionAnswer
 from model_service.protocol.generation import ScoreSelection
-
-from .counting import CountingEngine, finish, tokens
+from tests.unit.model_service.engine.counting import CountingEngine, finish, tokens
 
 FULL = ScoreSelection(logits=True, scores=True, amount="full")
 SAMPLED = {"do_sample": True, "top_k": 1}

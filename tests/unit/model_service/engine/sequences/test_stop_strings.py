@@ -4,8 +4,7 @@ import pytest
 
 from model_service.engine.sequences.stop_strings import completed
 from model_service.protocol import SessionAnswer
-
-from .counting import SPELLINGS, CountingEngine, finish, tokens
+from tests.unit.model_service.engine.counting import SPELLINGS, CountingEngine, finish, tokens
 
 TABLE = dict(enumerate(SPELLINGS))
 

@@ -118,8 +118,16 @@ async def test_a_service_that_is_not_reached_is_named_to_those_who_wait_for_its_
 
 async def test_a_newer_revision_of_a_service_that_is_refused_is_of_another_tokenizer():
     table = make_table(0)
-    table.refused = "it serves another vocabulary"
+    table.refused, table.is_another = "it serves another vocabulary", True
     with pytest.raises(VocabularyMismatch, match="as it serves another vocabulary"):
+        await table.resolve(ref(CHAIN[1]))
+
+
+async def test_a_change_that_cannot_be_taken_is_named_to_those_who_wait_for_it():
+    table = make_table(0)
+    table.address, table.unreachable = "tokenizer:50051", ""
+    table.refused = "the vectors have another width"
+    with pytest.raises(VocabularyBehind, match="at tokenizer:50051 has: the vectors have another"):
         await table.resolve(ref(CHAIN[1]))
 
 
