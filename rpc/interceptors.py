@@ -156,7 +156,7 @@ async def _abort(method: str, context: Context, error: BaseException) -> NoRetur
         metadata += ((PUSHBACK_KEY, NEVER_RETRY),)
     try:
         await context.abort(packed.code, packed.details, metadata)
-    except Exception as ended:
+    except BaseException as ended:  # also a caller that leaves before the answer is sent
         raise ended from answer  # see `handlers.outcome`
 
 
