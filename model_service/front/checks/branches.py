@@ -8,6 +8,7 @@ from lockstep.v1 import generation_pb2
 from model_service.front.checks.configuration import ResolvedConfig
 from model_service.front.checks.violations import Violations
 from model_service.protocol import EngineInfo
+from model_service.protocol.generation import ScoreSelection
 from rpc.errors import KVCacheExceeded
 
 _OFF = {"num_beams": 1, "guidance_scale": 1.0}
@@ -49,7 +50,7 @@ def check_generation(
     info: EngineInfo,
     violations: Violations,
     *,
-    scores_prompt: bool,
+    prompt_selection: ScoreSelection | None,
     path: str = "generation_config",
 ) -> None:
     """Notes what a generation cannot have beside several rows per sequence.
@@ -58,7 +59,7 @@ def check_generation(
         resolved: the configuration.
         info: what the model is.
         violations: what is wrong is noted here.
-        scores_prompt: whether processed scores of the prompt are asked for.
+        prompt_selection: what is asked for about the prompt.
         path: path of the configuration in the request.
     """
     if resolved.config.num_beams > info.max_running_sequences:
@@ -72,11 +73,12 @@ def check_generation(
         violations.add(
             f"{path}.guidance_scale", "takes two rows of a step; this server's steps have one"
         )
-    if scores_prompt:
-        violations.add(
-            "prompt_scores.scores",
-            "has no guided scores: the negative prompt has other tokens in the prompt's places",
-        )
+    for name in ("scores", "processor_trace"):
+        if prompt_selection is not None and getattr(prompt_selection, name):
+            violations.add(
+                f"prompt_scores.{name}",
+                "has no guided scores: the negative prompt has other tokens in the prompt's places",
+            )
     negative = resolved.config.negative_prompt or ()
     needed = resolved.config.max_new_tokens if resolved.max_new_tokens_given else 1
     if len(negative) + needed > info.context_length:

@@ -142,12 +142,7 @@ def plan(
     )
     check_max_length(resolved, lengths, violations)
     _check_call(request, prompts, resolved, violations, limits)
-    branches.check_generation(
-        resolved,
-        info,
-        violations,
-        scores_prompt=prompt_selection is not None and prompt_selection.scores,
-    )
+    branches.check_generation(resolved, info, violations, prompt_selection=prompt_selection)
     salt = read_salt(request.cache_salt, violations)
     reuses = request.use_prefix_cache or not request.HasField("use_prefix_cache")
     violations.check()

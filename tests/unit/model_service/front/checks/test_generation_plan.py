@@ -240,6 +240,10 @@ def test_guidance_needs_two_rows_of_a_step():
 def test_prompt_scores_have_no_guidance():
     full = scores_pb2.ScoreSelection(scores=True, full=True)
     assert violated(request(config=GUIDED, prompt_scores=full)) == ["prompt_scores.scores"]
+    traced = scores_pb2.ScoreSelection(processor_trace=True)
+    assert violated(request(config=GUIDED, prompt_scores=traced)) == [
+        "prompt_scores.processor_trace"
+    ]
     plan(request(config=GUIDED, prompt_scores=scores_pb2.ScoreSelection(logits=True, full=True)))
 
 
