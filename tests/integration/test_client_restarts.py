@@ -119,7 +119,7 @@ class Record:
         print(f"A sleeper was woken up to {self.lag_s:.2f} s late.")
         print(sum((Counter({o: n}) for (_, o), n in self.outcomes.items()), Counter()))
         assert not self.foreign, self.foreign
-        assert late_by_s < late_s + self.lag_s, name
+        assert late_by_s < late_s, name
         assert {name for name, _ in self.outcomes} >= {*CALLS, "open_session", "open_decoder"}
         assert {"answered", "ConnectionFailed"} <= {outcome for _, outcome in self.outcomes}
 

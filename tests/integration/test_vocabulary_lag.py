@@ -24,8 +24,12 @@ from tests.services import running_process
 CATCH_UP_S = 0.5
 WAIT_S = 0.2
 KNOWN_DOWN_S = 0.1
-# What a busy machine keeps; the test prints what it took.
-RECOVERY_S = 20.0
+RECOVERY_S = 5.0
+BUSY_RECOVERY_S = 20.0
+# What is promised holds for every call on a quiet machine, and for most on a busy one.
+MACHINES = pytest.mark.parametrize(
+    "is_quiet", [False, pytest.param(True, marks=pytest.mark.full)], ids=["busy", "quiet"]
+)
 
 
 @pytest.fixture(scope="module")
@@ -238,9 +242,10 @@ class Outage:
         yield
 
 
+@MACHINES
 @pytest.mark.parametrize("kind", ["SIGSTOP", "SIGKILL", "black hole"])
 async def test_ids_are_served_and_texts_fail_at_once_while_the_tokenizer_service_is_gone(
-    tiny_checkpoint, tmp_path, kind
+    tiny_checkpoint, tmp_path, kind, is_quiet
 ):
     with (
         running_tokenizer(tiny_checkpoint, tmp_path) as tokenizer,
@@ -276,7 +281,8 @@ async def test_ids_are_served_and_texts_fail_at_once_while_the_tokenizer_service
                 assert client.model.generate([[5, 6]], max_new_tokens=2).sequences
             assert not traffic.wrong
             assert (traffic.behind, traffic.answered > 20) == (0, True)
-            assert statistics.median(took) <= KNOWN_DOWN_S
+            slowest = max(took) if is_quiet else statistics.median(took)
+            assert slowest <= KNOWN_DOWN_S
             start = time.monotonic()
             with outage.ended(kind):
                 if kind == "SIGKILL":
@@ -284,17 +290,17 @@ async def test_ids_are_served_and_texts_fail_at_once_while_the_tokenizer_service
                 await recovered(lambda: asynchronous.tokenizer.encode("Hi"))
                 await recovered(lambda: asyncio.to_thread(client.generate, "Hi", max_new_tokens=1))
                 recovery_s = time.monotonic() - start
-                assert recovery_s <= RECOVERY_S
-                wait_until_followed(model, start + RECOVERY_S)
+                assert recovery_s <= (RECOVERY_S if is_quiet else BUSY_RECOVERY_S)
+                wait_until_followed(model, start + BUSY_RECOVERY_S)
     print(
         f"{kind}: {traffic.answered} calls with ids, none failed; texts failed in "
-        f"{statistics.median(took) * 1000:.1f} ms and were back after {recovery_s:.2f} s"
+        f"{slowest * 1000:.1f} ms and were back after {recovery_s:.2f} s"
     )
 
 
 async def recovered(call: Callable[[], Awaitable[object]]) -> None:
     """Repeats a call until it succeeds."""
-    deadline = time.monotonic() + RECOVERY_S
+    deadline = time.monotonic() + BUSY_RECOVERY_S
     while True:
         try:
             await call()
