@@ -228,8 +228,12 @@ class Sampler:
             return Choice(failure=row_failure.of_processors(error, **place))
         is_drawn_from = seq.config.do_sample  # by a softmax, which infinity makes NaN
         if scores.isnan().any() or (is_drawn_from and bool(scores.isposinf().any())):
-            is_models_own = not _usable(logits[None], [0], [revision.size])[0]
-            whose = "NonFiniteLogits" if is_models_own else "NonFiniteScores"
+            models_own = logits[None]
+            if seq.guide is not None and seq.guide.next_logits is not None:
+                models_own = torch.stack([logits, seq.guide.next_logits])
+            rows = list(range(len(models_own)))
+            are_usable = all(_usable(models_own, rows, [revision.size] * len(rows)))
+            whose = "NonFiniteScores" if are_usable else "NonFiniteLogits"
             return Choice(failure=_failure(whose, seq))
         return Choice(scores=scores)
 

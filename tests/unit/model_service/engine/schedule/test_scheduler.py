@@ -12,9 +12,8 @@ from model_service.protocol import (
     TruncateSession,
 )
 from model_service.protocol.generation import ScoreSelection
+from tests.unit.model_service.engine.calls.test_sessions import best
 from tests.unit.model_service.engine.counting import CountingEngine, finish, tokens
-
-from .test_sessions import best
 
 LONG = [7, 3, 9, 1] * 10  # 40 tokens
 

@@ -17,9 +17,8 @@ from model_service.protocol import (
     SessionAnswer,
     TruncateSession,
 )
+from tests.unit.model_service.engine.calls.test_sessions import best
 from tests.unit.model_service.engine.counting import VOCABULARY_SIZE, CountingEngine, tokens
-
-from .test_sessions import best
 
 MAX_RUNNING = 3
 KV_TOKENS = 150
