@@ -7,20 +7,20 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Packages in the order of `architecture.md`: folder, and folders within it that are listed apart.
-PACKAGES: dict[str, tuple[str, ...]] = {
-    "rpc": (),
-    "vocabulary": (),
-    "checkpoints": (),
-    "tokenizer_service": (),
-    "model_service/protocol": (),
-    "model_service/front": (),
-    "model_service/engine": (),
-    "lockstep_processors": (),
-    "client/python/lockstep_client": (),
-    "deploy": (),
-    "bench": (),
-}
+# Packages in the order of `modules.md`.
+PACKAGES = (
+    "rpc",
+    "vocabulary",
+    "checkpoints",
+    "tokenizer_service",
+    "model_service/protocol",
+    "model_service/front",
+    "model_service/engine",
+    "lockstep_processors",
+    "client/python/lockstep_client",
+    "deploy",
+    "bench",
+)
 
 
 def table_name(package: str) -> str:
@@ -29,13 +29,11 @@ def table_name(package: str) -> str:
 
 
 def modules(package: str) -> Iterator[Path]:
-    """Finds the modules of a package that have something to say, sorted."""
-    apart = PACKAGES[package]
+    """Finds the modules of a package, sorted, as paths relative to it."""
     folder = ROOT / package
     for path in sorted(folder.rglob("*.py")):
-        inner = path.relative_to(folder)
-        if inner.name != "__init__.py" and inner.parts[0] not in apart:
-            yield inner
+        if path.name != "__init__.py":
+            yield path.relative_to(folder)
 
 
 def modules_list(package: str) -> str:
@@ -50,7 +48,7 @@ def summary(path: Path) -> str:
     """Returns the first paragraph of a module's docstring.
 
     Raises:
-        ValueError: it has none.
+        ValueError: the module has no docstring.
     """
     text = ast.get_docstring(ast.parse(path.read_text()))
     if not text:

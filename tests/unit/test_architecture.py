@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import grimp
@@ -19,6 +20,9 @@ from docs.modules import PACKAGES
 ROOT = Path(__file__).parents[2]
 PROJECTS = [ROOT, ROOT / "protos", ROOT / "client" / "python"]
 STUBS = ROOT / "protos" / "gen"
+
+MAX_LINES = 400
+MAX_MODULES = 15
 
 MACHINE_PATH = re.compile(r"(?<![\w.:/-])/(?:work|root|home|Users|farm)/\w")
 GRPC_MINIMUM = re.compile(r"GRPC_GENERATED_VERSION = '([\d.]+)'")
@@ -78,20 +82,64 @@ def test_stubs_are_what_the_schemas_give(tmp_path: Path):
     assert (different, failed) == ([], []), "Run `make protos`."
 
 
-def test_every_package_is_on_the_architecture_page():
+def product_modules() -> list[Path]:
+    folders = [ROOT / package for package in PACKAGES]
+    modules = [path for folder in folders for path in folder.rglob("*.py")]
+    assert len(modules) > 200
+    return modules
+
+
+def test_no_file_is_too_long_to_be_read_at_once():
+    found = {path.relative_to(ROOT).as_posix(): path for path in product_modules()}
+    long = {name for name, path in found.items() if len(path.read_text().splitlines()) > MAX_LINES}
+    assert long - {"client/python/lockstep_client/exceptions.py", "rpc/errors.py"} == set()
+
+
+def test_a_folder_of_many_modules_says_why_it_is_one_folder():
+    modules = [path for path in product_modules() if path.stem not in {"__init__", "__main__"}]
+    sizes = Counter(path.parent for path in modules)
+    large = [folder for folder, count in sizes.items() if count > MAX_MODULES]
+    silent = {
+        folder.relative_to(ROOT).as_posix()
+        for folder in large
+        if "One folder" not in (folder / "__init__.py").read_text()
+    }
+    assert silent - {"client/python/lockstep_client", "model_service/front/checks"} == set()
+
+
+def test_every_package_is_on_the_modules_page():
     folders = {path.relative_to(ROOT).parts[0] for path in tracked("*.py")}
     listed = {name.split("/")[0] for name in PACKAGES}
     assert folders - {"docs", "protos", "tests"} == listed
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_every_room_is_on_the_architecture_page():
+    named = set(re.findall(r"`([\w/]+)`", (ROOT / "docs/architecture.md").read_text()))
+    parents = {"", "tokenizer_service", "model_service", "model_service/front"}
+    parents |= {"model_service/engine"}
+    folders = {path.relative_to(ROOT).parent for path in tracked("*.py")}
+    packages = {each for folder in folders for each in (folder, *folder.parents)}
+    rooms = {each.as_posix() for each in packages if each.parent.as_posix().lstrip(".") in parents}
+    assert rooms - {".", "client", "model_service"} - named == set()
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/architecture.md"])
 def test_what_a_page_points_to_exists(page):
     text = (ROOT / page).read_text()
     named = re.findall(r"`((?:\.?\w+/)[\w./]+)`", text)
     ours = {name for name in named if (ROOT / name.split("/")[0]).exists()}
     linked = set(re.findall(r"\]\((?!https?:)([^)#]+)", text))
+    missing = [name for name in ours if not (ROOT / name).exists()]
+    missing += [link for link in linked if not ((ROOT / page).parent / link).exists()]
     assert linked
-    assert [name for name in ours | linked if not (ROOT / name).exists()] == []
+    assert missing == []
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/architecture.md"])
+def test_a_module_that_a_page_names_without_its_folder_exists(page):
+    files = {path.name for path in tracked("*.py", "*.proto")}
+    named = re.findall(r"`(\w+\.(?:py|proto))`", (ROOT / page).read_text())
+    assert [name for name in named if name not in files] == []
 
 
 def test_nothing_names_a_place_on_one_machine():
