@@ -81,9 +81,10 @@ class Sessions:
         """Begins a call in which rows take part; answers at once when none does."""
         session.call = call
         session.generated_from = []
+        for seq in session.rows:
+            seq.num_reused, seq.first_token = 0, 0.0
         for seq in rows:
             seq.request_id = call.request_id
-            seq.num_reused = 0
             call.recomputed |= seq.num_lost > seq.num_cached
             self._scheduler.resume(seq)
             seq.selection = call.selection
