@@ -47,7 +47,7 @@ def resolve(path: str) -> Adapter:
     """Turns what `--adapter` names into a checked folder.
 
     Raises:
-        CheckpointError: it is no LoRA adapter, is damaged, or holds code or pickles.
+        CheckpointError: it is not a LoRA adapter, is damaged, or holds code or pickles.
     """
     folder = Path(path).expanduser().resolve()
     if not (folder / CONFIG).is_file():

@@ -66,7 +66,7 @@ def _locked(target: Path) -> Iterator[None]:
 
 
 def _write(target: Path, write: Callable[[Path], None]) -> None:
-    """Writes into a folder beside `target` and renames it. The caller holds the lock."""
+    """Writes into a folder next to `target` and renames it. The caller holds the lock."""
     prefix = f".{target.name}.part-"
     for left_over in target.parent.glob(f"{prefix}*"):  # of a process that was killed
         shutil.rmtree(left_over, ignore_errors=True)

@@ -2,4 +2,4 @@
 
 
 class CheckpointError(Exception):
-    """The model named cannot be used. The message is one line and says the way out."""
+    """The model named cannot be used. The message is one line and says the remedy."""

@@ -1,7 +1,7 @@
 """Checks a Hugging Face folder before anything of it is used.
 
 A checkpoint is data: safetensors and JSON. Pickles run code when they are read, `auto_map` names
-code to import and `_attn_implementation` code to download, so each is refused with the way out.
+code to import and `_attn_implementation` code to download, so each is refused, with a remedy.
 """
 
 import json
@@ -83,7 +83,7 @@ def _check_counts(content: dict[str, Any], shapes: list[list[int]], path: Path) 
     all memory.
 
     Raises:
-        CheckpointError: it does.
+        CheckpointError: it asks for more.
     """
     largest = max((size for shape in shapes for size in shape), default=0)
     for key, value in content.items():
@@ -95,8 +95,8 @@ def _check_counts(content: dict[str, Any], shapes: list[list[int]], path: Path) 
         for keys, most in ((LAYER_KEYS, len(shapes)), (EXPERT_KEYS, max(len(shapes), largest))):
             if key in keys and value > most:
                 raise CheckpointError(
-                    f"{path} sets {key} to {value}, and the weights beside it are {len(shapes)} "
-                    "tensors: it is damaged, or of another model."
+                    f"{path} sets {key} to {value}, but the weights in its folder are "
+                    f"{len(shapes)} tensors: the file is damaged, or belongs to another model."
                 )
 
 
@@ -123,7 +123,7 @@ def _without_weights(folder: Path) -> str:
         return (
             f"{folder} has neither a model.safetensors nor a model.safetensors.index.json, which "
             f"says what is in which file: {len(parts)} files, the first {parts[0]}, are not read "
-            "without one. Copy it from where they come from."
+            "without one. Copy it from the place that the other files come from."
         )
     pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
     if not pickles:
@@ -131,8 +131,8 @@ def _without_weights(folder: Path) -> str:
     target = folder.with_name(f"{folder.name}-safetensors")
     return (
         f"{folder} holds its weights as a pickle ({pickles[0]}), which can run code when it is "
-        "read, so it is refused. If you trust its origin, convert it on a machine set apart for "
-        f"that: {_command('AutoModelForCausalLM', folder, target)}"
+        "read, so it is refused. If you trust its origin, convert it on an isolated "
+        f"machine: {_command('AutoModelForCausalLM', folder, target)}"
     )
 
 
@@ -151,7 +151,7 @@ def _refuse_code(value: Any, path: Path) -> None:
     if not isinstance(value, dict):
         return
     for key, item in value.items():
-        # A flag or an absent value names no code.
+        # A flag or an absent value does not name code.
         if (key in CODE_KEYS or key.startswith(CODE_PREFIXES)) and item not in (None, False, True):
             raise CheckpointError(
                 f"{path} has the key {key}, which names code to run; this server runs none. "
@@ -161,7 +161,11 @@ def _refuse_code(value: Any, path: Path) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Reads a file that must hold one JSON object."""
+    """Reads a file that must hold one JSON object.
+
+    Raises:
+        CheckpointError: the file cannot be read, or holds something else.
+    """
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
@@ -174,7 +178,10 @@ def read_json(path: Path) -> dict[str, Any]:
 def check_inside(path: Path, folder: Path) -> None:
     """Refuses a link that leads out of the folder.
 
-    The hub's cache is the exception: its snapshots are links into `blobs` beside them.
+    The hub's cache is the exception: its snapshots are links into the `blobs` next to them.
+
+    Raises:
+        CheckpointError: the link leads outside.
     """
     root = folder.resolve()
     allowed = [root]
@@ -183,5 +190,6 @@ def check_inside(path: Path, folder: Path) -> None:
     target = path.resolve()
     if not any(target.is_relative_to(place) for place in allowed):
         raise CheckpointError(
-            f"{path} is a link out of its folder, which is refused: copy the file in."
+            f"{path} is a link to a file outside its folder, which is refused: copy the file into "
+            "the folder."
         )

@@ -65,7 +65,7 @@ def _run(module: str, source: Path, folder: Path) -> None:
     command = [sys.executable, "-m", module, str(source), str(folder)]
     result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if result.returncode != 0:
-        reason = result.stdout.strip() or "its message stands above"
+        reason = result.stdout.strip() or "see the message above"
         raise CheckpointError(
             f"{source.name} could not be converted ({reason}): take the Hugging Face folder of "
             "the model instead."

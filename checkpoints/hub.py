@@ -21,7 +21,7 @@ def download(model: str) -> Path:
     """Returns the folder of a snapshot, downloaded unless the hub's own cache has it.
 
     Raises:
-        CheckpointError: there is no such model, or the hub cannot be reached.
+        CheckpointError: the hub does not have the model, or cannot be reached.
     """
     # Imported late: it takes a second, and most starts have a folder.
     import huggingface_hub

@@ -21,7 +21,7 @@ def resolve(model: str, *, need: Need) -> Checkpoint:
         need: `tokenizer` asks for `tokenizer.json`, `model` for `config.json` and safetensors.
 
     Raises:
-        CheckpointError: there is no such model, it is damaged, or it holds code or pickles.
+        CheckpointError: the model is not found, is damaged, or holds code or pickles.
     """
     path = Path(model).expanduser()
     if model == smollm2.NAME:
@@ -34,7 +34,7 @@ def resolve(model: str, *, need: Need) -> Checkpoint:
         checkpoint = Checkpoint(model, hub.download(model))
     else:
         raise CheckpointError(
-            f"There is no model {model!r}: name an existing folder or .gguf file, a hub id "
+            f"The model {model!r} was not found: name an existing folder or .gguf file, a hub id "
             f"(org/name) or {smollm2.NAME}."
         )
     model_folder.check(checkpoint.folder, need)

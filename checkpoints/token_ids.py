@@ -1,7 +1,7 @@
-"""Checks how high the ids of a tokenizer are, before anybody makes a table of them.
+"""Checks how high the ids of a tokenizer are, before a table of them is made.
 
-A table has a place for every id up to the highest, so one token with an id of its own choice
-takes memory at will. Vocabularies do leave ids out, reserved ones above all, but few of them.
+A table has a place for every id up to the highest, so a single token with a huge id would take
+all memory. Vocabularies do skip ids, mostly reserved ones, but only a few.
 """
 
 from pathlib import Path
@@ -9,15 +9,15 @@ from typing import Any
 
 from checkpoints.errors import CheckpointError
 
-# Unused ids that a vocabulary may have besides as many as it has tokens. The largest
-# vocabularies have 2^18 tokens, and none that is known leaves out more than some thousands.
+# A vocabulary of n tokens may have n + UNUSED_IDS unused ids. The largest vocabularies have
+# 2^18 tokens, and every known one skips at most some thousands.
 UNUSED_IDS = 2**16
 
 
 def check(tokenizer: dict[str, Any], path: Path) -> None:
     """Refuses a tokenizer with an id far above the number of its tokens.
 
-    What is no vocabulary or no id passes: that is for the library to say.
+    What is not a vocabulary or not an id passes: the library refuses it.
 
     Args:
         tokenizer: content of `tokenizer.json`.
@@ -39,6 +39,7 @@ def check(tokenizer: dict[str, Any], path: Path) -> None:
     if highest >= limit:
         raise CheckpointError(
             f"{path} has {num_tokens} tokens, one of them with the id {highest}. Tables have a "
-            f"place for every id, so ids of {limit} and more are refused for so few tokens: give "
-            "the token the id of its row in the model, or take the tokenizer that belongs to it."
+            f"place for every id, so with {num_tokens} tokens ids of {limit} and above are "
+            "refused: give the token the id of its row in the model, or use the tokenizer that "
+            "belongs to the model."
         )

@@ -10,8 +10,8 @@ NANOS = "nanos in [0, 999999999]"
 def seconds(duration: Duration) -> float:
     """Returns a duration in seconds.
 
-    One whose nanos are no part of a second is no duration, though parsers let it
-    pass: it is NaN, which is in no range. So is a negative one, which no field takes.
+    A duration whose nanos are not in [0, 999999999] is not valid, though parsers
+    accept it: it becomes NaN, which is outside every range. So does a negative one.
     """
     if not 0 <= duration.nanos < 1_000_000_000:
         return math.nan

@@ -1,4 +1,4 @@
-"""Failures a caller can act on. Pure Python: nothing here knows about gRPC.
+"""Failures that a caller can act on. Pure Python: nothing here knows about gRPC.
 
     ServiceError
     ├── InvalidField              the request is wrong; never retry it as it is
@@ -8,21 +8,21 @@
     ├── ContextLengthExceeded     prompt and new tokens do not fit the context
     ├── NotImplemented_           the method or feature is not offered
     ├── VocabularyMismatch        the ids belong to another vocabulary
-    ├── VocabularyBehind          this replica has not yet that revision; retry
-    ├── RevisionConflict          somebody else changed the vocabulary first
+    ├── VocabularyBehind          this replica does not have that revision yet; retry
+    ├── RevisionConflict          another call changed the vocabulary first
     ├── IdempotencyKeyReused      the key was used with another request
     ├── SessionNotFound           the KV cache is gone; open a session again
     ├── SessionBusy               another call is using the session; retry
-    ├── PositionConflict          the session is elsewhere than the step expected
+    ├── PositionConflict          the session is not where the step expected it
     ├── ResponseTooLarge          the response is larger than is sent
     ├── Overloaded                too much in progress; retry
-    ├── KVCacheExceeded           more KV cache than there is in all
+    ├── KVCacheExceeded           more KV cache than the server has in total
     ├── Loading                   not yet ready; retry
     ├── Draining                  shutting down; retry elsewhere
-    │   └── Paused                an operator takes no new work for now; retry
+    │   └── Paused                paused by an operator; retry
     ├── EngineLost                the model's process ended; retry
     ├── NonFiniteLogits           the model produced NaN or infinity for a row
-    ├── NonFiniteScores           the processors made NaN or infinity of finite logits
+    ├── NonFiniteScores           the processors turned finite logits into NaN or infinity
     ├── NoTokenLeft               the processors excluded every token
     ├── NoChatTemplate            the tokenizer has no chat template
     ├── ChatTemplateFailed        the template refused the messages
@@ -102,7 +102,7 @@ class MessageTooLarge(ServiceError):
 
     def __init__(self, message_bytes: int, limit_bytes: int) -> None:
         super().__init__(
-            f"The request has {message_bytes} bytes; the server reads {limit_bytes}.",
+            f"The request has {message_bytes} bytes; the limit is {limit_bytes}.",
             messageBytes=message_bytes,
             limitBytes=limit_bytes,
         )
@@ -153,8 +153,8 @@ class ContextLengthExceeded(ServiceError):
         self, *, row: int, prompt_tokens: int, new_tokens: int, context_tokens: int
     ) -> None:
         super().__init__(
-            f"Row {row} has {prompt_tokens} prompt tokens; with {new_tokens} new ones it exceeds "
-            f"the context of {context_tokens} tokens.",
+            f"Row {row} has {prompt_tokens} prompt tokens; with {new_tokens} new tokens it "
+            f"exceeds the context of {context_tokens} tokens.",
             row=row,
             promptTokens=prompt_tokens,
             newTokens=new_tokens,
@@ -170,7 +170,7 @@ class NotImplemented_(ServiceError):  # without the underscore it would hide the
 
         Args:
             feature: the method or the field.
-            reason: why, with the way out, where it is not simply so.
+            reason: why not, with a remedy, if there is more to say.
         """
         why = f": {reason}" if reason else ""
         super().__init__(f"{feature} is not offered by this server{why}.", feature=feature)
@@ -181,7 +181,7 @@ MismatchCause = Literal["another_vocabulary", "follows_nobody"]
 
 
 class VocabularyMismatch(ServiceError):
-    """The request's vocabulary is not on this server's chain."""
+    """The request's vocabulary is not in this server's history."""
 
     def __init__(
         self,
@@ -198,17 +198,17 @@ class VocabularyMismatch(ServiceError):
         """Refuses a vocabulary.
 
         Args:
-            request_tokenizer_id: as the request names it, like the two below.
-            request_revision: see there.
-            request_fingerprint: see there.
+            request_tokenizer_id: as the request names it.
+            request_revision: as the request names it.
+            request_fingerprint: as the request names it.
             server_tokenizer_id: the server's own at that revision, or its newest.
-            server_revision: see there.
-            server_fingerprint: see there.
-            cause: why the server does not have it.
+            server_revision: the server's own at that revision, or its newest.
+            server_fingerprint: the server's own at that revision, or its newest.
+            cause: why the server does not have the vocabulary.
             remedy: what to do, and more about the cause.
         """
         super().__init__(
-            f"The request's vocabulary is not one that this server has or had; {remedy}.",
+            f"This server does not have the request's vocabulary and never had it; {remedy}.",
             cause=cause,
             requestTokenizerId=request_tokenizer_id,
             requestRevision=request_revision,
@@ -220,20 +220,20 @@ class VocabularyMismatch(ServiceError):
 
 
 class VocabularyBehind(ServiceError):
-    """The request's revision is newer than this replica has."""
+    """The request's revision is newer than this replica's newest."""
 
     def __init__(self, *, request_revision: int, server_revision: int, reason: str = "") -> None:
-        """Asks for patience.
+        """Refuses a revision that is not here yet.
 
         Args:
-            request_revision: the one that is needed.
-            server_revision: the newest one here.
-            reason: why it is not here, if more is known than that it takes a moment.
+            request_revision: the revision that the request needs.
+            server_revision: the newest revision here.
+            reason: why the revision is not here, unless it is merely on its way.
         """
         because = f": {reason}" if reason else ""
         super().__init__(
-            f"The request needs revision {request_revision}; this replica has {server_revision}"
-            f"{because}.",
+            f"The request needs revision {request_revision}; the newest revision of this replica "
+            f"is {server_revision}{because}.",
             retry_delay_s=0.25,
             requestRevision=request_revision,
             serverRevision=server_revision,
@@ -245,7 +245,7 @@ class RevisionConflict(ServiceError):
 
     def __init__(self, *, expected: int, current: int) -> None:
         super().__init__(
-            f"The change expects revision {expected}; the newest is {current}.",
+            f"The change expects revision {expected}; the newest revision is {current}.",
             expectedRevision=expected,
             currentRevision=current,
         )
@@ -256,7 +256,8 @@ class IdempotencyKeyReused(ServiceError):
 
     def __init__(self, revision: int) -> None:
         super().__init__(
-            f"The idempotency key was used for another request, which made revision {revision}.",
+            f"The idempotency key was used before, for another request, which made revision "
+            f"{revision}; use a new key.",
             revision=revision,
         )
 
@@ -265,7 +266,9 @@ class SessionNotFound(ServiceError):
     """The session does not exist, has expired or is not the caller's."""
 
     def __init__(self, session_id: str) -> None:
-        super().__init__("There is no such session; open one again.", sessionId=session_id)
+        super().__init__(
+            "The session does not exist or has ended; open a new one.", sessionId=session_id
+        )
 
 
 class SessionBusy(ServiceError):
@@ -296,28 +299,28 @@ class ResponseTooLarge(ServiceError):
         self,
         response_bytes: int,
         limit_bytes: int,
-        way_out: str = "Ask for less at once.",
+        remedy: str = "Ask for less at once.",
         *,
         at_least: bool = False,
     ) -> None:
         """Refuses a response.
 
         Args:
-            response_bytes: what it would have.
-            limit_bytes: what the server sends.
-            way_out: what to ask for instead, a sentence.
-            at_least: whether the work on it was left before more was known.
+            response_bytes: size of the response.
+            limit_bytes: most that the server sends.
+            remedy: what to ask for instead, a sentence.
+            at_least: whether building it was stopped before the full size was known.
         """
         size = f"at least {response_bytes}" if at_least else f"{response_bytes}"
         super().__init__(
-            f"The response would have {size} bytes; the server sends {limit_bytes}. {way_out}",
+            f"The response would have {size} bytes; the limit is {limit_bytes}. {remedy}",
             responseBytes=response_bytes,
             limitBytes=limit_bytes,
         )
 
 
 class Overloaded(ServiceError):
-    """As much is running and waiting as the server admits."""
+    """The server is running and queueing as much as it admits."""
 
     def __init__(self, resource: str, limit: int, *, retry_delay_s: float) -> None:
         super().__init__(
@@ -329,11 +332,11 @@ class Overloaded(ServiceError):
 
 
 class KVCacheExceeded(ServiceError):
-    """The request needs more KV cache than this server has in all."""
+    """The request needs more KV cache than this server has in total."""
 
     def __init__(self, *, kv_tokens: int, limit_tokens: int) -> None:
         super().__init__(
-            f"The request needs {kv_tokens} tokens of KV cache; the server has {limit_tokens}.",
+            f"The request needs {kv_tokens} tokens of KV cache; the limit is {limit_tokens}.",
             kvTokens=kv_tokens,
             limitTokens=limit_tokens,
         )
@@ -354,21 +357,21 @@ class Draining(ServiceError):
 
 
 class Paused(Draining):
-    """An operator has paused the server, which takes new work again when it is resumed."""
+    """An operator has paused the server; it takes new work again when it is resumed."""
 
     def __init__(self) -> None:
         super().__init__("An operator has paused the server; it takes no new work until resumed.")
 
 
 class EngineLost(ServiceError):
-    """The process that owns the model ended or stopped answering."""
+    """The process that owns the model has ended or stopped answering."""
 
     def __init__(self) -> None:
-        super().__init__("The engine ended; sessions are lost.", retry_delay_s=2.0)
+        super().__init__("The engine has ended; its sessions are lost.", retry_delay_s=2.0)
 
 
 class NonFiniteLogits(ServiceError):
-    """The model produced logits that are not numbers for this row."""
+    """The model produced NaN or infinite logits for this row."""
 
     def __init__(self, *, row: int, position: int) -> None:
         super().__init__(
@@ -379,12 +382,12 @@ class NonFiniteLogits(ServiceError):
 
 
 class NonFiniteScores(ServiceError):
-    """The processors made scores that are not numbers of logits that are."""
+    """The processors turned finite logits into scores that are NaN or infinite."""
 
     def __init__(self, *, row: int, position: int) -> None:
         super().__init__(
-            f"The processors make scores for row {row} at position {position} that are not "
-            "finite; ask for smaller biases, penalties and factors, or a higher temperature.",
+            f"The processors produce scores that are not finite for row {row} at position "
+            f"{position}; use smaller biases, penalties and factors, or a higher temperature.",
             row=row,
             position=position,
         )
@@ -395,7 +398,7 @@ class NoTokenLeft(ServiceError):
 
     def __init__(self, *, row: int, position: int) -> None:
         super().__init__(
-            f"The processors leave no token for row {row} at position {position}.",
+            f"The processors exclude every token for row {row} at position {position}.",
             row=row,
             position=position,
         )
@@ -439,9 +442,9 @@ class TokenExists(ServiceError):
         Args:
             index: of the token in the call.
             token_id: the id that it has.
-            attribute: what of its rows differs; empty where the token itself does.
+            attribute: what differs about its rows; empty if the token itself differs.
         """
-        differs = f"other {attribute}, which nothing changes; leave them out to take it as it is"
+        differs = f"other {attribute}, which cannot be changed; omit them to use it as it is"
         super().__init__(
             f"Token {index} exists as id {token_id} with "
             f"{differs if attribute else 'other attributes'}.",

@@ -1,15 +1,15 @@
-"""Counts and measures the fields of a message in its bytes, before anything is made of them.
+"""Counts and measures the fields of a message in its bytes, before the message is parsed.
 
-A message of 4 MB can hold two million empty rows or a million keys: to parse it
-takes hundreds of megabytes, and whoever then walks through it holds the event
-loop for seconds. So the bytes are compared with the limits that the schema
+A message of 4 MB can hold two million empty rows or a million keys: parsing it
+takes hundreds of megabytes, and walking through the result holds the event loop
+for seconds. So the bytes are compared with the limits that the schema
 declares (`lockstep/v1/limits.proto`), by one walk over the tags of the wire
 format. Texts, bytes and packed numbers are skipped, and the walk ends at the
-first field that is too much: its time is bounded by `MAX_FIELDS`, whatever a
+first field over its limit: its time is bounded by `MAX_FIELDS`, whatever a
 message holds.
 
-The parser stays the judge of what is well formed. Of bytes that it accepts, no
-list, map or text becomes larger than what was counted here.
+The parser still decides what is well formed. In a message that it accepts, no
+list, map or text is larger than what was counted here.
 """
 
 import math
@@ -25,7 +25,7 @@ from lockstep.v1 import limits_pb2
 from rpc.errors import InvalidField
 
 MAX_FIELDS = 2**15
-"""Most fields of a message, those of the messages inside of it included."""
+"""Most fields of a message, including the fields of the messages inside it."""
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MAX_VARINT_BYTES = 10
@@ -49,8 +49,8 @@ _VARINTS = {
 }
 
 _Counts = dict[int, Any]
-"""What one message has had so far, by number of the field: the items of a repeated one; the counts
-of the message in one that is not repeated, as its bytes may come in pieces."""
+"""What was counted of one message so far, by number of the field: the items of a repeated field; for
+a message in one that is not repeated, its own counts, because its bytes may come in pieces."""
 
 
 def check(data: bytes, message: Descriptor) -> None:
@@ -62,7 +62,7 @@ def check(data: bytes, message: Descriptor) -> None:
 
     Raises:
         InvalidField: a field has more than it may, or is a float that is not finite.
-        DecodeError: the bytes are no message.
+        DecodeError: the bytes are not a message.
     """
     try:
         _Walk(data).message(_checks(message), 0, len(data), {})
@@ -79,7 +79,7 @@ def limits_of(field: FieldDescriptor) -> limits_pb2.FieldLimits:
 
 
 class _RefusedError(Exception):
-    """A field is not as it may be. The path grows on the way out, innermost name first."""
+    """A field breaks its limits. The path grows from the innermost name outwards."""
 
     def __init__(self, name: str, description: str) -> None:
         self.path = [name]

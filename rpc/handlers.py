@@ -53,8 +53,8 @@ def enclose_with_codec(handler: Handler, scope: Scope, decode: Codec, encode: Co
     """Returns a handler whose calls, messages included, run inside of `scope`.
 
     gRPC decodes the request of a unary call, and encodes the response, outside of
-    the method, where no interceptor sees an exception. So those move into the
-    scope; those of a stream are called from within it already.
+    the method, where no interceptor sees an exception. So both move into the
+    scope; the codecs of a stream are called inside it already.
 
     Args:
         handler: the handler to wrap.
@@ -89,7 +89,7 @@ def refuse(scope: Scope, error: Exception) -> Handler:
 class Serialized:
     """A response that its method has serialized by itself, off the event loop.
 
-    A type of its own, as gRPC turns a text that is no response into bytes before it looks.
+    A separate type, because gRPC would encode a text before it looks at its type.
 
     Attributes:
         data: the bytes of the message.
@@ -100,7 +100,7 @@ class Serialized:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a call ended, for those who count.
+    """How a call ended, for metrics and logs.
 
     Attributes:
         code: the status code.

@@ -1,6 +1,6 @@
 """`grpc.health.v1`, answered by threads, so that a busy event loop is not taken for a dead one.
 
-The protocol has no field for what else there is to say: that goes into metadata.
+The protocol has no field for details; they are sent as metadata.
 """
 
 import asyncio
@@ -15,21 +15,20 @@ from rpc.options import HEALTH_OPTIONS, HEALTH_THREADS
 
 LIVENESS = "liveness"
 
-# Longer than any work holds the loop: what takes this long does not come back.
+# Longer than any work holds the loop: a loop that is silent for this long does not recover.
 LOOP_DEAD_S = 60.0
 _PULSE_S = 1.0
 
 Describe = Callable[[], Mapping[str, str]]
-"""Returns what is said beside the status, by metadata key. Called by any thread."""
+"""Returns what is sent with the status, by metadata key. Called by any thread."""
 
 
 class HealthServer:
-    """Serves the health of a service on a port of its own, until it is stopped.
+    """Serves the health of a service on its own port, until it is stopped.
 
     `Check` answers `NOT_SERVING`, whatever is asked for, once the event loop has not
-    run for `LOOP_DEAD_S`: nobody who calls the service gets an answer, and a
-    supervisor should start it anew. Before that, a loop that does not run is one
-    that has much to do.
+    run for `LOOP_DEAD_S`: then no call gets an answer, and a supervisor should
+    restart the service. Until then, a loop that does not run counts as busy.
 
     Attributes:
         grpc: the server, for binding its port.
@@ -54,13 +53,13 @@ class HealthServer:
         self.grpc.start()
 
     def set_ready(self, ready: bool) -> None:
-        """Tells probes, now, whether the service takes calls. Does not wait for those who watch."""
+        """Tells probes, now, whether the service takes calls. Does not wait for watchers."""
         statuses = health_pb2.HealthCheckResponse
         for name in self._names:
             self._servicer.set(name, statuses.SERVING if ready else statuses.NOT_SERVING)
 
     def describe(self, describe: Describe) -> None:
-        """Says beside every answer to `Check` what `describe` returns then."""
+        """Sends what `describe` returns with every answer to `Check`."""
         self._servicer.description = describe
 
     async def stop(self) -> None:
@@ -74,7 +73,7 @@ class _HealthServicer(health.HealthServicer):  # type: ignore[misc]  # it has no
     """The standard servicer, with a description, and with the pulse of an event loop."""
 
     def __init__(self) -> None:
-        # A `Watch` that blocks its thread never blocks whoever sets a status.
+        # A `Watch` that blocks its thread never blocks the thread that sets a status.
         super().__init__(experimental_non_blocking=False)
         self.description: Describe = dict
         self._last_beat = time.monotonic()

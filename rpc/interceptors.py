@@ -128,7 +128,7 @@ async def _answer_errors(method: str, context: Context) -> AsyncIterator[None]:
         try:
             yield
         except (grpc.aio.AbortError, grpc.aio.InternalError):
-            raise  # already answered, or nobody is there to answer
+            raise  # already answered, or the caller is gone
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is None or task.cancelling():

@@ -1,4 +1,4 @@
-"""JSON lines on stderr, whoever writes there: loggers, libraries in C, child processes."""
+"""Makes JSON lines of all that is written to stderr: by loggers, C libraries, child processes."""
 
 import json
 import logging
@@ -56,7 +56,7 @@ def adopt_warnings() -> None:
 def capture() -> None:
     """Makes a JSON line of every line that others write to stderr. After `configure`, once.
 
-    Lines that are JSON already, as those of the engine, pass as they are.
+    Lines that are JSON already, such as the engine's, pass unchanged.
     """
     adopt_warnings()
     (handler,) = logging.getLogger().handlers

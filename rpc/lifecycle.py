@@ -15,7 +15,7 @@ from rpc.running_call import RunningCall
 # A full server is asked again this much later, at the earliest.
 OVERLOAD_RETRY_S = 0.5
 
-# Calls that are on their way when nobody else calls any more have arrived by then.
+# Calls that were sent before the last client stopped calling have arrived by then.
 _QUIET_S = 0.1
 _POLL_S = 0.02
 
@@ -29,7 +29,7 @@ class Phase(Enum):
 
 
 class Lifecycle:
-    """Admits calls while the server is ready, and can end those that run.
+    """Admits calls while the server is ready, and can end running calls.
 
     Attributes:
         phase: changed by `set_ready` and `drain` only.

@@ -1,8 +1,8 @@
-"""A call while its handler runs, for what may have to end it from outside.
+"""A call while its handler runs, so that it can be ended from outside.
 
 A shutdown ends calls that take too long; the caller of a stream may have stopped
 reading it. In both cases the handler waits for something that does not come, and
-whoever called is owed an answer with the reason.
+the caller must still get an answer with the reason.
 """
 
 import asyncio

@@ -117,7 +117,7 @@ class Server:
         self._publish()
 
     def describe_health(self, describe: Describe) -> None:
-        """Says beside the health status, as metadata, what the service returns here."""
+        """Sends what the service returns here with the health status, as metadata."""
         self._health.describe(describe)
 
     def set_paused(self, paused: bool) -> None:

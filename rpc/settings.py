@@ -77,7 +77,7 @@ class ServerSettings(BaseSettings):
 
     max_concurrent_calls: int = Field(default=4096, ge=1)
     """Most calls in progress, idle streams included. Beyond it, `OVERLOADED`. A
-    backstop: each service has narrower limits of its own."""
+    last resort: each service has narrower limits."""
 
     max_connections: int = Field(default=1024, ge=1)
     """Most client connections. Beyond it, new ones are closed."""
@@ -86,12 +86,12 @@ class ServerSettings(BaseSettings):
     """Most concurrent calls on one connection. Beyond it, the client waits."""
 
     max_connection_age_s: float = Field(default=1800.0, gt=0, allow_inf_nan=False)
-    """Seconds after which a client is asked to connect anew, so that it finds new
-    replicas. Its running calls go on for `max_connection_age_grace_s`."""
+    """Seconds after which a client is asked to connect again, so that it finds new
+    replicas. Its running calls continue for `max_connection_age_grace_s`."""
 
     max_connection_age_grace_s: float = Field(default=330.0, gt=0, allow_inf_nan=False)
-    """Seconds that calls on a connection past its age get. Keep it above the
-    longest stream."""
+    """Seconds that calls get to finish on a connection past its age. Keep it above
+    the duration of the longest stream."""
 
     reflection: bool = False
     """Serve the schema to anyone who asks (gRPC server reflection)."""
@@ -120,7 +120,7 @@ class ServerSettings(BaseSettings):
         stderr and exit code 2; `--help` prints every setting and ends it with 0.
 
         Args:
-            arguments: the flags, and None for those of this process.
+            arguments: the flags; None means the command line of this process.
         """
         flags = list(sys.argv[1:] if arguments is None else arguments)
         try:

@@ -20,8 +20,8 @@ async def until_drained(
 ) -> AsyncGenerator[Request]:
     """Yields requests as they come, until a caller is silent while the server drains.
 
-    A stream that is at work goes on, as any running call does. One that nobody
-    sends anything on would otherwise hold the shutdown until it is cut.
+    A stream in use goes on, as any running call does. A stream on which no request
+    comes would otherwise delay the shutdown until it is cut.
 
     Args:
         requests: the stream of a call.

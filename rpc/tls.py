@@ -1,4 +1,4 @@
-"""Credentials that follow their files: those of a server, and those of a caller.
+"""Credentials that follow their files, for a server and for a caller.
 
 A certificate is renewed by replacing files, as cert-manager and Kubernetes do. A
 server is asked by gRPC before each handshake; the answer costs three `stat` calls
@@ -72,7 +72,7 @@ class CertificateFiles:
 
 
 class CallerFiles:
-    """What a caller trusts and shows: authorities and, for mutual TLS, a certificate of its own."""
+    """What a caller trusts and shows: authorities and, for mutual TLS, its own certificate."""
 
     def __init__(self, authority: Path, certificate: Path | None, key: Path | None) -> None:
         """Takes the files. Nothing is read yet.
@@ -90,8 +90,8 @@ class CallerFiles:
     def credentials(self) -> grpc.ChannelCredentials:
         """Creates credentials of the files as they are now, for one connection.
 
-        Files that are gone or do not fit together, as when only one of them is
-        written yet, leave those of the last time in use.
+        While files are missing or do not fit together, for example when only one of
+        them has been written yet, the previous credentials stay in use.
 
         Raises:
             OSError: a file cannot be read, and never could.

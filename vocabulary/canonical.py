@@ -86,7 +86,7 @@ def read_change(members: dict[str, Any]) -> Change:
     """Reads what `change_members` returned.
 
     Raises:
-        AttributeError, KeyError, TypeError, ValueError: it is no such object.
+        AttributeError, KeyError, TypeError, ValueError: it is not such an object.
     """
     return Change(
         tokens=tuple(_read_token(token) for token in members["tokens"]),
@@ -120,7 +120,7 @@ def _read_token(members: dict[str, Any]) -> NewToken:
     for token_id in members["previous_ids"]:
         _check_type(token_id, int)
     if members["initialization"] not in get_args(Initialization):
-        raise ValueError("There is no such initialization.")
+        raise ValueError("The initialization is unknown.")
     return NewToken(
         **members
         | {
@@ -135,7 +135,7 @@ def _read_token(members: dict[str, Any]) -> NewToken:
 def _read_role(members: dict[str, Any]) -> SpecialToken:
     _check_types(members, {"role": (str,), "token_id": (int,)})
     if members["role"] not in get_args(Role):
-        raise ValueError("There is no such role.")
+        raise ValueError("The role is unknown.")
     return SpecialToken(**members)
 
 
@@ -146,4 +146,4 @@ def _check_types(members: dict[str, Any], types: dict[str, tuple[type, ...]]) ->
 
 def _check_type(value: object, *allowed: type) -> None:
     if type(value) not in allowed:  # `isinstance` takes True for a number
-        raise TypeError("A member has another type.")
+        raise TypeError("A member has the wrong type.")

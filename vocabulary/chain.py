@@ -5,8 +5,8 @@ r"""Fingerprints: the identity of a vocabulary and of everything that led to it.
                              + fingerprint(n-1) + "\n" + canonical change(n))
 
 Both are written in lower-case hexadecimal, also inside of the hash. The members
-`padding` and `truncation` of `tokenizer.json` are left out: they say how somebody
-last called the tokenizer, not what its vocabulary is.
+`padding` and `truncation` of `tokenizer.json` do not count: they say how the tokenizer
+was last called, not what its vocabulary is.
 """
 
 import hashlib
@@ -59,7 +59,7 @@ def follow(parent: Reference, change: Change) -> Reference:
     """Returns the state after a change.
 
     Raises:
-        BrokenChainError: the change's ids do not continue those of `parent`.
+        BrokenChainError: the change's ids do not continue from `parent.size`.
     """
     ids = [token.id for token in change.tokens]
     size = parent.size + len(ids)

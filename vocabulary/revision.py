@@ -33,8 +33,8 @@ class Reference:
         """Says whether a reference to this revision means this state.
 
         Its fingerprint decides. One without a fingerprint is compared by the name of its
-        tokenizer, one without either by its revision alone. A state without a fingerprint,
-        that of a checkpoint without a tokenizer, is not compared.
+        tokenizer, one without either by its revision alone. A state without a fingerprint
+        (a checkpoint without a tokenizer) is not compared.
         """
         if not self.fingerprint:
             return True

@@ -43,7 +43,7 @@ def test_a_pickled_adapter_is_refused(adapter_folder):
 def test_weights_that_are_cut_off_are_refused(adapter_folder):
     path = adapter_folder / "adapter_model.safetensors"
     path.write_bytes(path.read_bytes()[:-4])
-    with pytest.raises(CheckpointError, match="obtain it again"):
+    with pytest.raises(CheckpointError, match="download or copy it again"):
         resolve_adapter(str(adapter_folder))
 
 

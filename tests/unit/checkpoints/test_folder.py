@@ -84,7 +84,7 @@ def test_shards_without_an_index_are_refused_with_what_is_missing(model_folder: 
 )
 def test_more_modules_than_there_are_weights_for_are_refused_at_once(model_folder, changes):
     edit(model_folder / "config.json", **changes)
-    with pytest.raises(CheckpointError, match="and the weights beside it are 1 tensors"):
+    with pytest.raises(CheckpointError, match="but the weights in its folder are 1 tensors"):
         resolve(str(model_folder), need="model")
     assert resolve(str(model_folder), need="tokenizer")
 
@@ -170,7 +170,7 @@ def test_what_is_no_safetensors_file_is_refused(model_folder: Path, data):
 def test_weights_that_are_cut_off_are_refused(model_folder: Path):
     path = model_folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(CheckpointError, match="obtain it again"):
+    with pytest.raises(CheckpointError, match="download or copy it again"):
         resolve(str(model_folder), need="model")
 
 

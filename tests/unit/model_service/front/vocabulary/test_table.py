@@ -112,7 +112,7 @@ async def test_a_service_that_is_not_reached_is_named_to_those_who_wait_for_its_
         await table.resolve(ref(CHAIN[1]))
     assert "tokenizer:50051, UNAVAILABLE: connection refused" in str(caught.value)
     table.unreachable = ""
-    with pytest.raises(VocabularyBehind, match=r"this replica has 0\.$"):
+    with pytest.raises(VocabularyBehind, match=r"the newest revision of this replica is 0\.$"):
         await table.resolve(ref(CHAIN[1]))
 
 
