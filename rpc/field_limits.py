@@ -49,8 +49,8 @@ _VARINTS = {
 }
 
 _Counts = dict[int, Any]
-"""What was counted of one message so far, by number of the field: the items of a repeated field; for
-a message in one that is not repeated, its own counts, because its bytes may come in pieces."""
+"""What was counted of one message so far, by number of the field: the items of a repeated field, or
+the counts of the message in a field that is not repeated, whose bytes may come in pieces."""
 
 
 def check(data: bytes, message: Descriptor) -> None:

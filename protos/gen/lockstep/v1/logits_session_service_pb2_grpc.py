@@ -34,17 +34,18 @@ class LogitsSessionServiceStub:
     (`SESSION_NOT_FOUND`) is answered, and the client opens another with the
     tokens so far.
 
-    Where the server asks for certificates, a session belongs to the caller that
-    opened it, and to another it does not exist. Elsewhere whoever knows its name
-    may use it.
+    If the server asks for client certificates, a session belongs to the caller
+    that opened it; for any other caller it does not exist. Otherwise every caller
+    that knows its name may use it.
 
-    Rows of a session that nobody uses may lose their KV cache to others, the one
-    used longest ago first; while others generate, sessions keep half of it. Such
-    a row keeps its tokens: the next step that advances it waits for room like a
-    new prompt, computes the cache again, and says so.
+    Idle rows of a session may lose their KV cache to other sequences, the row used
+    longest ago first; while other calls generate, sessions keep half of the cache.
+    Such a row keeps its tokens: the next step that advances it waits for room like
+    a new prompt, computes the cache again, and says so.
 
-    Errors of every method: as `ModelService`; for methods with a `session_id`
-    also `NOT_FOUND` (`SESSION_NOT_FOUND`) and `ABORTED` (`SESSION_BUSY`).
+    Every method can give these errors, in addition to the ones listed with it: as
+    `ModelService`; for methods with a `session_id` also `NOT_FOUND`
+    (`SESSION_NOT_FOUND`) and `ABORTED` (`SESSION_BUSY`).
     """
 
     def __init__(self, channel):
@@ -119,23 +120,24 @@ class LogitsSessionServiceServicer:
     (`SESSION_NOT_FOUND`) is answered, and the client opens another with the
     tokens so far.
 
-    Where the server asks for certificates, a session belongs to the caller that
-    opened it, and to another it does not exist. Elsewhere whoever knows its name
-    may use it.
+    If the server asks for client certificates, a session belongs to the caller
+    that opened it; for any other caller it does not exist. Otherwise every caller
+    that knows its name may use it.
 
-    Rows of a session that nobody uses may lose their KV cache to others, the one
-    used longest ago first; while others generate, sessions keep half of it. Such
-    a row keeps its tokens: the next step that advances it waits for room like a
-    new prompt, computes the cache again, and says so.
+    Idle rows of a session may lose their KV cache to other sequences, the row used
+    longest ago first; while other calls generate, sessions keep half of the cache.
+    Such a row keeps its tokens: the next step that advances it waits for room like
+    a new prompt, computes the cache again, and says so.
 
-    Errors of every method: as `ModelService`; for methods with a `session_id`
-    also `NOT_FOUND` (`SESSION_NOT_FOUND`) and `ABORTED` (`SESSION_BUSY`).
+    Every method can give these errors, in addition to the ones listed with it: as
+    `ModelService`; for methods with a `session_id` also `NOT_FOUND`
+    (`SESSION_NOT_FOUND`) and `ABORTED` (`SESSION_BUSY`).
     """
 
     def OpenSession(self, request, context):
         """Opens a session with prompts and returns the distribution after each.
 
-        Errors: those of every method.
+        Errors: only those that every method can give.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -154,11 +156,11 @@ class LogitsSessionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def StepStream(self, request_iterator, context):
-        """Steps over one stream, which saves the cost of a call for each step, and can
-        answer with more than fits one message, see `accept_chunks`.
+        """Steps over one stream, which saves the cost of a call for each step and can
+        return answers that do not fit one message, see `accept_chunks`.
 
         While the server shuts down, a stream on which nothing is sent for two
-        seconds ends with `UNAVAILABLE` (`DRAINING`); one that goes on is served.
+        seconds ends with `UNAVAILABLE` (`DRAINING`); a stream in use is served.
 
         Errors: as `Step`. An error ends the stream, not the session.
         """
@@ -167,10 +169,10 @@ class LogitsSessionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Truncate(self, request, context):
-        """Forgets the tokens of rows from a position on. Cut back to where they were
-        before the newest `Generate` of the session, if that was its newest change,
-        rows are exactly as they were then: so a client undoes one that it has not
-        read to its end.
+        """Forgets the tokens of rows from a position on. If the newest change of the
+        session was a `Generate`, cutting the rows back to their positions before it
+        restores them exactly: this is how a client undoes a `Generate` that it has
+        not read to its end.
 
         Errors:
 
@@ -183,7 +185,7 @@ class LogitsSessionServiceServicer:
     def Fork(self, request, context):
         """Copies a session.
 
-        Errors: those of every method.
+        Errors: only those that every method can give.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -193,7 +195,7 @@ class LogitsSessionServiceServicer:
         """Replaces the rows of a session by a selection of them: drops, repeats and
         reorders, as a beam search needs.
 
-        Errors: those of every method.
+        Errors: only those that every method can give.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -203,7 +205,7 @@ class LogitsSessionServiceServicer:
         """Returns the state of a session, with the tokens a client needs to rebuild
         it.
 
-        Errors: those of every method.
+        Errors: only those that every method can give.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -222,19 +224,19 @@ class LogitsSessionServiceServicer:
 
         * `INVALID_ARGUMENT` (`INVALID_FIELD`): the revision is older than the
         session's.
-        * `FAILED_PRECONDITION` (`VOCABULARY_MISMATCH`): it is not a state that this
-        server has had.
-        * `UNAVAILABLE` (`VOCABULARY_BEHIND`): it has not arrived here yet.
+        * `FAILED_PRECONDITION` (`VOCABULARY_MISMATCH`): this server never had the
+        revision.
+        * `UNAVAILABLE` (`VOCABULARY_BEHIND`): the revision has not arrived here yet.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListSessions(self, request, context):
-        """Lists the caller's sessions: those of the same certificate where the server
-        asks for one, otherwise all.
+        """Lists the caller's sessions: with client certificates the sessions of the same
+        certificate, otherwise all.
 
-        Errors: those of every method.
+        Errors: only those that every method can give.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -243,7 +245,7 @@ class LogitsSessionServiceServicer:
     def TouchSession(self, request, context):
         """Postpones the expiry of a session.
 
-        Errors: those of every method.
+        Errors: only those that every method can give.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -252,7 +254,7 @@ class LogitsSessionServiceServicer:
     def CloseSession(self, request, context):
         """Closes a session and frees its memory.
 
-        Errors: those of every method.
+        Errors: only those that every method can give.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -333,17 +335,18 @@ class LogitsSessionService:
     (`SESSION_NOT_FOUND`) is answered, and the client opens another with the
     tokens so far.
 
-    Where the server asks for certificates, a session belongs to the caller that
-    opened it, and to another it does not exist. Elsewhere whoever knows its name
-    may use it.
+    If the server asks for client certificates, a session belongs to the caller
+    that opened it; for any other caller it does not exist. Otherwise every caller
+    that knows its name may use it.
 
-    Rows of a session that nobody uses may lose their KV cache to others, the one
-    used longest ago first; while others generate, sessions keep half of it. Such
-    a row keeps its tokens: the next step that advances it waits for room like a
-    new prompt, computes the cache again, and says so.
+    Idle rows of a session may lose their KV cache to other sequences, the row used
+    longest ago first; while other calls generate, sessions keep half of the cache.
+    Such a row keeps its tokens: the next step that advances it waits for room like
+    a new prompt, computes the cache again, and says so.
 
-    Errors of every method: as `ModelService`; for methods with a `session_id`
-    also `NOT_FOUND` (`SESSION_NOT_FOUND`) and `ABORTED` (`SESSION_BUSY`).
+    Every method can give these errors, in addition to the ones listed with it: as
+    `ModelService`; for methods with a `session_id` also `NOT_FOUND`
+    (`SESSION_NOT_FOUND`) and `ABORTED` (`SESSION_BUSY`).
     """
 
     @staticmethod

@@ -35,17 +35,18 @@ class LogitsSessionServiceStub:
     (`SESSION_NOT_FOUND`) is answered, and the client opens another with the
     tokens so far.
 
-    Where the server asks for certificates, a session belongs to the caller that
-    opened it, and to another it does not exist. Elsewhere whoever knows its name
-    may use it.
+    If the server asks for client certificates, a session belongs to the caller
+    that opened it; for any other caller it does not exist. Otherwise every caller
+    that knows its name may use it.
 
-    Rows of a session that nobody uses may lose their KV cache to others, the one
-    used longest ago first; while others generate, sessions keep half of it. Such
-    a row keeps its tokens: the next step that advances it waits for room like a
-    new prompt, computes the cache again, and says so.
+    Idle rows of a session may lose their KV cache to other sequences, the row used
+    longest ago first; while other calls generate, sessions keep half of the cache.
+    Such a row keeps its tokens: the next step that advances it waits for room like
+    a new prompt, computes the cache again, and says so.
 
-    Errors of every method: as `ModelService`; for methods with a `session_id`
-    also `NOT_FOUND` (`SESSION_NOT_FOUND`) and `ABORTED` (`SESSION_BUSY`).
+    Every method can give these errors, in addition to the ones listed with it: as
+    `ModelService`; for methods with a `session_id` also `NOT_FOUND`
+    (`SESSION_NOT_FOUND`) and `ABORTED` (`SESSION_BUSY`).
     """
 
     @_typing.overload
@@ -55,7 +56,7 @@ class LogitsSessionServiceStub:
     OpenSession: _grpc.UnaryUnaryMultiCallable[_logits_session_service_pb2.OpenSessionRequest, _logits_session_service_pb2.OpenSessionResponse]
     """Opens a session with prompts and returns the distribution after each.
 
-    Errors: those of every method.
+    Errors: only those that every method can give.
     """
     Step: _grpc.UnaryUnaryMultiCallable[_logits_session_service_pb2.StepRequest, _logits_session_service_pb2.StepResponse]
     """Appends tokens and returns the distribution after them.
@@ -66,19 +67,19 @@ class LogitsSessionServiceStub:
       Nothing was appended.
     """
     StepStream: _grpc.StreamStreamMultiCallable[_logits_session_service_pb2.StepStreamRequest, _logits_session_service_pb2.StepStreamResponse]
-    """Steps over one stream, which saves the cost of a call for each step, and can
-    answer with more than fits one message, see `accept_chunks`.
+    """Steps over one stream, which saves the cost of a call for each step and can
+    return answers that do not fit one message, see `accept_chunks`.
 
     While the server shuts down, a stream on which nothing is sent for two
-    seconds ends with `UNAVAILABLE` (`DRAINING`); one that goes on is served.
+    seconds ends with `UNAVAILABLE` (`DRAINING`); a stream in use is served.
 
     Errors: as `Step`. An error ends the stream, not the session.
     """
     Truncate: _grpc.UnaryUnaryMultiCallable[_logits_session_service_pb2.TruncateRequest, _logits_session_service_pb2.TruncateResponse]
-    """Forgets the tokens of rows from a position on. Cut back to where they were
-    before the newest `Generate` of the session, if that was its newest change,
-    rows are exactly as they were then: so a client undoes one that it has not
-    read to its end.
+    """Forgets the tokens of rows from a position on. If the newest change of the
+    session was a `Generate`, cutting the rows back to their positions before it
+    restores them exactly: this is how a client undoes a `Generate` that it has
+    not read to its end.
 
     Errors:
 
@@ -87,19 +88,19 @@ class LogitsSessionServiceStub:
     Fork: _grpc.UnaryUnaryMultiCallable[_logits_session_service_pb2.ForkRequest, _logits_session_service_pb2.ForkResponse]
     """Copies a session.
 
-    Errors: those of every method.
+    Errors: only those that every method can give.
     """
     SelectRows: _grpc.UnaryUnaryMultiCallable[_logits_session_service_pb2.SelectRowsRequest, _logits_session_service_pb2.SelectRowsResponse]
     """Replaces the rows of a session by a selection of them: drops, repeats and
     reorders, as a beam search needs.
 
-    Errors: those of every method.
+    Errors: only those that every method can give.
     """
     GetSession: _grpc.UnaryUnaryMultiCallable[_logits_session_service_pb2.GetSessionRequest, _logits_session_service_pb2.GetSessionResponse]
     """Returns the state of a session, with the tokens a client needs to rebuild
     it.
 
-    Errors: those of every method.
+    Errors: only those that every method can give.
     """
     RebindSession: _grpc.UnaryUnaryMultiCallable[_logits_session_service_pb2.RebindSessionRequest, _logits_session_service_pb2.RebindSessionResponse]
     """Moves a session to a newer revision of the vocabulary. Tokens, KV cache,
@@ -114,25 +115,25 @@ class LogitsSessionServiceStub:
 
     * `INVALID_ARGUMENT` (`INVALID_FIELD`): the revision is older than the
       session's.
-    * `FAILED_PRECONDITION` (`VOCABULARY_MISMATCH`): it is not a state that this
-      server has had.
-    * `UNAVAILABLE` (`VOCABULARY_BEHIND`): it has not arrived here yet.
+    * `FAILED_PRECONDITION` (`VOCABULARY_MISMATCH`): this server never had the
+      revision.
+    * `UNAVAILABLE` (`VOCABULARY_BEHIND`): the revision has not arrived here yet.
     """
     ListSessions: _grpc.UnaryUnaryMultiCallable[_logits_session_service_pb2.ListSessionsRequest, _logits_session_service_pb2.ListSessionsResponse]
-    """Lists the caller's sessions: those of the same certificate where the server
-    asks for one, otherwise all.
+    """Lists the caller's sessions: with client certificates the sessions of the same
+    certificate, otherwise all.
 
-    Errors: those of every method.
+    Errors: only those that every method can give.
     """
     TouchSession: _grpc.UnaryUnaryMultiCallable[_logits_session_service_pb2.TouchSessionRequest, _logits_session_service_pb2.TouchSessionResponse]
     """Postpones the expiry of a session.
 
-    Errors: those of every method.
+    Errors: only those that every method can give.
     """
     CloseSession: _grpc.UnaryUnaryMultiCallable[_logits_session_service_pb2.CloseSessionRequest, _logits_session_service_pb2.CloseSessionResponse]
     """Closes a session and frees its memory.
 
-    Errors: those of every method.
+    Errors: only those that every method can give.
     """
 
 @_typing.type_check_only
@@ -145,24 +146,25 @@ class LogitsSessionServiceAsyncStub(LogitsSessionServiceStub):
     (`SESSION_NOT_FOUND`) is answered, and the client opens another with the
     tokens so far.
 
-    Where the server asks for certificates, a session belongs to the caller that
-    opened it, and to another it does not exist. Elsewhere whoever knows its name
-    may use it.
+    If the server asks for client certificates, a session belongs to the caller
+    that opened it; for any other caller it does not exist. Otherwise every caller
+    that knows its name may use it.
 
-    Rows of a session that nobody uses may lose their KV cache to others, the one
-    used longest ago first; while others generate, sessions keep half of it. Such
-    a row keeps its tokens: the next step that advances it waits for room like a
-    new prompt, computes the cache again, and says so.
+    Idle rows of a session may lose their KV cache to other sequences, the row used
+    longest ago first; while other calls generate, sessions keep half of the cache.
+    Such a row keeps its tokens: the next step that advances it waits for room like
+    a new prompt, computes the cache again, and says so.
 
-    Errors of every method: as `ModelService`; for methods with a `session_id`
-    also `NOT_FOUND` (`SESSION_NOT_FOUND`) and `ABORTED` (`SESSION_BUSY`).
+    Every method can give these errors, in addition to the ones listed with it: as
+    `ModelService`; for methods with a `session_id` also `NOT_FOUND`
+    (`SESSION_NOT_FOUND`) and `ABORTED` (`SESSION_BUSY`).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     OpenSession: _aio.UnaryUnaryMultiCallable[_logits_session_service_pb2.OpenSessionRequest, _logits_session_service_pb2.OpenSessionResponse]  # type: ignore[assignment]
     """Opens a session with prompts and returns the distribution after each.
 
-    Errors: those of every method.
+    Errors: only those that every method can give.
     """
     Step: _aio.UnaryUnaryMultiCallable[_logits_session_service_pb2.StepRequest, _logits_session_service_pb2.StepResponse]  # type: ignore[assignment]
     """Appends tokens and returns the distribution after them.
@@ -173,19 +175,19 @@ class LogitsSessionServiceAsyncStub(LogitsSessionServiceStub):
       Nothing was appended.
     """
     StepStream: _aio.StreamStreamMultiCallable[_logits_session_service_pb2.StepStreamRequest, _logits_session_service_pb2.StepStreamResponse]  # type: ignore[assignment]
-    """Steps over one stream, which saves the cost of a call for each step, and can
-    answer with more than fits one message, see `accept_chunks`.
+    """Steps over one stream, which saves the cost of a call for each step and can
+    return answers that do not fit one message, see `accept_chunks`.
 
     While the server shuts down, a stream on which nothing is sent for two
-    seconds ends with `UNAVAILABLE` (`DRAINING`); one that goes on is served.
+    seconds ends with `UNAVAILABLE` (`DRAINING`); a stream in use is served.
 
     Errors: as `Step`. An error ends the stream, not the session.
     """
     Truncate: _aio.UnaryUnaryMultiCallable[_logits_session_service_pb2.TruncateRequest, _logits_session_service_pb2.TruncateResponse]  # type: ignore[assignment]
-    """Forgets the tokens of rows from a position on. Cut back to where they were
-    before the newest `Generate` of the session, if that was its newest change,
-    rows are exactly as they were then: so a client undoes one that it has not
-    read to its end.
+    """Forgets the tokens of rows from a position on. If the newest change of the
+    session was a `Generate`, cutting the rows back to their positions before it
+    restores them exactly: this is how a client undoes a `Generate` that it has
+    not read to its end.
 
     Errors:
 
@@ -194,19 +196,19 @@ class LogitsSessionServiceAsyncStub(LogitsSessionServiceStub):
     Fork: _aio.UnaryUnaryMultiCallable[_logits_session_service_pb2.ForkRequest, _logits_session_service_pb2.ForkResponse]  # type: ignore[assignment]
     """Copies a session.
 
-    Errors: those of every method.
+    Errors: only those that every method can give.
     """
     SelectRows: _aio.UnaryUnaryMultiCallable[_logits_session_service_pb2.SelectRowsRequest, _logits_session_service_pb2.SelectRowsResponse]  # type: ignore[assignment]
     """Replaces the rows of a session by a selection of them: drops, repeats and
     reorders, as a beam search needs.
 
-    Errors: those of every method.
+    Errors: only those that every method can give.
     """
     GetSession: _aio.UnaryUnaryMultiCallable[_logits_session_service_pb2.GetSessionRequest, _logits_session_service_pb2.GetSessionResponse]  # type: ignore[assignment]
     """Returns the state of a session, with the tokens a client needs to rebuild
     it.
 
-    Errors: those of every method.
+    Errors: only those that every method can give.
     """
     RebindSession: _aio.UnaryUnaryMultiCallable[_logits_session_service_pb2.RebindSessionRequest, _logits_session_service_pb2.RebindSessionResponse]  # type: ignore[assignment]
     """Moves a session to a newer revision of the vocabulary. Tokens, KV cache,
@@ -221,25 +223,25 @@ class LogitsSessionServiceAsyncStub(LogitsSessionServiceStub):
 
     * `INVALID_ARGUMENT` (`INVALID_FIELD`): the revision is older than the
       session's.
-    * `FAILED_PRECONDITION` (`VOCABULARY_MISMATCH`): it is not a state that this
-      server has had.
-    * `UNAVAILABLE` (`VOCABULARY_BEHIND`): it has not arrived here yet.
+    * `FAILED_PRECONDITION` (`VOCABULARY_MISMATCH`): this server never had the
+      revision.
+    * `UNAVAILABLE` (`VOCABULARY_BEHIND`): the revision has not arrived here yet.
     """
     ListSessions: _aio.UnaryUnaryMultiCallable[_logits_session_service_pb2.ListSessionsRequest, _logits_session_service_pb2.ListSessionsResponse]  # type: ignore[assignment]
-    """Lists the caller's sessions: those of the same certificate where the server
-    asks for one, otherwise all.
+    """Lists the caller's sessions: with client certificates the sessions of the same
+    certificate, otherwise all.
 
-    Errors: those of every method.
+    Errors: only those that every method can give.
     """
     TouchSession: _aio.UnaryUnaryMultiCallable[_logits_session_service_pb2.TouchSessionRequest, _logits_session_service_pb2.TouchSessionResponse]  # type: ignore[assignment]
     """Postpones the expiry of a session.
 
-    Errors: those of every method.
+    Errors: only those that every method can give.
     """
     CloseSession: _aio.UnaryUnaryMultiCallable[_logits_session_service_pb2.CloseSessionRequest, _logits_session_service_pb2.CloseSessionResponse]  # type: ignore[assignment]
     """Closes a session and frees its memory.
 
-    Errors: those of every method.
+    Errors: only those that every method can give.
     """
 
 class LogitsSessionServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -251,17 +253,18 @@ class LogitsSessionServiceServicer(metaclass=_abc_1.ABCMeta):
     (`SESSION_NOT_FOUND`) is answered, and the client opens another with the
     tokens so far.
 
-    Where the server asks for certificates, a session belongs to the caller that
-    opened it, and to another it does not exist. Elsewhere whoever knows its name
-    may use it.
+    If the server asks for client certificates, a session belongs to the caller
+    that opened it; for any other caller it does not exist. Otherwise every caller
+    that knows its name may use it.
 
-    Rows of a session that nobody uses may lose their KV cache to others, the one
-    used longest ago first; while others generate, sessions keep half of it. Such
-    a row keeps its tokens: the next step that advances it waits for room like a
-    new prompt, computes the cache again, and says so.
+    Idle rows of a session may lose their KV cache to other sequences, the row used
+    longest ago first; while other calls generate, sessions keep half of the cache.
+    Such a row keeps its tokens: the next step that advances it waits for room like
+    a new prompt, computes the cache again, and says so.
 
-    Errors of every method: as `ModelService`; for methods with a `session_id`
-    also `NOT_FOUND` (`SESSION_NOT_FOUND`) and `ABORTED` (`SESSION_BUSY`).
+    Every method can give these errors, in addition to the ones listed with it: as
+    `ModelService`; for methods with a `session_id` also `NOT_FOUND`
+    (`SESSION_NOT_FOUND`) and `ABORTED` (`SESSION_BUSY`).
     """
 
     @_abc_1.abstractmethod
@@ -272,7 +275,7 @@ class LogitsSessionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_logits_session_service_pb2.OpenSessionResponse, _abc.Awaitable[_logits_session_service_pb2.OpenSessionResponse]]:
         """Opens a session with prompts and returns the distribution after each.
 
-        Errors: those of every method.
+        Errors: only those that every method can give.
         """
 
     @_abc_1.abstractmethod
@@ -295,11 +298,11 @@ class LogitsSessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_logits_session_service_pb2.StepStreamRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_logits_session_service_pb2.StepStreamResponse], _abc.AsyncIterator[_logits_session_service_pb2.StepStreamResponse]]:
-        """Steps over one stream, which saves the cost of a call for each step, and can
-        answer with more than fits one message, see `accept_chunks`.
+        """Steps over one stream, which saves the cost of a call for each step and can
+        return answers that do not fit one message, see `accept_chunks`.
 
         While the server shuts down, a stream on which nothing is sent for two
-        seconds ends with `UNAVAILABLE` (`DRAINING`); one that goes on is served.
+        seconds ends with `UNAVAILABLE` (`DRAINING`); a stream in use is served.
 
         Errors: as `Step`. An error ends the stream, not the session.
         """
@@ -310,10 +313,10 @@ class LogitsSessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _logits_session_service_pb2.TruncateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_logits_session_service_pb2.TruncateResponse, _abc.Awaitable[_logits_session_service_pb2.TruncateResponse]]:
-        """Forgets the tokens of rows from a position on. Cut back to where they were
-        before the newest `Generate` of the session, if that was its newest change,
-        rows are exactly as they were then: so a client undoes one that it has not
-        read to its end.
+        """Forgets the tokens of rows from a position on. If the newest change of the
+        session was a `Generate`, cutting the rows back to their positions before it
+        restores them exactly: this is how a client undoes a `Generate` that it has
+        not read to its end.
 
         Errors:
 
@@ -328,7 +331,7 @@ class LogitsSessionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_logits_session_service_pb2.ForkResponse, _abc.Awaitable[_logits_session_service_pb2.ForkResponse]]:
         """Copies a session.
 
-        Errors: those of every method.
+        Errors: only those that every method can give.
         """
 
     @_abc_1.abstractmethod
@@ -340,7 +343,7 @@ class LogitsSessionServiceServicer(metaclass=_abc_1.ABCMeta):
         """Replaces the rows of a session by a selection of them: drops, repeats and
         reorders, as a beam search needs.
 
-        Errors: those of every method.
+        Errors: only those that every method can give.
         """
 
     @_abc_1.abstractmethod
@@ -352,7 +355,7 @@ class LogitsSessionServiceServicer(metaclass=_abc_1.ABCMeta):
         """Returns the state of a session, with the tokens a client needs to rebuild
         it.
 
-        Errors: those of every method.
+        Errors: only those that every method can give.
         """
 
     @_abc_1.abstractmethod
@@ -373,9 +376,9 @@ class LogitsSessionServiceServicer(metaclass=_abc_1.ABCMeta):
 
         * `INVALID_ARGUMENT` (`INVALID_FIELD`): the revision is older than the
           session's.
-        * `FAILED_PRECONDITION` (`VOCABULARY_MISMATCH`): it is not a state that this
-          server has had.
-        * `UNAVAILABLE` (`VOCABULARY_BEHIND`): it has not arrived here yet.
+        * `FAILED_PRECONDITION` (`VOCABULARY_MISMATCH`): this server never had the
+          revision.
+        * `UNAVAILABLE` (`VOCABULARY_BEHIND`): the revision has not arrived here yet.
         """
 
     @_abc_1.abstractmethod
@@ -384,10 +387,10 @@ class LogitsSessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _logits_session_service_pb2.ListSessionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_logits_session_service_pb2.ListSessionsResponse, _abc.Awaitable[_logits_session_service_pb2.ListSessionsResponse]]:
-        """Lists the caller's sessions: those of the same certificate where the server
-        asks for one, otherwise all.
+        """Lists the caller's sessions: with client certificates the sessions of the same
+        certificate, otherwise all.
 
-        Errors: those of every method.
+        Errors: only those that every method can give.
         """
 
     @_abc_1.abstractmethod
@@ -398,7 +401,7 @@ class LogitsSessionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_logits_session_service_pb2.TouchSessionResponse, _abc.Awaitable[_logits_session_service_pb2.TouchSessionResponse]]:
         """Postpones the expiry of a session.
 
-        Errors: those of every method.
+        Errors: only those that every method can give.
         """
 
     @_abc_1.abstractmethod
@@ -409,7 +412,7 @@ class LogitsSessionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_logits_session_service_pb2.CloseSessionResponse, _abc.Awaitable[_logits_session_service_pb2.CloseSessionResponse]]:
         """Closes a session and frees its memory.
 
-        Errors: those of every method.
+        Errors: only those that every method can give.
         """
 
 def add_LogitsSessionServiceServicer_to_server(servicer: LogitsSessionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

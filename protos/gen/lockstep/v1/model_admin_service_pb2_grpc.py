@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ModelAdminServiceStub:
-    """Operates the model service. A privileged service of its own, so that a policy
+    """Operates the model service. A separate, privileged service, so that a policy
     can tell it from the others.
     """
 
@@ -59,24 +59,24 @@ class ModelAdminServiceStub:
 
 
 class ModelAdminServiceServicer:
-    """Operates the model service. A privileged service of its own, so that a policy
+    """Operates the model service. A separate, privileged service, so that a policy
     can tell it from the others.
     """
 
     def GetVocabularyState(self, request, context):
         """Returns the state of the vocabulary and of its embedding rows.
 
-        Errors: those of every method of the model service.
+        Errors: only those that every method of the model service can give.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def FlushPrefixCache(self, request, context):
-        """Drops the KV cache kept for reuse by later prompts. What runs goes on; no
-        later prompt reuses anything that was computed before.
+        """Drops the KV cache kept for reuse by later prompts. Running sequences go on;
+        no later prompt reuses anything that was computed before.
 
-        Errors: those of every method of the model service.
+        Errors: only those that every method of the model service can give.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -86,7 +86,7 @@ class ModelAdminServiceServicer:
         """Refuses new work, with the reason `DRAINING`, and lets running work finish.
         Health becomes `NOT_SERVING`.
 
-        Errors: those of every method of the model service.
+        Errors: only those that every method of the model service can give.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -95,7 +95,7 @@ class ModelAdminServiceServicer:
     def Resume(self, request, context):
         """Takes new work again after `Drain`.
 
-        Errors: those of every method of the model service.
+        Errors: only those that every method of the model service can give.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -133,7 +133,7 @@ def add_ModelAdminServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ModelAdminService:
-    """Operates the model service. A privileged service of its own, so that a policy
+    """Operates the model service. A separate, privileged service, so that a policy
     can tell it from the others.
     """
 

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ModelAdminServiceStub:
-    """Operates the model service. A privileged service of its own, so that a policy
+    """Operates the model service. A separate, privileged service, so that a policy
     can tell it from the others.
     """
 
@@ -38,29 +38,29 @@ class ModelAdminServiceStub:
     GetVocabularyState: _grpc.UnaryUnaryMultiCallable[_model_admin_service_pb2.GetVocabularyStateRequest, _model_admin_service_pb2.GetVocabularyStateResponse]
     """Returns the state of the vocabulary and of its embedding rows.
 
-    Errors: those of every method of the model service.
+    Errors: only those that every method of the model service can give.
     """
     FlushPrefixCache: _grpc.UnaryUnaryMultiCallable[_model_admin_service_pb2.FlushPrefixCacheRequest, _model_admin_service_pb2.FlushPrefixCacheResponse]
-    """Drops the KV cache kept for reuse by later prompts. What runs goes on; no
-    later prompt reuses anything that was computed before.
+    """Drops the KV cache kept for reuse by later prompts. Running sequences go on;
+    no later prompt reuses anything that was computed before.
 
-    Errors: those of every method of the model service.
+    Errors: only those that every method of the model service can give.
     """
     Drain: _grpc.UnaryUnaryMultiCallable[_model_admin_service_pb2.DrainRequest, _model_admin_service_pb2.DrainResponse]
     """Refuses new work, with the reason `DRAINING`, and lets running work finish.
     Health becomes `NOT_SERVING`.
 
-    Errors: those of every method of the model service.
+    Errors: only those that every method of the model service can give.
     """
     Resume: _grpc.UnaryUnaryMultiCallable[_model_admin_service_pb2.ResumeRequest, _model_admin_service_pb2.ResumeResponse]
     """Takes new work again after `Drain`.
 
-    Errors: those of every method of the model service.
+    Errors: only those that every method of the model service can give.
     """
 
 @_typing.type_check_only
 class ModelAdminServiceAsyncStub(ModelAdminServiceStub):
-    """Operates the model service. A privileged service of its own, so that a policy
+    """Operates the model service. A separate, privileged service, so that a policy
     can tell it from the others.
     """
 
@@ -68,28 +68,28 @@ class ModelAdminServiceAsyncStub(ModelAdminServiceStub):
     GetVocabularyState: _aio.UnaryUnaryMultiCallable[_model_admin_service_pb2.GetVocabularyStateRequest, _model_admin_service_pb2.GetVocabularyStateResponse]  # type: ignore[assignment]
     """Returns the state of the vocabulary and of its embedding rows.
 
-    Errors: those of every method of the model service.
+    Errors: only those that every method of the model service can give.
     """
     FlushPrefixCache: _aio.UnaryUnaryMultiCallable[_model_admin_service_pb2.FlushPrefixCacheRequest, _model_admin_service_pb2.FlushPrefixCacheResponse]  # type: ignore[assignment]
-    """Drops the KV cache kept for reuse by later prompts. What runs goes on; no
-    later prompt reuses anything that was computed before.
+    """Drops the KV cache kept for reuse by later prompts. Running sequences go on;
+    no later prompt reuses anything that was computed before.
 
-    Errors: those of every method of the model service.
+    Errors: only those that every method of the model service can give.
     """
     Drain: _aio.UnaryUnaryMultiCallable[_model_admin_service_pb2.DrainRequest, _model_admin_service_pb2.DrainResponse]  # type: ignore[assignment]
     """Refuses new work, with the reason `DRAINING`, and lets running work finish.
     Health becomes `NOT_SERVING`.
 
-    Errors: those of every method of the model service.
+    Errors: only those that every method of the model service can give.
     """
     Resume: _aio.UnaryUnaryMultiCallable[_model_admin_service_pb2.ResumeRequest, _model_admin_service_pb2.ResumeResponse]  # type: ignore[assignment]
     """Takes new work again after `Drain`.
 
-    Errors: those of every method of the model service.
+    Errors: only those that every method of the model service can give.
     """
 
 class ModelAdminServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Operates the model service. A privileged service of its own, so that a policy
+    """Operates the model service. A separate, privileged service, so that a policy
     can tell it from the others.
     """
 
@@ -101,7 +101,7 @@ class ModelAdminServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_model_admin_service_pb2.GetVocabularyStateResponse, _abc.Awaitable[_model_admin_service_pb2.GetVocabularyStateResponse]]:
         """Returns the state of the vocabulary and of its embedding rows.
 
-        Errors: those of every method of the model service.
+        Errors: only those that every method of the model service can give.
         """
 
     @_abc_1.abstractmethod
@@ -110,10 +110,10 @@ class ModelAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_admin_service_pb2.FlushPrefixCacheRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_model_admin_service_pb2.FlushPrefixCacheResponse, _abc.Awaitable[_model_admin_service_pb2.FlushPrefixCacheResponse]]:
-        """Drops the KV cache kept for reuse by later prompts. What runs goes on; no
-        later prompt reuses anything that was computed before.
+        """Drops the KV cache kept for reuse by later prompts. Running sequences go on;
+        no later prompt reuses anything that was computed before.
 
-        Errors: those of every method of the model service.
+        Errors: only those that every method of the model service can give.
         """
 
     @_abc_1.abstractmethod
@@ -125,7 +125,7 @@ class ModelAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         """Refuses new work, with the reason `DRAINING`, and lets running work finish.
         Health becomes `NOT_SERVING`.
 
-        Errors: those of every method of the model service.
+        Errors: only those that every method of the model service can give.
         """
 
     @_abc_1.abstractmethod
@@ -136,7 +136,7 @@ class ModelAdminServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_model_admin_service_pb2.ResumeResponse, _abc.Awaitable[_model_admin_service_pb2.ResumeResponse]]:
         """Takes new work again after `Drain`.
 
-        Errors: those of every method of the model service.
+        Errors: only those that every method of the model service can give.
         """
 
 def add_ModelAdminServiceServicer_to_server(servicer: ModelAdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

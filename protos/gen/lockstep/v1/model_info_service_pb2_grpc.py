@@ -69,7 +69,7 @@ class ModelInfoServiceServicer:
     def GetModelInfo(self, request, context):
         """Describes the model.
 
-        Errors: those of every method of the model service.
+        Errors: only those that every method of the model service can give.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -78,7 +78,7 @@ class ModelInfoServiceServicer:
     def GetCapabilities(self, request, context):
         """Says what this server supports and its limits.
 
-        Errors: those of every method of the model service.
+        Errors: only those that every method of the model service can give.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -87,7 +87,7 @@ class ModelInfoServiceServicer:
     def ListLogitsProcessors(self, request, context):
         """Lists the logits processors and their arguments.
 
-        Errors: those of every method of the model service.
+        Errors: only those that every method of the model service can give.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -96,7 +96,7 @@ class ModelInfoServiceServicer:
     def GetLoad(self, request, context):
         """Reports how busy the server is.
 
-        Errors: those of every method of the model service.
+        Errors: only those that every method of the model service can give.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -105,7 +105,7 @@ class ModelInfoServiceServicer:
     def ValidateRequest(self, request, context):
         """Checks a request and resolves its configuration without running it.
 
-        Errors: those that the request itself would get.
+        Errors: the same as the request itself would get.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,27 +36,27 @@ class ModelInfoServiceStub:
     GetModelInfo: _grpc.UnaryUnaryMultiCallable[_model_info_service_pb2.GetModelInfoRequest, _model_info_service_pb2.GetModelInfoResponse]
     """Describes the model.
 
-    Errors: those of every method of the model service.
+    Errors: only those that every method of the model service can give.
     """
     GetCapabilities: _grpc.UnaryUnaryMultiCallable[_model_info_service_pb2.GetCapabilitiesRequest, _model_info_service_pb2.GetCapabilitiesResponse]
     """Says what this server supports and its limits.
 
-    Errors: those of every method of the model service.
+    Errors: only those that every method of the model service can give.
     """
     ListLogitsProcessors: _grpc.UnaryUnaryMultiCallable[_model_info_service_pb2.ListLogitsProcessorsRequest, _model_info_service_pb2.ListLogitsProcessorsResponse]
     """Lists the logits processors and their arguments.
 
-    Errors: those of every method of the model service.
+    Errors: only those that every method of the model service can give.
     """
     GetLoad: _grpc.UnaryUnaryMultiCallable[_model_info_service_pb2.GetLoadRequest, _model_info_service_pb2.GetLoadResponse]
     """Reports how busy the server is.
 
-    Errors: those of every method of the model service.
+    Errors: only those that every method of the model service can give.
     """
     ValidateRequest: _grpc.UnaryUnaryMultiCallable[_model_info_service_pb2.ValidateRequestRequest, _model_info_service_pb2.ValidateRequestResponse]
     """Checks a request and resolves its configuration without running it.
 
-    Errors: those that the request itself would get.
+    Errors: the same as the request itself would get.
     """
 
 @_typing.type_check_only
@@ -67,27 +67,27 @@ class ModelInfoServiceAsyncStub(ModelInfoServiceStub):
     GetModelInfo: _aio.UnaryUnaryMultiCallable[_model_info_service_pb2.GetModelInfoRequest, _model_info_service_pb2.GetModelInfoResponse]  # type: ignore[assignment]
     """Describes the model.
 
-    Errors: those of every method of the model service.
+    Errors: only those that every method of the model service can give.
     """
     GetCapabilities: _aio.UnaryUnaryMultiCallable[_model_info_service_pb2.GetCapabilitiesRequest, _model_info_service_pb2.GetCapabilitiesResponse]  # type: ignore[assignment]
     """Says what this server supports and its limits.
 
-    Errors: those of every method of the model service.
+    Errors: only those that every method of the model service can give.
     """
     ListLogitsProcessors: _aio.UnaryUnaryMultiCallable[_model_info_service_pb2.ListLogitsProcessorsRequest, _model_info_service_pb2.ListLogitsProcessorsResponse]  # type: ignore[assignment]
     """Lists the logits processors and their arguments.
 
-    Errors: those of every method of the model service.
+    Errors: only those that every method of the model service can give.
     """
     GetLoad: _aio.UnaryUnaryMultiCallable[_model_info_service_pb2.GetLoadRequest, _model_info_service_pb2.GetLoadResponse]  # type: ignore[assignment]
     """Reports how busy the server is.
 
-    Errors: those of every method of the model service.
+    Errors: only those that every method of the model service can give.
     """
     ValidateRequest: _aio.UnaryUnaryMultiCallable[_model_info_service_pb2.ValidateRequestRequest, _model_info_service_pb2.ValidateRequestResponse]  # type: ignore[assignment]
     """Checks a request and resolves its configuration without running it.
 
-    Errors: those that the request itself would get.
+    Errors: the same as the request itself would get.
     """
 
 class ModelInfoServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -101,7 +101,7 @@ class ModelInfoServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_model_info_service_pb2.GetModelInfoResponse, _abc.Awaitable[_model_info_service_pb2.GetModelInfoResponse]]:
         """Describes the model.
 
-        Errors: those of every method of the model service.
+        Errors: only those that every method of the model service can give.
         """
 
     @_abc_1.abstractmethod
@@ -112,7 +112,7 @@ class ModelInfoServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_model_info_service_pb2.GetCapabilitiesResponse, _abc.Awaitable[_model_info_service_pb2.GetCapabilitiesResponse]]:
         """Says what this server supports and its limits.
 
-        Errors: those of every method of the model service.
+        Errors: only those that every method of the model service can give.
         """
 
     @_abc_1.abstractmethod
@@ -123,7 +123,7 @@ class ModelInfoServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_model_info_service_pb2.ListLogitsProcessorsResponse, _abc.Awaitable[_model_info_service_pb2.ListLogitsProcessorsResponse]]:
         """Lists the logits processors and their arguments.
 
-        Errors: those of every method of the model service.
+        Errors: only those that every method of the model service can give.
         """
 
     @_abc_1.abstractmethod
@@ -134,7 +134,7 @@ class ModelInfoServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_model_info_service_pb2.GetLoadResponse, _abc.Awaitable[_model_info_service_pb2.GetLoadResponse]]:
         """Reports how busy the server is.
 
-        Errors: those of every method of the model service.
+        Errors: only those that every method of the model service can give.
         """
 
     @_abc_1.abstractmethod
@@ -145,7 +145,7 @@ class ModelInfoServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_model_info_service_pb2.ValidateRequestResponse, _abc.Awaitable[_model_info_service_pb2.ValidateRequestResponse]]:
         """Checks a request and resolves its configuration without running it.
 
-        Errors: those that the request itself would get.
+        Errors: the same as the request itself would get.
         """
 
 def add_ModelInfoServiceServicer_to_server(servicer: ModelInfoServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -29,10 +29,11 @@ class ModelServiceStub:
     """Runs the model from prompt to finished sequence on the server.
 
     Cancelling a call, or dropping its connection, frees what it holds within one
-    step. Calls share every step of the model, and none can change the result of
-    another.
+    step. Calls share every step of the model, and no call can change the result
+    of another.
 
-    Errors of every method of the model service, besides those listed with it:
+    Every method of the model service can give these errors, in addition to the
+    ones listed with it:
 
     * `INVALID_ARGUMENT` (`INVALID_FIELD`, `MALFORMED_MESSAGE`,
     `TOKEN_ID_OUT_OF_RANGE`, `CONTEXT_LENGTH_EXCEEDED`): the request is wrong
@@ -40,7 +41,7 @@ class ModelServiceStub:
     * `FAILED_PRECONDITION` (`VOCABULARY_MISMATCH`): the ids belong to another
     vocabulary.
     * `RESOURCE_EXHAUSTED` (`MESSAGE_TOO_LARGE`, `RESPONSE_TOO_LARGE`,
-    `KV_CACHE_EXCEEDED`): it will never fit.
+    `KV_CACHE_EXCEEDED`): the request will never fit.
     * `RESOURCE_EXHAUSTED` (`OVERLOADED`) with `RetryInfo`.
     * `UNAVAILABLE` (`LOADING`, `DRAINING`, `ENGINE_LOST`, `VOCABULARY_BEHIND`)
     with `RetryInfo`.
@@ -78,10 +79,11 @@ class ModelServiceServicer:
     """Runs the model from prompt to finished sequence on the server.
 
     Cancelling a call, or dropping its connection, frees what it holds within one
-    step. Calls share every step of the model, and none can change the result of
-    another.
+    step. Calls share every step of the model, and no call can change the result
+    of another.
 
-    Errors of every method of the model service, besides those listed with it:
+    Every method of the model service can give these errors, in addition to the
+    ones listed with it:
 
     * `INVALID_ARGUMENT` (`INVALID_FIELD`, `MALFORMED_MESSAGE`,
     `TOKEN_ID_OUT_OF_RANGE`, `CONTEXT_LENGTH_EXCEEDED`): the request is wrong
@@ -89,7 +91,7 @@ class ModelServiceServicer:
     * `FAILED_PRECONDITION` (`VOCABULARY_MISMATCH`): the ids belong to another
     vocabulary.
     * `RESOURCE_EXHAUSTED` (`MESSAGE_TOO_LARGE`, `RESPONSE_TOO_LARGE`,
-    `KV_CACHE_EXCEEDED`): it will never fit.
+    `KV_CACHE_EXCEEDED`): the request will never fit.
     * `RESOURCE_EXHAUSTED` (`OVERLOADED`) with `RetryInfo`.
     * `UNAVAILABLE` (`LOADING`, `DRAINING`, `ENGINE_LOST`, `VOCABULARY_BEHIND`)
     with `RetryInfo`.
@@ -98,9 +100,9 @@ class ModelServiceServicer:
     def Generate(self, request, context):
         """Generates sequences and returns them when all have ended.
 
-        Errors: those of every method. A row that fails by itself (NaN logits, no
-        token left) ends with `FINISH_REASON_ERROR` and its `error`; the others go
-        on.
+        Errors: only those that every method can give. A row that fails by itself (NaN
+        logits, no token left) ends with `FINISH_REASON_ERROR` and its `error`; the
+        others go on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -117,9 +119,9 @@ class ModelServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Score(self, request, context):
-        """Computes the probabilities of given tokens, with zero new ones.
+        """Computes the probabilities of given tokens and generates none.
 
-        Errors: those of every method.
+        Errors: only those that every method can give.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -128,7 +130,7 @@ class ModelServiceServicer:
     def ComputeLogits(self, request, context):
         """Computes the distribution after each prompt and keeps nothing.
 
-        Errors: those of every method.
+        Errors: only those that every method can give.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -169,10 +171,11 @@ class ModelService:
     """Runs the model from prompt to finished sequence on the server.
 
     Cancelling a call, or dropping its connection, frees what it holds within one
-    step. Calls share every step of the model, and none can change the result of
-    another.
+    step. Calls share every step of the model, and no call can change the result
+    of another.
 
-    Errors of every method of the model service, besides those listed with it:
+    Every method of the model service can give these errors, in addition to the
+    ones listed with it:
 
     * `INVALID_ARGUMENT` (`INVALID_FIELD`, `MALFORMED_MESSAGE`,
     `TOKEN_ID_OUT_OF_RANGE`, `CONTEXT_LENGTH_EXCEEDED`): the request is wrong
@@ -180,7 +183,7 @@ class ModelService:
     * `FAILED_PRECONDITION` (`VOCABULARY_MISMATCH`): the ids belong to another
     vocabulary.
     * `RESOURCE_EXHAUSTED` (`MESSAGE_TOO_LARGE`, `RESPONSE_TOO_LARGE`,
-    `KV_CACHE_EXCEEDED`): it will never fit.
+    `KV_CACHE_EXCEEDED`): the request will never fit.
     * `RESOURCE_EXHAUSTED` (`OVERLOADED`) with `RetryInfo`.
     * `UNAVAILABLE` (`LOADING`, `DRAINING`, `ENGINE_LOST`, `VOCABULARY_BEHIND`)
     with `RetryInfo`.

@@ -30,10 +30,11 @@ class ModelServiceStub:
     """Runs the model from prompt to finished sequence on the server.
 
     Cancelling a call, or dropping its connection, frees what it holds within one
-    step. Calls share every step of the model, and none can change the result of
-    another.
+    step. Calls share every step of the model, and no call can change the result
+    of another.
 
-    Errors of every method of the model service, besides those listed with it:
+    Every method of the model service can give these errors, in addition to the
+    ones listed with it:
 
     * `INVALID_ARGUMENT` (`INVALID_FIELD`, `MALFORMED_MESSAGE`,
       `TOKEN_ID_OUT_OF_RANGE`, `CONTEXT_LENGTH_EXCEEDED`): the request is wrong
@@ -41,7 +42,7 @@ class ModelServiceStub:
     * `FAILED_PRECONDITION` (`VOCABULARY_MISMATCH`): the ids belong to another
       vocabulary.
     * `RESOURCE_EXHAUSTED` (`MESSAGE_TOO_LARGE`, `RESPONSE_TOO_LARGE`,
-      `KV_CACHE_EXCEEDED`): it will never fit.
+      `KV_CACHE_EXCEEDED`): the request will never fit.
     * `RESOURCE_EXHAUSTED` (`OVERLOADED`) with `RetryInfo`.
     * `UNAVAILABLE` (`LOADING`, `DRAINING`, `ENGINE_LOST`, `VOCABULARY_BEHIND`)
       with `RetryInfo`.
@@ -54,9 +55,9 @@ class ModelServiceStub:
     Generate: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.GenerateRequest, _model_service_pb2.GenerateResponse]
     """Generates sequences and returns them when all have ended.
 
-    Errors: those of every method. A row that fails by itself (NaN logits, no
-    token left) ends with `FINISH_REASON_ERROR` and its `error`; the others go
-    on.
+    Errors: only those that every method can give. A row that fails by itself (NaN
+    logits, no token left) ends with `FINISH_REASON_ERROR` and its `error`; the
+    others go on.
     """
     GenerateStream: _grpc.UnaryStreamMultiCallable[_model_service_pb2.GenerateStreamRequest, _model_service_pb2.GenerateStreamResponse]
     """Generates sequences and returns tokens as they are chosen. Every event
@@ -65,14 +66,14 @@ class ModelServiceStub:
     Errors: as `Generate`; also `RESOURCE_EXHAUSTED` (`SLOW_CONSUMER`).
     """
     Score: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.ScoreRequest, _model_service_pb2.ScoreResponse]
-    """Computes the probabilities of given tokens, with zero new ones.
+    """Computes the probabilities of given tokens and generates none.
 
-    Errors: those of every method.
+    Errors: only those that every method can give.
     """
     ComputeLogits: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.ComputeLogitsRequest, _model_service_pb2.ComputeLogitsResponse]
     """Computes the distribution after each prompt and keeps nothing.
 
-    Errors: those of every method.
+    Errors: only those that every method can give.
     """
 
 @_typing.type_check_only
@@ -80,10 +81,11 @@ class ModelServiceAsyncStub(ModelServiceStub):
     """Runs the model from prompt to finished sequence on the server.
 
     Cancelling a call, or dropping its connection, frees what it holds within one
-    step. Calls share every step of the model, and none can change the result of
-    another.
+    step. Calls share every step of the model, and no call can change the result
+    of another.
 
-    Errors of every method of the model service, besides those listed with it:
+    Every method of the model service can give these errors, in addition to the
+    ones listed with it:
 
     * `INVALID_ARGUMENT` (`INVALID_FIELD`, `MALFORMED_MESSAGE`,
       `TOKEN_ID_OUT_OF_RANGE`, `CONTEXT_LENGTH_EXCEEDED`): the request is wrong
@@ -91,7 +93,7 @@ class ModelServiceAsyncStub(ModelServiceStub):
     * `FAILED_PRECONDITION` (`VOCABULARY_MISMATCH`): the ids belong to another
       vocabulary.
     * `RESOURCE_EXHAUSTED` (`MESSAGE_TOO_LARGE`, `RESPONSE_TOO_LARGE`,
-      `KV_CACHE_EXCEEDED`): it will never fit.
+      `KV_CACHE_EXCEEDED`): the request will never fit.
     * `RESOURCE_EXHAUSTED` (`OVERLOADED`) with `RetryInfo`.
     * `UNAVAILABLE` (`LOADING`, `DRAINING`, `ENGINE_LOST`, `VOCABULARY_BEHIND`)
       with `RetryInfo`.
@@ -101,9 +103,9 @@ class ModelServiceAsyncStub(ModelServiceStub):
     Generate: _aio.UnaryUnaryMultiCallable[_model_service_pb2.GenerateRequest, _model_service_pb2.GenerateResponse]  # type: ignore[assignment]
     """Generates sequences and returns them when all have ended.
 
-    Errors: those of every method. A row that fails by itself (NaN logits, no
-    token left) ends with `FINISH_REASON_ERROR` and its `error`; the others go
-    on.
+    Errors: only those that every method can give. A row that fails by itself (NaN
+    logits, no token left) ends with `FINISH_REASON_ERROR` and its `error`; the
+    others go on.
     """
     GenerateStream: _aio.UnaryStreamMultiCallable[_model_service_pb2.GenerateStreamRequest, _model_service_pb2.GenerateStreamResponse]  # type: ignore[assignment]
     """Generates sequences and returns tokens as they are chosen. Every event
@@ -112,24 +114,25 @@ class ModelServiceAsyncStub(ModelServiceStub):
     Errors: as `Generate`; also `RESOURCE_EXHAUSTED` (`SLOW_CONSUMER`).
     """
     Score: _aio.UnaryUnaryMultiCallable[_model_service_pb2.ScoreRequest, _model_service_pb2.ScoreResponse]  # type: ignore[assignment]
-    """Computes the probabilities of given tokens, with zero new ones.
+    """Computes the probabilities of given tokens and generates none.
 
-    Errors: those of every method.
+    Errors: only those that every method can give.
     """
     ComputeLogits: _aio.UnaryUnaryMultiCallable[_model_service_pb2.ComputeLogitsRequest, _model_service_pb2.ComputeLogitsResponse]  # type: ignore[assignment]
     """Computes the distribution after each prompt and keeps nothing.
 
-    Errors: those of every method.
+    Errors: only those that every method can give.
     """
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
     """Runs the model from prompt to finished sequence on the server.
 
     Cancelling a call, or dropping its connection, frees what it holds within one
-    step. Calls share every step of the model, and none can change the result of
-    another.
+    step. Calls share every step of the model, and no call can change the result
+    of another.
 
-    Errors of every method of the model service, besides those listed with it:
+    Every method of the model service can give these errors, in addition to the
+    ones listed with it:
 
     * `INVALID_ARGUMENT` (`INVALID_FIELD`, `MALFORMED_MESSAGE`,
       `TOKEN_ID_OUT_OF_RANGE`, `CONTEXT_LENGTH_EXCEEDED`): the request is wrong
@@ -137,7 +140,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
     * `FAILED_PRECONDITION` (`VOCABULARY_MISMATCH`): the ids belong to another
       vocabulary.
     * `RESOURCE_EXHAUSTED` (`MESSAGE_TOO_LARGE`, `RESPONSE_TOO_LARGE`,
-      `KV_CACHE_EXCEEDED`): it will never fit.
+      `KV_CACHE_EXCEEDED`): the request will never fit.
     * `RESOURCE_EXHAUSTED` (`OVERLOADED`) with `RetryInfo`.
     * `UNAVAILABLE` (`LOADING`, `DRAINING`, `ENGINE_LOST`, `VOCABULARY_BEHIND`)
       with `RetryInfo`.
@@ -151,9 +154,9 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_model_service_pb2.GenerateResponse, _abc.Awaitable[_model_service_pb2.GenerateResponse]]:
         """Generates sequences and returns them when all have ended.
 
-        Errors: those of every method. A row that fails by itself (NaN logits, no
-        token left) ends with `FINISH_REASON_ERROR` and its `error`; the others go
-        on.
+        Errors: only those that every method can give. A row that fails by itself (NaN
+        logits, no token left) ends with `FINISH_REASON_ERROR` and its `error`; the
+        others go on.
         """
 
     @_abc_1.abstractmethod
@@ -174,9 +177,9 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_service_pb2.ScoreRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_model_service_pb2.ScoreResponse, _abc.Awaitable[_model_service_pb2.ScoreResponse]]:
-        """Computes the probabilities of given tokens, with zero new ones.
+        """Computes the probabilities of given tokens and generates none.
 
-        Errors: those of every method.
+        Errors: only those that every method can give.
         """
 
     @_abc_1.abstractmethod
@@ -187,7 +190,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_model_service_pb2.ComputeLogitsResponse, _abc.Awaitable[_model_service_pb2.ComputeLogitsResponse]]:
         """Computes the distribution after each prompt and keeps nothing.
 
-        Errors: those of every method.
+        Errors: only those that every method can give.
         """
 
 def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

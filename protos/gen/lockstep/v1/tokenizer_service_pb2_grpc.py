@@ -31,14 +31,14 @@ class TokenizerServiceStub:
     Every response is computed from exactly one revision of the vocabulary, the
     newest of the replica that answers, and names it.
 
-    Errors of every method, besides those listed with it:
+    Every method can give these errors, in addition to the ones listed with it:
 
     * `INVALID_ARGUMENT` (`INVALID_FIELD`, `MALFORMED_MESSAGE`): the request is
     wrong and will stay wrong.
     * `RESOURCE_EXHAUSTED` (`MESSAGE_TOO_LARGE`; `OVERLOADED` with `RetryInfo`).
     * `UNAVAILABLE` (`LOADING`, `DRAINING`) with `RetryInfo`.
     * `UNAVAILABLE` (`VOCABULARY_BEHIND`) with `RetryInfo`: `min_revision` is
-    newer than this replica.
+    newer than the newest revision of this replica.
     """
 
     def __init__(self, channel):
@@ -115,20 +115,20 @@ class TokenizerServiceServicer:
     Every response is computed from exactly one revision of the vocabulary, the
     newest of the replica that answers, and names it.
 
-    Errors of every method, besides those listed with it:
+    Every method can give these errors, in addition to the ones listed with it:
 
     * `INVALID_ARGUMENT` (`INVALID_FIELD`, `MALFORMED_MESSAGE`): the request is
     wrong and will stay wrong.
     * `RESOURCE_EXHAUSTED` (`MESSAGE_TOO_LARGE`; `OVERLOADED` with `RetryInfo`).
     * `UNAVAILABLE` (`LOADING`, `DRAINING`) with `RetryInfo`.
     * `UNAVAILABLE` (`VOCABULARY_BEHIND`) with `RetryInfo`: `min_revision` is
-    newer than this replica.
+    newer than the newest revision of this replica.
     """
 
     def Encode(self, request, context):
         """Encodes texts to ids, with masks, positions and offsets.
 
-        Errors: those of every method.
+        Errors: only those that every method can give.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -138,8 +138,8 @@ class TokenizerServiceServicer:
         """Encodes texts one by one as they arrive; answers carry the item's id and
         may come in another order.
 
-        Errors: those of every method; a bad item is answered with its `error` and
-        does not end the stream.
+        Errors: only those that every method can give; a bad item is answered with its
+        `error` and does not end the stream.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -173,7 +173,7 @@ class TokenizerServiceServicer:
     def Pad(self, request, context):
         """Pads ragged ids to a rectangle with mask and positions.
 
-        Errors: those of every method.
+        Errors: only those that every method can give.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -195,7 +195,7 @@ class TokenizerServiceServicer:
     def CountTokens(self, request, context):
         """Counts the ids that `Encode` would return.
 
-        Errors: those of every method.
+        Errors: only those that every method can give.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -216,7 +216,7 @@ class TokenizerServiceServicer:
     def GetTokenizerInfo(self, request, context):
         """Describes the tokenizer and its limits.
 
-        Errors: those of every method.
+        Errors: only those that every method can give.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -237,7 +237,7 @@ class TokenizerServiceServicer:
         """Streams the tokenizer's files as of its newest revision, so that a client
         can encode locally and equally.
 
-        Errors: those of every method.
+        Errors: only those that every method can give.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -332,14 +332,14 @@ class TokenizerService:
     Every response is computed from exactly one revision of the vocabulary, the
     newest of the replica that answers, and names it.
 
-    Errors of every method, besides those listed with it:
+    Every method can give these errors, in addition to the ones listed with it:
 
     * `INVALID_ARGUMENT` (`INVALID_FIELD`, `MALFORMED_MESSAGE`): the request is
     wrong and will stay wrong.
     * `RESOURCE_EXHAUSTED` (`MESSAGE_TOO_LARGE`; `OVERLOADED` with `RetryInfo`).
     * `UNAVAILABLE` (`LOADING`, `DRAINING`) with `RetryInfo`.
     * `UNAVAILABLE` (`VOCABULARY_BEHIND`) with `RetryInfo`: `min_revision` is
-    newer than this replica.
+    newer than the newest revision of this replica.
     """
 
     @staticmethod

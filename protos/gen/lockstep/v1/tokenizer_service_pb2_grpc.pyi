@@ -32,14 +32,14 @@ class TokenizerServiceStub:
     Every response is computed from exactly one revision of the vocabulary, the
     newest of the replica that answers, and names it.
 
-    Errors of every method, besides those listed with it:
+    Every method can give these errors, in addition to the ones listed with it:
 
     * `INVALID_ARGUMENT` (`INVALID_FIELD`, `MALFORMED_MESSAGE`): the request is
       wrong and will stay wrong.
     * `RESOURCE_EXHAUSTED` (`MESSAGE_TOO_LARGE`; `OVERLOADED` with `RetryInfo`).
     * `UNAVAILABLE` (`LOADING`, `DRAINING`) with `RetryInfo`.
     * `UNAVAILABLE` (`VOCABULARY_BEHIND`) with `RetryInfo`: `min_revision` is
-      newer than this replica.
+      newer than the newest revision of this replica.
     """
 
     @_typing.overload
@@ -49,14 +49,14 @@ class TokenizerServiceStub:
     Encode: _grpc.UnaryUnaryMultiCallable[_tokenizer_service_pb2.EncodeRequest, _tokenizer_service_pb2.EncodeResponse]
     """Encodes texts to ids, with masks, positions and offsets.
 
-    Errors: those of every method.
+    Errors: only those that every method can give.
     """
     EncodeStream: _grpc.StreamStreamMultiCallable[_tokenizer_service_pb2.EncodeStreamRequest, _tokenizer_service_pb2.EncodeStreamResponse]
     """Encodes texts one by one as they arrive; answers carry the item's id and
     may come in another order.
 
-    Errors: those of every method; a bad item is answered with its `error` and
-    does not end the stream.
+    Errors: only those that every method can give; a bad item is answered with its
+    `error` and does not end the stream.
     """
     Decode: _grpc.UnaryUnaryMultiCallable[_tokenizer_service_pb2.DecodeRequest, _tokenizer_service_pb2.DecodeResponse]
     """Decodes ids to text.
@@ -78,7 +78,7 @@ class TokenizerServiceStub:
     Pad: _grpc.UnaryUnaryMultiCallable[_tokenizer_service_pb2.PadRequest, _tokenizer_service_pb2.PadResponse]
     """Pads ragged ids to a rectangle with mask and positions.
 
-    Errors: those of every method.
+    Errors: only those that every method can give.
     """
     ApplyChatTemplate: _grpc.UnaryUnaryMultiCallable[_tokenizer_service_pb2.ApplyChatTemplateRequest, _tokenizer_service_pb2.ApplyChatTemplateResponse]
     """Renders messages with the tokenizer's chat template, to text and ids.
@@ -92,7 +92,7 @@ class TokenizerServiceStub:
     CountTokens: _grpc.UnaryUnaryMultiCallable[_tokenizer_service_pb2.CountTokensRequest, _tokenizer_service_pb2.CountTokensResponse]
     """Counts the ids that `Encode` would return.
 
-    Errors: those of every method.
+    Errors: only those that every method can give.
     """
     ConvertTokens: _grpc.UnaryUnaryMultiCallable[_tokenizer_service_pb2.ConvertTokensRequest, _tokenizer_service_pb2.ConvertTokensResponse]
     """Looks up tokens by id and ids by token.
@@ -105,7 +105,7 @@ class TokenizerServiceStub:
     GetTokenizerInfo: _grpc.UnaryUnaryMultiCallable[_tokenizer_service_pb2.GetTokenizerInfoRequest, _tokenizer_service_pb2.GetTokenizerInfoResponse]
     """Describes the tokenizer and its limits.
 
-    Errors: those of every method.
+    Errors: only those that every method can give.
     """
     GetVocabulary: _grpc.UnaryStreamMultiCallable[_tokenizer_service_pb2.GetVocabularyRequest, _tokenizer_service_pb2.GetVocabularyResponse]
     """Streams the vocabulary in order of id.
@@ -118,7 +118,7 @@ class TokenizerServiceStub:
     """Streams the tokenizer's files as of its newest revision, so that a client
     can encode locally and equally.
 
-    Errors: those of every method.
+    Errors: only those that every method can give.
     """
     WatchVocabulary: _grpc.UnaryStreamMultiCallable[_tokenizer_service_pb2.WatchVocabularyRequest, _tokenizer_service_pb2.WatchVocabularyResponse]
     """Streams the changes after `after_revision`, then every new one as it is
@@ -136,28 +136,28 @@ class TokenizerServiceAsyncStub(TokenizerServiceStub):
     Every response is computed from exactly one revision of the vocabulary, the
     newest of the replica that answers, and names it.
 
-    Errors of every method, besides those listed with it:
+    Every method can give these errors, in addition to the ones listed with it:
 
     * `INVALID_ARGUMENT` (`INVALID_FIELD`, `MALFORMED_MESSAGE`): the request is
       wrong and will stay wrong.
     * `RESOURCE_EXHAUSTED` (`MESSAGE_TOO_LARGE`; `OVERLOADED` with `RetryInfo`).
     * `UNAVAILABLE` (`LOADING`, `DRAINING`) with `RetryInfo`.
     * `UNAVAILABLE` (`VOCABULARY_BEHIND`) with `RetryInfo`: `min_revision` is
-      newer than this replica.
+      newer than the newest revision of this replica.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Encode: _aio.UnaryUnaryMultiCallable[_tokenizer_service_pb2.EncodeRequest, _tokenizer_service_pb2.EncodeResponse]  # type: ignore[assignment]
     """Encodes texts to ids, with masks, positions and offsets.
 
-    Errors: those of every method.
+    Errors: only those that every method can give.
     """
     EncodeStream: _aio.StreamStreamMultiCallable[_tokenizer_service_pb2.EncodeStreamRequest, _tokenizer_service_pb2.EncodeStreamResponse]  # type: ignore[assignment]
     """Encodes texts one by one as they arrive; answers carry the item's id and
     may come in another order.
 
-    Errors: those of every method; a bad item is answered with its `error` and
-    does not end the stream.
+    Errors: only those that every method can give; a bad item is answered with its
+    `error` and does not end the stream.
     """
     Decode: _aio.UnaryUnaryMultiCallable[_tokenizer_service_pb2.DecodeRequest, _tokenizer_service_pb2.DecodeResponse]  # type: ignore[assignment]
     """Decodes ids to text.
@@ -179,7 +179,7 @@ class TokenizerServiceAsyncStub(TokenizerServiceStub):
     Pad: _aio.UnaryUnaryMultiCallable[_tokenizer_service_pb2.PadRequest, _tokenizer_service_pb2.PadResponse]  # type: ignore[assignment]
     """Pads ragged ids to a rectangle with mask and positions.
 
-    Errors: those of every method.
+    Errors: only those that every method can give.
     """
     ApplyChatTemplate: _aio.UnaryUnaryMultiCallable[_tokenizer_service_pb2.ApplyChatTemplateRequest, _tokenizer_service_pb2.ApplyChatTemplateResponse]  # type: ignore[assignment]
     """Renders messages with the tokenizer's chat template, to text and ids.
@@ -193,7 +193,7 @@ class TokenizerServiceAsyncStub(TokenizerServiceStub):
     CountTokens: _aio.UnaryUnaryMultiCallable[_tokenizer_service_pb2.CountTokensRequest, _tokenizer_service_pb2.CountTokensResponse]  # type: ignore[assignment]
     """Counts the ids that `Encode` would return.
 
-    Errors: those of every method.
+    Errors: only those that every method can give.
     """
     ConvertTokens: _aio.UnaryUnaryMultiCallable[_tokenizer_service_pb2.ConvertTokensRequest, _tokenizer_service_pb2.ConvertTokensResponse]  # type: ignore[assignment]
     """Looks up tokens by id and ids by token.
@@ -206,7 +206,7 @@ class TokenizerServiceAsyncStub(TokenizerServiceStub):
     GetTokenizerInfo: _aio.UnaryUnaryMultiCallable[_tokenizer_service_pb2.GetTokenizerInfoRequest, _tokenizer_service_pb2.GetTokenizerInfoResponse]  # type: ignore[assignment]
     """Describes the tokenizer and its limits.
 
-    Errors: those of every method.
+    Errors: only those that every method can give.
     """
     GetVocabulary: _aio.UnaryStreamMultiCallable[_tokenizer_service_pb2.GetVocabularyRequest, _tokenizer_service_pb2.GetVocabularyResponse]  # type: ignore[assignment]
     """Streams the vocabulary in order of id.
@@ -219,7 +219,7 @@ class TokenizerServiceAsyncStub(TokenizerServiceStub):
     """Streams the tokenizer's files as of its newest revision, so that a client
     can encode locally and equally.
 
-    Errors: those of every method.
+    Errors: only those that every method can give.
     """
     WatchVocabulary: _aio.UnaryStreamMultiCallable[_tokenizer_service_pb2.WatchVocabularyRequest, _tokenizer_service_pb2.WatchVocabularyResponse]  # type: ignore[assignment]
     """Streams the changes after `after_revision`, then every new one as it is
@@ -236,14 +236,14 @@ class TokenizerServiceServicer(metaclass=_abc_1.ABCMeta):
     Every response is computed from exactly one revision of the vocabulary, the
     newest of the replica that answers, and names it.
 
-    Errors of every method, besides those listed with it:
+    Every method can give these errors, in addition to the ones listed with it:
 
     * `INVALID_ARGUMENT` (`INVALID_FIELD`, `MALFORMED_MESSAGE`): the request is
       wrong and will stay wrong.
     * `RESOURCE_EXHAUSTED` (`MESSAGE_TOO_LARGE`; `OVERLOADED` with `RetryInfo`).
     * `UNAVAILABLE` (`LOADING`, `DRAINING`) with `RetryInfo`.
     * `UNAVAILABLE` (`VOCABULARY_BEHIND`) with `RetryInfo`: `min_revision` is
-      newer than this replica.
+      newer than the newest revision of this replica.
     """
 
     @_abc_1.abstractmethod
@@ -254,7 +254,7 @@ class TokenizerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_tokenizer_service_pb2.EncodeResponse, _abc.Awaitable[_tokenizer_service_pb2.EncodeResponse]]:
         """Encodes texts to ids, with masks, positions and offsets.
 
-        Errors: those of every method.
+        Errors: only those that every method can give.
         """
 
     @_abc_1.abstractmethod
@@ -266,8 +266,8 @@ class TokenizerServiceServicer(metaclass=_abc_1.ABCMeta):
         """Encodes texts one by one as they arrive; answers carry the item's id and
         may come in another order.
 
-        Errors: those of every method; a bad item is answered with its `error` and
-        does not end the stream.
+        Errors: only those that every method can give; a bad item is answered with its
+        `error` and does not end the stream.
         """
 
     @_abc_1.abstractmethod
@@ -307,7 +307,7 @@ class TokenizerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_tokenizer_service_pb2.PadResponse, _abc.Awaitable[_tokenizer_service_pb2.PadResponse]]:
         """Pads ragged ids to a rectangle with mask and positions.
 
-        Errors: those of every method.
+        Errors: only those that every method can give.
         """
 
     @_abc_1.abstractmethod
@@ -333,7 +333,7 @@ class TokenizerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_tokenizer_service_pb2.CountTokensResponse, _abc.Awaitable[_tokenizer_service_pb2.CountTokensResponse]]:
         """Counts the ids that `Encode` would return.
 
-        Errors: those of every method.
+        Errors: only those that every method can give.
         """
 
     @_abc_1.abstractmethod
@@ -358,7 +358,7 @@ class TokenizerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_tokenizer_service_pb2.GetTokenizerInfoResponse, _abc.Awaitable[_tokenizer_service_pb2.GetTokenizerInfoResponse]]:
         """Describes the tokenizer and its limits.
 
-        Errors: those of every method.
+        Errors: only those that every method can give.
         """
 
     @_abc_1.abstractmethod
@@ -383,7 +383,7 @@ class TokenizerServiceServicer(metaclass=_abc_1.ABCMeta):
         """Streams the tokenizer's files as of its newest revision, so that a client
         can encode locally and equally.
 
-        Errors: those of every method.
+        Errors: only those that every method can give.
         """
 
     @_abc_1.abstractmethod

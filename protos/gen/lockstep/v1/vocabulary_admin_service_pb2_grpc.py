@@ -26,15 +26,15 @@ if _version_not_supported:
 
 
 class VocabularyAdminServiceStub:
-    """Changes the vocabulary of a running tokenizer service. A privileged service
-    of its own, so that a policy can tell it from `TokenizerService`.
+    """Changes the vocabulary of a running tokenizer service. A separate, privileged
+    service, so that a policy can tell it from `TokenizerService`.
 
     A change is acknowledged only when it is durable and visible to `Encode` on
     the replica that answers. Nothing is ever removed: ids stay what they are.
 
-    Errors of every method, besides those listed with it: as `TokenizerService`,
-    and `UNAVAILABLE` (`STORE_UNAVAILABLE`) with its cause when the store
-    failed; nothing was changed then.
+    Every method can give these errors, in addition to the ones listed with it: as
+    `TokenizerService`, and `UNAVAILABLE` (`STORE_UNAVAILABLE`) with its cause when
+    the store failed; nothing was changed then.
     """
 
     def __init__(self, channel):
@@ -76,33 +76,33 @@ class VocabularyAdminServiceStub:
 
 
 class VocabularyAdminServiceServicer:
-    """Changes the vocabulary of a running tokenizer service. A privileged service
-    of its own, so that a policy can tell it from `TokenizerService`.
+    """Changes the vocabulary of a running tokenizer service. A separate, privileged
+    service, so that a policy can tell it from `TokenizerService`.
 
     A change is acknowledged only when it is durable and visible to `Encode` on
     the replica that answers. Nothing is ever removed: ids stay what they are.
 
-    Errors of every method, besides those listed with it: as `TokenizerService`,
-    and `UNAVAILABLE` (`STORE_UNAVAILABLE`) with its cause when the store
-    failed; nothing was changed then.
+    Every method can give these errors, in addition to the ones listed with it: as
+    `TokenizerService`, and `UNAVAILABLE` (`STORE_UNAVAILABLE`) with its cause when
+    the store failed; nothing was changed then.
     """
 
     def AddTokens(self, request, context):
         """Adds tokens as one new revision.
 
         Tokens that exist with equal attributes are reported, not added; when all
-        of them exist and have their roles there is no new revision.
+        of them exist and have their roles, the revision stays the same.
 
-        A token that could never be matched is refused: one that the normalizer
-        changes into nothing or into what another token matches, one that another
-        token matches a part of first, one whose flags keep its own text from
-        matching. So is one that would take the matches of a token that exists.
+        A token that could never be matched is refused: the normalizer removes it or
+        turns it into the text of another token, another token matches a part of it
+        first, or its own flags keep its text from matching. A token that would take
+        the matches of an existing token is refused too.
 
         Errors:
 
-        * `INVALID_ARGUMENT` (`INVALID_FIELD`): a token is not allowed, every bad
-        text is named; or its values are not what the checkpoint's `config.json`
-        says a row is.
+        * `INVALID_ARGUMENT` (`INVALID_FIELD`): a token is not allowed (every bad
+        text is named), or its values do not have the width that the checkpoint's
+        `config.json` gives for a row.
         * `INVALID_ARGUMENT` (`IDEMPOTENCY_KEY_REUSED`).
         * `ALREADY_EXISTS` (`TOKEN_EXISTS`): a token exists with other attributes.
         * `ABORTED` (`REVISION_CONFLICT`): `expected_revision` is not the newest.
@@ -112,26 +112,26 @@ class VocabularyAdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SetSpecialTokens(self, request, context):
-        """Assigns roles to existing tokens as one new revision. When they have them
-        already there is no new revision.
+        """Assigns roles to existing tokens as one new revision. When the tokens already
+        have the roles, the revision stays the same.
 
         A role moves: the token that had it stays a control token without it. Roles
         say what a token is for, not how text is encoded: the template that surrounds
         texts (`add_special_tokens`) and the token for unknown text are part of the
         tokenizer's files and stay. What does change:
 
-        * `PAD`: the id of padded places, for `Pad` and padded batches. Until there
-        is one, it is that of `EOS`. Masks never depend on it.
-        * `EOS`: what `Pad` falls back to. It ends sequences of requests of this and
-        later revisions that do not set `eos_token_ids`, besides the checkpoint's own
-        ends. Generation can only reach an id that is `generable`.
+        * `PAD`: the id at padded places, for `Pad` and padded batches. Without a pad
+        token, the id of `EOS` is used. Masks never depend on it.
+        * `EOS`: the fallback of `PAD`. In requests of this and later revisions that
+        do not set `eos_token_ids`, it ends sequences in addition to the checkpoint's
+        own end-of-sequence ids. Generation can only reach an id that is `generable`.
         * every role: `<role>_token` in chat templates, and the files of
         `GetTokenizerArtifact`.
 
         Errors:
 
         * `INVALID_ARGUMENT` (`INVALID_FIELD`): a role is unknown or assigned twice,
-        or its token is no control token: text could spell it.
+        or its token is not a control token, so that text could spell it.
         * `INVALID_ARGUMENT` (`TOKEN_ID_OUT_OF_RANGE`): an id does not exist.
         * `ABORTED` (`REVISION_CONFLICT`): `expected_revision` is not the newest.
         """
@@ -143,7 +143,7 @@ class VocabularyAdminServiceServicer:
         """Lists the chain of revisions, oldest first. A page may hold fewer than asked
         for, as it ends after about 1 MiB.
 
-        Errors: those of every method.
+        Errors: only those that every method can give.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -152,7 +152,8 @@ class VocabularyAdminServiceServicer:
     def VerifyRevisions(self, request, context):
         """Recomputes the chain from the store and compares every fingerprint.
 
-        Errors: those of every method. A broken chain is a result, not an error.
+        Errors: only those that every method can give. A broken chain is a result, not
+        an error.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -176,10 +177,10 @@ class VocabularyAdminServiceServicer:
         * `{"end":{"replies":..,"revisions":..,"sha256":..}}` with the hash of all
         bytes before this line.
 
-        Concatenating the data of all responses gives the archive. It is of one
-        moment: revisions made meanwhile are not in it.
+        Concatenating the data of all responses gives the archive. It shows the log
+        at one moment: revisions made during the export are not in it.
 
-        Errors: those of every method.
+        Errors: only those that every method can give.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -192,16 +193,16 @@ class VocabularyAdminServiceServicer:
         the present chain is made durable in one transaction, with the times and the
         idempotency keys of the original, and served; watchers see every revision.
         Importing an archive again changes nothing, so a call that failed or whose
-        answer was lost can be repeated. When the archive is older than the present
-        chain, there is nothing to do either.
+        answer was lost can be repeated. Importing an archive that is older than the
+        present chain changes nothing either.
 
         Errors:
 
         * `INVALID_ARGUMENT` (`INVALID_FIELD`): the archive is damaged or cut off,
         or does not keep the rules of `AddTokens` that hold for every caller.
         * `FAILED_PRECONDITION` (`VOCABULARY_MISMATCH`): the archive is of another
-        vocabulary, or both have gone on from a common revision in different ways.
-        The metadata has both references: those of the first revision that differs.
+        vocabulary, or both continue a common revision in different ways. The
+        metadata has both references at the first revision that differs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -249,15 +250,15 @@ def add_VocabularyAdminServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class VocabularyAdminService:
-    """Changes the vocabulary of a running tokenizer service. A privileged service
-    of its own, so that a policy can tell it from `TokenizerService`.
+    """Changes the vocabulary of a running tokenizer service. A separate, privileged
+    service, so that a policy can tell it from `TokenizerService`.
 
     A change is acknowledged only when it is durable and visible to `Encode` on
     the replica that answers. Nothing is ever removed: ids stay what they are.
 
-    Errors of every method, besides those listed with it: as `TokenizerService`,
-    and `UNAVAILABLE` (`STORE_UNAVAILABLE`) with its cause when the store
-    failed; nothing was changed then.
+    Every method can give these errors, in addition to the ones listed with it: as
+    `TokenizerService`, and `UNAVAILABLE` (`STORE_UNAVAILABLE`) with its cause when
+    the store failed; nothing was changed then.
     """
 
     @staticmethod
