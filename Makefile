@@ -20,7 +20,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check $(QUIET)
 # The recipes call the environment's tools by name, and so do the tools they start.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help install model demo serve test bench check protos docs fresh breaking clean
+.PHONY: help install model demo serve test bench check protos client docs fresh breaking clean
 
 help:  ## List the verbs.
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -63,6 +63,9 @@ protos: install  ## Generate protos/gen from the schemas.
 	rm -rf protos/gen
 	protos/generate protos/gen
 
+client: install  ## Generate the blocking client from the asyncio one.
+	python -m client.generate
+
 docs: install  ## Write what pages and dashboard take from the code.
 	python -m docs.generate
 	python -m deploy.grafana
@@ -71,6 +74,7 @@ fresh: install
 	@rm -rf $(SCRATCH)/gen
 	protos/generate $(SCRATCH)/gen
 	diff --recursive --exclude __pycache__ protos/gen $(SCRATCH)/gen
+	python -m client.generate --check
 
 breaking: install
 	@rm -rf $(SCRATCH)/base && mkdir -p $(SCRATCH)/base

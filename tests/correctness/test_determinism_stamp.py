@@ -8,7 +8,7 @@ from lockstep.v1 import logits_session_service_pb2 as session_pb
 
 from checkpoints import resolve
 from lockstep_client import ScoreSelection
-from lockstep_client.results.determinism import Determinism
+from lockstep_client._results.determinism import Determinism
 from tests.integration.model_process import ragged
 from tests.services import Services
 

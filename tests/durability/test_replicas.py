@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from lockstep_client import Lockstep, LockstepError, VocabularyRef
-from lockstep_client.results.vocabulary import AddedTokens
+from lockstep_client._results.vocabulary import AddedTokens
 from tests.checkpoint_factory import make_checkpoint
 from tests.correctness.sizes import sizes
 from tests.durability.cluster import Cluster, running_cluster

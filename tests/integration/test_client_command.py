@@ -12,12 +12,12 @@ import pytest
 from typer.testing import CliRunner
 
 from lockstep_client import Lockstep
-from lockstep_client.cli import app
-from lockstep_client.cli.stepper import Stepper
+from lockstep_client._cli import app
+from lockstep_client._cli.stepper import Stepper
 from tests.services import ROOT, Services
 
 PROMPT = "The capital of France is"
-COMMAND = [sys.executable, "-c", "from lockstep_client.cli import main; main()"]
+COMMAND = [sys.executable, "-c", "from lockstep_client._cli import main; main()"]
 
 
 @pytest.fixture

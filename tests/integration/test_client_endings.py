@@ -18,10 +18,10 @@ from lockstep_client import (
     DeadlineExceeded,
     Lockstep,
     LockstepError,
-    connection,
     exceptions,
 )
-from lockstep_client.pulse import QUESTION_TIMEOUT_S
+from lockstep_client._transport import endpoint
+from lockstep_client._transport.pulse import QUESTION_TIMEOUT_S
 from rpc import errors
 from tests.integration.holding_proxy import holding_proxy
 from tests.integration.leaving_peer import leaving_peer
@@ -72,8 +72,8 @@ def test_a_call_ends_whose_service_leaves_as_it_arrives(call):
 
 
 def test_a_read_that_grpc_leaves_waiting_ends_soon_after_the_deadline(monkeypatch):
-    hanging = dict(connection.CHANNEL_OPTIONS) | {"grpc.enable_retries": 1}
-    monkeypatch.setattr(connection, "CHANNEL_OPTIONS", tuple(hanging.items()))
+    hanging = dict(endpoint.CHANNEL_OPTIONS) | {"grpc.enable_retries": 1}
+    monkeypatch.setattr(endpoint, "CHANNEL_OPTIONS", tuple(hanging.items()))
     with leaving_peer() as address, _client(address, 1.0) as ls:
         began = time.monotonic()
         error = _ending(lambda: ls.model.generate([[5]]), 1.0 + LATE_S)

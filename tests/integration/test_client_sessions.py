@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from lockstep_client import AsyncLockstep, Lockstep, ScoreSelection, SessionRetention
+from lockstep_client._calls.session_state import StepResult
+from lockstep_client._results.generation import Generation, TokenDelta
+from lockstep_client._sync.session import Session
+from lockstep_client._sync.streams import Stream
 from lockstep_client.exceptions import DeadlineExceeded, PositionConflict, SessionNotFound
-from lockstep_client.results.generation import Generation, TokenDelta
-from lockstep_client.session_state import StepResult
-from lockstep_client.streams import Stream
-from lockstep_client.sync.session import Session
 from tests.services import Services
 
 PROMPTS = [[5, 6, 7], [40, 41]]

@@ -10,7 +10,7 @@ import trustme
 from typer.testing import CliRunner
 
 from lockstep_client import Lockstep, Tls
-from lockstep_client.cli import app
+from lockstep_client._cli import app
 from lockstep_client.exceptions import Loading
 from tests.checkpoint_factory import VOCABULARY_SIZE
 from tests.services import Services, running_process

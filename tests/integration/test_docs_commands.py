@@ -8,7 +8,7 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from lockstep_client.cli import app
+from lockstep_client._cli import app
 from tests.checkpoint_factory import make_checkpoint
 from tests.services import ROOT, Services, running_services
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lockstep_client import AsyncLockstep, Lockstep, ScoreSelection
+from lockstep_client._values.vocabulary_ref import VocabularyRef
 from lockstep_client.exceptions import (
     InvalidField,
     SessionBusy,
@@ -14,7 +15,6 @@ from lockstep_client.exceptions import (
     VocabularyBehind,
     VocabularyMismatch,
 )
-from lockstep_client.vocabulary_ref import VocabularyRef
 from tests.integration.growing import running_tokenizer
 from tests.integration.model_process import model_process
 

@@ -12,7 +12,7 @@ import torch
 
 from bench.contender import Contender
 from lockstep_client import Lockstep, LockstepError
-from lockstep_client.patience import Patience
+from lockstep_client._transport.patience import Patience
 from tests.checkpoint_factory import ARCHITECTURES, VOCABULARY_SIZE
 from tests.services import running_process
 

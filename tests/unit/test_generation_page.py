@@ -4,7 +4,7 @@ from lockstep.v1.generation_pb2 import GenerationConfig as Message
 from transformers import GenerationConfig as HFGenerationConfig
 
 from docs.hugging_face import FIELDS
-from lockstep_client.generation_config import KEYWORDS
+from lockstep_client._requests.generation_config import KEYWORDS
 from model_service.engine.load import default_fields, loader
 from model_service.front.checks.configuration_fields import SUPPORTED_FIELDS
 from tests.services import ROOT

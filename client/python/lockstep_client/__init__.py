@@ -4,9 +4,15 @@
 wrong with a call is a `LockstepError`; `exceptions.py` draws the tree.
 """
 
-from lockstep_client.aio.lockstep import AsyncLockstep
-from lockstep_client.batch import Batch, Encoding, Padded
-from lockstep_client.connection import USE_DEFAULT, Tls
+from lockstep_client._async.lockstep import AsyncLockstep
+from lockstep_client._results.generation import Completion, GeneratedSequence, Generation
+from lockstep_client._sync.lockstep import Lockstep
+from lockstep_client._transport.endpoint import USE_DEFAULT, Tls
+from lockstep_client._values.batch import Batch, Encoding, Padded
+from lockstep_client._values.new_token import NewToken
+from lockstep_client._values.selection import ScoreSelection
+from lockstep_client._values.session_retention import SessionRetention
+from lockstep_client._values.vocabulary_ref import VocabularyRef
 from lockstep_client.exceptions import (
     Cancelled,
     ConnectionFailed,
@@ -15,12 +21,6 @@ from lockstep_client.exceptions import (
     ProtocolError,
     ServiceError,
 )
-from lockstep_client.new_token import NewToken
-from lockstep_client.results.generation import Completion, GeneratedSequence, Generation
-from lockstep_client.selection import ScoreSelection
-from lockstep_client.session_retention import SessionRetention
-from lockstep_client.sync.lockstep import Lockstep
-from lockstep_client.vocabulary_ref import VocabularyRef
 
 __all__ = [
     "USE_DEFAULT",

@@ -3,8 +3,9 @@ import pytest
 from lockstep.v1 import error_reason_pb2, generation_pb2, scores_pb2, tensor_pb2
 from lockstep.v1 import model_service_pb2 as pb
 
-from lockstep_client import exceptions, tensors
-from lockstep_client.assembly import GenerationAssembler
+from lockstep_client import exceptions
+from lockstep_client._calls.assembly import GenerationAssembler
+from lockstep_client._values import tensors
 
 V = 4
 LOGITS = tensor_pb2.DATA_TYPE_FLOAT32

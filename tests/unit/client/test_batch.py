@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from lockstep_client import Batch, Padded, VocabularyRef
-from lockstep_client import batch as batches
+from lockstep_client._values import batch as batches
 
 PADDED = Padded(
     input_ids=np.array([[1, 2, 3], [0, 0, 4]]),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lockstep_client import NewToken, Padded, ScoreSelection
-from lockstep_client.requests import model, tokenizer, vocabulary
+from lockstep_client._requests import model, tokenizer, vocabulary
 
 MASK = np.ones((1, 1), np.int64)
 

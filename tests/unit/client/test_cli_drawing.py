@@ -5,9 +5,9 @@ import pytest
 from rich.console import Console
 
 from lockstep_client import exceptions
-from lockstep_client.cli import distribution, session, token_text
-from lockstep_client.cli.stepper import Candidate, Distribution
-from lockstep_client.results.tokenizer import VocabularyEntry
+from lockstep_client._cli import distribution, session, token_text
+from lockstep_client._cli.stepper import Candidate, Distribution
+from lockstep_client._results.tokenizer import VocabularyEntry
 
 
 def _entry(data: bytes, kind: str = "normal", token_id: int = 7) -> VocabularyEntry:

@@ -1,5 +1,5 @@
 from lockstep_client import USE_DEFAULT, Tls
-from lockstep_client.connection import Endpoint
+from lockstep_client._transport.endpoint import Endpoint
 
 
 def test_none_means_no_timeout_and_is_not_the_default():

@@ -8,6 +8,7 @@ from google.rpc.status_pb2 import Status
 from lockstep.v1.error_reason_pb2 import ErrorReason, ItemError
 
 from lockstep_client import exceptions
+from lockstep_client._transport.status import BY_REASON, from_item_error, from_status
 from rpc import errors
 from rpc import status as server_status
 
@@ -26,12 +27,12 @@ def _from_wire(status: Status) -> exceptions.LockstepError:
         ("x-other", "1"),
         ("grpc-status-details-bin", status.SerializeToString()),
     )
-    return exceptions.from_status(code, status.message, trailing, PEER)
+    return from_status(code, status.message, trailing, PEER)
 
 
 def test_every_reason_of_the_schema_has_one_class_and_the_other_way_round():
     reasons = {name.removeprefix("ERROR_REASON_") for name in ErrorReason.keys()}  # noqa: SIM118
-    assert exceptions.BY_REASON.keys() == reasons - {"UNSPECIFIED"}
+    assert BY_REASON.keys() == reasons - {"UNSPECIFIED"}
 
 
 def test_the_tree_in_the_docstring_is_the_tree_of_the_classes():
@@ -53,7 +54,7 @@ def test_what_a_servicer_raises_arrives_as_the_class_of_the_same_reason():
         if isinstance(error, errors.InvalidField):
             error.violations = ()
         received = _received(error)
-        assert type(received) is exceptions.BY_REASON[reason]
+        assert type(received) is BY_REASON[reason]
         assert (str(received), received.reason) == ("text", reason)
         assert (received.metadata, received.retry_delay_s) == ({"key": "value"}, 0.25)
 
@@ -88,7 +89,7 @@ def test_details_of_another_domain_are_not_taken_for_ours():
 
 def test_broken_details_do_not_hide_the_status():
     trailing = [("grpc-status-details-bin", b"\xff\xff")]
-    received = exceptions.from_status(grpc.StatusCode.INTERNAL, "text", trailing, PEER)
+    received = from_status(grpc.StatusCode.INTERNAL, "text", trailing, PEER)
     assert type(received) is exceptions.ProtocolError
     assert received.code is grpc.StatusCode.INTERNAL
 
@@ -105,7 +106,7 @@ def test_broken_details_do_not_hide_the_status():
     ids=lambda value: getattr(value, "name", getattr(value, "__name__", None)),
 )
 def test_a_status_without_details_is_told_by_its_code(code, expected):
-    received = exceptions.from_status(code, "attempts: Connection refused", (), PEER)
+    received = from_status(code, "attempts: Connection refused", (), PEER)
     assert type(received) is expected
     assert PEER in str(received)
     assert received.reason == ""
@@ -113,20 +114,20 @@ def test_a_status_without_details_is_told_by_its_code(code, expected):
 
 def test_the_message_of_a_failed_connection_ends_with_what_happened():
     text = "failed to connect to all addresses; last error: UNKNOWN: ipv4:1: Connection refused"
-    received = exceptions.from_status(grpc.StatusCode.UNAVAILABLE, text, (), PEER)
+    received = from_status(grpc.StatusCode.UNAVAILABLE, text, (), PEER)
     assert str(received) == f"Cannot reach {PEER}: Connection refused"
 
 
 def test_an_error_of_one_item_is_the_exception_that_a_whole_call_would_raise():
     item = server_status.item_error(errors.NoTokenLeft(row=1, position=7))
-    received = exceptions.from_item_error(item)
+    received = from_item_error(item)
     assert type(received) is exceptions.NoTokenLeft
     assert received.code is grpc.StatusCode.FAILED_PRECONDITION
     assert received.metadata == {"row": "1", "position": "7"}
 
 
 def test_an_item_error_with_a_reason_of_a_newer_server_is_still_an_exception():
-    received = exceptions.from_item_error(ItemError(code=3, reason=9999, message="text"))
+    received = from_item_error(ItemError(code=3, reason=9999, message="text"))
     assert type(received) is exceptions.ServiceError
     assert received.reason == "UNKNOWN_9999"
 

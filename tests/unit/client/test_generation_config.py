@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from lockstep.v1 import generation_pb2 as pb
 
-from lockstep_client import generation_config
-from lockstep_client.requests.model import GenerateOptions
+from lockstep_client._requests import generation_config
+from lockstep_client._requests.model import GenerateOptions
 
 RENAMED = {"eos_token_ids": "eos_token_id", "forced_eos_token_ids": "forced_eos_token_id"}
 

@@ -2,7 +2,7 @@ import grpc
 import pytest
 
 from lockstep_client import ConnectionFailed, DeadlineExceeded, exceptions
-from lockstep_client.patience import PAUSE_S, Patience
+from lockstep_client._transport.patience import PAUSE_S, Patience
 
 AWAY = ConnectionFailed("away", code=grpc.StatusCode.UNAVAILABLE)
 

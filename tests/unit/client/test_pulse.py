@@ -5,9 +5,9 @@ import pytest
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
-from lockstep_client.connection import Endpoint
+from lockstep_client._transport.endpoint import Endpoint
+from lockstep_client._transport.pulse import Pulse
 from lockstep_client.exceptions import ConnectionFailed, DeadlineExceeded, InvalidField, Loading
-from lockstep_client.pulse import Pulse
 
 
 class Failed(grpc.RpcError):

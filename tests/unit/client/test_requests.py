@@ -6,7 +6,7 @@ import pytest
 from lockstep.v1 import scores_pb2, tensor_pb2, tokenizer_service_pb2, tokens_pb2, vocabulary_pb2
 
 from lockstep_client import Batch, NewToken, ScoreSelection, VocabularyRef
-from lockstep_client.requests import model, session, tokenizer, vocabulary
+from lockstep_client._requests import model, session, tokenizer, vocabulary
 
 REF = VocabularyRef("tiny", 1, "cd" * 32, 321)
 

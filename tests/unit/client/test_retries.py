@@ -5,9 +5,10 @@ import grpc
 import pytest
 from lockstep.v1 import logits_session_service_pb2, tokenizer_service_pb2
 
-from lockstep_client import exceptions, retries
+from lockstep_client import exceptions
+from lockstep_client._transport import retries, status
+from lockstep_client._transport.retries import Attempts, Throttle, is_idempotent
 from lockstep_client.exceptions import ConnectionFailed, DeadlineExceeded, Draining, LockstepError
-from lockstep_client.retries import Attempts, Throttle, is_idempotent
 
 SERVICE_MODULES = (
     "tokenizer_service",
@@ -77,8 +78,8 @@ def test_the_time_that_a_service_states_takes_the_place_of_the_backoff():
         _draining(None),
         exceptions.Overloaded("Full.", code=grpc.StatusCode.RESOURCE_EXHAUSTED, retry_delay_s=0.5),
         exceptions.InvalidField("Wrong.", code=grpc.StatusCode.INVALID_ARGUMENT),
-        exceptions.overdue("the service"),
-        exceptions.closed("the service"),
+        status.overdue("the service"),
+        status.closed("the service"),
     ],
     ids=["unavailable for good", "overloaded", "wrong", "overdue", "closed"],
 )
@@ -103,9 +104,9 @@ def test_a_deadline_that_a_later_attempt_meets_does_not_hide_why_the_first_faile
     attempts = _attempts()
     attempts.pause_s(_draining())
     with pytest.raises(Draining):
-        attempts.pause_s(exceptions.overdue("the service"))
+        attempts.pause_s(status.overdue("the service"))
     with pytest.raises(DeadlineExceeded):
-        _attempts().pause_s(exceptions.overdue("the service"))
+        _attempts().pause_s(status.overdue("the service"))
 
 
 def test_attempts_share_one_timeout():

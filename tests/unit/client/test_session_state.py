@@ -6,9 +6,10 @@ from lockstep.v1 import error_reason_pb2, generation_pb2, scores_pb2, vocabulary
 from lockstep.v1 import logits_session_service_pb2 as pb
 from lockstep.v1 import model_service_pb2 as model_pb
 
-from lockstep_client import exceptions, tensors
-from lockstep_client.session_state import SessionState, Turn
-from lockstep_client.vocabulary_ref import VocabularyRef
+from lockstep_client import exceptions
+from lockstep_client._calls.session_state import SessionState, Turn
+from lockstep_client._values import tensors
+from lockstep_client._values.vocabulary_ref import VocabularyRef
 
 
 def _scores(value: float) -> scores_pb2.PositionScores:

@@ -5,8 +5,8 @@ import pytest
 from lockstep.v1 import logits_session_service_pb2 as pb
 from lockstep.v1 import scores_pb2, tensor_pb2
 
+from lockstep_client._calls.step_reader import StepReader
 from lockstep_client.exceptions import ProtocolError
-from lockstep_client.step_reader import StepReader
 
 ROW = np.arange(4, dtype="<f4")
 

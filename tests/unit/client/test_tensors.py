@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lockstep.v1.tensor_pb2 import DataType, Tensor, TensorChunk
 
-from lockstep_client import tensors
+from lockstep_client._values import tensors
 from lockstep_client.exceptions import ProtocolError
 
 

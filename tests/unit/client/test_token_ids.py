@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from lockstep_client import Batch, NewToken, Padded, ScoreSelection, tensors
-from lockstep_client import batch as batches
-from lockstep_client.requests import model, session, tokenizer, vocabulary
+from lockstep_client import Batch, NewToken, Padded, ScoreSelection
+from lockstep_client._requests import model, session, tokenizer, vocabulary
+from lockstep_client._values import batch as batches
+from lockstep_client._values import tensors
 
 NO_IDS = [1.0, 1.5, True, "1", None, np.float32(1), np.bool_(True), torch.tensor(1.0)]
 NO_IDS += [torch.tensor(True)]

@@ -1,0 +1,184 @@
+"""Both services as one, for asyncio: text in, text out."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Unpack
+
+from lockstep_client._async.model import AsyncModel
+from lockstep_client._async.streams import AsyncStream
+from lockstep_client._async.tokenizer import AsyncTokenizer
+from lockstep_client._async.vocabulary import AsyncVocabulary
+from lockstep_client._calls import completion
+from lockstep_client._calls.completion import CompletionAssembler, CompletionOptions
+from lockstep_client._requests.model import GenerateOptions
+from lockstep_client._requests.tokenizer import ChatMessages
+from lockstep_client._results.generation import Completion
+from lockstep_client._transport.async_connection import AsyncConnection
+from lockstep_client._transport.closing import AsyncClosing
+from lockstep_client._transport.endpoint import (
+    DEFAULT_STREAM_TIMEOUT_S,
+    DEFAULT_TIMEOUT_S,
+    USE_DEFAULT,
+    Endpoint,
+    Timeout,
+    Tls,
+)
+from lockstep_client._transport.patience import Patience
+from lockstep_client._values.batch import Batch
+from lockstep_client.exceptions import LockstepError
+
+
+class AsyncLockstep(AsyncClosing):
+    """A client of both services, for asyncio.
+
+        async with AsyncLockstep(tokenizer="localhost:50051", model="localhost:50052") as ls:
+            answer = await ls.generate("The capital of France is", max_new_tokens=8)
+            print(answer.text)
+
+    It may be shared by tasks of one event loop. Connections are made when they are first used.
+
+    Attributes:
+        tokenizer: the tokenizer service.
+        vocabulary: changes of the vocabulary, which the tokenizer service owns.
+        model: the model service.
+    """
+
+    def __init__(
+        self,
+        tokenizer: str = "localhost:50051",
+        model: str = "localhost:50052",
+        *,
+        tls: Tls | None = None,
+        timeout: float | None = DEFAULT_TIMEOUT_S,
+        stream_timeout: float | None = DEFAULT_STREAM_TIMEOUT_S,
+    ) -> None:
+        """Prepares the connections.
+
+        Args:
+            tokenizer: address of the tokenizer service.
+            model: address of the model service.
+            tls: transport security of both; None sends plain text.
+            timeout: of calls with one answer, in seconds; None for none.
+            stream_timeout: of calls that generate or stream; None for none.
+        """
+        self._tokenizer = AsyncConnection(
+            Endpoint("tokenizer", tokenizer, tls, timeout, stream_timeout)
+        )
+        self._model = AsyncConnection(Endpoint("model", model, tls, timeout, stream_timeout))
+        self.tokenizer = AsyncTokenizer(self._tokenizer)
+        self.vocabulary = AsyncVocabulary(self._tokenizer)
+        self.model = AsyncModel(self._model)
+
+    async def generate(
+        self,
+        prompt: str | None = None,
+        *,
+        messages: ChatMessages | None = None,
+        timeout: Timeout = USE_DEFAULT,
+        **options: Unpack[CompletionOptions],
+    ) -> Completion:
+        """Continues a text, or answers the messages of a conversation.
+
+        Args:
+            prompt: the text.
+            messages: with `role` and `content` each, instead of a text.
+            timeout: of the generation, in seconds.
+            **options: see `CompletionOptions` and `GenerationOptions`.
+        """
+        completion.check(prompt, messages, options)
+        generate_options = await self._generate_options(options)
+        batch = await self._encode(prompt, messages, options)
+        generation = await self.model.generate(batch, timeout=timeout, **generate_options)
+        (token_ids,) = generation.raise_for_errors().sequences
+        text = await self.tokenizer.decode(
+            token_ids, skip_special_tokens=options.get("skip_special_tokens")
+        )
+        return Completion.of(text, batch.token_ids[0], generation)
+
+    def stream(
+        self,
+        prompt: str | None = None,
+        *,
+        messages: ChatMessages | None = None,
+        timeout: Timeout = USE_DEFAULT,
+        **options: Unpack[CompletionOptions],
+    ) -> AsyncStream[str, Completion]:
+        """As `generate`, yielding the text piece by piece, never half a character.
+
+        Returns:
+            The pieces; its `.result` has what `generate` returns.
+        """
+        completion.check(prompt, messages, options)
+        assembler = CompletionAssembler()
+        pieces = self._pieces(prompt, messages, options, timeout, assembler)
+        return AsyncStream(pieces, assembler.result)
+
+    async def wait_until_ready(self, timeout: float = 60.0) -> None:
+        """Waits until both services answer.
+
+        Args:
+            timeout: the longest time to wait, in seconds.
+
+        Raises:
+            LockstepError: why the last attempt failed.
+        """
+        patience = Patience(timeout)
+        async with (
+            AsyncConnection(self._tokenizer.endpoint.without_retries()) as tokenizer,
+            AsyncConnection(self._model.endpoint.without_retries()) as model,
+        ):
+            for describe in (AsyncTokenizer(tokenizer).info, AsyncModel(model).info):
+                while True:
+                    try:
+                        await describe(timeout=patience.remaining_s)
+                        break
+                    except LockstepError as error:
+                        await asyncio.sleep(patience.pause_s(error))
+
+    async def close(self) -> None:
+        """Closes both connections; running calls are cancelled."""
+        await self._tokenizer.close()
+        await self._model.close()
+
+    async def _encode(
+        self, prompt: str | None, messages: ChatMessages | None, options: CompletionOptions
+    ) -> Batch:
+        if prompt is not None:
+            return await self.tokenizer.encode(prompt, **completion.encode_options(options))
+        return await self.tokenizer.apply_chat_template(
+            messages or [], **completion.chat_options(options)
+        )
+
+    async def _generate_options(self, options: CompletionOptions) -> GenerateOptions:
+        """Returns the keywords that go to the model, ids in place of text.
+
+        Called before the prompt is encoded: its vocabulary has every id of an older one.
+        """
+        negative_prompt = options.get("negative_prompt")
+        if not isinstance(negative_prompt, str):
+            return completion.generate_options(options)
+        batch = await self.tokenizer.encode(negative_prompt, **completion.encode_options(options))
+        return completion.generate_options({**options, "negative_prompt": batch.token_ids[0]})
+
+    async def _pieces(
+        self,
+        prompt: str | None,
+        messages: ChatMessages | None,
+        options: CompletionOptions,
+        timeout: Timeout,
+        assembler: CompletionAssembler,
+    ) -> AsyncGenerator[str]:
+        generate_options = await self._generate_options(options)
+        batch = await self._encode(prompt, messages, options)
+        tokens = self.model.stream(batch, timeout=timeout, **generate_options)
+        decoder = self.tokenizer.open_decoder(
+            skip_special_tokens=options.get("skip_special_tokens"), timeout=timeout
+        )
+        async with tokens, decoder:
+            async for delta in tokens:
+                if text := await decoder.feed(delta.token_ids):
+                    yield assembler.add(text)
+            generation = tokens.result.raise_for_errors()
+            if text := await decoder.end():
+                yield assembler.add(text)
+        assembler.finish(batch.token_ids[0], generation)

@@ -1,0 +1,42 @@
+"""Running calls that give items one by one, and a result in the end, for asyncio."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from typing import Generic, Self, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class AsyncStream(AsyncIterator[Item], Generic[Item, Result]):
+    """Items of a running call.
+
+    The call starts with the first item that is asked for. It is cancelled, and
+    the server frees what it holds, when the stream is closed: explicitly, by
+    leaving an `async with` block, or by dropping the stream.
+    """
+
+    def __init__(self, items: AsyncGenerator[Item], result: Callable[[], Result]) -> None:
+        self._items = items
+        self._result = result
+
+    async def __anext__(self) -> Item:
+        return await anext(self._items)
+
+    @property
+    def result(self) -> Result:
+        """The result, once every item was read.
+
+        Raises:
+            ProtocolError: the stream has not reached its end.
+        """
+        return self._result()
+
+    async def aclose(self) -> None:
+        """Cancels what is still running."""
+        await self._items.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.aclose()

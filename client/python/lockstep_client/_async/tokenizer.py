@@ -1,0 +1,245 @@
+"""The tokenizer service, for asyncio."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+from typing import Any, Unpack, overload
+
+from lockstep.v1 import tokenizer_service_pb2 as pb
+from lockstep.v1.tokenizer_service_pb2_grpc import TokenizerServiceStub
+
+from lockstep_client._requests import tokenizer as requests
+from lockstep_client._requests.tokenizer import (
+    ChatMessages,
+    ChatOptions,
+    DecodeOptions,
+    EncodeOptions,
+    PaddingOptions,
+    ReturnTensors,
+    Texts,
+)
+from lockstep_client._results import tokenizer as results
+from lockstep_client._results.tokenizer import (
+    ConvertedTokens,
+    DecodedText,
+    TokenizerInfo,
+    VocabularyEntry,
+)
+from lockstep_client._transport.async_connection import AsyncConnection, AsyncDuplex, Items, iterate
+from lockstep_client._transport.closing import AsyncClosing
+from lockstep_client._transport.endpoint import USE_DEFAULT, Timeout
+from lockstep_client._values.batch import Batch, Prompts, Row
+
+
+class AsyncTokenizer:
+    """Turns text into ids and back.
+
+    Every method takes a `timeout` in seconds, None for none, and raises
+    `LockstepError` when its call fails.
+    """
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+        self._stub = TokenizerServiceStub(connection.channel)
+
+    async def encode(
+        self,
+        texts: Texts,
+        *,
+        return_tensors: ReturnTensors = "np",
+        timeout: Timeout = USE_DEFAULT,
+        **options: Unpack[EncodeOptions],
+    ) -> Batch:
+        """Encodes one text, or texts and pairs of texts, to one row each.
+
+        Args:
+            texts: the texts.
+            return_tensors: `np` for numpy, `pt` for torch.
+            timeout: in seconds.
+            **options: see `EncodeOptions`.
+        """
+        requests.check_return_tensors(return_tensors)
+        request = requests.encode(texts, options)
+        response = await self._connection.unary(self._stub.Encode, request, timeout)
+        return results.encoded(response, return_tensors)
+
+    @overload
+    async def decode(
+        self,
+        rows: Sequence[int],
+        *,
+        timeout: Timeout = USE_DEFAULT,
+        **options: Unpack[DecodeOptions],
+    ) -> str: ...
+
+    @overload
+    async def decode(
+        self, rows: Prompts, *, timeout: Timeout = USE_DEFAULT, **options: Unpack[DecodeOptions]
+    ) -> list[str]: ...
+
+    async def decode(
+        self, rows: Any, *, timeout: Timeout = USE_DEFAULT, **options: Unpack[DecodeOptions]
+    ) -> str | list[str]:
+        """Decodes one row of ids to its text, or a batch to one text per row.
+
+        Args:
+            rows: ids, lists of ids, or a batch, whose padding is dropped.
+            timeout: in seconds.
+            **options: see `DecodeOptions`.
+        """
+        texts = [row.text for row in await self.decode_rows(rows, timeout=timeout, **options)]
+        return texts[0] if requests.is_one_row(rows) else texts
+
+    async def decode_rows(
+        self,
+        rows: Prompts | Sequence[int],
+        *,
+        timeout: Timeout = USE_DEFAULT,
+        **options: Unpack[DecodeOptions],
+    ) -> list[DecodedText]:
+        """As `decode`, with the bytes and the outcome of the round trip where asked for."""
+        request = requests.decode(rows, options)
+        return results.decoded(await self._connection.unary(self._stub.Decode, request, timeout))
+
+    async def decode_stream(
+        self,
+        token_ids: Items[int],
+        *,
+        skip_special_tokens: bool | None = None,
+        timeout: Timeout = USE_DEFAULT,
+    ) -> AsyncIterator[str]:
+        """Yields the text of one sequence as its ids arrive, never half a character."""
+        async with self.open_decoder(
+            skip_special_tokens=skip_special_tokens, timeout=timeout
+        ) as decoder:
+            async for token_id in iterate(token_ids):
+                if text := await decoder.feed([token_id]):
+                    yield text
+            if text := await decoder.end():
+                yield text
+
+    def open_decoder(
+        self, *, skip_special_tokens: bool | None = None, timeout: Timeout = USE_DEFAULT
+    ) -> "AsyncDecoder":
+        """Opens a decoder for one sequence whose ids arrive bit by bit."""
+        options = requests.decode_options({"skip_special_tokens": skip_special_tokens})
+        return AsyncDecoder(self._connection.duplex(self._stub.DecodeStream, timeout), options)
+
+    async def pad(
+        self,
+        rows: Batch | Sequence[Row],
+        *,
+        return_tensors: ReturnTensors = "np",
+        timeout: Timeout = USE_DEFAULT,
+        **options: Unpack[PaddingOptions],
+    ) -> Batch:
+        """Pads rows to a rectangle: to the longest and on the left, unless told otherwise."""
+        requests.check_return_tensors(return_tensors)
+        request = requests.pad(rows, options)
+        response = await self._connection.unary(self._stub.Pad, request, timeout)
+        return results.padded(response, request, return_tensors)
+
+    async def apply_chat_template(
+        self,
+        conversations: ChatMessages | Sequence[ChatMessages],
+        *,
+        return_tensors: ReturnTensors = "np",
+        timeout: Timeout = USE_DEFAULT,
+        **options: Unpack[ChatOptions],
+    ) -> Batch:
+        """Renders one conversation, or several, to one row each.
+
+        Args:
+            conversations: messages with `role` and `content`, or lists of them.
+            return_tensors: `np` for numpy, `pt` for torch.
+            timeout: in seconds.
+            **options: see `ChatOptions`.
+
+        Returns:
+            The ids, with the rendered texts in `.texts`, for display only.
+        """
+        requests.check_return_tensors(return_tensors)
+        request = requests.apply_chat_template(conversations, options)
+        response = await self._connection.unary(self._stub.ApplyChatTemplate, request, timeout)
+        return results.rendered(response, return_tensors)
+
+    async def count_tokens(
+        self,
+        texts: Texts,
+        *,
+        add_special_tokens: bool | None = None,
+        parse_special_tokens: bool | None = None,
+        timeout: Timeout = USE_DEFAULT,
+    ) -> list[int]:
+        """Counts the ids that `encode` gives for each text."""
+        request = requests.count_tokens(texts, add_special_tokens, parse_special_tokens)
+        response = await self._connection.unary(self._stub.CountTokens, request, timeout)
+        return list(response.counts)
+
+    async def convert_tokens(
+        self,
+        tokens: Sequence[str] = (),
+        ids: Sequence[int] = (),
+        *,
+        timeout: Timeout = USE_DEFAULT,
+    ) -> ConvertedTokens:
+        """Looks up ids by spelling (`Ġthe`), and entries of the vocabulary by id."""
+        request = requests.convert_tokens(tokens, ids)
+        response = await self._connection.unary(self._stub.ConvertTokens, request, timeout)
+        return results.converted(response)
+
+    async def info(self, *, timeout: Timeout = USE_DEFAULT) -> TokenizerInfo:
+        """Describes the tokenizer."""
+        request = pb.GetTokenizerInfoRequest()
+        response = await self._connection.unary(self._stub.GetTokenizerInfo, request, timeout)
+        return TokenizerInfo.from_message(response)
+
+    async def vocabulary(
+        self, *, start_id: int = 0, timeout: Timeout = USE_DEFAULT
+    ) -> AsyncIterator[VocabularyEntry]:
+        """Yields the entries of the vocabulary in order of id."""
+        request = requests.get_vocabulary(start_id)
+        responses = self._connection.stream(self._stub.GetVocabulary, request, timeout)
+        async with aclosing(responses):
+            async for response in responses:
+                for entry in response.entries:
+                    yield VocabularyEntry.from_message(entry)
+
+    async def artifact(self, *, timeout: Timeout = USE_DEFAULT) -> bytes:
+        """Returns the tokenizer's files as a zip archive, checked against its checksum."""
+        request = pb.GetTokenizerArtifactRequest()
+        pieces = self._connection.stream(self._stub.GetTokenizerArtifact, request, timeout)
+        return results.artifact([piece async for piece in pieces])
+
+
+class AsyncDecoder(AsyncClosing):
+    """Decodes one sequence bit by bit. The pieces of text concatenate to that of all ids."""
+
+    def __init__(
+        self,
+        call: AsyncDuplex[pb.DecodeStreamRequest, pb.DecodeStreamResponse],
+        options: pb.DecodeOptions,
+    ) -> None:
+        self._call = call
+        self._options: pb.DecodeOptions | None = options  # for the first message only
+
+    async def feed(self, token_ids: Sequence[int]) -> str:
+        """Appends ids and returns the text that became certain, possibly none."""
+        return await self._exchange(requests.decode_piece(token_ids))
+
+    async def end(self) -> str:
+        """Returns what was held back, broken bytes as U+FFFD, and ends the call."""
+        text = await self._exchange(pb.DecodeStreamRequest(end_of_sequence=True))
+        await self._call.finish()
+        return text
+
+    async def close(self) -> None:
+        """Cancels the call, unless it has ended."""
+        await self._call.close()
+
+    async def _exchange(self, request: pb.DecodeStreamRequest) -> str:
+        if self._options is not None:
+            request.options.CopyFrom(self._options)
+            self._options = None
+        self._call.send(request)
+        response = await self._call.receive()
+        return response.text

@@ -1,0 +1,96 @@
+"""A call from text to text: its keywords, sorted by the calls that it is made of."""
+
+from typing import cast
+
+from lockstep_client._requests.generation_config import GenerationOptions
+from lockstep_client._requests.model import GenerateOptions
+from lockstep_client._requests.tokenizer import ChatMessages, ChatOptions, EncodeOptions
+from lockstep_client._results.generation import Completion, Generation
+from lockstep_client.exceptions import ProtocolError
+
+
+class CompletionOptions(GenerationOptions, total=False):
+    """Keywords of `Lockstep.generate` and `Lockstep.stream`, beside those of the configuration.
+
+    Attributes:
+        add_special_tokens: whether template tokens (BOS and the like) are added to
+            the prompt; True unless given. A chat template places its own.
+        parse_special_tokens: whether special tokens spelled in the prompt or the
+            messages become control ids; False unless given.
+        skip_special_tokens: whether special tokens are left out of the text; True
+            unless given.
+
+    A `negative_prompt` may be a text, which is encoded as a prompt is.
+    """
+
+    add_special_tokens: bool
+    parse_special_tokens: bool
+    skip_special_tokens: bool
+
+
+_TEXT_KEYWORDS = CompletionOptions.__annotations__.keys() - GenerationOptions.__annotations__.keys()
+
+
+class CompletionAssembler:
+    """Collects the pieces of a streamed text to its result."""
+
+    def __init__(self) -> None:
+        self._pieces: list[str] = []
+        self._completion: Completion | None = None
+
+    def add(self, piece: str) -> str:
+        """Takes a piece of the text and returns it."""
+        self._pieces.append(piece)
+        return piece
+
+    def finish(self, prompt_token_ids: list[int], generation: Generation) -> None:
+        """Takes what is known at the end."""
+        self._completion = Completion.of("".join(self._pieces), prompt_token_ids, generation)
+
+    def result(self) -> Completion:
+        """Returns the result.
+
+        Raises:
+            ProtocolError: the stream was not read to its end.
+        """
+        if self._completion is None:
+            raise ProtocolError("The stream was not read to its end.")
+        return self._completion
+
+
+def check(prompt: str | None, messages: ChatMessages | None, options: CompletionOptions) -> None:
+    """Refuses arguments that do not say what is to be continued, or ask for more than one text.
+
+    Raises:
+        TypeError: not exactly one of `prompt` and `messages` is given.
+        ValueError: several sequences are asked for.
+    """
+    if (prompt is None) == (messages is None):
+        raise TypeError("Give either a text or messages.")
+    if options.get("num_return_sequences", 1) != 1:
+        raise ValueError("One text is returned; model.generate returns several sequences.")
+
+
+def encode_options(options: CompletionOptions) -> EncodeOptions:
+    """Returns the keywords that go to the encoding of a text."""
+    encode: EncodeOptions = {}
+    if "add_special_tokens" in options:
+        encode["add_special_tokens"] = options["add_special_tokens"]
+    if "parse_special_tokens" in options:
+        encode["parse_special_tokens"] = options["parse_special_tokens"]
+    return encode
+
+
+def chat_options(options: CompletionOptions) -> ChatOptions:
+    """Returns the keywords that go to the rendering of messages."""
+    if "parse_special_tokens" in options:
+        return {"parse_special_tokens": options["parse_special_tokens"]}
+    return {}
+
+
+def generate_options(options: CompletionOptions) -> GenerateOptions:
+    """Returns the keywords that go to the model."""
+    return cast(
+        GenerateOptions,
+        {name: value for name, value in options.items() if name not in _TEXT_KEYWORDS},
+    )

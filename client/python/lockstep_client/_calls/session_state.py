@@ -1,0 +1,278 @@
+"""What a client knows about a session between its calls. Pure: calls nobody.
+
+B is the number of rows, V the size of the vocabulary.
+"""
+
+import copy
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+from lockstep.v1 import logits_session_service_pb2 as session_pb
+from lockstep.v1 import model_service_pb2 as model_pb
+
+from lockstep_client._requests import generation_config
+from lockstep_client._requests import model as model_requests
+from lockstep_client._requests import session as requests
+from lockstep_client._requests.model import GenerateOptions
+from lockstep_client._results.determinism import Determinism
+from lockstep_client._results.generation import Generation, finish_reason
+from lockstep_client._results.scores import (
+    PositionScores,
+    ReadRow,
+    inline_row,
+    last_rows,
+    positions,
+)
+from lockstep_client._transport import status
+from lockstep_client._values import vocabulary_ref
+from lockstep_client._values.tensors import Array
+from lockstep_client._values.vocabulary_ref import VocabularyRef
+from lockstep_client.exceptions import ServiceError, SessionBusy
+
+BUSY_LIMIT_S: Final = 5.0
+"""How long a call that was left is waited for."""
+BUSY_PAUSE_S: Final = 0.1
+
+
+class Turn:
+    """Waits for the turn of a call while another one, that was left, uses its session."""
+
+    def __init__(self, timeout_s: float | None) -> None:
+        """Begins to wait, at most for `BUSY_LIMIT_S`.
+
+        Args:
+            timeout_s: of the waiting and the call together; None means that there is none.
+        """
+        now = time.monotonic()
+        self._deadline = None if timeout_s is None else now + timeout_s
+        self._patient_until = now + min(BUSY_LIMIT_S, timeout_s or BUSY_LIMIT_S)
+
+    @property
+    def timeout_s(self) -> float | None:
+        """Time left, for the next call."""
+        return None if self._deadline is None else max(self._deadline - time.monotonic(), 0.0)
+
+    def pause_s(self, error: SessionBusy) -> float:
+        """Returns the time to wait before asking again.
+
+        Raises:
+            SessionBusy: the error, once there is no time left.
+        """
+        pause_s = error.retry_delay_s or BUSY_PAUSE_S
+        if time.monotonic() + pause_s > self._patient_until:
+            raise error
+        return pause_s
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StepResult:
+    """The outcome of one step.
+
+    Attributes:
+        rows: what was asked for about each row, by position.
+        sampled_token_ids: what the server chose for each row; None where it was
+            not asked to.
+        finish_reasons: why each row would end with the chosen token, for example
+            `eos_token`; None while it goes on.
+        replayed: whether this is a repeated answer.
+        recomputed: whether the KV cache had been dropped and was computed again.
+        seeds: seed of each row's draws; None where the server was not asked to choose.
+        determinism: how far the result can be reproduced.
+    """
+
+    rows: tuple[tuple[PositionScores, ...], ...]
+    sampled_token_ids: tuple[int | None, ...]
+    finish_reasons: tuple[str | None, ...]
+    replayed: bool
+    recomputed: bool
+    seeds: tuple[int | None, ...]
+    determinism: Determinism
+
+
+class SessionState:
+    """The state of a session as of the last answer.
+
+    Attributes:
+        session_id: its name.
+        vocabulary: the vocabulary it is on.
+        effective_config: processors and warpers that it uses, every field resolved.
+        position: number of tokens in each row.
+        rows: what was last asked for about each row, by position.
+        seeds: seed of each row's draws.
+        determinism: how far results can be reproduced.
+        sampled_token_ids: what the server chose for each row when it was opened; None
+            where it was not asked to.
+        finish_reasons: why each row would end with that; None while it goes on.
+        closed: whether it was closed by this client.
+        unsettled: whether a call was left, so that the server may still be at it.
+        overrun: whether it was a generation, of which the server may have kept tokens.
+    """
+
+    def __init__(self, response: session_pb.OpenSessionResponse) -> None:
+        self.session_id = response.session_id
+        self.vocabulary = VocabularyRef.from_message(response.vocabulary)
+        self.effective_config: dict[str, Any] = generation_config.to_dict(response.effective_config)
+        self.position = tuple(row.position for row in response.rows)
+        self.rows: tuple[tuple[PositionScores, ...], ...] = tuple(
+            positions(row.scores) for row in response.scores
+        ) or tuple(() for _ in response.rows)
+        self.seeds = tuple(row.seed for row in response.rows)
+        self.determinism = Determinism.from_message(response.determinism)
+        self.sampled_token_ids = _sampled(response.rows)
+        self.finish_reasons = _reasons(response.rows)
+        self.closed = self.unsettled = self.overrun = False
+
+    @property
+    def logits(self) -> Array | None:
+        """`[B, V]` raw logits of the next token; None where full rows are not known."""
+        return last_rows([row[-1].logits if row else None for row in self.rows])
+
+    @property
+    def scores(self) -> Array | None:
+        """`[B, V]` processed scores of the next token; None where full rows are not known."""
+        return last_rows([row[-1].scores if row else None for row in self.rows])
+
+    @contextmanager
+    def leaving(self, *, overrun: bool = False) -> Iterator[None]:
+        """Notes it when a call inside is left before the service has had its say.
+
+        Args:
+            overrun: whether the call generates.
+        """
+        try:
+            yield
+        except ServiceError:
+            raise
+        except BaseException:  # the caller leaves, or time is up, or the line broke
+            self.unsettled = True
+            self.overrun |= overrun
+            raise
+
+    def undo_request(self) -> session_pb.TruncateRequest:
+        """Builds the request that forgets what a generation that was left may have added."""
+        return self.truncate_request(self.position)
+
+    def settled(self) -> None:
+        """Takes that the session is free, and as it was before a generation that was left."""
+        self.unsettled = self.overrun = False
+
+    def step_request(
+        self, rows: Sequence[Any] | Array, options: requests.StepOptions
+    ) -> session_pb.StepRequest:
+        """Builds the request of the next step."""
+        return requests.step(self.session_id, rows, self.position, options)
+
+    def apply_step(
+        self,
+        response: session_pb.StepResponse,
+        *,
+        look_ahead: bool = False,
+        read_row: ReadRow = inline_row,
+    ) -> StepResult:
+        """Takes the answer of a step.
+
+        Args:
+            response: the answer.
+            look_ahead: whether the rows are as before it.
+            read_row: finds the values of full rows.
+
+        Raises:
+            LockstepError: a row failed. The state has the rows that did not.
+        """
+        self.position = tuple(row.position for row in response.rows)
+        result = StepResult(
+            rows=tuple(positions(row.scores, read_row) for row in response.rows),
+            sampled_token_ids=_sampled(response.rows),
+            finish_reasons=_reasons(response.rows),
+            replayed=response.replayed,
+            recomputed=response.recomputed,
+            seeds=tuple(row.seed if row.HasField("seed") else None for row in response.rows),
+            determinism=Determinism.from_message(response.determinism),
+        )
+        if not look_ahead:  # rows that did not step keep what is known about them
+            self.rows = tuple(new or old for new, old in zip(result.rows, self.rows, strict=True))
+        for row in response.rows:
+            if row.HasField("error"):
+                raise status.from_item_error(row.error)
+        return result
+
+    def generate_request(self, options: GenerateOptions) -> model_pb.GenerateRequest:
+        """Builds the request that generates from where the rows are."""
+        return model_requests.continue_session(self.session_id, self.vocabulary, options)
+
+    def apply_generation(self, generation: Generation) -> None:
+        """Takes what was generated: what follows it is not known."""
+        self.position = tuple(
+            position + len(sequence.token_ids)
+            for position, sequence in zip(self.position, generation.details, strict=True)
+        )
+        self.rows = tuple(() for _ in self.position)
+
+    def truncate_request(self, positions: int | Sequence[int]) -> session_pb.TruncateRequest:
+        """Builds the request that cuts all rows at one position, or each at its own."""
+        each = [positions] * len(self.position) if isinstance(positions, int) else positions
+        return session_pb.TruncateRequest(session_id=self.session_id, positions=each)
+
+    def apply_rows(self, rows: Sequence[session_pb.SessionRow]) -> None:
+        """Takes the rows after they were cut: what follows them is not known."""
+        self.position = tuple(row.position for row in rows)
+        self.rows = tuple(() for _ in rows)
+
+    def apply_selection(
+        self, response: session_pb.SelectRowsResponse, row_indices: Sequence[int]
+    ) -> None:
+        """Takes the rows after they were selected."""
+        self.position = tuple(row.position for row in response.rows)
+        self.seeds = tuple(row.seed for row in response.rows)
+        self.rows = tuple(self.rows[index] for index in row_indices)
+
+    def rebind_request(self, vocabulary: VocabularyRef | None) -> session_pb.RebindSessionRequest:
+        """Builds the request that moves the session to a newer revision."""
+        return session_pb.RebindSessionRequest(
+            session_id=self.session_id, vocabulary=vocabulary_ref.message(vocabulary)
+        )
+
+    def apply_rebind(self, response: session_pb.RebindSessionResponse) -> VocabularyRef:
+        """Takes the new revision: what was known about the next token was of the old one."""
+        self.vocabulary = VocabularyRef.from_message(response.vocabulary)
+        self.apply_rows(response.rows)
+        return self.vocabulary
+
+    @staticmethod
+    def found(
+        session_id: str, response: session_pb.GetSessionResponse
+    ) -> session_pb.OpenSessionResponse:
+        """Returns what the server has of a session as if it had just been opened."""
+        return session_pb.OpenSessionResponse(
+            session_id=session_id,
+            rows=response.rows,
+            vocabulary=response.vocabulary,
+            effective_config=response.effective_config,
+            determinism=response.determinism,
+        )
+
+    def copy(self, session_id: str, row_indices: Sequence[int]) -> Self:
+        """Returns the state of a fork: this one's, under another name."""
+        fork = copy.copy(self)
+        fork.session_id = session_id
+        fork.closed = fork.unsettled = fork.overrun = False
+        if row_indices:
+            fork.position = tuple(self.position[index] for index in row_indices)
+            fork.seeds = tuple(self.seeds[index] for index in row_indices)
+            fork.rows = tuple(self.rows[index] for index in row_indices)
+        return fork
+
+
+def _sampled(
+    rows: Sequence[session_pb.SessionRow] | Sequence[session_pb.StepRowResult],
+) -> tuple[int | None, ...]:
+    return tuple(row.sampled_token_id if row.HasField("sampled_token_id") else None for row in rows)
+
+
+def _reasons(
+    rows: Sequence[session_pb.SessionRow] | Sequence[session_pb.StepRowResult],
+) -> tuple[str | None, ...]:
+    return tuple(finish_reason(row.finish_reason) if row.finish_reason else None for row in rows)

@@ -1,0 +1,105 @@
+"""`lockstep info` and `lockstep wait`."""
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from lockstep_client._cli import options
+from lockstep_client._cli.options import DEFAULT_MODEL, DEFAULT_TOKENIZER
+from lockstep_client._cli.session import connected, notes, out, print_json
+from lockstep_client._results.model_info import Load, ModelInfo
+from lockstep_client._results.tokenizer import TokenizerInfo
+from lockstep_client._values.vocabulary_ref import VocabularyRef
+
+
+def info(
+    *,
+    json: options.Json = False,
+    tokenizer: options.TokenizerAddress = DEFAULT_TOKENIZER,
+    model: options.ModelAddress = DEFAULT_MODEL,
+    tls_ca: options.TlsCa = None,
+) -> None:
+    """Describe both services, and whether they are in lockstep."""
+    with connected(tokenizer=tokenizer, model=model, tls_ca=tls_ca) as client:
+        about_tokenizer, about_model = client.tokenizer.info(), client.model.info()
+        load = client.model.load()
+    same = about_tokenizer.vocabulary == about_model.vocabulary
+    if json:
+        print_json(
+            {
+                "tokenizer": about_tokenizer,
+                "model": about_model,
+                "load": load,
+                "in_lockstep": same,
+            }
+        )
+        return
+    out.print(_table(_tokenizer_facts(about_tokenizer)), "")
+    out.print(_table(_model_facts(about_model, load)), "")
+    if same:
+        out.print("[green]✓[/] Both serve the same vocabulary.")
+    else:
+        out.print("[red]✗[/] They serve different revisions of the vocabulary.")
+
+
+def wait(
+    *,
+    timeout: Annotated[float, typer.Option(help="Longest time to wait, in seconds.", min=0)] = 60,
+    tokenizer: options.TokenizerAddress = DEFAULT_TOKENIZER,
+    model: options.ModelAddress = DEFAULT_MODEL,
+    tls_ca: options.TlsCa = None,
+    json: options.Json = False,
+) -> None:
+    """Wait until both services answer."""
+    with (
+        connected(tokenizer=tokenizer, model=model, tls_ca=tls_ca) as client,
+        notes.status(f"Waiting for {tokenizer} and {model} …"),
+    ):
+        client.wait_until_ready(timeout)
+    if json:
+        print_json({"ready": True})
+
+
+def _table(facts: dict[str, str]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    for name, value in facts.items():
+        table.add_row(name, value)
+    return table
+
+
+def _tokenizer_facts(about: TokenizerInfo) -> dict[str, str]:
+    roles = ", ".join(f"{role} {token_id}" for role, token_id in about.special_tokens.items())
+    return {
+        "[bold]tokenizer[/]": f"[bold]{about.vocabulary.tokenizer_id}[/]",
+        "model type": about.model_type,
+        "vocabulary": _vocabulary(about.vocabulary),
+        "special tokens": roles or "none",
+        "chat templates": ", ".join(about.chat_templates) or "none",
+        "server": about.server_version,
+    }
+
+
+def _model_facts(about: ModelInfo, load: Load) -> dict[str, str]:
+    return {
+        "[bold]model[/]": f"[bold]{about.model_id}[/]",
+        "architecture": f"{about.architecture}, {about.parameter_count / 1e6:.1f} M parameters, "
+        f"{about.layer_count} layers, {about.hidden_size} wide",
+        "weights": f"{about.dtype}, {about.execution_path} path, "
+        f"attention {about.determinism.attention}, compiled steps {about.decode_graph_state}",
+        "context": f"{about.context_length} tokens",
+        "vocabulary": _vocabulary(about.vocabulary),
+        "load": f"{load.running_sequence_count} running, {load.waiting_sequence_count} waiting, "
+        f"{load.session_count} sessions, KV cache {_share(load)} reserved",
+        "server": about.server_version,
+    }
+
+
+def _vocabulary(ref: VocabularyRef) -> str:
+    return f"{ref.size} ids, revision {ref.revision}, {ref.fingerprint[:12]}"
+
+
+def _share(load: Load) -> str:
+    return f"{load.kv_used_token_count / max(load.kv_total_token_count, 1):.0%}"

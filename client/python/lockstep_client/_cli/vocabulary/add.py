@@ -1,0 +1,186 @@
+"""`lockstep vocab add`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lockstep_client._cli import options
+from lockstep_client._cli.options import DEFAULT_TOKENIZER
+from lockstep_client._cli.session import connected, print_json
+from lockstep_client._cli.vocabulary import new_tokens, report
+from lockstep_client._cli.vocabulary.new_tokens import VALUES_HELP, Initialization, Role
+
+MATCHING_PANEL = "How text matches"
+ROWS_PANEL = "Embedding rows"
+SAFETY_PANEL = "Safety"
+
+
+def add(
+    tokens: Annotated[list[str], typer.Argument(help="Texts of the tokens.")],
+    *,
+    special: Annotated[bool, typer.Option("--special", help="Make them control tokens.")] = False,
+    role: Annotated[
+        list[Role] | None,
+        typer.Option(help="Give the only token this role. Can be given several times."),
+    ] = None,
+    single_word: Annotated[
+        bool,
+        typer.Option(
+            "--single-word", help="Match whole words only.", rich_help_panel=MATCHING_PANEL
+        ),
+    ] = False,
+    lstrip: Annotated[
+        bool,
+        typer.Option(
+            "--lstrip", help="Swallow white space to the left.", rich_help_panel=MATCHING_PANEL
+        ),
+    ] = False,
+    rstrip: Annotated[
+        bool,
+        typer.Option(
+            "--rstrip", help="Swallow white space to the right.", rich_help_panel=MATCHING_PANEL
+        ),
+    ] = False,
+    normalized: Annotated[
+        bool | None,
+        typer.Option(
+            help="Match in normalized text. The opposite of --special if neither is given.",
+            rich_help_panel=MATCHING_PANEL,
+        ),
+    ] = None,
+    initialize: Annotated[
+        Initialization | None,
+        typer.Option(
+            help="How the rows get their values without vectors; mean-of-pieces unless given.",
+            rich_help_panel=ROWS_PANEL,
+        ),
+    ] = None,
+    copy: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TOKEN", help="Copy the rows of this id or token.", rich_help_panel=ROWS_PANEL
+        ),
+    ] = None,
+    input_values: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            help=f"Trained input vectors. {VALUES_HELP}",
+            rich_help_panel=ROWS_PANEL,
+        ),
+    ] = None,
+    output_values: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            help="Trained output vectors, where they are not the input vectors.",
+            rich_help_panel=ROWS_PANEL,
+        ),
+    ] = None,
+    generable: Annotated[
+        bool | None,
+        typer.Option(
+            help="Whether the model may generate them. Only those with vectors unless given.",
+            rich_help_panel=ROWS_PANEL,
+        ),
+    ] = None,
+    allow_text_changes: Annotated[
+        bool,
+        typer.Option(
+            "--allow-text-changes",
+            help="Allow tokens that change how ordinary text is encoded.",
+            rich_help_panel=SAFETY_PANEL,
+        ),
+    ] = False,
+    allow_unusual_characters: Annotated[
+        bool,
+        typer.Option(
+            "--allow-unusual-characters",
+            help="Allow invisible, bidirectional and not normalized characters.",
+            rich_help_panel=SAFETY_PANEL,
+        ),
+    ] = False,
+    expected_revision: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Refuse unless this is the newest revision.",
+            rich_help_panel=SAFETY_PANEL,
+        ),
+    ] = None,
+    idempotency_key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="UUID",
+            help="Repeating a call with its key changes nothing and answers the same.",
+            rich_help_panel=SAFETY_PANEL,
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Report what would happen and change nothing.",
+            rich_help_panel=SAFETY_PANEL,
+        ),
+    ] = False,
+    texts: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--text",
+            metavar="TEXT",
+            help="With --dry-run, show what becomes of this text. Can be given several times.",
+            rich_help_panel=SAFETY_PANEL,
+        ),
+    ] = None,
+    json: options.Json = False,
+    tokenizer: options.TokenizerAddress = DEFAULT_TOKENIZER,
+    tls_ca: options.TlsCa = None,
+) -> None:
+    """Add tokens to the vocabulary of both services, as one revision."""
+    roles = [one.value for one in role or []]
+    if roles and len(tokens) > 1:
+        raise typer.BadParameter("goes with one token.", param_hint="--role")
+    if texts and not dry_run:
+        raise typer.BadParameter("needs --dry-run.", param_hint="--text")
+    if sum(given is not None for given in (initialize, copy, input_values)) > 1:
+        raise typer.BadParameter(
+            "excludes --copy and --input-values, and they exclude each other.",
+            param_hint="--initialize",
+        )
+    flags: dict[str, Any] = {
+        "special": special,
+        "role": roles[0] if roles else None,
+        "more_roles": roles[1:],
+        "single_word": single_word,
+        "lstrip": lstrip,
+        "rstrip": rstrip,
+        "normalized": normalized,
+        "generable": generable,
+        "initialization": initialize and initialize.value.replace("-", "_"),
+    }
+    with connected(tokenizer=tokenizer, tls_ca=tls_ca) as client:
+        if copy is not None:
+            flags["initialization"] = "copy"
+            flags["copy_token_id"] = new_tokens.id_of(client, copy, "--copy")
+        added = client.vocabulary.add_tokens(
+            new_tokens.new_tokens(
+                tokens, flags=flags, input_values=input_values, output_values=output_values
+            ),
+            dry_run=dry_run,
+            allow_text_changes=allow_text_changes,
+            allow_unusual_characters=allow_unusual_characters,
+            expected_revision=expected_revision,
+            idempotency_key=idempotency_key,
+            texts=texts or [],
+        )
+    if json:
+        print_json(added)
+    else:
+        report.show(tokens, texts or [], added, dry_run=dry_run)

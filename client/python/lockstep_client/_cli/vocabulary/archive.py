@@ -1,0 +1,101 @@
+"""`lockstep vocab export` and `import`: the log as a file."""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich import progress
+
+from lockstep_client._cli import options
+from lockstep_client._cli.options import DEFAULT_TOKENIZER
+from lockstep_client._cli.session import connected, notes, out, print_json
+
+PIECE_BYTES = 2**20
+
+
+def export(
+    archive: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Where the archive goes.", dir_okay=False)
+    ],
+    *,
+    json: options.Json = False,
+    tokenizer: options.TokenizerAddress = DEFAULT_TOKENIZER,
+    tls_ca: options.TlsCa = None,
+) -> None:
+    """Write the whole log of revisions to a file: a backup, vectors included.
+
+    The file is there, whole and on the disk, or as it was before.
+    """
+    unfinished = archive.with_name(archive.name + ".part")
+    seen = hashlib.sha256()
+    try:
+        with (
+            connected(tokenizer=tokenizer, tls_ca=tls_ca) as client,
+            unfinished.open("wb") as file,
+            _progress("exporting", total=None) as bar,
+        ):
+            for piece in client.vocabulary.export_revisions():
+                file.write(piece)
+                seen.update(piece)
+                bar.advance(bar.task_ids[0], len(piece))
+            file.flush()
+            os.fsync(file.fileno())
+            size = file.tell()
+        unfinished.replace(archive)
+    except OSError as error:
+        raise typer.BadParameter(f"{archive}: {error.strerror}.", param_hint="FILE") from None
+    finally:
+        unfinished.unlink(missing_ok=True)
+    if json:
+        print_json({"file": str(archive), "bytes": size, "sha256": seen.hexdigest()})
+    else:
+        out.print(f"{archive}: {size:,} bytes, SHA-256 {seen.hexdigest()}")
+
+
+def import_(
+    archive: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", help="What `export` wrote.", exists=True, dir_okay=False, readable=True
+        ),
+    ],
+    *,
+    json: options.Json = False,
+    tokenizer: options.TokenizerAddress = DEFAULT_TOKENIZER,
+    tls_ca: options.TlsCa = None,
+) -> None:
+    """Restore the log of revisions from a file, or continue a log with it.
+
+    The archive is verified as a whole before anything is changed. Importing one
+    again changes nothing.
+    """
+    with (
+        connected(tokenizer=tokenizer, tls_ca=tls_ca) as client,
+        _progress("importing", total=archive.stat().st_size) as bar,
+        archive.open("rb") as opened,
+        bar.wrap_file(opened, task_id=bar.task_ids[0]) as file,
+    ):
+        imported = client.vocabulary.import_revisions(iter(lambda: file.read(PIECE_BYTES), b""))
+    if json:
+        print_json(imported)
+        return
+    ref = imported.vocabulary
+    out.print(f"{imported.num_imported_revisions} of {imported.num_revisions} revisions were new.")
+    out.print(f"The vocabulary is at revision {ref.revision} with {ref.size} ids.")
+
+
+def _progress(what: str, total: int | None) -> progress.Progress:
+    """A bar on stderr that goes away when the work is done; nothing where nobody watches."""
+    bar = progress.Progress(
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.DownloadColumn(),
+        progress.TransferSpeedColumn(),
+        console=notes,
+        transient=True,
+        disable=not notes.is_terminal,
+    )
+    bar.add_task(what, total=total)
+    return bar

@@ -1,0 +1,1 @@
+"""Requests, built from keywords. Pure: nothing here calls anybody."""

@@ -1,0 +1,241 @@
+"""Generation keywords, named as in Hugging Face's `GenerationConfig`, and the wire.
+
+Most keywords are fields of the message of the same name. `_FIELDS` and
+`_CONVERTERS` have the others: those that Hugging Face spells differently or
+gives another shape.
+"""
+
+import difflib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, TypedDict
+
+import numpy as np
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+from lockstep.v1 import generation_pb2 as generation_pb
+from lockstep.v1 import scores_pb2 as scores_pb
+from lockstep.v1 import tokens_pb2 as tokens_pb
+
+from lockstep_client._values import durations, token_ids
+from lockstep_client._values.choices import choose
+
+Ids = Sequence[int]
+
+
+class GenerationOptions(TypedDict, total=False):
+    """Keywords of every method that generates. A missing one takes the server's default.
+
+    The schema (`generation.proto`) says meaning, range and default of each.
+    """
+
+    max_new_tokens: int
+    do_sample: bool
+    temperature: float
+    top_k: int
+    top_p: float
+    seed: int
+    repetition_penalty: float
+    min_new_tokens: int
+    num_return_sequences: int
+    stop_token_ids: Ids
+    eos_token_id: int | Ids
+    stop_strings: str | Sequence[str]
+    stop_sequences: Sequence[Ids]
+    lenient: bool
+    seed_mode: Literal["counter", "torch"]
+    min_p: float
+    top_h: float
+    typical_p: float
+    epsilon_cutoff: float
+    eta_cutoff: float
+    presence_penalty: float
+    frequency_penalty: float
+    prompt_ignore_length: int
+    no_repeat_ngram_size: int
+    encoder_repetition_penalty: float
+    encoder_no_repeat_ngram_size: int
+    exponential_decay_length_penalty: tuple[int, float]
+    logit_bias: Mapping[int, float]
+    sequence_bias: Mapping[tuple[int, ...], float] | Sequence[tuple[Ids, float]]
+    bad_words_ids: Sequence[Ids]
+    allowed_token_ids: Ids
+    suppress_tokens: Ids
+    begin_suppress_tokens: Ids
+    forced_bos_token_id: int
+    forced_eos_token_id: int | Ids
+    forced_prefix: Ids
+    num_beams: int
+    length_penalty: float
+    early_stopping: bool | Literal["never"]
+    guidance_scale: float
+    negative_prompt: Ids | str
+    green_list_watermark: Mapping[str, Any]
+    synth_id_watermark: Mapping[str, Any]
+    max_length: int
+    min_length: int
+    max_time: float
+    prompt_lookup_num_tokens: int
+    max_matching_ngram_size: int
+    renormalize_logits: bool
+    remove_invalid_values: bool
+    lengths_include_padding: bool
+    min_tokens_to_keep: int
+    processors: Sequence[str | tuple[str, Mapping[str, Any] | str]]
+
+
+def build(
+    options: Mapping[str, Any], *, beside: type = GenerationOptions
+) -> generation_pb.GenerationConfig | None:
+    """Builds the wire form of keywords; None when there are none.
+
+    Values are not judged here: the server does, and names the field.
+
+    Args:
+        options: keywords. A value of None counts as missing.
+        beside: the call's own keywords (a TypedDict over `GenerationOptions`),
+            which are skipped.
+
+    Raises:
+        TypeError: a keyword does not exist, or has a value of another type.
+        ValueError: a value does not fit the field.
+    """
+    config = generation_pb.GenerationConfig()
+    empty = True
+    for name, value in options.items():
+        if name not in beside.__annotations__:
+            raise TypeError(f"{name!r} is no keyword of this call.{_suggestion(name)}")
+        if name in KEYWORDS and value is not None:
+            config.MergeFrom(_field(name, value))
+            empty = False
+    return None if empty else config
+
+
+def _field(name: str, value: Any) -> generation_pb.GenerationConfig:
+    convert = _CONVERTERS.get(name, _plain_value)
+    try:
+        field: dict[str, Any] = {_FIELDS.get(name, name): convert(value)}
+        return generation_pb.GenerationConfig(**field)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name}: {value!r} does not fit: {error}") from error
+
+
+def to_dict(config: generation_pb.GenerationConfig) -> dict[str, Any]:
+    """Returns the fields that are set, by their names in the schema."""
+    return {field.name: _plain(field, value) for field, value in config.ListFields()}
+
+
+def _plain_value(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _id_list(value: int | Ids) -> dict[str, Ids]:
+    return {"ids": token_ids.one_or_row(value)}
+
+
+def _sequences(value: Sequence[Ids]) -> list[dict[str, Ids]]:
+    return [{"ids": token_ids.row(ids)} for ids in value]
+
+
+def _logit_bias(value: Mapping[int, float]) -> dict[int, float]:
+    return {token_ids.one(token_id): bias for token_id, bias in value.items()}
+
+
+def _seed_mode(value: str) -> generation_pb.SeedMode:
+    return choose("seed_mode", value, _SEED_MODES)
+
+
+def _early_stopping(value: bool | str) -> generation_pb.EarlyStopping:
+    return choose("early_stopping", value, _EARLY_STOPPING)
+
+
+def _decay(value: tuple[int, float]) -> dict[str, float]:
+    start_index, decay_factor = value
+    return {"start_index": start_index, "decay_factor": decay_factor}
+
+
+def _sequence_bias(
+    value: Mapping[tuple[int, ...], float] | Sequence[tuple[Ids, float]],
+) -> list[dict[str, Any]]:
+    pairs = value.items() if isinstance(value, Mapping) else value
+    return [{"ids": token_ids.row(ids), "bias": bias} for ids, bias in pairs]
+
+
+def _processors(value: Sequence[str | tuple[str, Mapping[str, Any] | str]]) -> list[dict[str, str]]:
+    """Builds a pipeline of names, or of names with arguments: a mapping, or JSON as it is."""
+    pairs = [(entry, "") if isinstance(entry, str) else entry for entry in value]
+    return [
+        {
+            "name": name,
+            "arguments_json": arguments if isinstance(arguments, str) else json.dumps(arguments),
+        }
+        for name, arguments in pairs
+    ]
+
+
+# Keywords whose field has another name.
+_FIELDS = {"eos_token_id": "eos_token_ids", "forced_eos_token_id": "forced_eos_token_ids"}
+
+_SEED_MODES: dict[str, generation_pb.SeedMode] = {
+    "counter": generation_pb.SEED_MODE_COUNTER,
+    "torch": generation_pb.SEED_MODE_TORCH,
+}
+_EARLY_STOPPING: dict[bool | str, generation_pb.EarlyStopping] = {
+    True: generation_pb.EARLY_STOPPING_TRUE,
+    False: generation_pb.EARLY_STOPPING_FALSE,
+    "never": generation_pb.EARLY_STOPPING_NEVER,
+}
+
+# Keywords whose field has another shape, or whose values are looked at here.
+_CONVERTERS: dict[str, Callable[[Any], Any]] = {
+    "eos_token_id": _id_list,
+    "forced_eos_token_id": _id_list,
+    "allowed_token_ids": _id_list,
+    "suppress_tokens": _id_list,
+    "begin_suppress_tokens": _id_list,
+    "forced_prefix": _id_list,
+    "negative_prompt": _id_list,
+    "stop_strings": lambda value: [value] if isinstance(value, str) else value,
+    "stop_sequences": _sequences,
+    "bad_words_ids": _sequences,
+    "stop_token_ids": token_ids.one_or_row,
+    "forced_bos_token_id": token_ids.one,
+    "logit_bias": _logit_bias,
+    "seed_mode": _seed_mode,
+    "early_stopping": _early_stopping,
+    "exponential_decay_length_penalty": _decay,
+    "sequence_bias": _sequence_bias,
+    "max_time": durations.message,
+    "processors": _processors,
+}
+
+KEYWORDS = frozenset(GenerationOptions.__annotations__)
+
+
+def _suggestion(name: str) -> str:
+    close = difflib.get_close_matches(name, KEYWORDS, n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def _plain(field: FieldDescriptor, value: Any) -> Any:
+    if field.message_type is not None and field.message_type.GetOptions().map_entry:
+        return {key: _shortest(entry) for key, entry in value.items()}
+    if field.is_repeated:
+        return [_plain_message(item) if isinstance(item, Message) else item for item in value]
+    if field.enum_type is not None:
+        return field.enum_type.values_by_number[value].name
+    if isinstance(value, Message):
+        return _plain_message(value)
+    return _shortest(value) if isinstance(value, float) else value
+
+
+def _plain_message(message: Message) -> Any:
+    if isinstance(message, scores_pb.TokenIdList | tokens_pb.TokenSequence):
+        return list(message.ids)
+    return MessageToDict(message, preserving_proto_field_name=True)
+
+
+def _shortest(value: float) -> float:
+    """Returns the shortest decimal that is the same float32: 0.7, not 0.699999988."""
+    return float(str(np.float32(value)))

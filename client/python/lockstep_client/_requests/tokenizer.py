@@ -1,0 +1,318 @@
+"""Requests to `TokenizerService`, built from keywords. Pure: nothing here calls anybody."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypedDict, get_args
+
+import numpy as np
+from lockstep.v1 import tokenizer_service_pb2 as tokenizer_pb
+from lockstep.v1 import tokens_pb2 as tokens_pb
+
+from lockstep_client._values import batch as batches
+from lockstep_client._values import token_ids, vocabulary_ref
+from lockstep_client._values.batch import Batch, PaddingSide, Prompts, Row
+from lockstep_client._values.choices import choose
+
+TextPair = tuple[str, str]
+Texts = str | Sequence[str | TextPair]
+ChatMessages = Sequence[Mapping[str, Any]]
+ReturnTensors = Literal["np", "pt"]
+OffsetUnit = Literal["bytes", "code_points", "utf16"]
+PaddingStrategy = bool | Literal["longest", "max_length"]
+
+_SIDES: dict[str, tokens_pb.PaddingSide] = {
+    "left": tokens_pb.PADDING_SIDE_LEFT,
+    "right": tokens_pb.PADDING_SIDE_RIGHT,
+}
+_STRATEGIES: dict[bool | str, tokenizer_pb.PaddingStrategy] = {
+    True: tokenizer_pb.PADDING_STRATEGY_LONGEST,
+    "longest": tokenizer_pb.PADDING_STRATEGY_LONGEST,
+    "max_length": tokenizer_pb.PADDING_STRATEGY_MAX_LENGTH,
+}
+_OFFSET_UNITS: dict[str, tokenizer_pb.OffsetUnit] = {
+    "bytes": tokenizer_pb.OFFSET_UNIT_BYTES,
+    "code_points": tokenizer_pb.OFFSET_UNIT_CODE_POINTS,
+    "utf16": tokenizer_pb.OFFSET_UNIT_UTF16,
+}
+
+
+class PaddingOptions(TypedDict, total=False):
+    """Keywords that say how a batch is padded.
+
+    Attributes:
+        padding: `longest` or True; `max_length`; False pads nothing.
+        padding_side: left unless given.
+        pad_to_multiple_of: rounds the length up.
+        max_length: length for `padding="max_length"`, and for truncation.
+        pad_token_id: the padding id; the mask is right whatever it is.
+    """
+
+    padding: PaddingStrategy
+    padding_side: PaddingSide
+    pad_to_multiple_of: int
+    max_length: int
+    pad_token_id: int
+
+
+class CuttingOptions(PaddingOptions, total=False):
+    """Keywords of calls that can also cut rows.
+
+    Attributes:
+        truncation: whether rows are cut to `max_length`.
+        truncation_side: the side that ids are removed from; right unless given.
+        parse_special_tokens: whether special tokens spelled in the text become
+            control ids. False unless given: the text is untrusted.
+    """
+
+    truncation: bool
+    truncation_side: PaddingSide
+    parse_special_tokens: bool
+
+
+class EncodeOptions(CuttingOptions, total=False):
+    """Keywords of `encode`.
+
+    Attributes:
+        add_special_tokens: whether template tokens (BOS and the like) are added;
+            True unless given.
+        return_offsets: the unit of offsets to return.
+        return_special_tokens_mask: whether masks of special tokens are returned.
+        return_word_ids: whether word indices are.
+        return_tokens: whether token spellings are.
+        return_token_bytes: whether token bytes are.
+        return_token_type_ids: whether token type ids are.
+        min_revision: oldest revision of the vocabulary that may answer.
+    """
+
+    add_special_tokens: bool
+    return_offsets: OffsetUnit
+    return_special_tokens_mask: bool
+    return_word_ids: bool
+    return_tokens: bool
+    return_token_bytes: bool
+    return_token_type_ids: bool
+    min_revision: int
+
+
+class ChatOptions(CuttingOptions, total=False):
+    """Keywords of `apply_chat_template`.
+
+    Attributes:
+        add_generation_prompt: whether the prompt for the assistant's turn is
+            added; True unless given.
+        continue_final_message: whether the last message is left open.
+        template_name: name of the template.
+        tools: given to the template.
+        documents: given to the template.
+        template_arguments: further variables of the template.
+    """
+
+    add_generation_prompt: bool
+    continue_final_message: bool
+    template_name: str
+    tools: Sequence[Mapping[str, Any]]
+    documents: Sequence[Mapping[str, Any]]
+    template_arguments: Mapping[str, Any]
+
+
+class DecodeOptions(TypedDict, total=False):
+    """Keywords of `decode`.
+
+    Attributes:
+        skip_special_tokens: whether special tokens are left out; True unless given.
+        clean_up_tokenization_spaces: whether spaces before punctuation are
+            removed; the tokenizer's own setting unless given.
+        return_bytes: whether bytes are returned too.
+        check_round_trip: whether encoding the text again is compared with the ids.
+    """
+
+    skip_special_tokens: bool | None
+    clean_up_tokenization_spaces: bool | None
+    return_bytes: bool
+    check_round_trip: bool
+
+
+def encode(texts: Texts, options: EncodeOptions) -> tokenizer_pb.EncodeRequest:
+    """Builds an `Encode` request.
+
+    Args:
+        texts: one text, or texts and pairs of texts.
+        options: see `EncodeOptions`.
+    """
+    _refuse_unknown(options, EncodeOptions)
+    unit = options.get("return_offsets")
+    return tokenizer_pb.EncodeRequest(
+        items=text_items(texts),
+        options=tokenizer_pb.EncodeOptions(
+            add_special_tokens=options.get("add_special_tokens"),
+            parse_special_tokens=options.get("parse_special_tokens"),
+            truncation=_truncation(options),
+            padding=_padding(options),
+            offset_unit=None if unit is None else choose("return_offsets", unit, _OFFSET_UNITS),
+            return_special_tokens_mask=options.get("return_special_tokens_mask"),
+            return_word_ids=options.get("return_word_ids"),
+            return_tokens=options.get("return_tokens"),
+            return_token_bytes=options.get("return_token_bytes"),
+            return_token_type_ids=options.get("return_token_type_ids"),
+        ),
+        min_revision=options.get("min_revision"),
+    )
+
+
+def count_tokens(
+    texts: Texts, add_special_tokens: bool | None, parse_special_tokens: bool | None
+) -> tokenizer_pb.CountTokensRequest:
+    """Builds a `CountTokens` request."""
+    return tokenizer_pb.CountTokensRequest(
+        items=text_items(texts),
+        add_special_tokens=add_special_tokens,
+        parse_special_tokens=parse_special_tokens,
+    )
+
+
+def text_items(texts: Texts) -> list[tokenizer_pb.TextItem]:
+    """Builds the items of one text, or of texts and pairs of texts."""
+    items = []
+    for text in [texts] if isinstance(texts, str) else texts:
+        first, second = (text, None) if isinstance(text, str) else text
+        items.append(tokenizer_pb.TextItem(text=first, text_pair=second))
+    return items
+
+
+def is_one_row(rows: Prompts | Sequence[int]) -> bool:
+    """Says whether ids are one row and not a batch of rows."""
+    return not isinstance(rows, Batch | Mapping) and len(rows) > 0 and np.ndim(rows[0]) == 0
+
+
+def decode(rows: Prompts | Sequence[int], options: DecodeOptions) -> tokenizer_pb.DecodeRequest:
+    """Builds a `Decode` request for one row of ids, or a batch of rows.
+
+    Raises:
+        TypeError: `rows` is neither, or a keyword does not exist.
+    """
+    _refuse_unknown(options, DecodeOptions)
+    batch: Any = [rows] if is_one_row(rows) else rows
+    return tokenizer_pb.DecodeRequest(
+        batch=batches.prompt_message(batch),
+        options=decode_options(options),
+        return_bytes=options.get("return_bytes"),
+        check_round_trip=options.get("check_round_trip"),
+        vocabulary=vocabulary_ref.message(batches.vocabulary_of(batch)),
+    )
+
+
+def decode_options(options: DecodeOptions) -> tokenizer_pb.DecodeOptions:
+    """Builds the options of `Decode` and `DecodeStream`."""
+    return tokenizer_pb.DecodeOptions(
+        skip_special_tokens=options.get("skip_special_tokens"),
+        clean_up_tokenization_spaces=options.get("clean_up_tokenization_spaces"),
+    )
+
+
+def convert_tokens(tokens: Sequence[str], ids: Row) -> tokenizer_pb.ConvertTokensRequest:
+    """Builds a `ConvertTokens` request."""
+    return tokenizer_pb.ConvertTokensRequest(tokens=tokens, ids=token_ids.row(ids))
+
+
+def decode_piece(ids: Row) -> tokenizer_pb.DecodeStreamRequest:
+    """Builds a message of `DecodeStream` with the next ids."""
+    return tokenizer_pb.DecodeStreamRequest(ids=token_ids.row(ids))
+
+
+def get_vocabulary(start_id: int) -> tokenizer_pb.GetVocabularyRequest:
+    """Builds a `GetVocabulary` request."""
+    return tokenizer_pb.GetVocabularyRequest(start_id=token_ids.one(start_id))
+
+
+def check_return_tensors(return_tensors: ReturnTensors) -> None:
+    """Refuses, before the call, a kind of arrays that there is not."""
+    choose("return_tensors", return_tensors, dict.fromkeys(get_args(ReturnTensors)))
+
+
+def pad(rows: Batch | Sequence[Row], options: PaddingOptions) -> tokenizer_pb.PadRequest:
+    """Builds a `Pad` request."""
+    _refuse_unknown(options, PaddingOptions)
+    unpadded = rows.token_ids if isinstance(rows, batches.Batch) else rows
+    return tokenizer_pb.PadRequest(
+        token_batch=batches.ragged_message(unpadded),
+        padding=_padding({"padding": "longest", **options}),
+    )
+
+
+def apply_chat_template(
+    conversations: ChatMessages | Sequence[ChatMessages], options: ChatOptions
+) -> tokenizer_pb.ApplyChatTemplateRequest:
+    """Builds an `ApplyChatTemplate` request for one conversation or several."""
+    _refuse_unknown(options, ChatOptions)
+    return tokenizer_pb.ApplyChatTemplateRequest(
+        conversations=[
+            tokenizer_pb.Conversation(messages=[_chat_message(message) for message in messages])
+            for messages in _conversations(conversations)
+        ],
+        add_generation_prompt=options.get("add_generation_prompt"),
+        continue_final_message=options.get("continue_final_message"),
+        template_name=options.get("template_name"),
+        tools_json=_json(options.get("tools")),
+        documents_json=_json(options.get("documents")),
+        template_arguments_json=_json(options.get("template_arguments")),
+        parse_special_tokens=options.get("parse_special_tokens"),
+        padding=_padding(options),
+        truncation=_truncation(options),
+    )
+
+
+def _padding(options: Mapping[str, Any]) -> tokenizer_pb.PaddingOptions | None:
+    strategy, side = options.get("padding", False), _side(options, "padding_side")
+    if strategy is False or strategy is None:
+        return None
+    pad_token_id = options.get("pad_token_id")
+    to_max_length = strategy == "max_length"
+    return tokenizer_pb.PaddingOptions(
+        strategy=choose("padding", strategy, _STRATEGIES),
+        side=side,
+        pad_to_multiple_of=options.get("pad_to_multiple_of"),
+        max_length=options.get("max_length") if to_max_length else None,
+        pad_token_id=None if pad_token_id is None else token_ids.one(pad_token_id),
+    )
+
+
+def _truncation(options: Mapping[str, Any]) -> tokenizer_pb.TruncationOptions | None:
+    side = _side(options, "truncation_side")
+    if not options.get("truncation"):
+        return None
+    if "max_length" not in options:
+        raise ValueError("truncation needs max_length.")
+    return tokenizer_pb.TruncationOptions(max_length=options["max_length"], side=side)
+
+
+def _side(options: Mapping[str, Any], keyword: str) -> tokens_pb.PaddingSide | None:
+    side = options.get(keyword)
+    return None if side is None else choose(keyword, side, _SIDES)
+
+
+def _conversations(given: ChatMessages | Sequence[ChatMessages]) -> list[ChatMessages]:
+    single = [item for item in given if isinstance(item, Mapping)]
+    if len(single) == len(given):
+        return [single]
+    return [item for item in given if not isinstance(item, Mapping)]
+
+
+def _chat_message(message: Mapping[str, Any]) -> tokenizer_pb.ChatMessage:
+    """Builds a message whose keys the template sees as they are: None is null, and not absent."""
+    if "role" not in message:
+        raise ValueError("Every message needs a role.")
+    extra = {key: value for key, value in message.items() if key != "role"}
+    content = extra.pop("content") if isinstance(extra.get("content"), str) else None
+    return tokenizer_pb.ChatMessage(
+        role=message["role"], content=content, extra_json=_json(extra or None)
+    )
+
+
+def _json(value: Any) -> str | None:
+    return None if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def _refuse_unknown(options: Mapping[str, Any], known: type) -> None:
+    for name in options:
+        if name not in known.__annotations__:
+            raise TypeError(f"{name!r} is no keyword of this call.")

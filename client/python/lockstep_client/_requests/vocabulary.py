@@ -1,0 +1,105 @@
+"""Requests to `VocabularyAdminService`, built from keywords. Pure: nothing here calls anybody."""
+
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypedDict
+
+from lockstep.v1 import vocabulary_admin_service_pb2 as admin_pb
+from lockstep.v1 import vocabulary_pb2 as vocabulary_pb
+
+from lockstep_client._values import token_ids
+from lockstep_client._values.choices import choose
+from lockstep_client._values.new_token import ROLES, NewToken
+
+_PIECE_BYTES = 2**20
+
+
+class ChangeOptions(TypedDict, total=False):
+    """Keywords of every change.
+
+    Attributes:
+        expected_revision: the newest revision that the caller knows; whatever is
+            newest if None.
+        idempotency_key: a UUID; a repeated key returns the first answer and
+            changes nothing. One is made for each call if None.
+    """
+
+    expected_revision: int | None
+    idempotency_key: str | None
+
+
+class AddOptions(ChangeOptions, total=False):
+    """Keywords of `add_tokens`.
+
+    Attributes:
+        special: whether tokens given as texts are control tokens.
+        dry_run: whether nothing is changed.
+        allow_unusual_characters: whether characters outside of the allowed set
+            are accepted.
+        texts: texts to show the effect on, in a dry run.
+        allow_text_changes: whether plain tokens may change how ordinary text is
+            encoded.
+    """
+
+    special: bool
+    dry_run: bool
+    allow_unusual_characters: bool
+    allow_text_changes: bool
+    texts: Iterable[str]
+
+
+def add_tokens(tokens: Iterable[str | NewToken], options: AddOptions) -> admin_pb.AddTokensRequest:
+    """Builds an `AddTokens` request.
+
+    Raises:
+        TypeError: `tokens` is one text, or a keyword does not exist.
+    """
+    _refuse_unknown(options, AddOptions)
+    if isinstance(tokens, str):
+        raise TypeError("A list of tokens is expected, for example ['<tool>'].")
+    special = options.get("special", False)
+    new_tokens = (NewToken(t, special=special) if isinstance(t, str) else t for t in tokens)
+    return admin_pb.AddTokensRequest(
+        tokens=[token.to_message() for token in new_tokens],
+        expected_revision=options.get("expected_revision"),
+        idempotency_key=options.get("idempotency_key") or str(uuid.uuid4()),
+        dry_run=options.get("dry_run"),
+        allow_unusual_characters=options.get("allow_unusual_characters"),
+        allow_text_changes=options.get("allow_text_changes"),
+        texts=options.get("texts", ()),
+    )
+
+
+def set_special_tokens(
+    roles: Mapping[str, int], options: ChangeOptions
+) -> admin_pb.SetSpecialTokensRequest:
+    """Builds a `SetSpecialTokens` request from roles (`pad`, `eos`, ...) and ids.
+
+    Raises:
+        TypeError: a keyword does not exist, or an id is no whole number.
+        ValueError: a role does not exist.
+    """
+    _refuse_unknown(options, ChangeOptions)
+    return admin_pb.SetSpecialTokensRequest(
+        special_tokens=[
+            vocabulary_pb.SpecialToken(
+                role=choose("role", role, ROLES), token_id=token_ids.one(token_id)
+            )
+            for role, token_id in roles.items()
+        ],
+        expected_revision=options.get("expected_revision"),
+        idempotency_key=options.get("idempotency_key") or str(uuid.uuid4()),
+    )
+
+
+def import_revisions(archive: bytes | Iterable[bytes]) -> Iterator[admin_pb.ImportRevisionsRequest]:
+    """Cuts an archive, or pieces of one, into the requests of an `ImportRevisions` call."""
+    for piece in [archive] if isinstance(archive, bytes) else archive:
+        for start in range(0, len(piece), _PIECE_BYTES):
+            yield admin_pb.ImportRevisionsRequest(data=piece[start : start + _PIECE_BYTES])
+
+
+def _refuse_unknown(options: Mapping[str, Any], known: type) -> None:
+    for name in options:
+        if name not in known.__annotations__:
+            raise TypeError(f"{name!r} is no keyword of this call.")

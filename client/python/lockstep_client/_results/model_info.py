@@ -1,0 +1,229 @@
+"""Descriptions of a model server."""
+
+import json
+from dataclasses import dataclass
+from typing import Any, Self
+
+from lockstep.v1 import model_info_service_pb2 as info_pb
+from lockstep.v1 import tensor_pb2 as tensor_pb
+
+from lockstep_client._requests import generation_config
+from lockstep_client._results.determinism import Determinism, enum_name
+from lockstep_client._values.vocabulary_ref import VocabularyRef
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """Description of a model.
+
+    Attributes:
+        model_id: its name.
+        model_fingerprint: SHA-256 over the checkpoint's files, hexadecimal.
+        architecture: for example `LlamaForCausalLM`.
+        dtype: of weights and KV cache.
+        parameter_count: number of parameters.
+        hidden_size: width of the residual stream.
+        layer_count: number of layers.
+        context_length: most tokens of a sequence, prompt included.
+        embedding_row_count: rows of the input embedding.
+        vocabulary: the newest vocabulary that the server serves.
+        vocabulary_followed: whether a tokenizer service is followed.
+        tied_embeddings: whether input embedding and output head share rows.
+        eos_token_ids: end-of-sequence ids.
+        bos_token_id: beginning-of-sequence id, if any.
+        pad_token_id: pad id, if any.
+        default_generation_config: what an empty request uses.
+        device_map: module name to device.
+        execution_path: `fast` or `compat`.
+        boot_id: changes with every start of the engine.
+        server_version: version of the server.
+        determinism: how far results can be reproduced.
+        decode_graph_state: whether decoding steps run compiled: `off`, `compiling`, `ready` or
+            `unavailable`; `unspecified` from an older server.
+        decode_graph_reason: why they are unavailable.
+    """
+
+    model_id: str
+    model_fingerprint: str
+    architecture: str
+    dtype: str
+    parameter_count: int
+    hidden_size: int
+    layer_count: int
+    context_length: int
+    embedding_row_count: int
+    vocabulary: VocabularyRef
+    vocabulary_followed: bool
+    tied_embeddings: bool
+    eos_token_ids: list[int]
+    bos_token_id: int | None
+    pad_token_id: int | None
+    default_generation_config: dict[str, Any]
+    device_map: dict[str, str]
+    execution_path: str
+    boot_id: str
+    server_version: str
+    determinism: Determinism
+    decode_graph_state: str
+    decode_graph_reason: str
+
+    @classmethod
+    def from_message(cls, message: info_pb.GetModelInfoResponse) -> Self:
+        """Reads the wire form."""
+        return cls(
+            model_id=message.model_id,
+            model_fingerprint=message.model_fingerprint,
+            architecture=message.architecture,
+            dtype=message.dtype,
+            parameter_count=message.parameter_count,
+            hidden_size=message.hidden_size,
+            layer_count=message.layer_count,
+            context_length=message.context_length,
+            embedding_row_count=message.embedding_row_count,
+            vocabulary=VocabularyRef.from_message(message.vocabulary),
+            vocabulary_followed=message.vocabulary_followed,
+            tied_embeddings=message.tied_embeddings,
+            eos_token_ids=list(message.eos_token_ids),
+            bos_token_id=message.bos_token_id if message.HasField("bos_token_id") else None,
+            pad_token_id=message.pad_token_id if message.HasField("pad_token_id") else None,
+            default_generation_config=generation_config.to_dict(message.default_generation_config),
+            device_map=dict(message.device_map),
+            execution_path=message.execution_path,
+            boot_id=message.boot_id,
+            server_version=message.server_version,
+            determinism=Determinism.from_message(message.determinism),
+            decode_graph_state=info_pb.DecodeGraphState.Name(message.decode_graph_state)
+            .removeprefix("DECODE_GRAPH_STATE_")
+            .lower(),
+            decode_graph_reason=message.decode_graph_reason,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a model server supports.
+
+    Attributes:
+        methods: `supported`, `slow` or `unsupported` by full method name.
+        generation_fields: the same by field of the generation configuration.
+        score_dtypes: types that full rows can be returned in.
+        limits: by the names that the schema gives them.
+        determinism_level: `seeded`, `batch_invariant` or `bitwise`.
+    """
+
+    methods: dict[str, str]
+    generation_fields: dict[str, str]
+    score_dtypes: list[str]
+    limits: dict[str, int]
+    determinism_level: str
+
+    @classmethod
+    def from_message(cls, message: info_pb.GetCapabilitiesResponse) -> Self:
+        """Reads the wire form."""
+        limits = message.limits
+        return cls(
+            methods=_levels(message.methods),
+            generation_fields=_levels(message.generation_fields),
+            score_dtypes=[
+                enum_name(tensor_pb.DataType, dtype, "DATA_TYPE_") for dtype in message.score_dtypes
+            ],
+            limits={field.name: getattr(limits, field.name) for field in limits.DESCRIPTOR.fields},
+            determinism_level=Determinism.level_name(message.determinism_level),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How busy a model server is.
+
+    Attributes:
+        running_sequence_count: sequences taking part in steps.
+        waiting_sequence_count: sequences waiting.
+        session_count: open sessions.
+        kv_used_token_count: tokens of KV cache reserved.
+        kv_total_token_count: tokens of KV cache in all.
+        tokens_per_second: generated over the last 10 seconds.
+    """
+
+    running_sequence_count: int
+    waiting_sequence_count: int
+    session_count: int
+    kv_used_token_count: int
+    kv_total_token_count: int
+    tokens_per_second: float
+
+    @classmethod
+    def from_message(cls, message: info_pb.GetLoadResponse) -> Self:
+        """Reads the wire form."""
+        return cls(
+            message.running_sequence_count,
+            message.waiting_sequence_count,
+            message.session_count,
+            message.kv_used_token_count,
+            message.kv_total_token_count,
+            message.tokens_per_second,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a request would run.
+
+    Attributes:
+        effective_config: the configuration, every field resolved.
+        applied_processors: the processors, in order.
+        kv_token_count: tokens of KV cache that would be reserved.
+        max_response_bytes: bytes of the largest response possible.
+    """
+
+    effective_config: dict[str, Any]
+    applied_processors: tuple[str, ...]
+    kv_token_count: int
+    max_response_bytes: int
+
+    @classmethod
+    def from_message(cls, message: info_pb.ValidateRequestResponse) -> Self:
+        """Reads the wire form."""
+        return cls(
+            generation_config.to_dict(message.effective_config),
+            tuple(message.applied_processors),
+            message.kv_token_count,
+            message.max_response_bytes,
+        )
+
+
+def _levels(levels: Any) -> dict[str, str]:
+    return {
+        name: enum_name(info_pb.SupportLevel, level, "SUPPORT_LEVEL_")
+        for name, level in sorted(levels.items())
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class LogitsProcessor:
+    """A processor that a request may name.
+
+    Attributes:
+        name: its name.
+        description: what it does.
+        arguments_schema: JSON schema of its arguments.
+        warper: whether it is applied only when sampling.
+        repeatable: whether it may be named more than once.
+    """
+
+    name: str
+    description: str
+    arguments_schema: dict[str, Any]
+    warper: bool
+    repeatable: bool
+
+    @classmethod
+    def from_message(cls, message: info_pb.LogitsProcessorInfo) -> Self:
+        """Reads the wire form."""
+        return cls(
+            message.name,
+            message.description,
+            json.loads(message.arguments_schema_json),
+            message.warper,
+            message.repeatable,
+        )

@@ -1,0 +1,179 @@
+"""What is known about the distribution at one position.
+
+The distribution at index t is the one from which token t was drawn. V is the
+size of the vocabulary.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from lockstep.v1 import model_service_pb2 as model_pb
+from lockstep.v1 import scores_pb2 as scores_pb
+
+from lockstep_client._results.determinism import Determinism
+from lockstep_client._values import tensors
+from lockstep_client._values.tensors import Array
+from lockstep_client._values.vocabulary_ref import VocabularyRef
+
+ReadRow = Callable[[scores_pb.ScoreRow], Array]
+
+
+def inline_row(row: scores_pb.ScoreRow) -> Array:
+    """Reads a row that the message itself holds, as in every answer that is no stream."""
+    return tensors.from_message(row.tensor)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScore:
+    """One id of a distribution.
+
+    Attributes:
+        token_id: the id.
+        logit: its raw logit, None unless asked for.
+        score: its processed score, `-inf` where excluded; None unless asked for.
+    """
+
+    token_id: int
+    logit: float | None
+    score: float | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PositionScores:
+    """What was asked for about one position; None for what was not.
+
+    Attributes:
+        position: number of tokens before the one that the distribution predicts.
+        token_id: the token that was drawn or given there.
+        logits: `[V]` raw logits.
+        scores: `[V]` processed scores.
+        tokens: ids asked for, by rank or in the order of the request.
+        logits_logsumexp: log-sum-exp of the raw logits.
+        scores_logsumexp: log-sum-exp of the processed scores.
+        entropy: of softmax(logits), in nats.
+        rank: of `token_id` by raw logit; 1 is the most probable.
+        logits_logprob: log softmax(logits)[token_id].
+        scores_logprob: log softmax(scores)[token_id].
+        processor_trace: score of `token_id` after each processor, by its name.
+    """
+
+    position: int
+    token_id: int | None = None
+    logits: Array | None = None
+    scores: Array | None = None
+    tokens: tuple[TokenScore, ...] = ()
+    logits_logsumexp: float | None = None
+    scores_logsumexp: float | None = None
+    entropy: float | None = None
+    rank: int | None = None
+    logits_logprob: float | None = None
+    scores_logprob: float | None = None
+    processor_trace: tuple[tuple[str, float], ...] = ()
+
+    @classmethod
+    def from_message(
+        cls, message: scores_pb.PositionScores, read_row: ReadRow = inline_row
+    ) -> Self:
+        """Reads the wire form; `read_row` finds the values of full rows."""
+        return cls(
+            position=message.position,
+            logits=read_row(message.logits) if message.HasField("logits") else None,
+            scores=read_row(message.scores) if message.HasField("scores") else None,
+            tokens=tuple(_token_score(token) for token in message.tokens),
+            processor_trace=tuple((t.processor, t.score) for t in message.processor_trace),
+            **{
+                name: getattr(message, name) if message.HasField(name) else None
+                for name in _OPTIONAL_SCALARS
+            },
+        )
+
+
+_OPTIONAL_SCALARS = (
+    "token_id",
+    "logits_logsumexp",
+    "scores_logsumexp",
+    "entropy",
+    "rank",
+    "logits_logprob",
+    "scores_logprob",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredSequence:
+    """The probabilities of given tokens.
+
+    Attributes:
+        scores: one per token scored.
+        logits_logprob: sum of the log-probabilities under the raw logits.
+        greedy: whether every token is the most probable one at its place.
+    """
+
+    scores: tuple[PositionScores, ...]
+    logits_logprob: float
+    greedy: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NextTokenScores:
+    """Next-token distributions of prompts.
+
+    Attributes:
+        rows: what was asked for, by prompt and position.
+        vocabulary: the vocabulary that was used.
+        determinism: how far the result can be reproduced.
+    """
+
+    rows: tuple[tuple[PositionScores, ...], ...]
+    vocabulary: VocabularyRef
+    determinism: Determinism
+
+    @property
+    def logits(self) -> Array | None:
+        """`[B, V]` raw logits after each prompt; None unless full rows were asked for."""
+        return last_rows([row[-1].logits if row else None for row in self.rows])
+
+    @property
+    def scores(self) -> Array | None:
+        """`[B, V]` processed scores after each prompt; None unless they were asked for."""
+        return last_rows([row[-1].scores if row else None for row in self.rows])
+
+
+def last_rows(rows: Sequence[Array | None]) -> Array | None:
+    """Stacks one `[V]` row per sequence to `[B, V]`; None when one is missing."""
+    present = [row for row in rows if row is not None]
+    return np.stack(present) if present and len(present) == len(rows) else None
+
+
+def positions(
+    messages: Sequence[scores_pb.PositionScores], read_row: ReadRow = inline_row
+) -> tuple[PositionScores, ...]:
+    """Reads a list of the wire."""
+    return tuple(PositionScores.from_message(message, read_row) for message in messages)
+
+
+def scored_sequences(response: model_pb.ScoreResponse) -> list[ScoredSequence]:
+    """Reads the answer of `Score`."""
+    return [
+        ScoredSequence(positions(row.scores), row.logits_logprob, row.greedy)
+        for row in response.sequences
+    ]
+
+
+def next_token_scores(response: model_pb.ComputeLogitsResponse) -> NextTokenScores:
+    """Reads the answer of `ComputeLogits`."""
+    return NextTokenScores(
+        rows=tuple(positions(row.scores) for row in response.rows),
+        vocabulary=VocabularyRef.from_message(response.vocabulary),
+        determinism=Determinism.from_message(response.determinism),
+    )
+
+
+def _token_score(message: scores_pb.TokenScore) -> TokenScore:
+    return TokenScore(
+        token_id=message.token_id,
+        logit=message.logit if message.HasField("logit") else None,
+        score=message.score if message.HasField("score") else None,
+    )

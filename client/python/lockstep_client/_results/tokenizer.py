@@ -1,0 +1,208 @@
+"""Results of the tokenizer service, beside batches."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Self
+
+from lockstep.v1 import tokenizer_service_pb2 as tokenizer_pb
+from lockstep.v1 import vocabulary_pb2 as vocabulary_pb
+
+from lockstep_client._requests.tokenizer import ReturnTensors
+from lockstep_client._results.determinism import enum_name
+from lockstep_client._values.batch import Batch, Encoding, Padded
+from lockstep_client._values.vocabulary_ref import VocabularyRef
+from lockstep_client.exceptions import ProtocolError
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedText:
+    """One decoded row.
+
+    Attributes:
+        text: the text; bytes that are no valid UTF-8 appear as U+FFFD.
+        text_bytes: the bytes; empty unless asked for.
+        round_trip: whether encoding `text` gives the same ids; None unless asked.
+        first_difference: index of the first id that differs.
+    """
+
+    text: str
+    text_bytes: bytes = b""
+    round_trip: bool | None = None
+    first_difference: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VocabularyEntry:
+    """One entry of the vocabulary.
+
+    Attributes:
+        id: the id.
+        token_bytes: the bytes it stands for, not always valid UTF-8 alone.
+        type: `normal`, `byte`, `special`, `added` or `unused`.
+        token: its spelling inside the tokenizer, for example `Ġthe`.
+    """
+
+    id: int
+    token_bytes: bytes
+    type: str
+    token: str
+
+    @classmethod
+    def from_message(cls, message: vocabulary_pb.VocabularyEntry) -> Self:
+        """Reads the wire form."""
+        kind = enum_name(vocabulary_pb.TokenType, message.type, "TOKEN_TYPE_")
+        return cls(message.id, message.token_bytes, kind, message.token)
+
+
+@dataclass(frozen=True, slots=True)
+class ConvertedTokens:
+    """Ids and entries that were looked up.
+
+    Attributes:
+        ids: id of each spelling; None for those that do not exist.
+        entries: entry of each id.
+    """
+
+    ids: list[int | None]
+    entries: list[VocabularyEntry]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizerInfo:
+    """Description of a tokenizer.
+
+    Attributes:
+        vocabulary: the newest revision of the replica that answered.
+        base_size: number of ids at revision 0.
+        model_max_length: longest sequence the model was made for; None when unknown.
+        special_tokens: id of each role, for example `{"eos": 2}`.
+        pad_token_id: id used for padding when a request gives none.
+        control_token_ids: ids that are control tokens.
+        model_type: `BPE`, `Unigram`, `WordPiece` or `WordLevel`.
+        chat_templates: SHA-256 of each chat template, by name.
+        max_items: most texts of one call.
+        max_text_bytes: most bytes of one text.
+        max_message_bytes: most bytes of one request.
+        server_version: version of the server.
+    """
+
+    vocabulary: VocabularyRef
+    base_size: int
+    model_max_length: int | None
+    special_tokens: dict[str, int]
+    pad_token_id: int
+    control_token_ids: list[int]
+    model_type: str
+    chat_templates: dict[str, str]
+    max_items: int
+    max_text_bytes: int
+    max_message_bytes: int
+    server_version: str
+
+    @classmethod
+    def from_message(cls, message: tokenizer_pb.GetTokenizerInfoResponse) -> Self:
+        """Reads the wire form."""
+        has_length = message.HasField("model_max_length")
+        return cls(
+            vocabulary=VocabularyRef.from_message(message.vocabulary),
+            base_size=message.base_size,
+            model_max_length=message.model_max_length if has_length else None,
+            special_tokens={role_name(t.role): t.token_id for t in message.special_tokens},
+            pad_token_id=message.pad_token_id,
+            control_token_ids=list(message.control_token_ids),
+            model_type=message.model_type,
+            chat_templates={t.name: t.fingerprint for t in message.chat_templates},
+            max_items=message.limits.max_items,
+            max_text_bytes=message.limits.max_text_bytes,
+            max_message_bytes=message.limits.max_message_bytes,
+            server_version=message.server_version,
+        )
+
+
+def role_name(role: vocabulary_pb.SpecialTokenRole) -> str:
+    """Returns the name of a role, for example `eos`."""
+    return enum_name(vocabulary_pb.SpecialTokenRole, role, "SPECIAL_TOKEN_ROLE_")
+
+
+def encoded(response: tokenizer_pb.EncodeResponse, return_tensors: ReturnTensors = "np") -> Batch:
+    """Reads the answer of `Encode`."""
+    return Batch(
+        token_ids=[list(row.ids) for row in response.token_batch.sequences],
+        vocabulary=VocabularyRef.from_message(response.vocabulary),
+        padded=_padded(response, return_tensors),
+        encodings=[Encoding.from_message(details) for details in response.details],
+    )
+
+
+def rendered(
+    response: tokenizer_pb.ApplyChatTemplateResponse, return_tensors: ReturnTensors = "np"
+) -> Batch:
+    """Reads the answer of `ApplyChatTemplate`."""
+    return Batch(
+        token_ids=[list(row.ids) for row in response.token_batch.sequences],
+        vocabulary=VocabularyRef.from_message(response.vocabulary),
+        padded=_padded(response, return_tensors),
+        texts=list(response.texts),
+    )
+
+
+def padded(
+    response: tokenizer_pb.PadResponse,
+    request: tokenizer_pb.PadRequest,
+    return_tensors: ReturnTensors = "np",
+) -> Batch:
+    """Reads the answer of `Pad`; the ragged ids are those of the request."""
+    return Batch(
+        token_ids=[list(row.ids) for row in request.token_batch.sequences],
+        vocabulary=VocabularyRef.from_message(response.vocabulary),
+        padded=_padded(response, return_tensors),
+    )
+
+
+def _padded(
+    response: tokenizer_pb.EncodeResponse
+    | tokenizer_pb.ApplyChatTemplateResponse
+    | tokenizer_pb.PadResponse,
+    return_tensors: ReturnTensors,
+) -> Padded | None:
+    if not response.HasField("padded_batch"):
+        return None
+    rectangle = Padded.from_message(response.padded_batch)
+    return rectangle.to_torch() if return_tensors == "pt" else rectangle
+
+
+def decoded(response: tokenizer_pb.DecodeResponse) -> list[DecodedText]:
+    """Reads the answer of `Decode`."""
+    return [
+        DecodedText(
+            text=row.text,
+            text_bytes=row.text_bytes,
+            round_trip=row.round_trip if row.HasField("round_trip") else None,
+            first_difference=row.first_difference if row.HasField("first_difference") else None,
+        )
+        for row in response.texts
+    ]
+
+
+def converted(response: tokenizer_pb.ConvertTokensResponse) -> ConvertedTokens:
+    """Reads the answer of `ConvertTokens`."""
+    return ConvertedTokens(
+        ids=[token.id if token.HasField("id") else None for token in response.tokens],
+        entries=[VocabularyEntry.from_message(entry) for entry in response.entries],
+    )
+
+
+def artifact(pieces: Iterable[tokenizer_pb.GetTokenizerArtifactResponse]) -> bytes:
+    """Puts the pieces of the tokenizer's files together.
+
+    Raises:
+        ProtocolError: the archive is not the one that its checksum names.
+    """
+    data, sha256 = bytearray(), ""
+    for piece in pieces:
+        data += piece.data
+        sha256 = piece.sha256
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise ProtocolError("The tokenizer's files arrived damaged or incomplete.")
+    return bytes(data)

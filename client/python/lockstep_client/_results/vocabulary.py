@@ -1,0 +1,209 @@
+"""Results of changes to the vocabulary."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Self
+
+from lockstep.v1 import vocabulary_admin_service_pb2 as admin_pb
+
+from lockstep_client._results.tokenizer import VocabularyEntry, role_name
+from lockstep_client._values.vocabulary_ref import VocabularyRef
+
+
+@dataclass(frozen=True, slots=True)
+class TextTokens:
+    """The tokens of a text.
+
+    Attributes:
+        ids: the ids, without the tokens of the template.
+        token_bytes: what each id stands for.
+    """
+
+    ids: list[int]
+    token_bytes: list[bytes]
+
+    @classmethod
+    def from_message(cls, message: admin_pb.TextTokens) -> Self:
+        """Reads the wire form."""
+        return cls(list(message.ids), list(message.token_bytes))
+
+
+@dataclass(frozen=True, slots=True)
+class TextEffect:
+    """How adding tokens changes the encoding of a text.
+
+    Attributes:
+        before: its tokens at the newest revision, special tokens parsed.
+        after: its tokens after the change, special tokens parsed.
+        changes_text: whether the encoding changes for everybody, also for those who
+            do not ask for special tokens to be parsed.
+    """
+
+    before: TextTokens
+    after: TextTokens
+    changes_text: bool
+
+    @classmethod
+    def from_message(cls, message: admin_pb.TextEffect) -> Self:
+        """Reads the wire form."""
+        return cls(
+            before=TextTokens.from_message(message.before),
+            after=TextTokens.from_message(message.after),
+            changes_text=message.changes_text,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class AddedToken:
+    """What became of one token of an `add_tokens` call.
+
+    Attributes:
+        id: its id.
+        existing: whether it was in the vocabulary before.
+        previous_ids: what its text was encoded to before.
+        previous_token_bytes: what each of them stands for.
+        changes_text: whether adding it changes how ordinary text is encoded.
+        effect: the effect on its own text; of a dry run only.
+        changed_entries: some of the entries whose own text would be encoded in
+            another way, for a plain token; of a dry run only.
+        num_changed_entries: how many there are; of a dry run only.
+    """
+
+    id: int
+    existing: bool
+    previous_ids: list[int]
+    previous_token_bytes: list[bytes]
+    changes_text: bool
+    effect: TextEffect | None
+    changed_entries: list[VocabularyEntry]
+    num_changed_entries: int
+
+    @classmethod
+    def from_message(cls, message: admin_pb.AddedTokenResult) -> Self:
+        """Reads the wire form."""
+        has_effect = message.HasField("effect")
+        return cls(
+            id=message.id,
+            existing=message.existing,
+            previous_ids=list(message.previous_ids),
+            previous_token_bytes=list(message.previous_token_bytes),
+            changes_text=message.changes_text,
+            effect=TextEffect.from_message(message.effect) if has_effect else None,
+            changed_entries=[VocabularyEntry.from_message(e) for e in message.changed_entries],
+            num_changed_entries=message.num_changed_entries,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class AddedTokens:
+    """What an `add_tokens` call did.
+
+    Attributes:
+        tokens: one per token of the call, in its order.
+        vocabulary: the state after it.
+        text_effects: one per text of the call, in its order; of a dry run only.
+    """
+
+    tokens: list[AddedToken]
+    vocabulary: VocabularyRef
+    text_effects: list[TextEffect]
+
+    @property
+    def ids(self) -> list[int]:
+        """The id of each token of the call."""
+        return [token.id for token in self.tokens]
+
+    @classmethod
+    def from_message(cls, message: admin_pb.AddTokensResponse) -> Self:
+        """Reads the wire form."""
+        return cls(
+            tokens=[AddedToken.from_message(result) for result in message.results],
+            vocabulary=VocabularyRef.from_message(message.vocabulary),
+            text_effects=[TextEffect.from_message(effect) for effect in message.text_effects],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedRevisions:
+    """What an import of the log did.
+
+    Attributes:
+        vocabulary: the newest state.
+        num_revisions: revisions in the archive, revision 0 not counted.
+        num_imported_revisions: how many of them were new.
+        num_imported_replies: how many answers to idempotency keys were new.
+    """
+
+    vocabulary: VocabularyRef
+    num_revisions: int
+    num_imported_revisions: int
+    num_imported_replies: int
+
+    @classmethod
+    def from_message(cls, message: admin_pb.ImportRevisionsResponse) -> Self:
+        """Reads the wire form."""
+        return cls(
+            vocabulary=VocabularyRef.from_message(message.vocabulary),
+            num_revisions=message.num_revisions,
+            num_imported_revisions=message.num_imported_revisions,
+            num_imported_replies=message.num_imported_replies,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """One revision of the vocabulary.
+
+    Attributes:
+        vocabulary: the state.
+        parent_fingerprint: fingerprint of the state before; empty for revision 0.
+        tokens: texts that it added, by id.
+        special_tokens: roles that it assigned, with their ids.
+        create_time: when it was made durable, UTC; None for revision 0.
+    """
+
+    vocabulary: VocabularyRef
+    parent_fingerprint: str
+    tokens: dict[int, str]
+    special_tokens: dict[str, int]
+    create_time: datetime | None
+
+    @classmethod
+    def from_message(cls, message: admin_pb.Revision) -> Self:
+        """Reads the wire form."""
+        dated = message.HasField("create_time")
+        return cls(
+            vocabulary=VocabularyRef.from_message(message.vocabulary),
+            parent_fingerprint=message.parent_fingerprint,
+            tokens={new.id: new.token.content for new in message.tokens},
+            special_tokens={role_name(t.role): t.token_id for t in message.special_tokens},
+            create_time=message.create_time.ToDatetime() if dated else None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """Whether the chain of revisions is intact.
+
+    Attributes:
+        valid: whether every fingerprint is what it should be.
+        revision_count: number of revisions checked.
+        first_invalid_revision: the first that is wrong; None when none is.
+        vocabulary: the newest state.
+    """
+
+    valid: bool
+    revision_count: int
+    first_invalid_revision: int | None
+    vocabulary: VocabularyRef
+
+    @classmethod
+    def from_message(cls, message: admin_pb.VerifyRevisionsResponse) -> Self:
+        """Reads the wire form."""
+        invalid = message.HasField("first_invalid_revision")
+        return cls(
+            valid=message.valid,
+            revision_count=message.revision_count,
+            first_invalid_revision=message.first_invalid_revision if invalid else None,
+            vocabulary=VocabularyRef.from_message(message.vocabulary),
+        )

@@ -1,0 +1,183 @@
+# Generated from _async/lockstep.py by `make client`.
+"""Both services as one, blocking: text in, text out."""
+
+import time
+from collections.abc import Generator
+from typing import Unpack
+
+from lockstep_client._calls import completion
+from lockstep_client._calls.completion import CompletionAssembler, CompletionOptions
+from lockstep_client._requests.model import GenerateOptions
+from lockstep_client._requests.tokenizer import ChatMessages
+from lockstep_client._results.generation import Completion
+from lockstep_client._sync.model import Model
+from lockstep_client._sync.streams import Stream
+from lockstep_client._sync.tokenizer import Tokenizer
+from lockstep_client._sync.vocabulary import Vocabulary
+from lockstep_client._transport.closing import Closing
+from lockstep_client._transport.endpoint import (
+    DEFAULT_STREAM_TIMEOUT_S,
+    DEFAULT_TIMEOUT_S,
+    USE_DEFAULT,
+    Endpoint,
+    Timeout,
+    Tls,
+)
+from lockstep_client._transport.patience import Patience
+from lockstep_client._transport.sync_connection import Connection
+from lockstep_client._values.batch import Batch
+from lockstep_client.exceptions import LockstepError
+
+
+class Lockstep(Closing):
+    """A client of both services, blocking.
+
+        with Lockstep(tokenizer="localhost:50051", model="localhost:50052") as ls:
+            answer = ls.generate("The capital of France is", max_new_tokens=8)
+            print(answer.text)
+
+    It may be shared by threads. Connections are made when they are first used.
+
+    Attributes:
+        tokenizer: the tokenizer service.
+        vocabulary: changes of the vocabulary, which the tokenizer service owns.
+        model: the model service.
+    """
+
+    def __init__(
+        self,
+        tokenizer: str = "localhost:50051",
+        model: str = "localhost:50052",
+        *,
+        tls: Tls | None = None,
+        timeout: float | None = DEFAULT_TIMEOUT_S,
+        stream_timeout: float | None = DEFAULT_STREAM_TIMEOUT_S,
+    ) -> None:
+        """Prepares the connections.
+
+        Args:
+            tokenizer: address of the tokenizer service.
+            model: address of the model service.
+            tls: transport security of both; None sends plain text.
+            timeout: of calls with one answer, in seconds; None for none.
+            stream_timeout: of calls that generate or stream; None for none.
+        """
+        self._tokenizer = Connection(Endpoint("tokenizer", tokenizer, tls, timeout, stream_timeout))
+        self._model = Connection(Endpoint("model", model, tls, timeout, stream_timeout))
+        self.tokenizer = Tokenizer(self._tokenizer)
+        self.vocabulary = Vocabulary(self._tokenizer)
+        self.model = Model(self._model)
+
+    def generate(
+        self,
+        prompt: str | None = None,
+        *,
+        messages: ChatMessages | None = None,
+        timeout: Timeout = USE_DEFAULT,
+        **options: Unpack[CompletionOptions],
+    ) -> Completion:
+        """Continues a text, or answers the messages of a conversation.
+
+        Args:
+            prompt: the text.
+            messages: with `role` and `content` each, instead of a text.
+            timeout: of the generation, in seconds.
+            **options: see `CompletionOptions` and `GenerationOptions`.
+        """
+        completion.check(prompt, messages, options)
+        generate_options = self._generate_options(options)
+        batch = self._encode(prompt, messages, options)
+        generation = self.model.generate(batch, timeout=timeout, **generate_options)
+        (token_ids,) = generation.raise_for_errors().sequences
+        text = self.tokenizer.decode(
+            token_ids, skip_special_tokens=options.get("skip_special_tokens")
+        )
+        return Completion.of(text, batch.token_ids[0], generation)
+
+    def stream(
+        self,
+        prompt: str | None = None,
+        *,
+        messages: ChatMessages | None = None,
+        timeout: Timeout = USE_DEFAULT,
+        **options: Unpack[CompletionOptions],
+    ) -> Stream[str, Completion]:
+        """As `generate`, yielding the text piece by piece, never half a character.
+
+        Returns:
+            The pieces; its `.result` has what `generate` returns.
+        """
+        completion.check(prompt, messages, options)
+        assembler = CompletionAssembler()
+        pieces = self._pieces(prompt, messages, options, timeout, assembler)
+        return Stream(pieces, assembler.result)
+
+    def wait_until_ready(self, timeout: float = 60.0) -> None:
+        """Waits until both services answer.
+
+        Args:
+            timeout: the longest time to wait, in seconds.
+
+        Raises:
+            LockstepError: why the last attempt failed.
+        """
+        patience = Patience(timeout)
+        with (
+            Connection(self._tokenizer.endpoint.without_retries()) as tokenizer,
+            Connection(self._model.endpoint.without_retries()) as model,
+        ):
+            for describe in (Tokenizer(tokenizer).info, Model(model).info):
+                while True:
+                    try:
+                        describe(timeout=patience.remaining_s)
+                        break
+                    except LockstepError as error:
+                        time.sleep(patience.pause_s(error))
+
+    def close(self) -> None:
+        """Closes both connections; running calls are cancelled."""
+        self._tokenizer.close()
+        self._model.close()
+
+    def _encode(
+        self, prompt: str | None, messages: ChatMessages | None, options: CompletionOptions
+    ) -> Batch:
+        if prompt is not None:
+            return self.tokenizer.encode(prompt, **completion.encode_options(options))
+        return self.tokenizer.apply_chat_template(
+            messages or [], **completion.chat_options(options)
+        )
+
+    def _generate_options(self, options: CompletionOptions) -> GenerateOptions:
+        """Returns the keywords that go to the model, ids in place of text.
+
+        Called before the prompt is encoded: its vocabulary has every id of an older one.
+        """
+        negative_prompt = options.get("negative_prompt")
+        if not isinstance(negative_prompt, str):
+            return completion.generate_options(options)
+        batch = self.tokenizer.encode(negative_prompt, **completion.encode_options(options))
+        return completion.generate_options({**options, "negative_prompt": batch.token_ids[0]})
+
+    def _pieces(
+        self,
+        prompt: str | None,
+        messages: ChatMessages | None,
+        options: CompletionOptions,
+        timeout: Timeout,
+        assembler: CompletionAssembler,
+    ) -> Generator[str]:
+        generate_options = self._generate_options(options)
+        batch = self._encode(prompt, messages, options)
+        tokens = self.model.stream(batch, timeout=timeout, **generate_options)
+        decoder = self.tokenizer.open_decoder(
+            skip_special_tokens=options.get("skip_special_tokens"), timeout=timeout
+        )
+        with tokens, decoder:
+            for delta in tokens:
+                if text := decoder.feed(delta.token_ids):
+                    yield assembler.add(text)
+            generation = tokens.result.raise_for_errors()
+            if text := decoder.end():
+                yield assembler.add(text)
+        assembler.finish(batch.token_ids[0], generation)

@@ -1,0 +1,49 @@
+# Generated from _async/step_stream.py by `make client`.
+"""Steps of a session over one stream, blocking."""
+
+from collections.abc import Callable, Sequence
+from typing import Unpack
+
+from lockstep.v1 import logits_session_service_pb2 as pb
+
+from lockstep_client._calls.session_state import SessionState, StepResult
+from lockstep_client._calls.step_reader import StepReader
+from lockstep_client._requests.session import StepOptions
+from lockstep_client._transport.closing import Closing
+from lockstep_client._transport.sync_connection import Duplex
+from lockstep_client._values.batch import Row
+from lockstep_client._values.tensors import Array
+
+
+class StepStream(Closing):
+    """Saves the cost of a call for each step. An error ends the stream, not the session.
+
+    An answer may be larger than one message, see `StepStreamRequest.accept_chunks`.
+    """
+
+    def __init__(
+        self,
+        session: SessionState,
+        call: Duplex[pb.StepStreamRequest, pb.StepStreamResponse],
+        settle: Callable[[], None],
+    ) -> None:
+        self._session = session
+        self._call = call
+        self._settle = settle
+
+    def step(self, rows: Sequence[int | Row] | Array, **options: Unpack[StepOptions]) -> StepResult:
+        """Steps the session, see `Session.step`."""
+        self._settle()
+        request = self._session.step_request(rows, options)
+        self._call.send(
+            pb.StepStreamRequest(step=request, accept_chunks=True, accept_packed_chunks=True)
+        )
+        reader, answer = StepReader(), None
+        with self._session.leaving():
+            while answer is None:
+                answer = reader.feed(self._call.receive())
+        return self._session.apply_step(answer, look_ahead=request.look_ahead, read_row=reader.row)
+
+    def close(self) -> None:
+        """Ends the stream. The session goes on."""
+        self._call.close()

@@ -1,0 +1,43 @@
+# Generated from _async/streams.py by `make client`.
+"""Running calls that give items one by one, and a result in the end, blocking."""
+
+from collections.abc import Callable, Generator, Iterator
+from typing import Generic, Self, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Stream(Iterator[Item], Generic[Item, Result]):
+    """Items of a running call.
+
+    The call starts with the first item that is asked for. It is cancelled, and
+    the server frees what it holds, when the stream is closed: explicitly, by
+    leaving a `with` block, or by dropping the stream.
+    """
+
+    def __init__(self, items: Generator[Item], result: Callable[[], Result]) -> None:
+        self._items = items
+        self._result = result
+
+    def __next__(self) -> Item:
+        return next(self._items)
+
+    @property
+    def result(self) -> Result:
+        """The result, once every item was read.
+
+        Raises:
+            ProtocolError: the stream has not reached its end.
+        """
+        return self._result()
+
+    def close(self) -> None:
+        """Cancels what is still running."""
+        self._items.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()

@@ -1,0 +1,1 @@
+"""How methods are called: connections, deadlines, repetition."""

@@ -1,0 +1,251 @@
+"""Blocking calls over one channel. `async_connection` has the same names for asyncio."""
+
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
+from queue import SimpleQueue
+from typing import Any, Generic, TypeVar
+
+import grpc
+
+from lockstep_client._transport import status
+from lockstep_client._transport.closing import Closing
+from lockstep_client._transport.endpoint import GRACE_S, USE_DEFAULT, Endpoint, Timeout
+from lockstep_client._transport.pulse import PATIENCE_S, QUESTION_TIMEOUT_S, Pulse
+from lockstep_client._transport.retries import Attempts, Throttle, is_idempotent
+from lockstep_client._transport.sync_deadline import OVERDUE, WATCH
+from lockstep_client.exceptions import ConnectionFailed, LockstepError, ProtocolError
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+Item = TypeVar("Item")
+
+Items = Iterable[Item]
+"""What a caller gives to be iterated over."""
+
+
+def iterate(items: Items[Item]) -> Iterator[Item]:
+    """Yields the items."""
+    return iter(items)
+
+
+class Connection(Closing):
+    """A channel to one service. Connects with the first call, and again when it broke."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self.channel = (
+            grpc.insecure_channel(endpoint.address, endpoint.options())
+            if endpoint.tls is None
+            else grpc.secure_channel(
+                endpoint.address, endpoint.tls.credentials(), endpoint.options()
+            )
+        )
+        self._pulse = Pulse(endpoint)
+        self._ask: Any = self.channel.unary_unary(self._pulse.question)
+        self._asking = threading.Lock()
+        self._answered = threading.Event()
+        self._answered.set()
+        self._throttle = Throttle()
+        self._closed = threading.Event()
+
+    def unary(
+        self,
+        method: "grpc.UnaryUnaryMultiCallable[Request, Response]",
+        request: Request,
+        timeout: Timeout = USE_DEFAULT,
+    ) -> Response:
+        """Calls a method that has one answer.
+
+        Raises:
+            LockstepError: the call failed.
+        """
+        attempts = self._attempts(request, self.endpoint.unary_timeout_s(timeout))
+        self._check_pulse()
+        while True:
+            try:
+                with self._translated_errors():
+                    response = method(request, timeout=attempts.timeout_s)
+            except LockstepError as error:
+                self._closed.wait(attempts.pause_s(error))
+            else:
+                attempts.succeed()
+                return response
+
+    def stream(
+        self,
+        method: "grpc.UnaryStreamMultiCallable[Request, Response]",
+        request: Request,
+        timeout: Timeout = USE_DEFAULT,
+    ) -> Generator[Response]:
+        """Calls a method that answers with a stream; closing the generator cancels the call.
+
+        Raises:
+            LockstepError: the call failed.
+        """
+        attempts = self._attempts(request, self.endpoint.streaming_timeout_s(timeout))
+        self._check_pulse()
+        while True:
+            with closing(self._responses(method, request, attempts)) as responses:
+                try:
+                    first = next(responses, None)
+                except LockstepError as error:
+                    self._closed.wait(attempts.pause_s(error))
+                    continue
+                attempts.succeed()
+                if first is not None:
+                    yield first
+                    yield from responses
+                return
+
+    def upload(
+        self,
+        method: "grpc.StreamUnaryMultiCallable[Request, Response]",
+        requests: Iterator[Request],
+        timeout: Timeout = USE_DEFAULT,
+    ) -> Response:
+        """Calls a method that takes a stream and has one answer.
+
+        Raises:
+            LockstepError: the call failed.
+        """
+        self._check_pulse()
+        timeout_s = self.endpoint.streaming_timeout_s(timeout)
+        with self._translated_errors():
+            call = method.future(requests, timeout=timeout_s)
+            try:
+                return call.result(None if timeout_s is None else timeout_s + GRACE_S)
+            except grpc.FutureTimeoutError as error:
+                raise status.overdue(self.endpoint.peer) from error
+            finally:
+                call.cancel()
+
+    def duplex(
+        self,
+        method: "grpc.StreamStreamMultiCallable[Request, Response]",
+        timeout: Timeout = USE_DEFAULT,
+    ) -> "Duplex[Request, Response]":
+        """Prepares a call with streams both ways."""
+        requests: SimpleQueue[Request | None] = SimpleQueue()
+        return Duplex(requests, self._exchange(method, requests, timeout), self.endpoint)
+
+    def _exchange(
+        self, method: Callable[..., Any], requests: SimpleQueue[Request | None], timeout: Timeout
+    ) -> Generator[Any]:
+        self._check_pulse()
+        timeout_s = self.endpoint.streaming_timeout_s(timeout)
+        attempts = Attempts(self._throttle, repeatable=False, timeout_s=timeout_s)
+        try:
+            yield from self._responses(method, iter(requests.get, None), attempts)
+        finally:
+            requests.put(None)  # lets gRPC's thread go that waits for requests
+
+    def _attempts(self, request: Any, timeout_s: float | None) -> Attempts:
+        repeatable = self.endpoint.retries and is_idempotent(request)
+        return Attempts(self._throttle, repeatable=repeatable, timeout_s=timeout_s)
+
+    def _responses(
+        self, method: Callable[..., Any], argument: Any, attempts: Attempts
+    ) -> Generator[Any]:
+        """Makes one attempt of a call that answers with a stream."""
+        with self._translated_errors():
+            call = method(argument, timeout=attempts.timeout_s)
+            try:
+                with WATCH.over(call, attempts.deadline):
+                    for response in call:
+                        if response is OVERDUE:
+                            raise status.overdue(self.endpoint.peer)
+                        yield response
+            finally:
+                call.cancel()
+
+    @contextmanager
+    def _translated_errors(self) -> Iterator[None]:
+        """Raises what grpcio raises inside as `LockstepError`."""
+        try:
+            yield
+        except grpc.RpcError as error:
+            translated = status.from_rpc_error(error, self.endpoint.peer)
+            if isinstance(translated, ConnectionFailed) and self._closed.is_set():
+                raise status.closed(self.endpoint.peer) from error
+            if self._pulse.doubt(translated):
+                self._feel_pulse()
+            raise translated from error
+        except ValueError as error:  # what a closed channel answers
+            if self._closed.is_set():
+                raise status.closed(self.endpoint.peer) from error
+            raise
+
+    def _check_pulse(self) -> None:
+        """Fails instead of waiting for a service that is known to be away, unless it is back."""
+        if self._pulse.away:
+            self._feel_pulse().wait(PATIENCE_S)
+            self._pulse.check()
+
+    def _feel_pulse(self) -> threading.Event:
+        """Asks whether the service is there, unless somebody does. The event is set then."""
+        with self._asking:
+            if self._answered.is_set():
+                self._answered = answered = threading.Event()
+                try:
+                    question = self._ask.future(b"", timeout=QUESTION_TIMEOUT_S)
+                except ValueError:  # the channel is closed
+                    answered.set()
+                    return answered
+
+                def hear(answer: Any) -> None:
+                    failed = answer.code() is not grpc.StatusCode.OK
+                    self._pulse.hear(answer.exception() if failed else None)
+                    answered.set()
+
+                question.add_done_callback(hear)
+            return self._answered
+
+    def close(self) -> None:
+        """Closes the channel; running calls are cancelled."""
+        self._closed.set()
+        self.channel.close()
+
+
+class Duplex(Closing, Generic[Request, Response]):
+    """A call with streams both ways. It begins when its first response is asked for."""
+
+    def __init__(
+        self,
+        requests: SimpleQueue[Request | None],
+        responses: Generator[Response],
+        endpoint: Endpoint,
+    ) -> None:
+        self._requests = requests
+        self._responses = responses
+        self._service = endpoint.service
+
+    def send(self, request: Request) -> None:
+        """Sends a request, and does not wait for an answer."""
+        self._requests.put(request)
+
+    def receive(self) -> Response:
+        """Returns the next response.
+
+        Raises:
+            ProtocolError: the service has ended the stream.
+            LockstepError: the call failed.
+        """
+        response = next(self._responses, None)
+        if response is None:
+            raise ProtocolError(f"The {self._service} service ended the stream too early.")
+        return response
+
+    def finish(self) -> None:
+        """Says that no more requests come, and waits until the service has ended the call.
+
+        Raises:
+            LockstepError: the call failed.
+        """
+        self._requests.put(None)
+        for _ in self._responses:
+            pass
+
+    def close(self) -> None:
+        """Cancels the call, unless it has ended."""
+        self._responses.close()

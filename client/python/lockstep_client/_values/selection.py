@@ -1,0 +1,104 @@
+"""What comes back about the distribution at each position, and in which form."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from lockstep.v1 import scores_pb2 as scores_pb
+from lockstep.v1 import tensor_pb2 as tensor_pb
+
+from lockstep_client._values import token_ids
+from lockstep_client._values.choices import choose
+
+Dtype = Literal["float32", "float16", "bfloat16"]
+Positions = Literal["last", "new", "all"]
+
+_DTYPES: dict[Dtype, tensor_pb.DataType] = {
+    "float32": tensor_pb.DATA_TYPE_FLOAT32,
+    "float16": tensor_pb.DATA_TYPE_FLOAT16,
+    "bfloat16": tensor_pb.DATA_TYPE_BFLOAT16,
+}
+_POSITIONS: dict[Positions, scores_pb.ScorePositions] = {
+    "last": scores_pb.SCORE_POSITIONS_LAST,
+    "new": scores_pb.SCORE_POSITIONS_NEW,
+    "all": scores_pb.SCORE_POSITIONS_ALL,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreSelection:
+    """Selects what is returned about each distribution.
+
+    At most one of `full`, `top_k` and `token_ids` is given. Logits are the
+    model's raw output; scores are logits after processors and warpers.
+
+    Attributes:
+        logits: whether raw logits are returned.
+        scores: whether processed scores are returned.
+        full: whether whole rows are.
+        top_k: number of the most probable ids to return.
+        token_ids: ids to return.
+        dtype: element type of full rows on the wire. bfloat16 arrives as float32.
+        positions: which positions of those that the call passes; None means the
+            call's own default.
+        position_list: indices instead of `positions`, from 0.
+        rank: whether the rank of the chosen token is returned.
+        entropy: whether the entropy is returned, in nats.
+        logsumexp: whether log-sum-exp is returned.
+        processor_trace: whether the chosen token's score after each processor is.
+    """
+
+    logits: bool = False
+    scores: bool = False
+    full: bool = False
+    top_k: int | None = None
+    token_ids: Sequence[int] | None = None
+    dtype: Dtype = "float32"
+    positions: Positions | None = None
+    position_list: Sequence[int] = ()
+    rank: bool = False
+    entropy: bool = False
+    logsumexp: bool = False
+    processor_trace: bool = False
+
+    def __post_init__(self) -> None:
+        amounts = (self.full, self.top_k is not None, self.token_ids is not None)
+        if sum(amounts) > 1:
+            raise ValueError("Give at most one of full, top_k and token_ids.")
+        choose("dtype", self.dtype, _DTYPES)
+        if self.positions is not None:
+            choose("positions", self.positions, _POSITIONS)
+
+    def to_message(self) -> scores_pb.ScoreSelection:
+        """Builds the wire form."""
+        message = scores_pb.ScoreSelection(
+            logits=self.logits,
+            scores=self.scores,
+            dtype=_DTYPES[self.dtype],
+            positions=self._positions(),
+            position_list=self.position_list,
+            rank=self.rank,
+            entropy=self.entropy,
+            logsumexp=self.logsumexp,
+            processor_trace=self.processor_trace,
+        )
+        if self.full:
+            message.full = True
+        elif self.top_k is not None:
+            message.top_k = self.top_k
+        elif self.token_ids is not None:
+            message.token_ids.ids.extend(token_ids.row(self.token_ids))
+            message.token_ids.SetInParent()  # an empty list is not the same as none
+        return message
+
+    def _positions(self) -> scores_pb.ScorePositions:
+        if self.position_list:
+            return scores_pb.SCORE_POSITIONS_LIST
+        if self.positions is None:
+            return scores_pb.SCORE_POSITIONS_UNSPECIFIED
+        return _POSITIONS[self.positions]
+
+
+def message(selection: ScoreSelection | None) -> scores_pb.ScoreSelection | None:
+    """Builds the wire form of a selection; None stays unset."""
+    return None if selection is None else selection.to_message()

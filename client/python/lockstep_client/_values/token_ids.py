@@ -1,0 +1,91 @@
+"""Token ids as callers give them: whole numbers of Python, numpy or torch, and nothing else.
+
+`int()` and numpy would make an id of 1.5, of True and of "1" too, and nobody would notice.
+"""
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from lockstep_client._values.tensors import Array
+
+Row = Sequence[int] | Array
+"""Token ids of one sequence, without padding."""
+
+
+def one(value: Any) -> int:
+    """Reads one id.
+
+    Raises:
+        TypeError: it is no whole number.
+    """
+    if type(value) is int:
+        return value
+    if not isinstance(value, bool) and _holds_ids(value):
+        try:
+            return operator.index(value)
+        except TypeError:
+            pass
+    raise TypeError(f"Token ids are whole numbers, not {_named(value)}.")
+
+
+def row(values: Row) -> list[int]:
+    """Reads the ids of one sequence.
+
+    Raises:
+        TypeError: they are no row, or not whole numbers.
+    """
+    if isinstance(values, str | bytes) or np.ndim(values) != 1:
+        raise TypeError("Rows of token ids are expected, for example [[1, 2], [3]].")
+    if len(values) == 0:  # numpy gives empty rows another type than that of ids
+        return []
+    if not hasattr(values, "dtype"):
+        return [one(value) for value in values]
+    array: Any = values  # of numpy or of torch
+    if not _holds_ids(array):
+        raise TypeError(f"Token ids are whole numbers, not {_named(array)}.")
+    ids: list[int] = array.tolist()
+    return ids
+
+
+def one_or_row(values: int | Row) -> list[int]:
+    """Reads one id, or the ids of one sequence.
+
+    Raises:
+        TypeError: they are not whole numbers.
+    """
+    return row(values) if np.ndim(values) else [one(values)]  # type: ignore[arg-type]
+
+
+def rectangle(values: Any) -> Any:
+    """Returns a `[B, S]` array of whole numbers as it is, for example of ids or positions.
+
+    Args:
+        values: an array or tensor, or lists of numbers.
+
+    Raises:
+        TypeError: they are not whole numbers.
+    """
+    if not hasattr(values, "dtype"):
+        return np.array([row(each) for each in values], dtype=np.int64)
+    if not _holds_ids(values):
+        raise TypeError(f"Token ids are whole numbers, not {_named(values)}.")
+    return values
+
+
+def _holds_ids(values: Any) -> bool:
+    """Whether the elements of an array or tensor are whole numbers; True for anything else."""
+    dtype = getattr(values, "dtype", None)
+    return dtype is None or _name(dtype).startswith(("int", "uint"))
+
+
+def _named(value: Any) -> str:
+    dtype = getattr(value, "dtype", None)
+    return repr(value) if dtype is None or np.ndim(value) == 0 else f"an array of {_name(dtype)}"
+
+
+def _name(dtype: Any) -> str:
+    """Returns the name of an element type of numpy (`int64`) or of torch (`torch.int64`)."""
+    return str(getattr(dtype, "name", dtype)).removeprefix("torch.")

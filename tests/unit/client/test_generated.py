@@ -1,0 +1,57 @@
+"""The blocking client is the asyncio one without `await`, and nobody writes it by hand."""
+
+import ast
+
+import pytest
+
+import lockstep_client
+from client.generate import __main__ as generate
+from client.generate import blocking
+
+
+def test_the_blocking_client_is_what_the_asyncio_one_gives(capsys):
+    assert generate.main(["--check"]) == 0, capsys.readouterr().out
+
+
+def test_a_change_of_the_asyncio_client_alone_is_found():
+    sources = {path.name: path.read_text() for path in generate.PACKAGE.glob("_async/*.py")}
+    before = blocking.translate(sources)
+    sources["model.py"] = sources["model.py"].replace("Runs the model.", "Runs a model.")
+    assert blocking.translate(sources)["model.py"] != before["model.py"]
+
+
+def test_a_rule_that_no_module_needs_is_refused():
+    rules = {r"\bawait ": "", r"\bnowhere\b": "here"}
+    with pytest.raises(ValueError, match="nowhere"):
+        blocking.translate({"a.py": "await b()\n"}, rules)
+
+
+def test_what_no_rule_translates_is_refused():
+    with pytest.raises(ValueError, match=r"a\.py is still asynchronous.*asyncio\.gather"):
+        blocking.translate({"a.py": "await asyncio.gather()\n"}, {r"\bawait ": ""})
+
+
+def test_generated_modules_say_first_what_they_are_made_from():
+    for path in generate.PACKAGE.glob("_sync/*.py"):
+        assert path.read_text().startswith(f"# Generated from _async/{path.name} by `make client`.")
+
+
+def test_every_public_method_says_itself_what_it_does():
+    for path in generate.PACKAGE.glob("_async/*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name[0] != "_":
+                overloads = [name.id for name in node.decorator_list if isinstance(name, ast.Name)]
+                text = ast.get_docstring(node) or ""
+                assert (text and not text.startswith("See ")) or "overload" in overloads, node.name
+
+
+def test_exported_names_are_sorted_and_exist():
+    names = lockstep_client.__all__
+    assert names == sorted(names, key=lambda name: (not name.isupper(), name))
+    assert all(hasattr(lockstep_client, name) for name in names)
+
+
+def test_only_the_facade_and_the_exceptions_are_public_modules():
+    package = generate.PACKAGE
+    names = {path.stem for path in package.iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert {name for name in names if not name.startswith("_")} == {"exceptions"}
