@@ -3,13 +3,15 @@
 import asyncio
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import aclosing, closing, suppress
 from threading import Thread
 
 import grpc
 import pytest
 from lockstep.v1 import tokenizer_service_pb2 as messages
 from lockstep.v1 import tokenizer_service_pb2_grpc as services_pb
+from lockstep.v1 import vocabulary_admin_service_pb2 as admin_messages
+from lockstep.v1 import vocabulary_admin_service_pb2_grpc as admin_services_pb
 from lockstep.v1 import vocabulary_pb2
 
 from lockstep_client import (
@@ -283,3 +285,86 @@ async def test_every_kind_of_call_to_a_service_that_stopped_answering_fails_at_o
             assert time.monotonic() - began < 10.0  # their own timeout is ten minutes
             model.release()
             await session.close()
+
+
+async def test_every_kind_of_call_of_the_blocking_client_fails_at_once_too(services: Services):
+    with (
+        holding_proxy(services.tokenizer.address) as tokenizer,
+        holding_proxy(services.model.address) as model,
+        Lockstep(tokenizer=tokenizer.address, model=model.address) as ls,
+    ):
+        session = ls.model.open_session([[5, 6]])
+        ls.tokenizer.info()
+        for proxy, ask in ((tokenizer, ls.tokenizer.info), (model, ls.model.info)):
+            proxy.hold()
+            with pytest.raises(DeadlineExceeded):
+                await asyncio.to_thread(ask, timeout=0.3)
+        await asyncio.sleep(QUESTION_TIMEOUT_S + 1.0)  # nobody has said that he is there
+        for call in (
+            lambda: ls.tokenizer.open_decoder().feed([5]),
+            lambda: session.step_stream().step([[7]]),
+            lambda: session.generate(max_new_tokens=1),
+            lambda: ls.vocabulary.import_revisions(b"{}"),
+        ):
+            error = await asyncio.to_thread(_ending, call, 10.0)  # its own timeout is ten minutes
+            assert isinstance(error, ConnectionFailed)
+            assert "stopped answering" in str(error)
+        model.release()
+        await asyncio.to_thread(session.close)
+
+
+async def test_an_upload_that_is_not_answered_gives_reason_to_doubt_the_service(
+    services: Services,
+):
+    with holding_proxy(services.tokenizer.address) as proxy:
+        with Lockstep(tokenizer=proxy.address) as ls:
+            await asyncio.to_thread(ls.tokenizer.info)
+            proxy.hold()
+            with pytest.raises(DeadlineExceeded):
+                await asyncio.to_thread(ls.vocabulary.import_revisions, b"{}", timeout=0.3)
+            await asyncio.sleep(QUESTION_TIMEOUT_S + 1.0)
+            with pytest.raises(ConnectionFailed, match="stopped answering"):
+                await asyncio.to_thread(ls.tokenizer.info)
+            proxy.release()
+        async with AsyncLockstep(tokenizer=proxy.address) as als:
+            await als.tokenizer.info()
+            proxy.hold()
+            with pytest.raises(DeadlineExceeded):
+                await als.vocabulary.import_revisions(b"{}", timeout=0.3)
+            await asyncio.sleep(QUESTION_TIMEOUT_S + 1.0)
+            with pytest.raises(ConnectionFailed, match="stopped answering"):
+                await als.tokenizer.info()
+
+
+class Exporting(admin_services_pb.VocabularyAdminServiceServicer):
+    """Exports without end; `left` is set by every call that its caller has left."""
+
+    def __init__(self):
+        self.left = asyncio.Event()
+
+    async def ExportRevisions(self, request, context):
+        try:
+            while True:
+                yield admin_messages.ExportRevisionsResponse(data=b"piece")
+                await asyncio.sleep(0.01)
+        finally:
+            self.left.set()
+
+
+async def test_leaving_an_export_early_ends_its_call():
+    servicer, server = Exporting(), grpc.aio.server()
+    admin_services_pb.add_VocabularyAdminServiceServicer_to_server(servicer, server)
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    await server.start()
+    try:
+        with Lockstep(tokenizer=address) as ls, closing(ls.vocabulary.export_revisions()) as pieces:
+            assert await asyncio.to_thread(next, pieces) == b"piece"
+            await asyncio.to_thread(pieces.close)
+            await asyncio.wait_for(servicer.left.wait(), LATE_S)
+        servicer.left.clear()
+        async with AsyncLockstep(tokenizer=address) as als:
+            async with aclosing(als.vocabulary.export_revisions()) as apieces:
+                assert await anext(apieces) == b"piece"
+            await asyncio.wait_for(servicer.left.wait(), LATE_S)
+    finally:
+        await server.stop(None)
