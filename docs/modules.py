@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = (
     "rpc",
     "vocabulary",
+    "wire",
     "checkpoints",
     "tokenizer_service",
     "model_service/protocol",

@@ -40,6 +40,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+MAX_VIOLATIONS = 7
+"""Most violations that one answer names: its details have to fit the metadata that clients read."""
+
 
 @dataclass(frozen=True, slots=True)
 class FieldViolation:

@@ -51,7 +51,6 @@ TABLE: dict[type[errors.ServiceError], tuple[int, str]] = {
 # Details travel in trailing metadata, of which a client reads 8 KiB by default and
 # drops the whole status when there is more.
 MAX_TEXT_BYTES = 300
-MAX_VIOLATIONS = 6
 
 
 def from_error(error: errors.ServiceError) -> Status:
@@ -97,7 +96,7 @@ def _row(error: errors.ServiceError) -> tuple[int, str]:
 def _bad_request(violations: Sequence[errors.FieldViolation]) -> BadRequest:
     shown = [
         BadRequest.FieldViolation(field=_cut(each.field), description=_cut(each.description))
-        for each in violations[:MAX_VIOLATIONS]
+        for each in violations[: errors.MAX_VIOLATIONS]
     ]
     return BadRequest(field_violations=shown)
 

@@ -10,7 +10,6 @@ from model_service.front.checks.branches import takes_several_rows
 from model_service.front.checks.continuation import ContinuedRows, plan_continuation
 from model_service.front.checks.generation_plan import GenerationPlan
 from model_service.front.checks.selection import FULL_LOGITS
-from model_service.front.checks.violations import Violations
 from model_service.front.engine_client.call import Call
 from model_service.front.served_model import ServedModel
 from model_service.front.sessions.opening import Opening
@@ -18,6 +17,7 @@ from model_service.front.sessions.registry import SessionRegistry
 from model_service.front.sessions.session import Session, new_session_id
 from model_service.front.sessions.terms import SessionTerms
 from model_service.protocol import SequenceSpec, SequenceTokens
+from wire.violations import Violations
 
 _UNARY_WAY_OUT = "Ask for fewer ids, fewer positions or a smaller dtype, or use GenerateStream."
 _BEAM_WAY_OUT = (

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tokenizer_service.text.slices import slices
+from rpc.slices import slices
 
 # Private-use planes: assigned to nothing, and neither letters nor white space.
 _STAND_INS = (*range(0xF0000, 0xFFFFE), *range(0x100000, 0x10FFFE))

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from lockstep.v1 import tokenizer_service_pb2
 
 from rpc.errors import InvalidField
+from rpc.slices import slices
 from tokenizer_service.rpcs.request_fields import check_ids
 from tokenizer_service.rpcs.response_parts import ResponseParts
 from tokenizer_service.rpcs.vocabulary_convert import vocabulary_ref
 from tokenizer_service.text.incremental import DecodeOptions, IncrementalDecoder
-from tokenizer_service.text.slices import slices
 from tokenizer_service.text.tokenizer import Tokenizer
 from tokenizer_service.worker_pool import Pieces
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rpc.errors import InvalidField, TokenIdOutOfRange
-from tokenizer_service.text.slices import slices
+from rpc.slices import slices
 
 MAX_ROW_LENGTH = 2**20
 MAX_PAD_MULTIPLE = 4096

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from lockstep.v1 import tokenizer_service_pb2
 
 from rpc.errors import InvalidField
+from rpc.slices import slices
 from tokenizer_service.chat.chat import ChatRequest, is_variable_name
 from tokenizer_service.chat.template_renderer import RenderRequest
 from tokenizer_service.rpcs.batch_convert import read_side
@@ -21,7 +22,6 @@ from tokenizer_service.rpcs.request_fields import (
 )
 from tokenizer_service.text import offsets
 from tokenizer_service.text.encoding import EncodedRow, EncodeOptions, Text, Truncation
-from tokenizer_service.text.slices import slices
 from tokenizer_service.text.tokenizer import Tokenizer
 
 _T = TypeVar("_T")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import tokenizers
 
+from rpc.slices import slices
 from tokenizer_service.text import encoding
 from tokenizer_service.text.control_tokens import Aliases
 from tokenizer_service.text.encoding import EncodedRow, EncodeOptions, Text
@@ -19,7 +20,6 @@ from tokenizer_service.text.incremental import (
     DecodeOptions,
     IncrementalDecoder,
 )
-from tokenizer_service.text.slices import slices
 from tokenizer_service.text.token_bytes import DecoderRules
 from tokenizer_service.text.token_table import TokenTable
 from vocabulary import AddedToken, BrokenChainError, Change, NewToken, Reference, Role, chain

@@ -6,10 +6,10 @@ import msgspec
 from lockstep.v1 import generation_pb2
 
 from model_service.front.checks.configuration import ResolvedConfig
-from model_service.front.checks.violations import Violations
 from model_service.protocol import EngineInfo
 from model_service.protocol.generation import ScoreSelection
 from rpc.errors import KVCacheExceeded
+from wire.violations import Violations
 
 _OFF = {"num_beams": 1, "guidance_scale": 1.0}
 """Fields that make a sequence take several rows, with the value that turns them off."""

@@ -1,7 +1,7 @@
 """Whose KV cache a prompt may reuse, and who may reuse its own."""
 
-from model_service.front.checks.violations import Violations
 from rpc import identity
+from wire.violations import Violations
 
 MAX_SALT_LENGTH = 256
 

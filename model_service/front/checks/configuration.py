@@ -19,11 +19,11 @@ from model_service.front.checks.configuration_fields import (
 from model_service.front.checks.contradictions import settle
 from model_service.front.checks.pipeline import Surroundings, read_pipeline
 from model_service.front.checks.processor_catalog import BUILT_IN, Catalog
-from model_service.front.checks.token_ids import NONE, check_token_ids
-from model_service.front.checks.violations import Violations
 from model_service.protocol.generation import GenerationConfig
 from model_service.protocol.processor_arguments import Arguments
 from rpc.errors import NotImplemented_
+from wire.token_ids import NONE, check_token_ids
+from wire.violations import Violations
 
 WATERMARKS = (
     ("green_list_watermark", "synth_id_watermark"),

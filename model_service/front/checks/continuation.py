@@ -13,10 +13,10 @@ from model_service.front.checks.generation_plan import GenerationPlan, PlanLimit
 from model_service.front.checks.lengths import PromptLengths, check_max_length, fit_context
 from model_service.front.checks.processor_catalog import catalog
 from model_service.front.checks.response_size import generation_bytes
-from model_service.front.checks.violations import Violations
 from model_service.protocol import EngineInfo, SequenceSpec
 from model_service.protocol.generation import GenerationConfig
 from vocabulary import Reference
+from wire.violations import Violations
 
 
 @dataclass(frozen=True, slots=True)

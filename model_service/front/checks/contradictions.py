@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from model_service.front.checks.configuration_fields import SAMPLING_OFF
-from model_service.front.checks.violations import Violations
+from wire.violations import Violations
 
 
 @dataclass(frozen=True, slots=True)

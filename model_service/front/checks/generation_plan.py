@@ -16,12 +16,12 @@ from model_service.front.checks.processor_catalog import catalog
 from model_service.front.checks.prompts import Bounds, read_padding, read_prompts
 from model_service.front.checks.response_size import generation_bytes
 from model_service.front.checks.selection import asks_for_anything, read_selection
-from model_service.front.checks.token_ids import check_token_ids
-from model_service.front.checks.violations import Violations
 from model_service.protocol import EngineInfo, SequenceSpec
 from model_service.protocol.generation import ScoreSelection
 from model_service.protocol.processor_order import applied_processors
 from vocabulary import Reference
+from wire.token_ids import check_token_ids
+from wire.violations import Violations
 
 MAX_PRIORITY = 1000
 

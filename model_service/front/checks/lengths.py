@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from model_service.front.checks.configuration import ResolvedConfig
-from model_service.front.checks.violations import Violations
 from rpc.errors import ContextLengthExceeded
+from wire.violations import Violations
 
 
 @dataclass(frozen=True, slots=True)

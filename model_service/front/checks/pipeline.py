@@ -17,11 +17,12 @@ from lockstep.v1 import generation_pb2
 
 from model_service.front.checks.arguments import ArgumentsSchema, NotAcceptedError, parse
 from model_service.front.checks.processor_catalog import Catalog
-from model_service.front.checks.token_ids import NONE, check_token_ids
-from model_service.front.checks.violations import MAX_REPORTED, Violations
 from model_service.protocol.generation import ProcessorSpec
 from model_service.protocol.processor_arguments import BY_NAME, decode
 from model_service.protocol.processor_order import NEED_ENDS
+from rpc.errors import MAX_VIOLATIONS
+from wire.token_ids import NONE, check_token_ids
+from wire.violations import Violations
 
 MAX_ARGUMENTS_BYTES = 64 * 2**10
 """Most bytes of the arguments of all processors of a request: checking takes time for each."""
@@ -170,7 +171,7 @@ def _problems(
     if not few:
         yield _summary(wrong)
         return
-    found = list(islice(schema.problems(arguments), MAX_REPORTED))
+    found = list(islice(schema.problems(arguments), MAX_VIOLATIONS))
     yield from found
     if wrong and not found:  # what a schema cannot say
         yield "", wrong

@@ -14,8 +14,8 @@ from lockstep.v1 import tensor_pb2, tokens_pb2
 from numpy.typing import NDArray
 
 from model_service.front.checks.configuration import ResolvedConfig
-from model_service.front.checks.violations import Violations
 from rpc.errors import ContextLengthExceeded
+from wire.violations import Violations
 
 _Dtypes = dict[int, np.dtype[Any]]
 

@@ -5,9 +5,9 @@ from typing import Literal
 
 from lockstep.v1 import scores_pb2, tensor_pb2
 
-from model_service.front.checks.token_ids import check_token_ids
-from model_service.front.checks.violations import Violations
 from model_service.protocol.generation import Dtype, ScoreSelection
+from wire.token_ids import check_token_ids
+from wire.violations import Violations
 
 DTYPES: dict[int, Dtype] = {
     tensor_pb2.DATA_TYPE_UNSPECIFIED: "float32",

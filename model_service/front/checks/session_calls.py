@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from lockstep.v1 import logits_session_service_pb2
 
 from model_service.front.checks.selection import read_selection
-from model_service.front.checks.token_ids import NONE, check_token_ids
-from model_service.front.checks.violations import Violations
 from model_service.protocol import StepRow
 from model_service.protocol.generation import ScoreSelection
 from rpc.errors import ContextLengthExceeded
+from wire.token_ids import NONE, check_token_ids
+from wire.violations import Violations
 
 MAX_STEP_ID_LENGTH = 128
 

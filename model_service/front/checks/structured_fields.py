@@ -14,7 +14,6 @@ from lockstep.v1 import generation_pb2
 
 from model_service.front.checks.arguments import ArgumentsSchema
 from model_service.front.checks.configuration_fields import Range
-from model_service.front.checks.violations import Violations
 from model_service.protocol.processor_arguments import (
     Arguments,
     GreenListWatermark,
@@ -22,6 +21,7 @@ from model_service.protocol.processor_arguments import (
 )
 from model_service.protocol.processor_description import arguments_schema
 from rpc import durations
+from wire.violations import Violations
 
 _BIAS = Range(-100, 100)
 _RUN_BIAS = Range(-1e9, 1e9)

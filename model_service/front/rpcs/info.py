@@ -14,13 +14,13 @@ from lockstep.v1 import (
 from model_service.front.checks.configuration import effective_message, resolve
 from model_service.front.checks.configuration_fields import SUPPORTED_FIELDS
 from model_service.front.checks.processor_catalog import catalog
-from model_service.front.checks.violations import Violations
 from model_service.front.generations import Generations
 from model_service.front.rpcs import replies
 from model_service.front.served_model import ServedModel
 from model_service.front.sessions.registry import SessionRegistry
 from model_service.protocol import GraphState
 from rpc.handlers import Context
+from wire.violations import Violations
 
 DISTRIBUTION = "lockstep"
 

@@ -9,13 +9,13 @@ import msgspec
 from lockstep.v1 import generation_pb2, model_service_pb2
 
 from model_service.front.checks.prompts import read_prompts, read_ragged
-from model_service.front.checks.violations import Violations
 from model_service.front.engine_client.failure import service_error
 from model_service.front.rpcs import replies
 from model_service.front.served_model import ServedModel
 from model_service.front.sessions.opening import Opening, read_opening
 from model_service.front.sessions.session import new_session_id
 from model_service.protocol import SessionAnswer, SessionRowAnswer
+from wire.violations import Violations
 
 _WAY_OUT = (
     "Ask for fewer ids, fewer positions or a smaller dtype, send fewer prompts in a call, or use a "

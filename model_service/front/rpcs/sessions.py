@@ -16,7 +16,6 @@ from lockstep.v1 import (
 from model_service.front.checks.configuration import effective_message
 from model_service.front.checks.prompts import read_prompts
 from model_service.front.checks.session_calls import read_fork
-from model_service.front.checks.violations import Violations
 from model_service.front.rpcs import replies
 from model_service.front.rpcs.step_stream import StepWriter
 from model_service.front.rpcs.steps import Steps
@@ -29,6 +28,7 @@ from model_service.front.sessions.terms import SessionTerms
 from rpc.errors import InvalidField
 from rpc.handlers import Context
 from rpc.streams import until_drained
+from wire.violations import Violations
 
 DEFAULT_PAGE_SIZE = 100
 MAX_PAGE_SIZE = 1000

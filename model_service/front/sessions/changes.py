@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from model_service.front.checks.session_calls import StepPlan, read_row_indices
-from model_service.front.checks.violations import Violations
 from model_service.front.engine_client.client import EngineClient
 from model_service.front.sessions.opening import Opening
 from model_service.front.sessions.registry import SessionRegistry
 from model_service.front.sessions.session import Session, StepAnswer, new_session_id
 from rpc.errors import InvalidField
 from vocabulary import Reference
+from wire.violations import Violations
 
 T = TypeVar("T")
 

@@ -12,13 +12,13 @@ from model_service.front.checks.configuration_fields import IMPLYING_OFF
 from model_service.front.checks.processor_catalog import catalog
 from model_service.front.checks.response_size import distribution_bytes
 from model_service.front.checks.selection import FULL_LOGITS, Use, read_selection
-from model_service.front.checks.token_ids import check_token_ids
-from model_service.front.checks.violations import Violations
 from model_service.front.served_model import ServedModel
 from model_service.protocol import SequenceSpec
 from model_service.protocol.generation import ScoreSelection
 from rpc.errors import ContextLengthExceeded, KVCacheExceeded
 from vocabulary import Reference
+from wire.token_ids import check_token_ids
+from wire.violations import Violations
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from google.protobuf.duration_pb2 import Duration
 
-from model_service.front.checks.violations import Violations
 from rpc import durations
+from wire.violations import Violations
 
 MIN_TTL_S = 1.0
 

@@ -3,9 +3,9 @@ from itertools import combinations
 import pytest
 
 from model_service.front.checks.cache_salt import MAX_SALT_LENGTH, read_salt
-from model_service.front.checks.violations import Violations
 from rpc import identity
 from rpc.errors import InvalidField
+from wire.violations import Violations
 
 
 def test_no_salt_makes_one_caller_look_like_another():

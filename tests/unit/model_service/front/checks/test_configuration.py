@@ -11,10 +11,10 @@ from lockstep.v1.generation_pb2 import GenerationConfig as Message
 
 from model_service.front.checks import configuration, configuration_fields
 from model_service.front.checks.configuration import effective_message
-from model_service.front.checks.violations import Violations
 from model_service.protocol.generation import GenerationConfig
 from model_service.protocol.processor_order import applied_processors
 from rpc.errors import InvalidField, TokenIdOutOfRange
+from wire.violations import Violations
 
 DEFAULTS = GenerationConfig(
     max_new_tokens=16, do_sample=True, temperature=0.5, top_k=20, top_p=0.9, eos_token_ids=(3, 4)

@@ -14,12 +14,12 @@ from model_service.front.checks.configuration import effective_message
 from model_service.front.checks.configuration_fields import IMPLYING_OFF, RANGES
 from model_service.front.checks.pipeline import MAX_ARGUMENTS_BYTES
 from model_service.front.checks.processor_catalog import BUILT_IN, REPEATABLE
-from model_service.front.checks.violations import Violations
 from model_service.protocol.generation import GenerationConfig
 from model_service.protocol.processor_arguments import BY_NAME
 from model_service.protocol.processor_description import ProcessorDescription
 from model_service.protocol.processor_order import applied_processors
 from rpc.errors import InvalidField, TokenIdOutOfRange
+from wire.violations import Violations
 
 DEFAULTS = GenerationConfig(
     max_new_tokens=16,

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from lockstep.v1 import tensor_pb2, tokens_pb2
 
 from model_service.front.checks.prompts import Bounds, read_prompts
-from model_service.front.checks.violations import Violations
 from rpc.errors import ContextLengthExceeded, InvalidField
+from wire.violations import Violations
 
 DTYPES = {
     "int64": tensor_pb2.DATA_TYPE_INT64,

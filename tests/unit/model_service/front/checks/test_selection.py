@@ -4,7 +4,6 @@ import pytest
 from lockstep.v1 import scores_pb2, tensor_pb2
 
 from model_service.front.checks.selection import num_positions, position_bytes, read_selection
-from model_service.front.checks.violations import Violations
 from model_service.protocol.generation import (
     PositionScores,
     ProcessorTrace,
@@ -12,6 +11,7 @@ from model_service.protocol.generation import (
     TokenScore,
 )
 from rpc.errors import InvalidField, TokenIdOutOfRange
+from wire.violations import Violations
 
 Message = scores_pb2.ScoreSelection
 ALL, LAST, NEW, LIST = (

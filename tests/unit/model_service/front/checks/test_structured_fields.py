@@ -10,11 +10,11 @@ from lockstep.v1.generation_pb2 import GenerationConfig as Message
 
 from model_service.front.checks import configuration
 from model_service.front.checks.configuration import effective_message
-from model_service.front.checks.violations import Violations
 from model_service.protocol.generation import GenerationConfig, GreenListWatermark
 from model_service.protocol.processor_arguments import SynthIdWatermark
 from model_service.protocol.processor_order import applied_processors
 from rpc.errors import InvalidField, TokenIdOutOfRange
+from wire.violations import Violations
 
 SIZE = 300
 DEFAULTS = GenerationConfig(max_new_tokens=16, eos_token_ids=(3,), suppress_tokens=(9,))

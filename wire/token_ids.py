@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from rpc.errors import TokenIdOutOfRange
+from rpc.slices import slices
 
 NONE = range(0)
 
@@ -16,8 +17,8 @@ def check_token_ids(
     """Checks that ids are in a vocabulary, and that the model has rows for them.
 
     Args:
-        field: path of the field, for the error.
-        rows: ids, one sequence per row.
+        field: path of the field, for the error; of a batch, whatever its form.
+        rows: ids, one sequence per row, without padding.
         vocabulary_size: number of ids of the request's revision.
         without_rows: those of them that the model has no rows for.
 
@@ -26,7 +27,7 @@ def check_token_ids(
     """
     first_unusable = without_rows.start if without_rows else vocabulary_size
     for row, ids in enumerate(rows):
-        if not ids or (min(ids) >= 0 and max(ids) < first_unusable):
+        if all(min(some) >= 0 and max(some) < first_unusable for some in slices(ids)):
             continue
         for index, token_id in enumerate(ids):
             has_row = token_id not in without_rows
