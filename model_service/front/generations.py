@@ -59,7 +59,8 @@ class Generation:
     @property
     def session_id(self) -> str:
         """The session that holds the sequences once all have ended, or empty."""
-        return "" if self.session is None else self.session.session_id
+        session = self.session
+        return "" if session is None or session.closed else session.session_id
 
 
 class Generations:
@@ -138,7 +139,8 @@ class Generations:
                 selection=plan.selection,
             )
             async with self._model.run(plan, running) as call:
-                yield Generation(plan, call, session)
+                with session.generation():
+                    yield Generation(plan, call, session)
 
     @asynccontextmanager
     async def _keep(
@@ -164,7 +166,8 @@ class Generations:
                 )
                 async with self._model.run(plan, running) as call:
                     generation = Generation(plan, call, session)
-                    yield generation
+                    with session.generation():
+                        yield generation
         except BaseException:
             self._drop(session)
             raise

@@ -5,8 +5,8 @@ import time
 import grpc
 import numpy as np
 import pytest
+from lockstep.v1 import generation_pb2, model_admin_service_pb2, model_info_service_pb2
 from lockstep.v1 import logits_session_service_pb2 as pb
-from lockstep.v1 import model_admin_service_pb2, model_info_service_pb2
 from lockstep.v1 import model_service_pb2 as model_pb
 
 from tests.checkpoint_factory import CONTEXT_LENGTH
@@ -133,6 +133,26 @@ def test_a_generation_that_is_given_up_leaves_no_trace(tiny_model, sessions):
         for s in (session, twin)
     ]
     assert token_ids(answers[0]) == token_ids(answers[1])
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["continued", "kept"])
+def test_closing_a_session_ends_what_it_generates_with_what_there_is(tiny_model, sessions, kept):
+    if kept:
+        fields = {"prompt": ragged([5, 6]), "keep_session": {}}
+    else:
+        fields = {"session_id": opened(sessions, [5, 6]).session_id}
+    events = stream(tiny_model, PLAIN | {"max_new_tokens": 200}, **fields)
+    received = [next(events) for _ in range(4)]
+    (summary,) = sessions.ListSessions(pb.ListSessionsRequest()).sessions
+    closed = sessions.CloseSession(pb.CloseSessionRequest(session_id=summary.session_id))
+    received += events
+    (finished,) = [event.finished for event in received if event.HasField("finished")]
+    assert finished.sequence.finish_reason == generation_pb2.FINISH_REASON_CANCELLED
+    deltas = [delta for event in received for delta in event.deltas.deltas]
+    assert closed.token_count == 2 + sum(len(delta.token_ids) for delta in deltas)
+    assert received[-1].completed.usage.completion_token_count == closed.token_count - 2
+    assert received[-1].completed.session_id == ""
+    assert not sessions.ListSessions(pb.ListSessionsRequest()).sessions
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ again. A call that is cancelled before is undone as a whole.
 
 from torch import Tensor
 
+from model_service.engine.calls.continuations import Continuation
 from model_service.engine.calls.scores import describe
 from model_service.engine.calls.session import Call, Session, put_back, step_refusal
 from model_service.engine.calls.session_table import SessionTable
@@ -22,6 +23,7 @@ from model_service.protocol import (
     DescribeSession,
     Failure,
     OpenSession,
+    SequenceTokens,
     SessionAnswer,
     SessionDescription,
     SessionRowAnswer,
@@ -174,12 +176,19 @@ class Sessions:
         self._describe(command.request_id, command.session_id)
 
     def close(self, command: CloseSession) -> None:
-        """Frees a session. A call that uses it fails."""
+        """Frees a session. What it generates ends where it is; another call that uses it fails."""
         self._describe(command.request_id, command.session_id)
         session = self._table.remove(command.session_id)
-        if session is not None and session.call is not None:
+        if session is None or session.call is None:
+            return
+        call = session.call
+        if isinstance(call, Continuation):
+            for row in sorted(call.running):
+                finish = session.rows[row].finish("cancelled")
+                self._table.emit(SequenceTokens(call.request_id, row, [], finish=finish))
+        else:
             failure = Failure("SessionNotFound", {"session_id": command.session_id})
-            self._table.reject(session.call.request_id, failure)
+            self._table.reject(call.request_id, failure)
 
     def _describe(self, request_id: int, session_id: str) -> None:
         session = self._table.find(session_id)

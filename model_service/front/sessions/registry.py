@@ -136,11 +136,13 @@ class SessionRegistry:
 
         Raises:
             SessionNotFound: it does not exist or has expired.
-            SessionBusy: a call has it.
+            SessionBusy: a call has it that does not generate.
         """
-        with self.use(session_id) as session:
-            self.remove(session, "client")
-            return session, await self._engine.sessions.close(session_id)
+        session = self._find(session_id)
+        if session.busy and not session.generating:
+            raise SessionBusy(session_id)
+        self.remove(session, "client")
+        return session, await self._engine.sessions.close(session_id)
 
     async def expire_forever(self) -> None:
         """Closes sessions that have been idle for too long, until cancelled."""
@@ -193,6 +195,7 @@ class SessionRegistry:
             session: the session, which may be gone already.
             reason: label of the metric.
         """
+        session.closed = True
         if self._sessions.pop(session.session_id, None) is not None:
             self._metrics.session_closed(reason, time.monotonic() - session.opened_at)
             self._record()

@@ -2,6 +2,8 @@
 
 import secrets
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from model_service.front.sessions.opening import Opening
@@ -42,6 +44,8 @@ class Session:
         created_at: wall clock, in seconds since 1970.
         used_at: end of the newest call, monotonic clock.
         busy: whether a call is using it.
+        generating: whether that call generates, which closing the session ends.
+        closed: whether it is no more. The call that was using it may go on for a moment.
         last_step: the newest step that was named, and its answer.
         owner: whoever opened it, as far as the transport knows; nobody else finds it.
     """
@@ -57,6 +61,8 @@ class Session:
     created_at: float = field(default_factory=time.time)
     used_at: float = field(default_factory=time.monotonic)
     busy: bool = False
+    generating: bool = False
+    closed: bool = False
     last_step: tuple[str, StepAnswer] | None = None
     owner: str = field(default_factory=identity.caller)
 
@@ -84,6 +90,15 @@ class Session:
         if step_id and self.last_step is not None and self.last_step[0] == step_id:
             return self.last_step[1]
         return None
+
+    @contextmanager
+    def generation(self) -> Iterator[None]:
+        """Marks it as generating; the engine has been told to begin."""
+        self.generating = True
+        try:
+            yield
+        finally:
+            self.generating = False
 
     def apply(self, answer: SessionAnswer) -> None:
         """Takes over the state that the engine answered with."""

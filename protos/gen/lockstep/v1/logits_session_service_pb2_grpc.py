@@ -252,7 +252,9 @@ class LogitsSessionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CloseSession(self, request, context):
-        """Closes a session and frees its memory.
+        """Closes a session and frees its memory, also while it generates: then the
+        sequences end where they are, with `FINISH_REASON_CANCELLED`, and their call
+        answers what there is. Any other call that uses the session keeps it.
 
         Errors: only those that every method can give.
         """

@@ -131,7 +131,9 @@ class LogitsSessionServiceStub:
     Errors: only those that every method can give.
     """
     CloseSession: _grpc.UnaryUnaryMultiCallable[_logits_session_service_pb2.CloseSessionRequest, _logits_session_service_pb2.CloseSessionResponse]
-    """Closes a session and frees its memory.
+    """Closes a session and frees its memory, also while it generates: then the
+    sequences end where they are, with `FINISH_REASON_CANCELLED`, and their call
+    answers what there is. Any other call that uses the session keeps it.
 
     Errors: only those that every method can give.
     """
@@ -239,7 +241,9 @@ class LogitsSessionServiceAsyncStub(LogitsSessionServiceStub):
     Errors: only those that every method can give.
     """
     CloseSession: _aio.UnaryUnaryMultiCallable[_logits_session_service_pb2.CloseSessionRequest, _logits_session_service_pb2.CloseSessionResponse]  # type: ignore[assignment]
-    """Closes a session and frees its memory.
+    """Closes a session and frees its memory, also while it generates: then the
+    sequences end where they are, with `FINISH_REASON_CANCELLED`, and their call
+    answers what there is. Any other call that uses the session keeps it.
 
     Errors: only those that every method can give.
     """
@@ -410,7 +414,9 @@ class LogitsSessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _logits_session_service_pb2.CloseSessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_logits_session_service_pb2.CloseSessionResponse, _abc.Awaitable[_logits_session_service_pb2.CloseSessionResponse]]:
-        """Closes a session and frees its memory.
+        """Closes a session and frees its memory, also while it generates: then the
+        sequences end where they are, with `FINISH_REASON_CANCELLED`, and their call
+        answers what there is. Any other call that uses the session keeps it.
 
         Errors: only those that every method can give.
         """

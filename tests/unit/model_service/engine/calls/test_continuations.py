@@ -223,13 +223,15 @@ def test_a_row_that_fails_ends_alone_and_the_session_stays():
     assert [best(row.scores[0]) for row in answer.rows] == [8, 8]
 
 
-def test_a_session_closed_while_it_generates_fails_the_call():
-    engine = opened([4])
-    engine.continue_session(2)
+def test_closing_a_session_ends_what_it_generates_where_it_is():
+    engine = opened([4], [10])
+    engine.continue_session(2, new=9, config={"eos_token_ids": (5,)})
     engine.step()
     events = engine.do(CloseSession(3, "s"))
-    (rejected,) = [e for e in events if isinstance(e, Rejected)]
-    assert (rejected.request_id, rejected.failure.error) == (2, "SessionNotFound")
+    (description,) = [e for e in events if isinstance(e, SessionDescription)]
+    assert description.rows == [[4, 5], [10, 11]]
+    (ended,) = [e for e in events if e.request_id == 2]
+    assert (ended.row, ended.token_ids, ended.finish.reason) == (1, [], "cancelled")
     assert engine.scheduler.kv_used_tokens == engine.places.session_tokens == 0
     assert engine.run() == []
 
