@@ -16,7 +16,15 @@ from model_service.front.sessions.opening import Opening
 from model_service.front.sessions.registry import SessionRegistry
 from model_service.front.sessions.session import Session, new_session_id
 from model_service.front.sessions.terms import SessionTerms
-from model_service.protocol import SequenceSpec, SequenceTokens
+from model_service.protocol import (
+    CloseSession,
+    ContinueSession,
+    DescribeSession,
+    Generate,
+    GenerateSession,
+    SequenceSpec,
+    SequenceTokens,
+)
 from wire.violations import Violations
 
 _UNARY_WAY_OUT = "Ask for fewer ids, fewer positions or a smaller dtype, or use GenerateStream."
@@ -121,7 +129,17 @@ class Generations:
     ) -> AsyncIterator[Generation]:
         plan = await self._model.plan(request)
         self._check_size(plan, in_one_message)
-        async with self._model.run(plan) as call:
+        command = Generate(
+            plan.sequences,
+            plan.resolved.config,
+            revision=plan.vocabulary.revision,
+            selection=plan.selection,
+            prompt_selection=plan.prompt_selection,
+            priority=plan.priority,
+            cache_salt=plan.cache_salt,
+            sequences_per_prompt=plan.resolved.num_return_sequences,
+        )
+        async with self._model.run(plan, command) as call:
             yield Generation(plan, call, None)
 
     @asynccontextmanager
@@ -132,13 +150,13 @@ class Generations:
         with self._sessions.use(request.session_id) as session:
             plan = await self._plan_continuation(request, session)
             self._check_size(plan, in_one_message)
-            running = self._model.engine.generations.continue_session(
+            command = ContinueSession(
                 session.session_id,
                 plan.resolved.config,
                 [spec.max_new_tokens or 1 for spec in plan.sequences],
                 selection=plan.selection,
             )
-            async with self._model.run(plan, running) as call:
+            async with self._model.run(plan, command) as call:
                 with session.generation():
                     yield Generation(plan, call, session)
 
@@ -154,7 +172,7 @@ class Generations:
         self._sessions.admit([session])
         try:
             with self._sessions.use(session.session_id):
-                running = self._model.engine.generations.run_session(
+                command = GenerateSession(
                     session.session_id,
                     plan.sequences,
                     plan.resolved.config,
@@ -164,7 +182,7 @@ class Generations:
                     prompt_selection=plan.prompt_selection,
                     cache_salt=plan.cache_salt,
                 )
-                async with self._model.run(plan, running) as call:
+                async with self._model.run(plan, command) as call:
                     generation = Generation(plan, call, session)
                     with session.generation():
                         yield generation
@@ -177,7 +195,7 @@ class Generations:
 
     def _drop(self, session: Session) -> None:
         self._sessions.remove(session, "error")
-        self._model.engine.sessions.forget(session.session_id)
+        self._model.engine.tell(CloseSession(session.session_id))
 
     def _check_size(self, plan: GenerationPlan, in_one_message: bool) -> None:
         if in_one_message or plan.answers_at_once:
@@ -192,7 +210,7 @@ class Generations:
         vocabulary = opening.vocabulary
         if request.HasField("vocabulary"):
             vocabulary = await self._model.resolve_vocabulary(request.vocabulary, given=True)
-        description = await self._model.engine.sessions.describe(session.session_id)
+        description = await self._model.engine.ask(DescribeSession(session.session_id))
         rows = ContinuedRows(
             sequences=[
                 SequenceSpec(prompt_token_ids=ids, seed=spec.seed)

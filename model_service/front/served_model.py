@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from lockstep.v1 import model_service_pb2, vocabulary_pb2
@@ -16,7 +16,7 @@ from model_service.front.metrics import ModelMetrics
 from model_service.front.vocabulary.following import Following
 from model_service.front.vocabulary.roles import with_roles
 from model_service.front.vocabulary.table import VocabularyTable
-from model_service.protocol import EngineInfo
+from model_service.protocol import EngineInfo, Request, SequenceTokens
 from model_service.protocol.generation import GenerationConfig
 from rpc.errors import NotImplemented_, Paused
 from vocabulary import Reference
@@ -107,32 +107,20 @@ class ServedModel:
     async def run(
         self,
         planned: GenerationPlan,
-        running: AbstractAsyncContextManager[Call] | None = None,
+        command: Request[SequenceTokens],
     ) -> AsyncIterator[Call]:
         """Runs a generation while the context is open; leaving it early cancels it.
 
         Args:
             planned: what runs.
-            running: the engine's call; None means one of its own, without a session.
+            command: what the engine is told.
 
         Raises:
             Paused: no new work is taken.
             Overloaded: too much is in progress.
         """
         self.check_open()
-        if running is None:
-            running = self.engine.generations.run(
-                planned.sequences,
-                planned.resolved.config,
-                revision=planned.vocabulary.revision,
-                selection=planned.selection,
-                prompt_selection=planned.prompt_selection,
-                priority=planned.priority,
-                cache_salt=planned.cache_salt,
-                num_rows=planned.num_rows,
-                sequences_per_prompt=planned.resolved.num_return_sequences,
-            )
-        async with running as call:
+        async with self.engine.stream(command) as call:
             self.metrics.admitted(planned.num_prompt_tokens)
             try:
                 yield call

@@ -8,8 +8,8 @@ Neither side blocks on the other: commands wait in the engine's inbox until the
 next step boundary, and events wait in the socket.
 """
 
+from model_service.protocol.calls import Failure, Rejected, Request, Response
 from model_service.protocol.engine_settings import EngineSettings
-from model_service.protocol.failure import Failure, Rejected
 from model_service.protocol.frames import (
     Cancel,
     Command,
@@ -81,6 +81,8 @@ __all__ = [
     "RebindSession",
     "Rejected",
     "Report",
+    "Request",
+    "Response",
     "SelectSessionRows",
     "SequenceSpec",
     "SequenceTokens",

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from model_service.protocol.failure import Rejected
+from model_service.protocol.calls import Rejected, Request, Response
 from model_service.protocol.generations import Generate, SequenceTokens
 from model_service.protocol.growth import GrowVocabulary, SpellTokens, VocabularyGrown
 from model_service.protocol.sessions import (
@@ -40,26 +40,23 @@ class Cancel(msgspec.Struct, tag="cancel"):
     request_id: int
 
 
-class FlushPrefixCache(msgspec.Struct, tag="flush_prefix_cache"):
+class PrefixCacheFlushed(Response, tag="prefix_cache_flushed"):
+    """Nothing is kept for reuse any more."""
+
+    token_count: int
+    """Tokens dropped."""
+
+
+class FlushPrefixCache(Request[PrefixCacheFlushed], tag="flush_prefix_cache"):
     """Drops the KV cache kept for reuse. Answered by `PrefixCacheFlushed`.
 
     No later prompt reuses what was computed before, not even from sequences that
     are still there.
     """
 
-    request_id: int
-
 
 class Shutdown(msgspec.Struct, tag="shutdown"):
     """Ends the engine process."""
-
-
-class PrefixCacheFlushed(msgspec.Struct, tag="prefix_cache_flushed"):
-    """Nothing is kept for reuse any more."""
-
-    request_id: int
-    token_count: int
-    """Tokens dropped."""
 
 
 Command = (

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from model_service.protocol.failure import Failure
+from model_service.protocol.calls import Failure, Request, Response
 from model_service.protocol.generation import (
     FinishReason,
     GenerationConfig,
@@ -29,31 +29,6 @@ class SequenceSpec(msgspec.Struct, frozen=True, array_like=True):
     num_prompt_tokens: int | None = None
     """Leading ids that count as the prompt; None means all. The others are given, and count as
     generated. Sessions only."""
-
-
-class Generate(msgspec.Struct, tag="generate"):
-    """Runs sequences to their end. Answered by `SequenceTokens` until each has finished."""
-
-    request_id: int
-    sequences: list[SequenceSpec]
-    config: GenerationConfig
-    revision: int
-    """Vocabulary revision whose ids the sequences see."""
-
-    selection: ScoreSelection | None = None
-    """What to return about each generated token."""
-
-    prompt_selection: ScoreSelection | None = None
-    """What to return about each prompt token."""
-
-    priority: int = 0
-    """Lower goes first."""
-
-    sequences_per_prompt: int = 1
-    """Neighbors among the sequences that have the same prompt: the results of one beam search."""
-
-    cache_salt: str | None = None
-    """Prompts of equal salts may reuse each other's KV cache. None: nobody reuses anything."""
 
 
 class Finish(msgspec.Struct, frozen=True):
@@ -88,19 +63,55 @@ class Finish(msgspec.Struct, frozen=True):
     """From the first token to the last."""
 
 
-class SequenceTokens(msgspec.Struct, tag="tokens"):
+class SequenceTokens(Response, tag="tokens"):
     """New tokens of one row of a `Generate`."""
 
-    request_id: int
     row: int
     """Index in `Generate.sequences`."""
 
     token_ids: list[int]
-    scores: list[PositionScores] = []
+    scores: list[PositionScores] = msgspec.field(default_factory=list)
     """One per token, when asked for."""
 
-    prompt_scores: list[PositionScores] = []
+    prompt_scores: list[PositionScores] = msgspec.field(default_factory=list)
     """With the first token only, when asked for."""
 
     finish: Finish | None = None
     """Set with the last event of the row. Nothing follows it."""
+
+
+class Generate(Request[SequenceTokens], tag="generate"):
+    """Runs sequences to their end. Answered by `SequenceTokens` until each has finished."""
+
+    sequences: list[SequenceSpec]
+    config: GenerationConfig
+    revision: int
+    """Vocabulary revision whose ids the sequences see."""
+
+    selection: ScoreSelection | None = None
+    """What to return about each generated token."""
+
+    prompt_selection: ScoreSelection | None = None
+    """What to return about each prompt token."""
+
+    priority: int = 0
+    """Lower goes first."""
+
+    sequences_per_prompt: int = 1
+    """Neighbors among the sequences that have the same prompt: the results of one beam search."""
+
+    cache_salt: str | None = None
+    """Prompts of equal salts may reuse each other's KV cache. None: nobody reuses anything."""
+
+    @property
+    def num_sequences(self) -> int:
+        """One for each that was asked for."""
+        return len(self.sequences)
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of a step that the sequences take: all beams, and the guides of guided ones."""
+        num_beams = self.config.num_beams
+        if num_beams > 1:
+            return len(self.sequences) // self.sequences_per_prompt * num_beams
+        return len(self.sequences) * (1 if self.config.guidance_scale == 1.0 else 2)

@@ -4,6 +4,8 @@ from typing import Literal
 
 import msgspec
 
+from model_service.protocol.calls import Request, Response
+
 
 class SpellTokens(msgspec.Struct, tag="spell_tokens"):
     """Says which bytes the ids of revision 0 stand for. Comes before any stop string. No answer."""
@@ -30,21 +32,9 @@ class NewRow(msgspec.Struct, frozen=True):
     """The bytes that the id stands for."""
 
 
-class GrowVocabulary(msgspec.Struct, tag="grow_vocabulary"):
-    """Appends one revision. Answered by `VocabularyGrown`."""
-
-    request_id: int
-    revision: int
-    """Number of the new revision: the newest one plus one."""
-
-    rows: list[NewRow]
-    """Rows in order of id, without gaps, starting at the present size."""
-
-
-class VocabularyGrown(msgspec.Struct, tag="vocabulary_grown"):
+class VocabularyGrown(Response, tag="vocabulary_grown"):
     """The revision is applied."""
 
-    request_id: int
     revision: int
     size: int
     """Number of ids."""
@@ -58,3 +48,13 @@ class VocabularyGrown(msgspec.Struct, tag="vocabulary_grown"):
     pause_s: float
     """Longest stretch for which no step could run, also to make room for this revision. Of one that
     several revisions share, each has its own part."""
+
+
+class GrowVocabulary(Request[VocabularyGrown], tag="grow_vocabulary"):
+    """Appends one revision. Answered by `VocabularyGrown`."""
+
+    revision: int
+    """Number of the new revision: the newest one plus one."""
+
+    rows: list[NewRow]
+    """Rows in order of id, without gaps, starting at the present size."""

@@ -2,158 +2,14 @@
 
 import msgspec
 
-from model_service.protocol.failure import Failure
+from model_service.protocol.calls import Failure, R, Request, Response
 from model_service.protocol.generation import (
     FinishReason,
     GenerationConfig,
     PositionScores,
     ScoreSelection,
 )
-from model_service.protocol.generations import SequenceSpec
-
-
-class NewSession(msgspec.Struct):
-    """What every command that opens a session says."""
-
-    request_id: int
-    session_id: str
-    sequences: list[SequenceSpec]
-    config: GenerationConfig
-    """How tokens are chosen, also by later calls."""
-
-    revision: int
-    """Vocabulary revision whose ids the rows see."""
-
-    max_length: int
-    """Most tokens of a row; so many tokens of KV cache are reserved while it has a slot."""
-
-
-class OpenSession(NewSession, tag="open_session"):
-    """Prefills rows and keeps them. Answered by `SessionAnswer`."""
-
-    selection: ScoreSelection
-    cache_salt: str | None = None
-    """As in `Generate`."""
-
-    sample: bool = False
-    """Whether the engine chooses the next token of each row."""
-
-    append: bool = False
-    """Whether the chosen token is appended."""
-
-
-class GenerateSession(NewSession, tag="generate_session"):
-    """Opens a session and runs its rows to their end. Answered as `Generate`.
-
-    Nothing is left of a session of which a row fails, or whose call is cancelled
-    before the last row has ended.
-    """
-
-    selection: ScoreSelection | None = None
-    """What to return about each generated token."""
-
-    prompt_selection: ScoreSelection | None = None
-    """What to return about each prompt token."""
-
-    cache_salt: str | None = None
-    """As of `Generate`."""
-
-
-class ContinueSession(msgspec.Struct, tag="continue_session"):
-    """Runs the rows of a session to their end. Answered as `Generate`.
-
-    Cancelled before the last row has ended, it is undone as a whole.
-    """
-
-    request_id: int
-    session_id: str
-    config: GenerationConfig
-    """How tokens are chosen by this call; the session keeps its own configuration."""
-
-    max_new_tokens: list[int]
-    """Most new tokens of each row."""
-
-    selection: ScoreSelection | None = None
-    """What to return about each generated token."""
-
-
-class StepRow(msgspec.Struct, frozen=True, array_like=True):
-    """What one row of a session does in a step."""
-
-    token_ids: list[int]
-    """Ids to append; empty leaves the row alone."""
-
-    expected_position: int | None
-
-
-class StepSession(msgspec.Struct, tag="step_session"):
-    """Appends tokens to rows. Answered by `SessionAnswer`."""
-
-    request_id: int
-    session_id: str
-    rows: list[StepRow]
-    selection: ScoreSelection
-    sample: bool = False
-    """Whether the engine chooses the next token of each stepped row."""
-
-    append: bool = False
-    """Whether the chosen token is appended (its KV entry is written with the next step)."""
-
-    look_ahead: bool = False
-    """Whether the rows are put back afterwards to where they were."""
-
-
-class TruncateSession(msgspec.Struct, tag="truncate_session"):
-    """Forgets tokens. Answered by `SessionAnswer` without scores."""
-
-    request_id: int
-    session_id: str
-    lengths: list[int]
-    """Tokens to keep, one per row."""
-
-
-class ForkSession(msgspec.Struct, tag="fork_session"):
-    """Copies rows to new sessions, all of them or none. Answered by `SessionForked`."""
-
-    request_id: int
-    session_id: str
-    fork_ids: list[str]
-    """Names of the new sessions."""
-
-    rows: list[int]
-    """Index of the row that becomes each row of every new session."""
-
-
-class SelectSessionRows(msgspec.Struct, tag="select_session_rows"):
-    """Replaces a session's rows. Answered by `SessionAnswer` without scores."""
-
-    request_id: int
-    session_id: str
-    rows: list[int]
-    """Index of the old row that becomes each new row."""
-
-
-class RebindSession(msgspec.Struct, tag="rebind_session"):
-    """Moves rows to a newer vocabulary revision. Answered by `SessionAnswer` without scores."""
-
-    request_id: int
-    session_id: str
-    revision: int
-    """One that is there, not older than that of the rows."""
-
-
-class DescribeSession(msgspec.Struct, tag="describe_session"):
-    """Asks for a session's tokens. Answered by `SessionDescription`."""
-
-    request_id: int
-    session_id: str
-
-
-class CloseSession(msgspec.Struct, tag="close_session"):
-    """Frees a session. Answered by `SessionDescription` without tokens."""
-
-    request_id: int
-    session_id: str
+from model_service.protocol.generations import SequenceSpec, SequenceTokens
 
 
 class SessionRowAnswer(msgspec.Struct, frozen=True):
@@ -170,10 +26,9 @@ class SessionRowAnswer(msgspec.Struct, frozen=True):
     failure: Failure | None = None
 
 
-class SessionAnswer(msgspec.Struct, tag="session_answer"):
+class SessionAnswer(Response, tag="session_answer"):
     """Outcome of a command that opens or changes a session."""
 
-    request_id: int
     rows: list[SessionRowAnswer]
     kv_bytes: int
     """Bytes of KV cache that the session has reserved now."""
@@ -185,20 +40,18 @@ class SessionAnswer(msgspec.Struct, tag="session_answer"):
     """Tokens whose KV cache was copied from another sequence instead of computed."""
 
 
-class SessionDescription(msgspec.Struct, tag="session_description"):
+class SessionDescription(Response, tag="session_description"):
     """A session's tokens."""
 
-    request_id: int
     rows: list[list[int]]
     """Tokens of each row. After `CloseSession`: what the rows held."""
 
     kv_bytes: int
 
 
-class SessionForked(msgspec.Struct, tag="session_forked"):
+class SessionForked(Response, tag="session_forked"):
     """The new sessions exist."""
 
-    request_id: int
     positions: list[int]
     """Tokens in each row of every new session."""
 
@@ -207,3 +60,153 @@ class SessionForked(msgspec.Struct, tag="session_forked"):
 
     copied_bytes: int
     """Bytes of KV cache that were copied, for all new sessions."""
+
+
+class NewSession(Request[R]):
+    """What every command that opens a session says."""
+
+    session_id: str
+    sequences: list[SequenceSpec]
+    config: GenerationConfig
+    """How tokens are chosen, also by later calls."""
+
+    revision: int
+    """Vocabulary revision whose ids the rows see."""
+
+    max_length: int
+    """Most tokens of a row; so many tokens of KV cache are reserved while it has a slot."""
+
+    @property
+    def num_rows(self) -> int:
+        """One for each sequence."""
+        return len(self.sequences)
+
+
+class OpenSession(NewSession[SessionAnswer], tag="open_session"):
+    """Prefills rows and keeps them. Answered by `SessionAnswer`."""
+
+    selection: ScoreSelection
+    cache_salt: str | None = None
+    """As in `Generate`."""
+
+    sample: bool = False
+    """Whether the engine chooses the next token of each row."""
+
+    append: bool = False
+    """Whether the chosen token is appended."""
+
+
+class GenerateSession(NewSession[SequenceTokens], tag="generate_session"):
+    """Opens a session and runs its rows to their end. Answered as `Generate`.
+
+    Nothing is left of a session of which a row fails, or whose call is cancelled
+    before the last row has ended.
+    """
+
+    selection: ScoreSelection | None = None
+    """What to return about each generated token."""
+
+    prompt_selection: ScoreSelection | None = None
+    """What to return about each prompt token."""
+
+    cache_salt: str | None = None
+    """As of `Generate`."""
+
+
+class ContinueSession(Request[SequenceTokens], tag="continue_session"):
+    """Runs the rows of a session to their end. Answered as `Generate`.
+
+    Cancelled before the last row has ended, it is undone as a whole.
+    """
+
+    session_id: str
+    config: GenerationConfig
+    """How tokens are chosen by this call; the session keeps its own configuration."""
+
+    max_new_tokens: list[int]
+    """Most new tokens of each row."""
+
+    selection: ScoreSelection | None = None
+    """What to return about each generated token."""
+
+    @property
+    def num_rows(self) -> int:
+        """All rows of the session."""
+        return len(self.max_new_tokens)
+
+
+class StepRow(msgspec.Struct, frozen=True, array_like=True):
+    """What one row of a session does in a step."""
+
+    token_ids: list[int]
+    """Ids to append; empty leaves the row alone."""
+
+    expected_position: int | None
+
+
+class StepSession(Request[SessionAnswer], tag="step_session"):
+    """Appends tokens to rows. Answered by `SessionAnswer`."""
+
+    session_id: str
+    rows: list[StepRow]
+    selection: ScoreSelection
+    sample: bool = False
+    """Whether the engine chooses the next token of each stepped row."""
+
+    append: bool = False
+    """Whether the chosen token is appended (its KV entry is written with the next step)."""
+
+    look_ahead: bool = False
+    """Whether the rows are put back afterwards to where they were."""
+
+    @property
+    def num_rows(self) -> int:
+        """All rows of the session."""
+        return len(self.rows)
+
+
+class TruncateSession(Request[SessionAnswer], tag="truncate_session"):
+    """Forgets tokens. Answered by `SessionAnswer` without scores."""
+
+    session_id: str
+    lengths: list[int]
+    """Tokens to keep, one per row."""
+
+
+class ForkSession(Request[SessionForked], tag="fork_session"):
+    """Copies rows to new sessions, all of them or none. Answered by `SessionForked`."""
+
+    session_id: str
+    fork_ids: list[str]
+    """Names of the new sessions."""
+
+    rows: list[int]
+    """Index of the row that becomes each row of every new session."""
+
+
+class SelectSessionRows(Request[SessionAnswer], tag="select_session_rows"):
+    """Replaces a session's rows. Answered by `SessionAnswer` without scores."""
+
+    session_id: str
+    rows: list[int]
+    """Index of the old row that becomes each new row."""
+
+
+class RebindSession(Request[SessionAnswer], tag="rebind_session"):
+    """Moves rows to a newer vocabulary revision. Answered by `SessionAnswer` without scores."""
+
+    session_id: str
+    revision: int
+    """One that is there, not older than that of the rows."""
+
+
+class DescribeSession(Request[SessionDescription], tag="describe_session"):
+    """Asks for a session's tokens. Answered by `SessionDescription`."""
+
+    session_id: str
+
+
+class CloseSession(Request[SessionDescription], tag="close_session"):
+    """Frees a session. Answered by `SessionDescription` without tokens."""
+
+    session_id: str

@@ -58,7 +58,7 @@ def revision(number: int, first_id: int, hidden_size: int) -> GrowVocabulary:
         )
         for index, kind in enumerate(KINDS[-1 - number % len(KINDS) :])
     ]
-    return GrowVocabulary(10**7 + number, number, rows)
+    return GrowVocabulary(number, rows, request_id=10**7 + number)
 
 
 @dataclass
@@ -93,13 +93,13 @@ class Load:
             self.tokens[number] = []
         for number in range(SESSIONS):
             opening = OpenSession(
-                self._call(number),
                 f"session {number}",
                 [SequenceSpec(prompt(number + 100, self.size), 0)],
                 self.engine.config(),
                 0,
                 max_length=new + 20,
                 selection=ROWS,
+                request_id=self._call(number),
             )
             self.engine.handle(opening)
         for step in range(new):
@@ -110,10 +110,12 @@ class Load:
             assert not self._calls, "a session waits for more than one step"
             for number in range(SESSIONS):
                 ids = StepRow([(number + 3 * step) % self.size], None)
-                call = StepSession(self._call(number), f"session {number}", [ids], ROWS)
+                call = StepSession(f"session {number}", [ids], ROWS, request_id=self._call(number))
                 self.engine.handle(call)
         for number in range(SESSIONS):
-            self.engine.handle(CloseSession(next(self._request_ids), f"session {number}"))
+            self.engine.handle(
+                CloseSession(f"session {number}", request_id=next(self._request_ids))
+            )
         for event in self.engine.drain():
             self._note(event)
 

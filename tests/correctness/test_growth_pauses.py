@@ -65,7 +65,7 @@ def revision(number: int, size: int, width: int) -> GrowVocabulary:
             pieces = generator.integers(size, size=6).tolist()
             row = NewRow(size + index, "mean_of_pieces", False, previous_ids=pieces)
         rows.append(row)
-    return GrowVocabulary(10**6 + number, number, rows)
+    return GrowVocabulary(number, rows, request_id=10**6 + number)
 
 
 def pauses(folder: Path, dtype: str) -> tuple[Stopwatch, list[float], int]:

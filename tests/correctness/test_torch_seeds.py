@@ -86,7 +86,7 @@ def test_a_session_that_is_cut_and_asked_again_draws_what_generate_draws(pair_of
     for _ in range(6):
         assert step([tokens[-1]], look_ahead=True) == step([tokens[-1]], look_ahead=True)
         tokens.append(step([tokens[-1]]))
-    engine.handle(TruncateSession(10**7, "torch", [len(prompt) + 4]))
+    engine.handle(TruncateSession("torch", [len(prompt) + 4], request_id=10**7))
     engine.drain()
     tokens = tokens[:5]
     while len(tokens) < NEW:

@@ -130,11 +130,11 @@ def test_steps_of_a_session_equal_one_full_forward_pass(pair: Pair):
             for row, prompt in enumerate(prompts)
         ]
         selection = ScoreSelection(logits=True, amount="full")
-        engine.handle(StepSession(901, "parity", rows, selection))
+        engine.handle(StepSession("parity", rows, selection, request_id=901))
         (answer,) = engine.drain()
         for row, result in enumerate(answer.rows):
             answers[row] += [torch.from_numpy(array(p.logits)) for p in result.scores]
-    engine.handle(CloseSession(902, "parity"))
+    engine.handle(CloseSession("parity", request_id=902))
     engine.drain()
     for row, prompt in enumerate(prompts):
         kept = [prompt[i] for i in range(5, 17) if (i + row) % 3 != 0]

@@ -104,7 +104,7 @@ def resized(model: PreTrainedModel, oracle: OracleRows) -> PreTrainedModel:
 
 
 def grow(engine: InprocEngine, rows: list[NewRow], revision: int) -> VocabularyGrown:
-    engine.handle(GrowVocabulary(10**6 + revision, revision, rows))
+    engine.handle(GrowVocabulary(revision, rows, request_id=10**6 + revision))
     (event,) = [e for e in engine.drain() if getattr(e, "request_id", 0) == 10**6 + revision]
     assert isinstance(event, VocabularyGrown), event
     return event
@@ -256,7 +256,7 @@ def test_rows_of_the_default_model_are_those_of_its_file_on_every_replica_in_any
                 event = grow(engine, rows, revision)
         else:  # all that has gathered, at once
             for revision, rows in enumerate(revisions, 1):
-                engine.handle(GrowVocabulary(10**6 + revision, revision, rows))
+                engine.handle(GrowVocabulary(revision, rows, request_id=10**6 + revision))
             event = engine.drain()[-1]
         assert (event.revision, event.size) == (50, oracle.size)
         hashes.append(event.added_rows_sha256)
@@ -268,13 +268,14 @@ def test_rows_of_the_default_model_are_those_of_its_file_on_every_replica_in_any
 def test_a_model_with_a_second_table_serves_its_base_and_says_why_it_does_not_grow(tmp_path):
     pair = make_pair(KINDS[WITH_A_SECOND_TABLE], tmp_path)
     row = NewRow(VOCABULARY_SIZE, "mean", True)
-    pair.engine.handle(GrowVocabulary(7, 1, [row]))
+    pair.engine.handle(GrowVocabulary(1, [row], request_id=7))
     (refusal,) = pair.engine.drain()
     assert isinstance(refusal, Rejected)
     assert (
         "looks up ids elsewhere than in its embedding" in refusal.failure.arguments["description"]
     )
-    pair.engine.handle(GrowVocabulary(8, 1, []))  # a revision without tokens, such as of roles
+    # A revision without tokens, such as of roles.
+    pair.engine.handle(GrowVocabulary(1, [], request_id=8))
     (event,) = pair.engine.drain()
     assert (event.revision, event.size) == (1, VOCABULARY_SIZE)
     expected = [pair.generate(prompt, NEW).token_ids for prompt in PROMPTS]

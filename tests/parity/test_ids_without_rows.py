@@ -131,7 +131,7 @@ def test_a_token_that_is_added_gets_an_id_and_a_row_behind_them(tmp_path):
     before = engine.generate([PROMPT], max_new_tokens=NEW)
     best = before[0][0]
     rows = [NewRow(SIZE, "copy", True, copy_token_id=best), NewRow(SIZE + 1, "mean", True)]
-    engine.handle(GrowVocabulary(99, revision=1, rows=rows))
+    engine.handle(GrowVocabulary(revision=1, rows=rows, request_id=99))
     (grown,) = engine.drain()
     assert (grown.size, grown.revision) == (SIZE + 2, 1)
     selection = ScoreSelection(logits=True, amount="full")

@@ -49,7 +49,7 @@ def run(pair: Pair, plan) -> list[list[int]]:
     pair.engine._next_id += 1
     request_id = pair.engine._next_id
     config = plan.resolved.config
-    pair.engine.handle(Generate(request_id, plan.sequences, config, revision=0))
+    pair.engine.handle(Generate(plan.sequences, config, revision=0, request_id=request_id))
     return tokens_of(pair.engine.drain(), request_id, len(plan.sequences))
 
 

@@ -67,7 +67,7 @@ def check(architecture: str, places: dict[str, object], folder: Path) -> InprocE
     assert engine.generate(PROMPTS, max_new_tokens=NEW) == expected
     size = engine.info.vocabulary_size
     row = NewRow(size, "copy", generable=False, copy_token_id=PROMPTS[0][-1])
-    engine.handle(GrowVocabulary(7, 1, [row]))
+    engine.handle(GrowVocabulary(1, [row], request_id=7))
     (event,) = engine.drain()
     assert isinstance(event, VocabularyGrown)
     prompts = [[*PROMPTS[0][:-1], size]]

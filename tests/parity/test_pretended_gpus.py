@@ -184,7 +184,7 @@ def test_a_model_over_several_devices_takes_the_fast_path_and_answers_the_same(
     compare(engine, on_cpu, kinds)
     size = engine.info.vocabulary_size
     row = NewRow(size, "copy", generable=False, copy_token_id=PROMPTS[0][-1])
-    engine.handle(GrowVocabulary(99, 1, [row]))
+    engine.handle(GrowVocabulary(1, [row], request_id=99))
     (event,) = engine.drain()
     assert isinstance(event, VocabularyGrown)
     prompt, same = PROMPTS[0], [*PROMPTS[0][:-1], size]
@@ -208,10 +208,10 @@ def rows_of(engine: InprocEngine) -> list[np.ndarray]:
     """Opens a session, steps it, and returns the logits and scores of its rows."""
     config = engine.config(repetition_penalty=1.3)
     specs = [SequenceSpec(prompt, seed=3) for prompt in PROMPTS]
-    engine.handle(OpenSession(50, "s", specs, config, 0, max_length=30, selection=FULL))
+    engine.handle(OpenSession("s", specs, config, 0, max_length=30, selection=FULL, request_id=50))
     opened = engine.drain()
     steps = [StepRow([token_id], None) for token_id in (5, 6, 7)]
-    engine.handle(StepSession(51, "s", steps, FULL, sample=True))
+    engine.handle(StepSession("s", steps, FULL, sample=True, request_id=51))
     answers = [*opened, *engine.drain()]
     positions = [row.scores[-1] for answer in answers for row in answer.rows]
     return [array(row) for each in positions for row in (each.logits, each.scores)]

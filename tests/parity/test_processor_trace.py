@@ -78,15 +78,17 @@ def test_tokens_that_were_given_are_traced_as_if_they_had_been_chosen(pair_of):
 def test_a_step_is_traced_when_the_server_chooses(pair_of):
     engine = pair_of("llama").engine
     config = engine.config(do_sample=True, top_k=0, processors=specs(NAMES))
-    engine.handle(OpenSession(9001, "t", [SequenceSpec(PROMPT, 3)], config, 0, 64, TRACE))
+    engine.handle(
+        OpenSession("t", [SequenceSpec(PROMPT, 3)], config, 0, 64, TRACE, request_id=9001)
+    )
     (opened,) = engine.drain()
     assert traced(opened.rows[0].scores[0]) == [], "no token is chosen yet"
-    engine.handle(StepSession(9002, "t", [StepRow([17], None)], TRACE, sample=True))
+    engine.handle(StepSession("t", [StepRow([17], None)], TRACE, sample=True, request_id=9002))
     (answer,) = engine.drain()
     assert isinstance(answer, SessionAnswer)
     (position,) = answer.rows[0].scores
     logits = torch.from_numpy(array(position.logits))
-    engine.handle(CloseSession(9003, "t"))
+    engine.handle(CloseSession("t", request_id=9003))
     engine.drain()
     chosen = answer.rows[0].sampled_token_id
     assert traced(position) == expected_trace([*PROMPT, 17], logits, chosen)

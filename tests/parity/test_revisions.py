@@ -111,7 +111,7 @@ def rows(revision: int, first_id: int) -> list[NewRow]:
 def grow(engine: InprocEngine, first: int, last: int) -> None:
     for revision in range(first, last + 1):
         size = VOCABULARY_SIZE + 2 * (revision - 1)
-        engine.handle(GrowVocabulary(10**6 + revision, revision, rows(revision, size)))
+        engine.handle(GrowVocabulary(revision, rows(revision, size), request_id=10**6 + revision))
     engine.drain()
 
 
@@ -241,12 +241,12 @@ def test_an_id_that_must_not_be_generated_never_is_and_another_is_at_once(folder
         NewRow(size + i, "values", generable=False, input_values=values)
         for i, values in enumerate((loud, vector(-50.0)))
     ]
-    engine.handle(GrowVocabulary(1, 1, both))
+    engine.handle(GrowVocabulary(1, both, request_id=1))
     again = [
         NewRow(size + 2 + i, "values", generable=True, input_values=values)
         for i, values in enumerate((loud, vector(-50.0)))
     ]
-    engine.handle(GrowVocabulary(2, 2, again))
+    engine.handle(GrowVocabulary(2, again, request_id=2))
     engine.drain()
     before, after = (
         run(engine, revision, _insisting_on(INSISTING[number], size + 2 * (revision - 1)))
@@ -270,7 +270,7 @@ def _insisting_on(config: dict, token_id: int) -> dict:
 def test_where_only_such_ids_are_allowed_there_is_no_token(folder):
     engine = InprocEngine(folder, dtype="float32")
     row = NewRow(VOCABULARY_SIZE, "values", generable=False, input_values=vector(50.0))
-    engine.handle(GrowVocabulary(1, 1, [row]))
+    engine.handle(GrowVocabulary(1, [row], request_id=1))
     engine.drain()
     events = run(engine, 1, {"allowed_token_ids": (VOCABULARY_SIZE,)})
     failures = [event.finish.failure for event in events if event.finish is not None]

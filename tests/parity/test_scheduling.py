@@ -27,11 +27,11 @@ def submit(engine: InprocEngine, prompt: list[int], seed: int = 0, **arguments: 
     config = arguments.pop("config", {})
     engine.handle(
         Generate(
-            engine._next_id,
             [SequenceSpec(prompt, seed)],
             engine.config(**{"max_new_tokens": NEW, **config}),
             revision=0,
             **{"cache_salt": "", **arguments},
+            request_id=engine._next_id,
         )
     )
     return engine._next_id
@@ -41,7 +41,7 @@ def submit(engine: InprocEngine, prompt: list[int], seed: int = 0, **arguments: 
 def emptied(pair: Pair):
     """The engine of a pair, and nothing left in it afterwards."""
     yield pair
-    pair.engine.handle(FlushPrefixCache(1))
+    pair.engine.handle(FlushPrefixCache(request_id=1))
     pair.engine.drain()
     assert pair.engine.engine._places.used_tokens == 0
     for layer in pair.engine.engine._runner.cache.slot_layers:
@@ -109,7 +109,7 @@ def test_steps_of_sessions_that_lost_their_place_equal_a_forward_pass(emptied):
     for index, prompt in enumerate(prompts):
         specs = [SequenceSpec(prompt, 0)]
         config = engine.config()
-        engine.handle(OpenSession(800, f"s{index}", specs, config, 0, 60, FULL))
+        engine.handle(OpenSession(f"s{index}", specs, config, 0, 60, FULL, request_id=800))
         engine.drain()
     recomputed = 0
     for step in range(9):
@@ -117,14 +117,14 @@ def test_steps_of_sessions_that_lost_their_place_equal_a_forward_pass(emptied):
         prompts[index] = [*prompts[index], 11 * step]
         rows = [StepRow([11 * step], None)]
         selection = ScoreSelection(logits=True, amount="full")
-        engine.handle(StepSession(801, f"s{index}", rows, selection))
+        engine.handle(StepSession(f"s{index}", rows, selection, request_id=801))
         (answer,) = engine.drain()
         recomputed += answer.recomputed
         with torch.inference_mode():
             expected = emptied.model(torch.tensor([prompts[index]])).logits[0, -1]
         assert_close(torch.from_numpy(array(answer.rows[0].scores[0].logits)), expected)
     for index in range(len(prompts)):
-        engine.handle(CloseSession(802, f"s{index}"))
+        engine.handle(CloseSession(f"s{index}", request_id=802))
     engine.drain()
     places.total_tokens = total
     assert recomputed == 9  # there is room for two, and each in turn is the third

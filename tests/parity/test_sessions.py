@@ -113,7 +113,7 @@ def test_after_a_step_was_given_up_a_session_equals_its_tokens_from_scratch(sess
     engine = session.pair.engine
     request_id = next(REQUEST_IDS)
     rows = [StepRow(tokens(20, seed), None) for seed in (7, 8, 9)]
-    engine.handle(StepSession(request_id, session.name, rows, FULL))
+    engine.handle(StepSession(session.name, rows, FULL, request_id=request_id))
     engine.engine._scheduler._max_step_tokens, before = (
         25,
         engine.engine._scheduler._max_step_tokens,

@@ -1,24 +1,20 @@
 """One call to the engine that somebody waits for: what has arrived and was not taken yet."""
 
 import asyncio
+import secrets
 import time
 from typing import Any
 
-from model_service.protocol import (
-    PrefixCacheFlushed,
-    SequenceTokens,
-    SessionAnswer,
-    SessionDescription,
-    SessionForked,
-    VocabularyGrown,
-)
+import structlog
+
+from model_service.protocol import Failure, Request, Response, SequenceTokens
 from model_service.protocol.generation import PositionScores
-from rpc import running_call
+from rpc import errors, running_call
 from rpc.errors import ServiceError
 
-Answer = SessionAnswer | SessionDescription | SessionForked | VocabularyGrown | PrefixCacheFlushed
-
 TOKEN_SCORE_BYTES = 120  # a struct of one int and two floats
+
+log = structlog.stdlib.get_logger("model_service.front.engine_client.call")
 
 
 class Call:
@@ -36,18 +32,23 @@ class Call:
         rpc: the RPC that takes the events, if it is one.
     """
 
-    def __init__(self, request_id: int, num_rows: int, num_permits: int) -> None:
-        self.request_id = request_id
-        self.unfinished_rows = num_rows
-        self._num_rows = num_rows
-        self._num_permits = num_permits
+    def __init__(self, request: Request[Any]) -> None:
+        """Starts a call without events.
+
+        Args:
+            request: what begins it, with its number.
+        """
+        self.request_id = request.request_id
+        self.unfinished_rows = request.num_sequences
+        self._num_sequences = request.num_sequences
+        self._num_permits = request.num_rows
         self.settled = False
         self.error: ServiceError | None = None
         self.buffered_bytes = 0
         self.rpc = running_call.current()
         self._waiting: dict[int, SequenceTokens] = {}
         self._waiting_since = 0.0
-        self._answer: Answer | None = None
+        self._answer: Response | None = None
         self._wake = asyncio.Event()
 
     @property
@@ -55,7 +56,7 @@ class Call:
         """Permits that the unfinished rows hold: their share, rounded up."""
         if not self.unfinished_rows:
             return 0
-        return -(-self.unfinished_rows * self._num_permits // self._num_rows)
+        return -(-self.unfinished_rows * self._num_permits // self._num_sequences)
 
     @property
     def ended(self) -> bool:
@@ -78,16 +79,16 @@ class Call:
             self.settled = self.unfinished_rows == 0
         self._wake.set()
 
-    def put_answer(self, answer: Answer) -> None:
+    def put_answer(self, answer: Response) -> None:
         """Ends the call with its only event."""
         self._answer = answer
         self.settled = True
         self._wake.set()
 
-    def reject(self, error: ServiceError) -> None:
+    def reject(self, failure: Failure) -> None:
         """Ends the call with the engine's refusal."""
         self.settled = True
-        self.fail(error)
+        self.fail(service_error(failure))
 
     def fail(self, error: ServiceError) -> None:
         """Ends the call with an error, which whoever waits for events gets next."""
@@ -101,7 +102,7 @@ class Call:
         """Returns how long events have been waiting to be taken, in seconds."""
         return now - self._waiting_since if self._waiting else 0.0
 
-    async def answer(self) -> Any:
+    async def answer(self) -> Response:
         """Waits for the call's only event.
 
         Raises:
@@ -148,3 +149,22 @@ def _num_bytes(scores: PositionScores) -> int:
     """Estimates the memory of one position's scores."""
     rows = sum(len(row) for row in (scores.logits, scores.scores) if isinstance(row, bytes))
     return rows + TOKEN_SCORE_BYTES * len(scores.tokens)
+
+
+def service_error(failure: Failure) -> errors.ServiceError:
+    """Builds the error that the engine named.
+
+    A name or arguments that do not exist are a bug and become `InternalError`;
+    the log has what they were.
+    """
+    kind = getattr(errors, failure.error, None)
+    if isinstance(kind, type) and issubclass(kind, errors.ServiceError):
+        try:
+            return kind(**failure.arguments)
+        except TypeError:
+            pass
+    request_id = f"engine-{secrets.token_hex(8)}"
+    log.error(
+        "engine_failure", request_id=request_id, error=failure.error, arguments=failure.arguments
+    )
+    return errors.InternalError(request_id)

@@ -1,129 +1,156 @@
-"""Commands to the engine and what it answers, while it is there."""
+"""All calls to the engine in progress: who may start another, and whose an event is."""
 
-import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import TypeVar, cast
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
-from model_service.front.engine_client.call import Answer, Call
-from model_service.front.engine_client.call_table import CallTable
-from model_service.front.engine_client.process import EngineProcess
-from model_service.protocol import Cancel, Command, Event
-from rpc.errors import EngineLost, ServiceError
+import msgspec
 
-A = TypeVar("A", bound=Answer)
+from model_service.front.engine_client.call import Call
+from model_service.protocol import Event, Rejected, Request, SequenceTokens, SessionAnswer
+from model_service.protocol.channel import RingReader
+from model_service.protocol.generation import PositionScores
+from rpc.errors import Overloaded, ServiceError, SlowConsumer
 
-MakeCommand = Callable[[int], Command]
-"""Makes the command of a call from its request id."""
+RETRY_DELAY_S = 0.25
+MAX_RETRY_DELAY_S = 5.0
 
 
-class EngineCalls:
-    """What every call to the engine has in common. Used by the event loop only.
+class Calls:
+    """All calls in progress. Used by the event loop only.
 
-    A call that is left early is cancelled in the engine.
+    Every call holds one permit per row of the engine that its unfinished rows
+    stand for, so that what is admitted is bounded here and the engine never has
+    to refuse for want of room.
     """
 
     def __init__(
         self,
-        process: EngineProcess,
+        ring: RingReader,
         *,
         max_running_sequences: int,
         max_waiting_sequences: int,
         buffer_bytes: int,
+        cancel: Callable[[int], None],
     ) -> None:
-        """Starts without calls, see `EngineClient`."""
-        self._process = process
-        self._table = CallTable(
-            process.ring,
-            max_running_sequences=max_running_sequences,
-            max_waiting_sequences=max_waiting_sequences,
-            buffer_bytes=buffer_bytes,
-            cancel=lambda request_id: process.post(Cancel(request_id)),
-        )
-        self._lost = False
-        self._heard_at = 0.0
+        """Starts without calls.
+
+        Args:
+            ring: where rows of logits come from.
+            max_running_sequences: rows that run at once in the engine.
+            max_waiting_sequences: rows admitted beyond that.
+            buffer_bytes: scores kept for a call that does not take them; beyond
+                it the call fails.
+            cancel: tells the engine that nobody waits for a request id.
+        """
+        self._calls: dict[int, Call] = {}
+        self._ring = ring
+        self._max_running_sequences = max_running_sequences
+        self._max_rows = max_running_sequences + max_waiting_sequences
+        self._buffer_bytes = buffer_bytes
+        self._cancel = cancel
+        self._last_request_id = 0
+
+    def __bool__(self) -> bool:
+        """Whether any call is in progress."""
+        return bool(self._calls)
 
     @property
     def num_unfinished_rows(self) -> int:
         """Rows that run or wait, by the permits they hold."""
-        return self._table.num_unfinished_rows
+        return sum(call.num_permits for call in self._calls.values())
 
-    @asynccontextmanager
-    async def stream(
-        self, make: MakeCommand, num_rows: int, *, num_permits: int | None = None
-    ) -> AsyncIterator[Call]:
-        """Sends a command of whose rows there will be events.
+    @contextmanager
+    def open(self, request: Request[Any]) -> Iterator[Call]:
+        """Registers a call for as long as the block runs; leaving it early cancels the call.
 
         Args:
-            make: makes the command.
-            num_rows: rows of which there will be events.
-            num_permits: rows of a step that they take; None means one each.
+            request: what begins the call. It gets a number that none has had before.
 
         Raises:
-            Overloaded: there are no permits left.
-            EngineLost: the engine is gone.
+            Overloaded: there are not enough permits left.
         """
-        if self._lost:
-            raise EngineLost
-        if not self._table:
-            self._heard_at = time.monotonic()  # it was idle: its silence starts now
-        with self._table.open(num_rows, num_permits) as call:
-            self._process.post(make(call.request_id))
+        unfinished = self.num_unfinished_rows
+        if unfinished + request.num_rows > self._max_rows:
+            delay_s = RETRY_DELAY_S * unfinished / self._max_running_sequences
+            jitter = random.uniform(0.8, 1.2)  # keeps clients from coming at once
+            raise Overloaded(
+                "sequences", self._max_rows, retry_delay_s=min(MAX_RETRY_DELAY_S, delay_s * jitter)
+            )
+        self._last_request_id += 1
+        request.request_id = self._last_request_id
+        call = Call(request)
+        self._calls[call.request_id] = call
+        try:
             yield call
-
-    async def ask(
-        self,
-        answer: type[A],
-        make: MakeCommand,
-        *,
-        num_rows: int = 0,
-        undo: Callable[[], None] | None = None,
-    ) -> A:
-        """Sends a command that has one answer, and waits for it.
-
-        Args:
-            answer: type of the answer.
-            make: makes the command.
-            num_rows: rows of a step that it takes.
-            undo: called when the call is left before it was answered.
-
-        Raises:
-            Overloaded: there are no permits left.
-            EngineLost: the engine is gone.
-            ServiceError: the engine refused the command.
-        """
-        async with self.stream(make, num_rows) as call:
-            try:
-                return cast(A, await call.answer())
-            finally:
-                if undo is not None and not call.settled:
-                    undo()
-
-    def tell(self, make: MakeCommand) -> None:
-        """Sends a command whose answer nobody waits for."""
-        self._process.post(make(self._table.next_request_id()))
+        finally:
+            del self._calls[call.request_id]
+            self._abandon(call)
 
     def deliver(self, event: Event) -> None:
-        """Hands an event to its call."""
-        self._table.deliver(event)
-
-    def heard(self) -> None:
-        """Notes that the engine has said something."""
-        self._heard_at = time.monotonic()
-
-    def silence_s(self, now: float) -> float:
-        """Returns how long the engine has said nothing, with calls to answer, in seconds."""
-        return now - self._heard_at if self._table else 0.0
+        """Hands an event to its call. Rows leave the ring even when nobody wants them."""
+        call = self._calls.get(event.request_id)
+        wanted = call is not None and not call.ended
+        self._take_rows(event, wanted)
+        if call is None or not wanted:
+            return
+        if isinstance(event, Rejected):
+            call.reject(event.failure)
+        elif isinstance(event, SequenceTokens):
+            call.put_tokens(event)
+            if call.buffered_bytes > self._buffer_bytes:
+                self._fail_slow(call)
+        else:
+            call.put_answer(event)
 
     def fail_unread(self, now: float, timeout_s: float) -> None:
         """Fails the calls whose events nobody has taken for too long."""
-        self._table.fail_unread(now, timeout_s)
+        for call in self._calls.values():
+            if call.unread_s(now) > timeout_s:
+                self._fail_slow(call)
 
     def fail_all(self, error: ServiceError) -> None:
         """Fails every call."""
-        self._table.fail_all(error)
+        for call in self._calls.values():
+            call.fail(error)
 
-    def lose(self) -> None:
-        """Fails every call, and all that come: the engine is gone."""
-        self._lost = True
-        self.fail_all(EngineLost())
+    def _fail_slow(self, call: Call) -> None:
+        """Fails a call and frees what it holds now: its reader may not come back for long."""
+        error = SlowConsumer(call.buffered_bytes)
+        call.fail(error)
+        if call.rpc is not None:
+            call.rpc.end(error)  # its handler waits in a write, and hears of nothing else
+        self._abandon(call)
+
+    def _abandon(self, call: Call) -> None:
+        if not call.settled:
+            call.settled = True
+            call.unfinished_rows = 0
+            self._cancel(call.request_id)
+
+    def _take_rows(self, event: Event, wanted: bool) -> None:
+        if isinstance(event, SequenceTokens):
+            event.scores = [self._take(scores, wanted) for scores in event.scores]
+            event.prompt_scores = [self._take(scores, wanted) for scores in event.prompt_scores]
+        elif isinstance(event, SessionAnswer):
+            event.rows = [
+                msgspec.structs.replace(
+                    row, scores=[self._take(scores, wanted) for scores in row.scores]
+                )
+                for row in event.rows
+            ]
+
+    def _take(self, scores: PositionScores, wanted: bool) -> PositionScores:
+        rows = {
+            name: row
+            for name, row in (("logits", scores.logits), ("scores", scores.scores))
+            if row is not None
+        }
+        if wanted:
+            return msgspec.structs.replace(
+                scores, **{name: self._ring.take(row) for name, row in rows.items()}
+            )
+        for row in rows.values():
+            self._ring.skip(row)
+        return scores

@@ -2,33 +2,38 @@
 
 import asyncio
 import time
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, TypeVar, cast
 
 import structlog
 
-from model_service.front.engine_client.calls import EngineCalls
-from model_service.front.engine_client.generations import EngineGenerations
-from model_service.front.engine_client.growth import EngineGrowth
+from model_service.front.engine_client.call import Call
+from model_service.front.engine_client.calls import Calls
 from model_service.front.engine_client.process import STOP_GRACE_S, EngineProcess
-from model_service.front.engine_client.sessions import EngineSessions
 from model_service.front.metrics import ModelMetrics
 from model_service.protocol import (
+    Cancel,
+    Command,
     EngineInfo,
     EngineSettings,
     Event,
-    FlushPrefixCache,
     GraphStatus,
     Load,
     LoadFailed,
     LoadProgress,
     Message,
-    PrefixCacheFlushed,
     Ready,
     Report,
+    Request,
+    Response,
     SequenceTokens,
 )
 from rpc import errors
 
 WATCH_INTERVAL_S = 0.25
+
+R = TypeVar("R", bound=Response)
 
 log = structlog.stdlib.get_logger("model_service.front.engine_client.client")
 
@@ -40,10 +45,11 @@ class LoadError(Exception):
 class EngineClient:
     """An engine as the front knows it. Used by the event loop only.
 
+    A message of `model_service.protocol` is sent as it is, by `stream` when it is
+    answered row by row, by `ask` when it has one answer, and by `tell` when nobody
+    waits for one.
+
     Attributes:
-        generations: runs sequences.
-        sessions: opens and changes sessions.
-        growth: grows the vocabulary.
         load: how full the engine is.
         graphs: whether its steps run compiled.
         lost: set when the engine is gone; `lost_reason` then says why.
@@ -80,15 +86,14 @@ class EngineClient:
         self._metrics = metrics
         self._stream_stall_timeout_s = stream_stall_timeout_s
         self._engine_stall_timeout_s = engine_stall_timeout_s
-        self._calls = EngineCalls(
-            process,
+        self._calls = Calls(
+            process.ring,
             max_running_sequences=max_running_sequences,
             max_waiting_sequences=max_waiting_sequences,
             buffer_bytes=buffer_bytes,
+            cancel=lambda request_id: process.post(Cancel(request_id)),
         )
-        self.generations = EngineGenerations(self._calls)
-        self.sessions = EngineSessions(self._calls)
-        self.growth = EngineGrowth(self._calls)
+        self._heard_at = 0.0
         self._info: EngineInfo | None = None
         self._ready: asyncio.Future[EngineInfo] = asyncio.get_running_loop().create_future()
         self._watcher: asyncio.Task[None] | None = None
@@ -134,9 +139,56 @@ class EngineClient:
         listens = self._info is not None and not self.lost.is_set()
         await self._process.stop(STOP_GRACE_S if listens else 0)
 
-    async def flush_prefix_cache(self) -> int:
-        """Drops the KV cache kept for reuse, and returns the number of tokens dropped."""
-        return (await self._calls.ask(PrefixCacheFlushed, FlushPrefixCache)).token_count
+    # --- Calls ----------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def stream(self, request: Request[SequenceTokens]) -> AsyncIterator[Call]:
+        """Runs sequences while the context is open; leaving it early cancels the call.
+
+        Args:
+            request: what to run. One object begins one call.
+
+        Raises:
+            Overloaded: there are no permits left.
+            EngineLost: the engine is gone.
+        """
+        with self._open(request) as call:
+            yield call
+
+    async def ask(self, request: Request[R], *, undo: Iterable[Command] = ()) -> R:
+        """Sends a request that has one answer, and waits for it.
+
+        Args:
+            request: what to do. One object begins one call.
+            undo: what is sent when the call is left before it was answered, which
+                cancels it.
+
+        Raises:
+            Overloaded: there are no permits left.
+            EngineLost: the engine is gone.
+            ServiceError: the engine refused it.
+        """
+        with self._open(request) as call:
+            try:
+                return cast(R, await call.answer())
+            finally:
+                if not call.settled:
+                    for command in undo:
+                        self.tell(command)
+
+    def tell(self, command: Command) -> None:
+        """Sends a command whose answer, if it has one, nobody waits for."""
+        self._process.post(command)
+
+    @contextmanager
+    def _open(self, request: Request[Any]) -> Iterator[Call]:
+        if self.lost.is_set():
+            raise errors.EngineLost
+        if not self._calls:
+            self._heard_at = time.monotonic()  # it was idle: its silence starts now
+        with self._calls.open(request) as call:
+            self._process.post(cast(Command, request))
+            yield call
 
     # --- Events ---------------------------------------------------------------------------------
 
@@ -158,7 +210,7 @@ class EngineClient:
             self._ready.set_exception(LoadError(message.reason))
 
     def _on_report(self, report: Report) -> None:
-        self._calls.heard()
+        self._heard_at = time.monotonic()
         for event in report.events:
             self._record(event)
             self._calls.deliver(event)
@@ -183,7 +235,7 @@ class EngineClient:
             await asyncio.wait([ended], timeout=WATCH_INTERVAL_S)
             now = time.monotonic()
             self._calls.fail_unread(now, self._stream_stall_timeout_s)
-            if self._calls.silence_s(now) > self._engine_stall_timeout_s:
+            if self._calls and now - self._heard_at > self._engine_stall_timeout_s:
                 self._on_lost("The engine does not answer.")
                 return
         self._on_lost(ended.result())
@@ -194,4 +246,4 @@ class EngineClient:
         log.error("engine_lost", reason=reason)
         self.lost_reason = reason
         self.lost.set()
-        self._calls.lose()
+        self._calls.fail_all(errors.EngineLost())

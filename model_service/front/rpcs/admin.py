@@ -10,6 +10,7 @@ from lockstep.v1 import (
 
 from model_service.front.rpcs import replies
 from model_service.front.served_model import ServedModel
+from model_service.protocol import FlushPrefixCache
 from rpc.handlers import Context
 
 
@@ -46,9 +47,9 @@ class AdminServicer(model_admin_service_pb2_grpc.ModelAdminServiceServicer):
     async def FlushPrefixCache(
         self, request: model_admin_service_pb2.FlushPrefixCacheRequest, context: Context
     ) -> model_admin_service_pb2.FlushPrefixCacheResponse:
+        flushed = await self._model.engine.ask(FlushPrefixCache())
         return model_admin_service_pb2.FlushPrefixCacheResponse(
-            token_count=await self._model.engine.flush_prefix_cache(),
-            vocabulary=self._newest(),
+            token_count=flushed.token_count, vocabulary=self._newest()
         )
 
     async def Drain(

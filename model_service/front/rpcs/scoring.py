@@ -9,12 +9,12 @@ import msgspec
 from lockstep.v1 import generation_pb2, model_service_pb2
 
 from model_service.front.checks.prompts import read_prompts, read_ragged
-from model_service.front.engine_client.failure import service_error
+from model_service.front.engine_client.call import service_error
 from model_service.front.rpcs import replies
 from model_service.front.served_model import ServedModel
 from model_service.front.sessions.opening import Opening, read_opening
 from model_service.front.sessions.session import new_session_id
-from model_service.protocol import SessionAnswer, SessionRowAnswer
+from model_service.protocol import CloseSession, OpenSession, SessionAnswer, SessionRowAnswer
 from wire.violations import Violations
 
 _WAY_OUT = (
@@ -123,7 +123,8 @@ async def _run(opening: Opening, model: ServedModel) -> SessionAnswer:
     """
     model.check_open()
     session_id = new_session_id()
-    answer = await model.engine.sessions.open(
+    close = CloseSession(session_id)
+    command = OpenSession(
         session_id,
         opening.sequences,
         opening.resolved.config,
@@ -132,7 +133,8 @@ async def _run(opening: Opening, model: ServedModel) -> SessionAnswer:
         selection=opening.selection,
         cache_salt=opening.cache_salt,
     )
-    model.engine.sessions.forget(session_id)
+    answer = await model.engine.ask(command, undo=[close])
+    model.engine.tell(close)
     model.metrics.admitted(opening.num_prompt_tokens)
     for row in answer.rows:
         if row.failure is not None:

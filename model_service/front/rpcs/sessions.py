@@ -25,6 +25,7 @@ from model_service.front.sessions.opening import read_opening
 from model_service.front.sessions.registry import SessionRegistry
 from model_service.front.sessions.session import Session, new_session_id
 from model_service.front.sessions.terms import SessionTerms
+from model_service.protocol import DescribeSession
 from rpc.errors import InvalidField
 from rpc.handlers import Context
 from rpc.streams import until_drained
@@ -189,7 +190,7 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
         self, request: logits_session_service_pb2.GetSessionRequest, context: Context
     ) -> logits_session_service_pb2.GetSessionResponse:
         with self._sessions.use(request.session_id) as session:
-            description = await self._model.engine.sessions.describe(session.session_id)
+            description = await self._model.engine.ask(DescribeSession(session.session_id))
         rows = zip(description.rows, session.opening.sequences, strict=True)
         return logits_session_service_pb2.GetSessionResponse(
             rows=[

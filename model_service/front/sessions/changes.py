@@ -11,6 +11,14 @@ from model_service.front.engine_client.client import EngineClient
 from model_service.front.sessions.opening import Opening
 from model_service.front.sessions.registry import SessionRegistry
 from model_service.front.sessions.session import Session, StepAnswer, new_session_id
+from model_service.protocol import (
+    CloseSession,
+    ForkSession,
+    RebindSession,
+    SelectSessionRows,
+    StepSession,
+    TruncateSession,
+)
 from rpc.errors import InvalidField
 from vocabulary import Reference
 from wire.violations import Violations
@@ -60,7 +68,7 @@ class SessionCalls:
             PositionConflict: a row is elsewhere than expected; nothing happened.
             ServiceError: the engine refused it.
         """
-        answer = await self._engine.sessions.step(
+        command = StepSession(
             session.session_id,
             plan.rows,
             plan.selection,
@@ -68,6 +76,7 @@ class SessionCalls:
             append=plan.append,
             look_ahead=plan.look_ahead,
         )
+        answer = await self._engine.ask(command)
         session.apply(answer)
         if not plan.look_ahead:
             session.selection = plan.selection
@@ -89,7 +98,7 @@ class SessionCalls:
         with self._sessions.use(session_id) as session:
             if len(lengths) != session.num_rows:
                 raise InvalidField("positions", f"must have one per row, {session.num_rows}")
-            session.apply(await self._engine.sessions.truncate(session_id, lengths))
+            session.apply(await self._engine.ask(TruncateSession(session_id, lengths)))
         return session
 
     async def fork(self, session: Session, rows: list[int], count: int) -> ForkedSessions:
@@ -107,7 +116,9 @@ class SessionCalls:
             with ExitStack() as uses:
                 for name in names:
                     uses.enter_context(self._sessions.use(name))
-                answer = await self._engine.sessions.fork(session.session_id, names, rows)
+                answer = await self._engine.ask(
+                    ForkSession(session.session_id, names, rows), undo=map(CloseSession, names)
+                )
         except BaseException:
             for fork in forks:
                 self._sessions.remove(fork, "error")
@@ -140,7 +151,7 @@ class SessionCalls:
             self._sessions.check_rows(max(0, len(rows) - session.num_rows))
             session.opening = max(before, selected, key=_num_rows)  # until it is settled
             try:
-                answer = await self._engine.sessions.select_rows(session_id, rows)
+                answer = await self._engine.ask(SelectSessionRows(session_id, rows))
             except BaseException:
                 session.opening = before
                 raise
@@ -163,7 +174,7 @@ class SessionCalls:
                     "vocabulary.revision",
                     f"must be at least {before.revision}, that of the session",
                 )
-            session.apply(await self._engine.sessions.rebind(session_id, target.revision))
+            session.apply(await self._engine.ask(RebindSession(session_id, target.revision)))
             session.opening = replace(session.opening, vocabulary=target)
         return Rebound(session, before)
 

@@ -12,11 +12,16 @@ from itertools import count, islice
 
 import structlog
 
+from model_service.front.engine_client.call import service_error
 from model_service.front.engine_client.client import EngineClient
-from model_service.front.engine_client.failure import service_error
 from model_service.front.metrics import ModelMetrics
 from model_service.front.sessions.session import Session
-from model_service.protocol import SessionAnswer, SessionDescription
+from model_service.protocol import (
+    CloseSession,
+    OpenSession,
+    SessionAnswer,
+    SessionDescription,
+)
 from rpc import identity
 from rpc.errors import Overloaded, SessionBusy, SessionNotFound
 
@@ -72,7 +77,7 @@ class SessionRegistry:
         opening = session.opening
         try:
             with self.use(session.session_id):
-                answer = await self._engine.sessions.open(
+                command = OpenSession(
                     session.session_id,
                     opening.sequences,
                     opening.resolved.config,
@@ -83,9 +88,11 @@ class SessionRegistry:
                     sample=sample,
                     append=append,
                 )
+                close = CloseSession(session.session_id)
+                answer = await self._engine.ask(command, undo=[close])
                 for row in answer.rows:
                     if row.failure is not None:
-                        self._engine.sessions.forget(session.session_id)
+                        self._engine.tell(close)
                         raise service_error(row.failure)
         except BaseException:
             self.remove(session, "error")
@@ -142,7 +149,7 @@ class SessionRegistry:
         if session.busy and not session.generating:
             raise SessionBusy(session_id)
         self.remove(session, "client")
-        return session, await self._engine.sessions.close(session_id)
+        return session, await self._engine.ask(CloseSession(session_id))
 
     async def expire_forever(self) -> None:
         """Closes sessions that have been idle for too long, until cancelled."""
@@ -154,7 +161,7 @@ class SessionRegistry:
         """Closes the sessions that have been idle for too long."""
         for session in [s for s in self._sessions.values() if s.expired]:
             self.remove(session, "idle_timeout")
-            self._engine.sessions.forget(session.session_id)
+            self._engine.tell(CloseSession(session.session_id))
 
     def admit(self, sessions: Sequence[Session]) -> None:
         """Takes in sessions, all of them or none, that the engine does not have yet.

@@ -26,6 +26,7 @@ from model_service.front.vocabulary.conflict import ConflictError
 from model_service.front.vocabulary.following import Following
 from model_service.front.vocabulary.spelling import fetch_spelling
 from model_service.front.vocabulary.tokenizer_address import TokenizerAddress
+from model_service.protocol import GrowVocabulary, SpellTokens
 from rpc.errors import ServiceError
 from vocabulary import BrokenChainError, Link, Reference, SpecialToken, verify
 
@@ -274,7 +275,7 @@ class Follower:
         """
         token_bytes = await fetch_spelling(stub, info)
         if token_bytes is not None:
-            self._engine.growth.spell(token_bytes)
+            self._engine.tell(SpellTokens(token_bytes))
             self._table.spelled = True
         elif self._engine.info.default_config.stop_strings:
             raise ConflictError(
@@ -303,7 +304,8 @@ class Follower:
             before: what applies the change before it.
         """
         try:
-            grown = await self._engine.growth.grow(newest.revision, new_rows(link.change))
+            growth = GrowVocabulary(newest.revision, new_rows(link.change))
+            grown = await self._engine.ask(growth)
         finally:
             if before is not None:
                 await before  # if that one failed, it is why this one did

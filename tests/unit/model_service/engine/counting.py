@@ -150,11 +150,11 @@ class CountingEngine:
         arguments.setdefault("cache_salt", "")
         self.engine.handle(
             Generate(
-                request_id,
                 [SequenceSpec(*row) for row in zip(prompts, seeds, strict=True)],
                 GenerationConfig(**config),
                 revision=0,
                 **arguments,
+                request_id=request_id,
             )
         )
 
@@ -170,7 +170,6 @@ class CountingEngine:
     ) -> None:
         self.engine.handle(
             OpenSession(
-                request_id,
                 session_id,
                 [SequenceSpec(prompt, seed=0) for prompt in prompts],
                 GenerationConfig(max_new_tokens=1, **(config or {})),
@@ -178,6 +177,7 @@ class CountingEngine:
                 max_length=max_length,
                 selection=ScoreSelection(**(selection or {"logits": True, "amount": "full"})),
                 cache_salt=salt,
+                request_id=request_id,
             )
         )
 
@@ -195,13 +195,13 @@ class CountingEngine:
         expected = expected or [None] * len(rows)
         self.engine.handle(
             StepSession(
-                request_id,
                 session_id,
                 [StepRow(ids, where) for ids, where in zip(rows, expected, strict=True)],
                 ScoreSelection(**(sel or {"logits": True, "amount": "full"})),
                 sample=sample,
                 append=append,
                 look_ahead=look_ahead,
+                request_id=request_id,
             )
         )
 
@@ -217,13 +217,13 @@ class CountingEngine:
     ) -> None:
         self.engine.handle(
             GenerateSession(
-                request_id,
                 session_id,
                 [SequenceSpec(prompt, seed=0) for prompt in prompts],
                 GenerationConfig(**{"max_new_tokens": new, **(config or {})}),
                 revision=0,
                 max_length=max_length,
                 **arguments,
+                request_id=request_id,
             )
         )
 
@@ -238,7 +238,9 @@ class CountingEngine:
         resolved = GenerationConfig(**{"max_new_tokens": new, **(config or {})})
         session = self.engine._owners["session"]._table.find(session_id)
         most = [resolved.max_new_tokens] * (len(session.rows) if session else 1)
-        self.engine.handle(ContinueSession(request_id, session_id, resolved, most, selection))
+        self.engine.handle(
+            ContinueSession(session_id, resolved, most, selection, request_id=request_id)
+        )
 
     def session(self, session_id: str = "s") -> Session:
         """What the engine has of a session."""
@@ -253,7 +255,7 @@ class CountingEngine:
 
     def rows(self, session_id: str = "s") -> list[list[int]]:
         """The tokens of a session, after what else there is to do."""
-        *_, description = self.do(DescribeSession(0, session_id))
+        *_, description = self.do(DescribeSession(session_id, request_id=0))
         return description.rows
 
     def step(self) -> list[Event]:

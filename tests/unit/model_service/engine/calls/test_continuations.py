@@ -100,7 +100,7 @@ def test_a_generation_has_its_own_configuration_and_the_session_keeps_its_own():
     engine = opened([4])
     engine.continue_session(2, new=2, config={"suppress_tokens": (5,)})
     assert tokens(engine.run(), 2)[0] != 5
-    engine.do(TruncateSession(3, "s", [1]))
+    engine.do(TruncateSession("s", [1], request_id=3))
     engine.step_session(4, [4], sample=True)
     (answer,) = engine.run()
     assert answer.rows[0].sampled_token_id == 5
@@ -155,7 +155,7 @@ def test_rows_cut_back_to_where_they_generated_from_are_as_they_were(pending):
     before = engine.rows()
     engine.continue_session(3, new=3)
     engine.run()
-    engine.do(TruncateSession(4, "s", [len(before[0])]))
+    engine.do(TruncateSession("s", [len(before[0])], request_id=4))
     engine.run()
     assert engine.rows() == before
     engine.step_session(5, [])
@@ -171,7 +171,7 @@ def test_rows_that_were_stepped_since_they_generated_are_cut_as_any_others():
     engine.run()
     engine.step_session(4, [20])
     engine.run()
-    engine.do(TruncateSession(5, "s", [3]))
+    engine.do(TruncateSession("s", [3], request_id=5))
     engine.run()
     engine.step_session(6, [])
     (answer,) = engine.run()
@@ -197,7 +197,7 @@ def test_a_session_without_tokens_or_room_is_refused_as_a_whole():
     (event,) = engine.run()
     assert event.failure.error == "ContextLengthExceeded"
     assert event.failure.arguments["row"] == 1
-    engine.do(TruncateSession(4, "s", [0, 1]))
+    engine.do(TruncateSession("s", [0, 1], request_id=4))
     engine.continue_session(5)
     (event,) = engine.run()
     assert (event.failure.error, event.failure.arguments["field"]) == ("InvalidField", "session_id")
@@ -227,7 +227,7 @@ def test_closing_a_session_ends_what_it_generates_where_it_is():
     engine = opened([4], [10])
     engine.continue_session(2, new=9, config={"eos_token_ids": (5,)})
     engine.step()
-    events = engine.do(CloseSession(3, "s"))
+    events = engine.do(CloseSession("s", request_id=3))
     (description,) = [e for e in events if isinstance(e, SessionDescription)]
     assert description.rows == [[4, 5], [10, 11]]
     (ended,) = [e for e in events if e.request_id == 2]
@@ -261,7 +261,7 @@ def test_a_kept_generation_counts_as_a_session_from_its_start():
     assert refused == {2: "KVCacheExceeded"}
     assert engine.places.session_tokens == engine.scheduler.kv_used_tokens == 40
     assert engine.scheduler.num_running == 0
-    engine.do(CloseSession(4, "s"))
+    engine.do(CloseSession("s", request_id=4))
     assert engine.scheduler.kv_used_tokens == engine.places.session_tokens == 0
 
 
@@ -330,7 +330,7 @@ def test_nothing_is_kept_of_a_generation_in_which_a_row_fails():
 
 
 def gone(engine: CountingEngine) -> bool:
-    (event,) = engine.do(DescribeSession(99, "s"))
+    (event,) = engine.do(DescribeSession("s", request_id=99))
     used = engine.scheduler.kv_used_tokens, engine.places.session_tokens
     return isinstance(event, Rejected) and used == (0, 0) and engine.scheduler.active == []
 
@@ -339,9 +339,9 @@ def test_a_kept_generation_can_be_forked_and_go_on_in_both():
     engine = CountingEngine()
     engine.generate_session(1, [4], new=2)
     engine.run()
-    engine.do(ForkSession(2, "s", ["f"], [0]))
+    engine.do(ForkSession("s", ["f"], [0], request_id=2))
     engine.continue_session(3, "f", new=2)
     assert tokens(engine.run(), 3) == [7, 8]
-    (description,) = engine.do(DescribeSession(4, "s"))
+    (description,) = engine.do(DescribeSession("s", request_id=4))
     assert isinstance(description, SessionDescription)
     assert description.rows == [[4, 5, 6]]

@@ -103,7 +103,7 @@ def opened(salt: str | None) -> CountingEngine:
 
 def answered(engine: CountingEngine, later: str, *, evicted: bool) -> list[Event]:
     """What the call `later` is answered, but for how long it took."""
-    engine.do(TruncateSession(10, "s", LENGTHS))
+    engine.do(TruncateSession("s", LENGTHS, request_id=10))
     if evicted:
         evict(engine)
     LATER[later](engine, 12)

@@ -164,7 +164,7 @@ class SessionMachine(RuleBasedStateMachine):
         name = self.pick(data)
         rows = self.sessions[name]
         lengths = [data.draw(st.integers(0, len(ids))) for ids in rows]
-        self.engine.do(TruncateSession(next(self.request_ids), name, lengths))
+        self.engine.do(TruncateSession(name, lengths, request_id=next(self.request_ids)))
         for index, length in enumerate(lengths):
             self.unseen[name][index] &= length == len(rows[index])
             del rows[index][length:]
@@ -178,7 +178,9 @@ class SessionMachine(RuleBasedStateMachine):
         copied = [i for i in indices if self.slots(name)[i] is not None] * count
         copied = copied[: 2 * MOST_ROWS - self.num_rows_with_slots]  # while there is room
         cached = sum(len(self.sessions[name][i]) - self.unseen[name][i] for i in copied)
-        (event,) = self.engine.do(ForkSession(next(self.request_ids), name, names, indices))
+        (event,) = self.engine.do(
+            ForkSession(name, names, indices, request_id=next(self.request_ids))
+        )
         assert event.copied_bytes == cached * 2
         for fork in names:
             self.sessions[fork] = [list(self.sessions[name][i]) for i in indices]
@@ -189,7 +191,7 @@ class SessionMachine(RuleBasedStateMachine):
     def select(self, data):
         name = self.pick(data)
         indices = self.pick_rows(data, name)
-        self.engine.do(SelectSessionRows(next(self.request_ids), name, indices))
+        self.engine.do(SelectSessionRows(name, indices, request_id=next(self.request_ids)))
         self.sessions[name] = [list(self.sessions[name][i]) for i in indices]
         self.unseen[name] = [self.unseen[name][i] for i in indices]
 
@@ -197,7 +199,7 @@ class SessionMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def close(self, data):
         name = self.pick(data)
-        (event,) = self.engine.do(CloseSession(next(self.request_ids), name))
+        (event,) = self.engine.do(CloseSession(name, request_id=next(self.request_ids)))
         assert event.rows == self.sessions.pop(name)
         del self.unseen[name]
 

@@ -33,7 +33,7 @@ def predictions(engine: CountingEngine, *rows: list[int], **arguments) -> list[i
 
 def assert_nothing_is_held(engine: CountingEngine, *session_ids: str) -> None:
     for session_id in session_ids or ("s",):
-        engine.do(CloseSession(99, session_id))
+        engine.do(CloseSession(session_id, request_id=99))
     assert engine.scheduler.kv_used_tokens == engine.places.session_tokens == 0
     assert len(engine.runner.free_slots) == 12
     assert not any(engine.runner.written.values())
@@ -45,7 +45,7 @@ def assert_nothing_is_held(engine: CountingEngine, *session_ids: str) -> None:
 
 def test_a_truncated_row_goes_on_from_where_it_was_cut():
     engine = opened([4, 5, 6], [10, 11])
-    (answer,) = engine.do(TruncateSession(2, "s", [1, 2]))
+    (answer,) = engine.do(TruncateSession("s", [1, 2], request_id=2))
     assert [row.position for row in answer.rows] == [1, 2]
     assert predictions(engine, [20], []) == [21, None]
     assert engine.rows() == [[4, 20], [10, 11]]
@@ -54,7 +54,7 @@ def test_a_truncated_row_goes_on_from_where_it_was_cut():
 
 def test_a_row_can_be_cut_to_nothing_and_begin_anew():
     engine = opened([4, 5])
-    engine.do(TruncateSession(2, "s", [0]))
+    engine.do(TruncateSession("s", [0], request_id=2))
     assert predictions(engine, [7, 8]) == [9]
     assert engine.rows() == [[7, 8]]
 
@@ -64,15 +64,15 @@ def test_a_token_that_was_appended_unseen_can_be_cut():
     engine.step_session(2, [5], sample=True, append=True)
     engine.run()
     assert engine.rows() == [[4, 5, 6]]
-    engine.do(TruncateSession(3, "s", [2]))
+    engine.do(TruncateSession("s", [2], request_id=3))
     assert predictions(engine, []) == [None]
     assert predictions(engine, [9]) == [10]
 
 
 def test_freeing_clears_what_was_written_before_rows_were_cut():
     engine = opened([4, 5, 6, 7])
-    engine.do(TruncateSession(2, "s", [3]))
-    engine.do(TruncateSession(3, "s", [1]))
+    engine.do(TruncateSession("s", [3], request_id=2))
+    engine.do(TruncateSession("s", [1], request_id=3))
     engine.step_session(4, [8])
     engine.run()
     assert_nothing_is_held(engine)  # the runner checks the length that is freed
@@ -81,7 +81,7 @@ def test_freeing_clears_what_was_written_before_rows_were_cut():
 @pytest.mark.parametrize("lengths", [[2, 3], [2, -1]])
 def test_cutting_beyond_a_row_names_it_and_changes_nothing(lengths):
     engine = opened([4, 5, 6], [10, 11])
-    (event,) = engine.do(TruncateSession(2, "s", lengths))
+    (event,) = engine.do(TruncateSession("s", lengths, request_id=2))
     assert event.failure.error == "InvalidField"
     assert event.failure.arguments["field"] == "positions[1]"
     assert engine.rows() == [[4, 5, 6], [10, 11]]
@@ -91,7 +91,7 @@ def test_processors_forget_the_ids_that_were_cut():
     engine = opened([4, 5, 6])
     (seq,) = engine.engine._owners["session"]._table.find("s").rows
     seq.row_processors = RowProcessors(seq.config, seq.for_processors(), forbidden=(1,))
-    engine.do(TruncateSession(2, "s", [1]))
+    engine.do(TruncateSession("s", [1], request_id=2))
     assert seq.row_processors is None
     assert seq.num_prompt_tokens == 1
 
@@ -101,7 +101,7 @@ def test_processors_forget_the_ids_that_were_cut():
 
 def test_a_fork_goes_its_own_way():
     engine = opened([4, 5, 6], [10])
-    (event,) = engine.do(ForkSession(2, "s", ["f", "g"], [1, 0]))
+    (event,) = engine.do(ForkSession("s", ["f", "g"], [1, 0], request_id=2))
     assert event.positions == [1, 3]
     assert event.copied_bytes == 2 * (1 + 3) * 2  # two forks, four tokens, two bytes each
     assert event.kv_bytes == 2 * 20 * 2
@@ -115,8 +115,8 @@ def test_a_fork_goes_its_own_way():
 
 def test_a_fork_outlives_its_original():
     engine = opened([4, 5, 6])
-    engine.do(ForkSession(2, "s", ["f"], [0]))
-    engine.do(CloseSession(3, "s"))
+    engine.do(ForkSession("s", ["f"], [0], request_id=2))
+    engine.do(CloseSession("s", request_id=3))
     assert predictions(engine, [7], session_id="f") == [8]
     assert_nothing_is_held(engine, "f")
 
@@ -125,7 +125,7 @@ def test_a_fork_takes_an_unseen_token_along():
     engine = opened([4])
     engine.step_session(2, [5], sample=True, append=True)
     engine.run()
-    (event,) = engine.do(ForkSession(3, "s", ["f"], [0]))
+    (event,) = engine.do(ForkSession("s", ["f"], [0], request_id=3))
     assert (event.positions, event.copied_bytes) == ([3], 2 * 2)
     assert predictions(engine, [], session_id="f") == [7]
     assert predictions(engine, []) == [7]
@@ -133,7 +133,7 @@ def test_a_fork_takes_an_unseen_token_along():
 
 def test_forks_for_which_there_is_no_room_take_the_tokens_only():
     engine = opened([4, 5], kv_tokens=50)  # room for two rows
-    (event,) = engine.do(ForkSession(2, "s", ["f", "g"], [0]))
+    (event,) = engine.do(ForkSession("s", ["f", "g"], [0], request_id=2))
     assert event.copied_bytes == 2 * 2
     assert engine.places.session_tokens == 40
     assert predictions(engine, [20], session_id="f") == [21]
@@ -145,7 +145,7 @@ def test_forks_for_which_there_is_no_room_take_the_tokens_only():
 
 def test_a_fork_of_more_rows_than_there_will_ever_be_room_for_is_refused():
     engine = opened([4], kv_tokens=100)
-    (event,) = engine.do(ForkSession(2, "s", ["f"], [0, 0, 0]))
+    (event,) = engine.do(ForkSession("s", ["f"], [0, 0, 0], request_id=2))
     assert event.failure.error == "KVCacheExceeded"
     assert engine.places.session_tokens == 20
     assert_nothing_is_held(engine)
@@ -156,7 +156,7 @@ def test_a_fork_of_more_rows_than_there_will_ever_be_room_for_is_refused():
 
 def test_selected_rows_are_dropped_repeated_and_reordered():
     engine = opened([4, 5], [10], [14, 15, 16])
-    (answer,) = engine.do(SelectSessionRows(2, "s", [2, 0, 2, 2]))
+    (answer,) = engine.do(SelectSessionRows("s", [2, 0, 2, 2], request_id=2))
     assert [row.position for row in answer.rows] == [3, 2, 3, 3]
     assert answer.kv_bytes == 4 * 20 * 2
     assert engine.places.session_tokens == 4 * 20
@@ -167,7 +167,7 @@ def test_selected_rows_are_dropped_repeated_and_reordered():
 
 def test_a_selection_gives_back_what_dropped_rows_held():
     engine = opened([4, 5], [10])
-    engine.do(SelectSessionRows(2, "s", [1]))
+    engine.do(SelectSessionRows("s", [1], request_id=2))
     assert engine.scheduler.kv_used_tokens == 20
     assert len(engine.runner.free_slots) == 11
     assert predictions(engine, [11]) == [12]
@@ -175,9 +175,9 @@ def test_a_selection_gives_back_what_dropped_rows_held():
 
 def test_a_full_server_still_takes_a_selection_that_is_not_larger():
     engine = opened([4, 5], [10], kv_tokens=80)  # all that sessions may hold
-    (answer,) = engine.do(SelectSessionRows(2, "s", [1, 1]))
+    (answer,) = engine.do(SelectSessionRows("s", [1, 1], request_id=2))
     assert isinstance(answer, SessionAnswer)
-    (event,) = engine.do(SelectSessionRows(3, "s", [0, 1, 1]))
+    (event,) = engine.do(SelectSessionRows("s", [0, 1, 1], request_id=3))
     assert event.failure.error == "KVCacheExceeded"
     assert engine.rows() == [[10], [10]]
     assert_nothing_is_held(engine)
@@ -188,7 +188,7 @@ def test_a_selection_for_which_there_is_no_room_takes_the_tokens_only():
     for request_id in (2, 3, 4):
         engine.open(request_id, [7], session_id=f"other{request_id}")
     engine.run()
-    engine.do(SelectSessionRows(5, "s", [0, 0, 0]))
+    engine.do(SelectSessionRows("s", [0, 0, 0], request_id=5))
     assert engine.places.session_tokens == 120
     assert predictions(engine, [6], [7], [8]) == [7, 8, 9]
     assert engine.rows() == [[4, 5, 6], [4, 5, 7], [4, 5, 8]]
@@ -263,9 +263,9 @@ def test_rows_cannot_change_during_a_step():
     engine = opened([4])
     engine.step_session(2, [5])
     for command in (
-        TruncateSession(3, "s", [0]),
-        ForkSession(4, "s", ["f"], [0]),
-        SelectSessionRows(5, "s", [0]),
+        TruncateSession("s", [0], request_id=3),
+        ForkSession("s", ["f"], [0], request_id=4),
+        SelectSessionRows("s", [0], request_id=5),
     ):
         engine.engine.handle(command)
     *refused, answer = engine.run()

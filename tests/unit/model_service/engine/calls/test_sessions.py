@@ -61,7 +61,7 @@ def test_a_step_at_another_position_than_expected_changes_nothing():
     (event,) = engine.run()
     assert isinstance(event, Rejected)
     assert event.failure.arguments == {"row": 0, "expected": 5, "current": 1}
-    engine.engine.handle(DescribeSession(3, "s"))
+    engine.engine.handle(DescribeSession("s", request_id=3))
     (description,) = engine.run()
     assert description.rows == [[4]]
 
@@ -133,7 +133,7 @@ def test_closing_frees_what_the_session_held():
     engine = CountingEngine()
     engine.open(1, [4], [8])
     engine.run()
-    engine.engine.handle(CloseSession(2, "s"))
+    engine.engine.handle(CloseSession("s", request_id=2))
     (event,) = engine.run()
     assert isinstance(event, SessionDescription)
     assert engine.scheduler.kv_used_tokens == engine.places.session_tokens == 0
@@ -145,7 +145,7 @@ def test_closing_fails_the_call_that_uses_the_session():
     engine.open(1, [4])
     engine.run()
     engine.step_session(2, [5])
-    engine.engine.handle(CloseSession(3, "s"))
+    engine.engine.handle(CloseSession("s", request_id=3))
     events = engine.run()
     assert [(type(event), event.request_id) for event in events] == [
         (SessionDescription, 3),

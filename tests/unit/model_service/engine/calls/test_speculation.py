@@ -168,7 +168,7 @@ def test_tokens_ends_and_scores_are_those_without_drafts(seed, config, count, lo
                 [scores for event in events for scores in event.scores],
             )
         )
-        engine.do(FlushPrefixCache(99))  # the runner checks that slots are clean
+        engine.do(FlushPrefixCache(request_id=99))  # the runner checks that slots are clean
         assert len(engine.runner.free_slots) == 12
     assert outcomes[0] == outcomes[1]
 

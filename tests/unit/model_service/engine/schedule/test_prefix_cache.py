@@ -194,7 +194,7 @@ def test_a_row_of_a_session_that_was_cut_lends_no_more_than_is_left():
     engine = CountingEngine()
     engine.open(1, LONG, max_length=60)
     engine.run()
-    engine.do(TruncateSession(2, "s", [20]))
+    engine.do(TruncateSession("s", [20], request_id=2))
     engine.step_session(3, OTHER[:20])
     engine.run()
     engine.generate(4, LONG, new=1)
@@ -279,7 +279,7 @@ def test_flushing_drops_what_is_kept_and_says_how_much():
     engine = CountingEngine()
     engine.generate(1, LONG, new=1)
     engine.run()
-    assert engine.do(FlushPrefixCache(2)) == [PrefixCacheFlushed(2, 40)]
+    assert engine.do(FlushPrefixCache(request_id=2)) == [PrefixCacheFlushed(2, 40)]
     assert engine.places.donor_tokens == 0
     assert len(engine.runner.free_slots) == 12
     assert not any(engine.runner.written.values())
@@ -290,11 +290,11 @@ def test_nothing_from_before_a_flush_is_reused():
     engine.open(1, LONG, max_length=60)
     engine.generate(2, OTHER, new=30)
     engine.step()
-    engine.engine.handle(FlushPrefixCache(3))
+    engine.engine.handle(FlushPrefixCache(request_id=3))
     engine.generate(4, LONG, new=1)
     engine.generate(5, OTHER, new=1)
     events = engine.run()
-    engine.do(CloseSession(6, "s"))
+    engine.do(CloseSession("s", request_id=6))
     engine.generate(7, LONG, new=1)
     assert finish(events, 4).cached_prompt_tokens == 0
     assert finish(events, 5).cached_prompt_tokens == 0

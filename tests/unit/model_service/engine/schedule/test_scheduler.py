@@ -345,18 +345,18 @@ def test_a_row_without_tokens_stays_without_a_place():
 
 def test_a_session_without_a_place_is_cut_copied_selected_and_described():
     engine = with_sessions("a", "b", "c", "d", "e", kv_tokens=200)
-    engine.do(TruncateSession(10, "a", [3]))
-    (event,) = engine.do(ForkSession(11, "a", ["f"], [0]))
+    engine.do(TruncateSession("a", [3], request_id=10))
+    (event,) = engine.do(ForkSession("a", ["f"], [0], request_id=11))
     assert event.copied_bytes == event.kv_bytes == 0
-    engine.do(SelectSessionRows(12, "f", [0, 0]))
+    engine.do(SelectSessionRows("f", [0, 0], request_id=12))
     assert engine.rows("f") == [[7, 3, 9]] * 2
-    (description,) = engine.do(DescribeSession(13, "a"))
+    (description,) = engine.do(DescribeSession("a", request_id=13))
     assert (description.rows, description.kv_bytes) == ([[7, 3, 9]], 0)
     engine.step_session(14, [20], session_id="a")
     (answer,) = engine.run()
     assert (answer.rows[0].position, best(answer.rows[0].scores[0])) == (4, 21)
     for name in "abcdef":
-        engine.do(CloseSession(15, name))
+        engine.do(CloseSession(name, request_id=15))
     assert_nothing_is_held(engine)
 
 
@@ -442,7 +442,7 @@ def test_closing_a_session_that_waits_for_a_place_ends_its_call():
     engine.generate(2, [4], new=95)
     engine.step()
     engine.step_session(3, [20], session_id="a")
-    engine.engine.handle(CloseSession(4, "a"))
+    engine.engine.handle(CloseSession("a", request_id=4))
     events = engine.run()
     assert "SessionNotFound" in [getattr(e, "failure", None) and e.failure.error for e in events]
     assert_nothing_is_held(engine)
@@ -481,7 +481,7 @@ def test_a_copy_for_which_there_is_no_slot_does_without():
     engine = CountingEngine(max_running=4, num_slots=2)
     engine.open(1, [4], [20])
     engine.run()
-    engine.do(ForkSession(2, "s", ["f"], [0, 1]))
+    engine.do(ForkSession("s", ["f"], [0, 1], request_id=2))
     assert all(seq.slot is None for seq in engine.session("f").rows)
     engine.step_session(3, [5], [21], session_id="f", sample=True)
     (answer,) = engine.run()

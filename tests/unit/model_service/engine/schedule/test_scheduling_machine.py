@@ -131,7 +131,7 @@ class SchedulingMachine(RuleBasedStateMachine):
 
     @rule()
     def flush(self):
-        self.engine.engine.handle(FlushPrefixCache(next(self.request_ids)))
+        self.engine.engine.handle(FlushPrefixCache(request_id=next(self.request_ids)))
 
     # --- Sessions --------------------------------------------------------------------------------
 
@@ -170,7 +170,9 @@ class SchedulingMachine(RuleBasedStateMachine):
     def truncate(self, data):
         name = data.draw(st.sampled_from(self.idle))
         length = data.draw(st.integers(0, len(self.sessions[name])))
-        self.engine.engine.handle(TruncateSession(next(self.request_ids), name, [length]))
+        self.engine.engine.handle(
+            TruncateSession(name, [length], request_id=next(self.request_ids))
+        )
         del self.sessions[name][length:]
 
     @precondition(lambda self: self.idle and len(self.sessions) < 7)
@@ -179,14 +181,14 @@ class SchedulingMachine(RuleBasedStateMachine):
         name = data.draw(st.sampled_from(self.idle))
         request_id = next(self.request_ids)
         fork = f"s{request_id}"
-        self.engine.engine.handle(ForkSession(request_id, name, [fork], [0]))
+        self.engine.engine.handle(ForkSession(name, [fork], [0], request_id=request_id))
         self.sessions[fork] = list(self.sessions[name])
 
     @precondition(lambda self: self.idle)
     @rule(data=st.data())
     def close(self, data):
         name = data.draw(st.sampled_from(self.idle))
-        self.engine.engine.handle(CloseSession(next(self.request_ids), name))
+        self.engine.engine.handle(CloseSession(name, request_id=next(self.request_ids)))
         del self.sessions[name]
 
     # --- What always holds -----------------------------------------------------------------------
@@ -215,8 +217,8 @@ class SchedulingMachine(RuleBasedStateMachine):
             [ids] for ids in self.sessions.values()
         ]
         for name in self.sessions:
-            self.engine.do(CloseSession(next(self.request_ids), name))
-        self.engine.do(FlushPrefixCache(next(self.request_ids)))
+            self.engine.do(CloseSession(name, request_id=next(self.request_ids)))
+        self.engine.do(FlushPrefixCache(request_id=next(self.request_ids)))
         assert self.engine.places.used_tokens == self.engine.places.session_tokens == 0
         assert len(self.engine.runner.free_slots) == self.num_slots
         assert self.engine.scheduler.active == []

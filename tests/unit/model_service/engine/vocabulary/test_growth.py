@@ -37,7 +37,7 @@ class Growing:
         start = self.vocabulary.size
         values = {"initialization": "mean", "generable": False} | values
         rows = [NewRow(token_id=start + index, **values) for index in range(count)]
-        self.growth.request(GrowVocabulary(revision, revision, rows))
+        self.growth.request(GrowVocabulary(revision, rows, request_id=revision))
 
     def finish(self) -> int:
         """Advances to the end. Returns how often it took."""
@@ -109,7 +109,7 @@ def test_revisions_that_share_a_pause_share_its_time(monkeypatch):
     start = time.monotonic()
     for index in range(6):
         new = NewRow(SIZE + index, initialization="mean", generable=False)
-        growing.growth.request(GrowVocabulary(index + 1, index + 1, [new]))
+        growing.growth.request(GrowVocabulary(index + 1, [new], request_id=index + 1))
     growing.finish()
     elapsed_s = time.monotonic() - start
     assert len(growing.events) == 6
@@ -148,7 +148,7 @@ def test_revisions_that_arrive_together_are_applied_in_order(slow_copies):
     for revision in (1, 2, 3):
         start = SIZE + 20 * (revision - 1)
         rows = [NewRow(start + index, "mean", generable=False) for index in range(20)]
-        growing.growth.request(GrowVocabulary(revision, revision, rows))
+        growing.growth.request(GrowVocabulary(revision, rows, request_id=revision))
     growing.finish()
     assert [event.revision for event in growing.events] == [1, 2, 3]
 
@@ -165,7 +165,7 @@ def test_revisions_that_arrive_between_the_same_two_steps_share_the_time_of_one(
     start = time.monotonic()
     for revision in range(1, 11):
         row = NewRow(SIZE + revision - 1, "mean", generable=False)
-        growing.growth.request(GrowVocabulary(revision, revision, [row]))
+        growing.growth.request(GrowVocabulary(revision, [row], request_id=revision))
     assert time.monotonic() - start < 0.05
     steps = growing.finish()
     assert [event.revision for event in growing.events] == list(range(1, 11))

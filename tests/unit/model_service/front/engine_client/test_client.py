@@ -9,11 +9,23 @@ from itertools import pairwise
 import pytest
 from prometheus_client import CollectorRegistry
 
+from model_service.front.engine_client.call import service_error
 from model_service.front.engine_client.client import EngineClient, LoadError
-from model_service.front.engine_client.failure import service_error
 from model_service.front.engine_client.process import EngineProcess, engine_environment
 from model_service.front.metrics import ModelMetrics
-from model_service.protocol import EngineSettings, Failure, NewRow, SequenceSpec, StepRow
+from model_service.protocol import (
+    CloseSession,
+    DescribeSession,
+    EngineSettings,
+    Failure,
+    Generate,
+    GrowVocabulary,
+    NewRow,
+    OpenSession,
+    SequenceSpec,
+    StepRow,
+    StepSession,
+)
 from model_service.protocol.generation import GenerationConfig, ScoreSelection
 from rpc import errors
 from tests.fakes import counting_engine
@@ -26,6 +38,15 @@ LAST = ScoreSelection(logits=True, amount="full")
 
 def specs(*prompts: list[int]) -> list[SequenceSpec]:
     return [SequenceSpec(prompt, seed=0) for prompt in prompts]
+
+
+def run(client: EngineClient, sequences: list[SequenceSpec], config: GenerationConfig, **options):
+    return client.stream(Generate(sequences, config, revision=0, **options))
+
+
+def opening(*prompts: list[int]) -> OpenSession:
+    config = GenerationConfig(max_new_tokens=1)
+    return OpenSession("s", specs(*prompts), config, revision=0, max_length=10, selection=LAST)
 
 
 async def collect(call) -> dict[int, list[int]]:
@@ -46,7 +67,7 @@ async def test_rows_of_one_call_are_run_to_their_end():
     config = GenerationConfig(max_new_tokens=3)
     async with (
         engine() as client,
-        client.generations.run(specs([4], [9]), config, revision=0) as call,
+        run(client, specs([4], [9]), config) as call,
     ):
         assert await collect(call) == {0: [5, 6, 7], 1: [10, 11, 12]}
         assert client.num_unfinished_rows == 0
@@ -55,9 +76,7 @@ async def test_rows_of_one_call_are_run_to_their_end():
 async def test_rows_of_logits_come_out_of_the_ring_unharmed():
     config = GenerationConfig(max_new_tokens=50)
     async with engine(ring_bytes=1024) as client:
-        async with client.generations.run(
-            specs([4], [9]), config, revision=0, selection=FULL
-        ) as call:
+        async with run(client, specs([4], [9]), config, selection=FULL) as call:
             positions = 0
             async for events in call:
                 for event in events:
@@ -73,31 +92,29 @@ async def test_rows_of_logits_come_out_of_the_ring_unharmed():
 async def test_rows_of_a_cancelled_call_give_their_room_in_the_ring_back():
     async with engine(ring_bytes=1024) as client:
         for _ in range(20):
-            async with client.generations.run(
-                specs([4]), ENDLESS, revision=0, selection=FULL
-            ) as call:
+            async with run(client, specs([4]), ENDLESS, selection=FULL) as call:
                 await anext(call)
         config = GenerationConfig(max_new_tokens=40)
-        async with client.generations.run(specs([4]), config, revision=0, selection=FULL) as call:
+        async with run(client, specs([4]), config, selection=FULL) as call:
             assert len((await collect(call))[0]) == 40
 
 
 async def test_leaving_a_call_frees_its_rows_in_the_engine():
     async with engine() as client:
-        async with client.generations.run(specs([4], [5]), ENDLESS, revision=0) as call:
+        async with run(client, specs([4], [5]), ENDLESS) as call:
             await anext(call)
         assert client.num_unfinished_rows == 0
         await until_idle(client)
 
 
 async def test_a_call_beyond_the_permits_is_refused_at_once_with_a_delay():
-    async with engine() as client, client.generations.run(specs(*[[4]] * 5), ENDLESS, revision=0):
+    async with engine() as client, run(client, specs(*[[4]] * 5), ENDLESS):
         with pytest.raises(errors.Overloaded) as caught:
-            async with client.generations.run(specs([4], [4]), ENDLESS, revision=0):
+            async with run(client, specs([4], [4]), ENDLESS):
                 pass
         assert caught.value.metadata == {"resource": "sequences", "limit": "6"}
         assert 0.2 <= caught.value.retry_delay_s <= 0.4
-        async with client.generations.run(specs([4]), ENDLESS, revision=0) as call:
+        async with run(client, specs([4]), ENDLESS) as call:
             await anext(call)
 
 
@@ -105,7 +122,7 @@ async def test_a_finished_row_returns_its_permit_before_the_others_end():
     async with engine() as client:
         rows = specs([counting_engine.EOS_ID - 1], *[[4]] * 5)
         config = GenerationConfig(max_new_tokens=10**9, eos_token_ids=(counting_engine.EOS_ID,))
-        async with client.generations.run(rows, config, revision=0) as call:
+        async with run(client, rows, config) as call:
             async for events in call:
                 if any(event.finish for event in events):
                     break
@@ -113,28 +130,24 @@ async def test_a_finished_row_returns_its_permit_before_the_others_end():
 
 
 async def test_the_death_of_the_engine_fails_calls_and_says_why():
-    async with engine() as client, client.generations.run(specs([4]), ENDLESS, revision=0) as call:
+    async with engine() as client, run(client, specs([4]), ENDLESS) as call:
         await anext(call)
         with pytest.raises(errors.EngineLost):
-            async with client.generations.run(
-                specs([counting_engine.DIES]), ENDLESS, revision=0
-            ) as dying:
+            async with run(client, specs([counting_engine.DIES]), ENDLESS) as dying:
                 await collect(dying)
         with pytest.raises(errors.EngineLost):
             await collect(call)
         assert client.lost.is_set()
         assert client.lost_reason == f"The engine ended with exit code {counting_engine.EXIT_CODE}."
         with pytest.raises(errors.EngineLost):
-            async with client.generations.run(specs([4]), ENDLESS, revision=0):
+            async with run(client, specs([4]), ENDLESS):
                 pass
 
 
 async def test_an_engine_that_does_not_answer_counts_as_lost():
     async with engine(engine_stall_timeout_s=0.3) as client:
         with pytest.raises(errors.EngineLost):
-            async with client.generations.run(
-                specs([counting_engine.HANGS]), ENDLESS, revision=0
-            ) as call:
+            async with run(client, specs([counting_engine.HANGS]), ENDLESS) as call:
                 await collect(call)
         assert client.lost_reason == "The engine does not answer."
 
@@ -143,7 +156,7 @@ async def test_an_idle_engine_is_not_lost():
     async with engine(engine_stall_timeout_s=0.3) as client:
         await asyncio.sleep(0.8)
         config = GenerationConfig(max_new_tokens=1)
-        async with client.generations.run(specs([4]), config, revision=0) as call:
+        async with run(client, specs([4]), config) as call:
             assert await collect(call) == {0: [5]}
         assert not client.lost.is_set()
 
@@ -153,9 +166,7 @@ async def test_an_engine_that_was_idle_gets_its_whole_time_to_answer():
         await asyncio.sleep(1.0)
         start = time.monotonic()
         with pytest.raises(errors.EngineLost):
-            async with client.generations.run(
-                specs([counting_engine.HANGS]), ENDLESS, revision=0
-            ) as call:
+            async with run(client, specs([counting_engine.HANGS]), ENDLESS) as call:
                 await collect(call)
         assert time.monotonic() - start > 0.7
 
@@ -170,7 +181,7 @@ async def test_the_engine_ends_when_the_front_closes_its_socket():
 async def test_tokens_that_wait_are_merged_per_row():
     async with (
         engine() as client,
-        client.generations.run(specs([4], [9]), ENDLESS, revision=0) as call,
+        run(client, specs([4], [9]), ENDLESS) as call,
     ):
         await anext(call)
         await asyncio.sleep(0.1)
@@ -183,7 +194,7 @@ async def test_tokens_that_wait_are_merged_per_row():
 
 async def test_a_reader_that_stalls_is_cut_off_and_its_rows_are_freed():
     async with engine(stream_stall_timeout_s=0.2) as client:
-        async with client.generations.run(specs([4]), ENDLESS, revision=0) as call:
+        async with run(client, specs([4]), ENDLESS) as call:
             await anext(call)
             await asyncio.sleep(0.8)
             assert client.num_unfinished_rows == 0
@@ -194,7 +205,7 @@ async def test_a_reader_that_stalls_is_cut_off_and_its_rows_are_freed():
 
 async def test_a_reader_that_lets_rows_pile_up_is_cut_off_at_once():
     async with engine(buffer_bytes=2000) as client:
-        async with client.generations.run(specs([4]), ENDLESS, revision=0, selection=FULL) as call:
+        async with run(client, specs([4]), ENDLESS, selection=FULL) as call:
             await asyncio.sleep(0.3)
             with pytest.raises(errors.SlowConsumer) as caught:
                 await anext(call)
@@ -202,12 +213,12 @@ async def test_a_reader_that_lets_rows_pile_up_is_cut_off_at_once():
 
 
 async def test_a_slow_reader_does_not_slow_others_down():
-    async with engine() as client, client.generations.run(specs([4]), ENDLESS, revision=0) as slow:
+    async with engine() as client, run(client, specs([4]), ENDLESS) as slow:
         await anext(slow)
         config = GenerationConfig(max_new_tokens=30)
         async with (
             asyncio.timeout(5),
-            client.generations.run(specs([9]), config, revision=0) as call,
+            run(client, specs([9]), config) as call,
         ):
             assert len((await collect(call))[0]) == 30
 
@@ -215,9 +226,7 @@ async def test_a_slow_reader_does_not_slow_others_down():
 async def test_a_refusal_of_the_engine_is_its_error():
     async with engine() as client:
         with pytest.raises(errors.KVCacheExceeded):
-            async with client.generations.run(
-                specs([counting_engine.REFUSED]), ENDLESS, revision=0
-            ) as call:
+            async with run(client, specs([counting_engine.REFUSED]), ENDLESS) as call:
                 await collect(call)
         assert client.num_unfinished_rows == 0
 
@@ -226,7 +235,7 @@ async def test_a_failed_row_does_not_end_the_others():
     config = GenerationConfig(max_new_tokens=2)
     async with engine() as client:
         rows = specs([4], [counting_engine.FAILS])
-        async with client.generations.run(rows, config, revision=0) as call:
+        async with run(client, rows, config) as call:
             finishes = {}
             async for events in call:
                 finishes |= {e.row: e.finish for e in events if e.finish}
@@ -236,50 +245,41 @@ async def test_a_failed_row_does_not_end_the_others():
 
 async def test_a_session_is_opened_stepped_described_and_closed():
     async with engine() as client:
-        config = GenerationConfig(max_new_tokens=1)
-        opened = await client.sessions.open(
-            "s", specs([4], [7, 8]), config, revision=0, max_length=10, selection=LAST
-        )
+        opened = await client.ask(opening([4], [7, 8]))
         assert [row.position for row in opened.rows] == [1, 2]
-        stepped = await client.sessions.step(
-            "s", [StepRow([5], 1), StepRow([], None)], LAST, sample=True, append=False
+        stepped = await client.ask(
+            StepSession("s", [StepRow([5], 1), StepRow([], None)], LAST, sample=True)
         )
         assert [row.position for row in stepped.rows] == [2, 2]
         assert stepped.rows[0].sampled_token_id == 6
-        assert (await client.sessions.describe("s")).rows == [[4, 5], [7, 8]]
-        assert (await client.sessions.close("s")).rows == [[4, 5], [7, 8]]
+        assert (await client.ask(DescribeSession("s"))).rows == [[4, 5], [7, 8]]
+        assert (await client.ask(CloseSession("s"))).rows == [[4, 5], [7, 8]]
         with pytest.raises(errors.SessionNotFound):
-            await client.sessions.describe("s")
+            await client.ask(DescribeSession("s"))
 
 
 async def test_a_step_from_another_position_is_refused():
     async with engine() as client:
-        config = GenerationConfig(max_new_tokens=1)
-        await client.sessions.open(
-            "s", specs([4]), config, revision=0, max_length=10, selection=LAST
-        )
+        await client.ask(opening([4]))
         with pytest.raises(errors.PositionConflict) as caught:
-            await client.sessions.step("s", [StepRow([5], 3)], LAST, sample=False, append=False)
+            await client.ask(StepSession("s", [StepRow([5], 3)], LAST))
         assert caught.value.metadata["currentPosition"] == "1"
 
 
 async def test_an_abandoned_opening_leaves_no_session_behind():
     async with engine() as client:
-        config = GenerationConfig(max_new_tokens=1)
-        opening = asyncio.create_task(
-            client.sessions.open("s", specs([4]), config, revision=0, max_length=10, selection=LAST)
-        )
+        undone = asyncio.create_task(client.ask(opening([4]), undo=[CloseSession("s")]))
         await asyncio.sleep(0)
-        opening.cancel()
-        await asyncio.gather(opening, return_exceptions=True)
+        undone.cancel()
+        await asyncio.gather(undone, return_exceptions=True)
         with pytest.raises(errors.SessionNotFound):
-            await client.sessions.describe("s")
+            await client.ask(DescribeSession("s"))
 
 
 async def test_growth_is_answered_with_the_new_size():
     async with engine() as client:
         row = NewRow(token_id=32, initialization="mean", generable=False)
-        grown = await client.growth.grow(1, [row])
+        grown = await client.ask(GrowVocabulary(1, [row]))
         assert (grown.revision, grown.size) == (1, 33)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from model_service.front.checks.session_calls import StepPlan
 from model_service.front.sessions.changes import SessionCalls
-from model_service.protocol import StepRow
+from model_service.protocol import DescribeSession, StepRow
 from rpc.errors import InvalidField, Overloaded, SessionBusy, SessionNotFound
 from tests.fakes.counting_engine import HANGS
 from tests.fakes.engine import engine
@@ -70,7 +70,7 @@ async def test_a_fork_whose_caller_is_gone_leaves_nothing_behind():
         assert len(sessions) == 1
         for name in names:
             with pytest.raises(SessionNotFound):
-                await client.sessions.describe(name)
+                await client.ask(DescribeSession(name))
 
 
 async def test_forks_beyond_the_limits_are_refused_all_together():

@@ -11,7 +11,7 @@ from model_service.front.metrics import ModelMetrics
 from model_service.front.sessions.opening import Opening
 from model_service.front.sessions.registry import SessionRegistry
 from model_service.front.sessions.session import Session, new_session_id
-from model_service.protocol import SequenceSpec
+from model_service.protocol import DescribeSession, SequenceSpec
 from model_service.protocol.generation import GenerationConfig, ScoreSelection
 from rpc.errors import Overloaded, SessionBusy, SessionNotFound
 from tests.fakes.engine import engine
@@ -103,7 +103,7 @@ async def test_a_session_that_was_idle_for_too_long_is_gone_here_and_in_the_engi
         sessions.expire()
         assert len(sessions) == 0
         with pytest.raises(SessionNotFound):
-            await client.sessions.describe(session.session_id)
+            await client.ask(DescribeSession(session.session_id))
 
 
 async def test_a_session_does_not_expire_while_a_call_uses_it():

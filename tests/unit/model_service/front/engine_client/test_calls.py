@@ -2,18 +2,26 @@
 
 import pytest
 
-from model_service.front.engine_client.call_table import CallTable
+from model_service.front.engine_client.calls import Calls
 from model_service.protocol import (
     Failure,
     Finish,
+    Generate,
     Rejected,
+    SequenceSpec,
     SequenceTokens,
     SessionAnswer,
     SessionRowAnswer,
 )
 from model_service.protocol.channel import RingReader, RingWriter
-from model_service.protocol.generation import PositionScores
+from model_service.protocol.generation import GenerationConfig, PositionScores
 from rpc.errors import EngineLost, KVCacheExceeded, Overloaded, SessionNotFound, SlowConsumer
+
+
+def request(num_sequences: int = 1, *, num_beams: int = 1) -> Generate:
+    config = GenerationConfig(max_new_tokens=1, num_beams=num_beams)
+    sequences = [SequenceSpec([4], seed=0)] * num_sequences
+    return Generate(sequences, config, revision=0, sequences_per_prompt=num_sequences)
 
 
 class Ends:
@@ -23,7 +31,7 @@ class Ends:
         self.reader = RingReader(1024)
         self.writer = RingWriter(self.reader.name)
         self.cancelled: list[int] = []
-        self.table = CallTable(
+        self.table = Calls(
             self.reader,
             max_running_sequences=2,
             max_waiting_sequences=1,
@@ -56,7 +64,7 @@ async def test_rows_that_nobody_waits_for_leave_the_ring(ends):
 
 
 async def test_rows_that_somebody_waits_for_are_copied_at_once(ends):
-    with ends.table.open(1) as call:
+    with ends.table.open(request()) as call:
         ends.table.deliver(ends.tokens(call.request_id, scored=True))
         assert ends.reader.consumed == 100
         (event,) = await anext(call)
@@ -64,23 +72,23 @@ async def test_rows_that_somebody_waits_for_are_copied_at_once(ends):
 
 
 async def test_a_call_that_was_settled_is_not_cancelled(ends):
-    with ends.table.open(1) as call:
+    with ends.table.open(request()) as call:
         ends.table.deliver(ends.tokens(call.request_id, finish=Finish("eos_token")))
     assert ends.cancelled == []
 
 
 async def test_a_call_that_is_left_is_cancelled_once(ends):
-    with ends.table.open(1) as call:
+    with ends.table.open(request()) as call:
         pass
     assert ends.cancelled == [call.request_id]
 
 
 async def test_a_slow_call_is_cancelled_once_and_gives_its_permits_back(ends):
-    with ends.table.open(3) as call:
+    with ends.table.open(request(3)) as call:
         for _ in range(7):
             ends.table.deliver(ends.tokens(call.request_id, scored=True))
         assert ends.cancelled == [call.request_id]
-        with ends.table.open(3), pytest.raises(SlowConsumer):
+        with ends.table.open(request(3)), pytest.raises(SlowConsumer):
             await anext(call)
     assert ends.cancelled.count(call.request_id) == 1
     assert ends.reader.consumed == 700
@@ -88,7 +96,7 @@ async def test_a_slow_call_is_cancelled_once_and_gives_its_permits_back(ends):
 
 async def test_a_refused_call_is_not_cancelled(ends):
     failure = Failure("KVCacheExceeded", {"kv_tokens": 2, "limit_tokens": 1})
-    with ends.table.open(1) as call:
+    with ends.table.open(request()) as call:
         ends.table.deliver(Rejected(call.request_id, failure))
         with pytest.raises(KVCacheExceeded):
             await call.answer()
@@ -96,19 +104,19 @@ async def test_a_refused_call_is_not_cancelled(ends):
 
 
 async def test_a_call_holds_permits_for_the_rows_that_the_engine_runs(ends):
-    with ends.table.open(2, num_permits=3) as call:
+    with ends.table.open(request(2, num_beams=3)) as call:
         assert ends.table.num_unfinished_rows == 3
-        with pytest.raises(Overloaded), ends.table.open(1):
+        with pytest.raises(Overloaded), ends.table.open(request()):
             pass
         ends.table.deliver(ends.tokens(call.request_id, finish=Finish("eos_token")))
         assert ends.table.num_unfinished_rows == 2
-        with ends.table.open(1):
+        with ends.table.open(request()):
             pass
     assert ends.table.num_unfinished_rows == 0
 
 
 async def test_the_first_error_of_a_call_is_the_one_it_ends_with(ends):
-    with ends.table.open(1) as call:
+    with ends.table.open(request()) as call:
         ends.table.fail_all(EngineLost())
         ends.table.deliver(
             Rejected(call.request_id, Failure("SessionNotFound", {"session_id": ""}))
@@ -119,7 +127,7 @@ async def test_the_first_error_of_a_call_is_the_one_it_ends_with(ends):
 
 
 async def test_tokens_that_came_before_an_end_are_still_delivered(ends):
-    with ends.table.open(1) as call:
+    with ends.table.open(request()) as call:
         ends.table.deliver(ends.tokens(call.request_id))
         ends.table.deliver(ends.tokens(call.request_id, finish=Finish("eos_token")))
         (event,) = await anext(call)
