@@ -93,7 +93,7 @@ class RpcMetrics:
         )
         self._failed = Counter(
             "lockstep_calls_failed_total",
-            "RPCs that failed, by the reason that their status holds.",
+            "Failed RPCs, by the reason in their status.",
             ["reason"],
             registry=registry,
         )

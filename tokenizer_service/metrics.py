@@ -1,4 +1,4 @@
-"""What the service counts besides RPCs. Labels come from closed sets."""
+"""What the service counts in addition to RPCs. Labels come from closed sets."""
 
 import time
 from collections.abc import Generator, Iterator, Sequence
@@ -46,7 +46,9 @@ class TokenizerMetrics:
         self._tokens = counter("tokens_total", "Tokens encoded or decoded.")
         self._characters = counter("characters_total", "Characters encoded or decoded.")
         self._seconds = histogram(
-            "operation_seconds", "Time of one call's work, without waiting.", OPERATION_BUCKETS_S
+            "operation_seconds",
+            "Duration of one call's work, without waiting.",
+            OPERATION_BUCKETS_S,
         )
         self._sequence_tokens = histogram("sequence_tokens", "Tokens per sequence.", TOKEN_BUCKETS)
         self._batch_size = histogram("batch_size", "Sequences per call.", BATCH_BUCKETS)
@@ -59,11 +61,13 @@ class TokenizerMetrics:
             "loaded_timestamp_seconds", "When the tokenizer was loaded, in Unix time."
         ).labels(tokenizer_id)
         self._changes = counter(
-            "vocab_revisions_total", "Changes asked for, by result.", ("tokenizer", "result")
+            "vocab_revisions_total",
+            "Requested changes of the vocabulary, by result.",
+            ("tokenizer", "result"),
         )
         self._store_seconds = histogram(
             "store_operation_seconds",
-            "Time of an operation of the store.",
+            "Duration of an operation of the store.",
             OPERATION_BUCKETS_S,
             ("operation", "result"),
         )

@@ -33,27 +33,29 @@ class TokenizerSettings(ServerSettings):
     """Port of `/metrics` over HTTP, for Prometheus. 0 picks a free one."""
 
     model: str = "smollm2-135m-instruct"
-    """Whose tokenizer: a Hugging Face folder, a GGUF file, a hub id or the default model's name."""
+    """The model whose tokenizer is served: a Hugging Face folder, a GGUF file, a hub id or the
+    default model's name."""
 
     tokenizer_id: str | None = Field(default=None, pattern=f"^{TOKENIZER_ID_PATTERN}$")
     """Name of the tokenizer in every response. The default is made of the model's name."""
 
     store: str | None = None
     """Where revisions are kept: `sqlite:///FILE`, `postgresql://USER@HOST:PORT/DATABASE` for
-    several replicas, or `sqlite://` for memory, which a restart empties. The default is a file of
-    the tokenizer's in the user's data folder. Keep a file on a local disk, and back up either: it
-    cannot be made again."""
+    several replicas, or `sqlite://` for memory, which a restart empties. The default is a file
+    named after the tokenizer in the user's data folder. Keep a file on a local disk, and back up
+    file or database: revisions cannot be recreated."""
 
     store_password_file: Path | None = None
     """File with the password of a PostgreSQL store; read for each connection, so it may change.
-    Without it: the URL's, or what `PGPASSFILE` and `PGPASSWORD` say to libpq."""
+    Without it: the password in the URL, or the one that libpq finds (`PGPASSFILE`,
+    `PGPASSWORD`)."""
 
     store_poll_interval_s: float = Field(default=1.0, ge=0.05, le=60, allow_inf_nan=False)
-    """Seconds between looks for revisions that other replicas wrote to a PostgreSQL store. Each is
-    announced as well, so this is how late one can be whose announcement was lost."""
+    """Seconds between looks for revisions that other replicas wrote to a PostgreSQL store. Each
+    revision is also announced, so this is the longest delay after a lost announcement."""
 
     catch_up_timeout_s: float = Field(default=0.5, ge=0, le=30, allow_inf_nan=False)
-    """Seconds a request may wait for the revision that it names when another replica wrote it.
+    """Seconds that a request may wait for the revision that it names when another replica wrote it.
     Beyond it, `VOCABULARY_BEHIND`."""
 
     threads: int = Field(default=0, ge=0)
@@ -64,8 +66,8 @@ class TokenizerSettings(ServerSettings):
     """Most pieces of work that run or wait for a thread. Beyond it, `OVERLOADED`."""
 
     max_working_bytes: int = Field(default=256 * 2**20, ge=2**20)
-    """Memory that calls with large texts may use at the same time, by estimate. Others wait until
-    some of it is free; one that needs more runs alone."""
+    """Estimated memory that calls with large texts may use at the same time. Further calls wait
+    until some of it is free; a call that needs more than all of it runs alone."""
 
     max_items: int = Field(default=64, ge=1, le=4096)
     """Most texts, rows or conversations of one call."""
@@ -83,10 +85,10 @@ class TokenizerSettings(ServerSettings):
     """Processes that render chat templates."""
 
     template_timeout_s: float = Field(default=1.0, gt=0, le=60, allow_inf_nan=False)
-    """Seconds a chat template may take for one call."""
+    """Seconds that a chat template may take for one call."""
 
     template_memory_bytes: int = Field(default=256 * 2**20, ge=2**20)
-    """Memory a chat template may use."""
+    """Memory that a chat template may use."""
 
     @field_validator("store")
     @classmethod

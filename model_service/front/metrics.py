@@ -96,9 +96,9 @@ class ModelMetrics:
 
     def _declare_load(self) -> None:
         self._load_progress = self._gauge(
-            "load_progress_ratio", "How far loading is, by stage.", "stage"
+            "load_progress_ratio", "Progress of loading, by stage.", "stage"
         )
-        self._load_seconds = self._gauge("load_seconds", "How long loading the model took.")
+        self._load_seconds = self._gauge("load_seconds", "Duration of loading the model.")
         self._parameters = self._gauge("parameters", "Parameters of the model.", "dtype")
         self._cache_config = Info(
             f"{PREFIX}cache_config",
@@ -121,7 +121,7 @@ class ModelMetrics:
         self._evicted = self._counter(
             "session_row_evictions_total", "Idle rows of sessions that lost their KV cache."
         )
-        self._kv_limit = self._gauge("kv_cache_limit_bytes", "Bytes of KV cache in all.")
+        self._kv_limit = self._gauge("kv_cache_limit_bytes", "Bytes of KV cache in total.")
         self._step = self._histogram("step_seconds", "Duration of a step.", LATENCY_BUCKETS_S)
         self._forward = self._histogram(
             "forward_seconds", "Time in the model per step.", LATENCY_BUCKETS_S, "phase"
@@ -129,7 +129,7 @@ class ModelMetrics:
         self._sample = self._histogram(
             "sample_seconds", "Time in processors and draws per step.", LATENCY_BUCKETS_S
         )
-        self._steps = self._counter("steps_total", "Steps, by what ran them.", "path")
+        self._steps = self._counter("steps_total", "Steps, by the path that ran them.", "path")
         for label in _STEP_LABELS.values():
             self._steps.labels(self._model_name, label)
         self._graphs = self._gauge(
@@ -145,12 +145,12 @@ class ModelMetrics:
         self._cached_tokens = self._counter(
             "prefix_cache_hit_tokens_total", "Prompt tokens whose KV cache was reused."
         )
-        self._cache_hits = self._counter(
-            "prefix_cache_hits_total", "Prompts of which a part was reused."
-        )
+        self._cache_hits = self._counter("prefix_cache_hits_total", "Prompts with a reused part.")
         self._generated_tokens = self._counter("generated_tokens_total", "Tokens generated.")
         self._drafts = self._counter("drafts_total", "Guesses of tokens that were verified.")
-        self._accepted_drafts = self._counter("accepted_drafts_total", "Those that were right.")
+        self._accepted_drafts = self._counter(
+            "accepted_drafts_total", "Guesses of tokens that were right."
+        )
         self._logits_bytes = self._counter(
             "logits_bytes_total", "Bytes of scores returned.", "encoding"
         )
@@ -164,7 +164,7 @@ class ModelMetrics:
         )
         self._nonfinite.labels(self._model_name)  # 0, not absent, for the alert on it
         self._rejections = self._counter(
-            "admission_rejections_total", "Calls refused for want of room.", "reason"
+            "admission_rejections_total", "Calls refused for lack of room.", "reason"
         )
         for label in _REJECTIONS.values():
             self._rejections.labels(self._model_name, label)
@@ -191,24 +191,26 @@ class ModelMetrics:
         self._vocabulary_revision = self._gauge(
             "vocabulary_revision", "Newest vocabulary revision applied."
         )
-        self._vocabulary_size = self._gauge("vocabulary_size", "Ids of that revision.")
+        self._vocabulary_size = self._gauge("vocabulary_size", "Ids of the newest revision.")
         self._follower_connected = self._gauge(
             "vocabulary_follower_connected", "1 while the tokenizer service is followed."
         )
         self._follow_state = self._gauge(
-            "vocabulary_follow_state", "1 for how the tokenizer service is kept up with.", "state"
+            "vocabulary_follow_state",
+            "1 for the state of following the tokenizer service.",
+            "state",
         )
         self._lag = self._gauge(
             "vocabulary_lag_revisions",
-            "Revisions that the tokenizer service is known to have and that are not served here.",
+            "Known revisions of the tokenizer service that are not served here yet.",
         )
         self._silence = self._gauge(
             "vocabulary_follower_silence_seconds",
-            "Time since the tokenizer service was last heard of.",
+            "Time since the last message of the tokenizer service.",
         )
         self._growth_pause = self._histogram(
             "vocabulary_growth_pause_seconds",
-            "How long no step could run while rows were added; revisions share a pause.",
+            "Time without a step while rows were added; revisions share a pause.",
             LATENCY_BUCKETS_S,
         )
 

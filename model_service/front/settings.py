@@ -38,15 +38,15 @@ class ModelSettings(ServerSettings):
     writes them) that is merged into the weights at start."""
 
     tokenizer_address: str = USUAL_TOKENIZER
-    """`host:port` of the tokenizer service whose vocabulary is followed. If it is given, nothing is
-    served before that service was reached; if it is not and nobody answers there, the vocabulary
-    that the checkpoint came with is served meanwhile. `none` follows nobody: the vocabulary never
-    grows."""
+    """`host:port` of the tokenizer service whose vocabulary is followed. If it is set, the service
+    is not ready before that tokenizer service has been reached. If it is not set and no tokenizer
+    service answers at the default address, the vocabulary of the checkpoint is served meanwhile.
+    With `none` no tokenizer service is followed and the vocabulary never grows."""
 
     tokenizer_tls_ca: FilePath | None = None
     """PEM file with the authorities that sign the tokenizer service's certificate. With it the
-    tokenizer service is called over TLS, without it in plain text. It and the two below are read
-    again for every connection."""
+    tokenizer service is called over TLS, without it in plain text. This file, the certificate and
+    the key are read again for every connection."""
 
     tokenizer_tls_certificate: FilePath | None = None
     """PEM file with the certificate chain that is shown to the tokenizer service (mutual TLS)."""
@@ -55,7 +55,7 @@ class ModelSettings(ServerSettings):
     """PEM file with the private key of `tokenizer_tls_certificate`."""
 
     tokenizer_tls_name: str = ""
-    """Name to expect in the tokenizer service's certificate, where it is not the address's."""
+    """Name to expect in the tokenizer service's certificate, if it differs from the address."""
 
     dtype: Literal["fp32", "bf16", "fp16", "auto"] = "auto"
     """Type of weights and KV cache. `auto` is the checkpoint's own. Logits are always computed in
@@ -91,25 +91,25 @@ class ModelSettings(ServerSettings):
     """Longest idle time that a session may ask for."""
 
     session_new_tokens: int = Field(default=1024, ge=1)
-    """Tokens that a session which gives no `max_length` has room for, besides its prompt."""
+    """Tokens that a session without `max_length` has room for, in addition to its prompt."""
 
     max_context_tokens: int = Field(default=0, ge=0, le=2**20)
     """Most tokens of a sequence, prompt included. 0 means what the model was made for, at most
     8192."""
 
     max_kv_tokens: int = Field(default=0, ge=0)
-    """Tokens of KV cache in all. 0 means as many as `max_running_sequences` full contexts need, as
-    far as memory allows. On a GPU, where memory is set aside for whole contexts, it also bounds
-    how many of them there are."""
+    """Tokens of KV cache in total. 0 means as many as `max_running_sequences` full contexts need,
+    as far as memory allows. On a GPU, where memory is set aside for whole contexts, it also bounds
+    the number of contexts."""
 
     decode_graphs: Literal["auto", "off"] = "auto"
-    """Whether decoding steps are compiled, on CPUs: `auto` does it in the background with the time
-    that the engine leaves over, tries the result, and uses it where it equals the model's own code.
-    It takes a C++ compiler (g++), a minute or more the first time, and is kept in `compile_cache`.
-    `off` never compiles."""
+    """Whether decoding steps are compiled, on CPUs: `auto` compiles in the background with the
+    processor time that the engine does not use, compares the result with the model's own code, and
+    uses it if both agree. This needs a C++ compiler (g++) and takes a minute or more the first
+    time; `compile_cache` keeps the result. `off` never compiles."""
 
     compile_cache: str = ""
-    """Folder that keeps compiled steps. Empty means the cache folder (`LOCKSTEP_CACHE`). Where it
+    """Folder that keeps compiled steps. Empty means the cache folder (`LOCKSTEP_CACHE`). If it
     cannot be written, they go to a temporary folder for one run, and the log says so."""
 
     default_max_new_tokens: int = Field(default=256, ge=1)
@@ -120,20 +120,20 @@ class ModelSettings(ServerSettings):
     while more sequences wait for their prompts than decode."""
 
     reserved_vocabulary_rows: int = Field(default=8192, ge=0)
-    """Rows kept free behind the embedding, so that vocabulary growth allocates nothing."""
+    """Spare rows after the embedding, so that growth of the vocabulary allocates nothing."""
 
     max_selected_tokens: int = Field(default=1024, ge=1, le=2**18)
     """Largest `top_k` and longest id list of a `ScoreSelection`."""
 
     logits_processors: str = ""
-    """Modules with logits processors of your own, separated by commas, as the engine's Python
+    """Modules with your own logits processors, separated by commas, as the engine's Python
     imports them; see docs/processors.md."""
 
     ring_bytes: int = Field(default=64 * MEBIBYTE, ge=MEBIBYTE)
     """Shared memory through which rows of logits come from the engine."""
 
     stream_buffer_bytes: int = Field(default=64 * MEBIBYTE, ge=MEBIBYTE)
-    """Rows kept for one call that does not read its stream. Beyond it the call ends with
+    """Bytes of rows kept for one call that does not read its stream. Beyond it the call ends with
     `SLOW_CONSUMER`."""
 
     max_streamed_step_bytes: int = Field(default=256 * MEBIBYTE, ge=MEBIBYTE)
@@ -148,7 +148,7 @@ class ModelSettings(ServerSettings):
     exits."""
 
     vocabulary_wait_s: float = Field(default=0.5, ge=0)
-    """Time that a request waits for a vocabulary revision this replica has yet to receive."""
+    """Time that a request waits for a vocabulary revision that this replica has not received yet."""
 
     @property
     def awaits_tokenizer(self) -> bool:
