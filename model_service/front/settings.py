@@ -148,7 +148,7 @@ class ModelSettings(ServerSettings):
     exits."""
 
     vocabulary_wait_s: float = Field(default=0.5, ge=0)
-    """Time that a request waits for a vocabulary revision that this replica has not received yet."""
+    """Time that a request waits for a revision that this replica has not received yet."""
 
     @property
     def awaits_tokenizer(self) -> bool:
