@@ -14,6 +14,8 @@ import sys
 from collections.abc import Coroutine
 from typing import Any, NoReturn
 
+from rpc import heap
+
 EXIT_FAILED = 1
 
 
@@ -23,6 +25,7 @@ def run(service: Coroutine[Any, Any, int]) -> NoReturn:
     Nothing of Python is torn down, as that would stop the server: what has to be
     cleaned up, the service cleans up before it returns.
     """
+    heap.keep_large_blocks_out()
     runner = asyncio.Runner()
     try:
         code = runner.run(service)

@@ -14,8 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
+from rpc import heap
 from rpc.errors import Overloaded
-from tokenizer_service import free_memory
 
 _T = TypeVar("_T")
 _RETRY_DELAY_S = 0.2
@@ -196,7 +196,7 @@ class WorkerPool:
         if not self._working_bytes and self._used_bytes > _WORTH_RETURNING_BYTES:
             self._used_bytes = 0
             if not self._closed:
-                self._large.submit(free_memory.release)
+                self._large.submit(heap.release)
 
     def _begin_next(self) -> None:
         while self._waiting and self._fits(self._waiting[0][0]):
