@@ -18,8 +18,10 @@ import tokenizers
 
 from tokenizer_service.text.content_index import ContentIndex
 
-# So many tokens wait at most: one large call, or many small ones.
-MAX_WAITING = 64
+# So many tokens may wait: one large call, or many small ones; and of many tokens this share, so
+# that how often all of them are built again grows as slowly as their number.
+MIN_WAITING = 64
+_WAITING_SHARE = 4
 
 _PIPELINE = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
 
@@ -38,17 +40,12 @@ class _Made:
     Attributes:
         tokenizer: the library's.
         tokens: its added tokens, by id and in the library's order.
-        contents: their texts, which the library makes anew whenever it is asked.
+        index: finds their contents in texts.
     """
 
     tokenizer: tokenizers.Tokenizer
     tokens: dict[int, tokenizers.AddedToken]
-    contents: dict[int, str]
-
-    @cached_property
-    def index(self) -> ContentIndex:
-        """Finds the contents in texts."""
-        return ContentIndex(self.contents)
+    index: ContentIndex
 
     @cached_property
     def normalized_ids(self) -> Sequence[int]:
@@ -61,12 +58,12 @@ class _State(NamedTuple):
 
     Attributes:
         made: has all tokens but those that wait.
-        waiting: ids of the tokens that wait, by content.
+        waiting: finds the contents of the tokens that wait.
         waiting_tokens: these tokens by id.
     """
 
     made: _Made
-    waiting: dict[str, int]
+    waiting: ContentIndex
     waiting_tokens: dict[int, tokenizers.AddedToken]
 
 
@@ -91,8 +88,8 @@ class GrowingTokenizer:
             made: the library's tokenizer.
             tokens: its added tokens, by id and in the library's order.
         """
-        contents = {token_id: token.content for token_id, token in tokens.items()}
-        return cls(_State(_Made(made, dict(tokens), contents), {}, {}))
+        index = ContentIndex({token.content: token_id for token_id, token in tokens.items()})
+        return cls(_State(_Made(made, dict(tokens), index), ContentIndex({}), {}))
 
     @property
     def tokens(self) -> Mapping[int, tokenizers.AddedToken]:
@@ -108,10 +105,7 @@ class GrowingTokenizer:
     def contents_with(self, pattern: str) -> dict[int, str]:
         """Returns the texts of tokens that contain a text, by id."""
         made, waiting, _ = self._state
-        found = {}
-        if pattern in made.index.joined:
-            found = {i: content for i, content in made.contents.items() if pattern in content}
-        return found | {i: content for content, i in waiting.items() if pattern in content}
+        return made.index.contents_with(pattern) | waiting.contents_with(pattern)
 
     @property
     def model(self) -> tokenizers.models.Model:
@@ -133,17 +127,15 @@ class GrowingTokenizer:
         Raises:
             WrongIdError: it gives one of them another id.
         """
-        if self._state.waiting:
+        if self._state.waiting_tokens:
             self._make()
         return self._state.made.tokenizer
 
     def for_texts(self, texts: Iterable[str]) -> tokenizers.Tokenizer:
         """Returns a tokenizer that encodes these texts as `whole` does."""
-        made, waiting, _ = self._state
-        if waiting:
-            for text in texts:
-                if any(content in text for content in waiting):
-                    return self.whole
+        made, waiting, waiting_tokens = self._state
+        if waiting_tokens and any(map(waiting.occurs_in, texts)):
+            return self.whole
         return made.tokenizer
 
     def ids_of(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
@@ -154,7 +146,7 @@ class GrowingTokenizer:
         """
         made, waiting, waiting_tokens = self._state
         joined = "\n".join(texts)
-        found = {i: waiting_tokens[i] for content, i in waiting.items() if content in joined}
+        found = {i: waiting_tokens[i] for i in sorted(waiting.within(joined))}
         if not found:
             return [tuple(row.ids) for row in _encode(made.tokenizer, texts)]
         others = made.index.within(joined)
@@ -170,7 +162,7 @@ class GrowingTokenizer:
         """Looks up a spelling."""
         made, waiting, _ = self._state
         token_id: int | None = made.tokenizer.token_to_id(token)
-        return waiting.get(token) if token_id is None else token_id
+        return waiting.ids.get(token) if token_id is None else token_id
 
     def grown(self, new: Mapping[int, tokenizers.AddedToken]) -> "GrowingTokenizer":
         """Returns the state after tokens were added, in order of their ids.
@@ -181,29 +173,31 @@ class GrowingTokenizer:
         if not new:
             return self
         made, waiting, waiting_tokens = self._state
-        waiting = dict(waiting)
+        contents: dict[str, int] = {}
         for token_id, token in new.items():
             content = token.content
-            if made.tokenizer.token_to_id(content) is not None or content in waiting:
+            if self.id_of(content) is not None or content in contents:
                 raise WrongIdError(token_id)
-            waiting[content] = token_id
-        grown = GrowingTokenizer(_State(made, waiting, {**waiting_tokens, **new}))
-        if len(waiting) > MAX_WAITING or not self._may_wait(new):
+            contents[content] = token_id
+        waiting_tokens = {**waiting_tokens, **new}
+        grown = GrowingTokenizer(_State(made, waiting.grown(contents), waiting_tokens))
+        most = max(MIN_WAITING, len(made.tokens) // _WAITING_SHARE)
+        if len(waiting_tokens) > most or not self._may_wait(new):
             grown._make()
         return grown
 
     def _make(self) -> None:
         with self._making:
             made, waiting, waiting_tokens = self._state
-            if not waiting:
+            if not waiting_tokens:
                 return  # somebody else did
             tokens = {**made.tokens, **waiting_tokens}
             library = _clone(made.tokenizer, tokens.values())
-            for content, token_id in waiting.items():
+            for content, token_id in waiting.ids.items():
                 if library.token_to_id(content) != token_id:
                     raise WrongIdError(token_id)
-            contents = made.contents | {i: content for content, i in waiting.items()}
-            self._state = _State(_Made(library, tokens, contents), {}, {})
+            index = made.index.grown(waiting.ids)
+            self._state = _State(_Made(library, tokens, index), ContentIndex({}), {})
 
     def _may_wait(self, new: Mapping[int, tokenizers.AddedToken]) -> bool:
         """Whether it is certain what these tokens do before the library is asked.

@@ -12,7 +12,7 @@ from tokenizer_service.growth import token_rules
 from tokenizer_service.growth.token_rules import AdditionRules, TokenToAdd
 from tokenizer_service.text import loading, tokenizer_files
 from tokenizer_service.text.encoding import EncodeOptions, Text
-from tokenizer_service.text.growing_tokenizer import MAX_WAITING
+from tokenizer_service.text.growing_tokenizer import MIN_WAITING
 from tokenizer_service.text.token_bytes import TokenType
 from vocabulary import AddedToken, Change
 
@@ -311,7 +311,7 @@ def opcodes_and_bytes_of(call):
 def test_one_more_token_costs_after_many_what_it_costs_at_first(load):
     tokenizer = load("byte_level")
     rules = AdditionRules(max_added_tokens=10_000)
-    per_call = MAX_WAITING + 1  # after which none waits
+    per_call = MIN_WAITING + 1  # after which none waits
     costs = []
     for call in range(24):
         new = [special(f"<|tool_{call * per_call + index:04d}|>") for index in range(per_call)]

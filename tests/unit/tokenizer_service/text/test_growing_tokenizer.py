@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer
 
 from tests.tokenizer_factory import KINDS
-from tokenizer_service.text.growing_tokenizer import MAX_WAITING, GrowingTokenizer, WrongIdError
+from tokenizer_service.text import growing_tokenizer
+from tokenizer_service.text.growing_tokenizer import MIN_WAITING, GrowingTokenizer, WrongIdError
 
 contents = st.one_of(
     st.text(min_size=1, max_size=6),
@@ -92,10 +93,32 @@ def test_tokens_wait_until_a_text_has_one(first):
 
 def test_no_more_tokens_wait_than_may(first):
     made, state = first.whole, first
-    for index in range(MAX_WAITING):
+    for index in range(MIN_WAITING):
         state = state.grown({401 + index: token(f"<{index}>")})
     assert state.for_texts([""]) is made
-    assert state.grown({401 + MAX_WAITING: token("<last>")}).for_texts([""]) is not made
+    assert state.grown({401 + MIN_WAITING: token("<last>")}).for_texts([""]) is not made
+
+
+def test_one_token_more_costs_the_same_number_of_others_built_again_however_many_there_are(
+    first, monkeypatch
+):
+    built = 0
+    clone = growing_tokenizer._clone
+
+    def counting(tokenizer, tokens):
+        nonlocal built
+        built += len(tokens)
+        return clone(tokenizer, tokens)
+
+    monkeypatch.setattr(growing_tokenizer, "_clone", counting)
+    state, size, per_token = first, 0, []
+    for larger in (500, 1000, 2000, 4000):
+        before = built
+        for index in range(size, larger):
+            state = state.grown({401 + index: token(f"<{index}>")})
+        per_token.append((built - before) / (larger - size))
+        size = larger
+    assert max(per_token) < 8
 
 
 def test_the_first_token_and_what_a_normalizer_changes_do_not_wait(load):
