@@ -127,7 +127,14 @@ def sequences(
 
 
 def measure(mix: str, prompts: list[list[int]], steps: list[Tensor], rounds: int) -> Line:
-    """Chooses the tokens of all steps both ways, in turn."""
+    """Chooses the tokens of all steps both ways, in turn.
+
+    Args:
+        mix: name of a configuration in `MIXES`.
+        prompts: one per row.
+        steps: of each step the logits, `[R, V]` float32.
+        rounds: number of repetitions, each with other seeds.
+    """
     line = Line(mix)
     size = steps[0].shape[-1]
     sampler = Sampler([RevisionRows(size, ())])

@@ -121,6 +121,9 @@ class ServerSettings(BaseSettings):
 
         Args:
             arguments: the flags; None means the command line of this process.
+
+        Raises:
+            SystemExit: a setting is unknown or wrong, or help was asked for.
         """
         flags = list(sys.argv[1:] if arguments is None else arguments)
         try:

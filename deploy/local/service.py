@@ -96,7 +96,11 @@ class Service:
                 self._pause(deadline, "did not get ready")
 
     def check(self) -> None:
-        """Raises `ServiceFailed` if the process has ended."""
+        """Checks that the process still runs.
+
+        Raises:
+            ServiceFailed: it has ended.
+        """
         code = self._process.poll()
         if code is not None:
             raise self._failure(f"ended with exit code {code}")

@@ -73,7 +73,7 @@ class Owner(Protocol):
     """What sequences of one kind work for."""
 
     def answer(self, draw: Draw, choice: Choice, logits: Tensor) -> None:
-        """Takes the outcome of a step for one sequence, with the step's `[R, V]` logits."""
+        """Takes the outcome of a step for one sequence, with the step's `[R, V]` float32 logits."""
         ...
 
     def cancel(self, request_id: int) -> None:

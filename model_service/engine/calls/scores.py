@@ -155,7 +155,7 @@ def _tokens(selection: ScoreSelection, logits: Tensor, scores: Tensor | None) ->
 
 
 def top_ids(values: Tensor, count: int) -> Tensor:
-    """Returns the ids of the highest values, ties to the lowest id, `[count]`."""
+    """Returns the ids of the highest values `[V]`, ties to the lowest id: `[count]` int64."""
     count = min(count, len(values))
     threshold = values.topk(count).values[-1]
     ids = (values >= threshold).nonzero()[:, 0]  # ascending, with all ties

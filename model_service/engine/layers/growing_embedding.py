@@ -38,16 +38,16 @@ class GrowingEmbedding:
 
     @property
     def rows(self) -> Tensor:
-        """The rows of ids that exist, `[size, E]`."""
+        """The rows of ids that exist, `[size, E]` in the model's dtype."""
         return self._buffer[: self.size]
 
     @property
     def num_reserved(self) -> int:
-        """Rows that can be added before memory is allocated anew."""
+        """Rows that can be added before more memory is allocated."""
         return len(self._buffer) - self.size
 
     def add(self, row: Tensor) -> None:
-        """Appends a row `[E]`, for which there is room."""
+        """Appends a row `[E]` of any dtype, for which there is room."""
         self._buffer[self.size] = row
         self.size += 1
 

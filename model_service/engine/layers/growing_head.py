@@ -30,8 +30,8 @@ class GrowingHead(nn.Module):
             weight: rows of revision 0, `[V, H]`.
             bias: `[V]` or longer, or None.
             reserved_rows: rows that can be added without a new allocation.
-            base_size: ids of revision 0. Where they are more than V, the others get logits of 0,
-                which mean nothing.
+            base_size: ids of revision 0. If there are more than V, the ids without a row get
+                logits of 0, which mean nothing.
         """
         super().__init__()
         size, width = weight.shape
@@ -42,23 +42,23 @@ class GrowingHead(nn.Module):
             base.bias = nn.Parameter(bias.detach()[:size], requires_grad=False)
         self.base: nn.Module = packed_or_none(base) or base
         self.num_added = 0
-        # Lists, not buffers of the module: whoever looks for the model's parameters finds `base`.
+        # Lists, not buffers of the module: its parameters stay those of `base`.
         self._blocks: list[Tensor] = []
         self._biases: list[Tensor] = []
         self.reserve(reserved_rows)
 
     @property
     def weight(self) -> Tensor:
-        """Rows of revision 0, `[V, H]`, which is what other code asks a head for."""
+        """Rows of revision 0, `[V, H]` in the model's dtype, as other code expects of a head."""
         return cast(Tensor, self.base.weight)
 
     @property
     def bias(self) -> Tensor | None:
-        """Biases of revision 0, `[V]`, or None."""
+        """Biases of revision 0, `[V]` in the model's dtype, or None."""
         return cast(Tensor | None, self.base.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Computes logits of every id there is."""
+        """Multiplies hidden states `[.., H]` to logits `[.., ids]`, both in the model's dtype."""
         logits: Tensor = self.base(x)
         num_missing = self._base_size - logits.shape[-1]
         if not self.num_added and not num_missing:
@@ -83,7 +83,7 @@ class GrowingHead(nn.Module):
             self._blocks.append(block)
 
     def add(self, row: Tensor, bias: Tensor) -> None:
-        """Appends a row `[H]` and its bias `[]`, for which there is room."""
+        """Appends a row `[H]` and its bias `[]` of any dtype, for which there is room."""
         block, place = divmod(self.num_added, BLOCK_ROWS)
         self._blocks[block][place] = row
         if self._biases:
@@ -91,14 +91,14 @@ class GrowingHead(nn.Module):
         self.num_added += 1
 
     def row(self, token_id: int) -> Tensor:
-        """Returns the row of an id that has one, `[H]`."""
+        """Returns the row of an id that has one, `[H]` in the model's dtype."""
         added = token_id - self._base_size
         if added < 0:
             return self.weight[token_id].detach()
         return self._blocks[added // BLOCK_ROWS][added % BLOCK_ROWS]
 
     def bias_of(self, token_id: int) -> Tensor | None:
-        """Returns the bias of an id that has a row, `[]`, or None for a layer without."""
+        """Returns the bias of an id with a row, `[]` in the model's dtype; None without biases."""
         if self.bias is None:
             return None
         added = token_id - self._base_size
@@ -107,7 +107,7 @@ class GrowingHead(nn.Module):
         return self._biases[added // BLOCK_ROWS][added % BLOCK_ROWS]
 
     def rebase(self, weight: Tensor) -> None:
-        """Takes the same rows of revision 0 from another place in memory, `[V, H]`."""
+        """Uses a copy of the rows of revision 0, `[V, H]` in the model's dtype, from now on."""
         self.base.weight = nn.Parameter(weight, requires_grad=False)
 
     def shrink_to_base(self) -> None:

@@ -36,7 +36,7 @@ class PackedLinear(nn.Module):
         self.packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), rows)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Multiplies `[.., in_features]` to `[.., out_features]`."""
+        """Multiplies `[.., in_features]` to `[.., out_features]`, in the dtype of the weight."""
         if x.numel() <= self.plain_rows * self.in_features:
             return F.linear(x, self.weight, self.bias)
         product: Tensor = torch.ops.mkldnn._linear_pointwise(

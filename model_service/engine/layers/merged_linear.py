@@ -38,7 +38,10 @@ class SiblingLayers:
         self._calls: dict[nn.Module, _Calls] = {}
 
     def note(self, parent: nn.Module, name: str, x: Tensor) -> None:
-        """Takes note of a call of the layer `name` of `parent` with input `x`."""
+        """Records a call of the layer `name` of `parent` with input `x`, `[.., in_features]`.
+
+        Only the identity of `x` counts, whatever its dtype.
+        """
         calls = self._calls.setdefault(parent, _Calls())
         if calls.last_input is not x:
             calls.last_input = x
@@ -96,7 +99,15 @@ class SharedProduct:
         self._parts: list[Tensor | None] = []
 
     def take(self, index: int, x: Tensor) -> Tensor:
-        """Returns the part of layer `index`, computing all of them for a new input."""
+        """Returns the part of layer `index`, computing all parts for a new input.
+
+        Args:
+            index: of the layer among its siblings.
+            x: `[.., in_features]` in the model's dtype.
+
+        Returns:
+            `[.., out_features]` of the layer, in the same dtype.
+        """
         part = self._parts[index] if self._input is x else None
         if part is None:
             self._input = x
@@ -105,7 +116,7 @@ class SharedProduct:
             assert part is not None
         self._parts[index] = None
         if not any(one is not None for one in self._parts):
-            self._input = None  # nothing of a step outlives it
+            self._input = None  # no tensor of a step outlives it
         return part
 
 
@@ -133,7 +144,7 @@ class MergedLinear(nn.Module):
         self.index = index
 
     def forward(self, x: Tensor) -> Tensor:
-        """Multiplies `[.., in_features]` to `[.., out_features]`."""
+        """Multiplies `[.., in_features]` to `[.., out_features]`, in the dtype of the weight."""
         if x.numel() <= self.plain_rows * self.in_features:
             return F.linear(x, self.weight, self.bias)
         return self.product.take(self.index, x)

@@ -89,7 +89,7 @@ class StepContext:
         return self.span == len(self.decode_slots)
 
     def decode_mask(self, window: int | None, device: torch.device) -> Tensor | None:
-        """Returns which keys each row of the product may see, `[N, 1, 1, S]`, or None for all.
+        """Returns which keys each row of the product may see, `[N, 1, 1, S]` bool; None for all.
 
         In a span with holes, the rows of the holes see their first (zero) key:
         a row that saw none would be NaN.
@@ -174,7 +174,11 @@ def slot_attention(
         **arguments: must be among `KNOWN_ARGUMENTS`.
 
     Returns:
-        `[1, T, H, D]` and no weights.
+        `[1, T, H, D]` in the dtype of `query`, and None in place of weights.
+
+    Raises:
+        NotImplementedError: an argument is not among `KNOWN_ARGUMENTS`.
+        RuntimeError: no step is running, which is a bug.
     """
     context = _context
     if context is None:

@@ -87,7 +87,7 @@ class SlotLayer(CacheLayerMixin):
         self.v: SlotTensor | None = None
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Allocates the slots on the device where the layer's keys are."""
+        """Allocates slots where the keys are. Keys and values: `[1, K, T, D]`, any dtype."""
         store = self._store
         self.k = store.tensor(key_states)
         self.v = store.tensor(value_states)
@@ -96,7 +96,7 @@ class SlotLayer(CacheLayerMixin):
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
-        """Writes `[1, K, T, D]` keys and values to the step's places."""
+        """Writes keys and values, `[1, K, T, D]` in any dtype, to the step's places."""
         if self.k is None or self.v is None:
             self.lazy_initialization(key_states, value_states)
         assert self.k is not None
@@ -107,11 +107,15 @@ class SlotLayer(CacheLayerMixin):
         return key_states, value_states
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Refuses: a step holds tokens of many sequences, so there is no one mask."""
+        """Refuses: a step holds tokens of many sequences, so no single mask exists.
+
+        Raises:
+            NotImplementedError: always.
+        """
         raise NotImplementedError("the model builds a mask from the length of its cache")
 
     def get_seq_length(self) -> int:
-        """Returns a length that means nothing: a step holds tokens of many sequences."""
+        """Returns a length without meaning: a step holds tokens of many sequences."""
         return self._store.claimed_length
 
     def get_max_length(self) -> int:
@@ -143,14 +147,14 @@ class KVCache(Cache):
         dtype: torch.dtype,
         num_spare: int = 0,
     ) -> None:
-        """Describes slots; those of a layer are allocated when it first runs.
+        """Describes slots; a layer allocates its own when it first runs.
 
         Args:
             num_layers: of the model.
             num_slots: sequences that can be held.
             max_length: tokens of a slot.
             dtype: of keys and values.
-            num_spare: slots besides, for what is tried between steps.
+            num_spare: additional slots, for trials between steps.
         """
         self.num_slots = num_slots
         self.max_length = max_length
@@ -164,7 +168,7 @@ class KVCache(Cache):
         super().__init__(layers=[*self.slot_layers])
 
     def tensor(self, states: Tensor) -> SlotTensor:
-        """Allocates slots for states `[1, K, T, D]`, on their device."""
+        """Allocates slots in the cache's dtype for states `[1, K, T, D]`, on their device."""
         return SlotTensor(
             self._num_rows,
             self.max_length,
@@ -217,7 +221,7 @@ class KVCache(Cache):
         self._places = {slots.device: self._here}
 
     def places(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Returns the step's places on a device, copied there once a step."""
+        """Returns the step's slots and positions, `[T]` int64 each, copied once a step."""
         if device not in self._places:
             assert self._here is not None
             slots, positions = self._here

@@ -235,12 +235,12 @@ def trace(
 ) -> list[ProcessorTrace]:
     """Computes the score of one id after each processor, in order; as `scores` otherwise.
 
-    Keeping forbidden ids out is no processor of its own here: it counts as part
-    of the one before it, or of the first.
+    Excluding forbidden ids is not a processor here: it counts as part of the
+    processor before it, or of the first one.
 
     Args:
         seq: as in `scores`.
-        logits: as in `scores`.
+        logits: `[V]` float32, as in `scores`.
         forbidden: as in `scores`.
         token_id: the id.
         length: as in `scores`.

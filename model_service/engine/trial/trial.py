@@ -13,10 +13,17 @@ from model_service.protocol import NewRow
 
 
 class Trial(TrialSequences):
-    """Sequences that a runner advances as it will in operation: at most `MIN_SLOTS`."""
+    """Sequences that a runner advances as it will in operation: at most `MIN_SLOTS`.
+
+    Every method returns the logits of `NEW_TOKENS` positions.
+    """
 
     def batch(self, examples: list[Example]) -> list[Tensor]:
-        """Passes prompts in chunks and then token by token, all together."""
+        """Passes prompts in chunks and then token by token, all together.
+
+        Returns:
+            Of each example `[NEW_TOKENS, V]` float32.
+        """
         sequences = [self.sequence(example.prompt) for example in examples]
         for kept in (5, 2):
             chunks = [(seq, seq.num_pending - kept) for seq in sequences]
@@ -30,7 +37,11 @@ class Trial(TrialSequences):
         return [torch.stack(found) for found in rows]
 
     def forked(self, example: Example) -> Tensor:
-        """Forks a sequence twice; one fork goes another way, and nobody must notice."""
+        """Forks a sequence twice; one fork takes other tokens, which must not affect the others.
+
+        Returns:
+            `[NEW_TOKENS, V]` float32.
+        """
         seq = self.sequence(example.prompt[:-1])
         self._finish(seq)
         fork, stray = self._fork(seq), self._fork(seq)
@@ -46,7 +57,11 @@ class Trial(TrialSequences):
         return torch.stack(rows)
 
     def cut(self, example: Example) -> Tensor:
-        """Cuts a sequence that went another way, within its prompt and at its end."""
+        """Cuts a sequence that had other tokens, within its prompt and at its end.
+
+        Returns:
+            `[NEW_TOKENS, V]` float32.
+        """
         kept = len(example.prompt) // 2
         seq = self.sequence(example.prompt[:kept] + example.token_ids[: kept + 2])
         self._finish(seq)
@@ -67,6 +82,9 @@ class Trial(TrialSequences):
         Args:
             example: the tokens.
             given: whether the new id also stands in the other's place among the tokens.
+
+        Returns:
+            `[NEW_TOKENS, V]` float32, with the new id's column in the place of the other's.
         """
         vocabulary, copied = self._runner.vocabulary, example.prompt[-1]
         new = vocabulary.size

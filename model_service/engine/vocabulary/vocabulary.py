@@ -171,7 +171,7 @@ class Vocabulary:
             raise
 
     def mask(self, logits: Tensor) -> Tensor:
-        """Masks the ids of logits `[.., V]` that have no rows, in place, and returns them."""
+        """Masks ids without rows in logits `[.., V]` float32, in place, and returns the logits."""
         if self.num_usable < self.base_size:
             logits[..., self.num_usable : self.base_size] = -torch.inf
         return logits

@@ -33,7 +33,12 @@ class AsyncStepStream(AsyncClosing):
     async def step(
         self, rows: Sequence[int | Row] | Array, **options: Unpack[StepOptions]
     ) -> StepResult:
-        """Steps the session, see `Session.step`."""
+        """Steps the session, see `Session.step`.
+
+        Args:
+            rows: as there; an array is `[B]` or `[B, T]` of any integer type.
+            **options: see `StepOptions`.
+        """
         await self._settle()
         request = self._session.step_request(rows, options)
         self._call.send(

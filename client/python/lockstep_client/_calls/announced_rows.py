@@ -33,7 +33,7 @@ class AnnouncedRows:
         )
 
     def take(self, row: scores_pb.ScoreRow, dtype: tensor_pb.DataType) -> Array:
-        """Returns the values of a row, in its message or announced in it, and forgets them.
+        """Returns the values of a row, `[V]`, in its message or announced in it; forgets them.
 
         Args:
             row: the row.

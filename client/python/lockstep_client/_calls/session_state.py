@@ -127,12 +127,12 @@ class SessionState:
 
     @property
     def logits(self) -> Array | None:
-        """`[B, V]` raw logits of the next token; None where full rows are not known."""
+        """`[B, V]` raw logits of the next token, float16 or float32; None without full rows."""
         return last_rows([row[-1].logits if row else None for row in self.rows])
 
     @property
     def scores(self) -> Array | None:
-        """`[B, V]` processed scores of the next token; None where full rows are not known."""
+        """`[B, V]` processed scores, typed as the logits; None without full rows."""
         return last_rows([row[-1].scores if row else None for row in self.rows])
 
     @contextmanager
@@ -162,7 +162,7 @@ class SessionState:
     def step_request(
         self, rows: Sequence[Any] | Array, options: requests.StepOptions
     ) -> session_pb.StepRequest:
-        """Builds the request of the next step."""
+        """Builds the request of the next step; an array is `[B]` or `[B, T]`, any integer type."""
         return requests.step(self.session_id, rows, self.position, options)
 
     def apply_step(

@@ -40,5 +40,5 @@ class StepReader:
         return None if self._missing else self._answer
 
     def row(self, row: scores_pb.ScoreRow) -> Array:
-        """Returns the values of a row of the answer, once it is complete."""
+        """Returns a row of a complete answer, `[V]` of the row's type; bfloat16 as float32."""
         return self._rows.take(row, DataType.DATA_TYPE_FLOAT32)

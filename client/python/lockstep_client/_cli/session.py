@@ -36,7 +36,11 @@ def connected(
     model: str = DEFAULT_MODEL,
     tls_ca: Path | None = None,
 ) -> Iterator[Lockstep]:
-    """Yields a client; a failure ends the command with one line and its exit code."""
+    """Yields a client.
+
+    Raises:
+        typer.Exit: a call failed; one line has said why.
+    """
     tls = _tls(tls_ca)
     try:
         with Lockstep(tokenizer, model, tls=tls, stream_timeout=None) as client:

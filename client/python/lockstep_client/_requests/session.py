@@ -92,7 +92,8 @@ def step(
 
     Args:
         session_id: the session.
-        rows: for each row an id or a list of ids; an empty list leaves it alone.
+        rows: for each row an id or a list of ids; an empty list leaves it alone. An array is
+            `[B]` or `[B, T]` of any integer type.
         positions: where each row is before the step.
         options: see `StepOptions`.
 

@@ -167,7 +167,9 @@ class Generation:
 
     @cached_property
     def logits(self) -> Array | None:
-        """`[B, T, V]` raw logits, NaN after the end of a sequence; None unless asked for.
+        """`[B, T, V]` raw logits, float32 or the type asked for; None unless asked for.
+
+        Places after the end of a shorter sequence are NaN.
 
         `logits[b, t]` is the distribution from which `sequences[b][t]` was drawn.
         """
@@ -177,12 +179,16 @@ class Generation:
     def scores(self) -> Array | None:
         """`[B, T, V]` processed scores, aligned as `logits`; None unless asked for.
 
-        Excluded ids are `-inf`; places after the end of a sequence are NaN.
+        Excluded ids are `-inf`; places after the end of a sequence are NaN. Typed as logits.
         """
         return stack([[p.scores for p in sequence.scores] for sequence in self.details])
 
     def raise_for_errors(self) -> Self:
-        """Raises the error of the first sequence that failed; returns self when none did."""
+        """Returns self if no sequence has failed.
+
+        Raises:
+            LockstepError: the error of the first sequence that failed.
+        """
         for sequence in self.details:
             if sequence.error is not None:
                 raise sequence.error
@@ -251,7 +257,7 @@ def finish_reason(value: generation_pb.FinishReason) -> str:
 
 
 def stack(sequences: Sequence[Sequence[Array | None]]) -> Array | None:
-    """Puts ragged `[V]` rows into `[B, T, V]`, NaN where there is none.
+    """Puts ragged `[V]` rows into `[B, T, V]` of their type, NaN where a row is missing.
 
     Returns None when no row is present.
     """

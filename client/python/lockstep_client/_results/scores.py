@@ -21,7 +21,7 @@ ReadRow = Callable[[scores_pb.ScoreRow], Array]
 
 
 def inline_row(row: scores_pb.ScoreRow) -> Array:
-    """Reads a row that the message itself holds, as in every answer that is no stream."""
+    """Reads a row in the message itself, as outside of streams: `[V]`; bfloat16 as float32."""
     return tensors.from_message(row.tensor)
 
 
@@ -132,17 +132,17 @@ class NextTokenScores:
 
     @property
     def logits(self) -> Array | None:
-        """`[B, V]` raw logits after each prompt; None unless full rows were asked for."""
+        """`[B, V]` raw logits after each prompt, float16 or float32; None without full rows."""
         return last_rows([row[-1].logits if row else None for row in self.rows])
 
     @property
     def scores(self) -> Array | None:
-        """`[B, V]` processed scores after each prompt; None unless they were asked for."""
+        """`[B, V]` processed scores after each prompt, typed as logits; None if not asked for."""
         return last_rows([row[-1].scores if row else None for row in self.rows])
 
 
 def last_rows(rows: Sequence[Array | None]) -> Array | None:
-    """Stacks one `[V]` row per sequence to `[B, V]`; None when one is missing."""
+    """Stacks one `[V]` row per sequence to `[B, V]` of their type; None when one is missing."""
     present = [row for row in rows if row is not None]
     return np.stack(present) if present and len(present) == len(rows) else None
 

@@ -57,13 +57,14 @@ class Session(SessionState, Closing):
         timeout: Timeout = USE_DEFAULT,
         **options: Unpack[StepOptions],
     ) -> StepResult:
-        """Appends tokens; `.logits`, `.scores` and `.position` are then those after them.
+        """Appends tokens; `.logits`, `.scores` and `.position` are then as of the last of them.
 
         The step is applied at most once: it says where the rows were before.
 
         Args:
             rows: for each row a token id or a list of them; an empty list leaves
-                the row alone. `session.logits.argmax(-1)` is such rows.
+                the row alone. An array is `[B]` or `[B, T]` of any integer type,
+                as `session.logits.argmax(-1)` is.
             timeout: in seconds.
             **options: see `StepOptions`.
         """
@@ -80,7 +81,8 @@ class Session(SessionState, Closing):
     ) -> StepResult:
         """Steps, and forgets the ids again: the session is as before, `.logits` too.
 
-        What was found is in the result. Parameters as of `step`.
+        The result has the distributions. Parameters as of `step`: an array of rows is
+        `[B]` or `[B, T]` of any integer type.
         """
         options["look_ahead"] = True
         return self.step(rows, timeout=timeout, **options)

@@ -238,11 +238,11 @@ def vocabulary_of(prompts: Prompts) -> VocabularyRef | None:
 
 
 def ragged_message(rows: Sequence[Row] | Array) -> tokens_pb.TokenBatch:
-    """Builds the wire form of rows of ids.
+    """Builds the wire form of rows of ids; an array is `[B, T]` of any integer type.
 
     Raises:
-        TypeError: `rows` is not a list of rows, for example one row alone, or an id is no
-            whole number.
+        TypeError: `rows` is not a list of rows, for example one row alone, or an id is not
+            a whole number.
     """
     return tokens_pb.TokenBatch(
         sequences=[tokens_pb.TokenSequence(ids=token_ids.row(row)) for row in rows]

@@ -25,7 +25,7 @@ _WIRE_TYPES = {dtype: wire for wire, dtype in _NUMPY_TYPES.items()}
 
 
 def to_message(array: npt.ArrayLike) -> Tensor:
-    """Builds the wire form of an array of one of the types of `DataType`.
+    """Builds the wire form of an array `[..]` of one of the types of `DataType`.
 
     Raises:
         TypeError: the wire has no such element type.
@@ -39,7 +39,7 @@ def to_message(array: npt.ArrayLike) -> Tensor:
 
 
 def from_message(tensor: Tensor) -> Array:
-    """Reads a tensor. bfloat16 arrives as float32, which holds every value of it."""
+    """Reads a tensor `[..]` of any dtype. bfloat16 becomes float32, which holds all its values."""
     return from_bytes(tensor.data, tensor.dtype, tensor.shape)
 
 
@@ -50,6 +50,9 @@ def from_bytes(data: bytes | bytearray, dtype: DataType, shape: Sequence[int]) -
         data: the elements.
         dtype: their type.
         shape: sizes of the dimensions; -1 infers one of them.
+
+    Returns:
+        `[*shape]` of that type; bfloat16 becomes float32.
     """
     if dtype == DataType.DATA_TYPE_BFLOAT16:
         upper_halves = np.frombuffer(data, dtype="<u2").astype("<u4")
@@ -88,5 +91,5 @@ class ChunkBuffer:
         self._total_bytes = chunk.total_bytes
 
     def row(self, dtype: DataType) -> Array:
-        """Returns the tensor as one row."""
+        """Returns the tensor as one row, `[V]` of the type; bfloat16 becomes float32."""
         return from_bytes(self._data, dtype, (-1,))

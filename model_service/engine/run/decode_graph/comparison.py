@@ -43,7 +43,7 @@ def compare_steps(
         runner: runs steps as they run now.
         dtype: of the model.
         single: whether to decode one row alone, or several, and runs of two tokens.
-        attempt: runs a step the other way.
+        attempt: runs a step the other way; returns its logits, `[R, V]` float32.
 
     Raises:
         Unequal: the logits differ.

@@ -113,7 +113,11 @@ def traced_attention(
     s_aux: Tensor | None = None,
     **arguments: object,
 ) -> tuple[Tensor, None]:
-    """Stands where `attention.slot_attention` does; what each argument means is said there."""
+    """Stands in for `attention.slot_attention`, with the same arguments.
+
+    Returns:
+        `[1, T, H, D]` in the dtype of `query`, and None in place of weights.
+    """
     assert _step is not None
     refuse_unknown(arguments)
     windows, positions, slots = _step
