@@ -179,7 +179,7 @@ class Generation:
     def scores(self) -> Array | None:
         """`[B, T, V]` processed scores, aligned as `logits`; None unless asked for.
 
-        Excluded ids are `-inf`; places after the end of a sequence are NaN. The type is that of the logits.
+        Excluded ids are `-inf`; places after the end of a sequence are NaN; typed as the logits.
         """
         return stack([[p.scores for p in sequence.scores] for sequence in self.details])
 
