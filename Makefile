@@ -58,12 +58,13 @@ check: install breaking fresh  ## Format, lint, types, imports, schema: what CI 
 	buf lint protos
 	buf format --diff --exit-code protos
 
-protos: install  ## Generate protos/gen from the schemas.
+protos: install  ## Generate protos/gen from the schemas, and what the client takes from them.
 	buf format --write protos
 	rm -rf protos/gen
 	protos/generate protos/gen
+	python -m client.generate
 
-client: install  ## Generate the blocking client from the asyncio one.
+client: install  ## Generate the blocking client from the asyncio one, and keywords from the schemas.
 	python -m client.generate
 
 docs: install  ## Write what pages and dashboard take from the code.

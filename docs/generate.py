@@ -18,6 +18,7 @@ from typing import Any
 from google.rpc import code_pb2
 from prometheus_client import CollectorRegistry
 
+from docs.client_names import client_names_table
 from docs.field_limits import field_limits_table
 from docs.hugging_face import hugging_face_table
 from docs.modules import PACKAGES, modules_list, table_name
@@ -126,6 +127,7 @@ def metrics_table(registry: CollectorRegistry) -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
+    "client-names": client_names_table,
     "errors": errors_table,
     "field-limits": field_limits_table,
     "hugging-face": hugging_face_table,

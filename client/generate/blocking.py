@@ -4,8 +4,6 @@ As httpcore's `unasync`: an ordered list of substitutions, every one of which mu
 """
 
 import re
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -59,24 +57,9 @@ def translate(sources: Mapping[str, str], rules: Mapping[str, str] = RULES) -> d
 
 
 def generate(package: Path) -> dict[Path, str]:
-    """Returns the text of every generated module of the package, by its path."""
-    sources = {path.name: path.read_text() for path in sorted((package / SOURCE).glob("*.py"))}
+    """Returns the text of every generated module by its path in the package, not formatted."""
+    sources = {path.name: path.read_text() for path in (package / SOURCE).glob("*.py")}
     return {
-        package / TARGET / name: _formatted(
-            f"# Generated from {SOURCE / name} by `make client`.\n{text}", package / TARGET / name
-        )
+        package / TARGET / name: f"# Generated from {SOURCE / name} by `make client`.\n{text}"
         for name, text in translate(sources).items()
     }
-
-
-def _formatted(text: str, path: Path) -> str:
-    """Sorts imports and drops those left over, joins what blocking code can, and formats."""
-    for command in ("check --fix --unsafe-fixes --quiet --select I,F401,SIM117,UP028", "format -q"):
-        text = subprocess.run(
-            [sys.executable, "-m", "ruff", *command.split(), "--stdin-filename", path, "-"],
-            input=text,
-            stdout=subprocess.PIPE,
-            text=True,
-            check=True,
-        ).stdout
-    return text

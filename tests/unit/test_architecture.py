@@ -93,9 +93,13 @@ def product_modules() -> list[Path]:
 
 
 def test_no_file_is_too_long_to_be_read_at_once():
-    found = {path.relative_to(ROOT).as_posix(): path for path in product_modules()}
-    long = {name for name, path in found.items() if len(path.read_text().splitlines()) > MAX_LINES}
-    assert long - {"client/python/lockstep_client/exceptions.py", "rpc/errors.py"} == set()
+    texts = {path.relative_to(ROOT).as_posix(): path.read_text() for path in product_modules()}
+    long = {
+        name
+        for name, text in texts.items()
+        if len(text.splitlines()) > MAX_LINES and not text.startswith("# Generated from")
+    }
+    assert long - {"rpc/errors.py"} == set()
 
 
 def test_a_folder_of_many_modules_says_why_it_is_one_folder():
@@ -107,7 +111,7 @@ def test_a_folder_of_many_modules_says_why_it_is_one_folder():
         for folder in large
         if "One folder" not in (folder / "__init__.py").read_text()
     }
-    assert silent - {"client/python/lockstep_client", "model_service/front/checks"} == set()
+    assert silent - {"model_service/front/checks"} == set()
 
 
 def test_every_package_is_on_the_modules_page():

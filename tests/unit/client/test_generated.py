@@ -1,8 +1,10 @@
 """The blocking client is the asyncio one without `await`, and nobody writes it by hand."""
 
 import ast
+import itertools
 
 import pytest
+from lockstep.v1 import generation_pb2
 
 import lockstep_client
 from client.generate import __main__ as generate
@@ -43,6 +45,40 @@ def test_every_public_method_says_itself_what_it_does():
                 overloads = [name.id for name in node.decorator_list if isinstance(name, ast.Name)]
                 text = ast.get_docstring(node) or ""
                 assert (text and not text.startswith("See ")) or "overload" in overloads, node.name
+
+
+def test_every_keyword_is_documented_for_help_and_for_editors():
+    tree = ast.parse((generate.PACKAGE / "_requests" / "options.py").read_text())
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    assert {node.name for node in classes} <= set(lockstep_client.__all__)
+    for node in classes:
+        of_class = getattr(lockstep_client, node.name).__doc__
+        for keyword, text in itertools.pairwise(node.body):
+            if isinstance(keyword, ast.AnnAssign):
+                assert f"        {keyword.target.id}: " in of_class
+                assert isinstance(text, ast.Expr), keyword.target.id
+
+
+def test_a_keyword_has_range_and_default_of_the_schema():
+    of_configuration = " ".join(lockstep_client.GenerationOptions.__doc__.split())
+    assert (
+        "0 turns it off. Unset means the model's default, 50 where it has none." in of_configuration
+    )
+    of_call = " ".join(lockstep_client.GenerateOptions.__doc__.split())
+    assert "whatever its number. Range: [-1000, 1000]. Unset means 0." in of_call
+
+
+def test_every_field_of_the_configuration_is_a_keyword():
+    fields = {field.name for field in generation_pb2.GenerationConfig.DESCRIPTOR.fields}
+    renamed = {"eos_token_ids", "forced_eos_token_ids"}
+    keywords = lockstep_client.GenerationOptions.__annotations__.keys()
+    assert keywords == fields - renamed | {name.removesuffix("s") for name in renamed}
+
+
+def test_every_exported_name_is_in_the_page_of_the_clients():
+    page = (generate.PACKAGE.parents[2] / "docs/client.md").read_text()
+    for name in lockstep_client.__all__:
+        assert f"| `{name}` | " in page
 
 
 def test_exported_names_are_sorted_and_exist():

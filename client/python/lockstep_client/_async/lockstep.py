@@ -9,8 +9,8 @@ from lockstep_client._async.streams import AsyncStream
 from lockstep_client._async.tokenizer import AsyncTokenizer
 from lockstep_client._async.vocabulary import AsyncVocabulary
 from lockstep_client._calls import completion
-from lockstep_client._calls.completion import CompletionAssembler, CompletionOptions
-from lockstep_client._requests.model import GenerateOptions
+from lockstep_client._calls.completion import CompletionAssembler
+from lockstep_client._requests.options import CompletionOptions, GenerateOptions
 from lockstep_client._requests.tokenizer import ChatMessages
 from lockstep_client._results.generation import Completion
 from lockstep_client._transport.async_connection import AsyncConnection

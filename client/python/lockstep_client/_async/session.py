@@ -14,8 +14,7 @@ from lockstep_client._async.step_stream import AsyncStepStream
 from lockstep_client._async.streams import AsyncStream
 from lockstep_client._calls.assembly import GenerationAssembler
 from lockstep_client._calls.session_state import BUSY_LIMIT_S, SessionState, StepResult, Turn
-from lockstep_client._requests.model import GenerateOptions
-from lockstep_client._requests.session import StepOptions
+from lockstep_client._requests.options import GenerateOptions, StepOptions
 from lockstep_client._results.generation import Generation, TokenDelta
 from lockstep_client._transport.async_connection import AsyncConnection, Request, Response
 from lockstep_client._transport.closing import AsyncClosing

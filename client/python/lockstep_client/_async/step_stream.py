@@ -7,7 +7,7 @@ from lockstep.v1 import logits_session_service_pb2 as pb
 
 from lockstep_client._calls.session_state import SessionState, StepResult
 from lockstep_client._calls.step_reader import StepReader
-from lockstep_client._requests.session import StepOptions
+from lockstep_client._requests.options import StepOptions
 from lockstep_client._transport.async_connection import AsyncDuplex
 from lockstep_client._transport.closing import AsyncClosing
 from lockstep_client._values.batch import Row

@@ -2,31 +2,16 @@
 
 from typing import cast
 
-from lockstep_client._requests.generation_config import GenerationOptions
-from lockstep_client._requests.model import GenerateOptions
-from lockstep_client._requests.tokenizer import ChatMessages, ChatOptions, EncodeOptions
+from lockstep_client._requests.options import (
+    ChatOptions,
+    CompletionOptions,
+    EncodeOptions,
+    GenerateOptions,
+    GenerationOptions,
+)
+from lockstep_client._requests.tokenizer import ChatMessages
 from lockstep_client._results.generation import Completion, Generation
 from lockstep_client.exceptions import ProtocolError
-
-
-class CompletionOptions(GenerationOptions, total=False):
-    """Keywords of `Lockstep.generate` and `Lockstep.stream`, beside those of the configuration.
-
-    Attributes:
-        add_special_tokens: whether template tokens (BOS and the like) are added to
-            the prompt; True unless given. A chat template places its own.
-        parse_special_tokens: whether special tokens spelled in the prompt or the
-            messages become control ids; False unless given.
-        skip_special_tokens: whether special tokens are left out of the text; True
-            unless given.
-
-    A `negative_prompt` may be a text, which is encoded as a prompt is.
-    """
-
-    add_special_tokens: bool
-    parse_special_tokens: bool
-    skip_special_tokens: bool
-
 
 _TEXT_KEYWORDS = CompletionOptions.__annotations__.keys() - GenerationOptions.__annotations__.keys()
 

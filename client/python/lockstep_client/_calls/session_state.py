@@ -16,7 +16,7 @@ from lockstep.v1 import model_service_pb2 as model_pb
 from lockstep_client._requests import generation_config
 from lockstep_client._requests import model as model_requests
 from lockstep_client._requests import session as requests
-from lockstep_client._requests.model import GenerateOptions
+from lockstep_client._requests.options import GenerateOptions, StepOptions
 from lockstep_client._results.determinism import Determinism
 from lockstep_client._results.generation import Generation, finish_reason
 from lockstep_client._results.scores import (
@@ -160,7 +160,7 @@ class SessionState:
         self.unsettled = self.overrun = False
 
     def step_request(
-        self, rows: Sequence[Any] | Array, options: requests.StepOptions
+        self, rows: Sequence[Any] | Array, options: StepOptions
     ) -> session_pb.StepRequest:
         """Builds the request of the next step; an array is `[B]` or `[B, T]`, any integer type."""
         return requests.step(self.session_id, rows, self.position, options)

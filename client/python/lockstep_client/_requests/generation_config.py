@@ -1,14 +1,13 @@
 """Generation keywords, named as in Hugging Face's `GenerationConfig`, and the wire.
 
-Most keywords are fields of the message of the same name. `_FIELDS` and
-`_CONVERTERS` have the others: those that Hugging Face spells differently or
-gives another shape.
+Keywords are fields of the message, with the same name and what their type takes.
+`_FIELDS` and `_CONVERTERS` have the others: those that Hugging Face spells
+differently or gives another shape.
 """
 
-import difflib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, TypedDict
+from typing import Any
 
 import numpy as np
 from google.protobuf.descriptor import FieldDescriptor
@@ -18,71 +17,9 @@ from lockstep.v1 import generation_pb2 as generation_pb
 from lockstep.v1 import scores_pb2 as scores_pb
 from lockstep.v1 import tokens_pb2 as tokens_pb
 
+from lockstep_client._requests.options import GenerationOptions, Ids
 from lockstep_client._values import durations, token_ids
-from lockstep_client._values.choices import choose
-
-Ids = Sequence[int]
-
-
-class GenerationOptions(TypedDict, total=False):
-    """Keywords of every method that generates. A missing one takes the server's default.
-
-    The schema (`generation.proto`) says meaning, range and default of each.
-    """
-
-    max_new_tokens: int
-    do_sample: bool
-    temperature: float
-    top_k: int
-    top_p: float
-    seed: int
-    repetition_penalty: float
-    min_new_tokens: int
-    num_return_sequences: int
-    stop_token_ids: Ids
-    eos_token_id: int | Ids
-    stop_strings: str | Sequence[str]
-    stop_sequences: Sequence[Ids]
-    lenient: bool
-    seed_mode: Literal["counter", "torch"]
-    min_p: float
-    top_h: float
-    typical_p: float
-    epsilon_cutoff: float
-    eta_cutoff: float
-    presence_penalty: float
-    frequency_penalty: float
-    prompt_ignore_length: int
-    no_repeat_ngram_size: int
-    encoder_repetition_penalty: float
-    encoder_no_repeat_ngram_size: int
-    exponential_decay_length_penalty: tuple[int, float]
-    logit_bias: Mapping[int, float]
-    sequence_bias: Mapping[tuple[int, ...], float] | Sequence[tuple[Ids, float]]
-    bad_words_ids: Sequence[Ids]
-    allowed_token_ids: Ids
-    suppress_tokens: Ids
-    begin_suppress_tokens: Ids
-    forced_bos_token_id: int
-    forced_eos_token_id: int | Ids
-    forced_prefix: Ids
-    num_beams: int
-    length_penalty: float
-    early_stopping: bool | Literal["never"]
-    guidance_scale: float
-    negative_prompt: Ids | str
-    green_list_watermark: Mapping[str, Any]
-    synth_id_watermark: Mapping[str, Any]
-    max_length: int
-    min_length: int
-    max_time: float
-    prompt_lookup_num_tokens: int
-    max_matching_ngram_size: int
-    renormalize_logits: bool
-    remove_invalid_values: bool
-    lengths_include_padding: bool
-    min_tokens_to_keep: int
-    processors: Sequence[str | tuple[str, Mapping[str, Any] | str]]
+from lockstep_client._values.choices import check_names, choose
 
 
 def build(
@@ -103,9 +40,8 @@ def build(
     """
     config = generation_pb.GenerationConfig()
     empty = True
+    check_names(options, beside)
     for name, value in options.items():
-        if name not in beside.__annotations__:
-            raise TypeError(f"{name!r} is no keyword of this call.{_suggestion(name)}")
         if name in KEYWORDS and value is not None:
             config.MergeFrom(_field(name, value))
             empty = False
@@ -113,12 +49,23 @@ def build(
 
 
 def _field(name: str, value: Any) -> generation_pb.GenerationConfig:
-    convert = _CONVERTERS.get(name, _plain_value)
+    field: Any = generation_pb.GenerationConfig.DESCRIPTOR.fields_by_name[_FIELDS.get(name, name)]
+    convert = _CONVERTERS.get(name) or _converter(field)
     try:
-        field: dict[str, Any] = {_FIELDS.get(name, name): convert(value)}
-        return generation_pb.GenerationConfig(**field)
+        given: dict[str, Any] = {field.name: convert(value)}
+        return generation_pb.GenerationConfig(**given)
     except (TypeError, ValueError) as error:
         raise type(error)(f"{name}: {value!r} does not fit: {error}") from error
+
+
+def _converter(field: FieldDescriptor) -> Callable[[Any], Any]:
+    """Returns what the type of a field makes of a value."""
+    match field.message_type and field.message_type.name:
+        case "TokenIdList" | "TokenSequence":
+            return _sequences if field.is_repeated else _id_list
+        case "Duration":
+            return durations.message
+    return _plain_value
 
 
 def to_dict(config: generation_pb.GenerationConfig) -> dict[str, Any]:
@@ -189,16 +136,7 @@ _EARLY_STOPPING: dict[bool | str, generation_pb.EarlyStopping] = {
 
 # Keywords whose field has another shape, or whose values are looked at here.
 _CONVERTERS: dict[str, Callable[[Any], Any]] = {
-    "eos_token_id": _id_list,
-    "forced_eos_token_id": _id_list,
-    "allowed_token_ids": _id_list,
-    "suppress_tokens": _id_list,
-    "begin_suppress_tokens": _id_list,
-    "forced_prefix": _id_list,
-    "negative_prompt": _id_list,
     "stop_strings": lambda value: [value] if isinstance(value, str) else value,
-    "stop_sequences": _sequences,
-    "bad_words_ids": _sequences,
     "stop_token_ids": token_ids.one_or_row,
     "forced_bos_token_id": token_ids.one,
     "logit_bias": _logit_bias,
@@ -206,16 +144,10 @@ _CONVERTERS: dict[str, Callable[[Any], Any]] = {
     "early_stopping": _early_stopping,
     "exponential_decay_length_penalty": _decay,
     "sequence_bias": _sequence_bias,
-    "max_time": durations.message,
     "processors": _processors,
 }
 
 KEYWORDS = frozenset(GenerationOptions.__annotations__)
-
-
-def _suggestion(name: str) -> str:
-    close = difflib.get_close_matches(name, KEYWORDS, n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def _plain(field: FieldDescriptor, value: Any) -> Any:

@@ -5,56 +5,13 @@ from collections.abc import Sequence
 from lockstep.v1 import model_service_pb2 as model_pb
 
 from lockstep_client._requests import generation_config
-from lockstep_client._requests.generation_config import GenerationOptions
+from lockstep_client._requests.options import GenerateOptions, ScoreOptions
 from lockstep_client._values import batch as batches
 from lockstep_client._values import selection as selections
 from lockstep_client._values import session_retention, vocabulary_ref
 from lockstep_client._values.batch import Prompts, Row
 from lockstep_client._values.selection import ScoreSelection
-from lockstep_client._values.session_retention import SessionRetention
 from lockstep_client._values.vocabulary_ref import VocabularyRef
-
-
-class GenerateOptions(GenerationOptions, total=False):
-    """Keywords of `generate` and `stream`: those of the configuration, and of the call.
-
-    Attributes:
-        output_logits: whether full rows of raw logits are returned.
-        output_scores: whether full rows of processed scores are returned.
-        selection: what to return about each generated token, instead of the two.
-        prompt_selection: what to return about each prompt token.
-        vocabulary: the vocabulary that the ids belong to; that of the batch unless
-            given.
-        seeds: seeds of the rows, one per prompt.
-        priority: lower numbers go first.
-        cache_salt: keeps reuse of the prompt's KV cache to calls with the same.
-        use_prefix_cache: whether KV cache of other prompts may be reused.
-        keep_session: whether, or how, the sequences are kept as a session.
-    """
-
-    output_logits: bool
-    output_scores: bool
-    selection: ScoreSelection | None
-    prompt_selection: ScoreSelection | None
-    vocabulary: VocabularyRef | None
-    seeds: Sequence[int]
-    priority: int
-    cache_salt: str
-    use_prefix_cache: bool
-    keep_session: SessionRetention | bool
-
-
-class ScoreOptions(GenerationOptions, total=False):
-    """Keywords of `score` and `compute_logits`.
-
-    Attributes:
-        selection: what to return about each token.
-        vocabulary: the vocabulary that the ids belong to; that of the batch unless
-            given.
-    """
-
-    selection: ScoreSelection | None
-    vocabulary: VocabularyRef | None
 
 
 def generate(prompts: Prompts, options: GenerateOptions) -> model_pb.GenerateRequest:

@@ -1,63 +1,17 @@
 """Requests to `LogitsSessionService`, built from keywords. Pure: nothing here calls anybody."""
 
 from collections.abc import Sequence
-from typing import TypedDict
 
 from lockstep.v1 import logits_session_service_pb2 as session_pb
 
 from lockstep_client._requests import generation_config
-from lockstep_client._requests.generation_config import GenerationOptions
+from lockstep_client._requests.options import SessionOptions, StepOptions
 from lockstep_client._values import batch as batches
 from lockstep_client._values import durations, token_ids, vocabulary_ref
 from lockstep_client._values import selection as selections
 from lockstep_client._values.batch import Prompts, Row
-from lockstep_client._values.selection import ScoreSelection
+from lockstep_client._values.choices import check_names
 from lockstep_client._values.tensors import Array
-from lockstep_client._values.vocabulary_ref import VocabularyRef
-
-
-class SessionOptions(GenerationOptions, total=False):
-    """Keywords of `open_session`: those of the configuration, and of the session.
-
-    `max_length` is here the most tokens that a row will hold, prompt included:
-    memory is reserved for them.
-
-    Attributes:
-        selection: what to return about each position; full rows of logits unless
-            given.
-        ttl_s: idle time after which the session may be dropped.
-        vocabulary: the vocabulary that the ids belong to; that of the batch unless
-            given.
-        cache_salt: keeps reuse of the prompts' KV cache to calls with the same.
-        sample: whether the server chooses the first token of each row.
-        append: whether the chosen token is appended too.
-    """
-
-    selection: ScoreSelection | None
-    ttl_s: float
-    vocabulary: VocabularyRef | None
-    cache_salt: str
-    sample: bool
-    append: bool
-
-
-class StepOptions(TypedDict, total=False):
-    """Keywords of `step`.
-
-    Attributes:
-        selection: what to return; as in the step before unless given.
-        sample: whether the server chooses the next token of each stepped row.
-        append: whether the chosen token is appended too.
-        look_ahead: whether the ids are forgotten after the answer.
-        step_id: names the step; a repeated name returns the answer of the step it
-            named and changes nothing.
-    """
-
-    selection: ScoreSelection | None
-    sample: bool
-    append: bool
-    look_ahead: bool
-    step_id: str
 
 
 def open_session(prompts: Prompts, options: SessionOptions) -> session_pb.OpenSessionRequest:
@@ -101,8 +55,7 @@ def step(
         ValueError: `rows` has not one entry for each row of the session.
         TypeError: a keyword does not exist, or an id is no whole number.
     """
-    if unknown := options.keys() - StepOptions.__annotations__.keys():
-        raise TypeError(f"{min(unknown)!r} is no keyword of this call.")
+    check_names(options, StepOptions)
     if len(rows) != len(positions):
         raise ValueError(f"The session has {len(positions)} rows; ids for {len(rows)} were given.")
     return session_pb.StepRequest(

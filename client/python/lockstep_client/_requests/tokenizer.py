@@ -2,23 +2,27 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypedDict, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from lockstep.v1 import tokenizer_service_pb2 as tokenizer_pb
 from lockstep.v1 import tokens_pb2 as tokens_pb
 
+from lockstep_client._requests.options import (
+    ChatOptions,
+    DecodeOptions,
+    EncodeOptions,
+    PaddingOptions,
+)
 from lockstep_client._values import batch as batches
 from lockstep_client._values import token_ids, vocabulary_ref
-from lockstep_client._values.batch import Batch, PaddingSide, Prompts, Row
-from lockstep_client._values.choices import choose
+from lockstep_client._values.batch import Batch, Prompts, Row
+from lockstep_client._values.choices import check_names, choose
 
 TextPair = tuple[str, str]
 Texts = str | Sequence[str | TextPair]
 ChatMessages = Sequence[Mapping[str, Any]]
 ReturnTensors = Literal["np", "pt"]
-OffsetUnit = Literal["bytes", "code_points", "utf16"]
-PaddingStrategy = bool | Literal["longest", "max_length"]
 
 _SIDES: dict[str, tokens_pb.PaddingSide] = {
     "left": tokens_pb.PADDING_SIDE_LEFT,
@@ -36,102 +40,6 @@ _OFFSET_UNITS: dict[str, tokenizer_pb.OffsetUnit] = {
 }
 
 
-class PaddingOptions(TypedDict, total=False):
-    """Keywords that say how a batch is padded.
-
-    Attributes:
-        padding: `longest` or True; `max_length`; False pads nothing.
-        padding_side: left unless given.
-        pad_to_multiple_of: rounds the length up.
-        max_length: length for `padding="max_length"`, and for truncation.
-        pad_token_id: the padding id; the mask is right whatever it is.
-    """
-
-    padding: PaddingStrategy
-    padding_side: PaddingSide
-    pad_to_multiple_of: int
-    max_length: int
-    pad_token_id: int
-
-
-class CuttingOptions(PaddingOptions, total=False):
-    """Keywords of calls that can also cut rows.
-
-    Attributes:
-        truncation: whether rows are cut to `max_length`.
-        truncation_side: the side that ids are removed from; right unless given.
-        parse_special_tokens: whether special tokens spelled in the text become
-            control ids. False unless given: the text is untrusted.
-    """
-
-    truncation: bool
-    truncation_side: PaddingSide
-    parse_special_tokens: bool
-
-
-class EncodeOptions(CuttingOptions, total=False):
-    """Keywords of `encode`.
-
-    Attributes:
-        add_special_tokens: whether template tokens (BOS and the like) are added;
-            True unless given.
-        return_offsets: the unit of offsets to return.
-        return_special_tokens_mask: whether masks of special tokens are returned.
-        return_word_ids: whether word indices are.
-        return_tokens: whether token spellings are.
-        return_token_bytes: whether token bytes are.
-        return_token_type_ids: whether token type ids are.
-        min_revision: oldest revision of the vocabulary that may answer.
-    """
-
-    add_special_tokens: bool
-    return_offsets: OffsetUnit
-    return_special_tokens_mask: bool
-    return_word_ids: bool
-    return_tokens: bool
-    return_token_bytes: bool
-    return_token_type_ids: bool
-    min_revision: int
-
-
-class ChatOptions(CuttingOptions, total=False):
-    """Keywords of `apply_chat_template`.
-
-    Attributes:
-        add_generation_prompt: whether the prompt for the assistant's turn is
-            added; True unless given.
-        continue_final_message: whether the last message is left open.
-        template_name: name of the template.
-        tools: given to the template.
-        documents: given to the template.
-        template_arguments: further variables of the template.
-    """
-
-    add_generation_prompt: bool
-    continue_final_message: bool
-    template_name: str
-    tools: Sequence[Mapping[str, Any]]
-    documents: Sequence[Mapping[str, Any]]
-    template_arguments: Mapping[str, Any]
-
-
-class DecodeOptions(TypedDict, total=False):
-    """Keywords of `decode`.
-
-    Attributes:
-        skip_special_tokens: whether special tokens are left out; True unless given.
-        clean_up_tokenization_spaces: whether spaces before punctuation are
-            removed; the tokenizer's own setting unless given.
-        return_bytes: whether bytes are returned too.
-        check_round_trip: whether encoding the text again is compared with the ids.
-    """
-
-    skip_special_tokens: bool | None
-    clean_up_tokenization_spaces: bool | None
-    return_bytes: bool
-    check_round_trip: bool
-
-
 def encode(texts: Texts, options: EncodeOptions) -> tokenizer_pb.EncodeRequest:
     """Builds an `Encode` request.
 
@@ -139,7 +47,7 @@ def encode(texts: Texts, options: EncodeOptions) -> tokenizer_pb.EncodeRequest:
         texts: one text, or texts and pairs of texts.
         options: see `EncodeOptions`.
     """
-    _refuse_unknown(options, EncodeOptions)
+    check_names(options, EncodeOptions)
     unit = options.get("return_offsets")
     return tokenizer_pb.EncodeRequest(
         items=text_items(texts),
@@ -190,7 +98,7 @@ def decode(rows: Prompts | Sequence[int], options: DecodeOptions) -> tokenizer_p
     Raises:
         TypeError: `rows` is neither, or a keyword does not exist.
     """
-    _refuse_unknown(options, DecodeOptions)
+    check_names(options, DecodeOptions)
     batch: Any = [rows] if is_one_row(rows) else rows
     return tokenizer_pb.DecodeRequest(
         batch=batches.prompt_message(batch),
@@ -231,7 +139,7 @@ def check_return_tensors(return_tensors: ReturnTensors) -> None:
 
 def pad(rows: Batch | Sequence[Row], options: PaddingOptions) -> tokenizer_pb.PadRequest:
     """Builds a `Pad` request."""
-    _refuse_unknown(options, PaddingOptions)
+    check_names(options, PaddingOptions)
     unpadded = rows.token_ids if isinstance(rows, batches.Batch) else rows
     return tokenizer_pb.PadRequest(
         token_batch=batches.ragged_message(unpadded),
@@ -243,7 +151,7 @@ def apply_chat_template(
     conversations: ChatMessages | Sequence[ChatMessages], options: ChatOptions
 ) -> tokenizer_pb.ApplyChatTemplateRequest:
     """Builds an `ApplyChatTemplate` request for one conversation or several."""
-    _refuse_unknown(options, ChatOptions)
+    check_names(options, ChatOptions)
     return tokenizer_pb.ApplyChatTemplateRequest(
         conversations=[
             tokenizer_pb.Conversation(messages=[_chat_message(message) for message in messages])
@@ -310,9 +218,3 @@ def _chat_message(message: Mapping[str, Any]) -> tokenizer_pb.ChatMessage:
 
 def _json(value: Any) -> str | None:
     return None if value is None else json.dumps(value, ensure_ascii=False)
-
-
-def _refuse_unknown(options: Mapping[str, Any], known: type) -> None:
-    for name in options:
-        if name not in known.__annotations__:
-            raise TypeError(f"{name!r} is no keyword of this call.")

@@ -2,50 +2,16 @@
 
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, TypedDict
 
 from lockstep.v1 import vocabulary_admin_service_pb2 as admin_pb
 from lockstep.v1 import vocabulary_pb2 as vocabulary_pb
 
+from lockstep_client._requests.options import AddOptions, ChangeOptions
 from lockstep_client._values import token_ids
-from lockstep_client._values.choices import choose
+from lockstep_client._values.choices import check_names, choose
 from lockstep_client._values.new_token import ROLES, NewToken
 
 _PIECE_BYTES = 2**20
-
-
-class ChangeOptions(TypedDict, total=False):
-    """Keywords of every change.
-
-    Attributes:
-        expected_revision: the newest revision that the caller knows; whatever is
-            newest if None.
-        idempotency_key: a UUID; a repeated key returns the first answer and
-            changes nothing. One is made for each call if None.
-    """
-
-    expected_revision: int | None
-    idempotency_key: str | None
-
-
-class AddOptions(ChangeOptions, total=False):
-    """Keywords of `add_tokens`.
-
-    Attributes:
-        special: whether tokens given as texts are control tokens.
-        dry_run: whether nothing is changed.
-        allow_unusual_characters: whether characters outside of the allowed set
-            are accepted.
-        texts: texts to show the effect on, in a dry run.
-        allow_text_changes: whether plain tokens may change how ordinary text is
-            encoded.
-    """
-
-    special: bool
-    dry_run: bool
-    allow_unusual_characters: bool
-    allow_text_changes: bool
-    texts: Iterable[str]
 
 
 def add_tokens(tokens: Iterable[str | NewToken], options: AddOptions) -> admin_pb.AddTokensRequest:
@@ -54,7 +20,7 @@ def add_tokens(tokens: Iterable[str | NewToken], options: AddOptions) -> admin_p
     Raises:
         TypeError: `tokens` is one text, or a keyword does not exist.
     """
-    _refuse_unknown(options, AddOptions)
+    check_names(options, AddOptions)
     if isinstance(tokens, str):
         raise TypeError("A list of tokens is expected, for example ['<tool>'].")
     special = options.get("special", False)
@@ -79,7 +45,7 @@ def set_special_tokens(
         TypeError: a keyword does not exist, or an id is no whole number.
         ValueError: a role does not exist.
     """
-    _refuse_unknown(options, ChangeOptions)
+    check_names(options, ChangeOptions)
     return admin_pb.SetSpecialTokensRequest(
         special_tokens=[
             vocabulary_pb.SpecialToken(
@@ -97,9 +63,3 @@ def import_revisions(archive: bytes | Iterable[bytes]) -> Iterator[admin_pb.Impo
     for piece in [archive] if isinstance(archive, bytes) else archive:
         for start in range(0, len(piece), _PIECE_BYTES):
             yield admin_pb.ImportRevisionsRequest(data=piece[start : start + _PIECE_BYTES])
-
-
-def _refuse_unknown(options: Mapping[str, Any], known: type) -> None:
-    for name in options:
-        if name not in known.__annotations__:
-            raise TypeError(f"{name!r} is no keyword of this call.")

@@ -6,8 +6,8 @@ from collections.abc import Generator
 from typing import Unpack
 
 from lockstep_client._calls import completion
-from lockstep_client._calls.completion import CompletionAssembler, CompletionOptions
-from lockstep_client._requests.model import GenerateOptions
+from lockstep_client._calls.completion import CompletionAssembler
+from lockstep_client._requests.options import CompletionOptions, GenerateOptions
 from lockstep_client._requests.tokenizer import ChatMessages
 from lockstep_client._results.generation import Completion
 from lockstep_client._sync.model import Model

@@ -13,8 +13,7 @@ from lockstep.v1.model_service_pb2_grpc import ModelServiceStub
 from lockstep_client._calls.assembly import GenerationAssembler
 from lockstep_client._requests import model as requests
 from lockstep_client._requests import session as session_requests
-from lockstep_client._requests.model import GenerateOptions, ScoreOptions
-from lockstep_client._requests.session import SessionOptions
+from lockstep_client._requests.options import GenerateOptions, ScoreOptions, SessionOptions
 from lockstep_client._results import scores as score_results
 from lockstep_client._results.generation import Generation, TokenDelta
 from lockstep_client._results.model_info import Capabilities, Load, LogitsProcessor, ModelInfo, Plan

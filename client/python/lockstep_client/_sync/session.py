@@ -12,8 +12,7 @@ from lockstep.v1.model_service_pb2_grpc import ModelServiceStub
 
 from lockstep_client._calls.assembly import GenerationAssembler
 from lockstep_client._calls.session_state import BUSY_LIMIT_S, SessionState, StepResult, Turn
-from lockstep_client._requests.model import GenerateOptions
-from lockstep_client._requests.session import StepOptions
+from lockstep_client._requests.options import GenerateOptions, StepOptions
 from lockstep_client._results.generation import Generation, TokenDelta
 from lockstep_client._sync.deltas import deltas
 from lockstep_client._sync.step_stream import StepStream

@@ -9,15 +9,13 @@ from lockstep.v1 import tokenizer_service_pb2 as pb
 from lockstep.v1.tokenizer_service_pb2_grpc import TokenizerServiceStub
 
 from lockstep_client._requests import tokenizer as requests
-from lockstep_client._requests.tokenizer import (
-    ChatMessages,
+from lockstep_client._requests.options import (
     ChatOptions,
     DecodeOptions,
     EncodeOptions,
     PaddingOptions,
-    ReturnTensors,
-    Texts,
 )
+from lockstep_client._requests.tokenizer import ChatMessages, ReturnTensors, Texts
 from lockstep_client._results import tokenizer as results
 from lockstep_client._results.tokenizer import (
     ConvertedTokens,

@@ -9,7 +9,7 @@ from lockstep.v1 import vocabulary_admin_service_pb2 as pb
 from lockstep.v1.vocabulary_admin_service_pb2_grpc import VocabularyAdminServiceStub
 
 from lockstep_client._requests import vocabulary as requests
-from lockstep_client._requests.vocabulary import AddOptions, ChangeOptions
+from lockstep_client._requests.options import AddOptions, ChangeOptions
 from lockstep_client._results.vocabulary import (
     AddedTokens,
     ImportedRevisions,

@@ -29,14 +29,13 @@ CHANNEL_OPTIONS: Final[tuple[tuple[str, str | int], ...]] = (
 
 
 class UseDefault:
-    """Type of `USE_DEFAULT`, for annotations."""
+    """Stands for the client's own timeout, where None means that there is none."""
 
     def __repr__(self) -> str:
         return "USE_DEFAULT"
 
 
 USE_DEFAULT: Final = UseDefault()
-"""Stands for the client's own timeout where None means that there is none."""
 
 Timeout = float | None | UseDefault
 

@@ -1,6 +1,7 @@
-"""Keywords that take one of a few values."""
+"""Which keywords there are, and those that take one of a few values."""
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 _Choice = TypeVar("_Choice")
@@ -22,3 +23,20 @@ def choose(keyword: str, value: Any, choices: Mapping[Any, _Choice]) -> _Choice:
     except (KeyError, TypeError):  # TypeError: what cannot be a key, a list for example
         names = ", ".join(repr(choice) for choice in choices)
         raise ValueError(f"{keyword} is one of {names}, not {value!r}.") from None
+
+
+def check_names(names: Iterable[str], options: type) -> None:
+    """Refuses keywords that do not exist.
+
+    Args:
+        names: what the caller gave.
+        options: the TypedDict of the keywords that exist.
+
+    Raises:
+        TypeError: one does not. It says which was probably meant.
+    """
+    for name in names:
+        if name not in options.__annotations__:
+            close = difflib.get_close_matches(name, options.__annotations__, n=1)
+            meant = f" Did you mean {close[0]!r}?" if close else ""
+            raise TypeError(f"{name!r} is not a keyword argument of this call.{meant}")
