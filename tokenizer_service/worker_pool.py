@@ -1,9 +1,9 @@
-"""Runs encoding and decoding off the event loop, and only so much at once.
+"""Runs encoding and decoding off the event loop, and only a limited amount at once.
 
-Small work never waits for large work: each has threads of its own, which the operating
-system lets take turns. Large work is done piece by piece, and between two pieces others
-go first, or nobody goes on because the caller is gone. How much of it is begun is limited
-by the memory that it needs, and how much waits by the memory that its requests hold.
+Small work never waits for large work: each has its own threads, which the operating system
+lets take turns. Large work is done piece by piece; between two pieces other work goes first,
+and work whose caller is gone ends. The amount of begun work is limited by the memory that it
+needs, the amount of waiting work by the memory that its requests hold.
 """
 
 import asyncio
@@ -21,12 +21,12 @@ _T = TypeVar("_T")
 _RETRY_DELAY_S = 0.2
 
 Pieces = Generator[None, None, _T]
-"""Work that may stop wherever it yields, and the result that it returns."""
+"""Work that may stop at every yield, and the result that it returns."""
 
 _WORTH_RETURNING_BYTES = 16 * 2**20
 
 SMALL_BYTES = 16 * 2**10
-"""A request of so many bytes takes milliseconds."""
+"""A request of this size takes milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ class WorkerPool:
             self._end(cost)
 
         loop = asyncio.get_running_loop()
-        # Queued anew for every piece: behind one of each other call.
+        # Queued again for every piece: behind one piece of every other call.
         turn = self._large.submit(take_turn)
         try:
             await asyncio.wrap_future(turn)
@@ -147,7 +147,7 @@ class WorkerPool:
                 turn = self._large.submit(take_turn)
                 await asyncio.wrap_future(turn)
         finally:
-            # A piece that runs goes on to its end, which a cancelled caller does not see.
+            # A running piece goes on to its end, which a cancelled caller does not see.
             turn.add_done_callback(lambda _: loop.call_soon_threadsafe(end))
         return result[0]
 
@@ -166,7 +166,7 @@ class WorkerPool:
         self._num_pending -= 1
 
     async def _begin(self, cost: Cost) -> None:
-        """Waits, first come first served, until there is memory for the work."""
+        """Waits, first come first served, for memory for the work."""
         if not self._waiting and self._fits(cost):
             self._use(cost)
             return

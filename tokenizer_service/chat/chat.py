@@ -94,7 +94,7 @@ class ChatTemplates:
 
         Raises:
             NoChatTemplate: the tokenizer has none.
-            InvalidField: there is no template of that name.
+            InvalidField: the tokenizer has no template of that name.
             ChatTemplateFailed: the template refused, or exceeded a limit.
             Overloaded: too much is in progress.
         """

@@ -76,7 +76,7 @@ class ControlTokenFinder:
 
 
 class ChatText:
-    """One call's messages on their way into a template, and its output on the way out."""
+    """One call's messages before they enter a template, and the output of the template."""
 
     def __init__(self, finder: ControlTokenFinder, texts: Iterable[str]) -> None:
         """Chooses stand-ins.

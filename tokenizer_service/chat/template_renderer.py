@@ -1,7 +1,7 @@
 """Renders chat templates in processes that can be ended.
 
 A template that loops or eats memory ends its worker after the time limit; the call
-fails, another worker takes its place, and nobody else notices.
+fails, another worker takes its place, without an effect on other calls.
 """
 
 import asyncio

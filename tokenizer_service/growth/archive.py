@@ -93,7 +93,7 @@ class Archive:
 
     Attributes:
         newest: its newest state.
-        revisions: those that were new when it was read, verified, oldest first.
+        revisions: the revisions that were new when it was read, verified, oldest first.
         replies: all of them.
     """
 
@@ -128,7 +128,7 @@ class ArchiveReader:
         """Reads the next bytes.
 
         Raises:
-            InvalidField: they are not what an archive has there.
+            InvalidField: they are not valid at this place of an archive.
             VocabularyMismatch: the archive is of another chain than what is present.
         """
         self._num_bytes += len(data)

@@ -1,6 +1,6 @@
 """Which changes may come from elsewhere.
 
-A chain proves that nobody altered it, not that a service made it. So what `AddTokens`
+A chain proves that it was not altered, not that a service made it. So what `AddTokens`
 never lets into a log is refused here too.
 """
 

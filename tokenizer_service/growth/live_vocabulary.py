@@ -95,10 +95,10 @@ class LiveVocabulary:
         return self._history[revision - 1].link.vocabulary
 
     def size_for(self, request: Reference | None) -> int:
-        """Returns how many ids a request may use: those of the revision that it names.
+        """Returns how many ids a request may use: the size of the revision that it names.
 
         Raises:
-            InvalidField: its size is not that of the revision.
+            InvalidField: its size is not the size of the revision.
             VocabularyMismatch: the request's vocabulary is another one.
             VocabularyBehind: the request's revision is newer than this replica's.
         """
@@ -115,7 +115,7 @@ class LiveVocabulary:
         if not known.is_meant_by(request.tokenizer_id, request.fingerprint):
             raise _mismatch(request, newest)
         if request.size not in (0, known.size):
-            raise InvalidField("vocabulary.size", f"must be that of the revision, {known.size}")
+            raise InvalidField("vocabulary.size", f"must be the size of the revision, {known.size}")
         return known.size
 
     def require(self, min_revision: int | None) -> Tokenizer:
@@ -132,7 +132,7 @@ class LiveVocabulary:
     async def reach(self, revision: int | None) -> None:
         """Looks into the store, for a bounded time, if a revision is not here yet.
 
-        Whether it is here now is for `require` and `size_for` to say.
+        `require` and `size_for` then say whether it is here.
         """
         if revision is None or revision <= self._current.reference.revision:
             return
@@ -156,7 +156,7 @@ class LiveVocabulary:
         await asyncio.shield(self._looking)
 
     async def wait_beyond(self, revision: int, timeout_s: float) -> bool:
-        """Waits until there is a revision after `revision`; False when there is none in time."""
+        """Waits for a revision after `revision`; returns False if none comes in time."""
         try:
             async with asyncio.timeout(timeout_s):
                 while self._current.reference.revision <= revision:
@@ -229,9 +229,9 @@ class LiveVocabulary:
         self._reader.shutdown()
 
     async def _to_the_end(self, work: Coroutine[Any, Any, _T]) -> _T:
-        """Runs work that a caller who goes away does not stop.
+        """Runs work that goes on when its call is cancelled.
 
-        Between COMMIT and the swap nobody may leave: the change exists by then.
+        Between COMMIT and the swap it must not stop: the change exists by then.
 
         Raises:
             StoreUnavailable: the store is damaged, or whatever the work raises.
@@ -274,7 +274,7 @@ class LiveVocabulary:
             try:
                 written = await _run(self._writer, write)
             except StoreUnavailable:
-                # Perhaps in the middle of COMMIT: what became of it, the key tells.
+                # Perhaps in the middle of COMMIT: the key tells whether it succeeded.
                 written = await _run(self._writer, write)
             self._serve(written.tokenizer, written.revisions)
         if written.is_new:
@@ -291,14 +291,14 @@ class LiveVocabulary:
     def _looked(self, task: asyncio.Task[None]) -> None:
         self._looking = None
         if not task.cancelled():
-            task.exception()  # everyone who waited may have gone
+            task.exception()  # every waiting call may be gone
 
     def _serve(self, tokenizer: Tokenizer, stored: Sequence[StoredRevision]) -> None:
         """Makes a tokenizer the current one, unless a newer one is.
 
         Args:
             tokenizer: the state to serve.
-            stored: the revisions that led to it, from any that is served already.
+            stored: the revisions that led to it, from any served one on.
         """
         served = self._current.reference.revision
         newer = [one for one in stored if one.link.vocabulary.revision > served]

@@ -57,7 +57,7 @@ class ModelRows:
                 )
 
     def check_sources(self, index: int, new: NewToken, base_size: int) -> None:
-        """Checks the ids from whose rows those of a new token are made.
+        """Checks the ids whose rows the rows of a new token are made of.
 
         Args:
             index: of the token in the call.
@@ -81,7 +81,7 @@ class ModelRows:
 
 
 def read(folder: Path) -> ModelRows:
-    """Reads what a checkpoint's folder says; nothing when it says nothing."""
+    """Reads what a checkpoint's folder says about the rows, if anything."""
     try:
         config = json.loads((folder / CONFIG_FILE).read_bytes())
     except (OSError, ValueError):

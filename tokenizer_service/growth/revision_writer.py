@@ -35,7 +35,7 @@ class Written:
     Attributes:
         response: the reply.
         tokenizer: the newest state.
-        revisions: those that led to it from the state that was served, oldest first.
+        revisions: the steps to it from the state that was served, oldest first.
         is_new: whether the call made the last of them.
     """
 
@@ -51,7 +51,7 @@ class Extension:
 
     Attributes:
         tokenizer: the newest state.
-        revisions: those that led to it from the state that was served, oldest first.
+        revisions: the steps to it from the state that was served, oldest first.
         num_revisions: revisions that were new.
         num_replies: replies that were new.
     """

@@ -62,7 +62,7 @@ def changed_entries(
 def entries_with(tokenizer: Tokenizer, token: AddedToken) -> Iterator[int]:
     """Yields the pieces of ordinary text that contain a plain token, in order of id.
 
-    A control token is in none: it is no part of ordinary text.
+    A control token is in none: it is not part of ordinary text.
     """
     if token.special:
         return

@@ -68,7 +68,7 @@ def check_reach(before: Tokenizer, after: Tokenizer, added: Mapping[int, NewToke
 
 
 def _taken(before: Tokenizer, after: Tokenizer, touched: Mapping[int, str]) -> list[int]:
-    """Returns the older tokens whose text is theirs no longer."""
+    """Returns the older tokens that lose their text."""
     encodings = zip(
         touched,
         ids_of(before, list(touched.values()), parse=True),

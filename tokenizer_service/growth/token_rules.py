@@ -18,7 +18,7 @@ _PROSE_PUNCTUATION = frozenset(".,;:!?'\"()-\u2013\u2014\u2018\u2019\u201c\u201d
 
 @dataclass(frozen=True, slots=True)
 class TokenToAdd:
-    """What was asked for. Members are those of `vocabulary.NewToken`.
+    """A token as requested, with the members of `vocabulary.NewToken`.
 
     Attributes:
         roles: roles for the token.
@@ -51,7 +51,7 @@ class AdditionRules:
 
 @dataclass(frozen=True, slots=True)
 class AdditionResult:
-    """What became of one token."""
+    """The result for one token."""
 
     id: int
     existing: bool
@@ -101,7 +101,7 @@ def plan(
             if changes_text and not rules.text_changes:
                 raise InvalidField(
                     f"tokens[{index}].token.content",
-                    "occurs in ordinary text, whose encoding would change for everybody; "
+                    "occurs in ordinary text, whose encoding would change for every caller; "
                     "make the token special or set allow_text_changes",
                 )
         token_id = tokenizer.size + len(added) if existing is None else existing
@@ -164,7 +164,7 @@ def _existing_id(tokenizer: Tokenizer, token: AddedToken, index: int) -> int | N
     for the same text.
 
     Raises:
-        TokenExists: the spelling exists, but is another thing.
+        TokenExists: the spelling exists with other attributes.
     """
     token_id = tokenizer.id_of(token.content)
     if token_id is None:
@@ -189,7 +189,7 @@ def _existing_id(tokenizer: Tokenizer, token: AddedToken, index: int) -> int | N
 
 
 def _check_rows(present: NewToken | None, new: TokenToAdd, token_id: int, index: int) -> None:
-    """Checks that what a call says about the rows of a token that exists is how they are.
+    """Checks that a call asks for the rows that an existing token has.
 
     Args:
         present: how the token was added; None for one of revision 0, whose rows are the model's.
@@ -198,7 +198,7 @@ def _check_rows(present: NewToken | None, new: TokenToAdd, token_id: int, index:
         index: of the token in the call.
 
     Raises:
-        TokenExists: they are otherwise, and would not be changed.
+        TokenExists: the rows differ; a call cannot change them.
     """
     generable = True if present is None else present.generable
     if new.generable not in (None, generable):

@@ -23,7 +23,7 @@ class Database(Protocol):
         """Its connections, which threads take in turns."""
 
     def lock(self, connection: sa.Connection) -> None:
-        """Waits until nobody else writes; holds until the transaction ends."""
+        """Waits for the lock of writers, and holds it until the transaction ends."""
 
     def announce(self, connection: sa.Connection) -> None:
         """Tells other processes, when the transaction ends, that there is a revision."""
@@ -38,7 +38,7 @@ class Database(Protocol):
         """Says in a word why the store failed."""
 
     def listener(self, interval_s: float) -> Listener | None:
-        """Returns what hears of announcements; None where nobody else writes.
+        """Returns a listener for announcements; None if the store has a single writer.
 
         Args:
             interval_s: seconds between looks when nothing was announced.
@@ -55,7 +55,7 @@ def parse_url(text: str) -> sa.URL:
     """Reads where a store is.
 
     Raises:
-        ValueError: it is no such place. The text never holds the password.
+        ValueError: it does not name a store. The text never holds the password.
     """
     try:
         url = sa.make_url(text)

@@ -1,4 +1,4 @@
-"""Folders whose names are on the disk, too: syncing a file does not see to that."""
+"""Folders whose entries are on the disk, too: syncing a file does not sync its name."""
 
 import os
 from pathlib import Path

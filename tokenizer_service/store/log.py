@@ -89,7 +89,7 @@ class Store:
         return self._transaction(writes=False)
 
     def writing(self) -> AbstractContextManager[Transaction]:
-        """Opens a transaction beside which nobody writes, here or elsewhere.
+        """Opens a transaction that excludes every other writer, here and elsewhere.
 
         What it appended is durable when the block has ended, and nothing of it
         exists when the block has raised anything but `StoreUnavailable`.

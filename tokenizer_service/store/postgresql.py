@@ -90,7 +90,7 @@ class PostgreSQL:
         return parameters
 
     def lock(self, connection: sa.Connection) -> None:
-        """Waits until nobody else writes; holds until the transaction ends."""
+        """Waits for the lock of writers, and holds it until the transaction ends."""
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
 
     def announce(self, connection: sa.Connection) -> None:

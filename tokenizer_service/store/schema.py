@@ -33,7 +33,7 @@ revision = sa.Table(
     sa.Column("create_time_us", sa.BigInteger, nullable=False),
     sa.Column(DIGEST, sa.Text, nullable=False),
 )
-# The history is a line: whoever writes, a state has one successor.
+# The history is a line: a state has one successor, whichever replica writes it.
 _one_successor = sa.Index("revision_parent", revision.c.parent_fingerprint, unique=True)
 reply = sa.Table(
     "reply",
@@ -90,20 +90,20 @@ def claim(connection: sa.Connection, base: Reference) -> None:
     """Makes the tables or brings them to this version, and checks whose they are.
 
     Args:
-        connection: in a transaction beside which nobody writes.
+        connection: in a transaction that excludes every other writer.
         base: revision 0.
 
     Raises:
         BrokenChainError: some of the tables are gone.
         StoreError: the store is of a newer version or of another tokenizer, or the
-            tables are of something else.
+            tables belong to another program.
     """
     inspector = sa.inspect(connection)
     present = set(inspector.get_table_names()) & set(_metadata.tables)
     if present and not any(_is_ours(inspector, name) for name in present):
         raise StoreError(
-            f"The database has a table {min(present)} of something else. Give the store a "
-            "database, or a schema, of its own."
+            f"The database has a table {min(present)} of another program. Give the store its own "
+            "database, or its own schema."
         )
     if not present:
         _metadata.create_all(connection)

@@ -10,7 +10,7 @@ connection first writes and syncs the header of the file, the journal and the fo
 and one that saw an error is closed.
 
 A file of 0 bytes is what is left of a store that was lost, unless it is about to become
-one. So a mark stands beside the file (`NAME-new`) from before it is made until it has
+one. So a mark stands next to the file (`NAME-new`) from before it is made until it has
 bytes that are on the disk, and an empty file without one is refused.
 """
 
@@ -42,11 +42,11 @@ _FAILURES: dict[int, tuple[StoreCause, str]] = {
     sqlite3.SQLITE_CORRUPT: ("damaged", f"is damaged. {_RESTORE}"),
     sqlite3.SQLITE_EMPTY: (
         "damaged",
-        "is an empty file, so what it held is lost. Put back a copy of the file, or remove the "
-        "file and import an export with `lockstep vocab import`. If nothing was ever stored "
-        "there, just remove it.",
+        "is an empty file, so its content is lost. Put back a copy of the file, or remove the "
+        "file and import an export with `lockstep vocab import`. If it never held "
+        "anything, just remove it.",
     ),
-    sqlite3.SQLITE_NOTADB: ("damaged", f"is damaged, or is no store. {_RESTORE}"),
+    sqlite3.SQLITE_NOTADB: ("damaged", f"is damaged, or is not a store. {_RESTORE}"),
 }
 
 
@@ -73,7 +73,7 @@ class SQLite:
         """Does nothing: every transaction has the file for itself."""
 
     def announce(self, connection: sa.Connection) -> None:
-        """Does nothing: there is nobody else."""
+        """Does nothing: the store has a single writer."""
 
     def distrust(self, connection: sa.Connection) -> None:
         """Closes the connection, so that the next transaction has one that knows nothing."""
@@ -91,7 +91,7 @@ class SQLite:
         return _FAILURES.get(_code(error), ("unknown", ""))[0]
 
     def listener(self, interval_s: float) -> None:
-        """Returns None: there is nobody to hear of."""
+        """Returns None: the store has a single writer."""
 
     def reason(self, error: SQLAlchemyError) -> str:
         """Says why the store failed, and what to do."""
@@ -129,7 +129,7 @@ class SQLite:
         connection.execute("BEGIN EXCLUSIVE")  # plays back a journal that is to be
         self._write_journal_again()
         connection.execute("COMMIT")  # which keeps the lock
-        connection.execute("PRAGMA user_version=1")  # a write, which nobody reads
+        connection.execute("PRAGMA user_version=1")  # a write whose value is never read
         try:
             # SQLite does so, too, when it makes the journal, but ignores that it failed.
             durable_folder.sync(self._file.parent)

@@ -15,7 +15,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
-# Noncharacters never occur in interchanged text and are no letters, digits or space.
+# Noncharacters never occur in interchanged text and are not letters, digits or space.
 _ALIAS_START, _ALIAS_END = "\ufdd0", "\ufdd1"
 
 

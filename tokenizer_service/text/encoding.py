@@ -39,7 +39,7 @@ class Truncation:
 
 @dataclass(frozen=True, slots=True)
 class EncodeOptions:
-    """How texts are encoded and what is returned besides ids.
+    """How texts are encoded and what is returned in addition to ids.
 
     Attributes:
         add_special_tokens: whether the tokenizer's template tokens are added.
@@ -65,7 +65,7 @@ class EncodeOptions:
 
     @property
     def detailed(self) -> bool:
-        """Whether anything besides ids was asked for."""
+        """Whether anything in addition to ids was asked for."""
         return self.offset_unit is not None or any(
             (
                 self.special_tokens_mask,

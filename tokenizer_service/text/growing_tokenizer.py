@@ -1,10 +1,10 @@
-"""A tokenizer of the library that grows without being made anew for every token.
+"""A tokenizer of the library that grows without being built again for every token.
 
 To the library one more added token is another tokenizer: the automaton that finds them
 is built again, which takes tens of milliseconds for thousands of tokens, and no other
-thread of the interpreter runs meanwhile. But a token that a text does not contain has
-no part in its encoding. So new tokens wait: texts without them are encoded by the
-tokenizer that was made before, and the first text that has one gets a new one made.
+thread of the interpreter runs meanwhile. But a token that a text does not contain does
+not affect its encoding. So new tokens wait: texts without them are encoded by the
+previous tokenizer, and the first text that contains one has a new tokenizer built.
 """
 
 import threading
@@ -18,8 +18,8 @@ import tokenizers
 
 from tokenizer_service.text.content_index import ContentIndex
 
-# So many tokens may wait: one large call, or many small ones; and of many tokens this share, so
-# that how often all of them are built again grows as slowly as their number.
+# Tokens that may wait: MIN_WAITING (one large call, or many small ones), or of many tokens one in
+# _WAITING_SHARE, so that building all of them again becomes rarer as they become more.
 MIN_WAITING = 64
 _WAITING_SHARE = 4
 
@@ -27,10 +27,10 @@ _PIPELINE = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
 
 
 class WrongIdError(Exception):
-    """The library gives a token another id than it is to have."""
+    """The library gives a token another id than its own."""
 
     def __init__(self, token_id: int) -> None:
-        super().__init__(f"the token with id {token_id} would have another one")
+        super().__init__(f"the token with id {token_id} would get another id")
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class _State(NamedTuple):
     """What others read is replaced as a whole, as they read without a lock.
 
     Attributes:
-        made: has all tokens but those that wait.
+        made: has all tokens except the waiting ones.
         waiting: finds the contents of the tokens that wait.
         waiting_tokens: these tokens by id.
     """
@@ -190,7 +190,7 @@ class GrowingTokenizer:
         with self._making:
             made, waiting, waiting_tokens = self._state
             if not waiting_tokens:
-                return  # somebody else did
+                return  # another thread did
             tokens = {**made.tokens, **waiting_tokens}
             library = _clone(made.tokenizer, tokens.values())
             for content, token_id in waiting.ids.items():
@@ -200,10 +200,10 @@ class GrowingTokenizer:
             self._state = _State(_Made(library, tokens, index), ContentIndex({}), {})
 
     def _may_wait(self, new: Mapping[int, tokenizers.AddedToken]) -> bool:
-        """Whether it is certain what these tokens do before the library is asked.
+        """Whether the effect of these tokens is certain before the library is asked.
 
-        Their ids are where they follow that of an added token. The text that
-        normalized tokens are found in is not known before it is normalized.
+        Their ids are certain if they follow the id of an added token. The text in
+        which normalized tokens are found is not known before it is normalized.
         """
         normalizes = self.normalizer is not None
         return min(new) - 1 in self.tokens and not (
@@ -219,7 +219,7 @@ def added_tokens(tokenizer: tokenizers.Tokenizer) -> dict[int, tokenizers.AddedT
 def _clone(
     tokenizer: tokenizers.Tokenizer, tokens: Iterable[tokenizers.AddedToken]
 ) -> tokenizers.Tokenizer:
-    """Returns an equal tokenizer but for its added tokens.
+    """Returns a tokenizer that is equal except for its added tokens.
 
     The model, by far the largest part, is shared: neither of the two ever changes it.
     """

@@ -56,7 +56,7 @@ class DecodeOptions:
     """How ids become text.
 
     Attributes:
-        skip_special_tokens: whether control tokens are left out, as if they were not
+        skip_special_tokens: whether control tokens are skipped, as if they were not
             in the sequence.
         clean_up_spaces: whether spaces before punctuation are removed; None means the
             tokenizer's own setting.
@@ -95,7 +95,7 @@ class ConcatenatingDecoder:
         return self._characters.decode(self.join(ids))
 
     def join(self, ids: Sequence[int]) -> bytes:
-        """Appends ids and returns their bytes, without what begins the text in vain."""
+        """Appends ids and returns their bytes, without the leading bytes that decoding strips."""
         table = self.vocabulary.table
         data = b"".join(map(table.token_bytes.__getitem__, ids))
         if self._is_first and ids:
@@ -122,7 +122,7 @@ class ConcatenatingDecoder:
 
 
 class _JoiningDecoder:
-    """For decoders in which a token's text depends on the one before it at most."""
+    """For decoders in which a token's text depends at most on the token before it."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self.vocabulary = vocabulary
@@ -145,7 +145,7 @@ class _JoiningDecoder:
 
 
 class _WholeDecoder:
-    """For decoders nobody knows anything about: all text comes at the end."""
+    """For unknown decoders: all text comes at the end."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self.vocabulary = vocabulary

@@ -60,16 +60,18 @@ def load(files: TokenizerFiles, tokenizer_id: str) -> Tokenizer:
 
 
 def _members(files: TokenizerFiles) -> dict[str, Any]:
-    """Reads `tokenizer.json` without the padding and truncation somebody last used.
+    """Reads `tokenizer.json` without the padding and truncation that were last used.
 
-    Whether it is a tokenizer is for the library to say.
+    Whether it is a tokenizer is checked by the library.
     """
     try:
         members = json.loads(files.tokenizer_json)
     except ValueError:
         members = None
     if not isinstance(members, dict):
-        raise TokenizerFilesError(f"tokenizer.json is damaged: it is no JSON object. {SAVE_AGAIN}")
+        raise TokenizerFilesError(
+            f"tokenizer.json is damaged: it is not a JSON object. {SAVE_AGAIN}"
+        )
     return {**members, "padding": None, "truncation": None}
 
 
@@ -94,13 +96,13 @@ def _check_ids(members: Mapping[str, Any], trusting: tokenizers.Tokenizer) -> No
         if (token_id := trusting.token_to_id(token["content"])) != token["id"]:
             raise TokenizerFilesError(
                 f"tokenizer.json gives an added token the id {token['id']}, where the tokenizers "
-                f"library counts {token_id}: ids of added tokens follow those of the model "
-                f"without a gap. {SAVE_AGAIN}"
+                f"library counts {token_id}: ids of added tokens must follow the ids of the "
+                f"model without a gap. {SAVE_AGAIN}"
             )
 
 
 def _declared_tokens(files: TokenizerFiles, trusting: tokenizers.Tokenizer) -> list[AddedToken]:
-    """Collects the added tokens of the configuration: what it says of them wins.
+    """Collects the added tokens of the configuration, which overrides the other file.
 
     A token that one of the two files calls special is special.
     """

@@ -56,7 +56,7 @@ def padded_length(
 
 
 def pad(rows: Sequence[Sequence[int]], length: int, *, side: Side, pad_token_id: int) -> PaddedRows:
-    """Pads rows to `length`, which is at least that of the longest."""
+    """Pads rows to `length`, which is at least the length of the longest."""
     shape = (len(rows), length)
     input_ids = np.full(shape, pad_token_id, np.int64)
     attention_mask = np.zeros(shape, np.int64)

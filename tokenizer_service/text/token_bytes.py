@@ -2,7 +2,7 @@
 
 A tokenizer's decoder turns token spellings into text. For byte-level BPE and for
 SentencePiece-like vocabularies it does so one token at a time, save for the white
-space at the very beginning, so every token has bytes of its own and the text is
+space at the very beginning, so every token has its own bytes and the text is
 their concatenation (`DecoderRules.concatenates`). Other decoders (WordPiece) look
 at neighbors, and their token bytes are only what each token looks like.
 """
@@ -35,7 +35,7 @@ class DecoderRules:
         byte_level: whether spellings use the printable stand-ins of byte-level BPE.
         byte_fallback: whether `<0xNN>` is the byte NN.
         replacements: strings replaced in every spelling.
-        drops_first: a character left out of the first token (Metaspace's space).
+        drops_first: a character omitted from the first token (Metaspace's space).
         strips_left: number of spaces removed at the beginning of the text.
         continuation: prefix of tokens that continue a word (WordPiece).
         ending: suffix of tokens that end a word.

@@ -66,7 +66,7 @@ class TokenTable:
 def build_table(tokenizer: tokenizers.Tokenizer, rules: DecoderRules) -> TokenTable:
     """Reads the whole vocabulary of a tokenizer.
 
-    A token that was added and is no piece of the model stands for its content,
+    A token that was added and is not a piece of the model stands for its content,
     character by character. (The library would run it through the decoder, which
     damages for example `é` in a byte-level vocabulary.)
     """

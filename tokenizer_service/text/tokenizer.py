@@ -1,8 +1,8 @@
 """One revision of a tokenizer: text to ids and back.
 
-Nothing here changes once it is made. A new revision is a new `Tokenizer`, so
-whoever holds one may use it from any thread, and everything it computes belongs
-to exactly one revision.
+Nothing here changes once it is made. A new revision is a new `Tokenizer`, so a
+`Tokenizer` may be used from any thread, and everything it computes belongs to
+exactly one revision.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -21,7 +21,7 @@ SAVE_AGAIN = (
 )
 """What to do about files that do not fit together."""
 
-# Hugging Face's way to say that nobody knows how long a sequence may be.
+# What Hugging Face writes if the longest sequence is unknown.
 _UNKNOWN_LENGTH = 2**31
 
 
@@ -68,7 +68,7 @@ class TokenizerFiles:
         """The added tokens that the configuration lists with their ids, in order of id.
 
         Raises:
-            TokenizerFilesError: an entry is no token with an id.
+            TokenizerFilesError: an entry is not a token with an id.
         """
         named = {token.content for token in self.roles.values()}
         entries = self.config.get("added_tokens_decoder") or {}
@@ -76,8 +76,8 @@ class TokenizerFiles:
             declared = [(int(key), _declared_token(entry, named)) for key, entry in entries.items()]
         except (AttributeError, KeyError, TypeError, ValueError):
             raise TokenizerFilesError(
-                "tokenizer_config.json has an added_tokens_decoder that is no object of tokens by "
-                f"id. {SAVE_AGAIN}"
+                "tokenizer_config.json has an added_tokens_decoder that is not an object of "
+                f"tokens by id. {SAVE_AGAIN}"
             ) from None
         return sorted(declared, key=lambda entry: entry[0])
 

@@ -1,4 +1,4 @@
-"""What calls cost, estimated from above, so that only so much is in memory at once."""
+"""What calls cost, estimated from above, so that memory can be limited."""
 
 from collections.abc import Sequence
 

@@ -118,7 +118,7 @@ class VocabularyTable:
         if not ours.is_meant_by(reference.tokenizer_id, reference.fingerprint):
             raise self._of_another(reference, ours)
         if ours.fingerprint and reference.size not in (0, ours.size):
-            raise InvalidField("vocabulary.size", f"must be that of the revision, {ours.size}")
+            raise InvalidField("vocabulary.size", f"must be the size of the revision, {ours.size}")
         return ours
 
     async def _wait_for(self, reference: vocabulary_pb2.VocabularyRef) -> None:

@@ -3,7 +3,7 @@
 A regular expression of a `tokenizer.json` may take longer than the age of the world for a
 text of thirty characters, or the square of its length; a normalizer may make a thousand
 characters of each; and a thread that does either cannot be ended. What models in use have
-is known (`known_patterns`), and everything else is tried in a process of its own.
+is known (`known_patterns`), and everything else is tried in a separate process.
 """
 
 import json
@@ -27,7 +27,7 @@ _SHOWN_CHARACTERS = 80
 
 
 class _Component(NamedTuple):
-    """A component that is no sequence of others.
+    """A component that is not a sequence of others.
 
     Attributes:
         path: where `tokenizer.json` has it.

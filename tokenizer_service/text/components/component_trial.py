@@ -1,14 +1,15 @@
 """The process that tries a tokenizer's components, run with `python -m`.
 
-Nobody can tell by looking what a regular expression costs, and nobody can end one that runs
-in a thread. So they are tried here, where a limit of processor time and of memory takes this
-process with it. Processor time is measured and not the clock, so a busy machine is no matter.
+The cost of a regular expression cannot be read off its text, and one that runs in a thread
+cannot be ended. So they are tried here, where a limit of processor time and of memory ends
+the whole process. Processor time is measured and not the clock, so a busy machine does not
+matter.
 
 stdin has a JSON array of trials: `{"kind": "pre_tokenizer", "component": {..}}` with either
 `"pattern": ".."`, whose time is measured, or `"texts": [..]`, of which it must not make too
 much. stdout gets the number of each trial before it begins, one per line, and `done` in the
-end. Without that, the trial that was named last has failed, whether the process could say so
-or was ended.
+end. Without `done`, the trial named last has failed, whether the process could say so or was
+ended.
 """
 
 import json
@@ -37,7 +38,7 @@ _LENGTH = 4096
 _LONGER = 6
 # Processor time per character that nothing linear needs: library and pattern take 0.1 to 0.7.
 _SUSPICIOUS_S = 1e-6
-# Of a text that is so many times as long: linear is 6, quadratic is 36.
+# For a text that is _LONGER times as long, linear time is 6 times, quadratic 36 times as much.
 _MAX_FACTOR = 15
 _TRIAL_S = 3.0  # of processor time, for one text
 _MEMORY_BYTES = 2**29
@@ -94,7 +95,7 @@ def _limited_time() -> Iterator[None]:
 def _application(kind: str, component: dict[str, Any]) -> Application | None:
     """Returns what applies a component to a text, None for one that cannot be read.
 
-    Why it cannot, whoever loads the tokenizer says better.
+    The reason is given, in better words, when the tokenizer is loaded.
     """
     empty = tokenizers.Tokenizer(models.WordLevel({}, unk_token=""))
     members = {**json.loads(empty.to_str()), kind: component}

@@ -57,7 +57,7 @@ class Repetition(NamedTuple):
     end: str
 
     def text(self, length: int) -> str:
-        """Returns the text with about so many characters."""
+        """Returns the text with about that many characters."""
         return self.head + self.unit * max(1, length // len(self.unit)) + self.end
 
 
@@ -86,7 +86,7 @@ def repetitions(pattern: str) -> Iterator[Repetition]:
 
 
 def _spread(items: Sequence[_T], limit: int) -> Sequence[_T]:
-    """Returns at most so many items, from everywhere."""
+    """Returns at most that many items, evenly spread."""
     step = -(-len(items) // limit) or 1
     return items[::step]
 

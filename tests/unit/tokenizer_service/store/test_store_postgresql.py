@@ -155,7 +155,7 @@ def test_replicas_that_start_at_once_make_one_store(postgresql):
 def test_a_table_of_somebody_else_is_left_alone(postgresql, database):
     with postgresql.connect(database) as connection:
         connection.execute("CREATE TABLE store (street text)")
-    with pytest.raises(StoreError, match="table store of something else"):
+    with pytest.raises(StoreError, match="table store of another program"):
         open_store(postgresql.url(database))
     with postgresql.connect(database) as connection, pytest.raises(psycopg.errors.UndefinedTable):
         connection.execute("SELECT * FROM revision")

@@ -60,7 +60,9 @@ async def test_without_a_fingerprint_the_name_decides():
 async def test_a_size_is_that_of_the_revision(size):
     table = make_table(1)
     assert await table.resolve(ref(CHAIN[0], size=32)) == CHAIN[0]
-    with pytest.raises(InvalidField, match=r"vocabulary.size: must be that of the revision, 32"):
+    with pytest.raises(
+        InvalidField, match=r"vocabulary.size: must be the size of the revision, 32"
+    ):
         await table.resolve(ref(CHAIN[0], size=size))
 
 
