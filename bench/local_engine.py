@@ -20,7 +20,8 @@ from model_service.protocol import (
     StepStats,
 )
 from model_service.protocol.channel import RingWriter
-from model_service.protocol.generation import GenerationConfig, PositionScores, Row, ScoreSelection
+from model_service.protocol.generation import PositionScores, Row, ScoreSelection
+from model_service.protocol.parameters import GenerationConfig
 
 
 class _Nowhere:

@@ -20,7 +20,8 @@ from model_service.engine.calls.scores import row_to_array
 from model_service.engine.sampling.sampler import Draw, Sampler
 from model_service.engine.sequences.sequence import Sequence
 from model_service.engine.vocabulary.vocabulary import RevisionRows
-from model_service.protocol.generation import GenerationConfig, ScoreSelection
+from model_service.protocol.generation import ScoreSelection
+from model_service.protocol.parameters import GenerationConfig
 
 HEADER = (
     "| rows | candidates ms | reference ms | ratio: median (min to max) | same tokens |\n"

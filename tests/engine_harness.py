@@ -18,7 +18,8 @@ from model_service.protocol import (
     SequenceTokens,
 )
 from model_service.protocol.channel import RingReader, RingWriter
-from model_service.protocol.generation import GenerationConfig, PositionScores, Row, ScoreSelection
+from model_service.protocol.generation import PositionScores, Row, ScoreSelection
+from model_service.protocol.parameters import GenerationConfig
 
 __all__ = ["InprocEngine", "RingReader", "RingWriter"]
 

@@ -36,7 +36,7 @@ from model_service.protocol import (
     Shutdown,
 )
 from model_service.protocol.channel import FrameReader, RingWriter, decode_commands, frame
-from model_service.protocol.generation import GenerationConfig
+from model_service.protocol.parameters import GenerationConfig
 from rpc import json_lines
 
 logger = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from model_service.front.vocabulary.following import Following
 from model_service.front.vocabulary.roles import with_roles
 from model_service.front.vocabulary.table import VocabularyTable
 from model_service.protocol import EngineInfo, Request, SequenceTokens
-from model_service.protocol.generation import GenerationConfig
+from model_service.protocol.parameters import GenerationConfig
 from rpc.errors import NotImplemented_, Paused
 from vocabulary import Reference
 

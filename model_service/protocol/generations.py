@@ -3,12 +3,8 @@
 import msgspec
 
 from model_service.protocol.calls import Failure, Request, Response
-from model_service.protocol.generation import (
-    FinishReason,
-    GenerationConfig,
-    PositionScores,
-    ScoreSelection,
-)
+from model_service.protocol.generation import FinishReason, PositionScores, ScoreSelection
+from model_service.protocol.parameters import GenerationConfig
 
 
 class SequenceSpec(msgspec.Struct, frozen=True, array_like=True):

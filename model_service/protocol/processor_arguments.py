@@ -1,8 +1,7 @@
-"""Arguments of every processor and warper, typed: the one source of their ranges.
+"""Arguments of processors, typed: the JSON schemas that callers are told, and what checks them.
 
-The JSON schemas that callers are told, the check of what they send and the
-values that the engine builds from are all made of these. The summary of a class
-is the description of its processor.
+Arguments of one value, with the fields that go with it, are made of the rows of
+`parameters.py`. Here are those with a shape of their own.
 """
 
 from typing import Annotated, Any
@@ -10,25 +9,26 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-_MOST_INT = 2**31 - 1
-_MOST_KEY = 2**63 - 1
+from model_service.protocol.number import Number, whole
 
-TokenId = Annotated[int, Meta(ge=0, le=_MOST_INT, extra_json_schema={"format": "token-id"})]
-"""An id of the vocabulary. Ids of arguments are compared with the request's vocabulary by this
-format."""
+_COUNT = whole().meta
+_KEY = whole(high=2**63 - 1).meta
 
-Count = Annotated[int, Meta(ge=0, le=_MOST_INT)]
-Length = Annotated[int, Meta(ge=1, le=_MOST_INT)]
-TokenIds = Annotated[tuple[TokenId, ...], Meta(min_length=1)]
-Bias = Annotated[float, Meta(ge=-100, le=100)]
-Penalty = Annotated[float, Meta(gt=0, le=100)]
+BIAS = Number(-100, 100)
 
 # Scores are float32, of at most 3.4e38. Logits of 1e5 (models stay below 1e4), a bias, both
 # penalties and a temperature at the ends of these ranges make 1e9 * 1e6 * 1e6 * 1e10 = 1e31.
-RunBias = Annotated[float, Meta(ge=-1e9, le=1e9)]
-Repetition = Annotated[float, Meta(ge=1e-6, le=100)]
-Share = Annotated[float, Meta(gt=0, le=1)]
-Cutoff = Annotated[float, Meta(gt=0, lt=1)]
+RUN_BIAS = Number(-1e9, 1e9)
+
+DECAY_FACTOR = Number(0, 100, above_low=True)
+CUTOFF = Number(0, 1, above_low=True, below_high=True)
+
+TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1, extra_json_schema={"format": "token-id"})]
+"""An id of the vocabulary. Ids of arguments are compared with the request's vocabulary by this
+format."""
+
+TokenIds = Annotated[tuple[TokenId, ...], Meta(min_length=1)]
+Runs = Annotated[tuple[TokenIds, ...], Meta(min_length=1, max_length=64)]
 
 
 class Arguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -39,11 +39,11 @@ class SequenceBiasEntry(Arguments, frozen=True):
     """A run of ids, and what is added to the score of its last one."""
 
     ids: TokenIds
-    bias: RunBias
+    bias: Annotated[float, RUN_BIAS.meta]
 
 
 class SequenceBias(Arguments, frozen=True):
-    """Adds to the score of the last id of a run when the ids before it match."""
+    """Biases of the last ids of runs."""
 
     sequence_bias: Annotated[tuple[SequenceBiasEntry, ...], Meta(min_length=1)]
 
@@ -52,40 +52,15 @@ class SequenceBias(Arguments, frozen=True):
             raise ValueError("a run is given twice")
 
 
-class EncoderRepetitionPenalty(Arguments, frozen=True):
-    """Multiplies positive and divides negative logits of ids of the prompt."""
-
-    penalty: Repetition
-
-
-class RepetitionPenalty(Arguments, frozen=True):
-    """Divides positive and multiplies negative logits of ids already in the sequence."""
-
-    penalty: Repetition
-    prompt_ignore_length: Count = 0
-
-
-class PresencePenalty(Arguments, frozen=True):
-    """Subtracts from ids that were generated."""
-
-    penalty: Bias
-
-
-class FrequencyPenalty(Arguments, frozen=True):
-    """Subtracts from ids that were generated, once per occurrence."""
-
-    penalty: Bias
-
-
 class LogitBiasEntry(Arguments, frozen=True):
     """An id, and what is added to its score."""
 
     token_id: TokenId
-    bias: Bias
+    bias: Annotated[float, BIAS.meta]
 
 
 class LogitBias(Arguments, frozen=True):
-    """Adds to the scores of single ids."""
+    """Biases of single ids."""
 
     logit_bias: Annotated[tuple[LogitBiasEntry, ...], Meta(min_length=1, max_length=256)]
 
@@ -94,138 +69,11 @@ class LogitBias(Arguments, frozen=True):
             raise ValueError("an id is given twice")
 
 
-class NoRepeatNGramSize(Arguments, frozen=True):
-    """Excludes ids that would repeat a run of the sequence."""
-
-    ngram_size: Length
-
-
-class EncoderNoRepeatNGramSize(Arguments, frozen=True):
-    """Excludes ids that would repeat a run of the prompt."""
-
-    ngram_size: Length
-
-
-class BadWordsIds(Arguments, frozen=True):
-    """Excludes the last id of a run when the ids before it match.
-
-    Single end-of-sequence ids have no effect.
-    """
-
-    bad_words_ids: Annotated[tuple[TokenIds, ...], Meta(min_length=1, max_length=64)]
-
-
-class MinLength(Arguments, frozen=True):
-    """Excludes end-of-sequence ids until prompt and continuation have that length."""
-
-    min_length: Count
-
-
-class MinNewTokens(Arguments, frozen=True):
-    """Excludes end-of-sequence ids until that many tokens were generated."""
-
-    min_new_tokens: Count
-
-
-class AllowedTokenIds(Arguments, frozen=True):
-    """Excludes all ids but these."""
-
-    token_ids: TokenIds
-
-
-class ForcedPrefix(Arguments, frozen=True):
-    """Makes the continuation begin with these ids."""
-
-    token_ids: TokenIds
-
-
-class ForcedBosTokenId(Arguments, frozen=True):
-    """Makes this id follow a prompt of one token."""
-
-    token_id: TokenId
-
-
-class ForcedEosTokenIds(Arguments, frozen=True):
-    """Makes one of these ids the last one that the length limit leaves room for."""
-
-    token_ids: TokenIds
-
-
-class RemoveInvalidValues(Arguments, frozen=True):
-    """Replaces NaN by 0 and infinities by the largest finite numbers."""
-
-
 class ExponentialDecayLengthPenalty(Arguments, frozen=True):
-    """Raises the scores of end-of-sequence ids more with every token after a length."""
+    """A length, and the growth of scores per token after it."""
 
-    start_index: Count
-    decay_factor: Penalty
-
-
-class SuppressTokens(Arguments, frozen=True):
-    """Excludes ids."""
-
-    token_ids: TokenIds
-
-
-class BeginSuppressTokens(Arguments, frozen=True):
-    """Excludes ids from the first generated token."""
-
-    token_ids: TokenIds
-
-
-class Temperature(Arguments, frozen=True):
-    """Divides scores: below 1 sharpens the distribution, above 1 flattens it."""
-
-    temperature: Annotated[float, Meta(ge=1e-10, le=1e6)]
-
-
-class TopH(Arguments, frozen=True):
-    """Keeps the highest-scored ids up to a share of the entropy."""
-
-    top_h: Share
-
-
-class TopK(Arguments, frozen=True):
-    """Keeps the k highest scores and all ties of the k-th."""
-
-    top_k: Length
-    min_tokens_to_keep: Length = 1
-
-
-class TopP(Arguments, frozen=True):
-    """Keeps the smallest set of ids whose probability reaches top_p."""
-
-    top_p: Annotated[float, Meta(ge=0, le=1)]
-    min_tokens_to_keep: Length = 1
-
-
-class MinP(Arguments, frozen=True):
-    """Keeps ids at least min_p times as probable as the most probable one."""
-
-    min_p: Share
-    min_tokens_to_keep: Length = 1
-
-
-class TypicalP(Arguments, frozen=True):
-    """Keeps the ids of most typical probability up to a mass."""
-
-    typical_p: Share
-    min_tokens_to_keep: Length = 1
-
-
-class EpsilonCutoff(Arguments, frozen=True):
-    """Drops ids below a probability."""
-
-    epsilon: Cutoff
-    min_tokens_to_keep: Length = 1
-
-
-class EtaCutoff(Arguments, frozen=True):
-    """Drops ids below a probability that falls with the entropy."""
-
-    epsilon: Cutoff
-    min_tokens_to_keep: Length = 1
+    start_index: Annotated[int, _COUNT]
+    decay_factor: Annotated[float, DECAY_FACTOR.meta]
 
 
 class GreenListWatermark(Arguments, frozen=True):
@@ -234,19 +82,19 @@ class GreenListWatermark(Arguments, frozen=True):
     Kirchenbauer et al., "A Watermark for Large Language Models".
     """
 
-    greenlist_ratio: Cutoff = 0.25
+    greenlist_ratio: Annotated[float, CUTOFF.meta] = 0.25
     """Share of green tokens."""
 
-    bias: Bias = 2.0
+    bias: Annotated[float, BIAS.meta] = 2.0
     """Added to the scores of green tokens."""
 
-    hashing_key: Annotated[int, Meta(ge=0, le=_MOST_KEY)] = 15485863
+    hashing_key: Annotated[int, _KEY] = 15485863
     """Key of the hash."""
 
     self_hash: bool = False
     """Whether the token to choose is part of the hash."""
 
-    context_width: Length = 1
+    context_width: Annotated[int, whole(1).meta] = 1
     """Number of tokens before it that are hashed."""
 
 
@@ -258,64 +106,31 @@ class SynthIdWatermark(Arguments, frozen=True):
     Hugging Face.
     """
 
-    ngram_len: Annotated[int, Meta(ge=2, le=256)]
+    ngram_len: Annotated[int, whole(2, 256).meta]
     """Tokens that are hashed, the one to choose included."""
 
-    keys: Annotated[
-        tuple[Annotated[int, Meta(ge=0, le=_MOST_KEY)], ...], Meta(min_length=1, max_length=64)
-    ]
+    keys: Annotated[tuple[Annotated[int, _KEY], ...], Meta(min_length=1, max_length=64)]
     """One key per depth of the tournament."""
 
-    context_history_size: Annotated[int, Meta(ge=1, le=2**16)] = 1024
+    context_history_size: Annotated[int, whole(1, 2**16).meta] = 1024
     """Contexts remembered: a repeated one is left alone."""
 
-    sampling_table_seed: Annotated[int, Meta(ge=0, le=_MOST_KEY)] = 0
+    sampling_table_seed: Annotated[int, _KEY] = 0
     """Seed of the table of coin flips."""
 
-    sampling_table_size: Annotated[int, Meta(ge=1, le=2**20)] = 2**16
+    sampling_table_size: Annotated[int, whole(1, 2**20).meta] = 2**16
     """Entries of the table."""
 
     skip_first_ngram_calls: bool = False
     """Whether the first `ngram_len - 1` tokens are left alone."""
 
 
-class RenormalizeLogits(Arguments, frozen=True):
-    """Makes scores log-probabilities."""
+class ProcessorSpec(msgspec.Struct, frozen=True):
+    """One processor of an explicit pipeline, checked."""
 
-
-BY_NAME: dict[str, type[Arguments]] = {
-    "sequence_bias": SequenceBias,
-    "encoder_repetition_penalty": EncoderRepetitionPenalty,
-    "repetition_penalty": RepetitionPenalty,
-    "presence_penalty": PresencePenalty,
-    "frequency_penalty": FrequencyPenalty,
-    "logit_bias": LogitBias,
-    "no_repeat_ngram_size": NoRepeatNGramSize,
-    "encoder_no_repeat_ngram_size": EncoderNoRepeatNGramSize,
-    "bad_words_ids": BadWordsIds,
-    "min_length": MinLength,
-    "min_new_tokens": MinNewTokens,
-    "allowed_token_ids": AllowedTokenIds,
-    "forced_prefix": ForcedPrefix,
-    "forced_bos_token_id": ForcedBosTokenId,
-    "forced_eos_token_ids": ForcedEosTokenIds,
-    "remove_invalid_values": RemoveInvalidValues,
-    "exponential_decay_length_penalty": ExponentialDecayLengthPenalty,
-    "suppress_tokens": SuppressTokens,
-    "begin_suppress_tokens": BeginSuppressTokens,
-    "temperature": Temperature,
-    "top_h": TopH,
-    "top_k": TopK,
-    "top_p": TopP,
-    "min_p": MinP,
-    "typical_p": TypicalP,
-    "epsilon_cutoff": EpsilonCutoff,
-    "eta_cutoff": EtaCutoff,
-    "green_list_watermark": GreenListWatermark,
-    "synth_id_watermark": SynthIdWatermark,
-    "renormalize_logits": RenormalizeLogits,
-}
-"""By name of the processor."""
+    name: str
+    arguments_json: str
+    """A JSON object that its schema accepts, defaults filled in."""
 
 
 def decode(arguments_json: str, arguments: type[Any]) -> Any:
@@ -329,3 +144,15 @@ def decode(arguments_json: str, arguments: type[Any]) -> Any:
         msgspec.DecodeError: the text is not JSON, or does not fit the class.
     """
     return msgspec.json.decode(arguments_json or "{}", type=arguments)
+
+
+def bad_words(
+    words: tuple[tuple[int, ...], ...], eos_token_ids: tuple[int, ...]
+) -> list[tuple[int, ...]]:
+    """Returns the runs that are kept from being generated.
+
+    Hugging Face leaves out single end-of-sequence ids, so that a list of words
+    never keeps a sequence from ending.
+    """
+    ends = {(token_id,) for token_id in eos_token_ids}
+    return [word for word in words if word not in ends]

@@ -3,13 +3,9 @@
 import msgspec
 
 from model_service.protocol.calls import Failure, R, Request, Response
-from model_service.protocol.generation import (
-    FinishReason,
-    GenerationConfig,
-    PositionScores,
-    ScoreSelection,
-)
+from model_service.protocol.generation import FinishReason, PositionScores, ScoreSelection
 from model_service.protocol.generations import SequenceSpec, SequenceTokens
+from model_service.protocol.parameters import GenerationConfig
 
 
 class SessionRowAnswer(msgspec.Struct, frozen=True):

@@ -4,7 +4,7 @@ from typing import Literal
 
 import msgspec
 
-from model_service.protocol.generation import GenerationConfig
+from model_service.protocol.parameters import GenerationConfig
 from model_service.protocol.processor_description import ProcessorDescription
 
 

@@ -25,7 +25,8 @@ from model_service.protocol import (
     StepSession,
     TruncateSession,
 )
-from model_service.protocol.generation import GenerationConfig, ScoreSelection
+from model_service.protocol.generation import ScoreSelection
+from model_service.protocol.parameters import GenerationConfig
 from tests.engine_harness import InprocEngine, tokens_of
 
 FULL = ScoreSelection(logits=True, amount="full")

@@ -7,7 +7,7 @@ from model_service.engine.sampling import processors
 from model_service.engine.sampling.sampler import Choice, Draw, Sampler
 from model_service.engine.sequences.sequence import Sequence
 from model_service.engine.vocabulary.vocabulary import RevisionRows
-from model_service.protocol.generation import GenerationConfig
+from model_service.protocol.parameters import GenerationConfig
 
 ENDS = (5, 6)
 MAX_NEW = 12

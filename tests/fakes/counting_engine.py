@@ -62,7 +62,8 @@ from model_service.protocol import (
     VocabularyGrown,
     channel,
 )
-from model_service.protocol.generation import GenerationConfig, PositionScores, ScoreSelection
+from model_service.protocol.generation import PositionScores, ScoreSelection
+from model_service.protocol.parameters import GenerationConfig
 
 VOCABULARY_SIZE = 32
 CONTEXT_LENGTH = 256

@@ -11,7 +11,9 @@ from transformers.generation import logits_process as hf
 
 from model_service.engine.sampling import processors
 from model_service.engine.sequences.sequence import Sequence
-from model_service.protocol.generation import GenerationConfig, ProcessorSpec, ScoreSelection
+from model_service.protocol.generation import ScoreSelection
+from model_service.protocol.parameters import GenerationConfig
+from model_service.protocol.processor_arguments import ProcessorSpec
 from model_service.protocol.processor_order import in_default_order
 from tests.checkpoint_factory import VOCABULARY_SIZE
 from tests.engine_harness import array, scores_of, tokens_of

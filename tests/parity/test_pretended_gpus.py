@@ -24,8 +24,12 @@ from model_service.protocol import (
     StepSession,
     VocabularyGrown,
 )
-from model_service.protocol.generation import ProcessorSpec, ScoreSelection
-from model_service.protocol.processor_arguments import GreenListWatermark, SynthIdWatermark
+from model_service.protocol.generation import ScoreSelection
+from model_service.protocol.processor_arguments import (
+    GreenListWatermark,
+    ProcessorSpec,
+    SynthIdWatermark,
+)
 from tests.checkpoint_factory import CONTEXT_LENGTH, make_checkpoint
 from tests.engine_harness import InprocEngine, array
 from tests.fakes import pretend_device

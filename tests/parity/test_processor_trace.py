@@ -14,7 +14,9 @@ from model_service.protocol import (
     StepRow,
     StepSession,
 )
-from model_service.protocol.generation import GenerationConfig, ProcessorSpec, ScoreSelection
+from model_service.protocol.generation import ScoreSelection
+from model_service.protocol.parameters import GenerationConfig
+from model_service.protocol.processor_arguments import ProcessorSpec
 from tests.engine_harness import array, scores_of
 
 from .test_pipelines import PARTS, PROMPT, random_logits, sequence, specs

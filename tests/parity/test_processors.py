@@ -6,8 +6,8 @@ import torch
 from hypothesis import strategies as st
 from transformers import SynthIDTextWatermarkingConfig, WatermarkingConfig
 
-from model_service.protocol.generation import GreenListWatermark, ScoreSelection
-from model_service.protocol.processor_arguments import SynthIdWatermark
+from model_service.protocol.generation import ScoreSelection
+from model_service.protocol.processor_arguments import GreenListWatermark, SynthIdWatermark
 from tests.checkpoint_factory import VOCABULARY_SIZE
 from tests.engine_harness import array, scores_of, tokens_of
 

@@ -16,7 +16,8 @@ import torch
 from lockstep_processors import Arguments, CustomProcessor, Row
 from model_service.engine.sampling import processors
 from model_service.protocol import Event, GrowVocabulary, NewRow, SequenceTokens
-from model_service.protocol.generation import GreenListWatermark, ProcessorSpec, ScoreSelection
+from model_service.protocol.generation import ScoreSelection
+from model_service.protocol.processor_arguments import GreenListWatermark, ProcessorSpec
 from tests.checkpoint_factory import HIDDEN_SIZE, VOCABULARY_SIZE, make_checkpoint
 from tests.engine_harness import InprocEngine, array, scores_of, tokens_of
 from tests.parity.test_processors import GREEDY, SAMPLED, name_of

@@ -20,7 +20,8 @@ from model_service.engine.sampling.sampler import Choice, Draw
 from model_service.engine.schedule.scheduler import Scheduler
 from model_service.engine.vocabulary.vocabulary import RevisionRows
 from model_service.protocol import ContinueSession, GenerateSession
-from model_service.protocol.generation import GenerationConfig, ScoreSelection
+from model_service.protocol.generation import ScoreSelection
+from model_service.protocol.parameters import GenerationConfig
 
 
 @dataclass(slots=True, eq=False)

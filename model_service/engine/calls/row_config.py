@@ -3,8 +3,8 @@
 import msgspec
 
 from model_service.protocol import SequenceSpec
-from model_service.protocol.generation import GenerationConfig, ProcessorSpec
-from model_service.protocol.processor_arguments import MinLength, decode
+from model_service.protocol.parameters import CONFIG_PARAMETERS, GenerationConfig
+from model_service.protocol.processor_arguments import ProcessorSpec, decode
 
 
 def of_row(config: GenerationConfig, spec: SequenceSpec) -> GenerationConfig:
@@ -33,6 +33,6 @@ def of_row(config: GenerationConfig, spec: SequenceSpec) -> GenerationConfig:
 def _without_padding(spec: ProcessorSpec, num_padding: int) -> ProcessorSpec:
     if spec.name != "min_length":
         return spec
-    arguments: MinLength = decode(spec.arguments_json, MinLength)
-    shorter = MinLength(max(0, arguments.min_length - num_padding))
+    arguments = decode(spec.arguments_json, CONFIG_PARAMETERS[spec.name].arguments)
+    shorter = {"min_length": max(0, arguments.min_length - num_padding)}
     return ProcessorSpec(spec.name, msgspec.json.encode(shorter).decode())

@@ -17,7 +17,7 @@ from model_service.engine.sampling import processors
 from model_service.engine.sequences.sequence import Sequence
 from model_service.engine.vocabulary.vocabulary import check_can_grow
 from model_service.protocol import EngineSettings
-from model_service.protocol.generation import GenerationConfig
+from model_service.protocol.parameters import GenerationConfig
 
 logger = logging.getLogger(__name__)
 

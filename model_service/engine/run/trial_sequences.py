@@ -4,7 +4,7 @@ from typing import Self
 
 from model_service.engine.run.runner import CachingRunner
 from model_service.engine.sequences.sequence import Sequence
-from model_service.protocol.generation import GenerationConfig
+from model_service.protocol.parameters import GenerationConfig
 
 # Tokens that a trial appends to a sequence, at most.
 ROOM = 8

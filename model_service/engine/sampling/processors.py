@@ -1,9 +1,8 @@
 """The reference: Hugging Face's own processors and warpers, in Hugging Face's order or one given.
 
 Whatever the fast path does not cover, or cannot decide exactly, is computed
-here. Adding a warper: its arguments in `processor_arguments.py`, one line in
-`active_processors.py`, which says when it is on and its place, and one in
-`_BUILDERS`.
+here. A processor of ours is on, and has its place, by its row in `parameters.py`;
+`processor_builders.py` makes it.
 
 A processor is a function of the tokens so far and the scores, and nothing else:
 rows are truncated, forked and asked again, so what it keeps between calls must
@@ -12,135 +11,33 @@ not change what it returns.
 V: ids of the sequence's revision.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 from transformers.generation.logits_process import (
-    EncoderNoRepeatNGramLogitsProcessor,
-    EncoderRepetitionPenaltyLogitsProcessor,
-    EpsilonLogitsWarper,
     EtaLogitsWarper,
-    ExponentialDecayLengthPenalty,
-    ForcedBOSTokenLogitsProcessor,
-    ForcedEOSTokenLogitsProcessor,
-    InfNanRemoveLogitsProcessor,
-    LogitNormalization,
-    LogitsProcessor,
-    MinLengthLogitsProcessor,
-    MinNewTokensLengthLogitsProcessor,
-    MinPLogitsWarper,
-    NoBadWordsLogitsProcessor,
-    NoRepeatNGramLogitsProcessor,
-    RepetitionPenaltyLogitsProcessor,
-    SequenceBiasLogitsProcessor,
-    SuppressTokensAtBeginLogitsProcessor,
     SuppressTokensLogitsProcessor,
-    TemperatureLogitsWarper,
     TopHLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
-    TypicalLogitsWarper,
-    WatermarkLogitsProcessor,
 )
 
 from model_service.engine.sampling.custom_processors import CustomProcessor
 from model_service.engine.sampling.guidance import GuidanceProcessor
-from model_service.engine.sampling.own_processors import (
-    AllowedTokensProcessor,
-    ForcedPrefixProcessor,
-    FrequencyPenaltyProcessor,
-    PresencePenaltyProcessor,
-)
+from model_service.engine.sampling.processor_builders import BUILDERS, Builder
 from model_service.engine.sampling.processor_step import ProcessorStep
-from model_service.engine.sampling.row import Row
-from model_service.engine.sampling.synth_id import SynthIdWatermarkProcessor
 from model_service.engine.sampling.threads import one_thread
 from model_service.engine.sequences.sequence import Sequence
-from model_service.protocol.generation import GenerationConfig, ProcessorTrace
-from model_service.protocol.processor_arguments import BY_NAME, Arguments, decode
-from model_service.protocol.processor_order import (
-    CLOSING,
-    GUIDANCE,
-    NEED_ENDS,
-    WARPERS,
-    bad_words,
-    in_default_order,
-)
+from model_service.protocol.generation import ProcessorTrace
+from model_service.protocol.parameter import Stage
+from model_service.protocol.parameters import CONFIG_PARAMETERS, PROCESSORS, GenerationConfig
+from model_service.protocol.processor_arguments import Arguments, decode
+from model_service.protocol.processor_order import GUIDANCE, NEED_ENDS, in_default_order
 
 # Warpers that raise on a row without a distribution.
 _NEEDS_DISTRIBUTION = (TopHLogitsWarper, EtaLogitsWarper)
 
-Builder = Callable[[Any, Row], LogitsProcessor]
-
-_BUILDERS: dict[str, Builder] = {
-    "sequence_bias": lambda a, _: SequenceBiasLogitsProcessor(
-        [[list(entry.ids), entry.bias] for entry in a.sequence_bias]
-    ),
-    "encoder_repetition_penalty": lambda a, row: EncoderRepetitionPenaltyLogitsProcessor(
-        a.penalty, row.prompt
-    ),
-    "repetition_penalty": lambda a, _: RepetitionPenaltyLogitsProcessor(
-        a.penalty, a.prompt_ignore_length
-    ),
-    "presence_penalty": lambda a, row: PresencePenaltyProcessor(a.penalty, row.prompt_length),
-    "frequency_penalty": lambda a, row: FrequencyPenaltyProcessor(a.penalty, row.prompt_length),
-    "logit_bias": lambda a, _: SequenceBiasLogitsProcessor(
-        [[[entry.token_id], entry.bias] for entry in a.logit_bias]
-    ),
-    "no_repeat_ngram_size": lambda a, _: NoRepeatNGramLogitsProcessor(a.ngram_size),
-    # The prompt has no runs longer than itself, and the class takes memory for the length asked.
-    "encoder_no_repeat_ngram_size": lambda a, row: EncoderNoRepeatNGramLogitsProcessor(
-        min(a.ngram_size, row.prompt_length + 1), row.prompt
-    ),
-    "bad_words_ids": lambda a, row: NoBadWordsLogitsProcessor(
-        [list(word) for word in bad_words(a.bad_words_ids, row.eos_token_ids)]
-    ),
-    "min_length": lambda a, row: MinLengthLogitsProcessor(a.min_length, list(row.eos_token_ids)),
-    "min_new_tokens": lambda a, row: MinNewTokensLengthLogitsProcessor(
-        row.prompt_length, a.min_new_tokens, list(row.eos_token_ids)
-    ),
-    "allowed_token_ids": lambda a, _: AllowedTokensProcessor(a.token_ids),
-    "forced_prefix": lambda a, row: ForcedPrefixProcessor(a.token_ids, row.prompt_length),
-    "forced_bos_token_id": lambda a, _: ForcedBOSTokenLogitsProcessor(a.token_id),
-    "forced_eos_token_ids": lambda a, row: ForcedEOSTokenLogitsProcessor(
-        row.length_limit, list(a.token_ids)
-    ),
-    "remove_invalid_values": lambda _, __: InfNanRemoveLogitsProcessor(),
-    "exponential_decay_length_penalty": lambda a, row: ExponentialDecayLengthPenalty(
-        (a.start_index, a.decay_factor), list(row.eos_token_ids), row.prompt_length
-    ),
-    "suppress_tokens": lambda a, _: SuppressTokensLogitsProcessor(a.token_ids),
-    "begin_suppress_tokens": lambda a, row: SuppressTokensAtBeginLogitsProcessor(
-        a.token_ids, row.begin
-    ),
-    "temperature": lambda a, _: TemperatureLogitsWarper(a.temperature),
-    "top_h": lambda a, _: TopHLogitsWarper(a.top_h),
-    "top_k": lambda a, _: TopKLogitsWarper(a.top_k, min_tokens_to_keep=a.min_tokens_to_keep),
-    "top_p": lambda a, _: TopPLogitsWarper(a.top_p, min_tokens_to_keep=a.min_tokens_to_keep),
-    "min_p": lambda a, _: MinPLogitsWarper(a.min_p, min_tokens_to_keep=a.min_tokens_to_keep),
-    "typical_p": lambda a, _: TypicalLogitsWarper(
-        a.typical_p, min_tokens_to_keep=a.min_tokens_to_keep
-    ),
-    "epsilon_cutoff": lambda a, _: EpsilonLogitsWarper(
-        a.epsilon, min_tokens_to_keep=a.min_tokens_to_keep
-    ),
-    "eta_cutoff": lambda a, _: EtaLogitsWarper(a.epsilon, min_tokens_to_keep=a.min_tokens_to_keep),
-    "green_list_watermark": lambda a, row: WatermarkLogitsProcessor(
-        row.vocabulary_size,
-        "cpu",
-        greenlist_ratio=a.greenlist_ratio,
-        bias=a.bias,
-        hashing_key=a.hashing_key,
-        seeding_scheme="selfhash" if a.self_hash else "lefthash",
-        context_width=a.context_width,
-    ),
-    "synth_id_watermark": lambda a, row: SynthIdWatermarkProcessor(a, row.prompt_length),
-    "renormalize_logits": lambda _, __: LogitNormalization(),
-}
-"""How each processor is made of its arguments and its row, by its name."""
-
+_LATE = frozenset(row.name for row in PROCESSORS if row.stage is not Stage.PROCESSOR)
 
 _custom: dict[str, CustomProcessor] = {}
 """Those that the operator added, by name: set once, at start."""
@@ -188,16 +85,16 @@ def _arguments(config: GenerationConfig) -> list[tuple[str, Any]]:
 
 
 def _type(name: str) -> type[Arguments]:
-    return _custom[name].arguments if name in _custom else BY_NAME[name]
+    return _custom[name].arguments if name in _custom else CONFIG_PARAMETERS[name].arguments
 
 
 def _builder(name: str) -> Builder:
-    return _custom[name].make if name in _custom else _BUILDERS[name]
+    return _custom[name].make if name in _custom else BUILDERS[name]
 
 
 def _is_late(name: str | None) -> bool:
     """Whether a processor compares probabilities."""
-    return name in WARPERS or name in CLOSING or (name in _custom and _custom[name].warper)
+    return name in _LATE or (name in _custom and _custom[name].warper)
 
 
 @one_thread()

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from model_service.engine.sampling.row import Row
 from model_service.engine.sampling.token_history import TokenCounts, TokenPositions
-from model_service.protocol.generation import GenerationConfig
-from model_service.protocol.processor_order import PROCESSORS, bad_words, in_default_order
+from model_service.protocol.parameters import GenerationConfig
+from model_service.protocol.processor_arguments import bad_words
+from model_service.protocol.processor_order import in_default_order
 
 RowStep = Callable[[Tensor, list[int]], None]
 """Changes a row `[V]` float32 of a sequence with these tokens."""
@@ -38,7 +39,7 @@ class RowProcessors:
         self._row = row
         self._forbidden = forbidden
         self._arguments = [
-            (name, arguments) for name, arguments in in_default_order(config) if name in PROCESSORS
+            (name, arguments) for name, arguments in in_default_order(config) if name in _BUILDERS
         ]
         self._steps = self._build()
         self._remembers = any(name in _REMEMBERING for name, _ in self._arguments)

@@ -32,7 +32,7 @@ from model_service.engine.sequences import row_failure
 from model_service.engine.sequences.sequence import Sequence
 from model_service.engine.vocabulary.vocabulary import RevisionRows
 from model_service.protocol import Failure
-from model_service.protocol.generation import GenerationConfig
+from model_service.protocol.parameters import GenerationConfig
 
 WIDTHS = (64, 256, 1024, 4096)
 """Numbers of candidates. Where one does not tell, the next is tried."""

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from model_service.engine.sampling.candidates import ULP, Candidates
-from model_service.protocol.generation import GenerationConfig
-from model_service.protocol.processor_order import WARPERS
+from model_service.protocol.parameters import PROCESSORS, GenerationConfig
 
 TOP_H_IDS = 100
 """Hugging Face's top-h looks at so many ids."""
@@ -36,10 +35,10 @@ def warp(candidates: Candidates, configs: list[GenerationConfig]) -> None:
         """Reads a parameter of every row, `[N, 1]` float64."""
         return torch.tensor([read(config) for config in configs], dtype=torch.float64)[:, None]
 
-    for name, read in WARPERS.items():
-        on = torch.tensor([read(config) is not None for config in configs])
-        if name in _WARPERS and on.any():
-            _WARPERS[name](candidates, on, column)
+    for is_on, apply in _ORDER:
+        on = torch.tensor([is_on(config) for config in configs])
+        if on.any():
+            apply(candidates, on, column)
 
 
 def _top_h(c: Candidates, on: Tensor, column: Column) -> None:
@@ -189,4 +188,6 @@ _WARPERS: dict[str, Callable[[Candidates, Tensor, Column], None]] = {
     "epsilon_cutoff": _epsilon_cutoff,
     "eta_cutoff": _eta_cutoff,
 }
-"""By their names in `active_processors.py`. Temperature has been applied to candidates."""
+"""By name. Temperature has been applied to candidates."""
+
+_ORDER = [(row.is_on, _WARPERS[row.name]) for row in PROCESSORS if row.name in _WARPERS]

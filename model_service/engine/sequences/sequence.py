@@ -20,12 +20,8 @@ from model_service.engine.sampling.torch_draws import TorchDraws
 from model_service.engine.sequences import stop_strings
 from model_service.engine.sequences.prompt_lookup import PromptLookup
 from model_service.protocol import Failure, Finish
-from model_service.protocol.generation import (
-    FinishReason,
-    GenerationConfig,
-    PositionScores,
-    ScoreSelection,
-)
+from model_service.protocol.generation import FinishReason, PositionScores, ScoreSelection
+from model_service.protocol.parameters import GenerationConfig
 from model_service.protocol.processor_order import applied_processors
 
 Kind = Literal["generate", "session", "continuation", "guide", "beam"]

@@ -1,136 +1,261 @@
-"""Ranges of the fields of `GenerationConfig`, and the values that turn them off.
+"""The fields of a request's configuration, by their table: read, checked, and written back.
 
-One table row per field. A field of the schema that is in none of the tables is
-not offered yet and refused by name, never ignored.
+How many ids and texts there may be stands in the schema, and was counted before a message came
+here.
 """
 
 import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+from google.protobuf.descriptor import EnumDescriptor
+from google.protobuf.duration_pb2 import Duration
+from lockstep.v1 import generation_pb2
 
-from model_service.protocol.generation import GenerationConfig
-from model_service.protocol.processor_order import CLOSING, PROCESSORS, WARPERS
+from model_service.front.checks.arguments import ArgumentsSchema
+from model_service.protocol.number import Number, as_written
+from model_service.protocol.parameter import Choice, IdList, Kind, Parameter
+from model_service.protocol.parameters import CONFIG_PARAMETERS, PARAMETERS, GenerationConfig
+from model_service.protocol.processor_arguments import BIAS, DECAY_FACTOR, RUN_BIAS, Arguments
+from model_service.protocol.processor_description import arguments_schema
+from rpc import durations
+from rpc.errors import NotImplemented_
+from wire.violations import Violations
+
+_FIELDS: Any = generation_pb2.GenerationConfig.DESCRIPTOR.fields_by_name
+
+SECONDS = Number(0, 1e9, above_low=True, hint=f"seconds, with {durations.NANOS}")
+
+MAX_RUN_IDS = 1024
+"""Most ids of a stop sequence or of bad words."""
 
 
 @dataclass(frozen=True, slots=True)
-class Range:
-    """An interval of numbers. NaN is in none."""
+class FieldLimits:
+    """Bounds that depend on the server and the model.
 
-    low: float
-    high: float
-    above_low: bool = False
-    below_high: bool = False
-    hint: str = ""
+    Attributes:
+        vocabulary_size: most ids of a set of them.
+        context_length: most ids of a text.
+        max_return_sequences: most sequences per prompt.
+    """
 
-    def __contains__(self, value: float) -> bool:
-        """Says whether a value is inside."""
-        if math.isnan(value) or value < self.low or value > self.high:
-            return False
-        return not (
-            (self.above_low and value == self.low) or (self.below_high and value == self.high)
-        )
-
-    def __str__(self) -> str:
-        """Writes the interval as the schema does."""
-        left = "(" if self.above_low else "["
-        right = ")" if self.below_high else "]"
-        hint = f"; {self.hint}" if self.hint else ""
-        return f"{left}{self.low:g}, {self.high:g}{right}{hint}"
+    vocabulary_size: int
+    context_length: int
+    max_return_sequences: int
 
 
-RANGES = {
-    "max_new_tokens": Range(1, math.inf, below_high=True, hint="at most what the context leaves"),
-    "max_length": Range(1, math.inf, below_high=True, hint="at most the context"),
-    "temperature": Range(1e-10, 1e6, hint="for greedy decoding set do_sample = false instead of 0"),
-    "top_k": Range(0, 2**31, below_high=True, hint="0 turns it off"),
-    "top_p": Range(0, 1, hint="1 turns it off"),
-    "repetition_penalty": Range(1e-6, 100, hint="1 turns it off"),
-    "min_new_tokens": Range(0, math.inf, below_high=True, hint="at most max_new_tokens"),
-    "min_tokens_to_keep": Range(1, 2**31, below_high=True),
-    "min_p": Range(0, 1, hint="0 turns it off"),
-    "top_h": Range(0, 1, above_low=True),
-    "typical_p": Range(0, 1, above_low=True, hint="1 turns it off"),
-    "epsilon_cutoff": Range(0, 1, below_high=True, hint="0 turns it off"),
-    "eta_cutoff": Range(0, 1, below_high=True, hint="0 turns it off"),
-    "presence_penalty": Range(-100, 100, hint="0 turns it off"),
-    "frequency_penalty": Range(-100, 100, hint="0 turns it off"),
-    "prompt_ignore_length": Range(0, 2**31, below_high=True, hint="at most the prompt's length"),
-    "no_repeat_ngram_size": Range(0, 2**31, below_high=True, hint="0 turns it off"),
-    "encoder_repetition_penalty": Range(1e-6, 100, hint="1 turns it off"),
-    "encoder_no_repeat_ngram_size": Range(0, 2**31, below_high=True, hint="0 turns it off"),
-    "guidance_scale": Range(0, 100, hint="1 turns it off"),
-    "num_beams": Range(1, 2**31, below_high=True, hint="1 turns it off"),
-    "length_penalty": Range(-100, 100),
-    "min_length": Range(0, math.inf, below_high=True, hint="0 turns it off"),
-    "prompt_lookup_num_tokens": Range(0, 32, hint="0 turns it off"),
-    "max_matching_ngram_size": Range(1, 32),
-    "seed": Range(0, 2**63, below_high=True),
-}
-"""Numeric fields on offer. `num_return_sequences` has a limit of the server, see `resolve`, and
-`num_beams`, see `branches.py`."""
+def read_fields(
+    message: generation_pb2.GenerationConfig,
+    violations: Violations,
+    path: str,
+    limits: FieldLimits,
+) -> dict[str, Any]:
+    """Reads the fields that are set, by name, but for `processors`.
 
-SAMPLING_OFF: dict[str, Any] = {
-    "temperature": 1.0,
-    "top_k": 0,
-    "top_p": 1.0,
-    "min_tokens_to_keep": 1,
-    "top_h": None,
-    "min_p": 0.0,
-    "typical_p": 1.0,
-    "epsilon_cutoff": 0.0,
-    "eta_cutoff": 0.0,
-}
-"""Fields without effect unless `do_sample`, with the value that has none anyway."""
+    Args:
+        message: the request's configuration.
+        violations: what is wrong is noted here. A field that is wrong may be left out.
+        path: of the configuration in the request.
+        limits: bounds that the table does not have.
 
-IMPLYING_OFF: dict[str, Any] = {
-    field.name: field.default
-    for field in msgspec.structs.fields(GenerationConfig)
-    if field.name in {*PROCESSORS, *WARPERS, *CLOSING, "min_tokens_to_keep", "prompt_ignore_length"}
-} | {"top_k": 0}
-"""Fields that imply a processor, or an argument of one, with the value that has no effect."""
+    Raises:
+        NotImplemented_: a field is not in the table.
+    """
+    given: dict[str, Any] = {}
+    for descriptor, value in message.ListFields():
+        name = descriptor.name
+        if name not in PARAMETERS:
+            raise NotImplemented_(f"{path}.{name}")
+        kind = PARAMETERS[name].kind
+        if name == "num_return_sequences":
+            kind = Number(1, limits.max_return_sequences)
+        field = _Field(violations, f"{path}.{name}", descriptor, limits)
+        if kind != "pipeline" and (read := field.read(kind, value)) is not None:
+            given[name] = read
+    return given
 
-STRUCTURED_FIELDS = frozenset(
-    {
-        "stop_token_ids",
-        "eos_token_ids",
-        "stop_strings",
-        "stop_sequences",
-        "max_time",
-        "sequence_bias",
-        "logit_bias",
-        "bad_words_ids",
-        "allowed_token_ids",
-        "forced_prefix",
-        "forced_bos_token_id",
-        "forced_eos_token_ids",
-        "exponential_decay_length_penalty",
-        "suppress_tokens",
-        "begin_suppress_tokens",
-        "green_list_watermark",
-        "synth_id_watermark",
-        "negative_prompt",
-        "early_stopping",
+
+def token_ids(name: str, value: Any) -> Iterable[Sequence[int]]:
+    """Returns the token ids that a field holds, in rows as the message has them."""
+    match PARAMETERS[name].kind:
+        case IdList():
+            return [value]
+        case "token_id":
+            return [(value,)]
+        case "runs":
+            return list(value)
+        case "run_biases":
+            return [ids for ids, _ in value]
+        case "token_biases":
+            return [[token_id for token_id, _ in value]]
+    return []
+
+
+def written(config: GenerationConfig) -> dict[str, Any]:
+    """Returns the fields of a message that reads as a configuration, by name.
+
+    Empty lists of ids are among them, where the schema has a message for the list: they override
+    a default of the model.
+    """
+    values = msgspec.structs.asdict(config)
+    return {
+        name: _written(CONFIG_PARAMETERS[name], value)
+        for name, value in values.items()
+        if value is not None
     }
-)
-"""Fields on offer that hold ids or messages; `structured_fields.py` reads them."""
 
-SWITCHES = frozenset(
-    {
-        "do_sample",
-        "lenient",
-        "lengths_include_padding",
-        "remove_invalid_values",
-        "renormalize_logits",
-    }
-)
-"""Fields on offer that are true or false."""
 
-SUPPORTED_FIELDS = (
-    frozenset(RANGES)
-    | STRUCTURED_FIELDS
-    | SWITCHES
-    | {"num_return_sequences", "processors", "seed_mode"}
-)
-"""Names of the fields that have an effect."""
+def _written(row: Parameter, value: Any) -> Any:
+    match row.kind:
+        case Number() | "switch" | "token_id":
+            return value
+        case IdList() if not _FIELDS[row.name].is_repeated:
+            return {"ids": value}
+        case Choice() as kind:
+            return _enum_names(kind, _FIELDS[row.name].enum_type)[value]
+        case "seconds":
+            duration = Duration()
+            duration.FromNanoseconds(round(value * 1e9))
+            return duration
+        case "runs":
+            return [{"ids": ids} for ids in value]
+        case "run_biases":
+            return [{"ids": ids, "bias": bias} for ids, bias in value]
+        case "token_biases":
+            return dict(value)
+        case "decay":
+            return {"start_index": value[0], "decay_factor": value[1]}
+        case "pipeline":
+            return [msgspec.structs.asdict(spec) for spec in value]
+        case type():
+            return msgspec.structs.asdict(value)
+    return value
+
+
+def _enum_names(kind: Choice, enum: EnumDescriptor) -> Mapping[bool | str, str]:
+    """Returns the schema's name of every value of a choice."""
+    prefix = enum.values_by_number[0].name.removesuffix("UNSPECIFIED")
+    return {value: f"{prefix}{value}".upper() for value in kind.values}
+
+
+class _Field:
+    """One field of a message. What is wrong with it is noted under its path."""
+
+    def __init__(
+        self, violations: Violations, path: str, descriptor: Any, limits: FieldLimits
+    ) -> None:
+        self._violations = violations
+        self._path = path
+        self._descriptor = descriptor
+        self._limits = limits
+
+    def read(self, kind: Kind, value: Any) -> Any:
+        """Returns a value in its own type, or None where there is no reading it."""
+        match kind:
+            case Number():
+                number = as_written(value) if isinstance(value, float) else value
+                if number not in kind:
+                    self._expect(False, f"must be in {kind}")
+                    return None
+                return number
+            case "switch" | "token_id":
+                return value
+            case IdList():
+                return self._ids(kind, value)
+            case Choice():
+                return self._choice(kind, value)
+            case "seconds":
+                seconds = durations.seconds(value)
+                self._expect(seconds in SECONDS, f"must be in {SECONDS}")
+                return seconds
+            case "texts":
+                for index, text in enumerate(value):
+                    self._expect(bool(text), "must not be empty", f"[{index}]")
+                return tuple(value)
+            case "runs":
+                return self._runs(value)
+            case "run_biases":
+                return self._run_biases(value)
+            case "token_biases":
+                for token_id, bias in value.items():
+                    self._expect(bias in BIAS, f"must be in {BIAS}", f"[{token_id}]")
+                return tuple(
+                    (token_id, as_written(bias)) for token_id, bias in sorted(value.items())
+                )
+            case "decay":
+                return self._decay(value)
+            case type():
+                return self._arguments(kind, value)
+        raise AssertionError(kind)
+
+    def _expect(self, right: bool, description: str, suffix: str = "") -> bool:
+        """Notes a description unless something is right, which is returned."""
+        if not right:
+            self._violations.add(self._path + suffix, description)
+        return right
+
+    def _are_few(self, ids: Sequence[int], most: int, suffix: str) -> bool:
+        """Notes more ids than there may be; returns whether they are few enough to be read."""
+        description = f"has {len(ids)} ids; the limit is {most}"
+        return self._expect(len(ids) <= most, description, suffix)
+
+    def _ids(self, kind: IdList, value: Any) -> tuple[int, ...] | None:
+        if self._descriptor.is_repeated:
+            return tuple(value)
+        limits = self._limits
+        most = limits.context_length if kind.in_order else limits.vocabulary_size
+        if not self._are_few(value.ids, most, ".ids"):
+            return None
+        if kind.unset_means:
+            description = f"must have an id; leave it out {kind.unset_means}"
+            self._expect(bool(value.ids), description, ".ids")
+        return tuple(value.ids)
+
+    def _choice(self, kind: Choice, value: int) -> bool | str | None:
+        enum = self._descriptor.enum_type
+        names = _enum_names(kind, enum)
+        known = enum.values_by_number.get(value)
+        found = [choice for choice, name in names.items() if known and name == known.name]
+        self._expect(bool(found), f"must be one of {', '.join(names.values())}")
+        return found[0] if found else None
+
+    def _runs(self, value: Any) -> tuple[tuple[int, ...], ...] | None:
+        for index, run in enumerate(value):
+            self._expect(bool(run.ids), "must have an id", f"[{index}].ids")
+            if not self._are_few(run.ids, MAX_RUN_IDS, f"[{index}].ids"):
+                return None
+        return tuple(tuple(run.ids) for run in value if run.ids)
+
+    def _run_biases(self, value: Any) -> tuple[tuple[tuple[int, ...], float], ...]:
+        biases: dict[tuple[int, ...], float] = {}
+        for index, entry in enumerate(value):
+            ids = tuple(entry.ids)
+            self._expect(bool(ids), "must have an id", f"[{index}].ids")
+            self._expect(ids not in biases, "is given twice", f"[{index}].ids")
+            fits = entry.bias in RUN_BIAS or entry.bias == -math.inf
+            self._expect(fits, f"must be in {RUN_BIAS} or -inf", f"[{index}].bias")
+            biases[ids] = as_written(entry.bias)
+        return tuple(biases.items())
+
+    def _decay(self, value: generation_pb2.ExponentialDecayLengthPenalty) -> tuple[int, float]:
+        self._expect(value.start_index >= 0, "must be at least 0", ".start_index")
+        fits = value.decay_factor in DECAY_FACTOR
+        self._expect(fits, f"must be in {DECAY_FACTOR}", ".decay_factor")
+        return value.start_index, as_written(value.decay_factor)
+
+    def _arguments(self, arguments: type[Arguments], value: Any) -> Arguments | None:
+        """Reads the arguments of a processor by their schema."""
+        given = {field.name: _plain(found) for field, found in value.ListFields()}
+        problems = list(ArgumentsSchema(arguments_schema(arguments)).problems(given))
+        for where, description in problems:
+            self._expect(False, description, where)
+        return None if problems else msgspec.convert(given, arguments)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return as_written(value)
+    return list(value) if isinstance(value, Sequence) else value

@@ -8,13 +8,12 @@ from lockstep.v1 import model_service_pb2
 
 from model_service.front.checks.branches import without_branches
 from model_service.front.checks.configuration import resolve
-from model_service.front.checks.configuration_fields import IMPLYING_OFF
 from model_service.front.checks.generation_plan import GenerationPlan, PlanLimits, read_selections
 from model_service.front.checks.lengths import PromptLengths, check_max_length, fit_context
 from model_service.front.checks.processor_catalog import catalog
 from model_service.front.checks.response_size import generation_bytes
 from model_service.protocol import EngineInfo, SequenceSpec
-from model_service.protocol.generation import GenerationConfig
+from model_service.protocol.parameters import IMPLYING_OFF, GenerationConfig
 from vocabulary import Reference
 from wire.violations import Violations
 

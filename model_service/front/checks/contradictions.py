@@ -1,125 +1,159 @@
-"""Fields of `GenerationConfig` that have an effect only beside another: one table row each.
+"""Fields of a request's configuration that contradict one another, or have no effect together.
 
 A field that is given without what it needs is refused, or ignored when the
 request is lenient. A model's default that lacks what it needs is off.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from model_service.front.checks.configuration_fields import SAMPLING_OFF
+import msgspec
+
+from model_service.protocol.number import Number
+from model_service.protocol.parameters import CONFIG_PARAMETERS, SAMPLING, GenerationConfig
 from wire.violations import Violations
+
+MAX_TORCH_SCORES = 2**24
+"""Most scores that torch draws from."""
+
+_NEEDY = [row for row in CONFIG_PARAMETERS.values() if row.needs]
 
 
 @dataclass(frozen=True, slots=True)
-class Need:
-    """One dependence.
+class Given:
+    """What a request gives of a configuration.
 
     Attributes:
-        field: the field that may have no effect.
-        off: its value that has none anyway.
-        condition: what it needs, as a caller would write it.
-        is_met: whether values of all fields, defaults included, fulfil that.
-        refused: whether a request that gives the field without it is refused. Hugging Face takes
-            and replaces a few, and so do requests.
+        values: its fields, by name.
+        lenient: whether those without effect are ignored.
+        violations: what is wrong is noted here.
+        path: of the configuration in the request.
     """
 
-    field: str
-    off: Any
-    condition: str
-    is_met: Callable[[Mapping[str, Any]], bool]
-    refused: bool = True
+    values: Mapping[str, Any]
+    lenient: bool
+    violations: Violations
+    path: str
+
+    def note(self, field: str, description: str) -> None:
+        """Notes what is wrong with a field."""
+        self.violations.add(f"{self.path}.{field}", description)
+
+    def has(self, field: str) -> bool:
+        """Whether a field has a value with an effect."""
+        off = CONFIG_PARAMETERS[field].off
+        return bool(self.values.get(field, off) != off)
+
+    def without(self, fields: Container[str], description: str) -> "Given":
+        """Returns the rest. A field that is dropped with its effect is noted, unless lenient."""
+        for name in self.values:
+            if name in fields and self.has(name) and not self.lenient:
+                self.note(name, description)
+        rest = {name: value for name, value in self.values.items() if name not in fields}
+        return Given(rest, self.lenient, self.violations, self.path)
 
 
-def _has_ends(values: Mapping[str, Any]) -> bool:
-    return bool(values["eos_token_ids"])
+def settled(given: Given, config: GenerationConfig) -> GenerationConfig:
+    """Returns a configuration with the fields off that have no effect; those given are noted.
+
+    What is turned off for one row of the table is off for the rows after it.
+    """
+    for row in _NEEDY:
+        unmet = next((need for need in row.needs if not need.is_met(config)), None)
+        if unmet is None:
+            continue
+        if given.has(row.name) and unmet.refused and not given.lenient:
+            given.note(
+                row.name,
+                f"has no effect without {unmet.condition}; leave it out, or set lenient",
+            )
+        if getattr(config, row.name) != row.off:
+            config = msgspec.structs.replace(config, **{row.name: row.off})
+    return config
 
 
-def _has_beams(values: Mapping[str, Any]) -> bool:
-    return bool(values["num_beams"] > 1)
-
-
-def _keeps_some(values: Mapping[str, Any]) -> bool:
-    """Whether a warper is on that keeps a least number of tokens."""
-    warpers = ("top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
-    return any(values[name] != SAMPLING_OFF[name] for name in warpers)
-
-
-NEEDS = (
-    *(
-        Need(field, off, "do_sample = true", lambda values: bool(values["do_sample"]))
-        for field, off in SAMPLING_OFF.items()
-    ),
-    Need("min_tokens_to_keep", 1, "a warper that keeps some, such as top_p", _keeps_some),
-    Need(
-        "prompt_ignore_length",
-        0,
-        "repetition_penalty",
-        lambda values: values["repetition_penalty"] != 1.0,
-    ),
-    Need("negative_prompt", None, "guidance_scale", lambda values: values["guidance_scale"] != 1.0),
-    Need("length_penalty", 1.0, "num_beams", _has_beams),
-    Need("early_stopping", False, "num_beams", _has_beams),
-    Need("min_new_tokens", 0, "eos_token_ids", _has_ends),
-    Need("min_length", 0, "eos_token_ids", _has_ends),
-    Need(
-        "min_length",
-        0,
-        "min_new_tokens = 0: it takes the place of min_length",
-        lambda values: values["min_new_tokens"] == 0,
-        refused=False,
-    ),
-    Need(
-        "lengths_include_padding",
-        False,
-        "a length that it could change: max_length, min_length or forced_bos_token_id",
-        lambda values: bool(
-            values["max_length"] is not None
-            or values["min_length"]
-            or values["forced_bos_token_id"] is not None
-            or values["processors"]
-        ),
-    ),
-    Need("prompt_lookup_num_tokens", 0, "num_beams = 1", lambda values: not _has_beams(values)),
-    Need(
-        "max_matching_ngram_size",
-        2,
-        "prompt_lookup_num_tokens",
-        lambda values: values["prompt_lookup_num_tokens"] > 0,
-    ),
-    Need("exponential_decay_length_penalty", None, "eos_token_ids", _has_ends),
-)
-"""Checked in order: what a row turns off is off for the rows after it."""
-
-
-def settle(
-    given: Mapping[str, Any],
-    values: dict[str, Any],
-    violations: Violations,
-    path: str,
-    *,
-    lenient: bool,
-) -> None:
-    """Notes fields without effect, and turns them off.
+def check(given: Given, config: GenerationConfig, vocabulary_size: int) -> None:
+    """Notes contradictions in a configuration whose fields all have an effect.
 
     Args:
-        given: fields of the request.
-        values: fields of the request over the model's defaults; changed in place.
-        violations: where to note.
-        path: of the configuration in the request.
-        lenient: whether to turn off without noting.
+        given: the request's fields.
+        config: these over the model's defaults.
+        vocabulary_size: ids of the request's revision.
     """
-    noted = set[str]()
-    for need in NEEDS:
-        if need.is_met(values):
+    _check_count(given, config)
+    if config.do_sample:
+        _check_torch_draws(given, config, vocabulary_size)
+        _check_default_warpers(given, config)
+    if not given.lenient:
+        _check_prefix(given, config)
+    _check_forced(given, config)
+    if "min_new_tokens" in given.values and config.min_new_tokens > config.max_new_tokens:
+        given.note("min_new_tokens", f"must be at most max_new_tokens, {config.max_new_tokens}")
+
+
+def _check_count(given: Given, config: GenerationConfig) -> None:
+    """Notes sequences that there would not be."""
+    count = given.values.get("num_return_sequences", 1)
+    if config.num_beams > 1:
+        if count > config.num_beams:
+            given.note("num_return_sequences", f"must be at most num_beams, {config.num_beams}")
+    elif count > 1 and not config.do_sample:
+        given.note(
+            "num_return_sequences",
+            "more than 1 needs do_sample = true or num_beams: greedy sequences would be equal",
+        )
+
+
+def _check_torch_draws(given: Given, config: GenerationConfig, vocabulary_size: int) -> None:
+    """Notes draws of a token among more scores, those of all beams, than torch draws from."""
+    num_scores = config.num_beams * vocabulary_size
+    if config.seed_mode == "torch" and num_scores > MAX_TORCH_SCORES:
+        given.note(
+            "seed_mode",
+            f"draws from at most {MAX_TORCH_SCORES} scores as torch does, and all beams together "
+            f"have {num_scores}; ask for fewer beams or for SEED_MODE_COUNTER",
+        )
+
+
+def _check_default_warpers(given: Given, config: GenerationConfig) -> None:
+    """Notes the model's own defaults that a draw cannot use: its file may be greedy, and have any.
+
+    As there, such a default is refused and not replaced.
+    """
+    for row in CONFIG_PARAMETERS.values():
+        if SAMPLING not in row.needs or row.name in given.values:
             continue
-        is_given = given.get(need.field, need.off) != need.off
-        if is_given and need.refused and not lenient and need.field not in noted:
-            noted.add(need.field)
-            violations.add(
-                f"{path}.{need.field}",
-                f"has no effect without {need.condition}; leave it out, or set lenient",
+        value = getattr(config, row.name)
+        if isinstance(row.kind, Number) and value != row.off and value not in row.kind:
+            given.note(
+                row.name,
+                f"is {value:g} in the model's generation_config.json, which cannot be "
+                f"sampled with: give one in {row.kind}",
             )
-        if need.field in values:
-            values[need.field] = need.off
+
+
+def _check_prefix(given: Given, config: GenerationConfig) -> None:
+    """Notes a forced prefix that is cut."""
+    if "forced_prefix" in given.values and len(config.forced_prefix) > config.max_new_tokens:
+        given.note(
+            "forced_prefix",
+            f"must have at most max_new_tokens ids, {config.max_new_tokens}; set lenient to "
+            "have it cut",
+        )
+
+
+def _check_forced(given: Given, config: GenerationConfig) -> None:
+    """Notes forced ids that are suppressed as well, which leaves no token to choose."""
+    suppressed = set(config.suppress_tokens)
+    ends = set(config.forced_eos_token_ids)
+    forced = {
+        "forced_prefix": bool(suppressed & set(config.forced_prefix)),
+        "forced_bos_token_id": config.forced_bos_token_id in suppressed,
+        "forced_eos_token_ids": bool(ends) and suppressed >= ends,
+    }
+    if not given.values.keys() & {"suppress_tokens", *forced}:  # a default never forbids a request
+        return
+    for name, is_suppressed in forced.items():
+        if is_suppressed:
+            given.note(name, "is also in suppress_tokens, so nothing is left")

@@ -17,9 +17,8 @@ from lockstep.v1 import generation_pb2
 
 from model_service.front.checks.arguments import ArgumentsSchema, NotAcceptedError, parse
 from model_service.front.checks.processor_catalog import Catalog
-from model_service.protocol.generation import ProcessorSpec
-from model_service.protocol.processor_arguments import BY_NAME, decode
-from model_service.protocol.processor_order import NEED_ENDS
+from model_service.protocol.parameters import PARAMETERS, SAMPLING, GenerationConfig
+from model_service.protocol.processor_arguments import ProcessorSpec, decode
 from rpc.errors import MAX_VIOLATIONS
 from wire.token_ids import NONE, check_token_ids
 from wire.violations import Violations
@@ -40,17 +39,15 @@ class Surroundings:
 
     Attributes:
         catalog: the processors on offer.
-        do_sample: whether tokens are drawn.
+        config: the configuration that it is part of.
         lenient: whether processors without effect are left out instead of refused.
-        has_ends: whether there are end-of-sequence ids.
         vocabulary_size: ids of the request's revision.
         without_rows: those of them that the model has no rows for.
     """
 
     catalog: Catalog
-    do_sample: bool
+    config: GenerationConfig
     lenient: bool
-    has_ends: bool
     vocabulary_size: int
     without_rows: range = NONE
 
@@ -99,15 +96,15 @@ def read_pipeline(
 
 def _has_effect(name: str, surroundings: Surroundings, violations: Violations, path: str) -> bool:
     """Whether a processor does something here. One that does not is noted, unless lenient."""
-    if surroundings.catalog[name].warper and not surroundings.do_sample:
-        missing = "do_sample = true"
-    elif name in NEED_ENDS and not surroundings.has_ends:
-        missing = "eos_token_ids"
+    if name in PARAMETERS:
+        needs = PARAMETERS[name].needs
     else:
-        return True
-    if not surroundings.lenient:
-        violations.add(path, f"has no effect without {missing}; leave it out, or set lenient")
-    return False
+        needs = (SAMPLING,) if surroundings.catalog[name].warper else ()
+    unmet = next((need for need in needs if not need.is_met(surroundings.config)), None)
+    if unmet and not surroundings.lenient:
+        condition = unmet.condition
+        violations.add(path, f"has no effect without {condition}; leave it out, or set lenient")
+    return unmet is None
 
 
 def _check_repeat(
@@ -162,9 +159,9 @@ def _problems(
 ) -> Iterator[tuple[str, str]]:
     """Yields the path and the description of each problem. Neither holds a value of the request."""
     wrong = None
-    if spec.name in BY_NAME:  # typed here as well, which is many times faster
+    if spec.name in PARAMETERS:  # typed here as well, which is many times faster
         try:
-            decode(spec.arguments_json, BY_NAME[spec.name])
+            decode(spec.arguments_json, PARAMETERS[spec.name].arguments)
             return
         except msgspec.DecodeError as error:
             wrong = str(error)

@@ -5,23 +5,26 @@ fields of `GenerationConfig` that switch them on; then those that the operator
 added, which are applied where a request's `processors` names them.
 """
 
+import json
 from collections.abc import Mapping
 from functools import cache
 
 from model_service.protocol import EngineInfo
-from model_service.protocol.processor_arguments import BY_NAME
-from model_service.protocol.processor_description import ProcessorDescription, describe
-from model_service.protocol.processor_order import WARPERS
-
-REPEATABLE = frozenset({"temperature", "remove_invalid_values", "renormalize_logits"})
-"""Those that a pipeline may have more than once. Any other is given all that it is to do at
-once."""
+from model_service.protocol.parameter import Stage
+from model_service.protocol.parameters import PROCESSORS
+from model_service.protocol.processor_description import ProcessorDescription, arguments_schema
 
 Catalog = Mapping[str, ProcessorDescription]
 
 BUILT_IN: Catalog = {
-    name: describe(name, arguments, warper=name in WARPERS, repeatable=name in REPEATABLE)
-    for name, arguments in BY_NAME.items()
+    row.name: ProcessorDescription(
+        row.name,
+        description=row.meaning,
+        arguments_schema_json=json.dumps(arguments_schema(row.arguments)),
+        warper=row.stage is Stage.WARPER,
+        repeatable=row.repeatable,
+    )
+    for row in PROCESSORS
 }
 
 

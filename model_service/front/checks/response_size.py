@@ -2,7 +2,8 @@
 
 from model_service.front.checks.configuration import ResolvedConfig
 from model_service.front.checks.selection import ITEM_BYTES, num_positions, position_bytes
-from model_service.protocol.generation import GenerationConfig, ScoreSelection
+from model_service.protocol.generation import ScoreSelection
+from model_service.protocol.parameters import GenerationConfig
 from model_service.protocol.processor_order import applied_processors
 
 _TOKEN_BYTES = 6  # an id, as a varint with its share of tags

@@ -12,13 +12,13 @@ from lockstep.v1 import (
 )
 
 from model_service.front.checks.configuration import effective_message, resolve
-from model_service.front.checks.configuration_fields import SUPPORTED_FIELDS
 from model_service.front.checks.processor_catalog import catalog
 from model_service.front.generations import Generations
 from model_service.front.rpcs import replies
 from model_service.front.served_model import ServedModel
 from model_service.front.sessions.registry import SessionRegistry
 from model_service.protocol import GraphState
+from model_service.protocol.parameters import PARAMETERS
 from rpc.handlers import Context
 from wire.violations import Violations
 
@@ -107,7 +107,7 @@ class InfoServicer(model_info_service_pb2_grpc.ModelInfoServiceServicer):
         fields = generation_pb2.GenerationConfig.DESCRIPTOR.fields_by_name
         return model_info_service_pb2.GetCapabilitiesResponse(
             methods={name: _level(offered) for name, offered in self._methods.items()},
-            generation_fields={name: _level(name in SUPPORTED_FIELDS) for name in fields},
+            generation_fields={name: _level(name in PARAMETERS) for name in fields},
             score_dtypes=[
                 tensor_pb2.DATA_TYPE_FLOAT32,
                 tensor_pb2.DATA_TYPE_FLOAT16,

@@ -8,13 +8,13 @@ from lockstep.v1 import generation_pb2, scores_pb2
 from model_service.front.checks import branches, seeds
 from model_service.front.checks.cache_salt import read_salt
 from model_service.front.checks.configuration import ResolvedConfig, resolve
-from model_service.front.checks.configuration_fields import IMPLYING_OFF
 from model_service.front.checks.processor_catalog import catalog
 from model_service.front.checks.response_size import distribution_bytes
 from model_service.front.checks.selection import FULL_LOGITS, Use, read_selection
 from model_service.front.served_model import ServedModel
 from model_service.protocol import SequenceSpec
 from model_service.protocol.generation import ScoreSelection
+from model_service.protocol.parameters import IMPLYING_OFF
 from rpc.errors import ContextLengthExceeded, KVCacheExceeded
 from vocabulary import Reference
 from wire.token_ids import check_token_ids

@@ -25,7 +25,8 @@ from model_service.protocol import (
     StepRow,
     StepSession,
 )
-from model_service.protocol.generation import GenerationConfig, ScoreSelection
+from model_service.protocol.generation import ScoreSelection
+from model_service.protocol.parameters import GenerationConfig
 
 VOCABULARY_SIZE = 32
 BEST = 5.0

@@ -6,7 +6,7 @@ import torch
 from transformers import AutoModelForCausalLM, GemmaConfig, LlamaConfig, MistralConfig, Qwen2Config
 
 from model_service.engine.load.loader import Refused, layer_windows
-from model_service.protocol.generation import GreenListWatermark
+from model_service.protocol.processor_arguments import GreenListWatermark
 from tests.checkpoint_factory import CONTEXT_LENGTH, make_checkpoint
 from tests.engine_harness import InprocEngine
 

@@ -3,7 +3,7 @@ import torch
 
 from model_service.engine.sampling.candidates import Candidates, highest
 from model_service.engine.sampling.warpers import warp
-from model_service.protocol.generation import GenerationConfig
+from model_service.protocol.parameters import GenerationConfig
 
 SIZE = 5000
 

@@ -2,17 +2,25 @@
 
 import time
 
-import msgspec
 import pytest
 import torch
 
-from model_service.engine.sampling import coverage, processors, row_processors, warpers
+from model_service.engine.sampling import (
+    processor_builders,
+    processors,
+    row_processors,
+    warpers,
+)
 from model_service.engine.sampling.sampler import Draw, Sampler
 from model_service.engine.sequences.sequence import Sequence
 from model_service.engine.vocabulary.vocabulary import RevisionRows
-from model_service.protocol.generation import GenerationConfig, GreenListWatermark, ProcessorSpec
-from model_service.protocol.processor_arguments import BY_NAME, SynthIdWatermark
-from model_service.protocol.processor_order import CLOSING, PROCESSORS, WARPERS
+from model_service.protocol.parameter import Stage
+from model_service.protocol.parameters import CONFIG_PARAMETERS, PROCESSORS, GenerationConfig
+from model_service.protocol.processor_arguments import (
+    GreenListWatermark,
+    ProcessorSpec,
+    SynthIdWatermark,
+)
 
 SIZE = 50
 
@@ -132,24 +140,24 @@ UNCOVERED = {
 
 
 def test_every_field_is_covered_by_the_fast_path_or_sends_the_row_to_the_reference():
-    names = {field.name for field in msgspec.structs.fields(GenerationConfig)}
-    assert names == coverage.COVERED | UNCOVERED.keys()
+    covered = {name for name, row in CONFIG_PARAMETERS.items() if row.fast_path == "always"}
+    assert CONFIG_PARAMETERS.keys() - covered == UNCOVERED.keys()
     assert sequence().covered
     for name, value in UNCOVERED.items():
         greedy = sequence(**{name: value})
         sampled = sequence(do_sample=True, **{name: value})
-        assert greedy.covered == (name in coverage.COVERED_WHEN_GREEDY), name
-        assert sampled.covered == (name in coverage.COVERED_WHEN_SAMPLING), name
+        assert greedy.covered == (CONFIG_PARAMETERS[name].fast_path == "when greedy"), name
+        assert sampled.covered == (CONFIG_PARAMETERS[name].fast_path == "when sampling"), name
 
 
 def test_the_fast_path_knows_every_processor_and_warper():
-    assert set(row_processors._BUILDERS) == set(PROCESSORS)
-    assert {*warpers._WARPERS, "temperature"} == set(WARPERS)
+    by_stage = {stage: [row.name for row in PROCESSORS if row.stage is stage] for stage in Stage}
+    assert list(row_processors._BUILDERS) == by_stage[Stage.PROCESSOR]
+    assert ["temperature", *warpers._WARPERS] == by_stage[Stage.WARPER]
 
 
 def test_every_processor_can_be_built():
-    assert processors._BUILDERS.keys() == BY_NAME.keys()
-    assert list(BY_NAME) == [*PROCESSORS, *WARPERS, *CLOSING]
+    assert list(processor_builders.BUILDERS) == [row.name for row in PROCESSORS]
 
 
 def test_processors_are_built_once_per_sequence():

@@ -14,9 +14,8 @@ from model_service.engine.sampling import processors
 from model_service.engine.sampling.sampler import Draw, Sampler
 from model_service.engine.sequences.sequence import Sequence
 from model_service.engine.vocabulary.vocabulary import RevisionRows
-from model_service.front.checks.configuration_fields import RANGES
-from model_service.protocol.generation import GenerationConfig, ProcessorSpec
-from model_service.protocol.processor_arguments import GreenListWatermark
+from model_service.protocol.parameters import PARAMETERS, GenerationConfig
+from model_service.protocol.processor_arguments import GreenListWatermark, ProcessorSpec
 
 SIZE = 400
 
@@ -85,11 +84,11 @@ END = 7
 # The ends of the ranges of every float that changes scores, and of what is one list of them.
 ENDS = {
     **{
-        name: [RANGES[name].low, float(RANGES[name].high)]
+        name: [PARAMETERS[name].kind.low, float(PARAMETERS[name].kind.high)]
         for name in ("temperature", "repetition_penalty", "encoder_repetition_penalty")
     },
     **{
-        name: [RANGES[name].low + 1e-45, RANGES[name].high - 1e-7]
+        name: [PARAMETERS[name].kind.low + 1e-45, PARAMETERS[name].kind.high - 1e-7]
         for name in ("top_p", "top_h", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
     },
     **{name: [-100.0, 100.0] for name in ("presence_penalty", "frequency_penalty")},

@@ -9,7 +9,8 @@ from model_service.engine.sampling.sampler import Draw, Sampler
 from model_service.engine.sampling.threads import one_thread
 from model_service.engine.sequences.sequence import Sequence
 from model_service.engine.vocabulary.vocabulary import RevisionRows
-from model_service.protocol.generation import GenerationConfig, ScoreSelection
+from model_service.protocol.generation import ScoreSelection
+from model_service.protocol.parameters import GenerationConfig
 from model_service.protocol.processor_arguments import SynthIdWatermark
 
 SIZE = 50_257  # torch splits rows of more than 32,768 values among threads

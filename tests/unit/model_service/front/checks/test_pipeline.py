@@ -11,11 +11,10 @@ from lockstep.v1.scores_pb2 import TokenIdList
 
 from model_service.front.checks import configuration
 from model_service.front.checks.configuration import effective_message
-from model_service.front.checks.configuration_fields import IMPLYING_OFF, RANGES
 from model_service.front.checks.pipeline import MAX_ARGUMENTS_BYTES
-from model_service.front.checks.processor_catalog import BUILT_IN, REPEATABLE
-from model_service.protocol.generation import GenerationConfig
-from model_service.protocol.processor_arguments import BY_NAME
+from model_service.front.checks.processor_catalog import BUILT_IN
+from model_service.protocol.number import Number
+from model_service.protocol.parameters import PARAMETERS, PROCESSORS, GenerationConfig
 from model_service.protocol.processor_description import ProcessorDescription
 from model_service.protocol.processor_order import applied_processors
 from rpc.errors import InvalidField, TokenIdOutOfRange
@@ -121,7 +120,7 @@ def refusals(*specs, **fields) -> dict[str, str]:
 
 
 def test_there_is_an_example_of_every_processor():
-    assert EXAMPLES.keys() == BUILT_IN.keys() == BY_NAME.keys()
+    assert EXAMPLES.keys() == BUILT_IN.keys()
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -246,7 +245,7 @@ def test_every_id_is_compared_with_the_vocabulary(name, arguments, where):
 def test_only_processors_that_can_do_something_twice_are_accepted_twice(name):
     arguments = EXAMPLES.get(name, {"weights": []})
     twice = (spec(name, arguments), spec(name, arguments))
-    if name in REPEATABLE:
+    if name in {"temperature", "remove_invalid_values", "renormalize_logits"}:
         assert applied_processors(resolve(*twice).config) == [name, name]
     else:
         assert set(refusals(*twice)) == {f"{AT}[1].name"}
@@ -307,15 +306,15 @@ def test_what_is_wrong_in_long_arguments_is_named_without_a_look_at_each_value()
 PROBES = [-101, -100, -1, 0, 1e-9, 0.5, 1, 1.5, 2, 100, 100.5, 1e6, 2e6, 2**31 - 1]
 
 
-@pytest.mark.parametrize("name", sorted(RANGES.keys() & BUILT_IN.keys()))
+@pytest.mark.parametrize("name", [row.name for row in PROCESSORS if isinstance(row.kind, Number)])
 def test_a_field_and_the_argument_it_implies_have_one_range(name):
     schema = json.loads(BUILT_IN[name].arguments_schema_json)
     (argument,) = (schema["properties"][key] for key in schema["required"])
     whole = argument["type"] == "integer"
     probes = [value for value in PROBES if not whole or value == int(value)]
     accepted = {v for v in probes if jsonschema.Draft202012Validator(argument).is_valid(v)}
-    in_range = {value for value in probes if value in RANGES[name]}
-    off = IMPLYING_OFF[name]
+    in_range = {value for value in probes if value in PARAMETERS[name].kind}
+    off = PARAMETERS[name].off
     assert accepted - {off} == in_range - {off}
     assert accepted <= in_range
 

@@ -14,7 +14,8 @@ from model_service.protocol import (
     SessionRowAnswer,
 )
 from model_service.protocol.channel import RingReader, RingWriter
-from model_service.protocol.generation import GenerationConfig, PositionScores
+from model_service.protocol.generation import PositionScores
+from model_service.protocol.parameters import GenerationConfig
 from rpc.errors import EngineLost, KVCacheExceeded, Overloaded, SessionNotFound, SlowConsumer
 
 

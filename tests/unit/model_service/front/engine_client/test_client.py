@@ -26,7 +26,8 @@ from model_service.protocol import (
     StepRow,
     StepSession,
 )
-from model_service.protocol.generation import GenerationConfig, ScoreSelection
+from model_service.protocol.generation import ScoreSelection
+from model_service.protocol.parameters import GenerationConfig
 from rpc import errors
 from tests.fakes import counting_engine
 from tests.fakes.engine import engine

@@ -12,7 +12,8 @@ from model_service.front.sessions.opening import Opening
 from model_service.front.sessions.registry import SessionRegistry
 from model_service.front.sessions.session import Session, new_session_id
 from model_service.protocol import DescribeSession, SequenceSpec
-from model_service.protocol.generation import GenerationConfig, ScoreSelection
+from model_service.protocol.generation import ScoreSelection
+from model_service.protocol.parameters import GenerationConfig
 from rpc.errors import Overloaded, SessionBusy, SessionNotFound
 from tests.fakes.engine import engine
 from vocabulary import Reference

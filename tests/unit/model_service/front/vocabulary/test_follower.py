@@ -23,7 +23,7 @@ from model_service.front.vocabulary.following import Following
 from model_service.front.vocabulary.table import VocabularyTable
 from model_service.front.vocabulary.tokenizer_address import TokenizerAddress
 from model_service.protocol import Finish, SequenceSpec
-from model_service.protocol.generation import GenerationConfig
+from model_service.protocol.parameters import GenerationConfig
 from rpc.errors import InvalidField
 from tests.fakes.engine import engine
 from vocabulary import Reference

@@ -10,8 +10,8 @@ from lockstep.v1.generation_pb2 import GenerationConfig as Message
 
 from model_service.front.checks import configuration
 from model_service.front.checks.configuration import effective_message
-from model_service.protocol.generation import GenerationConfig, GreenListWatermark
-from model_service.protocol.processor_arguments import SynthIdWatermark
+from model_service.protocol.parameters import GenerationConfig
+from model_service.protocol.processor_arguments import GreenListWatermark, SynthIdWatermark
 from model_service.protocol.processor_order import applied_processors
 from rpc.errors import InvalidField, TokenIdOutOfRange
 from wire.violations import Violations
