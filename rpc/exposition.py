@@ -16,6 +16,9 @@ _POLL_S = 0.1
 # connect and say nothing do not keep Prometheus out.
 _MAX_CONNECTIONS = 16
 _SILENCE_S = 10
+# How many wait to be accepted. The kernel turns away who comes when these places are taken,
+# and that client asks again after a second, then two, then four.
+_BACKLOG = 128
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -58,6 +61,7 @@ class _Handler(MetricsHandler):
 class _Server4(ThreadingMixIn, TCPServer):
     allow_reuse_address = True
     daemon_threads = True
+    request_queue_size = _BACKLOG
 
     def __init__(self, *arguments: Any) -> None:
         self._connections: dict[socket.socket, None] = {}  # oldest first

@@ -116,7 +116,7 @@ def running_process(
         process = subprocess.Popen(
             [sys.executable, "-m", module, *FREE_PORTS, *flags],
             cwd=ROOT,
-            env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
+            env={**os.environ, **(environment or {})},
             stdout=subprocess.PIPE,
             stderr=sink,
             text=True,

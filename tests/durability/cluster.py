@@ -1,6 +1,5 @@
 """Two tokenizer and two model replicas on one PostgreSQL, which can be killed at any time."""
 
-import os
 import random
 import signal
 import subprocess
@@ -51,7 +50,6 @@ class Replica:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", self.module, *ports, *self.flags],
                 cwd=ROOT,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
                 stdout=subprocess.DEVNULL,
                 stderr=sink,
             )
