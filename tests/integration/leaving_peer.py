@@ -25,7 +25,7 @@ def _frame(kind: int, flags: int = 0, payload: bytes = b"") -> bytes:
     return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + bytes(4) + payload
 
 
-def _serve(listener: socket.socket) -> None:
+def _serve(listener: socket.socket, then: str | None) -> None:
     connection, _ = listener.accept()
     with connection, connection.makefile("rb") as received:
         received.read(PREFACE_BYTES)
@@ -37,7 +37,8 @@ def _serve(listener: socket.socket) -> None:
                 answer = payload if kind == PING else b""
                 connection.sendall(_frame(kind, ACKNOWLEDGED, answer))
             if kind == HEADERS:
-                listener.close()
+                if then is None:
+                    listener.close()
                 time.sleep(READING_S)
                 last_stream_looked_at, no_error = 0, 0
                 goaway = struct.pack(">II", last_stream_looked_at, no_error)
@@ -45,17 +46,39 @@ def _serve(listener: socket.socket) -> None:
                 return
 
 
+def _pass_on(inner: socket.socket, target: str) -> None:
+    host, port = target.rsplit(":", 1)
+    outer = socket.create_connection((host, int(port)))
+    for pair in ((inner, outer), (outer, inner)):
+        threading.Thread(target=_copy, args=pair, daemon=True).start()
+
+
+def _copy(source: socket.socket, sink: socket.socket) -> None:
+    with suppress(OSError), source:
+        while data := source.recv(2**16):
+            sink.sendall(data)
+        sink.shutdown(socket.SHUT_RDWR)
+
+
 @contextmanager
-def leaving_peer() -> Iterator[str]:
-    """Listens for one call, and yields the address."""
+def leaving_peer(then: str | None = None) -> Iterator[str]:
+    """Listens for one call, and yields the address.
+
+    Args:
+        then: what listens there afterwards (`host:port`); nothing if None.
+    """
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
         with suppress(OSError):  # the test is over
-            _serve(listener)
+            _serve(listener, then)
+            while then is not None:
+                _pass_on(listener.accept()[0], then)
 
     threading.Thread(target=serve, daemon=True).start()
     try:
         yield f"127.0.0.1:{listener.getsockname()[1]}"
     finally:
+        with suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)  # wakes who accepts
         listener.close()

@@ -74,13 +74,27 @@ def test_a_call_ends_whose_service_leaves_as_it_arrives(call):
 
 
 def test_a_read_that_grpc_leaves_waiting_ends_soon_after_the_deadline(monkeypatch):
-    hanging = dict(endpoint.CHANNEL_OPTIONS) | {"grpc.enable_retries": 1}
-    monkeypatch.setattr(endpoint, "CHANNEL_OPTIONS", tuple(hanging.items()))
+    hanging = [*endpoint.CHANNEL_OPTIONS, ("grpc.enable_retries", 1)]
+    monkeypatch.setattr(endpoint.Endpoint, "options", lambda self, streams: hanging)
     with leaving_peer() as address, _client(address, 1.0) as ls:
         began = time.monotonic()
         error = _ending(lambda: ls.model.generate([[5]]), 1.0 + LATE_S)
         assert isinstance(error, DeadlineExceeded)
         assert time.monotonic() - began > 1.0
+
+
+async def test_a_call_that_a_connection_at_its_end_has_not_taken_is_made_once_on_the_next(
+    services: Services,
+):
+    with Lockstep(model=services.model.address) as observer:
+        num_sessions = observer.model.load().session_count
+        with leaving_peer(then=services.model.address) as address, Lockstep(model=address) as ls:
+            session = await asyncio.to_thread(ls.model.open_session, [[5, 6]])
+            assert observer.model.load().session_count == num_sessions + 1
+            session.close()
+        with leaving_peer(then=services.model.address) as address:
+            async with AsyncLockstep(model=address) as als, await als.model.open_session([[5, 6]]):
+                assert observer.model.load().session_count == num_sessions + 1
 
 
 class Failing(services_pb.TokenizerServiceServicer):

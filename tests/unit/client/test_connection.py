@@ -16,4 +16,10 @@ def test_a_private_key_is_not_shown():
 
 def test_a_server_name_is_given_to_the_channel():
     endpoint = Endpoint("model", "127.0.0.1:1", Tls(server_name="model.internal"))
-    assert ("grpc.ssl_target_name_override", "model.internal") in endpoint.options()
+    assert ("grpc.ssl_target_name_override", "model.internal") in endpoint.options(streams=True)
+
+
+def test_grpc_makes_second_attempts_of_calls_with_one_answer_only():
+    endpoint = Endpoint("model", "localhost:1")
+    assert ("grpc.enable_retries", 1) in endpoint.options(streams=False)
+    assert ("grpc.enable_retries", 0) in endpoint.options(streams=True)

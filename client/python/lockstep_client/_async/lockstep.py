@@ -84,6 +84,11 @@ class AsyncLockstep(AsyncClosing):
             messages: with `role` and `content` each, instead of a text.
             timeout: of the generation, in seconds.
             **options: see `CompletionOptions` and `GenerationOptions`.
+
+        Raises:
+            TypeError: not exactly one of `prompt` and `messages` is given, or a keyword
+                does not exist.
+            LockstepError: a service refused, failed or cannot be reached.
         """
         completion.check(prompt, messages, options)
         generate_options = await self._generate_options(options)

@@ -65,6 +65,12 @@ class AsyncSession(SessionState, AsyncClosing):
                 as `session.logits.argmax(-1)` is.
             timeout: in seconds.
             **options: see `StepOptions`.
+
+        Raises:
+            PositionConflict: the session is not where this client left it.
+            SessionNotFound: it expired, or the server restarted.
+            ResponseTooLarge: the answer does not fit a message; that of a `step_stream`
+                may be larger.
         """
         request = self.step_request(rows, options)
         response = await self._call(self._stub.Step, request, timeout)
@@ -118,6 +124,14 @@ class AsyncSession(SessionState, AsyncClosing):
         """As `generate`, and yields tokens as they are chosen.
 
         Left before its end, it is undone: the rows are as they were.
+
+        Args:
+            timeout: of the whole stream, in seconds.
+            **options: see `GenerateOptions`.
+
+        Returns:
+            The tokens; its `.result` has what `generate` returns, without the rows of
+            logits and scores, which only the deltas hold.
         """
         request = self.generate_request(options)
         assembler = GenerationAssembler(request, keep_scores=False)
@@ -141,6 +155,10 @@ class AsyncSession(SessionState, AsyncClosing):
         """Forgets tokens of every row from a position on, or of each from its own.
 
         What was known about the next token is forgotten too.
+
+        Args:
+            positions: number of tokens to keep, of all rows or of each.
+            timeout: in seconds.
         """
         request = self.truncate_request(positions)
         response = await self._call(self._stub.Truncate, request, timeout)
@@ -149,7 +167,15 @@ class AsyncSession(SessionState, AsyncClosing):
     async def fork(
         self, row_indices: Sequence[int] = (), *, timeout: Timeout = USE_DEFAULT
     ) -> Self:
-        """Copies the session, or some of its rows, to a session of its own."""
+        """Copies the session, or some of its rows, to a session of its own.
+
+        Args:
+            row_indices: the rows to copy, in this order; all unless given.
+            timeout: in seconds.
+
+        Returns:
+            The copy, to be closed by itself.
+        """
         request = pb.ForkRequest(session_id=self.session_id, count=1, row_indices=row_indices)
         response = await self._call(self._stub.Fork, request, timeout)
         return self.copy(response.session_ids[0], row_indices)
@@ -157,7 +183,12 @@ class AsyncSession(SessionState, AsyncClosing):
     async def select_rows(
         self, row_indices: Sequence[int], *, timeout: Timeout = USE_DEFAULT
     ) -> None:
-        """Replaces the rows by a selection of them, which may drop, repeat and reorder."""
+        """Replaces the rows by a selection of them, which may drop, repeat and reorder.
+
+        Args:
+            row_indices: the rows to go on with, in this order.
+            timeout: in seconds.
+        """
         request = pb.SelectRowsRequest(session_id=self.session_id, row_indices=row_indices)
         response = await self._call(self._stub.SelectRows, request, timeout)
         self.apply_selection(response, row_indices)
@@ -187,7 +218,12 @@ class AsyncSession(SessionState, AsyncClosing):
         return [list(row.tokens.ids) for row in response.rows]
 
     async def touch(self, *, ttl_s: float | None = None, timeout: Timeout = USE_DEFAULT) -> None:
-        """Postpones the expiry, to a new idle time or the one so far."""
+        """Postpones the expiry.
+
+        Args:
+            ttl_s: a new idle time, in seconds; the one so far unless given.
+            timeout: in seconds.
+        """
         request = pb.TouchSessionRequest(session_id=self.session_id, ttl=durations.message(ttl_s))
         await self._connection.unary(self._stub.TouchSession, request, timeout)
 

@@ -54,6 +54,9 @@ class AsyncTokenizer:
             return_tensors: `np` for numpy, `pt` for torch.
             timeout: in seconds.
             **options: see `EncodeOptions`.
+
+        Returns:
+            The ids, ragged, and padded too where `padding` is given.
         """
         requests.check_return_tensors(return_tensors)
         request = requests.encode(texts, options)
@@ -83,6 +86,10 @@ class AsyncTokenizer:
             rows: ids, lists of ids, or a batch, whose padding is dropped.
             timeout: in seconds.
             **options: see `DecodeOptions`.
+
+        Raises:
+            VocabularyMismatch: the batch belongs to another vocabulary.
+            TokenIdOutOfRange: an id is not in it.
         """
         texts = [row.text for row in await self.decode_rows(rows, timeout=timeout, **options)]
         return texts[0] if requests.is_one_row(rows) else texts
@@ -94,7 +101,13 @@ class AsyncTokenizer:
         timeout: Timeout = USE_DEFAULT,
         **options: Unpack[DecodeOptions],
     ) -> list[DecodedText]:
-        """As `decode`, with the bytes and the outcome of the round trip where asked for."""
+        """As `decode`, with the bytes and the outcome of the round trip where asked for.
+
+        Args:
+            rows: as for `decode`; one row gives a list of one.
+            timeout: in seconds.
+            **options: see `DecodeOptions`.
+        """
         request = requests.decode(rows, options)
         return results.decoded(await self._connection.unary(self._stub.Decode, request, timeout))
 
@@ -105,7 +118,13 @@ class AsyncTokenizer:
         skip_special_tokens: bool | None = None,
         timeout: Timeout = USE_DEFAULT,
     ) -> AsyncIterator[str]:
-        """Yields the text of one sequence as its ids arrive, never half a character."""
+        """Yields the text of one sequence as its ids arrive, never half a character.
+
+        Args:
+            token_ids: the ids, asked for one by one.
+            skip_special_tokens: whether special tokens are left out; True unless given.
+            timeout: of the whole stream, in seconds.
+        """
         async with self.open_decoder(
             skip_special_tokens=skip_special_tokens, timeout=timeout
         ) as decoder:
@@ -118,7 +137,12 @@ class AsyncTokenizer:
     def open_decoder(
         self, *, skip_special_tokens: bool | None = None, timeout: Timeout = USE_DEFAULT
     ) -> "AsyncDecoder":
-        """Opens a decoder for one sequence whose ids arrive bit by bit."""
+        """Opens a decoder for one sequence whose ids arrive bit by bit. Close it.
+
+        Args:
+            skip_special_tokens: whether special tokens are left out; True unless given.
+            timeout: of the whole stream, in seconds.
+        """
         options = requests.decode_options({"skip_special_tokens": skip_special_tokens})
         return AsyncDecoder(self._connection.duplex(self._stub.DecodeStream, timeout), options)
 
@@ -130,7 +154,14 @@ class AsyncTokenizer:
         timeout: Timeout = USE_DEFAULT,
         **options: Unpack[PaddingOptions],
     ) -> Batch:
-        """Pads rows to a rectangle: to the longest and on the left, unless told otherwise."""
+        """Pads rows to a rectangle: to the longest and on the left, unless told otherwise.
+
+        Args:
+            rows: lists of ids, or a batch, whose padding is dropped.
+            return_tensors: `np` for numpy, `pt` for torch.
+            timeout: in seconds.
+            **options: see `PaddingOptions`.
+        """
         requests.check_return_tensors(return_tensors)
         request = requests.pad(rows, options)
         response = await self._connection.unary(self._stub.Pad, request, timeout)
@@ -154,6 +185,10 @@ class AsyncTokenizer:
 
         Returns:
             The ids, with the rendered texts in `.texts`, for display only.
+
+        Raises:
+            NoChatTemplate: the tokenizer has none.
+            ChatTemplateFailed: the template refused the messages.
         """
         requests.check_return_tensors(return_tensors)
         request = requests.apply_chat_template(conversations, options)
@@ -168,7 +203,15 @@ class AsyncTokenizer:
         parse_special_tokens: bool | None = None,
         timeout: Timeout = USE_DEFAULT,
     ) -> list[int]:
-        """Counts the ids that `encode` gives for each text."""
+        """Counts the ids that `encode` gives for each text.
+
+        Args:
+            texts: as for `encode`.
+            add_special_tokens: whether template tokens count; True unless given.
+            parse_special_tokens: whether special tokens spelled in a text are control ids;
+                False unless given.
+            timeout: in seconds.
+        """
         request = requests.count_tokens(texts, add_special_tokens, parse_special_tokens)
         response = await self._connection.unary(self._stub.CountTokens, request, timeout)
         return list(response.counts)
@@ -180,7 +223,16 @@ class AsyncTokenizer:
         *,
         timeout: Timeout = USE_DEFAULT,
     ) -> ConvertedTokens:
-        """Looks up ids by spelling (`Ġthe`), and entries of the vocabulary by id."""
+        """Looks up ids by spelling (`Ġthe`), and entries of the vocabulary by id.
+
+        Args:
+            tokens: spellings; one that does not exist has the id None.
+            ids: ids whose entries are returned.
+            timeout: in seconds.
+
+        Raises:
+            TokenIdOutOfRange: an id is not in the vocabulary.
+        """
         request = requests.convert_tokens(tokens, ids)
         response = await self._connection.unary(self._stub.ConvertTokens, request, timeout)
         return results.converted(response)
@@ -194,7 +246,7 @@ class AsyncTokenizer:
     async def vocabulary(
         self, *, start_id: int = 0, timeout: Timeout = USE_DEFAULT
     ) -> AsyncIterator[VocabularyEntry]:
-        """Yields the entries of the vocabulary in order of id."""
+        """Yields the entries of the vocabulary in order of id, from `start_id` on."""
         request = requests.get_vocabulary(start_id)
         responses = self._connection.stream(self._stub.GetVocabulary, request, timeout)
         async with aclosing(responses):
@@ -203,7 +255,11 @@ class AsyncTokenizer:
                     yield VocabularyEntry.from_message(entry)
 
     async def artifact(self, *, timeout: Timeout = USE_DEFAULT) -> bytes:
-        """Returns the tokenizer's files as a zip archive, checked against its checksum."""
+        """Returns the tokenizer's files as a zip archive, checked against its checksum.
+
+        Raises:
+            ProtocolError: it arrived damaged.
+        """
         request = pb.GetTokenizerArtifactRequest()
         pieces = self._connection.stream(self._stub.GetTokenizerArtifact, request, timeout)
         return results.artifact([piece async for piece in pieces])

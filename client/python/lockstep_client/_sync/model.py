@@ -57,6 +57,12 @@ class Model:
                 `attention_mask`.
             timeout: in seconds; the client's `stream_timeout` unless given.
             **options: see `GenerateOptions`.
+
+        Raises:
+            InvalidField: a keyword is out of range or contradicts another; `violations`
+                says which.
+            ContextLengthExceeded: prompt and new tokens do not fit the context.
+            VocabularyMismatch: the batch belongs to another vocabulary.
         """
         request = requests.generate(prompts, options)
         assembler = GenerationAssembler(request, keep_scores=True)
@@ -101,6 +107,9 @@ class Model:
             prompts: as for `generate`, one row of the session each.
             timeout: in seconds.
             **options: see `SessionOptions`.
+
+        Returns:
+            The session, to be closed. `.logits` are those after the prompts.
         """
         request = session_requests.open_session(prompts, options)
         response = self._connection.unary(self._sessions.OpenSession, request, timeout)
@@ -110,6 +119,9 @@ class Model:
         """Returns a session that exists: one that a generation left behind, or an earlier client.
 
         What follows its tokens is not known before its next step.
+
+        Raises:
+            SessionNotFound: it does not exist, or not any more.
         """
         request = session_pb.GetSessionRequest(session_id=session_id)
         response = self._connection.unary(self._sessions.GetSession, request, timeout)
@@ -131,6 +143,9 @@ class Model:
             continuations: what is scored after each prompt.
             timeout: in seconds.
             **options: see `ScoreOptions`.
+
+        Returns:
+            One result per prompt.
         """
         request = requests.score(prompts, continuations, options)
         response = self._connection.unary(self._stub.Score, request, timeout)
@@ -143,7 +158,13 @@ class Model:
         timeout: Timeout = USE_DEFAULT,
         **options: Unpack[ScoreOptions],
     ) -> NextTokenScores:
-        """Computes the distribution after each prompt; the server keeps nothing."""
+        """Computes the distribution after each prompt; the server keeps nothing.
+
+        Args:
+            prompts: as for `generate`.
+            timeout: in seconds.
+            **options: see `ScoreOptions`.
+        """
         request = requests.compute_logits(prompts, options)
         response = self._connection.unary(self._stub.ComputeLogits, request, timeout)
         return score_results.next_token_scores(response)
@@ -179,7 +200,14 @@ class Model:
         timeout: Timeout = USE_DEFAULT,
         **options: Unpack[GenerateOptions],
     ) -> Plan:
-        """Checks what `generate` would be asked, without running it."""
+        """Checks what `generate` would be asked, without running it. Arguments as of `generate`.
+
+        Returns:
+            How it would run.
+
+        Raises:
+            ServiceError: what `generate` would raise before anything runs.
+        """
         request = info_pb.ValidateRequestRequest(
             generate_request=requests.generate(prompts, options)
         )

@@ -66,6 +66,12 @@ class Session(SessionState, Closing):
                 as `session.logits.argmax(-1)` is.
             timeout: in seconds.
             **options: see `StepOptions`.
+
+        Raises:
+            PositionConflict: the session is not where this client left it.
+            SessionNotFound: it expired, or the server restarted.
+            ResponseTooLarge: the answer does not fit a message; that of a `step_stream`
+                may be larger.
         """
         request = self.step_request(rows, options)
         response = self._call(self._stub.Step, request, timeout)
@@ -119,6 +125,14 @@ class Session(SessionState, Closing):
         """As `generate`, and yields tokens as they are chosen.
 
         Left before its end, it is undone: the rows are as they were.
+
+        Args:
+            timeout: of the whole stream, in seconds.
+            **options: see `GenerateOptions`.
+
+        Returns:
+            The tokens; its `.result` has what `generate` returns, without the rows of
+            logits and scores, which only the deltas hold.
         """
         request = self.generate_request(options)
         assembler = GenerationAssembler(request, keep_scores=False)
@@ -138,19 +152,36 @@ class Session(SessionState, Closing):
         """Forgets tokens of every row from a position on, or of each from its own.
 
         What was known about the next token is forgotten too.
+
+        Args:
+            positions: number of tokens to keep, of all rows or of each.
+            timeout: in seconds.
         """
         request = self.truncate_request(positions)
         response = self._call(self._stub.Truncate, request, timeout)
         self.apply_rows(response.rows)
 
     def fork(self, row_indices: Sequence[int] = (), *, timeout: Timeout = USE_DEFAULT) -> Self:
-        """Copies the session, or some of its rows, to a session of its own."""
+        """Copies the session, or some of its rows, to a session of its own.
+
+        Args:
+            row_indices: the rows to copy, in this order; all unless given.
+            timeout: in seconds.
+
+        Returns:
+            The copy, to be closed by itself.
+        """
         request = pb.ForkRequest(session_id=self.session_id, count=1, row_indices=row_indices)
         response = self._call(self._stub.Fork, request, timeout)
         return self.copy(response.session_ids[0], row_indices)
 
     def select_rows(self, row_indices: Sequence[int], *, timeout: Timeout = USE_DEFAULT) -> None:
-        """Replaces the rows by a selection of them, which may drop, repeat and reorder."""
+        """Replaces the rows by a selection of them, which may drop, repeat and reorder.
+
+        Args:
+            row_indices: the rows to go on with, in this order.
+            timeout: in seconds.
+        """
         request = pb.SelectRowsRequest(session_id=self.session_id, row_indices=row_indices)
         response = self._call(self._stub.SelectRows, request, timeout)
         self.apply_selection(response, row_indices)
@@ -180,7 +211,12 @@ class Session(SessionState, Closing):
         return [list(row.tokens.ids) for row in response.rows]
 
     def touch(self, *, ttl_s: float | None = None, timeout: Timeout = USE_DEFAULT) -> None:
-        """Postpones the expiry, to a new idle time or the one so far."""
+        """Postpones the expiry.
+
+        Args:
+            ttl_s: a new idle time, in seconds; the one so far unless given.
+            timeout: in seconds.
+        """
         request = pb.TouchSessionRequest(session_id=self.session_id, ttl=durations.message(ttl_s))
         self._connection.unary(self._stub.TouchSession, request, timeout)
 

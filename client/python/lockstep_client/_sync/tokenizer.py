@@ -55,6 +55,9 @@ class Tokenizer:
             return_tensors: `np` for numpy, `pt` for torch.
             timeout: in seconds.
             **options: see `EncodeOptions`.
+
+        Returns:
+            The ids, ragged, and padded too where `padding` is given.
         """
         requests.check_return_tensors(return_tensors)
         request = requests.encode(texts, options)
@@ -84,6 +87,10 @@ class Tokenizer:
             rows: ids, lists of ids, or a batch, whose padding is dropped.
             timeout: in seconds.
             **options: see `DecodeOptions`.
+
+        Raises:
+            VocabularyMismatch: the batch belongs to another vocabulary.
+            TokenIdOutOfRange: an id is not in it.
         """
         texts = [row.text for row in self.decode_rows(rows, timeout=timeout, **options)]
         return texts[0] if requests.is_one_row(rows) else texts
@@ -95,7 +102,13 @@ class Tokenizer:
         timeout: Timeout = USE_DEFAULT,
         **options: Unpack[DecodeOptions],
     ) -> list[DecodedText]:
-        """As `decode`, with the bytes and the outcome of the round trip where asked for."""
+        """As `decode`, with the bytes and the outcome of the round trip where asked for.
+
+        Args:
+            rows: as for `decode`; one row gives a list of one.
+            timeout: in seconds.
+            **options: see `DecodeOptions`.
+        """
         request = requests.decode(rows, options)
         return results.decoded(self._connection.unary(self._stub.Decode, request, timeout))
 
@@ -106,7 +119,13 @@ class Tokenizer:
         skip_special_tokens: bool | None = None,
         timeout: Timeout = USE_DEFAULT,
     ) -> Iterator[str]:
-        """Yields the text of one sequence as its ids arrive, never half a character."""
+        """Yields the text of one sequence as its ids arrive, never half a character.
+
+        Args:
+            token_ids: the ids, asked for one by one.
+            skip_special_tokens: whether special tokens are left out; True unless given.
+            timeout: of the whole stream, in seconds.
+        """
         with self.open_decoder(skip_special_tokens=skip_special_tokens, timeout=timeout) as decoder:
             for token_id in iterate(token_ids):
                 if text := decoder.feed([token_id]):
@@ -117,7 +136,12 @@ class Tokenizer:
     def open_decoder(
         self, *, skip_special_tokens: bool | None = None, timeout: Timeout = USE_DEFAULT
     ) -> "Decoder":
-        """Opens a decoder for one sequence whose ids arrive bit by bit."""
+        """Opens a decoder for one sequence whose ids arrive bit by bit. Close it.
+
+        Args:
+            skip_special_tokens: whether special tokens are left out; True unless given.
+            timeout: of the whole stream, in seconds.
+        """
         options = requests.decode_options({"skip_special_tokens": skip_special_tokens})
         return Decoder(self._connection.duplex(self._stub.DecodeStream, timeout), options)
 
@@ -129,7 +153,14 @@ class Tokenizer:
         timeout: Timeout = USE_DEFAULT,
         **options: Unpack[PaddingOptions],
     ) -> Batch:
-        """Pads rows to a rectangle: to the longest and on the left, unless told otherwise."""
+        """Pads rows to a rectangle: to the longest and on the left, unless told otherwise.
+
+        Args:
+            rows: lists of ids, or a batch, whose padding is dropped.
+            return_tensors: `np` for numpy, `pt` for torch.
+            timeout: in seconds.
+            **options: see `PaddingOptions`.
+        """
         requests.check_return_tensors(return_tensors)
         request = requests.pad(rows, options)
         response = self._connection.unary(self._stub.Pad, request, timeout)
@@ -153,6 +184,10 @@ class Tokenizer:
 
         Returns:
             The ids, with the rendered texts in `.texts`, for display only.
+
+        Raises:
+            NoChatTemplate: the tokenizer has none.
+            ChatTemplateFailed: the template refused the messages.
         """
         requests.check_return_tensors(return_tensors)
         request = requests.apply_chat_template(conversations, options)
@@ -167,7 +202,15 @@ class Tokenizer:
         parse_special_tokens: bool | None = None,
         timeout: Timeout = USE_DEFAULT,
     ) -> list[int]:
-        """Counts the ids that `encode` gives for each text."""
+        """Counts the ids that `encode` gives for each text.
+
+        Args:
+            texts: as for `encode`.
+            add_special_tokens: whether template tokens count; True unless given.
+            parse_special_tokens: whether special tokens spelled in a text are control ids;
+                False unless given.
+            timeout: in seconds.
+        """
         request = requests.count_tokens(texts, add_special_tokens, parse_special_tokens)
         response = self._connection.unary(self._stub.CountTokens, request, timeout)
         return list(response.counts)
@@ -179,7 +222,16 @@ class Tokenizer:
         *,
         timeout: Timeout = USE_DEFAULT,
     ) -> ConvertedTokens:
-        """Looks up ids by spelling (`Ġthe`), and entries of the vocabulary by id."""
+        """Looks up ids by spelling (`Ġthe`), and entries of the vocabulary by id.
+
+        Args:
+            tokens: spellings; one that does not exist has the id None.
+            ids: ids whose entries are returned.
+            timeout: in seconds.
+
+        Raises:
+            TokenIdOutOfRange: an id is not in the vocabulary.
+        """
         request = requests.convert_tokens(tokens, ids)
         response = self._connection.unary(self._stub.ConvertTokens, request, timeout)
         return results.converted(response)
@@ -193,7 +245,7 @@ class Tokenizer:
     def vocabulary(
         self, *, start_id: int = 0, timeout: Timeout = USE_DEFAULT
     ) -> Iterator[VocabularyEntry]:
-        """Yields the entries of the vocabulary in order of id."""
+        """Yields the entries of the vocabulary in order of id, from `start_id` on."""
         request = requests.get_vocabulary(start_id)
         responses = self._connection.stream(self._stub.GetVocabulary, request, timeout)
         with closing(responses):
@@ -202,7 +254,11 @@ class Tokenizer:
                     yield VocabularyEntry.from_message(entry)
 
     def artifact(self, *, timeout: Timeout = USE_DEFAULT) -> bytes:
-        """Returns the tokenizer's files as a zip archive, checked against its checksum."""
+        """Returns the tokenizer's files as a zip archive, checked against its checksum.
+
+        Raises:
+            ProtocolError: it arrived damaged.
+        """
         request = pb.GetTokenizerArtifactRequest()
         pieces = self._connection.stream(self._stub.GetTokenizerArtifact, request, timeout)
         return results.artifact([piece for piece in pieces])

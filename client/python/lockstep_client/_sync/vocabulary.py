@@ -46,6 +46,11 @@ class Vocabulary:
             tokens: texts, or `NewToken`s for those with flags or vectors of their own.
             timeout: in seconds.
             **options: see `AddOptions`.
+
+        Raises:
+            TokenExists: a token exists with other attributes.
+            RevisionConflict: the vocabulary is not at `expected_revision` any more.
+            StoreUnavailable: the store failed; nothing was changed.
         """
         request = requests.add_tokens(tokens, options)
         response = self._connection.unary(self._stub.AddTokens, request, timeout)
@@ -58,7 +63,19 @@ class Vocabulary:
         timeout: Timeout = USE_DEFAULT,
         **options: Unpack[ChangeOptions],
     ) -> VocabularyRef:
-        """Gives roles (`pad`, `eos`, ...) to existing ids as one new revision."""
+        """Gives roles to existing ids as one new revision.
+
+        Args:
+            roles: id of each role, for example `{"pad": 2}`.
+            timeout: in seconds.
+            **options: see `ChangeOptions`.
+
+        Returns:
+            The vocabulary after it.
+
+        Raises:
+            RevisionConflict: the vocabulary is not at `expected_revision` any more.
+        """
         request = requests.set_special_tokens(roles, options)
         response = self._connection.unary(self._stub.SetSpecialTokens, request, timeout)
         return VocabularyRef.from_message(response.vocabulary)

@@ -14,7 +14,7 @@ from collections.abc import (
     Iterator,
 )
 from contextlib import aclosing, closing, contextmanager
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import grpc
 from grpc import aio
@@ -47,17 +47,12 @@ async def iterate(items: Items[Item]) -> AsyncIterator[Item]:
 
 
 class AsyncConnection(AsyncClosing):
-    """A channel to one service. Connects with the first call, and again when it broke."""
+    """Calls one service. Connects with the first call, and again when it broke."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
-        self.channel = (
-            aio.insecure_channel(endpoint.address, endpoint.options())
-            if endpoint.tls is None
-            else aio.secure_channel(
-                endpoint.address, endpoint.tls.credentials(), endpoint.options()
-            )
-        )
+        self._channels = _Channels(endpoint)
+        self.channel = cast(aio.Channel, self._channels)
         self._pulse = Pulse(endpoint)
         self._ask: Any = self.channel.unary_unary(self._pulse.question)
         self._asking: asyncio.Task[None] | None = None
@@ -229,7 +224,7 @@ class AsyncConnection(AsyncClosing):
         self._closed = True
         if self._asking is not None:
             self._asking.cancel()
-        await self.channel.close()
+        await self._channels.close()
 
 
 class AsyncDuplex(AsyncClosing, Generic[Request, Response]):
@@ -279,3 +274,25 @@ class AsyncDuplex(AsyncClosing, Generic[Request, Response]):
 async def _until_none(requests: asyncio.Queue[Request | None]) -> AsyncIterator[Request]:
     while (request := await requests.get()) is not None:
         yield request
+
+
+class _Channels:
+    """A channel for calls with one answer and one for streams, as `retries` has it."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._unary, self._streams = (_channel(endpoint, streams=each) for each in (False, True))
+        self.unary_unary = self._unary.unary_unary
+        self.unary_stream = self._streams.unary_stream
+        self.stream_unary = self._streams.stream_unary
+        self.stream_stream = self._streams.stream_stream
+
+    async def close(self) -> None:
+        await self._unary.close()
+        await self._streams.close()
+
+
+def _channel(endpoint: Endpoint, *, streams: bool) -> aio.Channel:
+    options = endpoint.options(streams=streams)
+    if endpoint.tls is None:
+        return aio.insecure_channel(endpoint.address, options)
+    return aio.secure_channel(endpoint.address, endpoint.tls.credentials(), options)

@@ -23,8 +23,6 @@ CHANNEL_OPTIONS: Final[tuple[tuple[str, str | int], ...]] = (
     # Notices a service that comes (back) up within about two seconds.
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 2_000),
-    # A call that gRPC repeats can hang for ever, see `retries`.
-    ("grpc.enable_retries", 0),
 )
 
 
@@ -95,9 +93,13 @@ class Endpoint:
         """Who is called, for messages."""
         return f"the {self.service} service at {self.address}"
 
-    def options(self) -> list[tuple[str, str | int]]:
-        """Returns the channel's options."""
-        options = list(CHANNEL_OPTIONS)
+    def options(self, *, streams: bool) -> list[tuple[str, str | int]]:
+        """Returns the options of a channel.
+
+        Args:
+            streams: whether its calls stream. gRPC makes no second attempt of these.
+        """
+        options = [*CHANNEL_OPTIONS, ("grpc.enable_retries", int(not streams))]
         if self.tls is not None and self.tls.server_name is not None:
             options.append(("grpc.ssl_target_name_override", self.tls.server_name))
         return options

@@ -1,9 +1,11 @@
 """Whether and when a failed call is made again. Pure: whoever calls waits.
 
-gRPC's own retries are off, the transparent ones too: where the new attempt of a
-call that answers with a stream cannot connect, gRPC ends the call and never
-says so to whoever reads it, and its deadline passes unnoticed (grpc/grpc#41036).
-The rules here are those of a gRPC service config, and have its names.
+gRPC makes a second attempt by itself of a call that no server has looked at, for
+example because the server was about to end the connection (`max_connection_age`). So
+a step of a session is not lost to it, and is not made twice. Calls that stream have a
+channel without this: where the new attempt of one cannot connect, gRPC ends the call
+and never says so to whoever reads it, and its deadline passes unnoticed
+(grpc/grpc#41036). The rules here are those of a gRPC service config, and have its names.
 """
 
 import random

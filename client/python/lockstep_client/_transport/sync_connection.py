@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from queue import SimpleQueue
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import grpc
 
@@ -30,17 +30,12 @@ def iterate(items: Items[Item]) -> Iterator[Item]:
 
 
 class Connection(Closing):
-    """A channel to one service. Connects with the first call, and again when it broke."""
+    """Calls one service. Connects with the first call, and again when it broke."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
-        self.channel = (
-            grpc.insecure_channel(endpoint.address, endpoint.options())
-            if endpoint.tls is None
-            else grpc.secure_channel(
-                endpoint.address, endpoint.tls.credentials(), endpoint.options()
-            )
-        )
+        self._channels = _Channels(endpoint)
+        self.channel = cast(grpc.Channel, self._channels)
         self._pulse = Pulse(endpoint)
         self._ask: Any = self.channel.unary_unary(self._pulse.question)
         self._asking = threading.Lock()
@@ -204,7 +199,7 @@ class Connection(Closing):
     def close(self) -> None:
         """Closes the channel; running calls are cancelled."""
         self._closed.set()
-        self.channel.close()
+        self._channels.close()
 
 
 class Duplex(Closing, Generic[Request, Response]):
@@ -249,3 +244,25 @@ class Duplex(Closing, Generic[Request, Response]):
     def close(self) -> None:
         """Cancels the call, unless it has ended."""
         self._responses.close()
+
+
+class _Channels:
+    """A channel for calls with one answer and one for streams, as `retries` has it."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._unary, self._streams = (_channel(endpoint, streams=each) for each in (False, True))
+        self.unary_unary = self._unary.unary_unary
+        self.unary_stream = self._streams.unary_stream
+        self.stream_unary = self._streams.stream_unary
+        self.stream_stream = self._streams.stream_stream
+
+    def close(self) -> None:
+        self._unary.close()
+        self._streams.close()
+
+
+def _channel(endpoint: Endpoint, *, streams: bool) -> grpc.Channel:
+    options = endpoint.options(streams=streams)
+    if endpoint.tls is None:
+        return grpc.insecure_channel(endpoint.address, options)
+    return grpc.secure_channel(endpoint.address, endpoint.tls.credentials(), options)
