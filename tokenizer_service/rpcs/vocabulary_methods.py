@@ -9,8 +9,10 @@ from lockstep.v1 import tokenizer_service_pb2 as pb
 
 from rpc import durations
 from rpc.errors import Draining, InvalidField, VocabularyBehind
+from rpc.handlers import Serialized
 from tokenizer_service.metrics import installed
 from tokenizer_service.rpcs.request_fields import MAX_LOOKUPS, check_ids, check_range
+from tokenizer_service.rpcs.response_parts import ResponseParts
 from tokenizer_service.rpcs.served_tokenizer import Context, TokenizerMethods
 from tokenizer_service.rpcs.vocabulary_convert import (
     special_tokens,
@@ -19,6 +21,8 @@ from tokenizer_service.rpcs.vocabulary_convert import (
     vocabulary_ref,
 )
 from tokenizer_service.text import artifact
+from tokenizer_service.text.work_cost import decoding_cost
+from tokenizer_service.worker_pool import Pieces, finish
 
 ENTRIES_PER_MESSAGE = 1024
 CHUNK_BYTES = 2**20
@@ -30,23 +34,34 @@ DEFAULT_HEARTBEAT_S = 10.0
 class VocabularyMethods(TokenizerMethods):
     """Describes, hands out and follows the vocabulary."""
 
-    async def ConvertTokens(
+    async def ConvertTokens(  # type: ignore[override]  # made in a thread, as `TextMethods` says
         self, request: pb.ConvertTokensRequest, context: Context
-    ) -> pb.ConvertTokensResponse:
+    ) -> Serialized:
         tokenizer = self._vocabulary.current
         if len(request.tokens) + len(request.ids) > MAX_LOOKUPS:
             raise InvalidField("tokens", f"and ids must have at most {MAX_LOOKUPS} entries")
         check_ids("ids", 0, request.ids, tokenizer.size)
 
-        def work() -> pb.ConvertTokensResponse:
-            return pb.ConvertTokensResponse(
-                tokens=[pb.ConvertedToken(id=tokenizer.id_of(token)) for token in request.tokens],
-                entries=vocabulary_entries(tokenizer.table, request.ids),
-                vocabulary=vocabulary_ref(tokenizer.reference),
+        def work() -> Pieces[Serialized]:
+            parts = ResponseParts(self._max_response_bytes)
+            for start in range(0, len(request.ids), ENTRIES_PER_MESSAGE):
+                ids = request.ids[start : start + ENTRIES_PER_MESSAGE]
+                entries = vocabulary_entries(tokenizer.table, ids)
+                parts.append(pb.ConvertTokensResponse(entries=entries))
+                yield
+            return parts.joined(
+                pb.ConvertTokensResponse(
+                    tokens=[
+                        pb.ConvertedToken(id=tokenizer.id_of(token)) for token in request.tokens
+                    ],
+                    vocabulary=vocabulary_ref(tokenizer.reference),
+                )
             )
 
-        few = len(request.tokens) + len(request.ids) <= FEW_LOOKUPS
-        return work() if few else await self._pool.run(work)
+        if len(request.tokens) + len(request.ids) <= FEW_LOOKUPS:
+            return finish(work())
+        cost = decoding_cost(request.ByteSize(), self._max_response_bytes)
+        return await self._pool.run_pieces(work(), cost)
 
     async def GetTokenizerInfo(
         self, request: pb.GetTokenizerInfoRequest, context: Context
