@@ -17,6 +17,7 @@ from deploy.local.service import Service, ServiceFailed
 from deploy.local.stack import Stack
 from lockstep_client import Lockstep
 from tests.checkpoint_factory import make_checkpoint
+from tests.correctness.sizes import sizes
 
 ROOT = Path(__file__).parents[2]
 FREE_PORTS = ("--port", "0", "--health-port", "0", "--metrics-port", "0")
@@ -157,7 +158,8 @@ def test_serving_ends_on_a_signal_with_both_services(serving, number):
 
 
 @pytest.mark.default_model
-def test_the_demo_knows_the_capital_of_france():
+@sizes("most_s", ci=300, full=60)  # the machine of a full run is quiet
+def test_the_demo_knows_the_capital_of_france(most_s):
     before = children()
     result = subprocess.run(
         [sys.executable, "-m", "deploy.local", "demo"],
@@ -165,6 +167,7 @@ def test_the_demo_knows_the_capital_of_france():
         capture_output=True,
         text=True,
         check=False,
+        timeout=most_s,
     )
     assert result.returncode == 0, result.stderr
     assert "Paris" in result.stdout
