@@ -172,7 +172,9 @@ def build(
         places=places,
     )
     runner.graphs.prepare(settings, loaded)
-    info = describe(settings, loaded, runner, default, kv_total)
+    info = describe(
+        settings, loaded, runner, default, kv_total, kv_session=scheduler.kv_session_limit
+    )
     descriptions = tuple(processor.describe() for processor in custom)
     info = msgspec.structs.replace(info, custom_processors=descriptions)
     return engine, info, runner.graphs
@@ -201,6 +203,8 @@ def describe(
     runner: CachingRunner,
     default: GenerationConfig,
     kv_total: int,
+    *,
+    kv_session: int,
 ) -> EngineInfo:
     """Collects what the front tells its callers about the model."""
     config = loaded.config
@@ -223,6 +227,7 @@ def describe(
         attention=loaded.config._attn_implementation or "",
         rng=random.NAME,
         kv_total_tokens=kv_total,
+        kv_session_tokens=kv_session,
         kv_bytes_per_token=runner.cache.bytes_per_token,
         reserved_rows=runner.vocabulary.num_reserved,
         max_running_sequences=min(settings.max_running_sequences, runner.cache.num_slots),

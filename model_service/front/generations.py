@@ -2,36 +2,26 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from typing import TypeVar
 
 from lockstep.v1 import model_service_pb2
 
-from model_service.front.checks.branches import takes_several_rows
-from model_service.front.checks.continuation import ContinuedRows, plan_continuation
-from model_service.front.checks.generation_plan import GenerationPlan
-from model_service.front.checks.selection import FULL_LOGITS
+from model_service.front.checks.generation import AskedContinuation, AskedSequences, AskedSession
+from model_service.front.checks.plan import Asked, Plan
+from model_service.front.checks.session_terms import SessionTerms
 from model_service.front.engine_client.call import Call
 from model_service.front.served_model import ServedModel
-from model_service.front.sessions.opening import Opening
 from model_service.front.sessions.registry import SessionRegistry
-from model_service.front.sessions.session import Session, new_session_id
-from model_service.front.sessions.terms import SessionTerms
-from model_service.protocol import (
-    CloseSession,
-    ContinueSession,
-    DescribeSession,
-    Generate,
-    GenerateSession,
-    SequenceSpec,
-    SequenceTokens,
-)
-from wire.violations import Violations
+from model_service.front.sessions.session import Session
+from model_service.protocol import CloseSession, DescribeSession, Request, SequenceTokens
 
 _UNARY_WAY_OUT = "Ask for fewer ids, fewer positions or a smaller dtype, or use GenerateStream."
 _BEAM_WAY_OUT = (
     "Ask for fewer ids, fewer positions, a smaller dtype, fewer beams or fewer prompts: a beam "
     "search answers at its end."
 )
+
+C = TypeVar("C", bound=Request[SequenceTokens])
 
 
 class Generation:
@@ -43,7 +33,9 @@ class Generation:
         failed: whether a sequence has ended with an error.
     """
 
-    def __init__(self, plan: GenerationPlan, call: Call, session: Session | None) -> None:
+    def __init__(
+        self, plan: Plan[Request[SequenceTokens]], call: Call, session: Session | None = None
+    ) -> None:
         self.plan = plan
         self.session = session
         self.failed = False
@@ -86,7 +78,9 @@ class Generations:
         self._sessions = sessions
         self._terms = terms
 
-    async def plan(self, request: model_service_pb2.GenerateRequest) -> GenerationPlan:
+    async def plan(
+        self, request: model_service_pb2.GenerateRequest
+    ) -> Plan[Request[SequenceTokens]]:
         """Checks a request without running it.
 
         Raises:
@@ -95,11 +89,9 @@ class Generations:
         if request.session_id:
             with self._sessions.use(request.session_id) as session:
                 return await self._plan_continuation(request, session)
-        plan = await self._model.plan(request)
         if request.HasField("keep_session"):
-            kept = self._session_to_keep(request, plan)
-            plan = replace(plan, kv_tokens=kept.opening.max_length * len(plan.sequences))
-        return plan
+            return await self._plan(request, self._asked_session(request))
+        return await self._plan(request, AskedSequences(request, self._model.bounds))
 
     @asynccontextmanager
     async def run(
@@ -127,20 +119,10 @@ class Generations:
     async def _run(
         self, request: model_service_pb2.GenerateRequest, in_one_message: bool
     ) -> AsyncIterator[Generation]:
-        plan = await self._model.plan(request)
-        self._check_size(plan, in_one_message)
-        command = Generate(
-            plan.sequences,
-            plan.resolved.config,
-            revision=plan.vocabulary.revision,
-            selection=plan.selection,
-            prompt_selection=plan.prompt_selection,
-            priority=plan.priority,
-            cache_salt=plan.cache_salt,
-            sequences_per_prompt=plan.resolved.num_return_sequences,
-        )
-        async with self._model.run(plan, command) as call:
-            yield Generation(plan, call, None)
+        asked = AskedSequences(request, self._model.bounds)
+        plan = await self._plan(request, asked, in_one_message)
+        async with self._model.run(plan) as call:
+            yield Generation(plan, call)
 
     @asynccontextmanager
     async def _continue(
@@ -148,15 +130,8 @@ class Generations:
     ) -> AsyncIterator[Generation]:
         """Lets a session generate; it is in use meanwhile."""
         with self._sessions.use(request.session_id) as session:
-            plan = await self._plan_continuation(request, session)
-            self._check_size(plan, in_one_message)
-            command = ContinueSession(
-                session.session_id,
-                plan.resolved.config,
-                [spec.max_new_tokens or 1 for spec in plan.sequences],
-                selection=plan.selection,
-            )
-            async with self._model.run(plan, command) as call:
+            plan = await self._plan_continuation(request, session, in_one_message)
+            async with self._model.run(plan) as call:
                 with session.generation():
                     yield Generation(plan, call, session)
 
@@ -165,24 +140,15 @@ class Generations:
         self, request: model_service_pb2.GenerateRequest, in_one_message: bool
     ) -> AsyncIterator[Generation]:
         """Generates within a new session, of which nothing is left if anything fails."""
-        plan = await self._model.plan(request)
-        self._check_size(plan, in_one_message)
-        session = self._session_to_keep(request, plan)
+        asked = self._asked_session(request)
+        plan = await self._plan(request, asked, in_one_message)
+        session = Session.kept(plan, asked.ttl_s)
+        session.kv_bytes = plan.kv_tokens * self._model.engine.info.kv_bytes_per_token
         self._model.check_open()
         self._sessions.admit([session])
         try:
             with self._sessions.use(session.session_id):
-                command = GenerateSession(
-                    session.session_id,
-                    plan.sequences,
-                    plan.resolved.config,
-                    revision=plan.vocabulary.revision,
-                    max_length=session.opening.max_length,
-                    selection=plan.selection,
-                    prompt_selection=plan.prompt_selection,
-                    cache_salt=plan.cache_salt,
-                )
-                async with self._model.run(plan, command) as call:
+                async with self._model.run(plan) as call:
                     generation = Generation(plan, call, session)
                     with session.generation():
                         yield generation
@@ -197,75 +163,39 @@ class Generations:
         self._sessions.remove(session, "error")
         self._model.engine.tell(CloseSession(session.session_id))
 
-    def _check_size(self, plan: GenerationPlan, in_one_message: bool) -> None:
+    def _asked_session(self, request: model_service_pb2.GenerateRequest) -> AskedSession:
+        return AskedSession(request, self._model.bounds, self._terms)
+
+    async def _plan(
+        self,
+        request: model_service_pb2.GenerateRequest,
+        asked: Asked[C],
+        in_one_message: bool = False,
+    ) -> Plan[C]:
+        vocabulary = await self._model.resolve_vocabulary(request)
+        return self._sized(self._model.plan(asked, vocabulary), in_one_message)
+
+    async def _plan_continuation(
+        self,
+        request: model_service_pb2.GenerateRequest,
+        session: Session,
+        in_one_message: bool = False,
+    ) -> Plan[Request[SequenceTokens]]:
+        """Plans with the tokens that the engine has: those here may be older."""
+        vocabulary = session.vocabulary
+        if request.HasField("vocabulary"):
+            vocabulary = await self._model.resolve_vocabulary(request)
+        description = await self._model.engine.ask(DescribeSession(session.session_id))
+        asked = AskedContinuation(request, session.plan, description.rows, vocabulary)
+        return self._sized(self._model.plan(asked, session.vocabulary), in_one_message)
+
+    def _sized(self, plan: Plan[C], in_one_message: bool) -> Plan[C]:
+        """Checks that the answer fits where it cannot come piece by piece.
+
+        Raises:
+            ResponseTooLarge: it may not.
+        """
         if in_one_message or plan.answers_at_once:
             way_out = _BEAM_WAY_OUT if plan.answers_at_once else _UNARY_WAY_OUT
             self._model.response_limits.check_message(plan.response_bytes, way_out)
-
-    async def _plan_continuation(
-        self, request: model_service_pb2.GenerateRequest, session: Session
-    ) -> GenerationPlan:
-        """Plans with the tokens that the engine has: those here may be older."""
-        opening = session.opening
-        vocabulary = opening.vocabulary
-        if request.HasField("vocabulary"):
-            vocabulary = await self._model.resolve_vocabulary(request.vocabulary, given=True)
-        description = await self._model.engine.ask(DescribeSession(session.session_id))
-        rows = ContinuedRows(
-            sequences=[
-                SequenceSpec(prompt_token_ids=ids, seed=spec.seed)
-                for ids, spec in zip(description.rows, opening.sequences, strict=True)
-            ],
-            config=opening.resolved.config,
-            vocabulary=opening.vocabulary,
-            max_length=opening.max_length,
-        )
-        model = self._model
-        plan = plan_continuation(request, vocabulary, rows, model.engine.info, model.limits)
-        model.check_stop_strings(plan.resolved.config)
         return plan
-
-    def _session_to_keep(
-        self, request: model_service_pb2.GenerateRequest, plan: GenerationPlan
-    ) -> Session:
-        """Makes the session that will hold a generation's sequences.
-
-        Raises:
-            InvalidField: the request asks for what a session cannot have.
-        """
-        violations = Violations()
-        keep, ttl_s = request.keep_session, self._terms.ttl_s
-        if keep.HasField("ttl"):
-            ttl_s = self._terms.read_ttl(keep.ttl, violations, "keep_session.ttl")
-        info = self._model.engine.info
-        longest = max(len(spec.prompt_token_ids) for spec in plan.sequences)
-        needed = min(longest + plan.resolved.config.max_new_tokens, info.context_length)
-        max_length = self._terms.room(needed, info.context_length)
-        if keep.HasField("max_length"):
-            max_length = keep.max_length
-            if not needed <= max_length <= info.context_length:
-                violations.add(
-                    "keep_session.max_length", f"must be in [{needed}, {info.context_length}]"
-                )
-        if takes_several_rows(plan.resolved):
-            violations.add(
-                "keep_session",
-                "keeps one row per sequence; leave it out where a sequence takes several",
-            )
-        if any(spec.num_padding for spec in plan.sequences):
-            violations.add(
-                "keep_session", "keeps rows without padding; leave out lengths_include_padding"
-            )
-        violations.check()
-        opening = Opening(
-            sequences=plan.sequences,
-            resolved=replace(plan.resolved, num_return_sequences=1),
-            seed=plan.seed,
-            selection=FULL_LOGITS,
-            vocabulary=plan.vocabulary,
-            max_length=max_length,
-            cache_salt=plan.cache_salt or "",
-        )
-        session = Session(new_session_id(), opening, FULL_LOGITS, ttl_s)
-        session.kv_bytes = max_length * len(plan.sequences) * info.kv_bytes_per_token
-        return session

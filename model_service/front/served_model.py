@@ -4,10 +4,11 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
-from lockstep.v1 import model_service_pb2, vocabulary_pb2
+from lockstep.v1 import logits_session_service_pb2, model_service_pb2
 
-from model_service.front.checks.generation_plan import GenerationPlan, PlanLimits, plan
+from model_service.front.checks.plan import Asked, Plan, PlanLimits, plan
 from model_service.front.checks.prompts import Bounds
 from model_service.front.checks.response_limits import ResponseLimits
 from model_service.front.engine_client.call import Call
@@ -20,6 +21,17 @@ from model_service.protocol import EngineInfo, Request, SequenceTokens
 from model_service.protocol.parameters import GenerationConfig
 from rpc.errors import NotImplemented_, Paused
 from vocabulary import Reference
+
+C = TypeVar("C")
+
+NamesVocabulary = (
+    model_service_pb2.GenerateRequest
+    | model_service_pb2.ComputeLogitsRequest
+    | model_service_pb2.ScoreRequest
+    | logits_session_service_pb2.OpenSessionRequest
+    | logits_session_service_pb2.RebindSessionRequest
+)
+"""Requests with a vocabulary that their ids belong to."""
 
 
 @dataclass(slots=True)
@@ -83,44 +95,35 @@ class ServedModel:
         """Describes the model, and its defaults, as requests of a revision see it."""
         return with_roles(self.engine.info, self.vocabulary.roles(vocabulary.revision))
 
-    async def resolve_vocabulary(
-        self, reference: vocabulary_pb2.VocabularyRef, given: bool
-    ) -> Reference:
-        """Finds the revision a request means, see `VocabularyTable.resolve`.
+    async def resolve_vocabulary(self, request: NamesVocabulary) -> Reference:
+        """Finds the revision that a request means, see `VocabularyTable.resolve`."""
+        named = request.vocabulary if request.HasField("vocabulary") else None
+        return await self.vocabulary.resolve(named)
+
+    def plan(self, asked: Asked[C], vocabulary: Reference) -> Plan[C]:
+        """Checks a call.
 
         Args:
-            reference: the request's field.
-            given: whether it is set.
-        """
-        return await self.vocabulary.resolve(reference if given else None)
+            asked: the call.
+            vocabulary: the revision that its ids belong to.
 
-    async def plan(self, request: model_service_pb2.GenerateRequest) -> GenerationPlan:
-        """Checks a generation, see `generation_plan.plan`."""
-        vocabulary = await self.resolve_vocabulary(
-            request.vocabulary, request.HasField("vocabulary")
-        )
-        planned = plan(request, vocabulary, self.info_at(vocabulary), self.limits)
+        Raises:
+            ServiceError: it is refused, see `checks.plan`.
+        """
+        planned = plan(asked, vocabulary, self.info_at(vocabulary), self.limits)
         self.check_stop_strings(planned.resolved.config)
         return planned
 
     @asynccontextmanager
-    async def run(
-        self,
-        planned: GenerationPlan,
-        command: Request[SequenceTokens],
-    ) -> AsyncIterator[Call]:
+    async def run(self, planned: Plan[Request[SequenceTokens]]) -> AsyncIterator[Call]:
         """Runs a generation while the context is open; leaving it early cancels it.
-
-        Args:
-            planned: what runs.
-            command: what the engine is told.
 
         Raises:
             Paused: no new work is taken.
             Overloaded: too much is in progress.
         """
         self.check_open()
-        async with self.engine.stream(command) as call:
+        async with self.engine.stream(planned.command) as call:
             self.metrics.admitted(planned.num_prompt_tokens)
             try:
                 yield call

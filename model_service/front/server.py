@@ -18,7 +18,8 @@ from lockstep.v1 import (
 )
 
 from checkpoints import CheckpointError
-from model_service.front.checks.generation_plan import PlanLimits
+from model_service.front.checks.plan import PlanLimits
+from model_service.front.checks.session_terms import SessionTerms
 from model_service.front.engine_client.client import EngineClient, LoadError
 from model_service.front.engine_client.process import EngineProcess, engine_environment
 from model_service.front.generations import Generations
@@ -37,7 +38,6 @@ from model_service.front.rpcs.info import InfoServicer, offered_methods
 from model_service.front.rpcs.sessions import SessionServicer
 from model_service.front.served_model import ServedModel
 from model_service.front.sessions.registry import SessionRegistry
-from model_service.front.sessions.terms import SessionTerms
 from model_service.front.settings import ModelSettings
 from model_service.front.vocabulary.follower import Follower
 from model_service.front.vocabulary.following import Following

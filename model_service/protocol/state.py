@@ -37,6 +37,9 @@ class EngineInfo(msgspec.Struct, frozen=True):
     kv_total_tokens: int
     """Tokens of KV cache in all."""
 
+    kv_session_tokens: int
+    """Those that the rows of one session may reserve."""
+
     kv_bytes_per_token: int
     reserved_rows: int
     max_running_sequences: int

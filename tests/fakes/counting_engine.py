@@ -118,6 +118,7 @@ class CountingEngine:
             attention="none",
             rng="none",
             kv_total_tokens=KV_TOKENS,
+            kv_session_tokens=KV_TOKENS,
             kv_bytes_per_token=1,
             reserved_rows=16,
             max_running_sequences=4,

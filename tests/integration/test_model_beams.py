@@ -4,7 +4,12 @@ import grpc
 import numpy as np
 import pytest
 import torch
-from lockstep.v1 import generation_pb2, logits_session_service_pb2, scores_pb2
+from lockstep.v1 import (
+    generation_pb2,
+    logits_session_service_pb2,
+    model_info_service_pb2,
+    scores_pb2,
+)
 from transformers import AutoModelForCausalLM
 
 from lockstep_client import AsyncLockstep, Lockstep
@@ -157,7 +162,7 @@ def test_more_beams_than_rows_are_refused_with_the_limit(tiny_model):
     assert "[1, 32]" in answer.message
 
 
-def test_scores_of_beams_that_do_not_fit_one_message_are_refused_by_the_stream_too(
+def test_scores_of_beams_that_do_not_fit_one_message_are_refused_whatever_the_method(
     tiny_checkpoint, tmp_path
 ):
     config = {"num_beams": 4, "max_new_tokens": 200}
@@ -167,5 +172,8 @@ def test_scores_of_beams_that_do_not_fit_one_message_are_refused_by_the_stream_t
         with pytest.raises(grpc.RpcError) as caught:
             list(call)
         assert refusal(caught.value).reason == "RESPONSE_TOO_LARGE"
+        asked = request(ragged([5]), config=config, scores=FULL)
+        dry_run = model_info_service_pb2.ValidateRequestRequest(generate_request=asked)
+        assert refused(service.info.ValidateRequest, dry_run).reason == "RESPONSE_TOO_LARGE"
         alone = stream(service, ragged([5]), config | {"num_beams": 1}, scores=FULL)
         assert sum(len(d.token_ids) for event in alone for d in event.deltas.deltas) > 0

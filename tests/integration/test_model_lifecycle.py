@@ -170,6 +170,7 @@ def test_after_sigterm_running_streams_are_finished_and_new_calls_refused(
         service.wait_for_health("NOT_SERVING")
         answer = refused(info, service)
         assert answer.reason == "DRAINING"
+        assert "shutting down" in answer.message
         assert answer.retry
         assert [event.WhichOneof("event") for event in events][-1] == "completed"
         assert service.process.wait(20) == 0

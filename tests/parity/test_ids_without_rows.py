@@ -15,8 +15,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import checkpoints
 from lockstep_client import Lockstep
 from lockstep_client.exceptions import TokenIdOutOfRange
-from model_service.front.checks import generation_plan
-from model_service.front.checks.generation_plan import PlanLimits
+from model_service.front.checks.generation import AskedSequences
+from model_service.front.checks.plan import PlanLimits, plan
+from model_service.front.checks.prompts import Bounds
 from model_service.front.vocabulary.base import read_base_vocabulary
 from model_service.protocol import GrowVocabulary, NewRow
 from model_service.protocol.generation import ScoreSelection
@@ -155,14 +156,15 @@ def test_a_token_that_is_added_gets_an_id_and_a_row_behind_them(tmp_path):
 )
 def test_a_request_that_uses_such_an_id_is_refused_by_name(pair, prompt, config, field):
     request = model_service_pb2.GenerateRequest(prompt=ragged(prompt), generation_config=config)
+    bounds = Bounds(8, pair.engine.info.context_length)
     for size in (SIZE, SIZE + 4):  # at revision 0, and at a later one
         vocabulary = Reference("tiny", 0, "0" * 64, size)
         with pytest.raises(errors.TokenIdOutOfRange, match="the model has no row for it") as caught:
-            generation_plan.plan(request, vocabulary, pair.engine.info, PlanLimits(8, 8))
+            plan(AskedSequences(request, bounds), vocabulary, pair.engine.info, PlanLimits(8, 8))
         assert field in caught.value.metadata["field"]
         assert caught.value.metadata["tokenId"] == str(IMAGE_ID)
     fine = model_service_pb2.GenerateRequest(prompt=ragged([5, SIZE]))
-    assert generation_plan.plan(fine, vocabulary, pair.engine.info, PlanLimits(8, 8))
+    assert plan(AskedSequences(fine, bounds), vocabulary, pair.engine.info, PlanLimits(8, 8))
 
 
 def test_a_gguf_file_whose_tokenizer_gains_an_id_is_served(tmp_path, monkeypatch):

@@ -5,8 +5,9 @@ import pytest
 import torch
 from lockstep.v1 import model_service_pb2, tensor_pb2, tokens_pb2
 
-from model_service.front.checks import generation_plan
-from model_service.front.checks.generation_plan import PlanLimits
+from model_service.front.checks.generation import AskedSequences
+from model_service.front.checks.plan import Plan, PlanLimits, plan
+from model_service.front.checks.prompts import Bounds
 from model_service.protocol import Generate
 from rpc.errors import ContextLengthExceeded, InvalidField
 from tests.checkpoint_factory import CONTEXT_LENGTH, VOCABULARY_SIZE
@@ -42,15 +43,15 @@ def planned(pair: Pair, config, *, with_padding=True, prompts=PROMPTS):
         rows = [tokens_pb2.TokenSequence(ids=row) for row in prompts]
         prompt = tokens_pb2.PromptBatch(token_batch=tokens_pb2.TokenBatch(sequences=rows))
     request = model_service_pb2.GenerateRequest(prompt=prompt, generation_config=config)
-    return generation_plan.plan(request, VOCABULARY, pair.engine.info, LIMITS)
+    bounds = Bounds(LIMITS.max_sequences_per_call, pair.engine.info.context_length)
+    return plan(AskedSequences(request, bounds), VOCABULARY, pair.engine.info, LIMITS)
 
 
-def run(pair: Pair, plan) -> list[list[int]]:
+def run(pair: Pair, plan: Plan[Generate]) -> list[list[int]]:
     pair.engine._next_id += 1
-    request_id = pair.engine._next_id
-    config = plan.resolved.config
-    pair.engine.handle(Generate(plan.sequences, config, revision=0, request_id=request_id))
-    return tokens_of(pair.engine.drain(), request_id, len(plan.sequences))
+    plan.command.request_id = pair.engine._next_id
+    pair.engine.handle(plan.command)
+    return tokens_of(pair.engine.drain(), plan.command.request_id, len(plan.sequences))
 
 
 def generate(pair: Pair, **options) -> list[list[int]]:

@@ -1,13 +1,13 @@
 """Beams and guidance: configurations for which one sequence takes several rows of the engine."""
 
 from dataclasses import replace
+from typing import Any
 
 import msgspec
-from lockstep.v1 import generation_pb2
+from lockstep.v1 import generation_pb2, scores_pb2
 
 from model_service.front.checks.configuration import ResolvedConfig
-from model_service.protocol import EngineInfo
-from model_service.protocol.generation import ScoreSelection
+from model_service.protocol import EngineInfo, NewSession
 from rpc.errors import KVCacheExceeded
 from wire.violations import Violations
 
@@ -50,7 +50,7 @@ def check_generation(
     info: EngineInfo,
     violations: Violations,
     *,
-    prompt_selection: ScoreSelection | None,
+    prompt_scores: scores_pb2.ScoreSelection,
     path: str = "generation_config",
 ) -> None:
     """Notes what a generation cannot have beside several rows per sequence.
@@ -59,7 +59,7 @@ def check_generation(
         resolved: the configuration.
         info: what the model is.
         violations: what is wrong is noted here.
-        prompt_selection: what is asked for about the prompt.
+        prompt_scores: what is asked for about the prompt.
         path: path of the configuration in the request.
     """
     if resolved.config.num_beams > info.max_running_sequences:
@@ -74,7 +74,7 @@ def check_generation(
             f"{path}.guidance_scale", "takes two rows of a step; this server's steps have one"
         )
     for name in ("scores", "processor_trace"):
-        if prompt_selection is not None and getattr(prompt_selection, name):
+        if getattr(prompt_scores, name):
             violations.add(
                 f"prompt_scores.{name}",
                 "has no guided scores: the negative prompt has other tokens in the prompt's places",
@@ -115,6 +115,18 @@ def kv_tokens(
     return sum(together) * rows_per_prompt(resolved) // _rows_together(resolved)
 
 
+def session_kv_tokens(session: NewSession[Any], info: EngineInfo) -> int:
+    """Returns the tokens of KV cache that the rows of a session reserve.
+
+    Raises:
+        KVCacheExceeded: one session cannot have as many.
+    """
+    needed = session.max_length * len(session.sequences)
+    if needed > info.kv_session_tokens:
+        raise KVCacheExceeded(kv_tokens=needed, limit_tokens=info.kv_session_tokens)
+    return needed
+
+
 def _kv_tokens(
     num_prompt_tokens: int, num_new_tokens: int, resolved: ResolvedConfig, context_length: int
 ) -> int:
@@ -150,5 +162,10 @@ def without_branches(
                 "is applied by Generate only: a session steps one row for each of its rows; step "
                 "further rows yourself, leave it out, or set lenient",
             )
+    if message.lengths_include_padding and not message.lenient:
+        violations.add(
+            f"{path}.lengths_include_padding",
+            "has no effect here: the rows have no padding; leave it out, or set lenient",
+        )
     config = msgspec.structs.replace(resolved.config, **_WITHOUT)
     return replace(resolved, config=config)

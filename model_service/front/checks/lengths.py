@@ -1,11 +1,12 @@
 """How many tokens each row may get: `max_new_tokens`, `max_length`, padding and the context."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import msgspec
 
 from model_service.front.checks.configuration import ResolvedConfig
+from model_service.protocol.parameters import GenerationConfig
 from rpc.errors import ContextLengthExceeded
 from wire.violations import Violations
 
@@ -26,6 +27,17 @@ class PromptLengths:
         """Yields the new tokens that a length leaves room for, by prompt."""
         for tokens, padding in zip(self.tokens, self.padding, strict=True):
             yield max_length - tokens - padding
+
+    def within(self, num_new: Sequence[int], room: int) -> list[int]:
+        """Returns new tokens of each row, as far as a row has room for them."""
+        return [min(new, room - n) for new, n in zip(num_new, self.tokens, strict=True)]
+
+
+def new_tokens(config: GenerationConfig, prompts: PromptLengths) -> list[int]:
+    """Returns the new tokens that a configuration gives each row, whatever fits the context."""
+    if config.max_length is not None:
+        return list(prompts.left_by(config.max_length))
+    return [config.max_new_tokens] * len(prompts.tokens)
 
 
 def check_max_length(
@@ -63,10 +75,7 @@ def fit_context(
         ContextLengthExceeded: a row does not fit.
     """
     config = resolved.config
-    if config.max_length is not None:
-        num_new = list(prompts.left_by(config.max_length))
-    else:
-        num_new = [config.max_new_tokens] * len(prompts.tokens)
+    num_new = new_tokens(config, prompts)
     asked = resolved.max_new_tokens_given or resolved.max_length_given
     room = [context_length - tokens for tokens in prompts.tokens]
     for row, (tokens, new) in enumerate(zip(prompts.tokens, num_new, strict=True)):
@@ -75,7 +84,7 @@ def fit_context(
             raise ContextLengthExceeded(
                 row=row, prompt_tokens=tokens, new_tokens=needed, context_tokens=context_length
             )
-    largest = max(map(min, num_new, room))
+    largest = max(prompts.within(num_new, context_length))
     if not asked:
         num_new = [
             most + 1 if new >= most else new for new, most in zip(num_new, room, strict=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from lockstep.v1 import logits_session_service_pb2
 
 from model_service.front.checks.selection import read_selection
-from model_service.protocol import StepRow
+from model_service.protocol import StepRow, StepSession
 from model_service.protocol.generation import ScoreSelection
 from rpc.errors import ContextLengthExceeded
 from wire.token_ids import NONE, check_token_ids
@@ -20,19 +20,11 @@ class StepPlan:
     """A checked step.
 
     Attributes:
-        rows: what each row does.
-        selection: what is returned about the rows.
-        sample: whether the engine chooses the next token of each stepped row.
-        append: whether that token is appended.
-        look_ahead: whether the rows are put back afterwards.
+        command: what the engine gets.
         step_id: the step's name, or empty.
     """
 
-    rows: list[StepRow]
-    selection: ScoreSelection
-    sample: bool
-    append: bool
-    look_ahead: bool
+    command: StepSession
     step_id: str
 
 
@@ -92,14 +84,15 @@ def read_step(
     violations.check()
     given = (row.token_ids for row in rows)
     check_token_ids(f"{path}rows", given, vocabulary_size, without_rows)
-    return StepPlan(
+    command = StepSession(
+        request.session_id,
         rows,
         selection,
         sample=request.HasField("sampling"),
         append=request.sampling.append,
         look_ahead=request.look_ahead,
-        step_id=request.step_id,
     )
+    return StepPlan(command, request.step_id)
 
 
 def read_row_indices(

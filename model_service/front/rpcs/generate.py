@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 from lockstep.v1 import generation_pb2, model_service_pb2, model_service_pb2_grpc
 
-from model_service.front.checks.generation_plan import GenerationPlan
+from model_service.front.checks.plan import Plan
 from model_service.front.generations import Generations
 from model_service.front.rpcs import replies, scoring
 from model_service.front.rpcs.generation_account import Account
@@ -80,7 +80,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         with self._model.metrics.count_rejections():
             return await scoring.compute_logits(request, self._model)
 
-    def _started(self, plan: GenerationPlan) -> model_service_pb2.GenerationStarted:
+    def _started(self, plan: Plan[object]) -> model_service_pb2.GenerationStarted:
         return model_service_pb2.GenerationStarted(
             effective_config=plan.effective_config,
             applied_processors=plan.applied_processors,
@@ -90,7 +90,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         )
 
 
-def _new_sequence(plan: GenerationPlan, row: int) -> generation_pb2.GeneratedSequence:
+def _new_sequence(plan: Plan[object], row: int) -> generation_pb2.GeneratedSequence:
     prompt_index, sequence_index = plan.indices(row)
     return generation_pb2.GeneratedSequence(
         prompt_index=prompt_index, sequence_index=sequence_index, seed=plan.sequences[row].seed

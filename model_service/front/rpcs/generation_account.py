@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from lockstep.v1 import generation_pb2
 
-from model_service.front.checks.generation_plan import GenerationPlan
+from model_service.front.checks.plan import Plan
 from model_service.front.metrics import ModelMetrics
 from model_service.front.rpcs import replies
 from model_service.protocol import Finish, SequenceTokens
@@ -15,7 +15,7 @@ from model_service.protocol.generation import PositionScores
 class Account:
     """Follows a generation from its arrival to its end."""
 
-    def __init__(self, plan: GenerationPlan, metrics: ModelMetrics) -> None:
+    def __init__(self, plan: Plan[object], metrics: ModelMetrics) -> None:
         """Starts the clock."""
         self._start = time.monotonic()
         self._plan = plan

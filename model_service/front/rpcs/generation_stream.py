@@ -5,7 +5,7 @@ from itertools import zip_longest
 
 from lockstep.v1 import model_service_pb2, scores_pb2
 
-from model_service.front.checks.generation_plan import GenerationPlan
+from model_service.front.checks.plan import Plan
 from model_service.front.rpcs import replies
 from model_service.front.rpcs.announced_rows import AnnouncedRows
 from model_service.protocol import Finish, SequenceTokens
@@ -22,7 +22,7 @@ class StreamWriter:
     under an id and follows in chunks.
     """
 
-    def __init__(self, plan: GenerationPlan, max_chunk_bytes: int) -> None:
+    def __init__(self, plan: Plan[object], max_chunk_bytes: int) -> None:
         """Starts a stream.
 
         Args:

@@ -8,12 +8,12 @@ from dataclasses import replace
 import msgspec
 from lockstep.v1 import generation_pb2, model_service_pb2
 
+from model_service.front.checks.opening import AskedOpening
+from model_service.front.checks.plan import Plan
 from model_service.front.checks.prompts import read_prompts, read_ragged
 from model_service.front.engine_client.call import service_error
 from model_service.front.rpcs import replies
 from model_service.front.served_model import ServedModel
-from model_service.front.sessions.opening import Opening, read_opening
-from model_service.front.sessions.session import new_session_id
 from model_service.protocol import CloseSession, OpenSession, SessionAnswer, SessionRowAnswer
 from wire.violations import Violations
 
@@ -31,19 +31,16 @@ async def compute_logits(
     Raises:
         ServiceError: the request is wrong, or a row failed.
     """
-    vocabulary = await model.resolve_vocabulary(request.vocabulary, request.HasField("vocabulary"))
+    vocabulary = await model.resolve_vocabulary(request)
     violations = Violations()
-    opening = read_opening(
-        read_prompts(request.prompt, violations, model.bounds),
-        request.generation_config if request.HasField("generation_config") else None,
-        request.scores if request.HasField("scores") else None,
-        vocabulary,
-        model,
-        violations,
-        max_length=None,
-        way_out=_WAY_OUT,
+    asked = AskedOpening(
+        violations=violations,
+        rows=read_prompts(request.prompt, violations, model.bounds),
+        config=request.generation_config if request.HasField("generation_config") else None,
+        scores=request.scores if request.HasField("scores") else None,
     )
-    answer = await _run(opening, model)
+    plan = model.plan(asked, vocabulary)
+    answer = await _run(plan, model)
     return model_service_pb2.ComputeLogitsResponse(
         rows=[
             model_service_pb2.PositionScoresList(
@@ -52,7 +49,7 @@ async def compute_logits(
             for row in answer.rows
         ],
         vocabulary=replies.vocabulary_ref(vocabulary),
-        usage=_usage(opening, answer),
+        usage=_usage(plan, answer),
         determinism=replies.determinism(model.engine.info, model.fingerprint),
     )
 
@@ -67,31 +64,30 @@ async def score(
     Raises:
         ServiceError: the request is wrong, or a row failed.
     """
-    vocabulary = await model.resolve_vocabulary(request.vocabulary, request.HasField("vocabulary"))
+    vocabulary = await model.resolve_vocabulary(request)
     violations = Violations()
     rows, starts = _read_rows(request, violations, model)
-    opening = read_opening(
-        rows,
-        request.generation_config if request.HasField("generation_config") else None,
-        request.scores,
-        vocabulary,
-        model,
-        violations,
-        max_length=None,
-        way_out=_WAY_OUT,
+    asked = AskedOpening(
+        violations=violations,
+        rows=rows,
+        config=request.generation_config if request.HasField("generation_config") else None,
+        scores=request.scores,
         use="scored",
         num_prompt_tokens=starts if request.HasField("continuations") else None,
     )
-    asked = opening.selection
-    selection = msgspec.structs.replace(asked, logprob=True, rank=True)
-    answer = await _run(replace(opening, selection=selection), model)
+    plan = model.plan(asked, vocabulary)
+    selection = plan.command.selection
+    command = msgspec.structs.replace(
+        plan.command, selection=msgspec.structs.replace(selection, logprob=True, rank=True)
+    )
+    answer = await _run(replace(plan, command=command), model)
     return model_service_pb2.ScoreResponse(
         sequences=[
-            _scored_sequence(row, start, keep_rank=asked.rank)
+            _scored_sequence(row, start, keep_rank=selection.rank)
             for row, start in zip(answer.rows, starts, strict=True)
         ],
         vocabulary=replies.vocabulary_ref(vocabulary),
-        usage=_usage(opening, answer),
+        usage=_usage(plan, answer),
         determinism=replies.determinism(model.engine.info, model.fingerprint),
     )
 
@@ -115,27 +111,18 @@ def _read_rows(
     return rows, [max(1, len(prompt)) for prompt in prompts]
 
 
-async def _run(opening: Opening, model: ServedModel) -> SessionAnswer:
+async def _run(plan: Plan[OpenSession], model: ServedModel) -> SessionAnswer:
     """Runs the rows once.
 
     Raises:
-        ServiceError: the engine refused them, or one of them failed.
+        ServiceError: the answer is too large, the engine refused the rows, or one failed.
     """
+    model.response_limits.check_message(plan.response_bytes, _WAY_OUT)
     model.check_open()
-    session_id = new_session_id()
-    close = CloseSession(session_id)
-    command = OpenSession(
-        session_id,
-        opening.sequences,
-        opening.resolved.config,
-        revision=opening.vocabulary.revision,
-        max_length=opening.max_length,
-        selection=opening.selection,
-        cache_salt=opening.cache_salt,
-    )
-    answer = await model.engine.ask(command, undo=[close])
+    close = CloseSession(plan.command.session_id)
+    answer = await model.engine.ask(plan.command, undo=[close])
     model.engine.tell(close)
-    model.metrics.admitted(opening.num_prompt_tokens)
+    model.metrics.admitted(plan.num_prompt_tokens)
     for row in answer.rows:
         if row.failure is not None:
             raise service_error(row.failure)
@@ -158,8 +145,8 @@ def _scored_sequence(
     )
 
 
-def _usage(opening: Opening, answer: SessionAnswer) -> generation_pb2.Usage:
+def _usage(plan: Plan[OpenSession], answer: SessionAnswer) -> generation_pb2.Usage:
     return generation_pb2.Usage(
-        prompt_token_count=opening.num_prompt_tokens,
+        prompt_token_count=plan.num_prompt_tokens,
         cached_prompt_token_count=answer.cached_tokens,
     )

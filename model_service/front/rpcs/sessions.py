@@ -13,18 +13,17 @@ from lockstep.v1 import (
     vocabulary_pb2,
 )
 
-from model_service.front.checks.configuration import effective_message
-from model_service.front.checks.prompts import read_prompts
+from model_service.front.checks.opening import AskedOpening
+from model_service.front.checks.prompts import Bounds, read_prompts
 from model_service.front.checks.session_calls import read_fork
+from model_service.front.checks.session_terms import SessionTerms
 from model_service.front.rpcs import replies
 from model_service.front.rpcs.step_stream import StepWriter
 from model_service.front.rpcs.steps import Steps
 from model_service.front.served_model import ServedModel
 from model_service.front.sessions.changes import SessionCalls
-from model_service.front.sessions.opening import read_opening
 from model_service.front.sessions.registry import SessionRegistry
-from model_service.front.sessions.session import Session, new_session_id
-from model_service.front.sessions.terms import SessionTerms
+from model_service.front.sessions.session import Session
 from model_service.protocol import DescribeSession
 from rpc.errors import InvalidField
 from rpc.handlers import Context
@@ -71,18 +70,22 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
     ) -> logits_session_service_pb2.OpenSessionResponse:
         with self._model.metrics.count_rejections():
             self._model.check_open()
-            session = await self._read_session(request)
-            answer = await self._sessions.open(
-                session,
-                sample=request.HasField("sampling"),
-                append=request.sampling.append,
-            )
-        self._model.metrics.admitted(session.opening.num_prompt_tokens)
+            violations = Violations()
+            ttl_s = self._terms.ttl_s
+            if request.HasField("ttl"):
+                ttl_s = self._terms.read_ttl(request.ttl, violations)
+            vocabulary = await self._model.resolve_vocabulary(request)
+            asked = _asked(request, self._model.bounds, self._terms, violations)
+            plan = self._model.plan(asked, vocabulary)
+            self._model.response_limits.check_message(plan.response_bytes, _OPENING_WAY_OUT)
+            session = Session(plan, plan.command.selection, ttl_s)
+            answer = await self._sessions.open(session, plan.command)
+        self._model.metrics.admitted(plan.num_prompt_tokens)
         return logits_session_service_pb2.OpenSessionResponse(
             session_id=session.session_id,
             rows=[
                 replies.opened_row(row, spec.seed)
-                for row, spec in zip(answer.rows, session.opening.sequences, strict=True)
+                for row, spec in zip(answer.rows, plan.sequences, strict=True)
             ],
             scores=[
                 model_service_pb2.PositionScoresList(
@@ -91,11 +94,11 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
                 for row in answer.rows
             ],
             vocabulary=_vocabulary(session),
-            effective_config=_effective_config(session),
+            effective_config=session.plan.effective_config,
             expire_time=replies.timestamp(session.expires_at),
             kv_bytes=session.kv_bytes,
             usage=generation_pb2.Usage(
-                prompt_token_count=session.opening.num_prompt_tokens,
+                prompt_token_count=plan.num_prompt_tokens,
                 cached_prompt_token_count=answer.cached_tokens,
             ),
             determinism=replies.determinism(self._model.engine.info, self._model.fingerprint),
@@ -175,9 +178,7 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
     async def RebindSession(
         self, request: logits_session_service_pb2.RebindSessionRequest, context: Context
     ) -> logits_session_service_pb2.RebindSessionResponse:
-        target = await self._model.resolve_vocabulary(
-            request.vocabulary, request.HasField("vocabulary")
-        )
+        target = await self._model.resolve_vocabulary(request)
         rebound = await self._calls.to_the_end(self._calls.rebind(request.session_id, target))
         return logits_session_service_pb2.RebindSessionResponse(
             vocabulary=_vocabulary(rebound.session),
@@ -191,7 +192,7 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
     ) -> logits_session_service_pb2.GetSessionResponse:
         with self._sessions.use(request.session_id) as session:
             description = await self._model.engine.ask(DescribeSession(session.session_id))
-        rows = zip(description.rows, session.opening.sequences, strict=True)
+        rows = zip(description.rows, session.plan.sequences, strict=True)
         return logits_session_service_pb2.GetSessionResponse(
             rows=[
                 logits_session_service_pb2.SessionRow(
@@ -203,7 +204,7 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
             kv_bytes=description.kv_bytes,
             create_time=replies.timestamp(session.created_at),
             expire_time=replies.timestamp(session.expires_at),
-            effective_config=_effective_config(session),
+            effective_config=session.plan.effective_config,
             determinism=replies.determinism(self._model.engine.info, self._model.fingerprint),
         )
 
@@ -251,45 +252,37 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
             token_count=sum(map(len, description.rows)), vocabulary=_vocabulary(session)
         )
 
-    async def _read_session(
-        self, request: logits_session_service_pb2.OpenSessionRequest
-    ) -> Session:
-        vocabulary = await self._model.resolve_vocabulary(
-            request.vocabulary, request.HasField("vocabulary")
-        )
-        violations = Violations()
-        prompts = read_prompts(request.prompt, violations, self._model.bounds)
-        ttl_s = self._terms.ttl_s
-        if request.HasField("ttl"):
-            ttl_s = self._terms.read_ttl(request.ttl, violations)
-        max_length = request.max_length
-        if not request.HasField("max_length"):
-            longest = max(map(len, prompts), default=0)
-            max_length = self._terms.room(longest, self._model.bounds.context_length)
-        opening = read_opening(
-            prompts,
-            request.generation_config,
-            request.scores if request.HasField("scores") else None,
-            vocabulary,
-            self._model,
-            violations,
-            max_length=max_length,
-            cache_salt=request.cache_salt,
-            way_out=_OPENING_WAY_OUT,
-        )
-        return Session(new_session_id(), opening, opening.selection, ttl_s)
 
-
-def _effective_config(session: Session) -> generation_pb2.GenerationConfig:
-    return effective_message(session.opening.resolved, session.opening.seed)
+def _asked(
+    request: logits_session_service_pb2.OpenSessionRequest,
+    bounds: Bounds,
+    terms: SessionTerms,
+    violations: Violations,
+) -> AskedOpening:
+    """Reads what a session is opened with."""
+    prompts = read_prompts(request.prompt, violations, bounds)
+    max_length = request.max_length
+    if not request.HasField("max_length"):
+        longest = max(map(len, prompts), default=0)
+        max_length = terms.room(longest, bounds.context_length)
+    return AskedOpening(
+        violations=violations,
+        rows=prompts,
+        config=request.generation_config,
+        scores=request.scores if request.HasField("scores") else None,
+        max_length=max_length,
+        cache_salt=request.cache_salt,
+        sample=request.HasField("sampling"),
+        append=request.sampling.append,
+    )
 
 
 def _vocabulary(session: Session) -> vocabulary_pb2.VocabularyRef:
-    return replies.vocabulary_ref(session.opening.vocabulary)
+    return replies.vocabulary_ref(session.vocabulary)
 
 
 def _rows(session: Session) -> list[logits_session_service_pb2.SessionRow]:
     return [
         logits_session_service_pb2.SessionRow(position=position, seed=spec.seed)
-        for position, spec in zip(session.positions, session.opening.sequences, strict=True)
+        for position, spec in zip(session.positions, session.plan.sequences, strict=True)
     ]

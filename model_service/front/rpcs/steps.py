@@ -68,23 +68,24 @@ class Steps:
     def _read(
         self, request: pb.StepRequest, session: Session, path: str, *, in_chunks: bool
     ) -> StepPlan:
-        vocabulary_size = session.opening.vocabulary.size
+        vocabulary_size = session.vocabulary.size
         plan = read_step(
             request,
             session.selection,
             num_rows=session.num_rows,
-            max_length=session.opening.max_length,
+            max_length=session.max_length,
             vocabulary_size=vocabulary_size,
             max_selected_tokens=self._model.limits.max_selected_tokens,
             without_rows=self._model.engine.info.ids_without_rows,
             path=path,
         )
-        counts = [len(row.token_ids) for row in plan.rows]
-        config = session.opening.resolved.config
-        num_bytes = distribution_bytes(plan.selection, counts, config, vocabulary_size)
+        selection = plan.command.selection
+        counts = [len(row.token_ids) for row in plan.command.rows]
+        config = session.plan.resolved.config
+        num_bytes = distribution_bytes(selection, counts, config, vocabulary_size)
         limits = self._model.response_limits
         if in_chunks and not plan.step_id:  # the answer of one with a name is kept
-            num_row_bytes = row_bytes(plan.selection, counts, vocabulary_size)
+            num_row_bytes = row_bytes(selection, counts, vocabulary_size)
             limits.check_step(num_bytes, num_row_bytes, _STREAM_WAY_OUT)
         else:
             limits.check_message(num_bytes, _UNARY_WAY_OUT)

@@ -6,17 +6,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from model_service.front.checks.plan import Plan
 from model_service.front.checks.session_calls import StepPlan, read_row_indices
 from model_service.front.engine_client.client import EngineClient
-from model_service.front.sessions.opening import Opening
 from model_service.front.sessions.registry import SessionRegistry
-from model_service.front.sessions.session import Session, StepAnswer, new_session_id
+from model_service.front.sessions.session import Session, StepAnswer
 from model_service.protocol import (
     CloseSession,
     ForkSession,
     RebindSession,
     SelectSessionRows,
-    StepSession,
     TruncateSession,
 )
 from rpc.errors import InvalidField
@@ -68,21 +67,11 @@ class SessionCalls:
             PositionConflict: a row is elsewhere than expected; nothing happened.
             ServiceError: the engine refused it.
         """
-        command = StepSession(
-            session.session_id,
-            plan.rows,
-            plan.selection,
-            sample=plan.sample,
-            append=plan.append,
-            look_ahead=plan.look_ahead,
-        )
-        answer = await self._engine.ask(command)
+        answer = await self._engine.ask(plan.command)
         session.apply(answer)
-        if not plan.look_ahead:
-            session.selection = plan.selection
-        opening = session.opening
-        seeds = [spec.seed for spec in opening.sequences]
-        answered = StepAnswer(answer, seeds, opening.vocabulary)
+        if not plan.command.look_ahead:
+            session.selection = plan.command.selection
+        answered = StepAnswer(answer, session.seeds, session.vocabulary)
         if plan.step_id:
             session.last_step = (plan.step_id, answered)
         return answered
@@ -108,8 +97,7 @@ class SessionCalls:
             Overloaded: there are too many sessions, rows or tokens of sessions.
             KVCacheExceeded: there will never be room for so many tokens.
         """
-        opening, selection, ttl_s = session.select(rows), session.selection, session.ttl_s
-        forks = [Session(new_session_id(), opening, selection, ttl_s) for _ in range(count)]
+        forks = [session.fork(rows) for _ in range(count)]
         names = [fork.session_id for fork in forks]
         self._sessions.admit(forks)
         try:
@@ -147,15 +135,15 @@ class SessionCalls:
             violations = Violations()
             read_row_indices(rows, violations, num_rows=session.num_rows, max_rows=max_rows)
             violations.check()
-            before, selected = session.opening, session.select(rows)
+            before, selected = session.plan, session.select(rows)
             self._sessions.check_rows(max(0, len(rows) - session.num_rows))
-            session.opening = max(before, selected, key=_num_rows)  # until it is settled
+            session.plan = max(before, selected, key=_num_rows)  # until it is settled
             try:
                 answer = await self._engine.ask(SelectSessionRows(session_id, rows))
             except BaseException:
-                session.opening = before
+                session.plan = before
                 raise
-            session.opening = selected
+            session.plan = selected
             session.apply(answer)
         return session
 
@@ -168,14 +156,14 @@ class SessionCalls:
             InvalidField: the session is on a newer revision.
         """
         with self._sessions.use(session_id) as session:
-            before = session.opening.vocabulary
+            before = session.vocabulary
             if target.revision < before.revision:
                 raise InvalidField(
                     "vocabulary.revision",
                     f"must be at least {before.revision}, that of the session",
                 )
             session.apply(await self._engine.ask(RebindSession(session_id, target.revision)))
-            session.opening = replace(session.opening, vocabulary=target)
+            session.plan = replace(session.plan, vocabulary=target)
         return Rebound(session, before)
 
     async def to_the_end(self, work: Coroutine[Any, Any, T]) -> T:
@@ -195,5 +183,5 @@ class SessionCalls:
             task.exception()  # nobody may be left to hear of it
 
 
-def _num_rows(opening: Opening) -> int:
-    return len(opening.sequences)
+def _num_rows(plan: Plan[Any]) -> int:
+    return len(plan.sequences)

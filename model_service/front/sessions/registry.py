@@ -59,36 +59,21 @@ class SessionRegistry:
     def __len__(self) -> int:
         return len(self._sessions)
 
-    async def open(
-        self, session: Session, *, sample: bool = False, append: bool = False
-    ) -> SessionAnswer:
+    async def open(self, session: Session, command: OpenSession) -> SessionAnswer:
         """Opens a session. Nothing is left of one that fails.
 
         Args:
             session: the session.
-            sample: whether the engine chooses the next token of each row.
-            append: whether that token is appended.
+            command: what the engine is told.
 
         Raises:
             Overloaded: there are too many sessions, or rows of sessions.
             ServiceError: the engine refused it, or a row failed.
         """
         self.admit([session])
-        opening = session.opening
+        close = CloseSession(session.session_id)
         try:
             with self.use(session.session_id):
-                command = OpenSession(
-                    session.session_id,
-                    opening.sequences,
-                    opening.resolved.config,
-                    revision=opening.vocabulary.revision,
-                    max_length=opening.max_length,
-                    selection=session.selection,
-                    cache_salt=opening.cache_salt,
-                    sample=sample,
-                    append=append,
-                )
-                close = CloseSession(session.session_id)
                 answer = await self._engine.ask(command, undo=[close])
                 for row in answer.rows:
                     if row.failure is not None:

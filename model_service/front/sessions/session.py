@@ -1,13 +1,16 @@
 """One session as its callers know it: name, rows, expiry, and what it answered last."""
 
-import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from model_service.front.sessions.opening import Opening
-from model_service.protocol import SessionAnswer
+import msgspec
+
+from model_service.front.checks.plan import Plan
+from model_service.front.checks.selection import FULL_LOGITS
+from model_service.front.checks.session_terms import new_session_id
+from model_service.protocol import GenerateSession, OpenSession, SessionAnswer
 from model_service.protocol.generation import ScoreSelection
 from rpc import identity
 from vocabulary import Reference
@@ -33,8 +36,8 @@ class Session:
     """One session.
 
     Attributes:
-        session_id: its name, unguessable.
-        opening: its rows as they were opened, its configuration and vocabulary.
+        plan: the call that opens it: its name, its rows as they were opened, its configuration
+            and its vocabulary.
         selection: what the newest call asked for, and the next one unless it says.
         ttl_s: idle time after which it is closed.
         positions: tokens of each row, after the newest call that was answered.
@@ -50,8 +53,7 @@ class Session:
         owner: whoever opened it, as far as the transport knows; nobody else finds it.
     """
 
-    session_id: str
-    opening: Opening
+    plan: Plan[OpenSession | GenerateSession]
     selection: ScoreSelection
     ttl_s: float
     positions: list[int] = field(default_factory=list)
@@ -66,6 +68,32 @@ class Session:
     last_step: tuple[str, StepAnswer] | None = None
     owner: str = field(default_factory=identity.caller)
 
+    @classmethod
+    def kept(cls, plan: Plan[GenerateSession], ttl_s: float) -> "Session":
+        """Returns the session that holds the sequences of a generation, one row each."""
+        resolved = replace(plan.resolved, num_return_sequences=1)
+        return cls(replace(plan, resolved=resolved), FULL_LOGITS, ttl_s)
+
+    @property
+    def session_id(self) -> str:
+        """Its name, unguessable."""
+        return self.plan.command.session_id
+
+    @property
+    def max_length(self) -> int:
+        """Most tokens of a row."""
+        return self.plan.command.max_length
+
+    @property
+    def vocabulary(self) -> Reference:
+        """The vocabulary that it is on."""
+        return self.plan.vocabulary
+
+    @property
+    def seeds(self) -> list[int]:
+        """Seeds of the rows' draws."""
+        return [spec.seed for spec in self.plan.sequences]
+
     @property
     def expires_at(self) -> float:
         """When it expires if it is not used, in seconds since 1970."""
@@ -79,11 +107,17 @@ class Session:
     @property
     def num_rows(self) -> int:
         """Number of its rows."""
-        return len(self.opening.sequences)
+        return len(self.plan.sequences)
 
-    def select(self, indices: list[int]) -> Opening:
-        """Returns the opening that has these rows in place of its own."""
-        return replace(self.opening, sequences=[self.opening.sequences[i] for i in indices])
+    def select(self, indices: list[int]) -> Plan[OpenSession | GenerateSession]:
+        """Returns the plan that has these rows in place of its own."""
+        return replace(self.plan, sequences=[self.plan.sequences[i] for i in indices])
+
+    def fork(self, indices: list[int]) -> "Session":
+        """Returns a session of its own that has copies of these rows."""
+        command = msgspec.structs.replace(self.plan.command, session_id=new_session_id())
+        plan = replace(self.select(indices), command=command)
+        return Session(plan, self.selection, self.ttl_s)
 
     def answer_of(self, step_id: str) -> StepAnswer | None:
         """Returns the answer of the newest named step if this is its name."""
@@ -104,8 +138,3 @@ class Session:
         """Takes over the state that the engine answered with."""
         self.positions = [row.position for row in answer.rows]
         self.kv_bytes = answer.kv_bytes
-
-
-def new_session_id() -> str:
-    """Returns a name that nobody can guess: 128 random bits."""
-    return secrets.token_urlsafe(16)

@@ -6,7 +6,8 @@ import pytest
 
 from model_service.front.checks.session_calls import StepPlan
 from model_service.front.sessions.changes import SessionCalls
-from model_service.protocol import DescribeSession, StepRow
+from model_service.front.sessions.session import Session
+from model_service.protocol import DescribeSession, StepRow, StepSession
 from rpc.errors import InvalidField, Overloaded, SessionBusy, SessionNotFound
 from tests.fakes.counting_engine import HANGS
 from tests.fakes.engine import engine
@@ -14,15 +15,16 @@ from tests.fakes.engine import engine
 from .test_sessions import SELECTION, make_session, registry
 
 
-def plan(*rows: list[int], **fields) -> StepPlan:
-    fields = {"sample": False, "append": False, "look_ahead": False, "step_id": "", **fields}
-    return StepPlan([StepRow(ids, None) for ids in rows], SELECTION, **fields)
+def plan(session: Session, *rows: list[int], step_id: str = "") -> StepPlan:
+    return StepPlan(
+        StepSession(session.session_id, [StepRow(ids, None) for ids in rows], SELECTION), step_id
+    )
 
 
 async def opened(client, *prompts: list[int], **limits):
     sessions = registry(client, **limits)
     session = make_session(*prompts)
-    await sessions.open(session)
+    await sessions.open(session, session.plan.command)
     return sessions, SessionCalls(client, sessions), session
 
 
@@ -32,7 +34,7 @@ async def test_work_goes_on_when_its_caller_is_gone_and_holds_the_session():
 
         async def work():
             with sessions.use(session.session_id):
-                await calls.step(session, plan([HANGS], step_id="a"))
+                await calls.step(session, plan(session, [HANGS], step_id="a"))
 
         caller = asyncio.ensure_future(calls.to_the_end(work()))
         await asyncio.sleep(0.05)
@@ -52,7 +54,7 @@ async def test_a_step_that_is_refused_has_no_answer_to_repeat():
     async with engine() as client:
         _, calls, session = await opened(client, [4])
         with pytest.raises(Overloaded):
-            await calls.step(session, plan(*[[1]] * 7, step_id="a"))
+            await calls.step(session, plan(session, *[[1]] * 7, step_id="a"))
         assert session.answer_of("a") is None
 
 

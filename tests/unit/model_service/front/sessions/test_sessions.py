@@ -7,11 +7,12 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from model_service.front.checks.configuration import ResolvedConfig
+from model_service.front.checks.plan import Plan
+from model_service.front.checks.session_terms import new_session_id
 from model_service.front.metrics import ModelMetrics
-from model_service.front.sessions.opening import Opening
 from model_service.front.sessions.registry import SessionRegistry
-from model_service.front.sessions.session import Session, new_session_id
-from model_service.protocol import DescribeSession, SequenceSpec
+from model_service.front.sessions.session import Session
+from model_service.protocol import DescribeSession, OpenSession, SequenceSpec, SessionAnswer
 from model_service.protocol.generation import ScoreSelection
 from model_service.protocol.parameters import GenerationConfig
 from rpc.errors import Overloaded, SessionBusy, SessionNotFound
@@ -24,8 +25,13 @@ CONFIG = ResolvedConfig(GenerationConfig(max_new_tokens=1), 0, 1, False)
 
 def make_session(*prompts: list[int], ttl_s: float = 300.0) -> Session:
     specs = [SequenceSpec(ids, seed=0) for ids in prompts or ([4],)]
-    opening = Opening(specs, CONFIG, 0, SELECTION, Reference("tiny", 0, "", 32), 16, "")
-    return Session(new_session_id(), opening, SELECTION, ttl_s)
+    command = OpenSession(new_session_id(), specs, CONFIG.config, 0, 16, SELECTION)
+    plan = Plan(command, specs, CONFIG, 0, Reference("tiny", 0, "", 32), 16 * len(specs), 0)
+    return Session(plan, SELECTION, ttl_s)
+
+
+async def open_session(sessions: SessionRegistry, session: Session) -> SessionAnswer:
+    return await sessions.open(session, session.plan.command)
 
 
 def registry(client, *, max_sessions: int = 2, max_rows: int = 4) -> SessionRegistry:
@@ -36,7 +42,7 @@ def registry(client, *, max_sessions: int = 2, max_rows: int = 4) -> SessionRegi
 async def test_an_opened_session_has_the_positions_of_its_prompts():
     async with engine() as client:
         session = make_session([4], [5, 6])
-        await registry(client).open(session)
+        await open_session(registry(client), session)
         assert session.positions == [1, 2]
         assert not session.busy
 
@@ -45,9 +51,9 @@ async def test_sessions_beyond_the_limit_are_refused():
     async with engine() as client:
         sessions = registry(client)
         for _ in range(2):
-            await sessions.open(make_session())
+            await open_session(sessions, make_session())
         with pytest.raises(Overloaded) as caught:
-            await sessions.open(make_session())
+            await open_session(sessions, make_session())
         assert caught.value.metadata["resource"] == "sessions"
         assert caught.value.retry_delay_s is not None
 
@@ -55,34 +61,34 @@ async def test_sessions_beyond_the_limit_are_refused():
 async def test_rows_of_sessions_beyond_the_limit_are_refused():
     async with engine() as client:
         sessions = registry(client)
-        await sessions.open(make_session([1], [2], [3]))
+        await open_session(sessions, make_session([1], [2], [3]))
         with pytest.raises(Overloaded) as caught:
-            await sessions.open(make_session([1], [2]))
+            await open_session(sessions, make_session([1], [2]))
         assert caught.value.metadata["resource"] == "session_rows"
 
 
 async def test_a_session_that_has_expired_makes_room():
     async with engine() as client:
         sessions = registry(client, max_sessions=1)
-        await sessions.open(make_session(ttl_s=0.01))
+        await open_session(sessions, make_session(ttl_s=0.01))
         await asyncio.sleep(0.05)
-        await sessions.open(make_session())
+        await open_session(sessions, make_session())
 
 
 async def test_a_session_that_cannot_be_opened_leaves_nothing_behind():
     async with engine() as client:
         sessions = registry(client)
         with pytest.raises(Overloaded):  # more rows than the engine has permits
-            await registry(client, max_rows=99).open(make_session(*[[1]] * 7))
+            await open_session(registry(client, max_rows=99), make_session(*[[1]] * 7))
         assert len(sessions) == 0
-        await sessions.open(make_session())
+        await open_session(sessions, make_session())
 
 
 async def test_one_call_at_a_time_uses_a_session():
     async with engine() as client:
         sessions = registry(client)
         session = make_session()
-        await sessions.open(session)
+        await open_session(sessions, session)
         with sessions.use(session.session_id):
             with pytest.raises(SessionBusy), sessions.use(session.session_id):
                 pass
@@ -96,7 +102,7 @@ async def test_a_session_that_was_idle_for_too_long_is_gone_here_and_in_the_engi
     async with engine() as client:
         sessions = registry(client)
         session = make_session(ttl_s=0.05)
-        await sessions.open(session)
+        await open_session(sessions, session)
         await asyncio.sleep(0.1)
         with pytest.raises(SessionNotFound), sessions.use(session.session_id):
             pass
@@ -111,7 +117,7 @@ async def test_a_session_does_not_expire_while_a_call_uses_it():
     async with engine() as client:
         sessions = registry(client)
         session = make_session(ttl_s=0.05)
-        await sessions.open(session)
+        await open_session(sessions, session)
         with sessions.use(session.session_id):
             await asyncio.sleep(0.1)
             sessions.expire()
@@ -122,7 +128,7 @@ async def test_use_and_touch_start_the_idle_time_anew():
     async with engine() as client:
         sessions = registry(client)
         session = make_session(ttl_s=0.2)
-        await sessions.open(session)
+        await open_session(sessions, session)
         for _ in range(3):
             await asyncio.sleep(0.1)
             sessions.touch(session.session_id, None)
@@ -137,7 +143,7 @@ async def test_expired_and_unknown_sessions_are_told_apart_by_nobody():
     async with engine() as client:
         sessions = registry(client)
         session = make_session(ttl_s=0.01)
-        await sessions.open(session)
+        await open_session(sessions, session)
         await asyncio.sleep(0.05)
         messages = []
         for session_id in (session.session_id, "unknown"):
@@ -151,7 +157,7 @@ async def test_a_closed_session_is_gone():
     async with engine() as client:
         sessions = registry(client)
         session = make_session([4, 5])
-        await sessions.open(session)
+        await open_session(sessions, session)
         closed, description = await sessions.close(session.session_id)
         assert closed is session
         assert description.rows == [[4, 5]]
@@ -164,7 +170,7 @@ async def test_sessions_are_listed_in_pages_in_order_of_opening():
         sessions = registry(client, max_sessions=5, max_rows=5)
         opened = [make_session() for _ in range(5)]
         for session in opened:
-            await sessions.open(session)
+            await open_session(sessions, session)
         first = sessions.list(0, 3)
         assert first == opened[:3]
         assert sessions.list(first[-1].serial, 3) == opened[3:]

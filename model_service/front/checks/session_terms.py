@@ -1,5 +1,6 @@
 """What a session may ask for, and what it gets unless it asks."""
 
+import secrets
 from dataclasses import dataclass
 
 from google.protobuf.duration_pb2 import Duration
@@ -41,3 +42,8 @@ class SessionTerms:
     def room(self, num_tokens: int, context_length: int) -> int:
         """Returns how many tokens a row gets that needs room for `num_tokens`."""
         return max(num_tokens, min(num_tokens + self.new_tokens, context_length))
+
+
+def new_session_id() -> str:
+    """Returns a name that nobody can guess: 128 random bits."""
+    return secrets.token_urlsafe(16)

@@ -1,13 +1,20 @@
 """From a request to what the engine runs."""
 
+from itertools import combinations
+
 import msgspec
 import pytest
 from lockstep.v1 import model_service_pb2, scores_pb2, tokens_pb2
 
-from model_service.front.checks import generation_plan
-from model_service.front.checks.generation_plan import PlanLimits
+from model_service.front.checks import plan as plans
+from model_service.front.checks.generation import AskedContinuation, AskedSequences, AskedSession
+from model_service.front.checks.opening import AskedOpening
+from model_service.front.checks.plan import MAX_SALT_LENGTH, Plan, PlanLimits, read_salt
+from model_service.front.checks.prompts import Bounds, read_prompts
 from model_service.front.checks.seeds import sequence_seed
+from model_service.front.checks.session_terms import SessionTerms
 from model_service.protocol import EngineInfo
+from rpc import identity
 from rpc.errors import (
     ContextLengthExceeded,
     InvalidField,
@@ -16,9 +23,11 @@ from rpc.errors import (
 )
 from tests.fakes.counting_engine import CountingEngine
 from vocabulary import Reference
+from wire.violations import Violations
 
 VOCABULARY = Reference("tiny", 0, "ab" * 32, 32)
 LIMITS = PlanLimits(max_sequences_per_call=8, max_selected_tokens=16)
+BOUNDS = Bounds(max_rows=8, context_length=64)
 
 
 def info(**changes) -> EngineInfo:
@@ -35,7 +44,7 @@ def request(*prompts: list[int], config=None, **fields) -> model_service_pb2.Gen
 
 
 def plan(request, **changes):
-    return generation_plan.plan(request, VOCABULARY, info(**changes), LIMITS)
+    return plans.plan(AskedSequences(request, BOUNDS), VOCABULARY, info(**changes), LIMITS)
 
 
 def violated(request) -> list[str]:
@@ -100,7 +109,7 @@ def test_a_priority_out_of_range_is_refused(priority):
 
 @pytest.mark.parametrize("priority", [-1000, 0, 1000])
 def test_a_priority_is_passed_on(priority):
-    assert plan(request(priority=priority)).priority == priority
+    assert plan(request(priority=priority)).command.priority == priority
 
 
 def test_too_many_sequences_in_one_call_are_refused():
@@ -182,8 +191,8 @@ def test_reserved_tokens_are_counted_over_all_sequences():
 
 def test_a_selection_that_asks_for_nothing_is_none():
     planned = plan(request(scores=scores_pb2.ScoreSelection()))
-    assert planned.selection is None
-    assert planned.prompt_selection is None
+    assert planned.command.selection is None
+    assert planned.command.prompt_selection is None
 
 
 def test_a_response_is_sized_before_it_is_made():
@@ -209,7 +218,7 @@ GUIDED = {"guidance_scale": 2.0, "negative_prompt": {"ids": [7, 8, 9]}, "max_new
 
 def test_a_guided_sequence_takes_two_rows_and_their_kv_cache():
     planned = plan(request([1], [2] * 5, config=GUIDED))
-    assert planned.num_rows == 4
+    assert planned.command.num_rows == 4
     assert planned.kv_tokens == (1 + 10) + (5 + 10) + 2 * (3 + 10)
     assert plan(request([1], config={"guidance_scale": 2.0, "max_new_tokens": 10})).kv_tokens == 22
 
@@ -252,7 +261,7 @@ BEAMS = {"num_beams": 3, "do_sample": False, "max_new_tokens": 10}
 
 def test_a_search_takes_a_row_per_beam_and_their_kv_cache():
     planned = plan(request([1], [2] * 5, config=BEAMS | {"num_return_sequences": 2}))
-    assert planned.num_rows == 6
+    assert planned.command.num_rows == 6
     assert planned.kv_tokens == 3 * (11 + 15)
     assert [planned.indices(row) for row in range(4)] == [(0, 0), (0, 1), (1, 0), (1, 1)]
 
@@ -293,3 +302,119 @@ def test_what_is_kept_of_all_beams_counts_as_response():
     assert beams.response_bytes > 3 * one.response_bytes
     assert beams.answers_at_once
     assert not one.answers_at_once
+
+
+def test_no_salt_makes_one_caller_look_like_another():
+    pairs = [("", ""), ("", "a"), ("", "1:a"), ("a", ""), ("a", "a"), ("aa", ""), ("1:a", "")]
+    salts = []
+    for caller, salt in pairs:
+        token = identity._caller.set(caller)
+        salts.append(read_salt(salt, Violations()))
+        identity._caller.reset(token)
+    assert all(one != other for one, other in combinations(salts, 2))
+
+
+@pytest.mark.parametrize("length", [0, MAX_SALT_LENGTH, MAX_SALT_LENGTH + 1])
+def test_a_salt_has_a_longest_length(length):
+    violations = Violations()
+    read_salt("x" * length, violations)
+    if length <= MAX_SALT_LENGTH:
+        violations.check()
+    else:
+        with pytest.raises(InvalidField):
+            violations.check()
+
+
+# --- What every kind of call is asked --------------------------------------------------------
+
+TERMS = SessionTerms(ttl_s=300.0, max_ttl_s=3600.0, new_tokens=8)
+
+
+def ask_sequences(request, engine: EngineInfo) -> Plan:
+    return plans.plan(AskedSequences(request, BOUNDS), VOCABULARY, engine, LIMITS)
+
+
+def ask_session(request, engine: EngineInfo) -> Plan:
+    return plans.plan(AskedSession(request, BOUNDS, TERMS), VOCABULARY, engine, LIMITS)
+
+
+def ask_opening(request, engine: EngineInfo) -> Plan:
+    violations = Violations()
+    asked = AskedOpening(
+        violations=violations,
+        rows=read_prompts(request.prompt, violations, BOUNDS),
+        config=request.generation_config,
+        cache_salt=request.cache_salt,
+        max_length=64,
+    )
+    return plans.plan(asked, VOCABULARY, engine, LIMITS)
+
+
+def ask_continuation(request, engine: EngineInfo) -> Plan:
+    session = ask_opening(request_without_extras(request), engine)
+    rows = [spec.prompt_token_ids for spec in session.sequences]
+    request.ClearField("prompt")
+    asked = AskedContinuation(request, session, rows, VOCABULARY)
+    return plans.plan(asked, VOCABULARY, engine, LIMITS)
+
+
+def request_without_extras(given) -> model_service_pb2.GenerateRequest:
+    return model_service_pb2.GenerateRequest(prompt=given.prompt)
+
+
+KINDS = [ask_sequences, ask_session, ask_opening, ask_continuation]
+GENERATIONS = [ask_sequences, ask_session, ask_continuation]
+
+
+@pytest.mark.parametrize("ask", KINDS)
+def test_no_kind_of_call_ignores_more_of_the_prompt_than_there_is(ask):
+    config = {"repetition_penalty": 1.5, "prompt_ignore_length": 3}
+    ask(request([1, 2, 3], config=config), info())
+    with pytest.raises(InvalidField) as caught:
+        ask(request([1, 2], config=config), info())
+    assert [v.field for v in caught.value.violations] == ["generation_config.prompt_ignore_length"]
+
+
+@pytest.mark.parametrize("ask", KINDS)
+def test_no_kind_of_call_takes_a_salt_that_is_too_long(ask):
+    with pytest.raises(InvalidField) as caught:
+        ask(request(cache_salt="x" * (MAX_SALT_LENGTH + 1)), info())
+    assert [v.field for v in caught.value.violations] == ["cache_salt"]
+
+
+@pytest.mark.parametrize("ask", GENERATIONS)
+def test_no_generation_takes_a_priority_out_of_range(ask):
+    with pytest.raises(InvalidField) as caught:
+        ask(request(priority=1001), info())
+    assert [v.field for v in caught.value.violations] == ["priority"]
+
+
+@pytest.mark.parametrize("ask", [ask_session, ask_opening])
+def test_no_session_reserves_more_than_one_may(ask):
+    with pytest.raises(KVCacheExceeded) as caught:
+        ask(request(*[[1]] * 4, keep_session={"max_length": 64}), info(kv_session_tokens=255))
+    assert caught.value.metadata == {"kvTokens": "256", "limitTokens": "255"}
+    ask(request(*[[1]] * 4, keep_session={"max_length": 64}), info(kv_session_tokens=256))
+
+
+def test_what_is_wrong_with_a_kept_session_is_named_with_all_else():
+    keep = {"ttl": {"seconds": 0}, "max_length": 2}
+    with pytest.raises(InvalidField) as caught:
+        ask_session(request(config={"top_p": 2.0}, keep_session=keep, priority=1001), info())
+    assert {v.field for v in caught.value.violations} == {
+        "generation_config.top_p",
+        "keep_session.ttl",
+        "keep_session.max_length",
+        "priority",
+    }
+
+
+@pytest.mark.parametrize("ask", [ask_opening, ask_continuation])
+def test_rows_without_padding_have_none_to_count(ask):
+    config = {"lengths_include_padding": True, "max_length": 20}
+    with pytest.raises(InvalidField) as caught:
+        ask(request(config=config), info())
+    assert [v.field for v in caught.value.violations] == [
+        "generation_config.lengths_include_padding"
+    ]
+    ask(request(config=config | {"lenient": True}), info())
