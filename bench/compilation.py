@@ -44,7 +44,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class CompilerProcess:
-    """The engine's compiling process, and the group of those that it has started."""
+    """The engine's compiling process, and the group of the processes that it has started."""
 
     pid: int
 

@@ -104,7 +104,7 @@ class LocalEngine:
         Args:
             prompts: ids.
             config: how tokens are chosen. Row `i` draws with seed `i`.
-            salt: prompts of equal salts reuse each other's KV cache; None means nobody's.
+            salt: prompts of equal salts reuse each other's KV cache; None means no reuse.
             selection: what to keep about new tokens in `scores`.
         """
         self._num_calls += 1

@@ -1,4 +1,4 @@
-"""`python -m bench.long_prompts`: what long prompts cost a stream that runs beside them.
+"""`python -m bench.long_prompts`: what long prompts cost a stream that runs meanwhile.
 
 One stream decodes; then prompts arrive at once. What counts is the time between
 its tokens until every prompt has its first token. Cases take turns.

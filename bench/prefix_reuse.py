@@ -16,7 +16,7 @@ SALT = "bench"
 
 
 def first_token_s(engine: LocalEngine, prompt: list[int]) -> float:
-    """Returns the time from a prompt's arrival to its first token, with nothing beside it."""
+    """Returns the time from a prompt's arrival to its first token, with nothing else running."""
     start = time.perf_counter()
     call = engine.submit([prompt], greedy(1), salt=SALT)
     while not engine.tokens[call]:
@@ -53,7 +53,7 @@ def measure(
 
 
 def lookup_s(holders: int, prompt_tokens: int, repeats: int) -> list[float]:
-    """Returns how long finding the best of so many kept prompts takes, which all begin alike."""
+    """Returns how long finding the best of many kept prompts takes, which all begin alike."""
     beginning = Workload(1, prompt_tokens // 2).prompts(0)[0]
     *kept, prompt = (
         [*beginning, *ending]

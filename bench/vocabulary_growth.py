@@ -33,7 +33,7 @@ TOKENS_PER_CALL = 64
 
 
 class Growth:
-    """Adds special tokens with names that nobody used before."""
+    """Adds special tokens with names that were not used before."""
 
     def __init__(self, channel: grpc.Channel) -> None:
         self._stub = VocabularyAdminServiceStub(channel)

@@ -3,7 +3,7 @@
 import random
 from dataclasses import dataclass
 
-# Ids that every vocabulary of a real model has, control tokens left out.
+# Ids that every vocabulary of a real model has, without control tokens.
 FIRST_ID, LAST_ID = 100, 30_000
 
 

@@ -136,7 +136,7 @@ class _Items:
         self.count(1, counts)
 
     def count(self, num_items: int, counts: _Counts) -> int:
-        """Adds items to those that a message has; returns how many it had."""
+        """Adds to the number of items that a message has; returns the number before."""
         before: int = counts.get(self._number, 0)
         total = counts[self._number] = before + num_items
         if total > self._max_items:

@@ -2,7 +2,7 @@
 
 After a large block was freed, glibc takes blocks of that size from its heaps, of which it has one
 for every few threads. Small blocks come to lie between them, and a service that has seen messages
-of megabytes in all of its threads keeps their space, although nobody uses it. Blocks that are
+of megabytes in all of its threads keeps their space, although it is unused. Blocks that are
 mapped one by one go back to the system when they are freed.
 """
 

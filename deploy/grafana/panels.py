@@ -257,7 +257,7 @@ ENGINE = Row(
         ),
         Panel(
             "Drafts per second",
-            "Guesses of prompt lookup that were verified, and those that were right.",
+            "Guesses of prompt lookup that were verified, and guesses that were right.",
             "short",
             (
                 rate("lockstep_model_drafts_total", MODEL),
@@ -332,7 +332,7 @@ TOKENIZATION = Row(
         ),
         Panel(
             "Changes of the vocabulary per second",
-            "`conflict` means that somebody else was faster.",
+            "`conflict` means that another change came first.",
             "short",
             (rate("lockstep_tokenizer_vocab_revisions_total", TOKENIZER, "result"),),
         ),

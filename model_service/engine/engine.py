@@ -243,7 +243,7 @@ class Engine:
     def handle(self, command: Command) -> None:
         """Applies a command. Called between steps only.
 
-        One that fails is rejected if it is a call's; nobody else's rows have to do with it.
+        One that fails is rejected if it belongs to a call; rows of other calls are not affected.
         """
         try:
             self._handlers[type(command)](command)

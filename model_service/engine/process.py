@@ -264,7 +264,7 @@ def main() -> int:
 
 
 def _fail(connection: Connection, reason: str) -> int:
-    """Tells the front why there is no engine. Returns the exit status."""
+    """Tells the front why the engine does not run. Returns the exit status."""
     connection.send(LoadFailed(reason))
     connection.drain()
     return 1

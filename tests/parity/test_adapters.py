@@ -92,7 +92,7 @@ def test_an_adapter_that_lacks_weights_is_refused(tmp_path):
     weights = load_file(folder / "adapter_model.safetensors")
     weights.pop(next(iter(weights)))
     save_file(weights, folder / "adapter_model.safetensors")
-    with pytest.raises(Refused, match="not those of its configuration"):
+    with pytest.raises(Refused, match="do not match its configuration"):
         InprocEngine(base, adapter_folder=str(folder))
 
 

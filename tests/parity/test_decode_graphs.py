@@ -291,7 +291,9 @@ def test_without_a_compiler_the_model_serves_and_says_why(llama, tmp_path, monke
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
     engine = start(llama.folder)
-    assert graphs_of(engine).status == GraphStatus("unavailable", "There is no C++ compiler (g++).")
+    assert graphs_of(engine).status == GraphStatus(
+        "unavailable", "No C++ compiler (g++) is installed."
+    )
     expected = llama.generate(prompts()[2], NEW).token_ids
     assert engine.generate([prompts()[2]], max_new_tokens=NEW) == [expected]
 

@@ -58,7 +58,7 @@ class GrowingEmbedding:
             num_rows: rows of the new buffer.
 
         Raises:
-            RuntimeError: there is no memory for it. Nothing is changed.
+            RuntimeError: memory is not sufficient. Nothing is changed.
         """
         larger = self._buffer.new_empty(num_rows, self._buffer.shape[1])
         count = max(1, SLICE_BYTES // (larger.element_size() * larger.shape[1]))

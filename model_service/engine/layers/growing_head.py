@@ -42,7 +42,7 @@ class GrowingHead(nn.Module):
             base.bias = nn.Parameter(bias.detach()[:size], requires_grad=False)
         self.base: nn.Module = packed_or_none(base) or base
         self.num_added = 0
-        # Lists, not buffers of the module: its parameters stay those of `base`.
+        # Lists, not buffers of the module: its only parameters are the ones of `base`.
         self._blocks: list[Tensor] = []
         self._biases: list[Tensor] = []
         self.reserve(reserved_rows)
@@ -73,7 +73,7 @@ class GrowingHead(nn.Module):
         """Makes room for `count` more rows. What is there is not moved.
 
         Raises:
-            RuntimeError: there is no memory for them.
+            RuntimeError: memory is not sufficient.
         """
         weight, bias = self.weight, self.bias
         while len(self._blocks) * BLOCK_ROWS < self.num_added + count:

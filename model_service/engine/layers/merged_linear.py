@@ -3,7 +3,7 @@
 Query, key and value projections read one tensor, and so do the gate and up
 projections of a feed-forward layer. One product of all their rows is quicker
 than one product each. Which layers those are is observed while Hugging Face's
-code runs (`observe`), so it holds for models nobody has seen before, and it is
+code runs (`observe`), so it holds for unknown models, too, and it is
 checked at every call: a layer that is called with another tensor than its
 siblings gets a product of its own.
 """

@@ -15,7 +15,7 @@ from model_service.engine.layers import masked_logits, placement
 
 WEIGHTS = "adapter_model.safetensors"
 
-# Largest difference between the logits of the model with the adapter beside it and merged into
+# Largest difference between the logits of the model with the adapter unmerged and merged into
 # it, relative to the largest of them.
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.05}
 
@@ -33,7 +33,7 @@ def merge(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
         ValueError: the adapter is not for this model, or cannot be merged into it.
     """
     if any(parameter.is_meta for parameter in model.parameters()):
-        raise ValueError("an adapter needs the whole model in memory, and part of it is on disk")
+        raise ValueError("an adapter needs the whole model in memory, but part of it is on disk")
     _check_vocabulary(model, folder)
     import peft  # takes seconds, for which only those with an adapter wait
 
@@ -71,7 +71,7 @@ def _check_keys(adapted: Any, expected: dict[str, Tensor], folder: Path) -> None
     wanted = {key: list(value.shape) for key, value in expected.items()}
     if shapes != wanted:
         odd = sorted({key for key, _ in {*_items(shapes)} ^ {*_items(wanted)}})
-        raise ValueError(f"its weights are not those of its configuration, among them {odd[0]}")
+        raise ValueError(f"its weights do not match its configuration, among them {odd[0]}")
 
 
 def _check_vocabulary(model: PreTrainedModel, folder: Path) -> None:

@@ -30,7 +30,7 @@ DEFAULT_CONTEXT_TOKENS = 8192
 # What is packed most has a bit per weight.
 MOST_VALUES_PER_BYTE = 8
 
-# A model of so few values does no harm, whatever its files hold: a tiny one may have large tables.
+# A model of at most this size is harmless whatever its files hold: it may have large tables.
 SMALL_MODEL = 2**28
 
 # Where configurations say how many tokens a model was made for.
@@ -53,11 +53,11 @@ NOT_SAMPLED: dict[str, tuple[object, ...]] = {
 
 
 class Refused(Exception):
-    """The model cannot be served. The message says why, and the way out."""
+    """The model cannot be served. The message says why, and the remedy."""
 
 
 class DoesNotFit(Refused):
-    """There is too little memory, or a device fails: no other path would be of help."""
+    """Memory is not sufficient, or a device fails: another path would not help."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +160,7 @@ def _load_weights(folder: Path, settings: EngineSettings) -> PreTrainedModel:
         )
     except Refused:
         raise
-    except Exception as error:  # whatever a configuration nobody tried makes go wrong
+    except Exception as error:  # an untried configuration may fail in any way
         raise Refused(f"{folder.name}: {error}") from error
     model, report = loaded
     _check_weights(folder.name, model, report)
@@ -184,8 +184,8 @@ def _check_size(folder: Path, skeleton: PreTrainedModel) -> None:
     size = sum(tensor.numel() for tensor in tensors)
     if size > max(MOST_VALUES_PER_BYTE * num_bytes, SMALL_MODEL):
         raise Refused(
-            f"{folder.name}: config.json describes a model of {size} values, and the weights "
-            f"beside it have {num_bytes} bytes: it is damaged, or of another model."
+            f"{folder.name}: config.json describes a model of {size} values, but the weights have "
+            f"{num_bytes} bytes: the file is damaged, or belongs to another model."
         )
 
 
@@ -194,7 +194,7 @@ def _with_adapter(model: PreTrainedModel, adapter_folder: str) -> PreTrainedMode
         return model
     try:
         merged = adapter.merge(model, Path(adapter_folder))
-    except Exception as error:  # whatever an adapter nobody tried makes go wrong
+    except Exception as error:  # an untried adapter may fail in any way
         raise Refused(f"The adapter {Path(adapter_folder).name}: {error}") from error
     return merged.requires_grad_(False)
 
@@ -233,7 +233,7 @@ def _check_weights(name: str, model: PreTrainedModel, report: dict[str, Any]) ->
             logger.info("%s: %s is -inf for %d ids, which are never generated", name, key, count)
         elif not (lowest.isfinite() and highest.isfinite()):
             raise Refused(
-                f"{name}: {key} holds values that are no numbers: NaN, or infinite as "
+                f"{name}: {key} contains NaN, or values that are infinite as "
                 f"{str(weight.dtype).removeprefix('torch.')}."
             )
 

@@ -1,4 +1,4 @@
-"""How much memory this process may still take: that of the machine, and that of its container."""
+"""How much memory this process may still take, on its machine and in its container."""
 
 import psutil
 

@@ -31,7 +31,7 @@ KNOWN_ARGUMENTS = {
     "use_cache",
 }
 
-# Rows of holes that the batched product may compute in vain, per row in use,
+# Rows of holes that the batched product may compute without need, per row in use,
 # before gathering the slots is cheaper.
 MAX_WASTE = 1.0
 

@@ -138,7 +138,7 @@ class CompatCache:
     def past(self, slot: int, length: int) -> Past:
         """Returns the cache of a sequence that counts `length` tokens as cached.
 
-        It holds those, or none where it cannot be cut to them.
+        It then holds these tokens, or none if it cannot be cut to them.
         """
         past = self._pasts.get(slot)
         if past is None or (past.length != length and not past.cut(length)):

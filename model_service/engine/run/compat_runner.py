@@ -26,7 +26,7 @@ from model_service.engine.vocabulary.vocabulary import Vocabulary
 from model_service.protocol import EngineSettings
 
 # Length of the sequence whose cache is measured. Admission counts tokens; what a model keeps of a
-# sequence at any length is spread over so many.
+# sequence at any length is spread over this many.
 MEASURED_TOKENS = 128
 
 

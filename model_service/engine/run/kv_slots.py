@@ -2,7 +2,7 @@
 
 In a machine's own memory a slot costs what is written to it (`kv_cache.py`), so
 there is one for every sequence there may be. On a GPU it is set aside as a whole
-when the first step runs; what is free beside the weights decides.
+when the first step runs; the memory that the weights leave free decides.
 """
 
 import logging
@@ -18,7 +18,7 @@ from model_service.protocol import EngineSettings
 
 logger = logging.getLogger(__name__)
 
-# Share of the memory that is free beside the weights which slots may take. The rest is for a step.
+# Share of the memory left free by the weights that slots may take. The rest is for a step.
 SLOT_SHARE = 0.8
 
 
@@ -30,7 +30,7 @@ def fitting(loaded: LoadedModel, settings: EngineSettings) -> int:
         settings: the engine's.
 
     Raises:
-        DoesNotFit: there is no room for as many as a server needs.
+        DoesNotFit: memory is not sufficient for as many as a server needs.
     """
     wanted = sequence_cache.num_slots(settings)
     by_device = {
@@ -48,8 +48,8 @@ def fitting(loaded: LoadedModel, settings: EngineSettings) -> int:
         raise DoesNotFit(_sum(loaded, by_device, free))
     if count < wanted:
         logger.warning(
-            "%d sequences of %d tokens fit beside the weights, not %d; others wait, and idle "
-            "sessions lose their KV cache. --max-context-tokens makes room for more",
+            "%d sequences of %d tokens fit in addition to the weights, not %d; others wait, and "
+            "idle sessions lose their KV cache. A lower --max-context-tokens makes room for more",
             count,
             loaded.context_length,
             wanted,
@@ -76,12 +76,12 @@ def bytes_per_token(loaded: LoadedModel) -> dict[torch.device, int]:
 def _sum(
     loaded: LoadedModel, by_device: dict[torch.device, int], free: dict[torch.device, int]
 ) -> str:
-    """Says in plain words what is needed and what there is."""
+    """Says how much memory is needed and how much is free."""
     weights = _weight_bytes(loaded.model)
     lines = [
-        f"{device} has {_gib(free[device])} free beside {_gib(weights.get(device, 0))} of weights, "
+        f"{device} has {_gib(free[device])} free, with {_gib(weights.get(device, 0))} of weights, "
         f"and each of at least {sequence_cache.MIN_SLOTS} sequences of {loaded.context_length} "
-        f"tokens takes {_gib(size)} of KV cache (together at most {SLOT_SHARE:.0%} of what is free)"
+        f"tokens takes {_gib(size)} of KV cache (together at most {SLOT_SHARE:.0%} of the free memory)"
         for device, size in by_device.items()
     ]
     return (

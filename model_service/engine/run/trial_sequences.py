@@ -1,4 +1,4 @@
-"""Sequences that nobody asked for: a runner runs them to see whether it is right."""
+"""Sequences of no request: a runner runs them to see whether its results are right."""
 
 from typing import Self
 

@@ -38,7 +38,7 @@ class Example:
 
     @property
     def prompt(self) -> list[int]:
-        """The tokens up to those that `generate` chose."""
+        """The tokens before the ones that `generate` chose."""
         return self.token_ids[: len(self.token_ids) + 1 - len(self.logits)]
 
     def given(self, index: int) -> int:

@@ -33,7 +33,7 @@ def choose(
 
     Raises:
         Refused: the model cannot be loaded, no runner equals `generate`, or there is too little
-            memory: nobody is served row by row for want of it.
+            memory: lack of it never leads to the slow path.
     """
     loaded = loader.load(settings)
     on_loaded()

@@ -46,7 +46,7 @@ class SelfTest:
             vocabulary_size: ids that exist; 0 means one per row of the embedding.
 
         Raises:
-            Refused: it does not run, or its logits are no numbers.
+            Refused: it does not run, or its logits are NaN or infinite.
         """
         self._name = type(loaded.model).__name__
         self._dtype = loaded.dtype
@@ -140,7 +140,7 @@ class SelfTest:
 
 @contextlib.contextmanager
 def refusing(what: str) -> Iterator[None]:
-    """Turns whatever goes wrong in a model that nobody tried into the reason not to serve it.
+    """Turns any failure of an untried model into the reason not to serve it.
 
     Args:
         what: what it is tried to do.

@@ -118,5 +118,5 @@ class Growth:
         try:
             self._vocabulary.make_room()
         except (RuntimeError, MemoryError):
-            logger.exception("There is no memory for more reserved rows yet")
+            logger.exception("Memory is not sufficient for more reserved rows yet")
             self._looks_ahead = False  # until a revision is here

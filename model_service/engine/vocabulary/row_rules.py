@@ -38,12 +38,12 @@ class Values:
 
 
 class RowRules:
-    """Makes rows out of those that are there."""
+    """Makes rows out of the existing rows."""
 
     def __init__(
         self, embedding: GrowingEmbedding, head: GrowingHead, without_rows: range, *, tied: bool
     ) -> None:
-        """Takes the means over all ids there are, those of revision 0.
+        """Takes the means over all ids of revision 0, which are all ids at first.
 
         Args:
             embedding: input rows.
@@ -156,7 +156,7 @@ def mean(rows: Tensor) -> Tensor:
 
 
 def _mean_bias(biases: Tensor) -> Tensor:
-    """Returns the mean of biases `[N]` that are no mask as float64 `[1]`; `-inf` if all are."""
+    """Returns the mean of biases `[N]` that are not masks as float64 `[1]`; `-inf` if all are."""
     numbers = biases[biases > -torch.inf]
     return mean(numbers[:, None]) if len(numbers) else torch.tensor([-torch.inf])
 

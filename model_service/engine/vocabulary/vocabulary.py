@@ -32,7 +32,7 @@ class RevisionRows:
     Attributes:
         size: ids.
         forbidden: ids that must not be generated.
-        token_bytes: the bytes that ids stand for; without those nobody has told yet.
+        token_bytes: the bytes that ids stand for, as far as they are known yet.
     """
 
     size: int
@@ -46,7 +46,7 @@ class Vocabulary:
     Attributes:
         num_rows: rows of the checkpoint's embedding.
         base_size: ids at revision 0.
-        num_usable: ids of revision 0 that have rows, the first so many. A tokenizer may have more:
+        num_usable: ids of revision 0 that have rows, the first ones. A tokenizer may have more:
             no request may hold those, and they are never generated. Row numbers are ids, so those
             of the ids that are added begin behind them.
         tied: whether output rows are the input rows.
@@ -103,7 +103,7 @@ class Vocabulary:
 
     @property
     def num_reserved(self) -> int:
-        """Rows that can be added before memory is allocated anew."""
+        """Rows that can be added before more memory is allocated."""
         return self._embedding.num_reserved
 
     @property
@@ -123,7 +123,7 @@ class Vocabulary:
 
         Raises:
             ValueError: the revision or an id is not the next one, or the rows cannot be made.
-            RuntimeError: there is no memory for them.
+            RuntimeError: memory is not sufficient.
         """
         if revision != self.revision + 1:
             raise ValueError(f"revision {revision} does not follow {self.revision}")
@@ -155,7 +155,7 @@ class Vocabulary:
             count: rows that are about to be added.
 
         Raises:
-            RuntimeError: there is no memory for it. Nothing is changed.
+            RuntimeError: memory is not sufficient. Nothing is changed.
         """
         if self._enlargement is None:
             room = max(count, self._embedding.reserve, self.size // GROWTH_PART)
@@ -208,7 +208,7 @@ class Vocabulary:
 def check_can_grow(model: PreTrainedModel, base_size: int) -> None:
     """Checks that a model has rows for its ids at both ends, and that rows can be added.
 
-    A few ids may have none, as that of an image in Gemma's tokenizer beside a model for text.
+    A few ids may have none, as the image token of Gemma's tokenizer in a model for text.
 
     Args:
         model: the model.

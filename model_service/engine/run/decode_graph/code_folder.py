@@ -30,7 +30,7 @@ class CodeFolder:
         """Returns the folder that new entries go to.
 
         Where the one that was set cannot be written, as where models are mounted read-only, it is
-        a temporary one that ends with this object: nobody else can have put code into it.
+        a temporary one that ends with this object: no other process can have put code into it.
         """
         if self._temporary is not None:
             return Path(self._temporary.name)

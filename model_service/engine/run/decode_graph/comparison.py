@@ -20,7 +20,7 @@ LOGITS_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1}
 ATTENTION_TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 
 # Rows of a trial, and the tokens that are left to decode of each: prompts are longer than a token.
-# The KV cache has slots for them besides those that sequences get.
+# The KV cache has slots for them in addition to the slots of sequences.
 LENGTHS = (23, 9, 7)
 LEFT = 5
 

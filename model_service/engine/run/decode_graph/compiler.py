@@ -1,6 +1,6 @@
 """The process that compiles: `python -m` this module, with a recipe and a folder.
 
-It runs beside the engine with whatever time the engine leaves over, writes each
+It runs next to the engine in the processor time that the engine does not use, writes each
 finished part to the folder, and says so with a line on its output. It
 ends when its input is closed, which is when the engine ends, however it ends.
 """
@@ -106,7 +106,7 @@ def main() -> int:
     except (operators.NoCompiler, CheckpointError) as failure:
         tell(Failed(str(failure)))
         return 1
-    except Exception as error:  # whatever the compiler makes of code that nobody has tried
+    except Exception as error:  # the compiler may fail in any way on untried code
         text = (str(error).strip() or type(error).__name__).splitlines()[0]
         tell(Failed(f"The model does not compile: {text[:300]}"))
         return 1
@@ -114,7 +114,7 @@ def main() -> int:
 
 
 def _step_back() -> None:
-    """Leaves the processor to whoever wants it, and is the first to go when memory runs out."""
+    """Gives every other process precedence, and is the first to be killed if memory runs out."""
     os.nice(19)
     with contextlib.suppress(AttributeError, OSError):
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))

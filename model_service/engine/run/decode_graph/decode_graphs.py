@@ -1,4 +1,4 @@
-"""Compiles a model's steps beside it, tries them, and then uses them.
+"""Compiles a model's steps in the background, tries them, and then uses them.
 
 Everything happens between steps, in slices no longer than a short step: the
 compiling is done by a process of its own, loading maps a file, and the trial
@@ -42,7 +42,7 @@ class DecodeGraphs:
     """The graphs of one model.
 
     Attributes:
-        status: what there is, for whoever asks.
+        status: the state of the graphs, as `GetModelInfo` reports it.
     """
 
     def __init__(self, model: PreTrainedModel, runner: CachingRunner) -> None:
@@ -103,7 +103,7 @@ class DecodeGraphs:
             try:
                 hidden = self._steps.run(graph, embeds, packed[1:2], packed[2])
                 return self._output_type(last_hidden_state=hidden)
-            except RuntimeError as error:  # what it wrote to the cache is written anew below
+            except RuntimeError as error:  # what it wrote to the cache is written again below
                 self._give_up(f"A compiled step failed: {error}")
         output = self._forward(*args, **kwargs)
         self._output_type = type(output)
@@ -115,7 +115,7 @@ class DecodeGraphs:
         """Begins to compile, or does all there is to do if that was done before.
 
         Args:
-            settings: whether to compile at all, the model's folder, and that of compiled code.
+            settings: whether to compile at all, and the folders of the model and of compiled code.
             loaded: the model, after its first steps.
         """
         if settings.decode_graphs == "off":
@@ -248,7 +248,7 @@ def unsuitable(model: PreTrainedModel, runner: CachingRunner) -> str | None:
     if decoder is model:
         return f"{type(model).__name__} has no decoder apart from its head."
     if model.dtype not in (torch.float32, torch.bfloat16):
-        return f"There is no attention kernel for {model.dtype}."
+        return f"The attention kernel does not support {model.dtype}."
     if any(parameter.device.type != "cpu" for parameter in model.parameters()):
         return "The model is not on the CPU."
     if any(has_hooks(module) for module in model.modules()):
@@ -258,7 +258,7 @@ def unsuitable(model: PreTrainedModel, runner: CachingRunner) -> str | None:
         assert layer.v is not None
         sizes = {layer.k.data.shape[-1], layer.v.data.shape[-1]}
         if len(sizes) > 1 or not sizes <= operators.HEAD_SIZES:
-            return f"There is no attention kernel for heads of size {sorted(sizes)}."
+            return f"The attention kernel does not support heads of size {sorted(sizes)}."
     return None
 
 

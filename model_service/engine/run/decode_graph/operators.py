@@ -40,11 +40,11 @@ def build(folder: Path) -> None:
     """Compiles the library into a folder.
 
     Raises:
-        NoCompiler: there is no compiler, or it fails.
+        NoCompiler: no compiler is installed, or it fails.
     """
     compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
-        raise NoCompiler("There is no C++ compiler (g++).")
+        raise NoCompiler("No C++ compiler (g++) is installed.")
     includes = [f"-I{path}" for path in cpp_extension.include_paths()]
     libraries = [f"-L{path}" for path in cpp_extension.library_paths()]
     command = [compiler, *OPTIONS, *includes, str(SOURCE), *libraries, "-ltorch_cpu", "-lc10"]
