@@ -81,7 +81,7 @@ def _sum(
     lines = [
         f"{device} has {_gib(free[device])} free, with {_gib(weights.get(device, 0))} of weights, "
         f"and each of at least {sequence_cache.MIN_SLOTS} sequences of {loaded.context_length} "
-        f"tokens takes {_gib(size)} of KV cache (together at most {SLOT_SHARE:.0%} of the free memory)"
+        f"tokens takes {_gib(size)} of KV cache (together at most {SLOT_SHARE:.0%} of what is free)"
         for device, size in by_device.items()
     ]
     return (
