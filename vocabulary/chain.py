@@ -88,5 +88,5 @@ def verify(base: Reference, links: Iterable[Link]) -> Reference:
             raise BrokenChainError(revision, "its parent is another state")
         newest = follow(newest, link.change)
         if link.vocabulary != newest:
-            raise BrokenChainError(revision, "its fingerprint, number or size is another")
+            raise BrokenChainError(revision, "its fingerprint, number or size differs")
     return newest

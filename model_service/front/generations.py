@@ -15,8 +15,8 @@ from model_service.front.sessions.registry import SessionRegistry
 from model_service.front.sessions.session import Session
 from model_service.protocol import CloseSession, DescribeSession, Request, SequenceTokens
 
-_UNARY_WAY_OUT = "Ask for fewer ids, fewer positions or a smaller dtype, or use GenerateStream."
-_BEAM_WAY_OUT = (
+_UNARY_REMEDY = "Ask for fewer ids, fewer positions or a smaller dtype, or use GenerateStream."
+_BEAM_REMEDY = (
     "Ask for fewer ids, fewer positions, a smaller dtype, fewer beams or fewer prompts: a beam "
     "search answers at its end."
 )
@@ -196,6 +196,6 @@ class Generations:
             ResponseTooLarge: it may not.
         """
         if in_one_message or plan.answers_at_once:
-            way_out = _BEAM_WAY_OUT if plan.answers_at_once else _UNARY_WAY_OUT
-            self._model.response_limits.check_message(plan.response_bytes, way_out)
+            remedy = _BEAM_REMEDY if plan.answers_at_once else _UNARY_REMEDY
+            self._model.response_limits.check_message(plan.response_bytes, remedy)
         return plan

@@ -150,7 +150,7 @@ def test_a_person_picks_types_draws_and_takes_back(lockstep, client: Lockstep):
     answers = ["g", '" and"', "b", "99", "#9999", "s", "b", "1", "q"]
     result = lockstep("step", PROMPT, "--seed", "1", text="\n".join(answers) + "\n")
     assert result.exit_code == 0
-    assert "There is no 99" in result.stdout
+    assert "The list has no number 99" in result.stdout
     assert "9999" in result.stdout
     assert "top-k 50" in result.stdout
     assert f"position {len(prompt)} ·" in result.stdout

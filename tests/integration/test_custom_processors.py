@@ -232,7 +232,7 @@ def test_one_that_fails_in_a_session_or_while_scoring_fails_the_call_only(model,
     [
         ("raise RuntimeError('boom')", "boom"),
         ("X = 1", "no list LOGITS_PROCESSORS"),
-        ("LOGITS_PROCESSORS = [1]", "which is no CustomProcessor"),
+        ("LOGITS_PROCESSORS = [1]", "which is not a CustomProcessor"),
         ("LOGITS_PROCESSORS = [CustomProcessor('nodot', Fine, print)]", "no name"),
         ("LOGITS_PROCESSORS = [CustomProcessor('a.b', Fine, print)] * 2", "defined twice"),
         ("LOGITS_PROCESSORS = [CustomProcessor('a.b', dict, print)]", "no subclass"),

@@ -135,12 +135,16 @@ class ChatTemplates:
             raise NoChatTemplate(tokenizer.reference.tokenizer_id)
         if render.template:
             if render.template not in self._sources:
-                raise InvalidField("template_name", "names no template of this tokenizer")
+                raise InvalidField(
+                    "template_name", "is not the name of a template of this tokenizer"
+                )
             return render.template
         if render.tools is not None and _TOOL_USE in self._sources:
             return _TOOL_USE
         if DEFAULT not in self._sources:
-            raise InvalidField("template_name", "must be set: no template is the default one")
+            raise InvalidField(
+                "template_name", "must be set: the tokenizer has no default template"
+            )
         return DEFAULT
 
 

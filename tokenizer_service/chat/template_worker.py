@@ -59,11 +59,11 @@ def _answer(render: Any, request: dict[str, Any], setup: dict[str, Any]) -> dict
     try:
         texts = render(request)
     except MemoryError:
-        return {"refusal": "the template needs more memory than it may use"}
+        return {"refusal": "the template needs more memory than allowed"}
     except Exception as error:  # a template can raise anything
         return {"refusal": _refusal(error, setup["templates"][request["template"]])}
     if sum(len(text.encode()) for text in texts) > setup["output_limit_bytes"]:
-        return {"refusal": "the template's output is longer than it may be"}
+        return {"refusal": "the template's output is longer than allowed"}
     return {"texts": texts}
 
 

@@ -164,7 +164,7 @@ class ArchiveReader:
         except BrokenChainError as error:
             raise self._wrong(str(error)) from None
         except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
-            raise self._wrong("it is not what an archive has there") from None
+            raise self._wrong("it is not valid at this place of an archive") from None
         self._hash.update(line + b"\n")
 
     def _step_for(self, members: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
@@ -196,7 +196,7 @@ class ArchiveReader:
         if claimed != (after.revision, after.fingerprint, after.size) or (
             link.parent_fingerprint != self._newest.fingerprint
         ):
-            raise BrokenChainError(after.revision, "its fingerprint, number or size is another")
+            raise BrokenChainError(after.revision, "its fingerprint, number or size differs")
         if after.revision > len(self._present):
             self._revisions.append(stored)
         else:
@@ -227,7 +227,7 @@ class ArchiveReader:
             "sha256": self._hash.hexdigest(),
         }
         if line["end"] != expected:
-            raise self._wrong("the archive is not whole")
+            raise self._wrong("the archive is incomplete")
         self._ended = True
 
     def _wrong(self, why: str) -> InvalidField:

@@ -32,7 +32,7 @@ async def find_broken(vocabulary: LiveVocabulary) -> BrokenChainError | None:
             trusted = verify(trusted, [stored.link for stored in page])
             if trusted != vocabulary.at(trusted.revision):
                 first = page[0].link.vocabulary.revision
-                raise BrokenChainError(first, "another chain is in the store than serves")
+                raise BrokenChainError(first, "the store holds another chain than the served one")
         async for _ in _replies(vocabulary, until):
             pass  # each is compared with its hash as it is read
     except BrokenChainError as error:

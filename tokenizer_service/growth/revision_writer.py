@@ -157,7 +157,7 @@ def follow(
         return tokenizer, stored
     grown = tokenizer.grown(*(revision.link.change for revision in stored))
     if grown.reference != stored[-1].link.vocabulary:
-        raise BrokenChainError(grown.reference.revision, "it is of another chain")
+        raise BrokenChainError(grown.reference.revision, "it belongs to another chain")
     return grown, stored
 
 

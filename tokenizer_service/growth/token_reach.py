@@ -24,7 +24,7 @@ def check_normalized(tokenizer: Tokenizer, tokens: Mapping[int, AddedToken]) -> 
         InvalidField: nothing is left of one.
     """
     _raise(
-        FieldViolation(_field(index), "is changed into nothing by the normalizer")
+        FieldViolation(_field(index), "is removed by the normalizer")
         for index, token in tokens.items()
         if token.normalized and not tokenizer.normalized(token.content)
     )

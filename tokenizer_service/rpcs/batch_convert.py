@@ -125,7 +125,7 @@ def pad_rows(
         raise InvalidField(
             field,
             f"gives {len(rows) * length} cells, more than the limit of {limits.max_padded_cells}; "
-            "send fewer rows, rows of like length, or none padded",
+            "send fewer rows, rows of similar length, or do not pad",
         )
     pad_token_id = default_pad_token_id if options.pad_token_id is None else options.pad_token_id
     return padded_batch(padding.pad(rows, length, side=options.side, pad_token_id=pad_token_id))

@@ -65,7 +65,9 @@ class SequenceDecoders:
             decoder.follow(tokenizer)
             return decoder
         if len(self._decoders) >= MAX_SEQUENCES:
-            raise InvalidField("sequence_id", f"is one more than the {MAX_SEQUENCES} at a time")
+            raise InvalidField(
+                "sequence_id", f"exceeds the limit of {MAX_SEQUENCES} sequences at a time"
+            )
         decoder = tokenizer.decoder(read_decode_options(request.options))
         self._decoders[request.sequence_id] = decoder
         return decoder

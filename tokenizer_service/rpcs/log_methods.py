@@ -103,7 +103,7 @@ class LogMethods(vocabulary_admin_service_pb2_grpc.VocabularyAdminServiceService
         try:
             self.model_rows.check(new)
         except InvalidField as error:
-            raise InvalidField("data", f"is of another model: {error}") from None
+            raise InvalidField("data", f"does not fit the model: {error}") from None
         extension = await self._vocabulary.extend(archive)
         return pb.ImportRevisionsResponse(
             vocabulary=vocabulary_ref(extension.tokenizer.reference),
@@ -123,5 +123,5 @@ def _read_page_token(token: str, count: int) -> int:
     if not token:
         return 0
     if not (token.isascii() and token.isdecimal() and len(token) < 10 and int(token) < count):
-        raise InvalidField("page_token", "must be the next_page_token of a page before")
+        raise InvalidField("page_token", "must be the next_page_token of an earlier page")
     return int(token)

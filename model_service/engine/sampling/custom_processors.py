@@ -116,14 +116,14 @@ def _of_module(name: str) -> Sequence[Any]:
 def _problem(processor: Any, found: dict[str, CustomProcessor]) -> str | None:
     """Says why a processor cannot be offered, or None."""
     if not isinstance(processor, CustomProcessor):
-        return f"{ATTRIBUTE} has {processor!r}, which is no CustomProcessor"
+        return f"{ATTRIBUTE} has {processor!r}, which is not a CustomProcessor"
     name, arguments = processor.name, processor.arguments
     if not _NAME.fullmatch(name):
-        return f"{name!r} is no name: it needs a dot, as in 'acme.banned_words', in lower case"
+        return f"{name!r} is not a valid name, such as 'acme.banned_words': lower case, with a dot"
     if name in found:
         return f"{name} is defined twice"
     if not (isinstance(arguments, type) and issubclass(arguments, Arguments)):
-        return f"the arguments of {name} are no subclass of Arguments"
+        return f"the arguments of {name} are not a subclass of Arguments"
     try:
         described = processor.describe()
     except TypeError as error:

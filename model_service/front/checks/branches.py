@@ -68,7 +68,9 @@ def check_generation(
     if not is_guided(resolved):
         return
     if resolved.config.num_beams > 1:
-        violations.add(f"{path}.guidance_scale", "must be 1, which turns it off, beside num_beams")
+        violations.add(
+            f"{path}.guidance_scale", "must be 1, which turns it off, together with num_beams"
+        )
     if info.max_running_sequences < 2:
         violations.add(
             f"{path}.guidance_scale", "takes two rows of a step; this server's steps have one"

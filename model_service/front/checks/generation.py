@@ -84,7 +84,7 @@ class _Prompted(Asked[C]):
             self.violations.add("seeds", "must be in [0, 2^63)")
         if resolved.seed is not None and not resolved.lenient:
             self.violations.add(
-                "generation_config.seed", "has no effect beside seeds; leave one out"
+                "generation_config.seed", "has no effect when seeds is set; set only one of the two"
             )
 
     def fit(self, checked: Checked) -> Plan[C]:
@@ -277,13 +277,13 @@ class AskedContinuation(Asked[ContinueSession]):
         request, violations = self._request, self.violations
         for name in ("prompt", "prompt_scores", "keep_session"):
             if request.HasField(name):
-                violations.add(name, "must be unset beside session_id")
+                violations.add(name, "must not be set together with session_id")
         if request.seeds or message.HasField("seed"):
             name = "seeds" if request.seeds else "generation_config.seed"
-            violations.add(name, "must be unset beside session_id: its rows have seeds")
+            violations.add(name, "must not be set together with session_id: its rows have seeds")
         revision = self._session.vocabulary.revision
         if self._vocabulary.revision != revision:
-            violations.add("vocabulary.revision", f"must be that of the session, {revision}")
+            violations.add("vocabulary.revision", f"must be the session's revision, {revision}")
         if message.lenient or message.processors or not self._session.resolved.config.processors:
             return
         for descriptor, value in message.ListFields():

@@ -72,7 +72,7 @@ def read_pipeline(
     size = sum(len(spec.arguments_json.encode()) for spec in specs)
     if size > MAX_ARGUMENTS_BYTES:
         violations.add(
-            path, f"has {size} bytes of arguments in all; the limit is {MAX_ARGUMENTS_BYTES}"
+            path, f"has {size} bytes of arguments in total; the limit is {MAX_ARGUMENTS_BYTES}"
         )
         return ()
     num_values = sum(spec.arguments_json.count(",") + 1 for spec in specs)
@@ -80,7 +80,7 @@ def read_pipeline(
     for index, spec in enumerate(specs):
         at = f"{path}[{index}]"
         if spec.name not in surroundings.catalog:
-            violations.add(f"{at}.name", "is none of those that ListLogitsProcessors returns")
+            violations.add(f"{at}.name", "is not a name that ListLogitsProcessors returns")
         elif _has_effect(spec.name, surroundings, violations, at):
             _check_repeat(spec.name, read, surroundings, violations, at)
             arguments = _read_arguments(
@@ -117,7 +117,7 @@ def _check_repeat(
     if surroundings.catalog[name].repeatable:
         return
     if any(spec.name == name for spec in before):
-        violations.add(f"{path}.name", "is given before; this processor can be given once")
+        violations.add(f"{path}.name", "is already given; this processor can be given only once")
 
 
 def _read_arguments(
@@ -181,6 +181,9 @@ def _summary(wrong: str | None) -> tuple[str, str]:
         wrong: what msgspec says; None where it does not know the processor.
     """
     if wrong is None:
-        return "", f"and those of the other processors have more than {MAX_COMPARED_VALUES} values"
+        return (
+            "",
+            f"and the other processors' arguments have more than {MAX_COMPARED_VALUES} values",
+        )
     place = _PLACE.search(wrong)
     return place[1] if place else "", "is not what the schema in ListLogitsProcessors accepts"

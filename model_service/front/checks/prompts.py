@@ -153,7 +153,7 @@ def _read_padded(
     if mask.shape != input_ids.shape:
         violations.add(
             f"{field}.attention_mask",
-            f"has shape {list(mask.shape)}, which must be that of input_ids, "
+            f"has shape {list(mask.shape)}, which must equal the shape of input_ids, "
             f"{list(input_ids.shape)}",
         )
         return None
@@ -178,7 +178,7 @@ def _check_positions(
     if positions.shape != kept.shape:
         violations.add(
             field,
-            f"has shape {list(positions.shape)}, which must be that of input_ids, "
+            f"has shape {list(positions.shape)}, which must equal the shape of input_ids, "
             f"{list(kept.shape)}",
         )
         return

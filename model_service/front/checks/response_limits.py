@@ -24,32 +24,32 @@ class ResponseLimits:
         """Most bytes of scores in a message of a stream; what is around them may take as many."""
         return min(MAX_CHUNK_BYTES, self.max_message_bytes // 2)
 
-    def check_message(self, num_bytes: int, way_out: str) -> None:
+    def check_message(self, num_bytes: int, remedy: str) -> None:
         """Checks an answer in one message.
 
         Args:
             num_bytes: most bytes that it can have.
-            way_out: what to ask for instead, a sentence.
+            remedy: what to ask for instead, a sentence.
 
         Raises:
             ResponseTooLarge: it may not fit.
         """
         if num_bytes > self.max_message_bytes:
-            raise ResponseTooLarge(num_bytes, self.max_message_bytes, way_out)
+            raise ResponseTooLarge(num_bytes, self.max_message_bytes, remedy)
 
-    def check_step(self, num_bytes: int, num_row_bytes: int, way_out: str) -> None:
+    def check_step(self, num_bytes: int, num_row_bytes: int, remedy: str) -> None:
         """Checks an answer to a step whose full rows may follow it.
 
         Args:
             num_bytes: most bytes that it can have.
             num_row_bytes: those of them that are full rows.
-            way_out: as of `check_message`.
+            remedy: as of `check_message`.
 
         Raises:
             ResponseTooLarge: it is larger than is kept until it is sent, or may not fit
                 one message without the rows.
         """
         if num_bytes > self.max_step_bytes:
-            raise ResponseTooLarge(num_bytes, self.max_step_bytes, way_out)
+            raise ResponseTooLarge(num_bytes, self.max_step_bytes, remedy)
         inline_bytes = min(num_row_bytes, self.max_chunk_bytes)
-        self.check_message(num_bytes - num_row_bytes + inline_bytes, way_out)
+        self.check_message(num_bytes - num_row_bytes + inline_bytes, remedy)

@@ -79,7 +79,7 @@ def read_selection(
     if message.dtype not in DTYPES:
         violations.add(f"{field}.dtype", "must be FLOAT32, FLOAT16 or BFLOAT16")
     elif DTYPES[message.dtype] != "float32" and amount != "full":
-        violations.add(f"{field}.dtype", "is that of full rows; set full, or leave it out")
+        violations.add(f"{field}.dtype", "applies to full rows only; set full, or leave it out")
     positions = _read_positions(message.positions, field, violations, use)
     position_list: tuple[int, ...] = ()
     if positions == "list":

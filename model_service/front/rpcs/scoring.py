@@ -17,7 +17,7 @@ from model_service.front.served_model import ServedModel
 from model_service.protocol import CloseSession, OpenSession, SessionAnswer, SessionRowAnswer
 from wire.violations import Violations
 
-_WAY_OUT = (
+_REMEDY = (
     "Ask for fewer ids, fewer positions or a smaller dtype, send fewer prompts in a call, or use a "
     "session and its StepStream with accept_chunks."
 )
@@ -117,7 +117,7 @@ async def _run(plan: Plan[OpenSession], model: ServedModel) -> SessionAnswer:
     Raises:
         ServiceError: the answer is too large, the engine refused the rows, or one failed.
     """
-    model.response_limits.check_message(plan.response_bytes, _WAY_OUT)
+    model.response_limits.check_message(plan.response_bytes, _REMEDY)
     model.check_open()
     close = CloseSession(plan.command.session_id)
     answer = await model.engine.ask(plan.command, undo=[close])

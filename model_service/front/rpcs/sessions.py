@@ -33,7 +33,7 @@ from wire.violations import Violations
 DEFAULT_PAGE_SIZE = 100
 MAX_PAGE_SIZE = 1000
 
-_OPENING_WAY_OUT = (
+_OPENING_REMEDY = (
     "Ask for fewer ids, fewer positions or a smaller dtype, or open the session with fewer tokens "
     "and give the others by StepStream with accept_chunks."
 )
@@ -77,7 +77,7 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
             vocabulary = await self._model.resolve_vocabulary(request)
             asked = _asked(request, self._model.bounds, self._terms, violations)
             plan = self._model.plan(asked, vocabulary)
-            self._model.response_limits.check_message(plan.response_bytes, _OPENING_WAY_OUT)
+            self._model.response_limits.check_message(plan.response_bytes, _OPENING_REMEDY)
             session = Session(plan, plan.command.selection, ttl_s)
             answer = await self._sessions.open(session, plan.command)
         self._model.metrics.admitted(plan.num_prompt_tokens)
@@ -124,7 +124,7 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
                     raise InvalidField("step.session_id", "is required in the first message")
                 if step.session_id not in {"", session_id}:
                     raise InvalidField(
-                        "step.session_id", "must be that of the first message, or empty"
+                        "step.session_id", "must equal the one of the first message, or be empty"
                     )
                 step.session_id = session_id
                 write_row = writer.write_row if message.accept_chunks else None

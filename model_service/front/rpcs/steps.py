@@ -11,11 +11,11 @@ from model_service.front.sessions.changes import SessionCalls
 from model_service.front.sessions.registry import SessionRegistry
 from model_service.front.sessions.session import Session
 
-_UNARY_WAY_OUT = (
+_UNARY_REMEDY = (
     "Ask for fewer ids, fewer positions or a smaller dtype, or use StepStream with accept_chunks "
     "and no step_id."
 )
-_STREAM_WAY_OUT = "Ask for fewer ids, fewer positions or a smaller dtype, or step fewer tokens."
+_STREAM_REMEDY = "Ask for fewer ids, fewer positions or a smaller dtype, or step fewer tokens."
 
 
 class Steps:
@@ -86,7 +86,7 @@ class Steps:
         limits = self._model.response_limits
         if in_chunks and not plan.step_id:  # the answer of one with a name is kept
             num_row_bytes = row_bytes(selection, counts, vocabulary_size)
-            limits.check_step(num_bytes, num_row_bytes, _STREAM_WAY_OUT)
+            limits.check_step(num_bytes, num_row_bytes, _STREAM_REMEDY)
         else:
-            limits.check_message(num_bytes, _UNARY_WAY_OUT)
+            limits.check_message(num_bytes, _UNARY_REMEDY)
         return plan

@@ -160,7 +160,7 @@ class SessionCalls:
             if target.revision < before.revision:
                 raise InvalidField(
                     "vocabulary.revision",
-                    f"must be at least {before.revision}, that of the session",
+                    f"must be at least {before.revision}, the session's revision",
                 )
             session.apply(await self._engine.ask(RebindSession(session_id, target.revision)))
             session.plan = replace(session.plan, vocabulary=target)

@@ -166,7 +166,7 @@ class VocabularyTable:
         """Makes the error of ids that come from another tokenizer, or another history of it."""
         remedy = "the ids are from another tokenizer, or from another history of this one: "
         if self.followed and self.refused and self.is_another:
-            remedy += f"that of {self.address} is not followed, as {self.refused}"
+            remedy += f"the one of {self.address} is not followed, because {self.refused}"
         elif self.followed:
             remedy += f"encode with the tokenizer service at {self.address}, which it follows"
         else:

@@ -12,7 +12,9 @@ from lockstep_client._cli.session import connected, notes, out
 
 def chat(
     *,
-    system: Annotated[str | None, typer.Option(help="What the assistant is told first.")] = None,
+    system: Annotated[
+        str | None, typer.Option(help="System message: instructions for the assistant.")
+    ] = None,
     max_new_tokens: options.MaxNewTokens = None,
     sample: options.Sample = None,
     temperature: options.Temperature = None,

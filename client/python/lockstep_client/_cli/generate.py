@@ -16,10 +16,14 @@ def generate(
     prompt: Annotated[str, typer.Argument(help="The text; `-` reads it from stdin.")],
     *,
     chat: Annotated[
-        bool, typer.Option("--chat", "-c", help="Ask it as a question, through the chat template.")
+        bool,
+        typer.Option(
+            "--chat", "-c", help="Send the text as a question, through the chat template."
+        ),
     ] = False,
     system: Annotated[
-        str | None, typer.Option(help="What the assistant is told first. Implies --chat.")
+        str | None,
+        typer.Option(help="System message: instructions for the assistant. Implies --chat."),
     ] = None,
     max_new_tokens: options.MaxNewTokens = None,
     stop: options.Stop = None,

@@ -90,7 +90,7 @@ Beams = Annotated[
     typer.Option(
         "--beams",
         metavar="N",
-        help="Search with so many beams for the likeliest text. It is printed when it is found.",
+        help="Number of beams of a search for the likeliest text, which is printed at its end.",
         rich_help_panel=SAMPLING_PANEL,
     ),
 ]

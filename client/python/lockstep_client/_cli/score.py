@@ -18,7 +18,7 @@ def score(
     text: Annotated[str, typer.Argument(help="The text.")],
     *,
     context: Annotated[
-        str | None, typer.Option(help="What comes before it and is not scored itself.")
+        str | None, typer.Option(help="Context before the text, which is not scored.")
     ] = None,
     json: options.Json = False,
     tokenizer: options.TokenizerAddress = DEFAULT_TOKENIZER,

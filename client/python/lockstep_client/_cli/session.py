@@ -66,7 +66,7 @@ def _tls(ca: Path | None) -> Tls | None:
     """
     certificate, key = (os.environ.get(name) for name in (CERTIFICATE_VARIABLE, KEY_VARIABLE))
     if bool(certificate) != bool(key):
-        raise typer.BadParameter(f"Set both {CERTIFICATE_VARIABLE} and {KEY_VARIABLE}, or none.")
+        raise typer.BadParameter(f"Set both {CERTIFICATE_VARIABLE} and {KEY_VARIABLE}, or neither.")
     if ca is None and not certificate:
         return None
     try:

@@ -31,7 +31,10 @@ def step(
     text: Annotated[str, typer.Argument(help="The prompt.")],
     *,
     chat: Annotated[
-        bool, typer.Option("--chat", "-c", help="Ask it as a question, through the chat template.")
+        bool,
+        typer.Option(
+            "--chat", "-c", help="Send the text as a question, through the chat template."
+        ),
     ] = False,
     candidates: Annotated[
         int, typer.Option("--candidates", "-k", help="Tokens to show.", min=1)
@@ -99,7 +102,7 @@ def _ask_for_tokens(client: Lockstep, stepper: Stepper) -> None:
 def _act(client: Lockstep, stepper: Stepper, answer: str) -> str:
     """Does what was typed, and returns why it could not."""
     if answer.strip() == "b":
-        return "" if stepper.back() else "There is nothing to take back."
+        return "" if stepper.back() else "No token is left to take back."
     try:
         if chosen := _token_ids(client, stepper, answer):
             stepper.choose(chosen)
@@ -120,7 +123,7 @@ def _token_ids(client: Lockstep, stepper: Stepper, answer: str) -> list[int]:
         return [int(word[1:])]
     if word.isdecimal():
         if not 1 <= int(word) <= len(candidates):
-            raise ValueError(f"There is no {word}; quote it to type it as text.")
+            raise ValueError(f"The list has no number {word}; quote it to type it as text.")
         return [candidates[int(word) - 1].entry.id]
     text = word[1:-1] if len(word) > 1 and word[0] == word[-1] == '"' else answer
     return client.tokenizer.encode(text, add_special_tokens=False).token_ids[0]

@@ -28,7 +28,7 @@ def encode(
     *,
     special: Annotated[
         bool,
-        typer.Option("--special", help="Read special tokens spelled in the text as such."),
+        typer.Option("--special", help="Read special tokens spelled in the text as tokens."),
     ] = False,
     add_special_tokens: Annotated[
         bool, typer.Option(help="Add the tokenizer's own tokens, such as BOS.")

@@ -35,7 +35,7 @@ class TextEffect:
     Attributes:
         before: its tokens at the newest revision, special tokens parsed.
         after: its tokens after the change, special tokens parsed.
-        changes_text: whether the encoding changes for everybody, also for those who
+        changes_text: whether the encoding changes for every caller, also for callers who
             do not ask for special tokens to be parsed.
     """
 

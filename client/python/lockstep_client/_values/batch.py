@@ -252,7 +252,7 @@ def ragged_message(rows: Sequence[Row] | Array) -> tokens_pb.TokenBatch:
 def _mapping_message(mapping: Mapping[str, Any]) -> tokens_pb.PaddedBatch:
     missing = {"input_ids", "attention_mask"} - mapping.keys()
     if missing:
-        raise TypeError(f"The mapping has no {' and no '.join(sorted(missing))}.")
+        raise TypeError(f"The mapping lacks {' and '.join(sorted(missing))}.")
     positions = mapping.get("position_ids")
     return tokens_pb.PaddedBatch(
         input_ids=tensors.to_message(token_ids.rectangle(mapping["input_ids"])),

@@ -109,7 +109,7 @@ async def test_the_last_message_can_be_left_open(chat):
     [
         ("loops", "took longer than 1 s"),
         ("eats", "needs more memory"),
-        ("talks", "longer than it may be"),
+        ("talks", "longer than allowed"),
         ("escapes", "SecurityError"),
         ("refuses", "Roles must alternate"),
     ],

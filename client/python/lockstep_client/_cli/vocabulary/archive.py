@@ -17,7 +17,7 @@ PIECE_BYTES = 2**20
 
 def export(
     archive: Annotated[
-        Path, typer.Argument(metavar="FILE", help="Where the archive goes.", dir_okay=False)
+        Path, typer.Argument(metavar="FILE", help="File to write the archive to.", dir_okay=False)
     ],
     *,
     json: options.Json = False,
@@ -58,7 +58,11 @@ def import_(
     archive: Annotated[
         Path,
         typer.Argument(
-            metavar="FILE", help="What `export` wrote.", exists=True, dir_okay=False, readable=True
+            metavar="FILE",
+            help="Archive that `export` wrote.",
+            exists=True,
+            dir_okay=False,
+            readable=True,
         ),
     ],
     *,

@@ -83,7 +83,7 @@ def _rows(path: Path | None, option: str, count: int) -> Array | None:
     try:
         values: Array = np.load(path, allow_pickle=False)
     except (OSError, ValueError):
-        raise typer.BadParameter(f"{path} is no .npy file.", param_hint=option) from None
+        raise typer.BadParameter(f"{path} is not an .npy file.", param_hint=option) from None
     if values.ndim == 1:
         values = values[None]
     if values.ndim != 2 or len(values) != count or not np.issubdtype(values.dtype, np.floating):

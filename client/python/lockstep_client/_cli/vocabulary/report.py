@@ -42,7 +42,7 @@ def _remarks(result: AddedToken) -> Iterable[str]:
 
 
 def _effects(effects: Sequence[TextEffect]) -> Table:
-    table = _table("is encoded as", "would become", "for everybody")
+    table = _table("is encoded as", "would become", "for every caller")
     for effect in effects:
         table.add_row(
             _pieces(effect.before.token_bytes),
