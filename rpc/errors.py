@@ -38,7 +38,7 @@ this tree to gRPC codes and `ErrorReason`.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 MAX_VIOLATIONS = 7
 """Most violations that one answer names: its details have to fit the metadata that clients read."""
@@ -183,42 +183,45 @@ MismatchCause = Literal["another_vocabulary", "follows_nobody"]
 """Why a server does not have a vocabulary, and never will as it was started."""
 
 
+class VocabularyState(Protocol):
+    """What identifies a state of a vocabulary, whatever type holds it."""
+
+    @property
+    def tokenizer_id(self) -> str: ...
+    @property
+    def revision(self) -> int: ...
+    @property
+    def fingerprint(self) -> str: ...
+
+
 class VocabularyMismatch(ServiceError):
-    """The request's vocabulary is not in this server's history."""
+    """The request's vocabulary is not on this server's chain."""
 
     def __init__(
         self,
+        given: VocabularyState,
+        server: VocabularyState,
         *,
-        request_tokenizer_id: str,
-        request_revision: int,
-        request_fingerprint: str,
-        server_tokenizer_id: str,
-        server_revision: int,
-        server_fingerprint: str,
         cause: MismatchCause = "another_vocabulary",
         remedy: str = "encode again",
     ) -> None:
         """Refuses a vocabulary.
 
         Args:
-            request_tokenizer_id: as the request names it.
-            request_revision: as the request names it.
-            request_fingerprint: as the request names it.
-            server_tokenizer_id: the server's own at that revision, or its newest.
-            server_revision: the server's own at that revision, or its newest.
-            server_fingerprint: the server's own at that revision, or its newest.
-            cause: why the server does not have the vocabulary.
+            given: the state that the request names.
+            server: the server's own at that revision, or its newest.
+            cause: why the server does not have it.
             remedy: what to do, and more about the cause.
         """
         super().__init__(
-            f"This server does not have the request's vocabulary and never had it; {remedy}.",
+            f"The request's vocabulary is not one that this server has or had; {remedy}.",
             cause=cause,
-            requestTokenizerId=request_tokenizer_id,
-            requestRevision=request_revision,
-            requestFingerprint=request_fingerprint,
-            serverTokenizerId=server_tokenizer_id,
-            serverRevision=server_revision,
-            serverFingerprint=server_fingerprint,
+            requestTokenizerId=given.tokenizer_id,
+            requestRevision=given.revision,
+            requestFingerprint=given.fingerprint,
+            serverTokenizerId=server.tokenizer_id,
+            serverRevision=server.revision,
+            serverFingerprint=server.fingerprint,
         )
 
 

@@ -10,7 +10,7 @@ from checkpoints import Adapter, Checkpoint, CheckpointError, adapter
 from model_service.front.checks.response_limits import ResponseLimits
 from model_service.front.settings import NO_TOKENIZER, ModelSettings
 from model_service.front.vocabulary.base import read_base_vocabulary
-from model_service.front.vocabulary.tokenizer_address import TokenizerAddress
+from model_service.front.vocabulary.service import TokenizerAddress
 from model_service.protocol import EngineSettings
 from rpc.control_groups import available_cores
 from rpc.tls import CallerFiles

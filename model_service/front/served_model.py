@@ -9,18 +9,17 @@ from typing import TypeVar
 from lockstep.v1 import logits_session_service_pb2, model_service_pb2
 
 from model_service.front.checks.plan import Asked, Plan, PlanLimits, plan
-from model_service.front.checks.prompts import Bounds
 from model_service.front.checks.response_limits import ResponseLimits
 from model_service.front.engine_client.call import Call
 from model_service.front.engine_client.client import EngineClient
 from model_service.front.metrics import ModelMetrics
 from model_service.front.vocabulary.following import Following
-from model_service.front.vocabulary.roles import with_roles
-from model_service.front.vocabulary.table import VocabularyTable
+from model_service.front.vocabulary.table import VocabularyTable, with_roles
 from model_service.protocol import EngineInfo, Request, SequenceTokens
 from model_service.protocol.parameters import GenerationConfig
 from rpc.errors import NotImplemented_, Paused
 from vocabulary import Reference
+from wire.prompts import Bounds
 
 C = TypeVar("C")
 

@@ -17,7 +17,6 @@ from lockstep_client import Lockstep
 from lockstep_client.exceptions import TokenIdOutOfRange
 from model_service.front.checks.generation import AskedSequences
 from model_service.front.checks.plan import PlanLimits, plan
-from model_service.front.checks.prompts import Bounds
 from model_service.front.vocabulary.base import read_base_vocabulary
 from model_service.protocol import GrowVocabulary, NewRow
 from model_service.protocol.generation import ScoreSelection
@@ -35,6 +34,7 @@ from tests.integration.model_process import ragged
 from tests.pairs import Pair
 from tests.services import running_services
 from vocabulary import Reference
+from wire.prompts import Bounds
 
 from .test_processors import (
     FULL,

@@ -7,12 +7,12 @@ from lockstep.v1 import model_service_pb2, tensor_pb2, tokens_pb2
 
 from model_service.front.checks.generation import AskedSequences
 from model_service.front.checks.plan import Plan, PlanLimits, plan
-from model_service.front.checks.prompts import Bounds
 from model_service.protocol import Generate
 from rpc.errors import ContextLengthExceeded, InvalidField
 from tests.checkpoint_factory import CONTEXT_LENGTH, VOCABULARY_SIZE
 from tests.engine_harness import tokens_of
 from vocabulary import Reference
+from wire.prompts import Bounds
 
 from .conftest import Pair
 

@@ -183,7 +183,7 @@ class ArchiveReader:
             raise ValueError
         base = Reference(revision=0, **members["base"])
         if base != self._base:
-            raise _mismatch(base, self._base)
+            raise VocabularyMismatch(base, self._base)
 
     def _read_revision(self, line: dict[str, Any]) -> None:
         members = line["revision"]
@@ -241,7 +241,7 @@ def check_same(archived: Reference, present: Reference) -> None:
         VocabularyMismatch: it is another.
     """
     if archived != present:
-        raise _mismatch(archived, present)
+        raise VocabularyMismatch(archived, present)
 
 
 def _read_time(members: dict[str, Any]) -> datetime:
@@ -249,14 +249,3 @@ def _read_time(members: dict[str, Any]) -> datetime:
     if type(microseconds) is not int or not 0 <= microseconds <= MAX_US:
         raise ValueError
     return from_us(microseconds)
-
-
-def _mismatch(archived: Reference, present: Reference) -> VocabularyMismatch:
-    return VocabularyMismatch(
-        request_tokenizer_id=archived.tokenizer_id,
-        request_revision=archived.revision,
-        request_fingerprint=archived.fingerprint,
-        server_tokenizer_id=present.tokenizer_id,
-        server_revision=present.revision,
-        server_fingerprint=present.fingerprint,
-    )

@@ -16,13 +16,12 @@ from typing import Any, TypeVar
 import structlog
 
 from rpc.errors import (
-    InvalidField,
     RevisionConflict,
     ServiceError,
     StoreUnavailable,
     VocabularyBehind,
-    VocabularyMismatch,
 )
+from rpc.tasks import LastingTasks
 from tokenizer_service.growth import revision_writer
 from tokenizer_service.growth.archive import Archive
 from tokenizer_service.growth.revision_writer import Extension, Plan, check_newest, follow
@@ -30,6 +29,7 @@ from tokenizer_service.metrics import TokenizerMetrics
 from tokenizer_service.store import Call, Store, StoredRevision
 from tokenizer_service.text.tokenizer import Tokenizer
 from vocabulary import BrokenChainError, Reference
+from wire.vocabulary import find_state
 
 _T = TypeVar("_T")
 
@@ -69,7 +69,7 @@ class LiveVocabulary:
         self._changed = asyncio.Event()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="vocabulary-writer")
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="vocabulary-reader")
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._changes = LastingTasks()
         self._looking: asyncio.Task[None] | None = None
         self._serve(*follow(base, store.verified()))
 
@@ -98,25 +98,19 @@ class LiveVocabulary:
         """Returns how many ids a request may use: the size of the revision that it names.
 
         Raises:
-            InvalidField: its size is not the size of the revision.
+            InvalidField: its revision is negative, or its size is not the size of the revision.
             VocabularyMismatch: the request's vocabulary is another one.
             VocabularyBehind: the request's revision is newer than this replica's.
         """
         newest = self._current.reference
         if request is None:
             return newest.size
-        if request.revision > newest.revision:
-            if request.tokenizer_id not in ("", newest.tokenizer_id):
-                raise _mismatch(request, newest)
+        state = find_state(request, newest, self.at)
+        if state is None:
             raise VocabularyBehind(
                 request_revision=request.revision, server_revision=newest.revision
             )
-        known = self.at(request.revision)
-        if not known.is_meant_by(request.tokenizer_id, request.fingerprint):
-            raise _mismatch(request, newest)
-        if request.size not in (0, known.size):
-            raise InvalidField("vocabulary.size", f"must be the size of the revision, {known.size}")
-        return known.size
+        return state.size
 
     def require(self, min_revision: int | None) -> Tokenizer:
         """Returns the current tokenizer if it is new enough.
@@ -222,8 +216,9 @@ class LiveVocabulary:
 
     async def close(self) -> None:
         """Finishes what has begun and closes the store."""
-        begun = self._tasks if self._looking is None else {*self._tasks, self._looking}
-        await asyncio.gather(*begun, return_exceptions=True)
+        await self._changes.finish()
+        if self._looking is not None:
+            await asyncio.gather(self._looking, return_exceptions=True)
         await _run(self._writer, self._store.close)
         self._writer.shutdown()
         self._reader.shutdown()
@@ -236,11 +231,8 @@ class LiveVocabulary:
         Raises:
             StoreUnavailable: the store is damaged, or whatever the work raises.
         """
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
         try:
-            return await asyncio.shield(task)
+            return await self._changes.to_the_end(work)
         except BrokenChainError as error:
             _log.error("chain_broken", revision=error.revision, reason=str(error))
             raise StoreUnavailable("damaged") from None
@@ -312,14 +304,3 @@ class LiveVocabulary:
 
 async def _run(thread: ThreadPoolExecutor, work: Callable[[], _T]) -> _T:
     return await asyncio.get_running_loop().run_in_executor(thread, work)
-
-
-def _mismatch(request: Reference, server: Reference) -> VocabularyMismatch:
-    return VocabularyMismatch(
-        request_tokenizer_id=request.tokenizer_id,
-        request_revision=request.revision,
-        request_fingerprint=request.fingerprint,
-        server_tokenizer_id=server.tokenizer_id,
-        server_revision=server.revision,
-        server_fingerprint=server.fingerprint,
-    )

@@ -7,7 +7,6 @@ from dataclasses import asdict
 
 from lockstep.v1 import tokenizer_service_pb2 as pb
 
-from rpc import durations
 from rpc.errors import Draining, InvalidField, VocabularyBehind
 from rpc.handlers import Serialized
 from tokenizer_service.metrics import installed
@@ -23,6 +22,7 @@ from tokenizer_service.rpcs.vocabulary_convert import (
 from tokenizer_service.text import artifact
 from tokenizer_service.text.work_cost import decoding_cost
 from tokenizer_service.worker_pool import Pieces, finish
+from wire import times
 
 ENTRIES_PER_MESSAGE = 1024
 CHUNK_BYTES = 2**20
@@ -155,8 +155,8 @@ class VocabularyMethods(TokenizerMethods):
 def _heartbeat_interval(request: pb.WatchVocabularyRequest) -> float:
     if not request.HasField("heartbeat_interval"):
         return DEFAULT_HEARTBEAT_S
-    interval_s = durations.seconds(request.heartbeat_interval)
+    interval_s = times.seconds(request.heartbeat_interval)
     if not 0.1 <= interval_s <= 60:
-        bounds = f"must be in [0.1 s, 60 s], with {durations.NANOS}"
+        bounds = f"must be in [0.1 s, 60 s], with {times.NANOS}"
         raise InvalidField("heartbeat_interval", bounds)
     return interval_s

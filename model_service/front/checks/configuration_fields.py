@@ -20,13 +20,13 @@ from model_service.protocol.parameter import Choice, IdList, Kind, Parameter
 from model_service.protocol.parameters import CONFIG_PARAMETERS, PARAMETERS, GenerationConfig
 from model_service.protocol.processor_arguments import BIAS, DECAY_FACTOR, RUN_BIAS, Arguments
 from model_service.protocol.processor_description import arguments_schema
-from rpc import durations
 from rpc.errors import NotImplemented_
+from wire import times
 from wire.violations import Violations
 
 _FIELDS: Any = generation_pb2.GenerationConfig.DESCRIPTOR.fields_by_name
 
-SECONDS = Number(0, 1e9, above_low=True, hint=f"seconds, with {durations.NANOS}")
+SECONDS = Number(0, 1e9, above_low=True, hint=f"seconds, with {times.NANOS}")
 
 MAX_RUN_IDS = 1024
 """Most ids of a stop sequence or of bad words."""
@@ -168,7 +168,7 @@ class _Field:
             case Choice():
                 return self._choice(kind, value)
             case "seconds":
-                seconds = durations.seconds(value)
+                seconds = times.seconds(value)
                 self._expect(seconds in SECONDS, f"must be in {SECONDS}")
                 return seconds
             case "texts":

@@ -16,7 +16,7 @@ from model_service.front.checks.lengths import (
     new_tokens,
 )
 from model_service.front.checks.plan import Asked, Checked, Plan, PlanLimits
-from model_service.front.checks.prompts import Bounds, read_padding, read_prompts
+from model_service.front.checks.prompts import read_padding, read_prompts
 from model_service.front.checks.response_size import generation_bytes
 from model_service.front.checks.session_terms import SessionTerms, new_session_id
 from model_service.protocol import (
@@ -29,6 +29,7 @@ from model_service.protocol import (
 )
 from model_service.protocol.parameters import IMPLYING_OFF
 from vocabulary import Reference
+from wire.prompts import Bounds
 from wire.violations import Violations
 
 C = TypeVar("C", covariant=True)

@@ -1,10 +1,11 @@
 """How large a response can become, computed before anything runs."""
 
 from model_service.front.checks.configuration import ResolvedConfig
-from model_service.front.checks.selection import ITEM_BYTES, num_positions, position_bytes
+from model_service.front.checks.selection import num_positions, position_bytes
 from model_service.protocol.generation import ScoreSelection
 from model_service.protocol.parameters import GenerationConfig
 from model_service.protocol.processor_order import applied_processors
+from wire.tensors import FLOAT_BYTES
 
 _TOKEN_BYTES = 6  # an id, as a varint with its share of tags
 _BEAM_BYTES = 5  # an index of a beam
@@ -69,4 +70,4 @@ def row_bytes(selection: ScoreSelection, num_given_tokens: list[int], vocabulary
         return 0
     positions = sum(num_positions(selection, count) for count in num_given_tokens)
     kinds = selection.logits + selection.scores
-    return positions * kinds * vocabulary_size * ITEM_BYTES[selection.dtype]
+    return positions * kinds * vocabulary_size * FLOAT_BYTES[selection.dtype]

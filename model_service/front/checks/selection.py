@@ -6,6 +6,7 @@ from typing import Literal
 from lockstep.v1 import scores_pb2, tensor_pb2
 
 from model_service.protocol.generation import Dtype, ScoreSelection
+from wire.tensors import FLOAT_BYTES
 from wire.token_ids import check_token_ids
 from wire.violations import Violations
 
@@ -15,7 +16,6 @@ DTYPES: dict[int, Dtype] = {
     tensor_pb2.DATA_TYPE_FLOAT16: "float16",
     tensor_pb2.DATA_TYPE_BFLOAT16: "bfloat16",
 }
-ITEM_BYTES: dict[Dtype, int] = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 FULL_LOGITS = ScoreSelection(logits=True, amount="full")
 """What a session or `ComputeLogits` returns when the request does not say."""
@@ -131,7 +131,7 @@ def position_bytes(
         total += sum(len(name) + _TRACE_ENTRY_BYTES for name in processors)
     kinds = selection.logits + selection.scores
     if selection.amount == "full":
-        row = vocabulary_size * ITEM_BYTES[selection.dtype]
+        row = vocabulary_size * FLOAT_BYTES[selection.dtype]
         return total + kinds * (row + 32)
     count = {"top_k": selection.top_k, "token_ids": len(selection.token_ids)}
     return total + count.get(selection.amount, 0) * _TOKEN_SCORE_BYTES

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from google.protobuf.duration_pb2 import Duration
 
-from rpc import durations
+from wire import times
 from wire.violations import Violations
 
 MIN_TTL_S = 1.0
@@ -33,10 +33,10 @@ class SessionTerms:
             violations: what is wrong is noted here.
             field: its path in the request.
         """
-        ttl_s = durations.seconds(ttl)
+        ttl_s = times.seconds(ttl)
         if not MIN_TTL_S <= ttl_s <= self.max_ttl_s:
             bounds = f"[{MIN_TTL_S:g} s, {self.max_ttl_s:g} s]"
-            violations.add(field, f"must be in {bounds}, with {durations.NANOS}")
+            violations.add(field, f"must be in {bounds}, with {times.NANOS}")
         return ttl_s
 
     def room(self, num_tokens: int, context_length: int) -> int:

@@ -8,10 +8,11 @@ from lockstep.v1 import (
     vocabulary_pb2,
 )
 
-from model_service.front.rpcs import replies
+from model_service.front.rpcs import results
 from model_service.front.served_model import ServedModel
 from model_service.protocol import FlushPrefixCache
 from rpc.handlers import Context
+from wire.vocabulary import vocabulary_ref
 
 
 class AdminServicer(model_admin_service_pb2_grpc.ModelAdminServiceServicer):
@@ -41,7 +42,7 @@ class AdminServicer(model_admin_service_pb2_grpc.ModelAdminServiceServicer):
             reserved_row_count=following.reserved_rows,
             added_rows_sha256=following.added_rows_sha256,
             follower_connected=following.connected,
-            following=replies.vocabulary_following(following),
+            following=results.vocabulary_following(following),
         )
 
     async def FlushPrefixCache(
@@ -68,7 +69,7 @@ class AdminServicer(model_admin_service_pb2_grpc.ModelAdminServiceServicer):
         return model_admin_service_pb2.ResumeResponse(vocabulary=self._newest())
 
     def _newest(self) -> vocabulary_pb2.VocabularyRef:
-        return replies.vocabulary_ref(self._model.vocabulary.newest)
+        return vocabulary_ref(self._model.vocabulary.newest)
 
     def _pause(self, paused: bool) -> None:
         self._model.paused = paused

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from lockstep.v1 import scores_pb2, tensor_pb2
 
-from model_service.front.rpcs.replies import TENSOR_DTYPES
 from model_service.protocol.generation import Dtype
+from wire.tensors import FLOATS
 
 # What a piece takes in a message besides its data, at most: three numbers and their tags.
 CHUNK_OVERHEAD_BYTES = 48
@@ -28,7 +28,7 @@ class AnnouncedRows:
         """Writes the id of a row into the message; the row goes into the chunks after it."""
         self._last_tensor_id += 1
         self._waiting.append((self._last_tensor_id, data))
-        return scores_pb2.ScoreRow(tensor_id=self._last_tensor_id, dtype=TENSOR_DTYPES[dtype])
+        return scores_pb2.ScoreRow(tensor_id=self._last_tensor_id, dtype=FLOATS[dtype])
 
     def chunks(self) -> Iterator[tensor_pb2.TensorChunk]:
         """Yields the rows announced since the last call."""

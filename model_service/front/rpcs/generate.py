@@ -6,12 +6,13 @@ from lockstep.v1 import generation_pb2, model_service_pb2, model_service_pb2_grp
 
 from model_service.front.checks.plan import Plan
 from model_service.front.generations import Generations
-from model_service.front.rpcs import replies, scoring
+from model_service.front.rpcs import results, scoring
 from model_service.front.rpcs.generation_account import Account
 from model_service.front.rpcs.generation_stream import StreamWriter
 from model_service.front.served_model import ServedModel
 from model_service.protocol import SequenceTokens
 from rpc.handlers import Context
+from wire.vocabulary import vocabulary_ref
 
 
 class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
@@ -43,10 +44,10 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
             sequences=sequences,
             effective_config=plan.effective_config,
             applied_processors=plan.applied_processors,
-            vocabulary=replies.vocabulary_ref(plan.vocabulary),
+            vocabulary=vocabulary_ref(plan.vocabulary),
             usage=account.usage(),
             timing=account.timing(),
-            determinism=replies.determinism(self._model.engine.info, self._model.fingerprint),
+            determinism=results.determinism(self._model.engine.info, self._model.fingerprint),
             session_id=generation.session_id,
         )
 
@@ -84,9 +85,9 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         return model_service_pb2.GenerationStarted(
             effective_config=plan.effective_config,
             applied_processors=plan.applied_processors,
-            vocabulary=replies.vocabulary_ref(plan.vocabulary),
+            vocabulary=vocabulary_ref(plan.vocabulary),
             seeds=[spec.seed for spec in plan.sequences],
-            determinism=replies.determinism(self._model.engine.info, self._model.fingerprint),
+            determinism=results.determinism(self._model.engine.info, self._model.fingerprint),
         )
 
 
@@ -99,7 +100,7 @@ def _new_sequence(plan: Plan[object], row: int) -> generation_pb2.GeneratedSeque
 
 def _extend(sequence: generation_pb2.GeneratedSequence, event: SequenceTokens) -> None:
     sequence.token_ids.extend(event.token_ids)
-    sequence.scores.extend(replies.position_scores(scores) for scores in event.scores)
-    sequence.prompt_scores.extend(replies.position_scores(x) for x in event.prompt_scores)
+    sequence.scores.extend(results.position_scores(scores) for scores in event.scores)
+    sequence.prompt_scores.extend(results.position_scores(x) for x in event.prompt_scores)
     if event.finish is not None:
-        replies.write_finish(event.finish, sequence)
+        results.write_finish(event.finish, sequence)

@@ -7,9 +7,9 @@ from lockstep.v1 import generation_pb2
 
 from model_service.front.checks.plan import Plan
 from model_service.front.metrics import ModelMetrics
-from model_service.front.rpcs import replies
 from model_service.protocol import Finish, SequenceTokens
 from model_service.protocol.generation import PositionScores
+from wire import times
 
 
 class Account:
@@ -46,10 +46,10 @@ class Account:
         """Returns where the time went, by the sequence that took longest."""
         slowest = max(self._finishes, key=_total_s, default=Finish("cancelled"))
         return generation_pb2.Timing(
-            queue_duration=replies.duration(slowest.queue_s),
-            prefill_duration=replies.duration(slowest.prefill_s),
-            decode_duration=replies.duration(slowest.decode_s),
-            total_duration=replies.duration(time.monotonic() - self._start),
+            queue_duration=times.duration(slowest.queue_s),
+            prefill_duration=times.duration(slowest.prefill_s),
+            decode_duration=times.duration(slowest.decode_s),
+            total_duration=times.duration(time.monotonic() - self._start),
         )
 
     def _count_bytes(self, scores: PositionScores) -> None:

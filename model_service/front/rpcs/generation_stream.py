@@ -6,7 +6,7 @@ from itertools import zip_longest
 from lockstep.v1 import model_service_pb2, scores_pb2
 
 from model_service.front.checks.plan import Plan
-from model_service.front.rpcs import replies
+from model_service.front.rpcs import results
 from model_service.front.rpcs.announced_rows import AnnouncedRows
 from model_service.protocol import Finish, SequenceTokens
 from model_service.protocol.generation import PositionScores
@@ -77,9 +77,9 @@ class StreamWriter:
     def _position_scores(self, scores: PositionScores) -> scores_pb2.PositionScores:
         num_bytes = _inline_bytes(scores)
         if num_bytes > self._max_chunk_bytes:
-            return replies.position_scores(scores, self._rows.announce)
+            return results.position_scores(scores, self._rows.announce)
         self._num_bytes += num_bytes
-        return replies.position_scores(scores)
+        return results.position_scores(scores)
 
     def _flush(self) -> Iterator[Response]:
         deltas = [d for d in self._deltas if d.token_ids or d.prompt_scores]
@@ -96,7 +96,7 @@ class StreamWriter:
         sequence.prompt_index = prompt_index
         sequence.sequence_index = sequence_index
         sequence.seed = self._plan.sequences[row].seed
-        replies.write_finish(finish, sequence)
+        results.write_finish(finish, sequence)
         return message
 
 

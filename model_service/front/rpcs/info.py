@@ -14,13 +14,14 @@ from lockstep.v1 import (
 from model_service.front.checks.configuration import effective_message, resolve
 from model_service.front.checks.processor_catalog import catalog
 from model_service.front.generations import Generations
-from model_service.front.rpcs import replies
+from model_service.front.rpcs import results
 from model_service.front.served_model import ServedModel
 from model_service.front.sessions.registry import SessionRegistry
 from model_service.protocol import GraphState
 from model_service.protocol.parameters import PARAMETERS
 from rpc.handlers import Context
 from wire.violations import Violations
+from wire.vocabulary import vocabulary_ref
 
 DISTRIBUTION = "lockstep"
 
@@ -81,9 +82,9 @@ class InfoServicer(model_info_service_pb2_grpc.ModelInfoServiceServicer):
             layer_count=info.layer_count,
             context_length=info.context_length,
             embedding_row_count=info.embedding_row_count,
-            vocabulary=replies.vocabulary_ref(vocabulary),
+            vocabulary=vocabulary_ref(vocabulary),
             vocabulary_followed=self._model.vocabulary.followed,
-            vocabulary_following=replies.vocabulary_following(self._model.following),
+            vocabulary_following=results.vocabulary_following(self._model.following),
             tied_embeddings=info.tied_embeddings,
             eos_token_ids=info.eos_token_ids,
             bos_token_id=info.bos_token_id,
@@ -93,7 +94,7 @@ class InfoServicer(model_info_service_pb2_grpc.ModelInfoServiceServicer):
             execution_path=info.execution_path,
             boot_id=self._model.boot_id,
             server_version=version(DISTRIBUTION),
-            determinism=replies.determinism(self._model.engine.info, self._model.fingerprint),
+            determinism=results.determinism(self._model.engine.info, self._model.fingerprint),
             decode_graph_state=_GRAPH_STATES[self._model.engine.graphs.state],
             decode_graph_reason=self._model.engine.graphs.reason,
         )
@@ -161,11 +162,11 @@ class InfoServicer(model_info_service_pb2_grpc.ModelInfoServiceServicer):
             applied_processors=plan.applied_processors,
             kv_token_count=plan.kv_tokens,
             max_response_bytes=plan.response_bytes,
-            vocabulary=replies.vocabulary_ref(plan.vocabulary),
+            vocabulary=vocabulary_ref(plan.vocabulary),
         )
 
     def _newest(self) -> vocabulary_pb2.VocabularyRef:
-        return replies.vocabulary_ref(self._model.vocabulary.newest)
+        return vocabulary_ref(self._model.vocabulary.newest)
 
 
 def offered_methods(servicers: Iterable[type]) -> dict[str, bool]:

@@ -10,12 +10,13 @@ from lockstep.v1 import generation_pb2, model_service_pb2
 
 from model_service.front.checks.opening import AskedOpening
 from model_service.front.checks.plan import Plan
-from model_service.front.checks.prompts import read_prompts, read_ragged
+from model_service.front.checks.prompts import read_continuations, read_prompts
 from model_service.front.engine_client.call import service_error
-from model_service.front.rpcs import replies
+from model_service.front.rpcs import results
 from model_service.front.served_model import ServedModel
 from model_service.protocol import CloseSession, OpenSession, SessionAnswer, SessionRowAnswer
 from wire.violations import Violations
+from wire.vocabulary import vocabulary_ref
 
 _REMEDY = (
     "Ask for fewer ids, fewer positions or a smaller dtype, send fewer prompts in a call, or use a "
@@ -44,13 +45,13 @@ async def compute_logits(
     return model_service_pb2.ComputeLogitsResponse(
         rows=[
             model_service_pb2.PositionScoresList(
-                scores=[replies.position_scores(scores) for scores in row.scores]
+                scores=[results.position_scores(scores) for scores in row.scores]
             )
             for row in answer.rows
         ],
-        vocabulary=replies.vocabulary_ref(vocabulary),
+        vocabulary=vocabulary_ref(vocabulary),
         usage=_usage(plan, answer),
-        determinism=replies.determinism(model.engine.info, model.fingerprint),
+        determinism=results.determinism(model.engine.info, model.fingerprint),
     )
 
 
@@ -86,9 +87,9 @@ async def score(
             _scored_sequence(row, start, keep_rank=selection.rank)
             for row, start in zip(answer.rows, starts, strict=True)
         ],
-        vocabulary=replies.vocabulary_ref(vocabulary),
+        vocabulary=vocabulary_ref(vocabulary),
         usage=_usage(plan, answer),
-        determinism=replies.determinism(model.engine.info, model.fingerprint),
+        determinism=results.determinism(model.engine.info, model.fingerprint),
     )
 
 
@@ -100,13 +101,10 @@ def _read_rows(
     prompts = read_prompts(request.prompt, violations, model.bounds, allow_empty_rows=continued)
     if not continued:
         return prompts, [1] * len(prompts)
-    continuations = read_ragged(request.continuations, "continuations", violations, model.bounds)
-    if continuations is None or len(continuations) != len(prompts):
+    continuations = read_continuations(request.continuations, violations, model.bounds)
+    if len(continuations) != len(prompts):
         violations.add("continuations", f"must have one row per prompt, {len(prompts)}")
         return prompts, [1] * len(prompts)
-    for index, continuation in enumerate(continuations):
-        if not continuation:
-            violations.add(f"continuations.sequences[{index}]", "must have at least one token")
     rows = [a + b for a, b in zip(prompts, continuations, strict=True)]
     return rows, [max(1, len(prompt)) for prompt in prompts]
 
@@ -134,7 +132,7 @@ def _scored_sequence(
 ) -> model_service_pb2.ScoredSequence:
     """Keeps the positions from `start` on that have a token."""
     scored = [s for s in row.scores if s.position >= start and s.token_id is not None]
-    messages = [replies.position_scores(scores) for scores in scored]
+    messages = [results.position_scores(scores) for scores in scored]
     if not keep_rank:
         for message in messages:
             message.ClearField("rank")

@@ -14,10 +14,10 @@ from lockstep.v1 import (
 )
 
 from model_service.front.checks.opening import AskedOpening
-from model_service.front.checks.prompts import Bounds, read_prompts
+from model_service.front.checks.prompts import read_prompts
 from model_service.front.checks.session_calls import read_fork
 from model_service.front.checks.session_terms import SessionTerms
-from model_service.front.rpcs import replies
+from model_service.front.rpcs import results
 from model_service.front.rpcs.step_stream import StepWriter
 from model_service.front.rpcs.steps import Steps
 from model_service.front.served_model import ServedModel
@@ -28,10 +28,11 @@ from model_service.protocol import DescribeSession
 from rpc.errors import InvalidField
 from rpc.handlers import Context
 from rpc.streams import until_drained
+from wire import times
+from wire.pages import read_page
+from wire.prompts import Bounds
 from wire.violations import Violations
-
-DEFAULT_PAGE_SIZE = 100
-MAX_PAGE_SIZE = 1000
+from wire.vocabulary import vocabulary_ref
 
 _OPENING_REMEDY = (
     "Ask for fewer ids, fewer positions or a smaller dtype, or open the session with fewer tokens "
@@ -84,24 +85,24 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
         return logits_session_service_pb2.OpenSessionResponse(
             session_id=session.session_id,
             rows=[
-                replies.opened_row(row, spec.seed)
+                results.opened_row(row, spec.seed)
                 for row, spec in zip(answer.rows, plan.sequences, strict=True)
             ],
             scores=[
                 model_service_pb2.PositionScoresList(
-                    scores=[replies.position_scores(scores) for scores in row.scores]
+                    scores=[results.position_scores(scores) for scores in row.scores]
                 )
                 for row in answer.rows
             ],
             vocabulary=_vocabulary(session),
             effective_config=session.plan.effective_config,
-            expire_time=replies.timestamp(session.expires_at),
+            expire_time=times.timestamp(session.expires_at),
             kv_bytes=session.kv_bytes,
             usage=generation_pb2.Usage(
                 prompt_token_count=plan.num_prompt_tokens,
                 cached_prompt_token_count=answer.cached_tokens,
             ),
-            determinism=replies.determinism(self._model.engine.info, self._model.fingerprint),
+            determinism=results.determinism(self._model.engine.info, self._model.fingerprint),
         )
 
     async def Step(
@@ -135,7 +136,7 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
     async def Truncate(
         self, request: logits_session_service_pb2.TruncateRequest, context: Context
     ) -> logits_session_service_pb2.TruncateResponse:
-        session = await self._calls.to_the_end(
+        session = await self._calls.tasks.to_the_end(
             self._calls.truncate(request.session_id, list(request.positions))
         )
         return logits_session_service_pb2.TruncateResponse(
@@ -164,7 +165,7 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
     async def SelectRows(
         self, request: logits_session_service_pb2.SelectRowsRequest, context: Context
     ) -> logits_session_service_pb2.SelectRowsResponse:
-        session = await self._calls.to_the_end(
+        session = await self._calls.tasks.to_the_end(
             self._calls.select_rows(
                 request.session_id,
                 list(request.row_indices),
@@ -179,12 +180,12 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
         self, request: logits_session_service_pb2.RebindSessionRequest, context: Context
     ) -> logits_session_service_pb2.RebindSessionResponse:
         target = await self._model.resolve_vocabulary(request)
-        rebound = await self._calls.to_the_end(self._calls.rebind(request.session_id, target))
+        rebound = await self._calls.tasks.to_the_end(self._calls.rebind(request.session_id, target))
         return logits_session_service_pb2.RebindSessionResponse(
             vocabulary=_vocabulary(rebound.session),
-            previous_vocabulary=replies.vocabulary_ref(rebound.previous),
+            previous_vocabulary=vocabulary_ref(rebound.previous),
             rows=_rows(rebound.session),
-            expire_time=replies.timestamp(rebound.session.expires_at),
+            expire_time=times.timestamp(rebound.session.expires_at),
         )
 
     async def GetSession(
@@ -202,34 +203,31 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
             ],
             vocabulary=_vocabulary(session),
             kv_bytes=description.kv_bytes,
-            create_time=replies.timestamp(session.created_at),
-            expire_time=replies.timestamp(session.expires_at),
+            create_time=times.timestamp(session.created_at),
+            expire_time=times.timestamp(session.expires_at),
             effective_config=session.plan.effective_config,
-            determinism=replies.determinism(self._model.engine.info, self._model.fingerprint),
+            determinism=results.determinism(self._model.engine.info, self._model.fingerprint),
         )
 
     async def ListSessions(
         self, request: logits_session_service_pb2.ListSessionsRequest, context: Context
     ) -> logits_session_service_pb2.ListSessionsResponse:
-        if not 0 <= request.page_size <= MAX_PAGE_SIZE:
-            raise InvalidField("page_size", f"must be in [0, {MAX_PAGE_SIZE}]; 0 means the default")
-        token = request.page_token
-        if token and not (token.isascii() and token.isdigit() and len(token) <= 18):
-            raise InvalidField("page_token", "must come from an earlier page")
-        limit = request.page_size or DEFAULT_PAGE_SIZE
-        page = self._sessions.list(int(token or 0), limit + 1)
+        violations = Violations()
+        start, limit = read_page(request, violations)
+        violations.check()
+        page = self._sessions.list(start, limit + 1)
         return logits_session_service_pb2.ListSessionsResponse(
             sessions=[
                 logits_session_service_pb2.SessionSummary(
                     session_id=session.session_id,
                     positions=session.positions,
                     kv_bytes=session.kv_bytes,
-                    expire_time=replies.timestamp(session.expires_at),
+                    expire_time=times.timestamp(session.expires_at),
                     vocabulary=_vocabulary(session),
                 )
                 for session in page[:limit]
             ],
-            vocabulary=replies.vocabulary_ref(self._model.vocabulary.newest),
+            vocabulary=vocabulary_ref(self._model.vocabulary.newest),
             next_page_token=str(page[limit - 1].serial) if len(page) > limit else "",
         )
 
@@ -241,7 +239,7 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
         violations.check()
         session = self._sessions.touch(request.session_id, ttl_s)
         return logits_session_service_pb2.TouchSessionResponse(
-            expire_time=replies.timestamp(session.expires_at), vocabulary=_vocabulary(session)
+            expire_time=times.timestamp(session.expires_at), vocabulary=_vocabulary(session)
         )
 
     async def CloseSession(
@@ -278,7 +276,7 @@ def _asked(
 
 
 def _vocabulary(session: Session) -> vocabulary_pb2.VocabularyRef:
-    return replies.vocabulary_ref(session.vocabulary)
+    return vocabulary_ref(session.vocabulary)
 
 
 def _rows(session: Session) -> list[logits_session_service_pb2.SessionRow]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from lockstep.v1 import logits_session_service_pb2 as pb
 from lockstep.v1 import scores_pb2
 
-from model_service.front.rpcs import replies
+from model_service.front.rpcs import results
 from model_service.front.rpcs.announced_rows import AnnouncedRows
 from model_service.protocol.generation import Dtype
 
@@ -27,11 +27,11 @@ class StepWriter:
         self._num_bytes = 0
 
     def write_row(self, data: bytes, dtype: Dtype) -> scores_pb2.ScoreRow:
-        """Places a full row of the next answer. Serves as a `replies.RowWriter`."""
+        """Places a full row of the next answer. Serves as a `results.RowWriter`."""
         if self._num_bytes + len(data) > self._max_chunk_bytes:
             return self._rows.announce(data, dtype)
         self._num_bytes += len(data)
-        return replies.inline_row(data, dtype)
+        return results.inline_row(data, dtype)
 
     def messages(
         self, answer: pb.StepResponse, *, packed: bool = False

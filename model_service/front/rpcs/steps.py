@@ -4,12 +4,14 @@ from lockstep.v1 import logits_session_service_pb2 as pb
 
 from model_service.front.checks.response_size import distribution_bytes, row_bytes
 from model_service.front.checks.session_calls import StepPlan, read_step
-from model_service.front.rpcs import replies
-from model_service.front.rpcs.replies import RowWriter, inline_row
+from model_service.front.rpcs import results
+from model_service.front.rpcs.results import RowWriter, inline_row
 from model_service.front.served_model import ServedModel
 from model_service.front.sessions.changes import SessionCalls
 from model_service.front.sessions.registry import SessionRegistry
 from model_service.front.sessions.session import Session
+from wire import times
+from wire.vocabulary import vocabulary_ref
 
 _UNARY_REMEDY = (
     "Ask for fewer ids, fewer positions or a smaller dtype, or use StepStream with accept_chunks "
@@ -43,7 +45,7 @@ class Steps:
             ServiceError: the step is wrong, or was refused; nothing happened.
         """
         work = self._apply(request, path, write_row)
-        return await (self._calls.to_the_end(work) if request.step_id else work)
+        return await (self._calls.tasks.to_the_end(work) if request.step_id else work)
 
     async def _apply(
         self, request: pb.StepRequest, path: str, write_row: RowWriter | None
@@ -55,14 +57,14 @@ class Steps:
             )
         return pb.StepResponse(
             rows=[
-                replies.step_row_result(row, seed, write_row or inline_row)
+                results.step_row_result(row, seed, write_row or inline_row)
                 for row, seed in zip(answered.answer.rows, answered.seeds, strict=True)
             ],
             replayed=known is not None,
             recomputed=answered.answer.recomputed,
-            vocabulary=replies.vocabulary_ref(answered.vocabulary),
-            expire_time=replies.timestamp(session.expires_at),
-            determinism=replies.determinism(self._model.engine.info, self._model.fingerprint),
+            vocabulary=vocabulary_ref(answered.vocabulary),
+            expire_time=times.timestamp(session.expires_at),
+            determinism=results.determinism(self._model.engine.info, self._model.fingerprint),
         )
 
     def _read(

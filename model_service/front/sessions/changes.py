@@ -1,10 +1,8 @@
 """Calls that change a session: step, truncate, fork, select rows, rebind."""
 
-import asyncio
-from collections.abc import Coroutine
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 from model_service.front.checks.plan import Plan
 from model_service.front.checks.session_calls import StepPlan, read_row_indices
@@ -19,10 +17,9 @@ from model_service.protocol import (
     TruncateSession,
 )
 from rpc.errors import InvalidField
+from rpc.tasks import LastingTasks
 from vocabulary import Reference
 from wire.violations import Violations
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +49,18 @@ class Rebound:
 
 
 class SessionCalls:
-    """Keeps what the front knows of a session and what the engine has the same."""
+    """Keeps what the front knows of a session and what the engine has the same.
+
+    Attributes:
+        tasks: run work that goes on when its caller is gone: the session stays in use
+            until the engine has answered, and what it answered is known here.
+    """
 
     def __init__(self, engine: EngineClient, sessions: SessionRegistry) -> None:
         """Changes the sessions of a registry."""
         self._engine = engine
         self._sessions = sessions
-        self._going_on: set[asyncio.Task[Any]] = set()
+        self.tasks = LastingTasks()
 
     async def step(self, session: Session, plan: StepPlan) -> StepAnswer:
         """Steps a session that is in use, and keeps the answer if the step has a name.
@@ -165,22 +167,6 @@ class SessionCalls:
             session.apply(await self._engine.ask(RebindSession(session_id, target.revision)))
             session.plan = replace(session.plan, vocabulary=target)
         return Rebound(session, before)
-
-    async def to_the_end(self, work: Coroutine[Any, Any, T]) -> T:
-        """Awaits work that goes on when its caller is gone.
-
-        For what both sides must agree on: the session stays in use until the
-        engine has answered, and what it answered is known here.
-        """
-        task = asyncio.ensure_future(work)
-        self._going_on.add(task)
-        task.add_done_callback(self._end)
-        return await asyncio.shield(task)
-
-    def _end(self, task: asyncio.Task[Any]) -> None:
-        self._going_on.discard(task)
-        if not task.cancelled():
-            task.exception()  # nobody may be left to hear of it
 
 
 def _num_rows(plan: Plan[Any]) -> int:

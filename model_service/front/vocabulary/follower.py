@@ -20,15 +20,17 @@ from lockstep.v1 import (
 
 from model_service.front.engine_client.client import EngineClient
 from model_service.front.metrics import ModelMetrics
-from model_service.front.vocabulary.backoff import Backoff
-from model_service.front.vocabulary.change import new_rows, read_link
-from model_service.front.vocabulary.conflict import ConflictError
 from model_service.front.vocabulary.following import Following
-from model_service.front.vocabulary.spelling import fetch_spelling
-from model_service.front.vocabulary.tokenizer_address import TokenizerAddress
-from model_service.protocol import GrowVocabulary, SpellTokens
+from model_service.front.vocabulary.service import (
+    Backoff,
+    ConflictError,
+    TokenizerAddress,
+    fetch_spelling,
+)
+from model_service.protocol import GrowVocabulary, NewRow, SpellTokens
 from rpc.errors import ServiceError
-from vocabulary import BrokenChainError, Link, Reference, SpecialToken, verify
+from vocabulary import BrokenChainError, Change, Link, Reference, SpecialToken, verify
+from wire.vocabulary import read_change
 
 CALL_TIMEOUT_S = 3.0
 HEARTBEAT_S = 2
@@ -189,7 +191,7 @@ class Follower:
                 return
             event = cast(tokenizer_service_pb2.WatchVocabularyResponse, received)
             if event.WhichOneof("event") == "change":
-                link = read_link(event.change)
+                link = read_change(event.change)
                 newest = max(self._following.known_revision, link.vocabulary.revision)
                 self._following.heard(newest)
                 self._begin(info, link.parent_fingerprint)
@@ -304,7 +306,7 @@ class Follower:
             before: what applies the change before it.
         """
         try:
-            growth = GrowVocabulary(newest.revision, new_rows(link.change))
+            growth = GrowVocabulary(newest.revision, _new_rows(link.change))
             grown = await self._engine.ask(growth)
         finally:
             if before is not None:
@@ -334,3 +336,20 @@ class Follower:
         log.info("vocabulary_applied", revision=reference.revision, size=reference.size)
         if self._first_revision is not None and reference.revision >= self._first_revision:
             self.caught_up.set()
+
+
+def _new_rows(change: Change) -> list[NewRow]:
+    """Returns the rows that a change adds, as the engine takes them."""
+    return [
+        NewRow(
+            token_id=token.id,
+            initialization=token.initialization,
+            generable=token.generable,
+            previous_ids=list(token.previous_ids),
+            copy_token_id=token.copy_token_id,
+            input_values=token.input_values,
+            output_values=token.output_values,
+            token_bytes=token.token.content.encode(),
+        )
+        for token in change.tokens
+    ]

@@ -3,16 +3,13 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 
+import msgspec
 from lockstep.v1 import vocabulary_pb2
 
-from rpc.errors import (
-    InvalidField,
-    Loading,
-    MismatchCause,
-    VocabularyBehind,
-    VocabularyMismatch,
-)
+from model_service.protocol import EngineInfo
+from rpc.errors import Loading, VocabularyBehind, VocabularyMismatch
 from vocabulary import Reference, Role, SpecialToken
+from wire.vocabulary import find_state, read_reference
 
 
 class VocabularyTable:
@@ -110,38 +107,43 @@ class VocabularyTable:
         """
         if reference is None:
             return self.newest
-        if reference.revision < 0:
-            raise InvalidField("vocabulary.revision", "must be >= 0")
-        if reference.revision > self.newest.revision:
-            await self._wait_for(reference)
-        ours = self._chain[reference.revision]
-        if not ours.is_meant_by(reference.tokenizer_id, reference.fingerprint):
-            raise self._of_another(reference, ours)
-        if ours.fingerprint and reference.size not in (0, ours.size):
-            raise InvalidField("vocabulary.size", f"must be the size of the revision, {ours.size}")
-        return ours
+        given = read_reference(reference)
+        state = self._find(given)
+        if state is None:
+            await self._wait_for(given)
+            state = self._find(given)
+        if state is None:
+            raise VocabularyBehind(
+                request_revision=given.revision,
+                server_revision=self.newest.revision,
+                reason=self._why_behind(),
+            )
+        return state
 
-    async def _wait_for(self, reference: vocabulary_pb2.VocabularyRef) -> None:
+    def _find(self, given: Reference) -> Reference | None:
+        return find_state(given, self.newest, self.at, self._remedy())
+
+    async def _wait_for(self, given: Reference) -> None:
+        """Waits for a revision, for a bounded time.
+
+        Raises:
+            VocabularyMismatch: it can never come.
+        """
         if not self.followed:
             remedy = (
                 "it follows no tokenizer service, so it stays at revision "
                 f"{self.newest.revision}: start it with --tokenizer-address HOST:PORT"
             )
-            raise _mismatch(reference, self.newest, "follows_nobody", remedy)
+            raise VocabularyMismatch(given, self.newest, cause="follows_nobody", remedy=remedy)
         self._num_waiting += 1
         self.wanted.set()
         try:
             async with asyncio.timeout(self._wait_s):
-                while reference.revision > self.newest.revision:
+                while given.revision > self.newest.revision:
                     await self._grown.wait()
         except TimeoutError:
             if self.refused and self.is_another:
-                raise self._of_another(reference, self.newest) from None
-            raise VocabularyBehind(
-                request_revision=reference.revision,
-                server_revision=self.newest.revision,
-                reason=self._why_behind(),
-            ) from None
+                raise VocabularyMismatch(given, self.newest, remedy=self._remedy()) from None
         finally:
             self._num_waiting -= 1
             if not self._num_waiting:
@@ -160,30 +162,35 @@ class VocabularyTable:
             )
         return ""
 
-    def _of_another(
-        self, reference: vocabulary_pb2.VocabularyRef, ours: Reference
-    ) -> VocabularyMismatch:
-        """Makes the error of ids that come from another tokenizer, or another history of it."""
-        remedy = "the ids are from another tokenizer, or from another history of this one: "
+    def _remedy(self) -> str:
+        """Returns what to do about ids of another tokenizer, or of another history of it."""
+        why = "the ids are from another tokenizer, or from another history of this one: "
         if self.followed and self.refused and self.is_another:
-            remedy += f"the one of {self.address} is not followed, because {self.refused}"
-        elif self.followed:
-            remedy += f"encode with the tokenizer service at {self.address}, which it follows"
-        else:
-            remedy += "start both services with the same --model"
-        return _mismatch(reference, ours, "another_vocabulary", remedy)
+            return f"{why}the one of {self.address} is not followed, because {self.refused}"
+        if self.followed:
+            return f"{why}encode with the tokenizer service at {self.address}, which it follows"
+        return f"{why}start both services with the same --model"
 
 
-def _mismatch(
-    theirs: vocabulary_pb2.VocabularyRef, ours: Reference, cause: MismatchCause, remedy: str
-) -> VocabularyMismatch:
-    return VocabularyMismatch(
-        cause=cause,
-        remedy=remedy,
-        request_tokenizer_id=theirs.tokenizer_id,
-        request_revision=theirs.revision,
-        request_fingerprint=theirs.fingerprint,
-        server_tokenizer_id=ours.tokenizer_id,
-        server_revision=ours.revision,
-        server_fingerprint=ours.fingerprint,
+def with_roles(info: EngineInfo, roles: Mapping[Role, int]) -> EngineInfo:
+    """Describes a model as requests of a revision see it.
+
+    The id that a revision made the end of a sequence ends sequences besides those that end them
+    for the model itself: its weights were made to generate those.
+
+    Args:
+        info: the model at revision 0.
+        roles: the roles that revisions have given.
+    """
+    if not roles:
+        return info
+    ends = info.default_config.eos_token_ids
+    if "eos" in roles and roles["eos"] not in ends:
+        ends = (*ends, roles["eos"])
+    return msgspec.structs.replace(
+        info,
+        eos_token_ids=list(ends),
+        bos_token_id=roles.get("bos", info.bos_token_id),
+        pad_token_id=roles.get("pad", info.pad_token_id),
+        default_config=msgspec.structs.replace(info.default_config, eos_token_ids=ends),
     )

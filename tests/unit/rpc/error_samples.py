@@ -1,6 +1,7 @@
 """One error of every class, for tests that hold for all of them."""
 
 from rpc import errors
+from vocabulary import Reference
 
 SAMPLES = (
     errors.InvalidField("top_k", "must be at least 1"),
@@ -9,14 +10,7 @@ SAMPLES = (
     errors.TokenIdOutOfRange("prompts", row=1, index=2, token_id=9, vocabulary_size=8),
     errors.ContextLengthExceeded(row=0, prompt_tokens=9, new_tokens=8, context_tokens=16),
     errors.NotImplemented_("beam search"),
-    errors.VocabularyMismatch(
-        request_tokenizer_id="a",
-        request_revision=1,
-        request_fingerprint="f0",
-        server_tokenizer_id="b",
-        server_revision=2,
-        server_fingerprint="f1",
-    ),
+    errors.VocabularyMismatch(Reference("a", 1, "f0", 8), Reference("b", 2, "f1", 9)),
     errors.VocabularyBehind(request_revision=3, server_revision=2),
     errors.RevisionConflict(expected=1, current=2),
     errors.IdempotencyKeyReused(4),

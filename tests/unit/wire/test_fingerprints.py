@@ -8,9 +8,9 @@ import pytest
 from google.protobuf import text_format
 from lockstep.v1 import vocabulary_admin_service_pb2, vocabulary_pb2
 
-from model_service.front.vocabulary.change import read_link
 from tokenizer_service.rpcs.addition_convert import read_additions
 from vocabulary import Change, NewToken, SpecialToken, fingerprint
+from wire.vocabulary import read_change
 
 PARENT = "0" * 64
 TENSOR = r'dtype: DATA_TYPE_FLOAT32 shape: 2 data: "\000\000\200?\000\000 \300"'
@@ -110,9 +110,7 @@ def received(fields: str) -> Change:
     text_format.Parse(fields, token)
     token.id, token.token.content = 10, "<tool>"
     token.previous_ids.extend([3, 4])
-    if not token.initialization:
-        token.initialization = vocabulary_pb2.ROW_INITIALIZATION_MEAN_OF_PIECES
-    return read_link(message).change
+    return read_change(message).change
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -126,7 +124,7 @@ def test_roles_keep_their_fingerprint():
     message = vocabulary_pb2.VocabularyChange()
     for token_id, role in enumerate(ROLES):
         message.special_tokens.add(role=f"SPECIAL_TOKEN_ROLE_{role}", token_id=token_id)
-    assert fingerprint(PARENT, read_link(message).change) == FINGERPRINT_OF_ROLES
+    assert fingerprint(PARENT, read_change(message).change) == FINGERPRINT_OF_ROLES
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -135,4 +133,4 @@ def test_a_token_is_added_with_the_role_that_it_is_followed_with(role):
     (asked,) = asked_for(fields).special_tokens
     message = vocabulary_pb2.VocabularyChange()
     message.special_tokens.add(role=f"SPECIAL_TOKEN_ROLE_{role}", token_id=10)
-    assert read_link(message).change.special_tokens == (asked,)
+    assert read_change(message).change.special_tokens == (asked,)

@@ -10,7 +10,7 @@ from model_service.front.checks import plan as plans
 from model_service.front.checks.generation import AskedContinuation, AskedSequences, AskedSession
 from model_service.front.checks.opening import AskedOpening
 from model_service.front.checks.plan import MAX_SALT_LENGTH, Plan, PlanLimits, read_salt
-from model_service.front.checks.prompts import Bounds, read_prompts
+from model_service.front.checks.prompts import read_prompts
 from model_service.front.checks.seeds import sequence_seed
 from model_service.front.checks.session_terms import SessionTerms
 from model_service.protocol import EngineInfo
@@ -23,6 +23,7 @@ from rpc.errors import (
 )
 from tests.fakes.counting_engine import CountingEngine
 from vocabulary import Reference
+from wire.prompts import Bounds
 from wire.violations import Violations
 
 VOCABULARY = Reference("tiny", 0, "ab" * 32, 32)

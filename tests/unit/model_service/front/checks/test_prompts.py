@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lockstep.v1 import tensor_pb2, tokens_pb2
 
-from model_service.front.checks.prompts import Bounds, read_prompts
 from rpc.errors import ContextLengthExceeded, InvalidField
+from wire.prompts import Bounds, read_prompts
 from wire.violations import Violations
 
 DTYPES = {

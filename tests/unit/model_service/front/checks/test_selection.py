@@ -133,7 +133,7 @@ def test_positions_are_counted(positions, count):
     ],
 )
 def test_no_position_is_larger_than_was_computed_before(selection):
-    from model_service.front.rpcs.replies import position_scores
+    from model_service.front.rpcs.results import position_scores
 
     row = bytes(100 * (2 if selection.dtype == "float16" else 4))
     full = selection.amount == "full"

@@ -2,7 +2,7 @@
 
 from lockstep.v1 import logits_session_service_pb2 as pb
 
-from model_service.front.rpcs import replies
+from model_service.front.rpcs import results
 from model_service.front.rpcs.step_stream import StepWriter
 from model_service.protocol import SessionRowAnswer
 from model_service.protocol.generation import PositionScores
@@ -13,7 +13,7 @@ LIMIT = 1000
 def answer(writer: StepWriter, *sizes: int) -> list[pb.StepStreamResponse]:
     """Writes one row of a session with so many bytes of logits at each position."""
     scores = [PositionScores(position=i, logits=bytes([i]) * n) for i, n in enumerate(sizes)]
-    row = replies.step_row_result(SessionRowAnswer(9, scores), 0, writer.write_row)
+    row = results.step_row_result(SessionRowAnswer(9, scores), 0, writer.write_row)
     return [*writer.messages(pb.StepResponse(rows=[row]))]
 
 
@@ -43,7 +43,7 @@ def packs(*sizes: int) -> list[list]:
     """Sends rows that do not fit their message in packs, and returns these."""
     writer = StepWriter(LIMIT)
     scores = [PositionScores(position=i, logits=bytes([i]) * n) for i, n in enumerate(sizes)]
-    row = replies.step_row_result(SessionRowAnswer(9, scores), 0, writer.write_row)
+    row = results.step_row_result(SessionRowAnswer(9, scores), 0, writer.write_row)
     step, *packed = writer.messages(pb.StepResponse(rows=[row]), packed=True)
     assert not any(message.HasField("chunk") or message.HasField("step") for message in packed)
     assert all(message.ByteSize() <= LIMIT for message in packed)

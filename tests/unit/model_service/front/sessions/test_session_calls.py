@@ -36,14 +36,14 @@ async def test_work_goes_on_when_its_caller_is_gone_and_holds_the_session():
             with sessions.use(session.session_id):
                 await calls.step(session, plan(session, [HANGS], step_id="a"))
 
-        caller = asyncio.ensure_future(calls.to_the_end(work()))
+        caller = asyncio.ensure_future(calls.tasks.to_the_end(work()))
         await asyncio.sleep(0.05)
         caller.cancel()
         with pytest.raises(asyncio.CancelledError):
             await caller
         with pytest.raises(SessionBusy), sessions.use(session.session_id):
             pass
-        await asyncio.wait(calls._going_on)
+        await calls.tasks.finish()
         assert session.positions == [2]
         assert session.answer_of("a").answer.rows[0].position == 2
         assert session.answer_of("b") is None

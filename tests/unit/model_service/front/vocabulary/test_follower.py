@@ -15,19 +15,17 @@ from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from model_service.front.metrics import ModelMetrics
-from model_service.front.rpcs import replies
-from model_service.front.vocabulary.backoff import Backoff
-from model_service.front.vocabulary.change import read_link
 from model_service.front.vocabulary.follower import Follower
 from model_service.front.vocabulary.following import Following
+from model_service.front.vocabulary.service import Backoff, TokenizerAddress
 from model_service.front.vocabulary.table import VocabularyTable
-from model_service.front.vocabulary.tokenizer_address import TokenizerAddress
-from model_service.protocol import Finish, SequenceSpec
+from model_service.protocol import Finish, Generate, GrowVocabulary, SequenceSpec, SpellTokens
 from model_service.protocol.parameters import GenerationConfig
 from rpc.errors import InvalidField
 from tests.fakes.engine import engine
 from vocabulary import Reference
 from vocabulary.chain import follow
+from wire.vocabulary import read_change, vocabulary_ref
 
 BASE = Reference("tiny", 0, "ab" * 32, 32)
 
@@ -59,8 +57,8 @@ class FakeTokenizer(services.TokenizerServiceServicer):
         change = vocabulary_pb2.VocabularyChange(
             parent_fingerprint=self.newest.fingerprint, tokens=tokens
         )
-        self.newest = follow(self.newest, read_link(change).change)
-        change.vocabulary.CopyFrom(replies.vocabulary_ref(self.newest))
+        self.newest = follow(self.newest, read_change(change).change)
+        change.vocabulary.CopyFrom(vocabulary_ref(self.newest))
         self.changes.append(change)
         return change
 
@@ -71,7 +69,7 @@ class FakeTokenizer(services.TokenizerServiceServicer):
 
     async def GetTokenizerInfo(self, request, context):
         return messages.GetTokenizerInfoResponse(
-            vocabulary=replies.vocabulary_ref(self.newest),
+            vocabulary=vocabulary_ref(self.newest),
             base_size=self.base.size,
             token_bytes_concatenate=self.concatenates,
         )
@@ -91,7 +89,7 @@ class FakeTokenizer(services.TokenizerServiceServicer):
             for change in self.changes[sent:]:
                 yield messages.WatchVocabularyResponse(change=change)
                 sent += 1
-            yield messages.WatchVocabularyResponse(heartbeat=replies.vocabulary_ref(self.newest))
+            yield messages.WatchVocabularyResponse(heartbeat=vocabulary_ref(self.newest))
             async with self.added:
                 await self.added.wait_for(lambda: len(self.changes) > sent)  # noqa: B023
 
@@ -99,7 +97,7 @@ class FakeTokenizer(services.TokenizerServiceServicer):
 async def finish_of(client, prompt: list[int], **config) -> Finish:
     """Runs one sequence and returns how it ended."""
     config = GenerationConfig(max_new_tokens=20, **config)
-    async with client.generations.run([SequenceSpec(prompt, 0)], config, revision=0) as call:
+    async with client.stream(Generate([SequenceSpec(prompt, 0)], config, revision=0)) as call:
         async for events in call:
             for event in events:
                 if event.finish is not None:
@@ -445,8 +443,8 @@ async def test_changes_that_have_gathered_reach_the_engine_together(monkeypatch)
         following(port, client) as (_, table, state),
     ):
         await reached(state, "following")
-        async with client.generations.run(
-            [SequenceSpec([4], 0)], GenerationConfig(max_new_tokens=100), revision=0
+        async with client.stream(
+            Generate([SequenceSpec([4], 0)], GenerationConfig(max_new_tokens=100), revision=0)
         ):
             async with tokenizer.added:
                 for number in range(20):
@@ -491,13 +489,15 @@ async def test_replicas_that_lost_the_same_service_do_not_come_back_together():
     assert max(gaps) < 0.6
 
 
-class RefusingGrowth:
-    """Grows nothing, after a while."""
+class RefusingEngine:
+    """Grows nothing, and says so after a while."""
 
-    def spell(self, token_bytes: list[bytes]) -> None:
+    info = SimpleNamespace(vocabulary_size=32, default_config=GenerationConfig(max_new_tokens=1))
+
+    def tell(self, command: SpellTokens) -> None:
         pass
 
-    async def grow(self, revision: int, rows: list[object]) -> None:
+    async def ask(self, request: GrowVocabulary) -> None:
         await asyncio.sleep(0.01)
         raise InvalidField("tokens", "do not fit")
 
@@ -507,8 +507,7 @@ async def test_a_follower_in_conflict_ends_when_it_is_told_to(after_s):
     tokenizer = FakeTokenizer()
     tokenizer.add("<a>")
     tokenizer.add("<b>")
-    info = SimpleNamespace(vocabulary_size=32, default_config=GenerationConfig(max_new_tokens=1))
-    client = SimpleNamespace(growth=RefusingGrowth(), info=info)
+    client = RefusingEngine()
     async with serving(tokenizer) as port:
         state = Following(VocabularyTable(followed=True, wait_s=0))
         metrics = ModelMetrics(CollectorRegistry(), "tiny")

@@ -2,8 +2,7 @@
 
 import msgspec
 
-from model_service.front.vocabulary.roles import with_roles
-from model_service.front.vocabulary.table import VocabularyTable
+from model_service.front.vocabulary.table import VocabularyTable, with_roles
 from model_service.protocol import EngineSettings
 from tests.fakes.counting_engine import CountingEngine
 from vocabulary import Reference, SpecialToken

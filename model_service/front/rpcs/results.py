@@ -1,34 +1,23 @@
-"""Own types to protobuf messages. The way in is in `prompts`, `configuration` and `selection`."""
+"""What calls give, as messages: scores, ends of sequences, rows of sessions, determinism."""
 
 from collections.abc import Callable
 from typing import cast
 
-from google.protobuf.duration_pb2 import Duration
-from google.protobuf.timestamp_pb2 import Timestamp
 from lockstep.v1 import (
     error_reason_pb2,
     generation_pb2,
     logits_session_service_pb2,
     model_info_service_pb2,
     scores_pb2,
-    tensor_pb2,
-    vocabulary_pb2,
 )
 
-from model_service.front.checks.selection import ITEM_BYTES
 from model_service.front.engine_client.call import service_error
 from model_service.front.metrics import FollowState
 from model_service.front.vocabulary.following import Following
 from model_service.protocol import EngineInfo, Failure, Finish, SessionRowAnswer
 from model_service.protocol.generation import Dtype, FinishReason, PositionScores
 from rpc import status
-from vocabulary import Reference
-
-TENSOR_DTYPES: dict[Dtype, tensor_pb2.DataType] = {
-    "float32": tensor_pb2.DATA_TYPE_FLOAT32,
-    "float16": tensor_pb2.DATA_TYPE_FLOAT16,
-    "bfloat16": tensor_pb2.DATA_TYPE_BFLOAT16,
-}
+from wire import tensors, times
 
 _FOLLOW_STATES: dict[FollowState, model_info_service_pb2.VocabularyFollowState] = {
     "base": model_info_service_pb2.VOCABULARY_FOLLOW_STATE_BASE,
@@ -44,10 +33,7 @@ RowWriter = Callable[[bytes, Dtype], scores_pb2.ScoreRow]
 
 def inline_row(data: bytes, dtype: Dtype) -> scores_pb2.ScoreRow:
     """Writes a row `[V]` into the message itself."""
-    tensor = tensor_pb2.Tensor(
-        dtype=TENSOR_DTYPES[dtype], shape=[len(data) // ITEM_BYTES[dtype]], data=data
-    )
-    return scores_pb2.ScoreRow(tensor=tensor)
+    return scores_pb2.ScoreRow(tensor=tensors.vector(data, dtype))
 
 
 def position_scores(
@@ -112,31 +98,7 @@ def vocabulary_following(following: Following) -> model_info_service_pb2.Vocabul
         lag_revision_count=following.lag,
     )
     if following.silence_s is not None:
-        message.silence.CopyFrom(duration(following.silence_s))
-    return message
-
-
-def vocabulary_ref(reference: Reference) -> vocabulary_pb2.VocabularyRef:
-    """Writes the identity of a vocabulary state."""
-    return vocabulary_pb2.VocabularyRef(
-        tokenizer_id=reference.tokenizer_id,
-        revision=reference.revision,
-        fingerprint=reference.fingerprint,
-        size=reference.size,
-    )
-
-
-def duration(seconds: float) -> Duration:
-    """Writes a time span."""
-    message = Duration()
-    message.FromNanoseconds(round(seconds * 1e9))
-    return message
-
-
-def timestamp(seconds: float) -> Timestamp:
-    """Writes a point in time, given in seconds since 1970."""
-    message = Timestamp()
-    message.FromNanoseconds(round(seconds * 1e9))
+        message.silence.CopyFrom(times.duration(following.silence_s))
     return message
 
 
