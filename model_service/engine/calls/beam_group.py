@@ -38,7 +38,7 @@ class BeamGroup:
             sequences: B rows of the engine, those behind the first without tokens.
             num_results: sequences of the call that the search is for, at most B; the row of
                 the first of them is that of `sequences`.
-            revision: that of the sequences.
+            revision: the revision of the sequences.
         """
         self.first = sequences[0]
         self.first.companions = tuple(sequences[1:])
@@ -130,7 +130,7 @@ class BeamGroup:
         for index in range(self._num_results):
             if index < len(self._search.finished):
                 yield self._result(index, self._search.finished[index])
-            else:  # there are no more than so many
+            else:  # the search has found fewer sequences
                 yield self._failed(index, no_token)
 
     def failures(self, failure: Failure) -> Iterator[SequenceTokens]:

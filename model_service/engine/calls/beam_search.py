@@ -4,7 +4,7 @@ Arithmetic only: the rows that run through the model are the business of
 `beams.py`. Values are computed as Hugging Face's `_beam_search` does for one
 prompt, in float32 and in its order, so that equal log-probabilities give equal
 beams. It departs from it in one thing: a beam that is only there to fill the
-batch (a copy of the prompt beside the first beam, or a finished one) is never
+batch (a copy of the prompt next to the first beam, or a finished one) is never
 returned.
 
 B: beams, C: candidates of a step, V: ids of the sequence's revision.
@@ -23,7 +23,7 @@ from model_service.protocol.generation import FinishReason, PositionScores
 EarlyStopping = bool | Literal["never"]
 
 Draw = Callable[[Tensor, int], Tensor]
-"""Draws so many places among scores `[N]`, without replacement, by their softmax."""
+"""Draws a number of places among scores `[N]`, without replacement, by their softmax."""
 
 # Added to the log-probability of what must not be chosen. As large as in Hugging Face, where
 # what it is added to is lost in rounding, and ties are broken alike.
@@ -38,7 +38,7 @@ MIN_DIVISOR, MAX_DIVISOR = 1e-30, 1e30
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Path:
-    """A generated token and, through `before`, those that led to it.
+    """A generated token and, through `before`, the tokens that led to it.
 
     Attributes:
         before: the path that the token was appended to, or None for the first token.

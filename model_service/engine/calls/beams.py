@@ -31,7 +31,7 @@ class Beams:
         copy: Callable[[Sequence, Sequence], None],
         emit: Callable[[Event], None],
     ) -> None:
-        """Has no searches yet.
+        """Starts without searches.
 
         Args:
             scheduler: what rows are queued in.

@@ -139,7 +139,7 @@ class Continuations:
         event.finish = msgspec.structs.replace(event.finish, cached_prompt_tokens=cached)
         if event.finish.failure is not None:
             call.failed = True
-            seq.salt = None  # nobody else shall start from here
+            seq.salt = None  # no other sequence shall start from here
         call.running.remove(seq.row)
         self._scheduler.rest(seq)
         if not call.running:

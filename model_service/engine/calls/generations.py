@@ -26,7 +26,7 @@ class Generations:
         kv_total_tokens: int,
         emit: Callable[[Event], None],
     ) -> None:
-        """Has no sequences yet.
+        """Starts without sequences.
 
         Args:
             scheduler: what sequences are queued in.

@@ -1,8 +1,8 @@
 """Guided sequences: rows that are drawn from two distributions at once.
 
-The second one is that of a guide, a row of its own which continues the negative
-prompt with the tokens that are drawn. Both rows take part in the steps that
-everybody shares; a token is due once both have been through the model.
+The second distribution belongs to a guide, a separate row which continues the
+negative prompt with the tokens that are drawn. Both rows take part in the steps
+that all sequences share; a token is due once both have passed through the model.
 
 R: rows of logits of a step, V: ids of the newest revision.
 """
@@ -25,8 +25,8 @@ def pair(draws: list[Draw], logits: Tensor) -> tuple[list[Draw], Tensor]:
         logits: `[R, V]` float32 of the step.
 
     Returns:
-        The draws that are due, none of them a guide's, and the logits that they
-        point into: those of the step, and behind them rows of earlier ones.
+        The draws that are due, without the guides, and the logits that they point
+        into: the rows of the step, followed by rows of earlier steps.
     """
     due: list[Draw] = []
     early: list[Tensor] = []

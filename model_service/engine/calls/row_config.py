@@ -10,7 +10,7 @@ from model_service.protocol.processor_arguments import ProcessorSpec, decode
 def of_row(config: GenerationConfig, spec: SequenceSpec) -> GenerationConfig:
     """Returns the configuration with the lengths of one row.
 
-    Lengths that count padding are those of a row without it, less the padding: no
+    Lengths that count padding become lengths without it, less the padding: no
     processor ever sees a pad id. With padding, no prompt has one token, so none
     has a first token that is forced.
     """

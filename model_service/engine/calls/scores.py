@@ -44,7 +44,7 @@ def describe(
         token_id: that token, when there is one.
         logits: `[W]` float32, raw, `W` at least the size of the revision.
         scores: `[V]` float32, processed; None when not wanted.
-        revision: that of the sequence.
+        revision: the revision of the sequence.
 
     Raises:
         ProcessorError: a processor failed.

@@ -18,9 +18,9 @@ from model_service.protocol import (
 class SessionRows:
     """Applies commands at once, between two steps; each as a whole or not at all.
 
-    A copy gets a slot, and what is cached of its original, if that takes nobody
-    else's. Otherwise its tokens are copied, and pass through the model when they
-    are needed.
+    A copy gets a slot, with what is cached of its original, if one is free.
+    Otherwise only its tokens are copied, and pass through the model when they are
+    needed.
     """
 
     def __init__(

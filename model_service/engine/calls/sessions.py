@@ -1,6 +1,6 @@
 """Calls of sessions: rows whose tokens the client chooses, step by step.
 
-Between calls a session's rows are idle, and keep their slots while nobody needs
+Between calls a session's rows are idle, and keep their slots until others need
 them. A call makes rows active with the tokens it appends; each row rests again
 as soon as the model has seen them, and the call is answered when the last one
 does. A row without a slot waits for one, and its tokens pass through the model
@@ -112,7 +112,7 @@ class Sessions:
         position = len(seq.token_ids)
         token_id = choice.token_id if call.sample else None
         if choice.failure is not None and choice.failure.error == "NonFiniteLogits":
-            seq.salt = None  # nobody else shall start from here
+            seq.salt = None  # no other sequence shall start from here
         failure = choice.failure if _matters(choice.failure, call) else seq.given_failure
         scores, seq.given_scores, seq.given_failure = seq.given_scores, [], None
         reason = None
@@ -204,7 +204,7 @@ def _matters(failure: Failure | None, call: Call) -> bool:
 
     That every token is excluded matters only to a caller who wants one chosen, and
     that processors failed to one who wants scores, too; logits that are not
-    numbers matter to everybody.
+    numbers matter to every caller.
     """
     if failure is None or failure.error == "NonFiniteLogits":
         return failure is not None

@@ -28,14 +28,14 @@ class Speculation:
 
     Attributes:
         num_drafted: drafts that were verified, ever.
-        num_accepted: those that were right.
+        num_accepted: drafts that were right.
     """
 
     def __init__(self, *, takes_drafts: bool) -> None:
-        """Has verified none.
+        """Starts with both counts at zero.
 
         Args:
-            takes_drafts: whether the runner verifies drafts. Without, there are none.
+            takes_drafts: whether the runner verifies drafts. Otherwise none are made.
         """
         self._takes_drafts = takes_drafts
         self.num_drafted = 0

@@ -1,6 +1,6 @@
 """The highest-scored ids of some rows, and what is certain about them.
 
-Warpers compare probabilities, and those that Hugging Face adds up in float32
+Warpers compare probabilities, and sums that Hugging Face computes in float32
 have rounding errors that depend on the order of additions. So an id is not just
 kept or removed here, but `certain` (kept whatever the rounding), `possible`, or
 neither; and so are, as a whole, the ids beyond the candidates, the tail.
@@ -19,7 +19,7 @@ from model_service.engine.sampling.threads import one_thread
 
 BLOCK = 32
 
-# Twice the largest step of float32 beside its value.
+# Twice the largest step of float32 relative to its value.
 ULP = 2.0**-23
 
 
@@ -156,12 +156,12 @@ class Candidates:
         self.tail_possible = self.tail_possible & (tail | ~on)
 
     def restrict_to_prefix(self, on: Tensor, certain: Tensor, possible: Tensor) -> None:
-        """Removes what a warper does that keeps so many ids in an order of its own among ties.
+        """Applies a warper that keeps a fixed number of ids and breaks ties in its own order.
 
         Args:
             on: rows that have the warper, `[N]` bool.
-            certain: the first so many, which it keeps for sure but for ties, `[N, K]` bool.
-            possible: the first so many, beyond which it keeps nothing but ties, `[N, K]` bool.
+            certain: the first ids, all of which it keeps for sure except ties, `[N, K]` bool.
+            possible: the first ids, after which it keeps nothing except ties, `[N, K]` bool.
         """
         edge = self.values.masked_fill(certain, -torch.inf).amax(-1)
         edge = torch.where(self.tail_possible, torch.maximum(edge, self.values[:, -1]), edge)
@@ -185,7 +185,7 @@ class Candidates:
         self.restrict(on, above | (self.values >= most), possible, possible[:, -1])
 
     def _last_of_first(self, mask: Tensor, counts: Tensor) -> Tensor:
-        """Returns the lowest of the first so many values of a mask; -inf if it has fewer."""
+        """Returns the lowest of the first `counts` values of a mask; -inf if it has fewer."""
         first = mask & (mask.cumsum(-1) <= counts)
         value = self.values.masked_fill(~first, torch.inf).amin(-1, keepdim=True)
         return value.masked_fill(mask.sum(-1, keepdim=True) < counts, -torch.inf)

@@ -47,8 +47,8 @@ def without_replacement(scores: Tensor, count: int, key: Tensor) -> Tensor:
 def draw_from(candidates: Candidates, sequences: list[Sequence]) -> list[int | None]:
     """Draws one token per row, from candidates that are warped.
 
-    The highest sum among ids that may be kept is the highest among those that
-    are, if its id is kept for sure: whether others are kept does not matter.
+    The highest sum among ids that may be kept is also the highest among kept ids,
+    if its id is kept for sure: whether others are kept does not matter.
 
     Returns:
         Token ids, and None where the candidates do not tell.

@@ -10,7 +10,7 @@ from model_service.engine.sequences.sequence import Sequence
 
 
 class GuidanceProcessor(LogitsProcessor):
-    """Moves log-probabilities away from those of the guide, as Hugging Face's class does.
+    """Moves log-probabilities away from the guide's, as Hugging Face's class does.
 
     That one runs the model by itself, row by row; this one reads what the step
     has found out already.

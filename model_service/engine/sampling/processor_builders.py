@@ -76,7 +76,7 @@ class FrequencyPenaltyProcessor(LogitsProcessor):
 
 
 class AllowedTokensProcessor(LogitsProcessor):
-    """Excludes all ids but those of a list."""
+    """Excludes all ids except the ids of a list."""
 
     def __init__(self, allowed: tuple[int, ...]) -> None:
         """Takes the ids."""

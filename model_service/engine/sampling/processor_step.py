@@ -1,4 +1,4 @@
-"""A processor in its place among those of a sequence."""
+"""A processor at its place among the processors of a sequence."""
 
 from dataclasses import dataclass
 

@@ -54,8 +54,8 @@ class RowProcessors:
 
         Args:
             logits: `[V]` float32, not modified.
-            token_ids: the sequence's tokens. Where they do not continue those of
-                the last time, all that was remembered is made anew.
+            token_ids: the sequence's tokens. If they do not continue the tokens of
+                the last call, all that was remembered is computed again.
 
         Returns:
             `[V]` float32.

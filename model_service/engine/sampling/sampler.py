@@ -65,7 +65,7 @@ class Choice:
     Attributes:
         token_id: the token, or None on failure.
         scores: processed scores `[V]` on the CPU when they were wanted.
-        failure: why there is no token.
+        failure: why no token was chosen.
     """
 
     token_id: int | None = None
@@ -84,7 +84,7 @@ class Sampler:
     def choose(self, logits: Tensor, draws: list[Draw]) -> list[Choice]:
         """Chooses one token per draw.
 
-        Where that fails, each row is tried alone: those that fail then are the ones that end.
+        If that fails, each row is tried alone, and only the rows that fail then end.
 
         Args:
             logits: `[N, V]` float32, not modified.
@@ -92,7 +92,7 @@ class Sampler:
         """
         try:
             return self._choose(logits, draws)
-        except Exception as error:  # of one row, and none of the others' concern
+        except Exception as error:  # of one row, which must not affect the others
             failed = error
         if len(draws) == 1:
             return [Choice(failure=row_failure.internal(failed))]
@@ -239,12 +239,12 @@ class Sampler:
 
 
 def _usable(logits: Tensor, rows: list[int], sizes: list[int]) -> list[bool]:
-    """Says of some rows whether a token can be chosen by the first so many values of each.
+    """Says of some rows whether a token can be chosen by the first `sizes` values of each.
 
     `-inf` excludes an id. NaN and `inf` are faults, and so is a row that excludes every id.
     """
     # A finite sum has finite terms only, and costs one pass. Huge terms may overflow, though,
-    # and the ids behind those of a row's revision do not count.
+    # and ids after the last one of a row's revision do not count.
     finite: list[bool] = logits.sum(-1).isfinite().tolist()
     return [
         finite[row] or bool(logits[row, :size].amax().isfinite())  # NaN is the highest of all

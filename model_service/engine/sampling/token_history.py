@@ -1,6 +1,6 @@
 """What a sequence's tokens were, indexed for processors that look back.
 
-Both indices follow a list that only grows at its end; whoever cuts it makes new
+Both indices follow a list that only grows at its end; cutting it requires new
 ones.
 """
 

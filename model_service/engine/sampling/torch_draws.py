@@ -16,9 +16,9 @@ class TorchDraws:
     """The draws of one sequence, or of one search, in any order.
 
     Alone in its batch, a sequence or a search makes one draw per token from torch's generator
-    on the CPU. So the token at an index is drawn with the generator as it is
-    after so many draws, whatever they gave: a row that is cut, copied or asked
-    again is drawn as if nothing had happened.
+    on the CPU. So the token at an index is drawn with the generator in its state
+    after that number of draws, whatever they gave: a row that is cut, copied or
+    asked again is drawn as if nothing had happened.
     """
 
     def __init__(self, seed: int) -> None:
@@ -77,7 +77,7 @@ class TorchDraws:
         self._keep()
 
     def _keep(self) -> None:
-        """Keeps every so manyth state, and the two newest: the last draw is often repeated."""
+        """Keeps every `KEEP_EVERY`-th state and the two newest, as the last draw often repeats."""
         self._states[self._num_drawn] = self._generator.get_state()
         old = self._num_drawn - 2
         if old % KEEP_EVERY:

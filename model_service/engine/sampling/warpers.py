@@ -17,7 +17,7 @@ from model_service.engine.sampling.candidates import ULP, Candidates
 from model_service.protocol.parameters import PROCESSORS, GenerationConfig
 
 TOP_H_IDS = 100
-"""Hugging Face's top-h looks at so many ids."""
+"""Number of ids that Hugging Face's top-h looks at."""
 
 # Exponentials and cumulative sums, on top of the sum that normalizes them.
 MASS_ERROR = 1e-5
@@ -43,7 +43,7 @@ def warp(candidates: Candidates, configs: list[GenerationConfig]) -> None:
 
 def _top_h(c: Candidates, on: Tensor, column: Column) -> None:
     if c.values.shape[-1] < TOP_H_IDS:
-        c.undecided |= on & c.tail_possible  # the entropy is that of more ids
+        c.undecided |= on & c.tail_possible  # the entropy covers more ids
     logs = c.logs[:, :TOP_H_IDS]
     probs = (logs - logs.logsumexp(-1, keepdim=True)).exp()
     terms = -torch.xlogy(probs, probs)

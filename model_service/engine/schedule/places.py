@@ -1,8 +1,8 @@
 """Who holds slots and tokens of KV cache, and what is kept in the rest.
 
 A sequence with a slot has reserved as many tokens as it may grow to. What
-nobody has reserved holds donors (see `prefix_cache.py`), which go first when
-room is needed: keeping them costs nobody anything.
+is not reserved holds donors (see `prefix_cache.py`), which go first when room
+is needed: keeping them costs no sequence anything.
 """
 
 from collections.abc import Callable, Iterable
@@ -24,7 +24,7 @@ class Places:
         num_slots: slots that there are.
         total_tokens: tokens of KV cache in all.
         used_tokens: tokens reserved.
-        session_tokens: those of them that rows of sessions have reserved.
+        session_tokens: the part of them that rows of sessions have reserved.
         num_hits: prompts that copied a prefix, ever.
         num_hit_tokens: tokens that they copied, ever.
     """
@@ -46,7 +46,7 @@ class Places:
             total_tokens: tokens of KV cache in all.
             allocate: takes the lowest free slot.
             free: gives a slot back, with the number of tokens that were ever written to it.
-            copy: copies the first so many tokens from one slot to another.
+            copy: copies a number of first tokens from one slot to another.
             reuses: whether a prefix of what a slot holds can be copied and be used alone.
         """
         self.num_slots = num_slots

@@ -30,7 +30,7 @@ class Holder(Protocol):
 
     @property
     def salt(self) -> str | None:
-        """Who may copy them: sequences of the same salt; nobody when None."""
+        """Only sequences of the same salt may copy them; none when it is None."""
         ...
 
     @property
@@ -81,7 +81,7 @@ class PrefixCache:
         return sum(donor.num_written for donor in self._donors)
 
     def add(self, donor: Donor) -> list[Donor]:
-        """Keeps a donor, and returns those that are of no use beside it. It may be one of them."""
+        """Keeps a donor, and returns the donors that have become useless, perhaps itself."""
         for other in self._donors:
             if _begins_with(other, donor):
                 self.touch(other)
@@ -112,13 +112,13 @@ class PrefixCache:
     def best(
         self, token_ids: list[int], salt: str | None, limit: int, others: Iterable[Holder]
     ) -> tuple[Holder, int] | None:
-        """Finds whoever has most of the first tokens.
+        """Finds the holder that has most of the first tokens.
 
         Args:
             token_ids: tokens of a sequence.
             salt: whose holders it may copy from.
             limit: how many of the tokens may be copied.
-            others: holders besides the donors.
+            others: holders in addition to the donors.
 
         Returns:
             The holder and the number of tokens, at least `MIN_TOKENS`; None if there is none.

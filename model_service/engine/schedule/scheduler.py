@@ -6,7 +6,7 @@ prompt never stalls the others. A sequence is admitted when a slot and KV cache
 for its whole length are free: nothing runs out of memory halfway.
 
 Room is made in this order: donors go (`places.py`), then rows of sessions that
-nobody is using, then sequences of a higher priority number. Whoever loses its
+are idle, then sequences of a higher priority number. A sequence that loses its
 slot keeps its tokens; they pass through the model again when it is its turn
 (`waiting.py`), and the outcome is the same.
 """
@@ -41,7 +41,7 @@ class Scheduler:
         Args:
             max_running: most rows of `Generate` at once, and most decoding rows of a step.
             max_step_tokens: most prompt tokens of a step in which nothing decodes.
-            clock: bounds prompt tokens beside decoding rows.
+            clock: bounds prompt tokens in steps with decoding rows.
             places: slots and KV cache.
         """
         self.active: list[Sequence] = []
@@ -91,7 +91,7 @@ class Scheduler:
             self.active.append(seq)
 
     def rest(self, seq: Sequence) -> None:
-        """Makes a row of a session idle. It keeps its slot while nobody needs that."""
+        """Makes a row of a session idle. It keeps its slot until another sequence needs it."""
         if seq.slot is None:
             self._waiting.discard(seq)
         else:
@@ -99,7 +99,7 @@ class Scheduler:
             self._idle[seq] = None
 
     def settle(self, seq: Sequence) -> bool:
-        """Gives a new idle row a slot, if that takes nobody's. Otherwise it does without."""
+        """Gives a new idle row a slot if one is free; otherwise the row has none."""
         if seq.max_length > self._places.room or not self._places.free_slots:
             return False
         self._places.take(seq)
@@ -211,10 +211,10 @@ class Scheduler:
     def _evictable(self, ticket: Ticket) -> list[Sequence]:
         """Returns the idle rows that may lose their slots to a ticket, in this order.
 
-        Rows of sessions make way for each other, those of the same salt first:
-        whoever opens many sessions loses their own. For sequences that generate
-        they do as far as sessions hold more than their share, or when nothing
-        generates: then these would wait for the sessions' clients.
+        Rows of sessions make way for each other, rows of the same salt first: a
+        caller that opens many sessions loses its own. For sequences that generate
+        they make way as far as sessions hold more than their share, or when nothing
+        generates: otherwise these sequences would wait for the sessions' clients.
         """
         salt = ticket.sequences[0].salt
         idle = sorted(self._idle, key=lambda seq: seq.salt != salt)

@@ -2,8 +2,8 @@
 
 Lower priority numbers go first. Among equals, calls take turns: a call that
 arrives goes behind the next sequence of every other call, not behind all that a
-large one has waiting. Every so often the one that has waited longest goes
-first, whatever its priority, so that everybody is served.
+large one has waiting. Every `TURNS_PER_AGED`-th place goes to the one that has
+waited longest, whatever its priority, so that every call is served.
 """
 
 from collections import defaultdict
@@ -12,7 +12,7 @@ from itertools import count
 
 from model_service.engine.sequences.sequence import Sequence
 
-# Every so manieth place goes to whoever has waited longest.
+# Every 16th place goes to the ticket that has waited longest.
 TURNS_PER_AGED = 16
 
 # How often a sequence may lose its place before it keeps it.

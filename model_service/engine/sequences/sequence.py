@@ -2,7 +2,7 @@
 
 A sequence is described by counts. Tokens `[0, num_cached)` have their keys and
 values in the KV cache; the rest, at least one while there is work, are pending.
-Decoding is the case of one pending token, prefill that of several.
+Decoding is the case of one pending token, prefill the case of several.
 """
 
 import time

@@ -11,7 +11,7 @@ import jsonschema
 TOKEN_ID = "token-id"
 """Format of values that are ids of the vocabulary."""
 
-# A number written with a fraction is no integer, as in every language with both.
+# A number written with a fraction is not an integer, as in every language with both.
 _Validator: Any = jsonschema.validators.extend(
     jsonschema.Draft202012Validator,
     type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine(

@@ -53,7 +53,7 @@ def check_generation(
     prompt_scores: scores_pb2.ScoreSelection,
     path: str = "generation_config",
 ) -> None:
-    """Notes what a generation cannot have beside several rows per sequence.
+    """Notes what a generation cannot have together with several rows per sequence.
 
     Args:
         resolved: the configuration.

@@ -1,4 +1,4 @@
-"""What a `GenerateRequest` asks: sequences of its own, kept or not, or those of a session."""
+"""What a `GenerateRequest` asks: new sequences, kept or not, or the rows of a session."""
 
 from abc import abstractmethod
 from collections.abc import Sequence

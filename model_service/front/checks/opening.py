@@ -1,4 +1,4 @@
-"""What the openings of sessions ask, those of `ComputeLogits` and `Score` among them."""
+"""What the openings of sessions ask, including those that `ComputeLogits` and `Score` make."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -87,7 +87,7 @@ class AskedOpening(Asked[OpenSession]):
 
 
 def _without_limit(resolved: ResolvedConfig) -> ResolvedConfig:
-    """Turns off what waits for the last token: the tokens reserved are no limit of the rows."""
+    """Turns off what waits for the last token: reserved tokens do not limit the rows."""
     kept = tuple(s for s in resolved.config.processors if s.name != "forced_eos_token_ids")
     config = msgspec.structs.replace(resolved.config, forced_eos_token_ids=(), processors=kept)
     return replace(resolved, config=config)

@@ -42,7 +42,7 @@ class Surroundings:
         config: the configuration that it is part of.
         lenient: whether processors without effect are left out instead of refused.
         vocabulary_size: ids of the request's revision.
-        without_rows: those of them that the model has no rows for.
+        without_rows: the ids among them without a row in the model.
     """
 
     catalog: Catalog

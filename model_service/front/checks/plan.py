@@ -1,6 +1,6 @@
 """From what a call asks to the command that the engine gets, and to what the caller is told.
 
-All calls that give the engine rows, or let those of a session go on, are checked
+All calls that give the engine rows, or continue the rows of a session, are checked
 here, in one order: `Generate` and its dry run, `ComputeLogits`, `Score` and
 `OpenSession`. What each of them has of its own is an `Asked`.
 """
@@ -100,7 +100,7 @@ class Checked:
         resolved: the configuration.
         selection: what is returned about tokens, or None.
         prompt_selection: what is returned about prompt tokens, or None.
-        salt: whose KV cache may be reused; None for nobody's.
+        salt: KV cache of the same salt may be reused; None for no reuse.
         vocabulary: the vocabulary that the ids belong to.
         info: what the model is.
     """
@@ -230,7 +230,7 @@ def _resolve(asked: Asked[C], vocabulary: Reference, info: EngineInfo) -> Resolv
 def _selections(
     asked: Asked[C], vocabulary_size: int, limits: PlanLimits
 ) -> tuple[ScoreSelection | None, ScoreSelection | None]:
-    """Reads what is returned about tokens and about those of the prompt."""
+    """Reads what is returned about new tokens and about prompt tokens."""
     shortest = min(map(len, asked.rows), default=0)
 
     def read(

@@ -42,7 +42,7 @@ class ResponseLimits:
 
         Args:
             num_bytes: most bytes that it can have.
-            num_row_bytes: those of them that are full rows.
+            num_row_bytes: the bytes of full rows among them.
             remedy: as of `check_message`.
 
         Raises:

@@ -8,7 +8,7 @@ _GOLDEN_GAMMA = 0x9E3779B97F4A7C15
 
 
 def random_seed() -> int:
-    """Returns a seed that nobody can predict, in [0, 2^63)."""
+    """Returns an unpredictable seed, in [0, 2^63)."""
     return secrets.randbits(63)
 
 

@@ -124,7 +124,7 @@ def position_bytes(
     Args:
         selection: what is returned.
         vocabulary_size: width of a full row.
-        processors: names of those that are applied.
+        processors: names of the applied processors.
     """
     total = _POSITION_OVERHEAD_BYTES
     if selection.processor_trace:

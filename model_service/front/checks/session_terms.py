@@ -45,5 +45,5 @@ class SessionTerms:
 
 
 def new_session_id() -> str:
-    """Returns a name that nobody can guess: 128 random bits."""
+    """Returns a name that cannot be guessed: 128 random bits."""
     return secrets.token_urlsafe(16)
