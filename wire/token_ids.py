@@ -20,7 +20,7 @@ def check_token_ids(
         field: path of the field, for the error; of a batch, whatever its form.
         rows: ids, one sequence per row, without padding.
         vocabulary_size: number of ids of the request's revision.
-        without_rows: those of them that the model has no rows for.
+        without_rows: the ids among them without a row in the model.
 
     Raises:
         TokenIdOutOfRange: an id is negative, at or above `vocabulary_size`, or without a row.

@@ -51,7 +51,7 @@ _STEP_LABELS = {True: "compiled", False: "eager"}
 
 
 FollowState = Literal["base", "following", "catching_up", "disconnected", "conflict"]
-"""The names are those of the schema, without prefix, in lower case."""
+"""The names are the schema's, without prefix, in lower case."""
 
 
 class Following(Protocol):
@@ -340,7 +340,7 @@ class ModelMetrics:
         self._growth_pause.labels(self._model_name).observe(pause_s)
 
     def vocabulary_following(self, following: Following) -> None:
-        """Shows how far the vocabulary has kept up, as it is whenever somebody asks."""
+        """Shows how far the vocabulary has kept up, at the moment of each scrape."""
         model = self._model_name
         for state in get_args(FollowState):
             gauge = self._follow_state.labels(model, state)

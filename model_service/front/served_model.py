@@ -41,7 +41,7 @@ class ServedModel:
         name: its name.
         engine: runs it.
         vocabulary: revisions that it has.
-        following: how far they have kept up with those of the tokenizer service.
+        following: how far they have kept up with the tokenizer service's.
         metrics: where calls are recorded.
         limits: bounds of a generation.
         response_limits: how large answers may be.

@@ -2,7 +2,7 @@
 
 The ports are bound first, so that probes and callers get an answer while the
 model loads. When the engine is lost the process ends with an exit code other
-than 0, and whoever supervises it starts it anew.
+than 0, and its supervisor starts it again.
 """
 
 import asyncio

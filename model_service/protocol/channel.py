@@ -74,7 +74,7 @@ class RingWriter:
         self._consumed = 0
 
     def put(self, row: memoryview) -> Row:
-        """Copies a row in, or returns its bytes when there is no room.
+        """Copies a row in, or returns its bytes if the ring has no room.
 
         Args:
             row: contiguous bytes of one row.
@@ -128,7 +128,7 @@ class RingReader:
         return data
 
     def skip(self, row: Row) -> None:
-        """Marks a row as read that nobody wants any more."""
+        """Marks a row as read that is no longer wanted."""
         if not isinstance(row, bytes):
             self.consumed = max(self.consumed, row.start + row.size)
 

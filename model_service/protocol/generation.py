@@ -17,7 +17,7 @@ FinishReason = Literal[
     "cancelled",
     "error",
 ]
-"""Why a sequence ended. The names are those of the schema, without prefix, in lower case."""
+"""Why a sequence ended. The names are the schema's, without prefix, in lower case."""
 
 
 class ScoreSelection(msgspec.Struct, frozen=True):

@@ -17,7 +17,7 @@ class SequenceSpec(msgspec.Struct, frozen=True, array_like=True):
     """Seed of this row's draws, [0, 2^63). Equal seeds draw equally in any row of any call."""
 
     max_new_tokens: int | None = None
-    """Upper bound on this row's new tokens; None means that of the configuration."""
+    """Upper bound on this row's new tokens; None means the configuration's."""
 
     num_padding: int = 0
     """Padding that the prompt came with, as far as lengths count it."""
@@ -97,7 +97,7 @@ class Generate(Request[SequenceTokens], tag="generate"):
     """Neighbors among the sequences that have the same prompt: the results of one beam search."""
 
     cache_salt: str | None = None
-    """Prompts of equal salts may reuse each other's KV cache. None: nobody reuses anything."""
+    """Prompts of equal salts may reuse each other's KV cache. None: no reuse."""
 
     @property
     def num_sequences(self) -> int:

@@ -40,7 +40,7 @@ class VocabularyGrown(Response, tag="vocabulary_grown"):
     """Number of ids."""
 
     reserved_rows: int
-    """Rows that can be added before memory is allocated anew."""
+    """Rows that can be added before more memory is allocated."""
 
     added_rows_sha256: str
     """Over all rows added since revision 0, by id, as `GetVocabularyState` describes."""

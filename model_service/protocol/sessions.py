@@ -70,7 +70,7 @@ class NewSession(Request[R]):
     """Vocabulary revision whose ids the rows see."""
 
     max_length: int
-    """Most tokens of a row; so many tokens of KV cache are reserved while it has a slot."""
+    """Most tokens of a row, which are reserved in the KV cache while the row has a slot."""
 
     @property
     def num_rows(self) -> int:
@@ -170,7 +170,7 @@ class TruncateSession(Request[SessionAnswer], tag="truncate_session"):
 
 
 class ForkSession(Request[SessionForked], tag="fork_session"):
-    """Copies rows to new sessions, all of them or none. Answered by `SessionForked`."""
+    """Copies rows to new sessions, all or none. Answered by `SessionForked`."""
 
     session_id: str
     fork_ids: list[str]
@@ -193,7 +193,7 @@ class RebindSession(Request[SessionAnswer], tag="rebind_session"):
 
     session_id: str
     revision: int
-    """One that is there, not older than that of the rows."""
+    """An existing revision, not older than the one of the rows."""
 
 
 class DescribeSession(Request[SessionDescription], tag="describe_session"):

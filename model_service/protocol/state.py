@@ -48,7 +48,7 @@ class EngineInfo(msgspec.Struct, frozen=True):
     """Processors that the operator added."""
 
     rowless_id_count: int = 0
-    """Ids of revision 0, the last so many, that the tokenizer has and the model has no rows for."""
+    """How many of the last ids of revision 0 the tokenizer has without a row in the model."""
 
     @property
     def ids_without_rows(self) -> range:
@@ -74,7 +74,7 @@ class LoadFailed(msgspec.Struct, tag="load_failed"):
     """The model cannot be served; the process exits."""
 
     reason: str
-    """For the operator: what is wrong and the way out."""
+    """For the operator: what is wrong, and the remedy."""
 
 
 GraphState = Literal["off", "compiling", "ready", "unavailable"]

@@ -17,7 +17,7 @@ from tokenizer_service.text.tokenizer import Tokenizer
 from vocabulary import AddedToken, Initialization, Reference, Role
 
 MAX_CHANGED_ENTRIES = 16
-# The largest number of float16. Far larger ones would make the logits of everybody overflow.
+# The largest number of float16. Far larger ones would make the logits of every call overflow.
 MAX_VALUE = 65504
 
 _INITIALIZATIONS: dict[int, Initialization] = {
@@ -56,7 +56,7 @@ def add_effects(
     tokens: Sequence[TokenToAdd],
     texts: Sequence[str],
 ) -> None:
-    """Adds what a dry run reports besides.
+    """Adds what only a dry run reports.
 
     Args:
         response: what it is added to.

@@ -21,7 +21,7 @@ from vocabulary import Change, Reference, SpecialToken
 
 
 class VocabularyAdminServicer(LogMethods):
-    """Every method of the service: those that change the vocabulary, and its log."""
+    """Every method of the service: about changes of the vocabulary, and about its log."""
 
     async def AddTokens(
         self, request: pb.AddTokensRequest, context: Context

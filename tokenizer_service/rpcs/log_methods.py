@@ -26,7 +26,7 @@ CHUNK_BYTES = 2**20
 class LogMethods(vocabulary_admin_service_pb2_grpc.VocabularyAdminServiceServicer):
     """Lists, verifies, exports and imports. Until `serve`, the server admits no call."""
 
-    model_rows = ModelRows()  # nothing is known until somebody says so
+    model_rows = ModelRows()  # unknown unless `server.py` sets it
 
     def serve(
         self, vocabulary: LiveVocabulary, draining: asyncio.Event, *, max_added_tokens: int

@@ -94,7 +94,7 @@ def read_json(field: str, text: str, kind: type[dict[str, Any]] | type[list[Any]
     """Reads JSON that a caller sent.
 
     Raises:
-        InvalidField: it is no JSON of that kind, nests too deeply, or holds a number or a
+        InvalidField: it is not JSON of that kind, nests too deeply, or holds a number or a
             string that text cannot be made of.
     """
     name = "object" if kind is dict else "array"

@@ -113,7 +113,7 @@ def read_truncation(
 
 
 def details(row: EncodedRow) -> tokenizer_service_pb2.EncodingDetails:
-    """Converts what was asked for besides ids, one list at a time: others run in between."""
+    """Converts what was asked for in addition to ids, one list at a time: others run in between."""
     message = tokenizer_service_pb2.EncodingDetails(truncated_token_count=row.num_truncated)
     for spans in slices(row.spans):
         message.offset_starts.extend([start for start, _ in spans])

@@ -221,7 +221,7 @@ class TextMethods(TokenizerMethods):
     def _encode_groups(
         self, tokenizer: Tokenizer, items: Sequence[Text], options: EncodeOptions
     ) -> Iterator[list[EncodedRow]]:
-        """Encodes items group by group, so that nobody need keep all rows."""
+        """Encodes items group by group, so that not all rows are in memory at once."""
         counts: list[int] = []
         for group in groups(items):
             rows = tokenizer.encode(group, options)

@@ -106,7 +106,7 @@ def read_idempotency_key(key: str) -> str:
     """Reads the key of a changing call.
 
     Raises:
-        InvalidField: it is no UUID.
+        InvalidField: it is not a UUID.
     """
     if not _UUID.fullmatch(key):
         raise InvalidField("idempotency_key", "must be a UUID in its 36-character form")

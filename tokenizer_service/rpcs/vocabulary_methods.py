@@ -89,7 +89,7 @@ class VocabularyMethods(TokenizerMethods):
     ) -> AsyncIterator[pb.GetVocabularyResponse]:
         tokenizer = self._vocabulary.current
         first = check_range("start_id", request.start_id, 0, tokenizer.size)
-        # Behind the last id there are no entries, and one message to name the vocabulary.
+        # After the last id come no entries, but one message that names the vocabulary.
         for start in range(first, max(tokenizer.size, first + 1), ENTRIES_PER_MESSAGE):
             end = min(start + ENTRIES_PER_MESSAGE, tokenizer.size)
             yield pb.GetVocabularyResponse(

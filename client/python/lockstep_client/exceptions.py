@@ -1,7 +1,7 @@
 """What can go wrong, one class per reason.
 
     LockstepError
-    ├── ConnectionFailed          nobody answers at the address, or the line broke
+    ├── ConnectionFailed          no answer from the address, or the connection broke
     ├── DeadlineExceeded          no answer within the timeout
     ├── Cancelled                 the client was closed
     ├── ProtocolError             the answer is not one that a Lockstep service gives
@@ -14,7 +14,7 @@
         ├── FeatureNotImplemented     the method or feature is not offered
         ├── VocabularyMismatch        the ids belong to another vocabulary
         ├── VocabularyBehind          the replica has not yet that revision; retry
-        ├── RevisionConflict          somebody else changed the vocabulary first
+        ├── RevisionConflict          another call changed the vocabulary first
         ├── IdempotencyKeyReused      the key was used with another request
         ├── SessionNotFound           the session is gone; open one again
         ├── SessionBusy               another call is using the session; retry

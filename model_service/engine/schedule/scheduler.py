@@ -246,7 +246,7 @@ class Scheduler:
 def _chunk(seq: Sequence, most: int) -> Run:
     """Cuts the next run from a sequence's pending tokens, and says which logits are wanted.
 
-    The last pending token's logits are always wanted; those of earlier tokens
+    The last pending token's logits are always wanted; the logits of earlier tokens
     only where the distribution of given tokens was asked for.
     """
     length = min(seq.num_pending, most)

@@ -1,4 +1,4 @@
-"""One call to the engine that somebody waits for: what has arrived and was not taken yet."""
+"""One call to the engine, and the part of its answer that was not taken yet."""
 
 import asyncio
 import secrets
@@ -18,7 +18,7 @@ log = structlog.stdlib.get_logger("model_service.front.engine_client.call")
 
 
 class Call:
-    """Events of one call, merged per row while nobody takes them. Never blocks the engine.
+    """Events of one call, merged per row until they are taken. Never blocks the engine.
 
     Ends exactly once: with its last event or with an error, whatever comes
     first. What comes later is dropped.
@@ -64,7 +64,7 @@ class Call:
         return self.settled or self.error is not None
 
     def put_tokens(self, event: SequenceTokens) -> None:
-        """Adds new tokens of a row; they join those of the row that still wait."""
+        """Adds new tokens of a row to its tokens that still wait."""
         if not self._waiting:
             self._waiting_since = time.monotonic()
         waiting = self._waiting.setdefault(event.row, event)
@@ -91,7 +91,7 @@ class Call:
         self.fail(service_error(failure))
 
     def fail(self, error: ServiceError) -> None:
-        """Ends the call with an error, which whoever waits for events gets next."""
+        """Ends the call with an error, which is raised in place of the next event."""
         if self.error is None:
             self.error = error
             self._waiting.clear()
@@ -119,7 +119,7 @@ class Call:
         return self
 
     async def __anext__(self) -> list[SequenceTokens]:
-        """Waits for tokens: those of one step, or of several when the reader is slow.
+        """Waits for the tokens of one step, or of several when the reader is slow.
 
         Returns:
             One event per row that advanced, in order of row.

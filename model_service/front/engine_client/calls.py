@@ -42,7 +42,7 @@ class Calls:
             max_waiting_sequences: rows admitted beyond that.
             buffer_bytes: scores kept for a call that does not take them; beyond
                 it the call fails.
-            cancel: tells the engine that nobody waits for a request id.
+            cancel: tells the engine that a request id is no longer waited for.
         """
         self._calls: dict[int, Call] = {}
         self._ring = ring
@@ -69,7 +69,7 @@ class Calls:
             request: what begins the call. It gets a number that none has had before.
 
         Raises:
-            Overloaded: there are not enough permits left.
+            Overloaded: not enough permits are left.
         """
         unfinished = self.num_unfinished_rows
         if unfinished + request.num_rows > self._max_rows:
@@ -89,7 +89,7 @@ class Calls:
             self._abandon(call)
 
     def deliver(self, event: Event) -> None:
-        """Hands an event to its call. Rows leave the ring even when nobody wants them."""
+        """Hands an event to its call. Rows leave the ring even if they are not wanted."""
         call = self._calls.get(event.request_id)
         wanted = call is not None and not call.ended
         self._take_rows(event, wanted)
@@ -105,7 +105,7 @@ class Calls:
             call.put_answer(event)
 
     def fail_unread(self, now: float, timeout_s: float) -> None:
-        """Fails the calls whose events nobody has taken for too long."""
+        """Fails the calls whose events were not taken for too long."""
         for call in self._calls.values():
             if call.unread_s(now) > timeout_s:
                 self._fail_slow(call)

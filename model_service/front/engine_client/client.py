@@ -39,15 +39,15 @@ log = structlog.stdlib.get_logger("model_service.front.engine_client.client")
 
 
 class LoadError(Exception):
-    """The model cannot be served. The message is for the operator, with the way out."""
+    """The model cannot be served. The message is for the operator, with the remedy."""
 
 
 class EngineClient:
     """An engine as the front knows it. Used by the event loop only.
 
     A message of `model_service.protocol` is sent as it is, by `stream` when it is
-    answered row by row, by `ask` when it has one answer, and by `tell` when nobody
-    waits for one.
+    answered row by row, by `ask` when it has one answer, and by `tell` when no answer
+    is waited for.
 
     Attributes:
         load: how full the engine is.
@@ -149,7 +149,7 @@ class EngineClient:
             request: what to run. One object begins one call.
 
         Raises:
-            Overloaded: there are no permits left.
+            Overloaded: no permits are left.
             EngineLost: the engine is gone.
         """
         with self._open(request) as call:
@@ -164,7 +164,7 @@ class EngineClient:
                 cancels it.
 
         Raises:
-            Overloaded: there are no permits left.
+            Overloaded: no permits are left.
             EngineLost: the engine is gone.
             ServiceError: the engine refused it.
         """
@@ -177,7 +177,7 @@ class EngineClient:
                         self.tell(command)
 
     def tell(self, command: Command) -> None:
-        """Sends a command whose answer, if it has one, nobody waits for."""
+        """Sends a command without waiting for its answer, if it has one."""
         self._process.post(command)
 
     @contextmanager
@@ -229,7 +229,7 @@ class EngineClient:
     # --- Watching -------------------------------------------------------------------------------
 
     async def _watch(self) -> None:
-        """Ends calls that nobody reads, and notices when the engine is gone or hangs."""
+        """Ends calls that are not read, and notices when the engine is gone or hangs."""
         ended = self._process.ended
         while not ended.done():
             await asyncio.wait([ended], timeout=WATCH_INTERVAL_S)

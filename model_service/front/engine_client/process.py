@@ -33,7 +33,7 @@ def engine_environment(base: Mapping[str, str], threads: int) -> dict[str, str]:
 
     OpenMP reads its own when torch is imported, so they cannot be set later. Its
     threads spin for a moment between parallel regions (fast) but not for long:
-    beside a busy neighbour endless spinning makes a step many times slower.
+    next to a busy process endless spinning makes a step many times slower.
     oneDNN and torch's layer above it each keep what they have prepared for 1,024
     shapes of products, and every number of tokens in a step is a shape: that would
     come to hundreds of megabytes for no speed. Who sets other sizes keeps them.
@@ -52,7 +52,7 @@ def engine_environment(base: Mapping[str, str], threads: int) -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # nobody watches: the log has lines
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # the log has lines, not bars
         "TQDM_DISABLE": "1",
         "PYTHONUNBUFFERED": "1",
     }
@@ -118,7 +118,7 @@ class EngineProcess:
             msgspec.json.encode(settings).decode(),
             env=self._environment,
             stdin=DEVNULL,
-            stdout=sys.stderr,  # stdout carries one line, for whoever started the service
+            stdout=sys.stderr,  # stdout carries one line, for the program that started the service
             pass_fds=(self.ring.descriptor,),
             start_new_session=True,  # Ctrl-C is for the front, which drains first
         )
@@ -131,7 +131,7 @@ class EngineProcess:
         return self._process.pid if self._process else None
 
     def post(self, command: Command) -> None:
-        """Queues a command; those of one turn of the loop travel in one frame."""
+        """Queues a command; commands of one turn of the loop travel in one frame."""
         self._outbox.append(command)
         self._schedule_flush()
 

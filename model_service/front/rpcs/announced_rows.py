@@ -7,7 +7,7 @@ from lockstep.v1 import scores_pb2, tensor_pb2
 from model_service.protocol.generation import Dtype
 from wire.tensors import FLOATS
 
-# What a piece takes in a message besides its data, at most: three numbers and their tags.
+# What a piece takes in a message in addition to its data, at most: three numbers and their tags.
 CHUNK_OVERHEAD_BYTES = 48
 
 
@@ -57,7 +57,7 @@ class AnnouncedRows:
 
 
 def _chunk(tensor_id: int, data: bytes, offset: int, most: int) -> tensor_pb2.TensorChunk:
-    """Builds a piece of a row, of at most so many bytes."""
+    """Builds a piece of a row, of at most that many bytes."""
     return tensor_pb2.TensorChunk(
         tensor_id=tensor_id,
         offset=offset,

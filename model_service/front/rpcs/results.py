@@ -91,7 +91,7 @@ def item_error(failure: Failure | None) -> error_reason_pb2.ItemError | None:
 
 
 def vocabulary_following(following: Following) -> model_info_service_pb2.VocabularyFollowing:
-    """Says how far the vocabulary has kept up with that of the tokenizer service."""
+    """Says how far the vocabulary has kept up with the tokenizer service's."""
     message = model_info_service_pb2.VocabularyFollowing(
         state=_FOLLOW_STATES[following.state],
         reason=following.reason,

@@ -84,7 +84,7 @@ class SessionCalls:
         Raises:
             SessionNotFound: it does not exist or has expired.
             SessionBusy: a call has it.
-            InvalidField: there is not one length per row, or a row is shorter.
+            InvalidField: the lengths are not one per row, or a row is shorter.
         """
         with self._sessions.use(session_id) as session:
             if len(lengths) != session.num_rows:
@@ -129,7 +129,7 @@ class SessionCalls:
         Raises:
             SessionNotFound: it does not exist or has expired.
             SessionBusy: a call has it.
-            InvalidField: there is no such row, or there are too many.
+            InvalidField: a row does not exist, or the rows are too many.
             Overloaded: there are too many rows or tokens of sessions.
             KVCacheExceeded: there will never be room for so many tokens.
         """

@@ -87,7 +87,7 @@ class SessionRegistry:
 
     @contextmanager
     def use(self, session_id: str) -> Iterator[Session]:
-        """Takes a session for one call; its idle time starts anew when the call ends.
+        """Takes a session for one call; its idle time starts again when the call ends.
 
         Raises:
             SessionNotFound: it does not exist or has expired.
@@ -106,7 +106,7 @@ class SessionRegistry:
             self._record()
 
     def touch(self, session_id: str, ttl_s: float | None) -> Session:
-        """Starts the idle time of a session anew, also while a call uses it.
+        """Starts the idle time of a session again, also while a call uses it.
 
         Raises:
             SessionNotFound: it does not exist or has expired.
@@ -149,7 +149,7 @@ class SessionRegistry:
             self._engine.tell(CloseSession(session.session_id))
 
     def admit(self, sessions: Sequence[Session]) -> None:
-        """Takes in sessions, all of them or none, that the engine does not have yet.
+        """Adds sessions, all or none, that the engine does not have yet.
 
         Raises:
             Overloaded: there are too many sessions, or rows of sessions.

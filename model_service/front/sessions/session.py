@@ -50,7 +50,7 @@ class Session:
         generating: whether that call generates, which closing the session ends.
         closed: whether it is no more. The call that was using it may go on for a moment.
         last_step: the newest step that was named, and its answer.
-        owner: whoever opened it, as far as the transport knows; nobody else finds it.
+        owner: the caller that opened it, as far as the transport knows; others cannot find it.
     """
 
     plan: Plan[OpenSession | GenerateSession]

@@ -129,7 +129,7 @@ class Follower:
         self._table.is_another = is_another
 
     def _serve_meanwhile(self) -> None:
-        """Serves revision 0 as the checkpoint has it, where nobody said to wait for the service."""
+        """Serves revision 0 of the checkpoint, unless the operator has named the service."""
         if self._meanwhile is not None and not len(self._table):
             log.warning(
                 "base_vocabulary_served",

@@ -12,7 +12,7 @@ from rpc.tls import CallerFiles
 _OPTIONS = [
     # A change may hold trained vectors; how much it holds, the tokenizer service limits.
     ("grpc.max_receive_message_length", -1),
-    # Every channel connects anew, at once: when to try again is decided here.
+    # Every channel connects again at once: when to try again is decided here.
     ("grpc.use_local_subchannel_pool", 1),
 ]
 
@@ -63,14 +63,14 @@ class Backoff:
         self._pause_s = _FIRST_PAUSE_S
 
     def reset(self) -> None:
-        """Begins anew: the service has answered."""
+        """Starts again from the beginning: the service has answered."""
         self._pause_s = _FIRST_PAUSE_S
 
     async def pause(self, hurry: asyncio.Event) -> None:
         """Waits for the next attempt.
 
         Args:
-            hurry: set while somebody waits for what the service has.
+            hurry: set while a request waits for what the service has.
         """
         pause_s = self._pause_s * random.uniform(0.5, 1.0)
         self._pause_s = min(2 * self._pause_s, _MOST_PAUSE_S)

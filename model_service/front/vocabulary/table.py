@@ -77,7 +77,7 @@ class VocabularyTable:
         """Adds the next revision, which the engine has applied.
 
         Revision 0 may be added twice: a checkpoint without a tokenizer has none of its own, and
-        takes that of the tokenizer service it comes to follow.
+        takes the one of the tokenizer service that it comes to follow.
 
         Args:
             reference: the state after it.

@@ -69,7 +69,7 @@ class AsyncSession(SessionState, AsyncClosing):
         Raises:
             PositionConflict: the session is not where this client left it.
             SessionNotFound: it expired, or the server restarted.
-            ResponseTooLarge: the answer does not fit a message; that of a `step_stream`
+            ResponseTooLarge: the answer does not fit a message; an answer of a `step_stream`
                 may be larger.
         """
         request = self.step_request(rows, options)
@@ -201,7 +201,7 @@ class AsyncSession(SessionState, AsyncClosing):
         Tokens and KV cache stay. What was known about the next token is forgotten.
 
         Args:
-            vocabulary: the revision, for example that of a batch; the newest that the
+            vocabulary: the revision, for example a batch's; the newest that the
                 server has unless given.
             timeout: in seconds.
 

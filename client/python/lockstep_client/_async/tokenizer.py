@@ -266,7 +266,7 @@ class AsyncTokenizer:
 
 
 class AsyncDecoder(AsyncClosing):
-    """Decodes one sequence bit by bit. The pieces of text concatenate to that of all ids."""
+    """Decodes one sequence bit by bit. The pieces concatenate to the text of all ids."""
 
     def __init__(
         self,

@@ -80,7 +80,7 @@ class AsyncVocabulary:
         return VocabularyRef.from_message(response.vocabulary)
 
     async def revisions(self, *, timeout: Timeout = USE_DEFAULT) -> AsyncIterator[Revision]:
-        """Yields the revisions, oldest first; `timeout` is that of each page."""
+        """Yields the revisions, oldest first; `timeout` applies to each page."""
         page_token = ""
         while True:
             request = pb.ListRevisionsRequest(page_token=page_token)
@@ -108,7 +108,7 @@ class AsyncVocabulary:
     async def import_revisions(
         self, archive: bytes | Iterable[bytes], *, timeout: Timeout = USE_DEFAULT
     ) -> ImportedRevisions:
-        """Makes the revisions of an archive durable that continue those which are there.
+        """Makes those revisions of an archive durable that continue the present ones.
 
         Repeating it changes nothing, so a call that failed can be made again.
 

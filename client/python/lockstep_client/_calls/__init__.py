@@ -1,1 +1,1 @@
-"""What is known between the messages of a call, or the calls of a session. Pure: calls nobody."""
+"""What is known between the messages of a call, or the calls of a session. Pure: no I/O."""

@@ -1,6 +1,6 @@
 """Turns the events of a generation stream into deltas, and deltas into a result.
 
-Pure state machines: they read messages and call nobody, so that the blocking
+Pure state machines: they read messages and do no I/O, so that the blocking
 and the asyncio client share them.
 """
 
@@ -74,7 +74,7 @@ class GenerationAssembler:
         Args:
             request: the request of the stream.
             keep_scores: whether the result holds what was asked for about each
-                position, or whoever takes the deltas does.
+                position, or the reader of the deltas does.
         """
         self._reader = DeltaReader(request)
         self._keep_scores = keep_scores

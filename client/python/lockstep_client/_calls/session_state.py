@@ -1,4 +1,4 @@
-"""What a client knows about a session between its calls. Pure: calls nobody.
+"""What a client knows about a session between its calls. Pure: no I/O.
 
 B is the number of rows, V the size of the vocabulary.
 """
@@ -59,7 +59,7 @@ class Turn:
         """Returns the time to wait before asking again.
 
         Raises:
-            SessionBusy: the error, once there is no time left.
+            SessionBusy: the error, once no time is left.
         """
         pause_s = error.retry_delay_s or BUSY_PAUSE_S
         if time.monotonic() + pause_s > self._patient_until:

@@ -1,4 +1,4 @@
-"""Puts the answer to a step of a stream together. Pure: reads messages and calls nobody."""
+"""Puts the answer to a step of a stream together. Pure: reads messages, no I/O."""
 
 from itertools import chain
 

@@ -21,7 +21,7 @@ HELP_LINE = (
 
 
 class Choice(StrEnum):
-    """Who chooses the tokens when nobody is asked."""
+    """How tokens are chosen without asking the user."""
 
     GREEDY = "greedy"
     SAMPLE = "sample"

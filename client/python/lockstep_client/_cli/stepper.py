@@ -1,4 +1,4 @@
-"""A sequence that is extended token by token by whoever asks: no drawing, no input."""
+"""A sequence that is extended token by token on request: no drawing, no input."""
 
 import math
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 r"""How a token is shown: every character of it can be seen.
 
-Spaces are `␣`, line feeds `⏎`, tabs `⇥`, and bytes that are no whole character
+Spaces are `␣`, line feeds `⏎`, tabs `⇥`, and bytes that are not a whole character
 `\xNN`. Control tokens have a color of their own, so that the token `<|im_end|>`
 is not taken for text that looks like it.
 """

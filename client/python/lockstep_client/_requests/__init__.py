@@ -1,1 +1,1 @@
-"""Requests, built from keywords. Pure: nothing here calls anybody."""
+"""Requests, built from keywords. Pure: no I/O."""

@@ -1,4 +1,4 @@
-"""Requests to `ModelService`, built from keywords. Pure: nothing here calls anybody."""
+"""Requests to `ModelService`, built from keywords. Pure: no I/O."""
 
 from collections.abc import Sequence
 

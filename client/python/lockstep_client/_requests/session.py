@@ -1,4 +1,4 @@
-"""Requests to `LogitsSessionService`, built from keywords. Pure: nothing here calls anybody."""
+"""Requests to `LogitsSessionService`, built from keywords. Pure: no I/O."""
 
 from collections.abc import Sequence
 
@@ -53,7 +53,7 @@ def step(
 
     Raises:
         ValueError: `rows` has not one entry for each row of the session.
-        TypeError: a keyword does not exist, or an id is no whole number.
+        TypeError: a keyword does not exist, or an id is not a whole number.
     """
     check_names(options, StepOptions)
     if len(rows) != len(positions):

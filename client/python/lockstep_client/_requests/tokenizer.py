@@ -1,4 +1,4 @@
-"""Requests to `TokenizerService`, built from keywords. Pure: nothing here calls anybody."""
+"""Requests to `TokenizerService`, built from keywords. Pure: no I/O."""
 
 import json
 from collections.abc import Mapping, Sequence

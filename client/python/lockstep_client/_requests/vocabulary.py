@@ -1,4 +1,4 @@
-"""Requests to `VocabularyAdminService`, built from keywords. Pure: nothing here calls anybody."""
+"""Requests to `VocabularyAdminService`, built from keywords. Pure: no I/O."""
 
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -42,7 +42,7 @@ def set_special_tokens(
     """Builds a `SetSpecialTokens` request from roles (`pad`, `eos`, ...) and ids.
 
     Raises:
-        TypeError: a keyword does not exist, or an id is no whole number.
+        TypeError: a keyword does not exist, or an id is not a whole number.
         ValueError: a role does not exist.
     """
     check_names(options, ChangeOptions)

@@ -1,4 +1,4 @@
-"""Results of the tokenizer service, beside batches."""
+"""Results of the tokenizer service, except batches."""
 
 import hashlib
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ class DecodedText:
     """One decoded row.
 
     Attributes:
-        text: the text; bytes that are no valid UTF-8 appear as U+FFFD.
+        text: the text; bytes that are not valid UTF-8 appear as U+FFFD.
         text_bytes: the bytes; empty unless asked for.
         round_trip: whether encoding `text` gives the same ids; None unless asked.
         first_difference: index of the first id that differs.
@@ -60,7 +60,7 @@ class ConvertedTokens:
     """Ids and entries that were looked up.
 
     Attributes:
-        ids: id of each spelling; None for those that do not exist.
+        ids: id of each spelling; None for a spelling that does not exist.
         entries: entry of each id.
     """
 
@@ -152,7 +152,7 @@ def padded(
     request: tokenizer_pb.PadRequest,
     return_tensors: ReturnTensors = "np",
 ) -> Batch:
-    """Reads the answer of `Pad`; the ragged ids are those of the request."""
+    """Reads the answer of `Pad`; the ragged ids are the request's."""
     return Batch(
         token_ids=[list(row.ids) for row in request.token_batch.sequences],
         vocabulary=VocabularyRef.from_message(response.vocabulary),

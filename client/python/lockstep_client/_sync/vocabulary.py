@@ -81,7 +81,7 @@ class Vocabulary:
         return VocabularyRef.from_message(response.vocabulary)
 
     def revisions(self, *, timeout: Timeout = USE_DEFAULT) -> Iterator[Revision]:
-        """Yields the revisions, oldest first; `timeout` is that of each page."""
+        """Yields the revisions, oldest first; `timeout` applies to each page."""
         page_token = ""
         while True:
             request = pb.ListRevisionsRequest(page_token=page_token)
@@ -109,7 +109,7 @@ class Vocabulary:
     def import_revisions(
         self, archive: bytes | Iterable[bytes], *, timeout: Timeout = USE_DEFAULT
     ) -> ImportedRevisions:
-        """Makes the revisions of an archive durable that continue those which are there.
+        """Makes those revisions of an archive durable that continue the present ones.
 
         Repeating it changes nothing, so a call that failed can be made again.
 

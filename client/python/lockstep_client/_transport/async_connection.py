@@ -204,7 +204,7 @@ class AsyncConnection(AsyncClosing):
             self._pulse.check()
 
     def _feel_pulse(self) -> asyncio.Task[None]:
-        """Asks whether the service is there, unless somebody does."""
+        """Probes the service, unless a probe is running."""
         if self._asking is None or self._asking.done():
             self._asking = asyncio.create_task(self._hear())
         return self._asking

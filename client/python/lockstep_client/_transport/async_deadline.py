@@ -57,6 +57,6 @@ class Deadline:
             return
         if self._passed:
             task.uncancel()
-        if task.cancelling() <= self._num_cancelled:  # nobody has cancelled the task
+        if task.cancelling() <= self._num_cancelled:  # the task itself was not cancelled
             failure = status.overdue if self._passed else status.closed
             raise failure(self._peer) from exception

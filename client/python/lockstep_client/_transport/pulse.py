@@ -1,7 +1,7 @@
 """Whether a service is there, once a call has given reason to doubt it.
 
-gRPC notices soon that nobody listens at an address. It takes most of a minute
-to notice that whoever listens has stopped answering, and until then every call
+gRPC notices soon that no process listens at an address. It takes most of a minute
+to notice that a listening process has stopped answering, and until then every call
 would wait for its own timeout. So after a call that met its deadline the service
 is asked something small. While a service is known to be away, calls fail at
 once, and have it asked again: the first one after its return finds it.
@@ -28,7 +28,7 @@ _QUESTIONS: Final = {
 
 
 class Pulse:
-    """What is known about one service. Pure: whoever owns it asks.
+    """What is known about one service. Pure: its owner sends the probes.
 
     Attributes:
         question: the method that is called to find out, with an empty request.
@@ -49,7 +49,7 @@ class Pulse:
         return unreachable or isinstance(error, DeadlineExceeded)
 
     def hear(self, error: grpc.RpcError | None) -> None:
-        """Takes how a question has ended: whatever is answered, somebody answers."""
+        """Records the outcome of a probe; any answer means that the service is there."""
         failure = None if error is None else status.from_rpc_error(error, self._peer)
         if isinstance(failure, DeadlineExceeded):
             self.away = f"Cannot reach {self._peer}: it has stopped answering."

@@ -1,10 +1,10 @@
-"""Whether and when a failed call is made again. Pure: whoever calls waits.
+"""Whether and when a failed call is made again. Pure: the caller waits.
 
 gRPC makes a second attempt by itself of a call that no server has looked at, for
 example because the server was about to end the connection (`max_connection_age`). So
 a step of a session is not lost to it, and is not made twice. Calls that stream have a
 channel without this: where the new attempt of one cannot connect, gRPC ends the call
-and never says so to whoever reads it, and its deadline passes unnoticed
+and never says so to its reader, and its deadline passes unnoticed
 (grpc/grpc#41036). The rules here are those of a gRPC service config, and have its names.
 """
 
@@ -120,7 +120,7 @@ class Attempts:
         """Begins with the first.
 
         Args:
-            throttle: that of the connection.
+            throttle: the connection's.
             repeatable: whether there may be a second one.
             timeout_s: of all of them together; None means that there is none.
         """
@@ -170,7 +170,7 @@ class Attempts:
 
 
 def may_pass(error: LockstepError) -> bool:
-    """Says whether the same call can succeed later: nobody answered, or somebody says when."""
+    """Says whether the same call can succeed later: no answer came, or one that says when."""
     if isinstance(error, ConnectionFailed):
         return True
     return error.code is grpc.StatusCode.UNAVAILABLE and error.retry_delay_s is not None

@@ -178,7 +178,7 @@ class Connection(Closing):
             self._pulse.check()
 
     def _feel_pulse(self) -> threading.Event:
-        """Asks whether the service is there, unless somebody does. The event is set then."""
+        """Probes the service, unless a probe is running. The event is set afterwards."""
         with self._asking:
             if self._answered.is_set():
                 self._answered = answered = threading.Event()

@@ -1,6 +1,6 @@
 """Ends reads of streams that gRPC leaves waiting past their deadline.
 
-gRPC ends a call at its deadline, but whoever reads its stream waits for the last
+gRPC ends a call at its deadline, but the reader of its stream waits for the last
 message to be settled too, in a loop without a limit that nothing public ends:
 `cancel` does nothing to a call that is over (grpc/grpc#20562). Where gRPC forgets
 to settle it, as in grpc/grpc#41036, this hands the reader `OVERDUE` as a last

@@ -1,4 +1,4 @@
-"""Which keywords there are, and those that take one of a few values."""
+"""Which keywords exist, and which take one of a few values."""
 
 import difflib
 from collections.abc import Iterable, Mapping

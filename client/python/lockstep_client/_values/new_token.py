@@ -75,7 +75,7 @@ class NewToken:
         """Builds the wire form.
 
         Raises:
-            TypeError: `copy_token_id` is no whole number.
+            TypeError: `copy_token_id` is not a whole number.
             ValueError: a role or a way to initialize does not exist.
         """
         initialization = self.initialization or (

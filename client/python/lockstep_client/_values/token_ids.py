@@ -1,6 +1,6 @@
 """Token ids as callers give them: whole numbers of Python, numpy or torch, and nothing else.
 
-`int()` and numpy would make an id of 1.5, of True and of "1" too, and nobody would notice.
+`int()` and numpy would silently make an id of 1.5, of True and of "1" too.
 """
 
 import operator
@@ -19,7 +19,7 @@ def one(value: Any) -> int:
     """Reads one id.
 
     Raises:
-        TypeError: it is no whole number.
+        TypeError: it is not a whole number.
     """
     if type(value) is int:
         return value
@@ -35,11 +35,11 @@ def row(values: Row) -> list[int]:
     """Reads the ids of one sequence.
 
     Raises:
-        TypeError: they are no row, or not whole numbers.
+        TypeError: they are not a row, or not whole numbers.
     """
     if isinstance(values, str | bytes) or np.ndim(values) != 1:
         raise TypeError("Rows of token ids are expected, for example [[1, 2], [3]].")
-    if len(values) == 0:  # numpy gives empty rows another type than that of ids
+    if len(values) == 0:  # numpy gives empty rows a type that is not an integer
         return []
     if not hasattr(values, "dtype"):
         return [one(value) for value in values]

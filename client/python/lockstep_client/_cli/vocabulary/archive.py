@@ -91,7 +91,7 @@ def import_(
 
 
 def _progress(what: str, total: int | None) -> progress.Progress:
-    """A bar on stderr that goes away when the work is done; nothing where nobody watches."""
+    """A bar on stderr that goes away when the work is done; nothing without a terminal."""
     bar = progress.Progress(
         progress.TextColumn("{task.description}"),
         progress.BarColumn(),

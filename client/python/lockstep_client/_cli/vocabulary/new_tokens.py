@@ -46,7 +46,7 @@ def new_tokens(
     """Builds tokens that share flags and have a row each of the files.
 
     Raises:
-        typer.BadParameter: a file is no matrix with a row for each token.
+        typer.BadParameter: a file is not a matrix with a row for each token.
     """
     inputs = _rows(input_values, "--input-values", len(contents))
     outputs = _rows(output_values, "--output-values", len(contents))
