@@ -106,6 +106,7 @@ class Generations:
         Raises:
             ServiceError: the request is refused.
         """
+        self._model.engine.check_room()
         if request.session_id:
             running = self._continue(request, in_one_message)
         elif request.HasField("keep_session"):

@@ -20,7 +20,7 @@ from lockstep.v1 import (
 from transformers import AutoModelForCausalLM
 
 from tests.checkpoint_factory import CONTEXT_LENGTH, VOCABULARY_SIZE
-from tests.integration.model_process import ragged
+from tests.integration.model_process import ragged, refusal
 
 PROMPTS = [[5, 6, 7], [40, 41], [9] * 30, [100, 7, 200, 13, 50, 8, 77]]
 SAMPLING = {"do_sample": True, "temperature": 0.8, "top_k": 40, "max_new_tokens": 12}
@@ -358,8 +358,6 @@ def test_a_deadline_frees_the_rows_of_a_call(tiny_model):
 
 
 def test_more_than_is_admitted_is_refused_at_once_with_a_delay(tiny_model):
-    from tests.integration.model_process import refusal
-
     first = stream(tiny_model, ragged(*[[5]] * 60), ENDLESS)
     next(first)
     with pytest.raises(grpc.RpcError) as caught:
@@ -370,6 +368,22 @@ def test_more_than_is_admitted_is_refused_at_once_with_a_delay(tiny_model):
     assert answer.retry
     assert answer.info.metadata["resource"] == "sequences"
     wait_until_idle(tiny_model)
+
+
+def test_a_full_server_refuses_a_call_before_it_reads_it(tiny_model):
+    running = [stream(tiny_model, ragged(*[[5]] * size), ENDLESS) for size in (48, 48)]
+    for call in running:
+        next(call)
+    wrong = request(ragged([5]), {"temperature": -1.0})
+    with pytest.raises(grpc.RpcError) as caught:
+        tiny_model.model.Generate(wrong)
+    for call in running:
+        call.cancel()
+    assert refusal(caught.value).reason == "OVERLOADED"
+    wait_until_idle(tiny_model)
+    with pytest.raises(grpc.RpcError) as caught:
+        tiny_model.model.Generate(wrong)
+    assert refusal(caught.value).reason == "INVALID_FIELD"
 
 
 def test_a_dry_run_tells_what_a_real_one_uses(tiny_model):

@@ -61,6 +61,20 @@ class Calls:
         """Rows that run or wait, by the permits they hold."""
         return sum(call.num_permits for call in self._calls.values())
 
+    def check_room(self, num_rows: int) -> None:
+        """Checks that there are permits for so many more rows.
+
+        Raises:
+            Overloaded: there are not.
+        """
+        unfinished = self.num_unfinished_rows
+        if unfinished + num_rows > self._max_rows:
+            delay_s = RETRY_DELAY_S * unfinished / self._max_running_sequences
+            jitter = random.uniform(0.8, 1.2)  # keeps clients from coming at once
+            raise Overloaded(
+                "sequences", self._max_rows, retry_delay_s=min(MAX_RETRY_DELAY_S, delay_s * jitter)
+            )
+
     @contextmanager
     def open(self, request: Request[Any]) -> Iterator[Call]:
         """Registers a call for as long as the block runs; leaving it early cancels the call.
@@ -71,13 +85,7 @@ class Calls:
         Raises:
             Overloaded: not enough permits are left.
         """
-        unfinished = self.num_unfinished_rows
-        if unfinished + request.num_rows > self._max_rows:
-            delay_s = RETRY_DELAY_S * unfinished / self._max_running_sequences
-            jitter = random.uniform(0.8, 1.2)  # keeps clients from coming at once
-            raise Overloaded(
-                "sequences", self._max_rows, retry_delay_s=min(MAX_RETRY_DELAY_S, delay_s * jitter)
-            )
+        self.check_room(request.num_rows)
         self._last_request_id += 1
         request.request_id = self._last_request_id
         call = Call(request)

@@ -141,6 +141,14 @@ class EngineClient:
 
     # --- Calls ----------------------------------------------------------------------------------
 
+    def check_room(self) -> None:
+        """Checks that there is room for another row, before a request is read for nothing.
+
+        Raises:
+            Overloaded: there is none.
+        """
+        self._calls.check_room(1)
+
     @asynccontextmanager
     async def stream(self, request: Request[SequenceTokens]) -> AsyncIterator[Call]:
         """Runs sequences while the context is open; leaving it early cancels the call.
