@@ -7,7 +7,7 @@ from transformers import WatermarkingConfig
 
 from model_service.protocol.number import Number, as_written
 from model_service.protocol.parameter import Choice, IdList, Parameter
-from model_service.protocol.parameters import CONFIG_PARAMETERS
+from model_service.protocol.parameters import CONFIG_PARAMETERS, GenerationConfig
 from model_service.protocol.processor_arguments import GreenListWatermark
 
 FIELDS: dict[str, Parameter] = {
@@ -29,6 +29,21 @@ def read(config: HFGenerationConfig) -> dict[str, Any]:
     """
     given = [(row, getattr(config, theirs, None)) for theirs, row in FIELDS.items()]
     return {row.name: _read(row, value) for row, value in given if value is not None}
+
+
+def outside(config: GenerationConfig) -> list[str]:
+    """Describes numbers in a model's own defaults that have an effect and no request could give.
+
+    Hugging Face takes some of them, though what they lead to is no longer a number.
+    """
+    return [
+        f"{row.hugging_face} to {value:g}, which must be in {row.kind}"
+        for row in FIELDS.values()
+        if isinstance(row.kind, Number)
+        and (value := getattr(config, row.name)) not in (None, row.off)
+        and value not in row.kind
+        and all(need.is_met(config) for need in row.needs)
+    ]
 
 
 def _read(row: Parameter, value: Any) -> Any:

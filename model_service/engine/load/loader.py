@@ -319,6 +319,11 @@ def default_config(loaded: LoadedModel, settings: EngineSettings) -> GenerationC
     _check_beams(config, settings)
     rows = model.config.get_text_config(decoder=True).vocab_size
     _check_applicable(config, settings.vocabulary_size or rows)
+    if outside := default_fields.outside(config):
+        raise Refused(
+            f"generation_config.json sets {'; '.join(outside)}. Change it in the file, or remove "
+            "it to serve the model with the default."
+        )
     return config
 
 

@@ -77,6 +77,28 @@ def test_a_default_that_cannot_be_applied_is_refused(checkpoint, field):
         InprocEngine(checkpoint)
 
 
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"do_sample": True, "temperature": 1e-45},
+        {"do_sample": True, "temperature": 1e30},
+        {"repetition_penalty": 1e-45},
+        {"guidance_scale": 1e30},
+        {"num_beams": 2, "length_penalty": -1e30},
+    ],
+    ids=lambda field: list(field)[-1],
+)
+def test_a_default_that_no_request_could_give_is_refused_by_name(checkpoint, field):
+    set_defaults(checkpoint, **field)
+    with pytest.raises(Refused, match=rf"{list(field)[-1]} to \S+, which must be in "):
+        InprocEngine(checkpoint)
+
+
+def test_a_default_without_an_effect_may_be_any_number(checkpoint):
+    set_defaults(checkpoint, do_sample=False, temperature=0.0, length_penalty=-1e30)
+    assert InprocEngine(checkpoint).info.default_config.num_beams == 1
+
+
 def test_warpers_of_a_model_that_is_greedy_by_default_are_not_read(checkpoint):
     set_defaults(checkpoint, do_sample=False, temperature=0.0, top_h=2.0)
     assert len(InprocEngine(checkpoint).generate([[5, 6, 7]])[0]) == 8
