@@ -13,7 +13,7 @@ def spread(values: Sequence[float], digits: int = 1) -> str:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """Returns the smallest value that so many are not above.
+    """Returns the smallest value that a given share of the values does not exceed.
 
     Args:
         values: at least one.

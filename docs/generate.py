@@ -98,14 +98,14 @@ def rpc_metrics_table() -> str:
 
 
 def tokenizer_metrics_table() -> str:
-    """One row per metric of the tokenizer service, besides those of its RPCs."""
+    """One row per metric of the tokenizer service, except the metrics of its RPCs."""
     registry = CollectorRegistry()
     TokenizerMetrics(registry, "")
     return metrics_table(registry)
 
 
 def model_metrics_table() -> str:
-    """One row per metric of the model service, besides those of its RPCs."""
+    """One row per metric of the model service, except the metrics of its RPCs."""
     registry = CollectorRegistry()
     ModelMetrics(registry, "")
     return metrics_table(registry)

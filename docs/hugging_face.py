@@ -18,7 +18,7 @@ def _all(note: str, *names: str) -> dict[str, str]:
 NOTES = {
     "max_length": "a model's own is overridden by a request's `max_new_tokens`",
     "max_new_tokens": "Hugging Face's own default, 20 tokens, is not used",
-    "min_length": "has no effect beside `min_new_tokens`, as in `generate`",
+    "min_length": "has no effect when `min_new_tokens` is set, as in `generate`",
     "prompt_lookup_num_tokens": (
         "changes speed; the result only as any other batch may, in the last bits of bfloat16"
     ),
@@ -51,7 +51,7 @@ NOTES = {
         "speculation_type",
     ),
 }
-"""What else there is to say of a field of theirs; of one that is not offered, why."""
+"""Notes on fields of theirs; for a field that is not offered, the reason."""
 
 
 def fields() -> list[str]:

@@ -88,7 +88,7 @@ class TokenizerServer:
         """Serves until the process is told to stop.
 
         Raises:
-            CheckpointError: there is no such model.
+            CheckpointError: the model is not found or refused.
             TokenizerFilesError: its tokenizer cannot be served.
             StoreError: the store cannot be used.
             BrokenChainError: the store was damaged.

@@ -11,7 +11,7 @@ NANOS = "nanos in [0, 999999999]"
 def seconds(duration: Duration) -> float:
     """Returns a duration in seconds.
 
-    One whose nanos are no part of a second is no duration, though parsers let it
+    A duration whose nanos are not in [0, 999999999] is not valid, though parsers let it
     pass: it is NaN, which is in no range. So is a negative one, which no field takes.
     """
     if not 0 <= duration.nanos < 1_000_000_000:

@@ -1,7 +1,7 @@
 """The loop that turns commands into tokens.
 
 A sequence goes round: schedule, forward, choose, record. One thread runs
-everything here and owns all state, so there is no lock to hold and none to
+everything here and owns all state, so no lock is needed and there is none to
 forget; commands are applied between steps. The engine knows no wire and no
 text.
 """

@@ -44,7 +44,7 @@ class Padding:
 
     Attributes:
         side: where.
-        max_length: the length, None for that of the longest row.
+        max_length: the length, None for the length of the longest row.
         pad_to_multiple_of: the length is rounded up to a multiple of it.
         pad_token_id: the padding id, None for the tokenizer's own.
     """
@@ -154,7 +154,7 @@ def read_token_batch(
     """Reads ragged rows; a row may be empty.
 
     Raises:
-        InvalidField: there is no row, or too many.
+        InvalidField: the rows are none, or too many.
         TokenIdOutOfRange: an id is not in the vocabulary.
     """
     check_count(f"{field}.sequences", message.sequences, limits.max_items)

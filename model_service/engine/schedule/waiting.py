@@ -24,7 +24,7 @@ class Ticket:
     """Sequences that get their places together, and their claim.
 
     Attributes:
-        sequences: those of them that have not ended.
+        sequences: the ones that have not ended.
         priority: lower goes first.
         turn: the round in which it is served, one sequence of every call in each.
         arrival: grows from ticket to ticket.
@@ -46,7 +46,7 @@ class Ticket:
 
     @property
     def num_generating(self) -> int:
-        """Sequences that count among those that generate."""
+        """Sequences that count as generating."""
         return sum(not seq.in_session for seq in self.sequences)
 
     @property

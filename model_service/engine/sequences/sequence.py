@@ -48,7 +48,7 @@ class Sequence:
         kind: what it works for: a call; a session, at rest, in a step or while it generates; or a
             guided sequence.
         salt: whose keys and values it may reuse, and who may reuse its own: sequences of the
-            same salt. None means nobody.
+            same salt. None means none.
         lends: whether others may reuse what is in its slot now.
         num_cached: tokens whose keys and values are in the KV cache.
         num_lost: tokens that were cached when the slot was taken away.

@@ -153,7 +153,7 @@ class _Field:
         self._limits = limits
 
     def read(self, kind: Kind, value: Any) -> Any:
-        """Returns a value in its own type, or None where there is no reading it."""
+        """Returns a value in its own type, or None if it cannot be read."""
         match kind:
             case Number():
                 number = as_written(value) if isinstance(value, float) else value

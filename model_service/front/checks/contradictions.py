@@ -106,7 +106,7 @@ def _check_count(given: Given, config: GenerationConfig) -> None:
 
 
 def _check_torch_draws(given: Given, config: GenerationConfig, vocabulary_size: int) -> None:
-    """Notes draws of a token among more scores, those of all beams, than torch draws from."""
+    """Notes draws of a token among more scores, over all beams, than torch draws from."""
     num_scores = config.num_beams * vocabulary_size
     if config.seed_mode == "torch" and num_scores > MAX_TORCH_SCORES:
         given.note(

@@ -52,7 +52,7 @@ class Plan(Generic[C]):
         command: what the engine gets.
         sequences: rows by prompt and then by index among its sequences.
         resolved: the configuration.
-        seed: the seed that those of the rows come from; None when they have their own.
+        seed: the seed that the rows' seeds come from; None when they have their own.
         vocabulary: the vocabulary that the ids belong to.
         kv_tokens: tokens of KV cache that are reserved.
         response_bytes: most bytes that an answer in one message can have.

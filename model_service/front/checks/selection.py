@@ -22,7 +22,7 @@ FULL_LOGITS = ScoreSelection(logits=True, amount="full")
 
 _POSITION_OVERHEAD_BYTES = 96  # every statistic, tags and lengths
 _TOKEN_SCORE_BYTES = 18  # id, two floats, tags and length
-_TRACE_ENTRY_BYTES = 12  # a float, tags and lengths, besides the name
+_TRACE_ENTRY_BYTES = 12  # a float, tags and lengths, without the name
 
 Positions = Literal["last", "new", "all", "list"]
 Amount = Literal["none", "full", "top_k", "token_ids"]

@@ -97,7 +97,7 @@ class SessionCalls:
 
         Raises:
             Overloaded: there are too many sessions, rows or tokens of sessions.
-            KVCacheExceeded: there will never be room for so many tokens.
+            KVCacheExceeded: the tokens will never fit.
         """
         forks = [session.fork(rows) for _ in range(count)]
         names = [fork.session_id for fork in forks]
@@ -131,7 +131,7 @@ class SessionCalls:
             SessionBusy: a call has it.
             InvalidField: a row does not exist, or the rows are too many.
             Overloaded: there are too many rows or tokens of sessions.
-            KVCacheExceeded: there will never be room for so many tokens.
+            KVCacheExceeded: the tokens will never fit.
         """
         with self._sessions.use(session_id) as session:
             violations = Violations()

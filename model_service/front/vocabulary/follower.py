@@ -182,7 +182,7 @@ class Follower:
         """Takes what the service sends, until the stream ends.
 
         Changes are verified one by one and sent on at once, so that the engine can
-        take all those that have gathered between the same two steps.
+        take all changes that have gathered between the same two steps.
         """
         while True:
             async with asyncio.timeout(MISSED_HEARTBEATS * HEARTBEAT_S):

@@ -32,7 +32,7 @@ class TokenizerAddress:
     Attributes:
         target: `host:port`.
         files: what is trusted and shown; None sends plain text.
-        name: name to expect in its certificate; empty for that of the target.
+        name: name to expect in its certificate; empty for the name of the target.
     """
 
     target: str

@@ -175,8 +175,8 @@ class VocabularyTable:
 def with_roles(info: EngineInfo, roles: Mapping[Role, int]) -> EngineInfo:
     """Describes a model as requests of a revision see it.
 
-    The id that a revision made the end of a sequence ends sequences besides those that end them
-    for the model itself: its weights were made to generate those.
+    An end-of-sequence id that a revision set counts in addition to the model's own ids, which its
+    weights were trained to generate.
 
     Args:
         info: the model at revision 0.

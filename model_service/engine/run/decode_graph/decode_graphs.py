@@ -112,7 +112,7 @@ class DecodeGraphs:
     # --- Between steps -------------------------------------------------------------------------
 
     def prepare(self, settings: EngineSettings, loaded: LoadedModel) -> None:
-        """Begins to compile, or does all there is to do if that was done before.
+        """Begins to compile, or loads what was compiled before.
 
         Args:
             settings: whether to compile at all, and the folders of the model and of compiled code.
