@@ -7,7 +7,7 @@ take turns step by step; they must choose the same tokens, or this program fails
 import statistics
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -17,8 +17,8 @@ from bench.local_engine import LocalEngine, greedy
 from bench.spread import spread
 from bench.workload import Workload
 from model_service.engine.calls.scores import row_to_array
-from model_service.engine.sampling.sampler import Draw, Sampler
-from model_service.engine.sequences.sequence import Sequence
+from model_service.engine.sampling import sampler
+from model_service.engine.sampling.choosing import Choosing, Draw
 from model_service.engine.vocabulary.vocabulary import RevisionRows
 from model_service.protocol.generation import ScoreSelection
 from model_service.protocol.parameters import GenerationConfig
@@ -108,23 +108,18 @@ def collect(engine: LocalEngine, workload: Workload) -> tuple[list[list[int]], l
     return prompts, steps
 
 
-def sequences(
+def make_draws(
     prompts: list[list[int]], configs: tuple[GenerationConfig, ...], size: int, seed: int
-) -> list[Sequence]:
-    """Returns a sequence per prompt, with the configurations in turn."""
-    return [
-        Sequence(
-            request_id=1,
-            row=row,
-            token_ids=list(prompt),
-            config=configs[row % len(configs)],
-            seed=seed + row,
-            vocabulary_size=size,
-            revision=0,
-            max_length=len(prompt) + NEW_TOKENS,
-        )
-        for row, prompt in enumerate(prompts)
-    ]
+) -> list[Draw]:
+    """Returns a draw per prompt, with the configurations in turn."""
+    revision = RevisionRows(size, ())
+    draws = []
+    for row, prompt in enumerate(prompts):
+        config = configs[row % len(configs)]
+        limit = len(prompt) + NEW_TOKENS
+        choosing = Choosing(config, seed + row, revision, tuple(prompt), limit)
+        draws.append(Draw(choosing, list(prompt), row))
+    return draws
 
 
 def measure(mix: str, prompts: list[list[int]], steps: list[Tensor], rounds: int) -> Line:
@@ -138,15 +133,14 @@ def measure(mix: str, prompts: list[list[int]], steps: list[Tensor], rounds: int
     """
     line = Line(mix)
     size = steps[0].shape[-1]
-    sampler = Sampler([RevisionRows(size, ())])
     for seed in range(rounds):
-        sides = [sequences(prompts, MIXES[mix], size, 1000 * seed) for _ in range(2)]
+        sides = [make_draws(prompts, MIXES[mix], size, 1000 * seed) for _ in range(2)]
         durations: tuple[list[float], list[float]] = ([], [])
         for index, logits in enumerate(steps):
             chosen = {}
             for by_reference in (False, True) if index % 2 else (True, False):
                 members = sides[by_reference]
-                draws = [Draw(seq, row, by_reference) for row, seq in enumerate(members)]
+                draws = [replace(draw, wants_scores=by_reference) for draw in members]
                 start = time.perf_counter()
                 choices = sampler.choose(logits, draws)
                 durations[by_reference].append(time.perf_counter() - start)
@@ -154,9 +148,9 @@ def measure(mix: str, prompts: list[list[int]], steps: list[Tensor], rounds: int
             line.num_tokens += len(prompts)
             line.num_equal += sum(a == b for a, b in zip(chosen[False], chosen[True], strict=True))
             for members in sides:
-                for seq, token_id in zip(members, chosen[True], strict=True):
+                for draw, token_id in zip(members, chosen[True], strict=True):
                     assert token_id is not None
-                    seq.append(token_id)
+                    draw.token_ids.append(token_id)
         line.candidates.append(statistics.median(durations[False]))
         line.reference.append(statistics.median(durations[True]))
     return line

@@ -7,27 +7,26 @@ text.
 """
 
 import time
-from collections.abc import Callable
-from typing import Protocol
-
-from torch import Tensor
+from collections.abc import Callable, Iterable
 
 from model_service.engine.calls import given_tokens, guides
 from model_service.engine.calls.beams import Beams
 from model_service.engine.calls.continuations import Continuations
 from model_service.engine.calls.generations import Generations
 from model_service.engine.calls.scores import PutRow, ship
+from model_service.engine.calls.sequence_building import SequenceBuilder
 from model_service.engine.calls.session_rows import SessionRows
 from model_service.engine.calls.session_table import SessionTable
 from model_service.engine.calls.sessions import Sessions
 from model_service.engine.calls.speculation import Speculation
 from model_service.engine.run.model_runner import order
 from model_service.engine.run.runner import Runner
-from model_service.engine.sampling.sampler import Choice, Draw, Sampler
+from model_service.engine.sampling import row_failure, sampler
+from model_service.engine.sampling.custom_processors import CustomProcessor
 from model_service.engine.schedule.places import Places
 from model_service.engine.schedule.scheduler import Scheduler
-from model_service.engine.sequences import row_failure
-from model_service.engine.sequences.sequence import Run
+from model_service.engine.sequences.run import Due, Run
+from model_service.engine.sequences.sequence import Owner
 from model_service.engine.vocabulary.growth import Growth
 from model_service.protocol import (
     Cancel,
@@ -69,18 +68,6 @@ CALLS = (
 )
 
 
-class Owner(Protocol):
-    """What sequences of one kind work for."""
-
-    def answer(self, draw: Draw, choice: Choice, logits: Tensor) -> None:
-        """Takes the outcome of a step for one sequence, with the step's `[R, V]` float32 logits."""
-        ...
-
-    def cancel(self, request_id: int) -> None:
-        """Ends a call. One of another owner, or that has ended, is ignored."""
-        ...
-
-
 class Engine:
     """Advances every sequence that has work by one step at a time."""
 
@@ -94,6 +81,7 @@ class Engine:
         kv_total_tokens: int,
         kv_bytes_per_token: int,
         places: Places,
+        custom: Iterable[CustomProcessor] = (),
     ) -> None:
         self._runner = runner
         self._scheduler = scheduler
@@ -101,13 +89,12 @@ class Engine:
         self._put = put
         self._events: list[Event] = []
         self._load = Load()
-        revisions = runner.vocabulary.revisions
-        self._sampler = Sampler(revisions)
+        builder = SequenceBuilder(runner.vocabulary.revisions, custom)
         self._speculation = Speculation(takes_drafts=runner.takes_drafts)
         self._counted = self._counts()
         generations = Generations(
             scheduler,
-            revisions,
+            builder,
             context_length=context_length,
             kv_total_tokens=kv_total_tokens,
             emit=self._emit,
@@ -115,23 +102,20 @@ class Engine:
         self._generations = generations
         self._beams = Beams(
             scheduler,
-            revisions,
+            builder,
             context_length=context_length,
             kv_total_tokens=kv_total_tokens,
             copy=places.copy,
             emit=self._emit,
         )
         self._growth = Growth(runner.vocabulary, self._emit)
-        table = SessionTable(scheduler, kv_bytes_per_token=kv_bytes_per_token, emit=self._emit)
-        rows = SessionRows(table, scheduler, places, revisions)
-        sessions = Sessions(table, scheduler, revisions)
-        continuations = Continuations(table, scheduler, revisions)
-        self._owners: dict[str, Owner] = {
-            "generate": generations,
-            "beam": self._beams,
-            "session": sessions,
-            "continuation": continuations,
-        }
+        table = SessionTable(
+            scheduler, builder, kv_bytes_per_token=kv_bytes_per_token, emit=self._emit
+        )
+        rows = SessionRows(table, scheduler, places, runner.vocabulary.revisions)
+        sessions = Sessions(table, scheduler)
+        continuations = Continuations(table, scheduler)
+        self._owners: list[Owner] = [generations, self._beams, sessions, continuations]
         self._handlers: dict[type, Callable[..., None]] = {
             Generate: self._generate,
             Cancel: self._cancel,
@@ -165,30 +149,30 @@ class Engine:
             return self._report(None)
         start = time.monotonic()
         for run in runs:
-            run.sequence.prefill_start = run.sequence.prefill_start or start
-            run.sequence.steps += 1
+            run.sequence.call.begin_step(start)
         logits = self._runner.forward(runs)  # [R, V]
         forwarded = time.monotonic()
-        given_tokens.record(runs, logits, self._runner.vocabulary.revisions)
-        draws, logits = guides.pair(self._draws(runs), logits)
-        while draws:
-            choices = self._sampler.choose(logits, draws)
-            for draw, choice in zip(draws, choices, strict=True):
-                self._owners[draw.sequence.kind].answer(draw, choice, logits)
-            draws = self._speculation.follow(draws, choices)
+        given_tokens.record(runs, logits)
+        due, logits = guides.pair(self._due(runs), logits)
+        while due:
+            choices = sampler.choose(logits, [entry.draw() for entry in due])
+            rows = logits.unbind()
+            for entry, choice in zip(due, choices, strict=True):
+                owner = entry.sequence.call.owner
+                assert owner is not None, "A row at rest took part in a step. This is a bug."
+                owner.answer(entry.sequence, choice, rows[entry.row])
+            due = self._speculation.follow(due, choices)
         return self._report(self._stats(runs, start, forwarded))
 
-    def _draws(self, runs: list[Run]) -> list[Draw]:
+    def _due(self, runs: list[Run]) -> list[Due]:
         """Finds the rows of logits from which a next token is due."""
-        draws = []
+        due = []
         row = 0
         for run in runs:
             row += len(run.targets)
-            seq = run.sequence
-            if seq.num_pending == 0 and run.targets:
-                wants_scores = seq.selection is not None and seq.selection.scores
-                draws.append(Draw(seq, row - 1 - len(run.drafts), wants_scores, run.drafts))
-        return draws
+            if run.sequence.num_pending == 0 and run.targets:
+                due.append(Due(run.sequence, row - 1 - len(run.drafts), run.drafts))
+        return due
 
     def _stats(self, runs: list[Run], start: float, forwarded: float) -> StepStats:
         now = time.monotonic()
@@ -257,7 +241,7 @@ class Engine:
         owner.start(command)
 
     def _cancel(self, command: Cancel) -> None:
-        for owner in self._owners.values():
+        for owner in self._owners:
             owner.cancel(command.request_id)
 
     def _flush_prefix_cache(self, command: FlushPrefixCache) -> None:

@@ -20,7 +20,7 @@ from model_service.engine.load import loader, memory
 from model_service.engine.load.loader import LoadedModel, Refused
 from model_service.engine.run.decode_graph.decode_graphs import DecodeGraphs
 from model_service.engine.run.runner import CachingRunner
-from model_service.engine.sampling import custom_processors, processors, random
+from model_service.engine.sampling import custom_processors, random
 from model_service.engine.sampling.custom_processors import CustomProcessorError
 from model_service.engine.schedule.places import Places
 from model_service.engine.schedule.prefill import PrefillClock
@@ -137,7 +137,6 @@ def build(
         CustomProcessorError: a module with processors cannot be used.
     """
     custom = custom_processors.load(settings.logits_processors)  # in a moment, so before the rest
-    processors.offer(custom)
     connection.send(LoadProgress("weights", 0.0))
 
     def begin_self_test() -> None:
@@ -170,6 +169,7 @@ def build(
         kv_total_tokens=kv_total,
         kv_bytes_per_token=runner.cache.bytes_per_token,
         places=places,
+        custom=custom,
     )
     runner.graphs.prepare(settings, loaded)
     info = describe(

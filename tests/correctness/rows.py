@@ -4,37 +4,17 @@ import torch
 from hypothesis import strategies as st
 
 from model_service.engine.sampling import processors
-from model_service.engine.sampling.sampler import Choice, Draw, Sampler
 from model_service.engine.sequences.sequence import Sequence
-from model_service.engine.vocabulary.vocabulary import RevisionRows
 from model_service.protocol.parameters import GenerationConfig
+from tests.sequence_factory import make_sequence
 
 ENDS = (5, 6)
 MAX_NEW = 12
 
 
 def sequence(size: int, prompt=(1, 2, 3), new=(), seed: int = 0, **config) -> Sequence:
-    seq = Sequence(
-        request_id=1,
-        row=0,
-        token_ids=list(prompt),
-        config=GenerationConfig(**{"max_new_tokens": MAX_NEW, **config}),
-        seed=seed,
-        vocabulary_size=size,
-        revision=0,
-        max_length=2**20,
-    )
-    seq.token_ids += new
-    return seq
-
-
-def choose_all(
-    logits: torch.Tensor, sequences: list[Sequence], forbidden=(), wants_scores=False
-) -> list[Choice]:
-    """One step of `[N, V]` logits, row i for sequence i."""
-    sampler = Sampler([RevisionRows(sequences[0].vocabulary_size, tuple(forbidden))])
-    draws = [Draw(seq, row, wants_scores) for row, seq in enumerate(sequences)]
-    return sampler.choose(logits, draws)
+    resolved = GenerationConfig(**{"max_new_tokens": MAX_NEW, **config})
+    return make_sequence(prompt, resolved, size=size, new=new, seed=seed, max_length=2**20)
 
 
 class ReferenceCalls:

@@ -3,12 +3,11 @@
 import torch
 from hypothesis import strategies as st
 
-from model_service.engine.sampling import processors
 from model_service.engine.sampling.candidates import Candidates
 from model_service.engine.sampling.row_processors import RowProcessors
 from model_service.engine.sampling.warpers import warp
+from model_service.engine.sequences.sequence import Sequence
 from tests.correctness.rows import (
-    choose_all,
     kinds,
     own_processor_configs,
     processor_configs,
@@ -18,6 +17,7 @@ from tests.correctness.rows import (
     warper_configs,
 )
 from tests.correctness.sizes import for_examples, sizes
+from tests.sequence_factory import choose, scores
 
 VOCABULARIES = (1, 2, 40, 300, 3000)
 
@@ -50,7 +50,12 @@ def cases(draw) -> dict:
 def test_the_fast_path_chooses_what_hugging_faces_own_classes_do(examples):
     def check(case):
         fast, exact = (
-            choose_all(case["logits"], [case["new_sequence"]()], case["forbidden"], wants_scores)[0]
+            choose(
+                case["logits"],
+                [case["new_sequence"]()],
+                case["forbidden"],
+                wants_scores=wants_scores,
+            )[0]
             for wants_scores in (False, True)
         )
         assert (fast.token_id, fast.failure) == (exact.token_id, exact.failure)
@@ -73,9 +78,10 @@ def test_what_is_certain_is_kept_and_what_is_not_possible_is_removed(examples):
     def check(case):
         logits, options, width = case
         seq = sequence(len(logits), **options)
-        kept = processors.scores(seq, logits, ()) > -torch.inf
-        found = Candidates.find([logits], [seq.config.temperature], width)
-        warp(found, [seq.config])
+        kept = scores(seq, logits) > -torch.inf
+        config = seq.choosing.config
+        found = Candidates.find([logits], [config.temperature], width)
+        warp(found, [config])
         if found.undecided:
             return
         count = min(width, len(logits))
@@ -89,13 +95,17 @@ def test_what_is_certain_is_kept_and_what_is_not_possible_is_removed(examples):
     for_examples(examples, warper_cases(), check)
 
 
+def on_the_row(seq: Sequence, forbidden=()) -> RowProcessors:
+    return RowProcessors(seq.choosing.config, seq.choosing.for_processors(), forbidden)
+
+
 def test_biases_of_one_id_are_summed_in_hugging_faces_order():
     """In float32 the order of these sums shows."""
     biases = (((3, 2, 1), 1e8), ((2, 1), -1e8), ((4, 3, 2, 1), 0.25), ((1,), 0.3), ((0, 1), 7.0))
     seq = sequence(20, (4, 3, 2), sequence_bias=biases)
     logits = random_logits(1, 20)[0]
-    got = RowProcessors(seq.config, seq.for_processors(), ())(logits, seq.token_ids)
-    assert torch.equal(got, processors.scores(seq, logits, ()))
+    got = on_the_row(seq)(logits, seq.token_ids)
+    assert torch.equal(got, scores(seq, logits))
     assert got[1] != logits[1]
 
 
@@ -118,10 +128,10 @@ def test_processors_on_a_row_equal_hugging_faces_to_the_bit_whatever_becomes_of_
 ):
     def check(case):
         seq, logits, forbidden = case["sequence"], case["logits"], case["forbidden"]
-        ours = RowProcessors(seq.config, seq.for_processors(), forbidden)
+        ours = on_the_row(seq, forbidden)
         for token_id in [*case["new"], 0]:
             got = ours(logits, seq.token_ids)
-            assert torch.equal(got, processors.scores(seq, logits, forbidden))
+            assert torch.equal(got, scores(seq, logits, forbidden))
             if token_id == 3 and seq.num_new_tokens > 1:  # cut and gone another way
                 seq.token_ids[-2:] = [8, 9]
             seq.token_ids.append(token_id)

@@ -6,11 +6,11 @@ import torch
 from hypothesis import strategies as st
 
 from model_service.engine.calls.scores import report
-from model_service.engine.sampling import processors
 from model_service.protocol.generation import ScoreSelection
 from tests.correctness.rows import kinds, random_logits, sequence, warper_configs
 from tests.correctness.sizes import for_examples, sizes
 from tests.engine_harness import array, scores_of, tokens_of
+from tests.sequence_factory import scores as scores_by_reference
 
 SIZE = 3000
 FULL = ScoreSelection(logits=True, scores=True, amount="full", logsumexp=True)
@@ -28,7 +28,7 @@ def cases(draw):
 def test_probabilities_of_a_row_sum_up_to_one(examples):
     def check(case):
         logits, config = case
-        scores = processors.scores(sequence(SIZE, **config), logits, ())
+        scores = scores_by_reference(sequence(SIZE, **config), logits)
         if not scores.max().isfinite():
             return
         got = report(FULL, 3, int(scores.argmax()), logits, scores)

@@ -4,7 +4,6 @@ import torch
 from hypothesis import strategies as st
 from transformers import GenerationConfig as HFGenerationConfig
 
-from model_service.engine.sampling import processors
 from tests.checkpoint_factory import VOCABULARY_SIZE
 from tests.correctness.rows import sequence
 from tests.correctness.sizes import for_examples, sizes
@@ -16,6 +15,7 @@ from tests.parity.test_processors import (
     their_options,
     token_ids,
 )
+from tests.sequence_factory import scores
 
 
 @sizes("examples", 100, 5_000)
@@ -27,7 +27,7 @@ def test_any_mix_equals_hugging_faces_processors_in_its_order(pair_of, examples)
         generator = torch.Generator().manual_seed(seed)
         logits = torch.randn(VOCABULARY_SIZE, generator=generator) * 4
         seq = sequence(VOCABULARY_SIZE, prompt, new, max_new_tokens=NEW, **config)
-        got = processors.scores(seq, logits, ())
+        got = scores(seq, logits)
         theirs = HFGenerationConfig(**their_options(config), max_length=len(prompt) + NEW)
         model._prepare_special_tokens(theirs, device="cpu")
         built = model._get_logits_processor(

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from tests.correctness.oracle import distribution
-from tests.correctness.rows import ReferenceCalls, choose_all, random_logits, sequence
+from tests.correctness.rows import ReferenceCalls, random_logits, sequence
 from tests.correctness.sizes import sizes
+from tests.sequence_factory import choose
 
 CI = {"vocabulary": 500, "draws": 4_000}
 FULL = {"vocabulary": 49_152, "draws": 20_000}
@@ -44,7 +45,7 @@ def draws(
     tokens = []
     for start in range(first_seed, first_seed + count, ROWS):
         sequences = [sequence(size, seed=start + row, **options) for row in range(ROWS)]
-        tokens += [c.token_id for c in choose_all(logits.expand(ROWS, -1), sequences)]
+        tokens += [c.token_id for c in choose(logits.expand(ROWS, -1), sequences)]
     return np.array(tokens)
 
 
@@ -118,7 +119,7 @@ def test_successive_draws_of_a_sequence_are_uniform_and_uncorrelated(count, mode
         300, seed=11, max_new_tokens=count + 1, do_sample=True, top_k=0, top_p=0.9, seed_mode=mode
     )
     for _ in range(count):
-        seq.token_ids.append(choose_all(logits, [seq])[0].token_id)
+        seq.token_ids.append(choose(logits, [seq])[0].token_id)
     tokens = np.array(seq.token_ids[3:])
     assert_uniform(uniforms(tokens, probs))
     assert_uncorrelated(uniforms(tokens, probs))

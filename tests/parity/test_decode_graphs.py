@@ -15,7 +15,7 @@ from model_service.engine.run.decode_graph.compilation import Compilation
 from model_service.engine.run.decode_graph.compiled_steps import CompiledSteps
 from model_service.engine.run.decode_graph.compiler import Part
 from model_service.engine.run.decode_graph.decode_graphs import DecodeGraphs
-from model_service.engine.sequences.sequence import Run
+from model_service.engine.sequences.run import Run
 from model_service.protocol import Cancel, GraphStatus, GrowVocabulary, NewRow
 from tests.checkpoint_factory import VOCABULARY_SIZE
 from tests.engine_harness import InprocEngine, tokens_of

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.generation import logits_process as hf
 
-from model_service.engine.sampling import processors
 from model_service.engine.sequences.sequence import Sequence
 from model_service.protocol.generation import ScoreSelection
 from model_service.protocol.parameters import GenerationConfig
@@ -18,6 +17,7 @@ from model_service.protocol.processor_order import in_default_order
 from tests.checkpoint_factory import VOCABULARY_SIZE
 from tests.engine_harness import array, scores_of, tokens_of
 from tests.parity.test_processors import ENDS, PROMPT, assert_equal_scores, mixes
+from tests.sequence_factory import make_sequence, scores
 
 FULL = ScoreSelection(logits=True, scores=True, amount="full")
 
@@ -64,18 +64,7 @@ PARTS = {
 
 
 def sequence(config: GenerationConfig, new=()) -> Sequence:
-    seq = Sequence(
-        request_id=1,
-        row=0,
-        token_ids=list(PROMPT),
-        config=config,
-        seed=0,
-        vocabulary_size=VOCABULARY_SIZE,
-        revision=0,
-        max_length=100,
-    )
-    seq.token_ids += new
-    return seq
+    return make_sequence(PROMPT, config, size=VOCABULARY_SIZE, new=new)
 
 
 def specs(names) -> tuple[ProcessorSpec, ...]:
@@ -97,7 +86,7 @@ def test_any_order_equals_hugging_faces_classes_one_after_the_other(names, new, 
         max_new_tokens=10, do_sample=True, top_k=0, eos_token_ids=ENDS, processors=specs(names)
     )
     logits = random_logits(seed)
-    got = processors.scores(sequence(config, new), logits, ())
+    got = scores(sequence(config, new), logits)
     expected = hf.LogitsProcessorList([PARTS[name][1]() for name in names])(
         torch.tensor([PROMPT + new]), logits[None].clone()
     )[0]
@@ -112,7 +101,7 @@ def test_order_matters():
         config = GenerationConfig(
             max_new_tokens=1, do_sample=True, top_k=0, processors=specs(names)
         )
-        rows.append(processors.scores(sequence(config), logits, ()))
+        rows.append(scores(sequence(config), logits))
     assert not torch.equal(rows[0] == -torch.inf, rows[1] == -torch.inf)
 
 
@@ -132,8 +121,8 @@ def test_the_default_order_written_out_gives_the_same_scores(config, new, seed):
         processors=pipeline,
     )
     logits = random_logits(seed)
-    expected = processors.scores(sequence(implied, new), logits, ())
-    got = processors.scores(sequence(written, new), logits, ())
+    expected = scores(sequence(implied, new), logits)
+    got = scores(sequence(written, new), logits)
     assert torch.equal(got, expected)
 
 
@@ -142,7 +131,7 @@ def test_no_order_brings_a_forbidden_id_back(names):
     config = GenerationConfig(max_new_tokens=5, do_sample=True, top_k=0, processors=specs(names))
     logits = random_logits(0)
     forbidden = tuple(logits.topk(20).indices.tolist())
-    got = processors.scores(sequence(config), logits, forbidden)
+    got = scores(sequence(config), logits, forbidden)
     assert (got[list(forbidden)] == -torch.inf).all()
     assert int((got > torch.finfo(torch.float32).min).sum()) >= 40, "forbidden ids take no place"
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from model_service.engine.sampling import processors
+from model_service.engine.vocabulary.vocabulary import RevisionRows
 from model_service.protocol import (
     CloseSession,
     OpenSession,
@@ -14,9 +15,10 @@ from model_service.protocol import (
     StepRow,
     StepSession,
 )
-from model_service.protocol.generation import ScoreSelection
+from model_service.protocol.generation import ProcessorTrace, ScoreSelection
 from model_service.protocol.parameters import GenerationConfig
 from model_service.protocol.processor_arguments import ProcessorSpec
+from tests.checkpoint_factory import VOCABULARY_SIZE
 from tests.engine_harness import array, scores_of
 
 from .test_pipelines import PARTS, PROMPT, random_logits, sequence, specs
@@ -107,7 +109,12 @@ def test_what_keeps_forbidden_ids_out_counts_as_part_of_the_processor_before_it(
         ),
     }
     seq = sequence(GenerationConfig(**config))
-    trace = processors.trace(seq, random_logits(0), (8,), 8)
+    seq.rebind(RevisionRows(VOCABULARY_SIZE, forbidden=(8,)))
+
+    def trace_of(token_id: int) -> list[ProcessorTrace]:
+        return processors.trace(seq.choosing, seq.token_ids, random_logits(0), token_id)
+
+    trace = trace_of(8)
     assert [entry.processor for entry in trace] == ["suppress_tokens", "temperature"]
     assert [entry.score for entry in trace] == [-torch.inf, -torch.inf]
-    assert processors.trace(seq, random_logits(0), (8,), 9)[0].score == float(random_logits(0)[9])
+    assert trace_of(9)[0].score == float(random_logits(0)[9])

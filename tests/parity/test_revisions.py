@@ -14,7 +14,6 @@ import pytest
 import torch
 
 from lockstep_processors import Arguments, CustomProcessor, Row
-from model_service.engine.sampling import processors
 from model_service.protocol import Event, GrowVocabulary, NewRow, SequenceTokens
 from model_service.protocol.generation import ScoreSelection
 from model_service.protocol.processor_arguments import GreenListWatermark, ProcessorSpec
@@ -109,6 +108,9 @@ def rows(revision: int, first_id: int) -> list[NewRow]:
     ]
 
 
+LOGITS_PROCESSORS = [CustomProcessor("test.last", Nothing, prefer_last)]
+
+
 def grow(engine: InprocEngine, first: int, last: int) -> None:
     for revision in range(first, last + 1):
         size = VOCABULARY_SIZE + 2 * (revision - 1)
@@ -132,15 +134,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", params=[0, PINNED], ids=["base", "pinned"])
 def twins(folder: Path, request: pytest.FixtureRequest):
-    engines = [InprocEngine(folder, dtype="float32") for _ in range(2)]
-    processors.offer([CustomProcessor("test.last", Nothing, prefer_last)])
+    engines = [
+        InprocEngine(folder, dtype="float32", logits_processors=(__name__,)) for _ in range(2)
+    ]
     grow(engines[0], 1, request.param)
     grow(engines[1], 1, LATEST)
     for engine in engines:
         spelled = [bytes([97 + i // 26, 97 + i % 26]) for i in range(VOCABULARY_SIZE)]
         engine.engine._runner.vocabulary.spell(spelled)
-    yield Twins(*engines, request.param)
-    processors.offer([])
+    return Twins(*engines, request.param)
 
 
 def run(

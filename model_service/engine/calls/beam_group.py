@@ -7,7 +7,6 @@ copied to the row of one that does not go on at all.
 B: beams, V: ids of the sequence's revision.
 """
 
-import time
 from collections.abc import Callable, Iterator
 
 import msgspec
@@ -16,10 +15,10 @@ from torch import Tensor
 
 from model_service.engine.calls.beam_search import BeamSearch, Hypothesis
 from model_service.engine.calls.scores import describe
-from model_service.engine.sampling.draw import keys, without_replacement
+from model_service.engine.sampling import random
+from model_service.engine.sampling.draw import without_replacement
 from model_service.engine.sampling.torch_draws import TorchDraws
 from model_service.engine.sequences.sequence import Sequence
-from model_service.engine.vocabulary.vocabulary import RevisionRows
 from model_service.protocol import Failure, Finish, SequenceTokens
 from model_service.protocol.generation import PositionScores
 
@@ -31,31 +30,28 @@ class BeamGroup:
         first: the row that goes through the prompt. The others are its companions.
     """
 
-    def __init__(self, sequences: list[Sequence], num_results: int, revision: RevisionRows) -> None:
-        """Starts a search at the end of the prompt, which the first sequence has.
+    def __init__(self, first: Sequence, num_results: int) -> None:
+        """Starts a search at the end of the prompt.
 
         Args:
-            sequences: B rows of the engine, those behind the first without tokens.
+            first: the row with the prompt; its companions are the others, B with it.
             num_results: sequences of the call that the search is for, at most B; the row of
-                the first of them is that of `sequences`.
-            revision: the revision of the sequences.
+                the first of them is that of `first`.
         """
-        self.first = sequences[0]
-        self.first.companions = tuple(sequences[1:])
-        config = self.first.config
+        self.first = first
+        self._rows = [first, *first.companions]  # in the order of beams
+        config = first.choosing.config
         self._search = BeamSearch(
-            num_beams=len(sequences),
+            num_beams=len(self._rows),
             length_penalty=config.length_penalty,
             early_stopping=config.early_stopping,
             num_ends=len({*config.eos_token_ids, *config.stop_token_ids}),
-            max_new_tokens=self.first.length_limit - self.first.num_prompt_tokens,
+            max_new_tokens=first.choosing.length_limit - first.num_prompt_tokens,
         )
         draws_as_torch = config.do_sample and config.seed_mode == "torch"
-        self._torch_draws = TorchDraws(self.first.seed) if draws_as_torch else None
+        self._torch_draws = TorchDraws(first.choosing.seed) if draws_as_torch else None
         self._num_results = num_results
-        self._revision = revision
         self._prompt_scores: list[PositionScores] = []
-        self._rows = sequences  # in the order of beams
         self._arrived: dict[int, tuple[Tensor, Tensor]] = {}  # logits and scores by beam
         self._described: dict[int, PositionScores] = {}  # the first of each beam
 
@@ -77,8 +73,9 @@ class BeamGroup:
             logits: `[V]` float32, raw.
             scores: `[V]` float32, processed log-probabilities.
         """
-        kept = logits if seq.selection is None else logits.clone()  # the next step overwrites it
-        self._arrived[self._rows.index(seq)] = (kept, scores)
+        if seq.call.selection is not None:  # the next step overwrites them
+            logits = logits.clone()
+        self._arrived[self._rows.index(seq)] = (logits, scores)
 
     def choose(self) -> None:
         """Appends a token to each beam that goes on.
@@ -87,15 +84,14 @@ class BeamGroup:
             Exception: whatever fails for its rows; the search cannot go on.
         """
         if self._at_prompt:  # whatever passes through the model again is not described again
-            self._prompt_scores, self.first.given_scores = self.first.given_scores, []
-            self.first.prompt_selection = None
-        self.first.first_token = self.first.first_token or time.monotonic()
+            self._prompt_scores = self.first.call.take_given_scores()
+        self.first.call.note_token()
         log_probs = torch.stack([self._arrived[beam][1] for beam in sorted(self._arrived)])
         self._search.advance(
             log_probs.expand(len(self._rows), -1),
             end=lambda beam, token_id: self._row(beam).finish_reason(token_id),
             describe=self._describe,
-            draw=self._draw if self.first.config.do_sample else None,
+            draw=self._draw if self.first.choosing.config.do_sample else None,
         )
         self._arrived.clear()
         self._described.clear()
@@ -148,7 +144,7 @@ class BeamGroup:
 
     def _describe(self, beam: int, token_id: int) -> PositionScores | None:
         """Describes the distribution of a token. Tokens of one beam share their full rows."""
-        selection = self.first.selection
+        selection = self.first.call.selection
         if selection is None:
             return None
         beam = self._rows.index(self._row(beam))
@@ -161,7 +157,6 @@ class BeamGroup:
             token_id,
             logits,
             scores if selection.scores else None,
-            self._revision,
         )
         same = self._described.setdefault(beam, described)
         return msgspec.structs.replace(described, logits=same.logits, scores=same.scores)
@@ -169,7 +164,8 @@ class BeamGroup:
     def _draw(self, sums: Tensor, count: int) -> Tensor:
         """Draws candidates among the sums of all beams, `[B * V]` float32."""
         if self._torch_draws is None:
-            return without_replacement(sums, count, keys([self.first]))
+            key = random.keys([self.first.choosing.seed], [len(self.first.token_ids)])
+            return without_replacement(sums, count, key)
         return self._torch_draws.draw_several(sums, count, self.first.num_new_tokens)
 
     def _result(self, index: int, hypothesis: Hypothesis) -> SequenceTokens:
@@ -195,7 +191,7 @@ class BeamGroup:
         self, index: int, token_ids: list[int], scores: list[PositionScores], finish: Finish
     ) -> SequenceTokens:
         return SequenceTokens(
-            request_id=self.first.request_id,
+            request_id=self.first.call.request_id,
             row=self.first.row + index,
             token_ids=token_ids,
             scores=scores,

@@ -9,12 +9,11 @@ from collections.abc import Callable
 from torch import Tensor
 
 from model_service.engine.calls.beam_group import BeamGroup
-from model_service.engine.calls.sequence_building import build
-from model_service.engine.sampling.sampler import Choice, Draw
+from model_service.engine.calls.sequence_building import SequenceBuilder
+from model_service.engine.sampling import row_failure
+from model_service.engine.sampling.sampler import Choice
 from model_service.engine.schedule.scheduler import Scheduler
-from model_service.engine.sequences import row_failure
 from model_service.engine.sequences.sequence import Sequence
-from model_service.engine.vocabulary.vocabulary import RevisionRows
 from model_service.protocol import Event, Failure, Generate, Rejected, SequenceTokens
 
 
@@ -24,7 +23,7 @@ class Beams:
     def __init__(
         self,
         scheduler: Scheduler,
-        revisions: list[RevisionRows],
+        builder: SequenceBuilder,
         *,
         context_length: int,
         kv_total_tokens: int,
@@ -35,14 +34,14 @@ class Beams:
 
         Args:
             scheduler: what rows are queued in.
-            revisions: sizes of the vocabulary; grows in place.
+            builder: makes sequences of commands.
             context_length: most tokens of a sequence.
             kv_total_tokens: tokens of KV cache in all.
             copy: copies what is cached of one row to the slot of another with the same tokens.
             emit: sends an event.
         """
         self._scheduler = scheduler
-        self._revisions = revisions
+        self._builder = builder
         self._context_length = context_length
         self._kv_total_tokens = kv_total_tokens
         self._copy = copy
@@ -53,9 +52,7 @@ class Beams:
         """Queues the searches of a call, or rejects a call of which one would never fit."""
         num_results = command.sequences_per_prompt
         groups = {
-            row: BeamGroup(
-                self._sequences(command, row), num_results, self._revisions[command.revision]
-            )
+            row: BeamGroup(self._sequence(command, row), num_results)
             for row in range(0, len(command.sequences), num_results)
         }
         largest = max(group.first.max_length for group in groups.values())
@@ -68,25 +65,24 @@ class Beams:
         for group in groups.values():
             self._scheduler.add(group.first)
 
-    def answer(self, draw: Draw, choice: Choice, logits: Tensor) -> None:
+    def answer(self, seq: Sequence, choice: Choice, logits: Tensor) -> None:
         """Takes what follows one beam; the search goes on once all of them are there.
 
         Args:
-            draw: the row.
+            seq: the row.
             choice: its scores, or why there are none.
-            logits: `[R, V]` float32 of the step.
+            logits: `[W]` float32, raw.
         """
-        seq = draw.sequence
-        group = self._calls.get(seq.request_id, {}).get(seq.row)
+        group = self._calls.get(seq.call.request_id, {}).get(seq.row)
         if group is None:  # another of its rows has failed in the same step
             return
-        failure = choice.failure or group.first.given_failure
+        failure = choice.failure or group.first.call.given_failure
         if choice.scores is None or failure is not None:
             assert failure is not None
             self._end(group, list(group.failures(failure)))
             return
         try:
-            group.arrive(seq, logits[draw.row][: seq.vocabulary_size], choice.scores)
+            group.arrive(seq, logits[: len(choice.scores)], choice.scores)
             if not group.is_complete:
                 return
             group.choose()
@@ -103,22 +99,18 @@ class Beams:
         for group in self._calls.pop(request_id, {}).values():
             self._scheduler.remove(group.first)
 
-    def _sequences(self, command: Generate, row: int) -> list[Sequence]:
-        """Builds the rows of a search: the first one has the prompt, the others nothing yet."""
-        sequences = [
-            build(command, row, self._revisions, kind="beam", limit=self._context_length)
-            for _ in range(command.config.num_beams)
-        ]
-        for seq in sequences[1:]:
-            seq.token_ids.clear()
-            seq.prompt_selection = None
-        return sequences
+    def _sequence(self, command: Generate, row: int) -> Sequence:
+        """Builds the first row of a search, which has the prompt, with the others."""
+        seq = self._builder.generating(command, row, self, self._context_length)
+        seq.add_companions(command.config.num_beams - 1)
+        return seq
 
     def _end(self, group: BeamGroup, events: list[SequenceTokens]) -> None:
         for event in events:
             self._emit(event)
         self._scheduler.remove(group.first)
-        call = self._calls[group.first.request_id]
-        del call[group.first.row]
-        if not call:
-            del self._calls[group.first.request_id]
+        request_id = group.first.call.request_id
+        groups = self._calls[request_id]
+        del groups[group.first.row]
+        if not groups:
+            del self._calls[request_id]

@@ -6,7 +6,6 @@ tokens, so that steps go on from there, or the next continuation. A session may
 begin with one: that is how a `Generate` leaves a session behind.
 """
 
-import time
 from dataclasses import dataclass, field
 
 import msgspec
@@ -14,11 +13,11 @@ from torch import Tensor
 
 from model_service.engine.calls.generations import advance
 from model_service.engine.calls.row_config import of_row
-from model_service.engine.calls.session import Mark, Session, continuation_refusal, put_back
+from model_service.engine.calls.session import Session, continuation_refusal
 from model_service.engine.calls.session_table import SessionTable
-from model_service.engine.sampling.sampler import Choice, Draw
+from model_service.engine.sampling.sampler import Choice
 from model_service.engine.schedule.scheduler import Scheduler
-from model_service.engine.vocabulary.vocabulary import RevisionRows
+from model_service.engine.sequences.sequence import Mark, RowCall, Sequence
 from model_service.protocol import ContinueSession, GenerateSession
 from model_service.protocol.generation import ScoreSelection
 from model_service.protocol.parameters import GenerationConfig
@@ -52,28 +51,24 @@ class Continuation:
 class Continuations:
     """Runs rows of sessions to their ends. Part of the engine, on its thread."""
 
-    def __init__(
-        self, table: SessionTable, scheduler: Scheduler, revisions: list[RevisionRows]
-    ) -> None:
+    def __init__(self, table: SessionTable, scheduler: Scheduler) -> None:
         """Continues sessions of a table.
 
         Args:
             table: the sessions.
             scheduler: what rows are admitted by.
-            revisions: sizes of the vocabulary; grows in place.
         """
         self._table = table
         self._scheduler = scheduler
-        self._revisions = revisions
 
     def begin(self, command: GenerateSession) -> None:
         """Opens a session and runs its rows, or refuses rows that would never fit."""
-        session = self._table.open(command, self._revisions)
+        session = self._table.open(command)
         if session is None:
             return
         call = Continuation(command.request_id, command.config, command.session_id)
         configs = [of_row(command.config, spec) for spec in command.sequences]
-        self._start(session, call, configs, command.selection)
+        self._start(session, call, configs, command.selection, command.prompt_selection)
 
     def resume(self, command: ContinueSession) -> None:
         """Runs the rows of a session from where they are. Refuses as a whole or not at all."""
@@ -83,14 +78,15 @@ class Continuations:
         if refusal := continuation_refusal(session):
             self._table.reject(command.request_id, refusal)
             return
-        call = Continuation(command.request_id, session.rows[0].config, marks=session.marks())
+        call = Continuation(
+            command.request_id, session.rows[0].choosing.config, marks=session.marks()
+        )
         for seq in session.rows:
             num_tokens = len(seq.token_ids)
             if seq.num_passed == num_tokens:  # no distribution is kept: the last token passes again
                 if seq.num_cached == num_tokens:
                     call.rewound.add(seq.row)
-                seq.truncate(num_tokens, num_tokens - 1)
-            seq.prompt_selection = None
+                seq.pass_again()
         configs = [
             msgspec.structs.replace(command.config, max_new_tokens=most)
             for most in command.max_new_tokens
@@ -103,35 +99,29 @@ class Continuations:
         call: Continuation,
         configs: list[GenerationConfig],
         selection: ScoreSelection | None,
+        prompt_selection: ScoreSelection | None = None,
     ) -> None:
         session.call = call
         call.num_cached = [seq.num_cached for seq in session.rows]
         call.running = set(range(len(session.rows)))
         for seq, config in zip(session.rows, configs, strict=True):
-            seq.configure(config, "continuation")
-            seq.request_id = call.request_id
-            seq.num_reused = 0
-            seq.selection = selection
-            seq.given_scores, seq.given_failure = [], None
-            seq.call_start = len(seq.token_ids)
-            seq.steps = 0
-            seq.arrival, seq.prefill_start, seq.first_token = time.monotonic(), 0.0, 0.0
+            limit = len(seq.token_ids) + config.max_new_tokens
+            seq.configure(config, min(limit, seq.max_length))
+            seq.call = RowCall(call.request_id, self, selection, prompt_selection, limit=limit)
             self._scheduler.resume(seq)
 
-    def answer(self, draw: Draw, choice: Choice, logits: Tensor) -> None:
+    def answer(self, seq: Sequence, choice: Choice, logits: Tensor) -> None:
         """Appends a chosen token and emits it; a row that has ended rests.
 
         Args:
-            draw: the row.
+            seq: the row.
             choice: the token, or why there is none.
-            logits: `[R, V]` float32 of the step.
+            logits: `[W]` float32 that it was chosen from.
         """
-        seq = draw.sequence
         session = self._table.of_row(seq)
         call = session.call
         assert isinstance(call, Continuation)
-        revision = self._revisions[seq.revision]
-        event = advance(seq, call.request_id, draw, choice, logits, revision)
+        event = advance(seq, choice, logits)
         self._table.emit(event)
         if event.finish is None:
             return
@@ -139,7 +129,7 @@ class Continuations:
         event.finish = msgspec.structs.replace(event.finish, cached_prompt_tokens=cached)
         if event.finish.failure is not None:
             call.failed = True
-            seq.salt = None  # no other sequence shall start from here
+            seq.withdraw()
         call.running.remove(seq.row)
         self._scheduler.rest(seq)
         if not call.running:
@@ -157,12 +147,10 @@ class Continuations:
         for row in call.running:
             self._scheduler.rest(session.rows[row])
         for seq, mark in zip(session.rows, call.marks, strict=True):
-            put_back(seq, mark)
+            still_written = seq.row in call.rewound and seq.slot is not None
+            seq.put_back(mark)
             # Where the last token has yet to pass again, it had passed all the same.
-            if seq.row in call.rewound and seq.slot is not None:
-                seq.num_cached = mark.num_passed
-            else:
-                seq.num_lost = mark.num_passed
+            seq.have_passed(mark.num_passed, still_written=still_written)
         self._release(session, call)
 
     def _end(self, session: Session, call: Continuation) -> None:
@@ -176,4 +164,4 @@ class Continuations:
         """Lets a session be used again."""
         session.call = None
         for seq in session.rows:
-            seq.configure(call.config, "session")
+            seq.configure(call.config, seq.max_length)

@@ -5,12 +5,12 @@ from collections.abc import Callable
 from torch import Tensor
 
 from model_service.engine.calls.scores import describe
-from model_service.engine.calls.sequence_building import build
-from model_service.engine.sampling.sampler import Choice, Draw
+from model_service.engine.calls.sequence_building import SequenceBuilder
+from model_service.engine.sampling import row_failure
+from model_service.engine.sampling.sampler import Choice
 from model_service.engine.schedule.scheduler import Scheduler
-from model_service.engine.sequences import row_failure
+from model_service.engine.sequences.prompt_lookup import PromptLookup
 from model_service.engine.sequences.sequence import Sequence
-from model_service.engine.vocabulary.vocabulary import RevisionRows
 from model_service.protocol import Event, Failure, Generate, Rejected, SequenceTokens
 
 
@@ -20,7 +20,7 @@ class Generations:
     def __init__(
         self,
         scheduler: Scheduler,
-        revisions: list[RevisionRows],
+        builder: SequenceBuilder,
         *,
         context_length: int,
         kv_total_tokens: int,
@@ -30,13 +30,13 @@ class Generations:
 
         Args:
             scheduler: what sequences are queued in.
-            revisions: sizes of the vocabulary; grows in place.
+            builder: makes sequences of commands.
             context_length: most tokens of a sequence.
             kv_total_tokens: tokens of KV cache in all.
             emit: sends an event.
         """
         self._scheduler = scheduler
-        self._revisions = revisions
+        self._builder = builder
         self._context_length = context_length
         self._kv_total_tokens = kv_total_tokens
         self._emit = emit
@@ -58,28 +58,28 @@ class Generations:
 
     def _sequence(self, command: Generate, row: int) -> Sequence:
         """Builds a sequence, with its guide if it has one."""
-        limit = self._context_length
-        seq = build(command, row, self._revisions, kind="generate", limit=limit)
-        config = seq.config
+        config, room = command.config, self._context_length
         if config.guidance_scale == 1.0:
+            seq = self._builder.generating(command, row, self, room)
+            if config.prompt_lookup_num_tokens:
+                seq.lookup = PromptLookup()
             return seq
-        given = config.negative_prompt
-        negative = list(seq.token_ids[-1:] if given is None else given)
-        num_new = min(seq.max_length - len(seq.token_ids), limit - len(negative))
-        seq.max_length = len(seq.token_ids) + num_new
-        seq.attach_guide(negative, len(negative) + num_new)
+        prompt, given = command.sequences[row].prompt_token_ids, config.negative_prompt
+        negative = list(prompt[-1:] if given is None else given)
+        room -= max(0, len(negative) - len(prompt))  # the guide may not be longer either
+        seq = self._builder.generating(command, row, self, room)
+        seq.attach_guide(negative)
         return seq
 
-    def answer(self, draw: Draw, choice: Choice, logits: Tensor) -> None:
+    def answer(self, seq: Sequence, choice: Choice, logits: Tensor) -> None:
         """Appends a chosen token and emits it, or ends a sequence for which there is none.
 
         Args:
-            draw: the row.
+            seq: the sequence.
             choice: the token, or why there is none.
-            logits: `[R, V]` float32 of the step.
+            logits: `[W]` float32 that it was chosen from.
         """
-        seq = draw.sequence
-        event = advance(seq, seq.request_id, draw, choice, logits, self._revisions[seq.revision])
+        event = advance(seq, choice, logits)
         if event.finish is not None:
             self._remove(seq, keep=event.finish.failure is None)
         self._emit(event)
@@ -92,52 +92,41 @@ class Generations:
     def _remove(self, seq: Sequence, *, keep: bool) -> None:
         """Frees what a sequence holds that has ended."""
         self._scheduler.remove(seq, keep=keep)
-        members = self._calls[seq.request_id]
+        members = self._calls[seq.call.request_id]
         members.remove(seq)
         if not members:
-            del self._calls[seq.request_id]
+            del self._calls[seq.call.request_id]
 
 
-def advance(
-    seq: Sequence,
-    request_id: int,
-    draw: Draw,
-    choice: Choice,
-    logits: Tensor,
-    revision: RevisionRows,
-) -> SequenceTokens:
+def advance(seq: Sequence, choice: Choice, logits: Tensor) -> SequenceTokens:
     """Appends the token chosen for a sequence that generates.
 
     Args:
         seq: the sequence.
-        request_id: the call that it works for.
-        draw: its row of the step.
         choice: the token, or why there is none, which ends the sequence.
-        logits: `[R, V]` float32 of the step.
-        revision: the sequence's revision of the vocabulary.
+        logits: `[W]` float32 that it was chosen from.
 
     Returns:
         What the call is told. Its `finish` is set when the sequence has ended.
     """
-    event = SequenceTokens(request_id, seq.row, [])
+    call = seq.call
+    event = SequenceTokens(call.request_id, seq.row, [])
     token_id = choice.token_id
-    if token_id is None or seq.given_failure is not None:
-        event.finish = seq.finish("error", choice.failure or seq.given_failure)
+    if token_id is None or call.given_failure is not None:
+        event.finish = seq.finish("error", choice.failure or call.given_failure)
         return event
     try:
-        if seq.selection is not None:
-            position, row = len(seq.token_ids), logits[draw.row]
+        if call.selection is not None:
+            position = len(seq.token_ids)
             event.scores = [
-                describe(seq, seq.selection, position, token_id, row, choice.scores, revision)
+                describe(seq, call.selection, position, token_id, logits, choice.scores)
             ]
         reason = seq.append(token_id)
     except Exception as error:
         event.scores, event.finish = [], seq.finish("error", row_failure.internal(error))
         return event
     event.token_ids.append(token_id)
-    if seq.given_scores:
-        event.prompt_scores, seq.given_scores = seq.given_scores, []
-    seq.prompt_selection = None
+    event.prompt_scores = call.take_given_scores()
     if reason is not None:
         event.finish = seq.finish(reason)
     return event

@@ -10,10 +10,10 @@ R: rows of logits of a step, V: ids of the newest revision.
 import torch
 from torch import Tensor
 
-from model_service.engine.sampling.sampler import Draw
+from model_service.engine.sequences.run import Due
 
 
-def pair(draws: list[Draw], logits: Tensor) -> tuple[list[Draw], Tensor]:
+def pair(due: list[Due], logits: Tensor) -> tuple[list[Due], Tensor]:
     """Keeps guided rows back until both of their distributions are there.
 
     Two rows mostly take the same steps. They come apart where the negative
@@ -21,28 +21,27 @@ def pair(draws: list[Draw], logits: Tensor) -> tuple[list[Draw], Tensor]:
     there first is kept.
 
     Args:
-        draws: rows of the step from which a token is due.
+        due: sequences of the step of which a token is due, guides among them.
         logits: `[R, V]` float32 of the step.
 
     Returns:
-        The draws that are due, without the guides, and the logits that they point
-        into: the rows of the step, followed by rows of earlier steps.
+        The sequences that a token can be chosen for, without the guides, and the logits that
+        they point into: the rows of the step, followed by rows of earlier steps.
     """
-    due: list[Draw] = []
+    ready: list[Due] = []
     early: list[Tensor] = []
-    rows = {id(draw.sequence): draw.row for draw in draws}
-    for draw in draws:
-        seq = draw.sequence.guided or draw.sequence
-        guide = seq.guide
-        if guide is None:
-            due.append(draw)
+    rows = {id(entry.sequence): entry.row for entry in due}
+    for entry in due:
+        guidance = entry.sequence.guidance
+        if guidance is None:
+            ready.append(entry)
             continue
-        draw.sequence.next_logits = logits[draw.row].clone()
-        if guide.next_logits is None or seq.next_logits is None:
+        guidance.arrive(entry.sequence, logits[entry.row].clone())
+        if guidance.guide_logits is None or guidance.guided_logits is None:
             continue
-        row = rows.get(id(seq))
+        row = rows.get(id(guidance.guided))
         if row is None:
             row = len(logits) + len(early)
-            early.append(seq.next_logits)
-        due.append(Draw(seq, row, wants_scores=True))
-    return due, torch.cat([logits, torch.stack(early)]) if early else logits
+            early.append(guidance.guided_logits)
+        ready.append(Due(guidance.guided, row))
+    return ready, torch.cat([logits, torch.stack(early)]) if early else logits

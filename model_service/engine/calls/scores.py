@@ -13,7 +13,6 @@ from torch import Tensor
 from model_service.engine.sampling import processors
 from model_service.engine.sampling.threads import one_thread
 from model_service.engine.sequences.sequence import Sequence
-from model_service.engine.vocabulary.vocabulary import RevisionRows
 from model_service.protocol import Event, SequenceTokens, SessionAnswer
 from model_service.protocol.generation import PositionScores, Row, ScoreSelection, TokenScore
 
@@ -33,7 +32,6 @@ def describe(
     token_id: int | None,
     logits: Tensor,
     scores: Tensor | None,
-    revision: RevisionRows,
 ) -> PositionScores:
     """Describes the distribution at one position of a sequence.
 
@@ -42,18 +40,18 @@ def describe(
         selection: what is wanted.
         position: index of the token that the distribution predicts.
         token_id: that token, when there is one.
-        logits: `[W]` float32, raw, `W` at least the size of the revision.
+        logits: `[W]` float32, raw, `W` at least V.
         scores: `[V]` float32, processed; None when not wanted.
-        revision: the revision of the sequence.
 
     Raises:
         ProcessorError: a processor failed.
     """
-    logits = logits[: revision.size]
+    logits = logits[: seq.choosing.revision.size]
     described = report(selection, position, token_id, logits, scores)
     if not selection.processor_trace or token_id is None:
         return described
-    trace = processors.trace(seq, logits, revision.forbidden, token_id, position)
+    guide_logits = None if seq.guidance is None else seq.guidance.guide_logits
+    trace = processors.trace(seq.choosing, seq.token_ids[:position], logits, token_id, guide_logits)
     return msgspec.structs.replace(described, processor_trace=trace)
 
 

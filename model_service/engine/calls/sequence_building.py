@@ -1,49 +1,83 @@
 """The sequences of a command, one for each of its rows: the one place where they begin."""
 
+from collections.abc import Iterable
+
 from model_service.engine.calls.row_config import of_row
-from model_service.engine.sequences.sequence import Kind, Sequence
+from model_service.engine.sampling.choosing import Choosing
+from model_service.engine.sampling.custom_processors import CustomProcessor
+from model_service.engine.sequences.sequence import Owner, RowCall, Sequence
 from model_service.engine.vocabulary.vocabulary import RevisionRows
 from model_service.protocol import Generate, GenerateSession, OpenSession
 
 
-def build(
-    command: Generate | GenerateSession | OpenSession,
-    row: int,
-    revisions: list[RevisionRows],
-    *,
-    kind: Kind,
-    limit: int,
-) -> Sequence:
-    """Builds the sequence of a row, at the end of what the command gave.
+class SequenceBuilder:
+    """Builds sequences, at the end of what a command gave.
 
-    Args:
-        command: the call.
-        row: index of the row in it.
-        revisions: what each revision of the vocabulary is.
-        kind: what the sequence works for.
-        limit: most tokens of it, whatever else the command asks for.
+    Attributes:
+        revisions: what each revision of the vocabulary is; grows in place.
     """
-    spec, revision = command.sequences[row], revisions[command.revision]
-    config = of_row(command.config, spec)
-    if isinstance(command, Generate):
-        limit = min(limit, len(spec.prompt_token_ids) + config.max_new_tokens)
-    seq = Sequence(
-        request_id=command.request_id,
-        row=row,
-        token_ids=list(spec.prompt_token_ids),
-        config=config,
-        seed=spec.seed,
-        vocabulary_size=revision.size,
-        token_bytes=revision.token_bytes,
-        revision=command.revision,
-        max_length=limit,
-        kind=kind,
-        salt=command.cache_salt,
-    )
-    if spec.num_prompt_tokens is not None:
-        seq.num_prompt_tokens = spec.num_prompt_tokens
-    if isinstance(command, Generate):
-        seq.priority = command.priority
-    if not isinstance(command, OpenSession):
-        seq.selection, seq.prompt_selection = command.selection, command.prompt_selection
-    return seq
+
+    def __init__(
+        self, revisions: list[RevisionRows], custom: Iterable[CustomProcessor] = ()
+    ) -> None:
+        """Builds sequences over a vocabulary.
+
+        Args:
+            revisions: what each revision of the vocabulary is; grows in place.
+            custom: processors of the operator's.
+        """
+        self.revisions = revisions
+        self._custom = {processor.name: processor for processor in custom}
+
+    def generating(self, command: Generate, row: int, owner: Owner, room: int) -> Sequence:
+        """Builds a sequence that generates.
+
+        Args:
+            command: the call.
+            row: index of the row in it.
+            owner: whom its tokens go to.
+            room: most tokens of it, whatever the command asks for.
+        """
+        spec = command.sequences[row]
+        limit = len(spec.prompt_token_ids) + of_row(command.config, spec).max_new_tokens
+        max_length = min(room, limit)
+        return Sequence(
+            row=row,
+            token_ids=list(spec.prompt_token_ids),
+            max_length=max_length,
+            choosing=self._choosing(command, row, max_length),
+            call=RowCall(
+                command.request_id,
+                owner,
+                command.selection,
+                command.prompt_selection,
+                command.priority,
+                limit=limit,
+            ),
+            salt=command.cache_salt,
+        )
+
+    def resting(self, command: OpenSession | GenerateSession, row: int) -> Sequence:
+        """Builds a row of a session, which no call uses yet."""
+        return Sequence(
+            row=row,
+            token_ids=list(command.sequences[row].prompt_token_ids),
+            max_length=command.max_length,
+            choosing=self._choosing(command, row, command.max_length),
+            salt=command.cache_salt,
+            in_session=True,
+        )
+
+    def _choosing(
+        self, command: Generate | GenerateSession | OpenSession, row: int, length_limit: int
+    ) -> Choosing:
+        spec = command.sequences[row]
+        return Choosing(
+            config=of_row(command.config, spec),
+            seed=spec.seed,
+            revision=self.revisions[command.revision],
+            prompt=tuple(spec.prompt_token_ids[: spec.num_prompt_tokens]),
+            length_limit=length_limit,
+            searches=isinstance(command, Generate) and command.config.num_beams > 1,
+            custom=self._custom,
+        )

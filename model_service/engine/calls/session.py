@@ -3,17 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from model_service.engine.sequences.sequence import Sequence
+from model_service.engine.sequences.sequence import Mark, Sequence
 from model_service.protocol import Failure, SessionRowAnswer, StepRow, StepSession
 from model_service.protocol.generation import ScoreSelection
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """Where a row was before a call, so that it can be put back."""
-
-    num_tokens: int
-    num_passed: int
 
 
 @dataclass(slots=True, eq=False)
@@ -69,19 +61,7 @@ class Session:
 
     def marks(self) -> list[Mark]:
         """Returns where the rows are."""
-        return [Mark(len(seq.token_ids), seq.num_passed) for seq in self.rows]
-
-
-def put_back(seq: Sequence, mark: Mark) -> None:
-    """Makes a row forget what a call did to it.
-
-    A token that was pending before the call is pending again, even if its keys
-    and values were written: the next step returns its distribution as if
-    nothing had happened.
-    """
-    seq.truncate(mark.num_tokens, mark.num_passed)
-    seq.given_scores = []
-    seq.given_failure = None
+        return [seq.mark() for seq in self.rows]
 
 
 def step_refusal(session: Session, command: StepSession) -> Failure | None:

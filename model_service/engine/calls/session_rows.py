@@ -1,6 +1,6 @@
 """Changes of sessions' rows that no model takes part in: cut, copy, select, rebind."""
 
-from model_service.engine.calls.session import put_back, truncation_refusal
+from model_service.engine.calls.session import truncation_refusal
 from model_service.engine.calls.session_table import SessionTable
 from model_service.engine.schedule.places import Places
 from model_service.engine.schedule.scheduler import Scheduler
@@ -58,7 +58,7 @@ class SessionRows:
         marks = session.generated_from
         if [mark.num_tokens for mark in marks] == command.lengths:
             for seq, mark in zip(session.rows, marks, strict=True):
-                put_back(seq, mark)
+                seq.put_back(mark)
         else:
             for seq, length in zip(session.rows, command.lengths, strict=True):
                 seq.truncate(length)
@@ -117,9 +117,8 @@ class SessionRows:
         session = self._table.take(command.request_id, command.session_id)
         if session is None:
             return
-        size = self._revisions[command.revision].size
         for seq in session.rows:
-            seq.rebind(command.revision, size)
+            seq.rebind(self._revisions[command.revision])
         self._table.answer_positions(command.request_id, session)
 
     def _copy_cache(self, source: Sequence, target: Sequence) -> int:

@@ -2,11 +2,10 @@
 
 from collections.abc import Callable
 
-from model_service.engine.calls.sequence_building import build
+from model_service.engine.calls.sequence_building import SequenceBuilder
 from model_service.engine.calls.session import Session
 from model_service.engine.schedule.scheduler import Scheduler
 from model_service.engine.sequences.sequence import Sequence
-from model_service.engine.vocabulary.vocabulary import RevisionRows
 from model_service.protocol import (
     Event,
     Failure,
@@ -27,11 +26,17 @@ class SessionTable:
     """
 
     def __init__(
-        self, scheduler: Scheduler, *, kv_bytes_per_token: int, emit: Callable[[Event], None]
+        self,
+        scheduler: Scheduler,
+        builder: SequenceBuilder,
+        *,
+        kv_bytes_per_token: int,
+        emit: Callable[[Event], None],
     ) -> None:
         self.kv_bytes_per_token = kv_bytes_per_token
         self.emit = emit
         self._scheduler = scheduler
+        self._builder = builder
         self._sessions: dict[str, Session] = {}
         self._by_row: dict[Sequence, Session] = {}
 
@@ -50,14 +55,9 @@ class SessionTable:
                 return session
         return None
 
-    def open(
-        self, command: OpenSession | GenerateSession, revisions: list[RevisionRows]
-    ) -> Session | None:
+    def open(self, command: OpenSession | GenerateSession) -> Session | None:
         """Makes a session of what a command gave, or rejects rows that would never fit."""
-        rows = [
-            build(command, row, revisions, kind="session", limit=command.max_length)
-            for row in range(len(command.sequences))
-        ]
+        rows = [self._builder.resting(command, row) for row in range(len(command.sequences))]
         if not self.check_size(command.request_id, rows):
             return None
         return self.add(command.session_id, rows)

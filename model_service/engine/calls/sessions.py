@@ -11,13 +11,12 @@ from torch import Tensor
 
 from model_service.engine.calls.continuations import Continuation
 from model_service.engine.calls.scores import describe
-from model_service.engine.calls.session import Call, Session, put_back, step_refusal
+from model_service.engine.calls.session import Call, Session, step_refusal
 from model_service.engine.calls.session_table import SessionTable
-from model_service.engine.sampling.sampler import Choice, Draw
+from model_service.engine.sampling import row_failure
+from model_service.engine.sampling.sampler import Choice
 from model_service.engine.schedule.scheduler import Scheduler
-from model_service.engine.sequences import row_failure
-from model_service.engine.sequences.sequence import Sequence
-from model_service.engine.vocabulary.vocabulary import RevisionRows
+from model_service.engine.sequences.sequence import RowCall, Sequence
 from model_service.protocol import (
     CloseSession,
     DescribeSession,
@@ -35,23 +34,18 @@ from model_service.protocol.generation import ScoreSelection
 class Sessions:
     """Opens, steps and closes the sessions of a table. Part of the engine, on its thread."""
 
-    def __init__(
-        self,
-        table: SessionTable,
-        scheduler: Scheduler,
-        revisions: list[RevisionRows],
-    ) -> None:
+    def __init__(self, table: SessionTable, scheduler: Scheduler) -> None:
         self._table = table
         self._scheduler = scheduler
-        self._revisions = revisions
 
     def open(self, command: OpenSession) -> None:
         """Queues the rows for slots and prefill, or refuses rows that would never fit."""
-        session = self._table.open(command, self._revisions)
+        session = self._table.open(command)
         if session is None:
             return
         call = Call(command.request_id, command.selection, command.sample, command.append)
-        self._start(session, call, session.rows)
+        self._begin(session, call)
+        self._run(session, call, session.rows)
 
     def step(self, command: StepSession) -> None:
         """Appends tokens to rows and makes them active. Refuses as a whole or not at all."""
@@ -69,42 +63,46 @@ class Sessions:
             command.look_ahead,
             session.marks(),
         )
+        self._begin(session, call)
         stepped = []
         for seq, step in zip(session.rows, command.rows, strict=True):
-            seq.first_given = seq.num_passed
-            seq.token_ids += step.token_ids
+            seq.give(step.token_ids)
             if len(seq.token_ids) > seq.num_passed:
                 stepped.append(seq)
             else:
                 call.answers[seq.row] = SessionRowAnswer(len(seq.token_ids))
-        self._start(session, call, stepped)
+        self._run(session, call, stepped)
 
-    def _start(self, session: Session, call: Call, rows: list[Sequence]) -> None:
-        """Begins a call in which rows take part; answers at once when none does."""
+    def _begin(self, session: Session, call: Call) -> None:
+        """Begins a call of all rows, also of those that sit it out."""
         session.call = call
         session.generated_from = []
+        describes_given = call.selection.positions in {"all", "list"}
         for seq in session.rows:
-            seq.num_reused, seq.first_token = 0, 0.0
+            seq.call = RowCall(
+                call.request_id,
+                self,
+                call.selection,
+                call.selection if describes_given else None,
+                first_given=seq.num_passed,
+            )
+
+    def _run(self, session: Session, call: Call, rows: list[Sequence]) -> None:
+        """Makes the rows active that take part; answers at once when none does."""
         for seq in rows:
-            seq.request_id = call.request_id
             call.recomputed |= seq.num_lost > seq.num_cached
             self._scheduler.resume(seq)
-            seq.selection = call.selection
-            describes_given = call.selection.positions in {"all", "list"}
-            seq.prompt_selection = call.selection if describes_given else None
-            seq.given_scores = []
         if not rows:
             self._complete(session)
 
-    def answer(self, draw: Draw, choice: Choice, logits: Tensor) -> None:
+    def answer(self, seq: Sequence, choice: Choice, logits: Tensor) -> None:
         """Records the outcome of a row's step and lets the row rest.
 
         Args:
-            draw: the row.
+            seq: the row.
             choice: the token the sampler would choose, or why there is none.
-            logits: `[R, V]` float32 of the step.
+            logits: `[W]` float32 that it would be chosen from.
         """
-        seq = draw.sequence
         session = self._table.of_row(seq)
         call = session.call
         assert isinstance(call, Call)
@@ -112,24 +110,23 @@ class Sessions:
         position = len(seq.token_ids)
         token_id = choice.token_id if call.sample else None
         if choice.failure is not None and choice.failure.error == "NonFiniteLogits":
-            seq.salt = None  # no other sequence shall start from here
-        failure = choice.failure if _matters(choice.failure, call) else seq.given_failure
-        scores, seq.given_scores, seq.given_failure = seq.given_scores, [], None
+            seq.withdraw()
+        failure = choice.failure if _matters(choice.failure, call) else seq.call.given_failure
+        scores = seq.call.take_given_scores()
         reason = None
         try:
-            if failure is None and _wants_last(call.selection, position - 1 - seq.first_given):
-                row, revision = logits[draw.row], self._revisions[seq.revision]
+            if failure is None and _wants_last(call.selection, position - 1 - seq.call.first_given):
                 scores.append(
-                    describe(seq, call.selection, position, token_id, row, choice.scores, revision)
+                    describe(seq, call.selection, position, token_id, logits, choice.scores)
                 )
             if token_id is not None:
                 reason = seq.finish_reason(token_id)
         except Exception as error:
             failure = row_failure.internal(error)
         if token_id is not None and call.append and position < seq.max_length:
-            seq.token_ids.append(token_id)
+            seq.give([token_id])
         if call.look_ahead:
-            put_back(seq, call.marks[seq.row])
+            seq.put_back(call.marks[seq.row])
         call.answers[seq.row] = SessionRowAnswer(
             len(seq.token_ids), scores, token_id, reason, failure
         )
@@ -146,7 +143,7 @@ class Sessions:
                 rows,
                 self._table.kv_bytes(session),
                 recomputed=call.recomputed,
-                cached_tokens=sum(seq.num_reused for seq in session.rows),
+                cached_tokens=sum(seq.call.num_reused for seq in session.rows),
             )
         )
 
@@ -162,11 +159,11 @@ class Sessions:
     def _undo(self, session: Session, call: Call) -> None:
         found = list(call.answers.values())
         for seq, mark in zip(session.rows, call.marks, strict=True):
-            if seq.given_scores:
-                found.append(SessionRowAnswer(mark.num_tokens, seq.given_scores))
+            if seq.call.given_scores:
+                found.append(SessionRowAnswer(mark.num_tokens, seq.call.given_scores))
             if seq.row not in call.answers:
                 self._scheduler.rest(seq)
-            put_back(seq, mark)
+            seq.put_back(mark)
         session.call = None
         if any(answer.scores for answer in found):
             self._table.emit(SessionAnswer(call.request_id, found, self._table.kv_bytes(session)))

@@ -10,11 +10,9 @@ anything but how many tokens a step gives.
 import logging
 from dataclasses import replace
 
-import msgspec
-
-from model_service.engine.sampling.sampler import Choice, Draw
-from model_service.engine.sequences.prompt_lookup import PromptLookup
-from model_service.engine.sequences.sequence import Run, Sequence
+from model_service.engine.sampling.sampler import Choice
+from model_service.engine.sequences.run import Due, Run
+from model_service.engine.sequences.sequence import Sequence
 
 logger = logging.getLogger(__name__)
 
@@ -53,48 +51,40 @@ class Speculation:
         return [extended.get(id(run), run) for run in runs]
 
     def _wants_drafts(self, run: Run) -> bool:
-        seq = run.sequence
-        return (
-            self._takes_drafts
-            and seq.kind == "generate"
-            and seq.guide is None  # which would need the same drafts
-            and seq.config.prompt_lookup_num_tokens > 0
-            and run.completes
-        )
+        return self._takes_drafts and run.sequence.lookup is not None and run.completes
 
-    def follow(self, draws: list[Draw], choices: list[Choice]) -> list[Draw]:
-        """Returns the draws that are due after some: those behind a draft that was right.
+    def follow(self, due: list[Due], choices: list[Choice]) -> list[Due]:
+        """Returns what is due after some choices: what is behind a draft that was right.
 
         Args:
-            draws: of the rows that were due.
+            due: what was due.
             choices: for each; the owners have them.
         """
-        due = []
-        for draw, choice in zip(draws, choices, strict=True):
-            if draw.drafts and choice.token_id == draw.drafts[0]:
+        behind = []
+        for entry, choice in zip(due, choices, strict=True):
+            if entry.drafts and choice.token_id == entry.drafts[0]:
                 self.num_accepted += 1
-                if draw.sequence.slot is not None:  # it has not ended
-                    draw.sequence.num_cached += 1  # its keys and values are there already
-                    due.append(replace(draw, row=draw.row + 1, drafts=draw.drafts[1:]))
-        return due
+                if entry.sequence.slot is not None:  # it has not ended
+                    entry.sequence.advance(1)  # its keys and values are there already
+                    behind.append(Due(entry.sequence, entry.row + 1, entry.drafts[1:]))
+        return behind
 
 
 def _with_drafts(run: Run, share: int) -> Run:
     """Adds as many drafts as a row's share, its wish and its place in the KV cache allow."""
-    seq = run.sequence
-    count = min(share, seq.config.prompt_lookup_num_tokens, _room(seq))
-    if count <= 0:
+    seq, config = run.sequence, run.sequence.choosing.config
+    count = min(share, config.prompt_lookup_num_tokens, _room(seq))
+    if count <= 0 or seq.lookup is None:
         return run
-    seq.lookup = seq.lookup or PromptLookup()
     try:
-        drafts = seq.lookup.propose(seq.token_ids, seq.config.max_matching_ngram_size, count)
+        drafts = seq.lookup.propose(seq.token_ids, config.max_matching_ngram_size, count)
     except Exception:  # a draft decides nothing, so the row does without
         logger.exception("A row is not drafted any more")
-        seq.config = msgspec.structs.replace(seq.config, prompt_lookup_num_tokens=0)
+        seq.lookup = None
         return run
     return replace(run, targets=tuple(range(len(drafts) + 1)), drafts=drafts)
 
 
 def _room(seq: Sequence) -> int:
     """Drafts that can matter: behind the last of them one more token is chosen."""
-    return seq.length_limit - len(seq.token_ids) - 1
+    return seq.choosing.length_limit - len(seq.token_ids) - 1

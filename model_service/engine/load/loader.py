@@ -14,8 +14,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Pre
 from model_service.engine.layers import placement
 from model_service.engine.load import adapter, default_fields
 from model_service.engine.sampling import processors
-from model_service.engine.sequences.sequence import Sequence
-from model_service.engine.vocabulary.vocabulary import check_can_grow
+from model_service.engine.sampling.choosing import Choosing
+from model_service.engine.vocabulary.vocabulary import RevisionRows, check_can_grow
 from model_service.protocol import EngineSettings
 from model_service.protocol.parameters import GenerationConfig
 
@@ -356,18 +356,11 @@ def _check_applicable(config: GenerationConfig, vocabulary_size: int) -> None:
     """
     # Guidance needs a second row, and has nothing that could be wrong.
     config = msgspec.structs.replace(config, guidance_scale=1.0)
+    revision = RevisionRows(vocabulary_size, ())
     for length in (1, 2):
-        seq = Sequence(
-            request_id=0,
-            row=0,
-            token_ids=[0] * length,
-            config=config,
-            seed=0,
-            vocabulary_size=vocabulary_size,
-            revision=0,
-            max_length=length + 1,
-        )
+        token_ids = [0] * length
+        choosing = Choosing(config, 0, revision, tuple(token_ids), length + 1)
         try:
-            processors.scores(seq, torch.zeros(vocabulary_size), ())
+            processors.scores(choosing, token_ids, torch.zeros(vocabulary_size))
         except processors.ProcessorError as error:
             raise Refused(f"generation_config.json cannot be applied: {error.__cause__}") from error

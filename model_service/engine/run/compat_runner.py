@@ -21,7 +21,7 @@ from model_service.engine.load.loader import LoadedModel
 from model_service.engine.run.compat_cache import CompatCache, Past
 from model_service.engine.run.decode_graph.decode_graphs import DecodeGraphs
 from model_service.engine.schedule.sequence_cache import num_slots
-from model_service.engine.sequences.sequence import Run
+from model_service.engine.sequences.run import Run
 from model_service.engine.vocabulary.vocabulary import Vocabulary
 from model_service.protocol import EngineSettings
 

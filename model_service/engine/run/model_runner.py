@@ -16,7 +16,7 @@ from model_service.engine.run.attention import Chunk, StepContext
 from model_service.engine.run.decode_graph import comparison
 from model_service.engine.run.decode_graph.decode_graphs import DecodeGraphs
 from model_service.engine.run.kv_cache import KVCache
-from model_service.engine.sequences.sequence import Run
+from model_service.engine.sequences.run import Run
 from model_service.engine.vocabulary.vocabulary import Vocabulary
 from model_service.protocol import EngineSettings
 

@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 from torch import Tensor
 
 from model_service.engine.schedule.sequence_cache import SequenceCache
-from model_service.engine.sequences.sequence import Run
+from model_service.engine.sequences.run import Run
 from model_service.engine.vocabulary.vocabulary import Vocabulary
 
 

@@ -3,6 +3,7 @@
 from typing import Self
 
 from model_service.engine.run.runner import CachingRunner
+from model_service.engine.sampling.choosing import Choosing
 from model_service.engine.sequences.sequence import Sequence
 from model_service.protocol.parameters import GenerationConfig
 
@@ -27,16 +28,14 @@ class TrialSequences:
 
     def sequence(self, token_ids: list[int]) -> Sequence:
         """Makes a sequence with a place of its own until the trial ends."""
+        vocabulary, max_length = self._runner.vocabulary, len(token_ids) + ROOM
+        config = GenerationConfig(max_new_tokens=1)
         seq = Sequence(
-            request_id=0,
             row=0,
             token_ids=list(token_ids),
-            config=GenerationConfig(max_new_tokens=1),
-            seed=0,
-            vocabulary_size=self._runner.vocabulary.size,
-            revision=0,
-            max_length=len(token_ids) + ROOM,
+            max_length=max_length,
+            choosing=Choosing(config, 0, vocabulary.revisions[0], tuple(token_ids), max_length),
+            slot=self._runner.cache.allocate(),
         )
-        seq.slot = self._runner.cache.allocate()
         self._sequences.append(seq)
         return seq

@@ -8,20 +8,22 @@ from torch import Tensor
 
 from model_service.engine.sampling import random
 from model_service.engine.sampling.candidates import Candidates
-from model_service.engine.sequences.sequence import Sequence
+from model_service.engine.sampling.choosing import Draw
 
 # Distance of two sums above which log-softmax in float32 cannot swap them.
 NORMALIZED_GAP = 1e-4
 
 
-def noise(sequences: list[Sequence], token_ids: Tensor) -> Tensor:
-    """Returns the noise of each sequence's next token, `[N, K]` float64, ids on the CPU."""
-    return random.gumbel(keys(sequences), token_ids)
+def noise(draws: list[Draw], token_ids: Tensor) -> Tensor:
+    """Returns the noise of each draw, `[N, K]` float64, ids on the CPU."""
+    return random.gumbel(keys(draws), token_ids)
 
 
-def keys(sequences: list[Sequence]) -> Tensor:
-    """Returns the key of each sequence's next draw, `[N]` int64."""
-    return random.keys([seq.seed for seq in sequences], [len(seq.token_ids) for seq in sequences])
+def keys(draws: list[Draw]) -> Tensor:
+    """Returns the key of each draw, `[N]` int64."""
+    return random.keys(
+        [draw.choosing.seed for draw in draws], [len(draw.token_ids) for draw in draws]
+    )
 
 
 def without_replacement(scores: Tensor, count: int, key: Tensor) -> Tensor:
@@ -44,7 +46,7 @@ def without_replacement(scores: Tensor, count: int, key: Tensor) -> Tensor:
     return sums.topk(count).indices
 
 
-def draw_from(candidates: Candidates, sequences: list[Sequence]) -> list[int | None]:
+def draw_from(candidates: Candidates, draws: list[Draw]) -> list[int | None]:
     """Draws one token per row, from candidates that are warped.
 
     The highest sum among ids that may be kept is also the highest among kept ids,
@@ -54,11 +56,11 @@ def draw_from(candidates: Candidates, sequences: list[Sequence]) -> list[int | N
         Token ids, and None where the candidates do not tell.
     """
     c = candidates
-    row_keys = keys(sequences)
+    row_keys = keys(draws)
     sums = c.values.double() + random.gumbel(row_keys, c.ids)
     sums = sums.masked_fill(~c.possible, -torch.inf)
     best, index = sums.max(-1, keepdim=True)
-    gaps = [NORMALIZED_GAP if seq.config.renormalize_logits else 0.0 for seq in sequences]
+    gaps = [NORMALIZED_GAP * draw.choosing.config.renormalize_logits for draw in draws]
     is_alone = (sums >= best - torch.tensor(gaps)[:, None]).sum(-1) == 1
     sure = (c.certain.gather(1, index)[:, 0] & is_alone & ~c.undecided).tolist()
     drawn = c.ids.gather(1, index)[:, 0].tolist()

@@ -11,7 +11,7 @@ not change what it returns.
 V: ids of the sequence's revision.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, cast
 
 import torch
@@ -22,16 +22,15 @@ from transformers.generation.logits_process import (
     TopHLogitsWarper,
 )
 
-from model_service.engine.sampling.custom_processors import CustomProcessor
-from model_service.engine.sampling.guidance import GuidanceProcessor
-from model_service.engine.sampling.processor_builders import BUILDERS, Builder
+from model_service.engine.sampling.choosing import Choosing
+from model_service.engine.sampling.guidance import guided
+from model_service.engine.sampling.processor_builders import BUILDERS
 from model_service.engine.sampling.processor_step import ProcessorStep
 from model_service.engine.sampling.threads import one_thread
-from model_service.engine.sequences.sequence import Sequence
 from model_service.protocol.generation import ProcessorTrace
 from model_service.protocol.parameter import Stage
-from model_service.protocol.parameters import CONFIG_PARAMETERS, PROCESSORS, GenerationConfig
-from model_service.protocol.processor_arguments import Arguments, decode
+from model_service.protocol.parameters import CONFIG_PARAMETERS, PROCESSORS
+from model_service.protocol.processor_arguments import decode
 from model_service.protocol.processor_order import GUIDANCE, NEED_ENDS, in_default_order
 
 # Warpers that raise on a row without a distribution.
@@ -39,75 +38,48 @@ _NEEDS_DISTRIBUTION = (TopHLogitsWarper, EtaLogitsWarper)
 
 _LATE = frozenset(row.name for row in PROCESSORS if row.stage is not Stage.PROCESSOR)
 
-_custom: dict[str, CustomProcessor] = {}
-"""Those that the operator added, by name: set once, at start."""
 
-
-def offer(added: Iterable[CustomProcessor]) -> None:
-    """Makes processors of the operator's available to every sequence to come."""
-    _custom.clear()
-    _custom.update((processor.name, processor) for processor in added)
-
-
-def build(seq: Sequence, forbidden: tuple[int, ...]) -> list[ProcessorStep]:
-    """Builds the processors of a sequence.
-
-    Args:
-        seq: whose configuration.
-        forbidden: ids of its revision that must not be generated.
-    """
-    row = seq.for_processors()
-    guidance = (
-        [ProcessorStep(GUIDANCE, GuidanceProcessor(seq.config.guidance_scale, seq.guide))]
-        if seq.guide
-        else []
-    )
-    steps = guidance + [
-        ProcessorStep(name, _builder(name)(arguments, row))
-        for name, arguments in _arguments(seq.config)
+def build(choosing: Choosing) -> list[ProcessorStep]:
+    """Builds the processors of a row."""
+    row, custom = choosing.for_processors(), choosing.custom
+    steps = [
+        ProcessorStep(name, (custom[name].make if name in custom else BUILDERS[name])(given, row))
+        for name, given in _arguments(choosing)
         if row.eos_token_ids or name not in NEED_ENDS
     ]
-    if not forbidden:
+    if not choosing.revision.forbidden:
         return steps
-    keep_out = ProcessorStep(None, SuppressTokensLogitsProcessor(list(forbidden)))
+    keep_out = ProcessorStep(None, SuppressTokensLogitsProcessor(list(choosing.revision.forbidden)))
     # Before probabilities are compared, and again behind all that could bring them back.
-    late = (index for index, step in enumerate(steps) if _is_late(step.name))
-    first = next(late, len(steps))
+    late = _LATE | {name for name, added in custom.items() if added.warper}
+    first = next((index for index, step in enumerate(steps) if step.name in late), len(steps))
     return [*steps[:first], keep_out, *steps[first:], *([keep_out] if first < len(steps) else [])]
 
 
-def _arguments(config: GenerationConfig) -> list[tuple[str, Any]]:
+def _arguments(choosing: Choosing) -> Iterator[tuple[str, Any]]:
+    """Yields the processors that are asked for, by name, with their arguments, in order."""
+    config, custom = choosing.config, choosing.custom
     if not config.processors:
-        return list(in_default_order(config))
-    return [
-        (spec.name, decode(spec.arguments_json, _type(spec.name))) for spec in config.processors
-    ]
-
-
-def _type(name: str) -> type[Arguments]:
-    return _custom[name].arguments if name in _custom else CONFIG_PARAMETERS[name].arguments
-
-
-def _builder(name: str) -> Builder:
-    return _custom[name].make if name in _custom else BUILDERS[name]
-
-
-def _is_late(name: str | None) -> bool:
-    """Whether a processor compares probabilities."""
-    return name in _LATE or (name in _custom and _custom[name].warper)
+        yield from in_default_order(config)
+    for spec in config.processors:
+        known = custom[spec.name] if spec.name in custom else CONFIG_PARAMETERS[spec.name]
+        yield spec.name, decode(spec.arguments_json, known.arguments)
 
 
 @one_thread()
 def scores(
-    seq: Sequence, logits: Tensor, forbidden: tuple[int, ...], length: int | None = None
+    choosing: Choosing,
+    token_ids: list[int],
+    logits: Tensor,
+    guide_logits: Tensor | None = None,
 ) -> Tensor:
-    """Computes processed scores of a sequence's next token.
+    """Computes the processed scores of a row's next token.
 
     Args:
-        seq: the sequence, which keeps its processors for the next time.
+        choosing: how tokens are chosen; keeps the processors for the next time.
+        token_ids: the tokens before it.
         logits: `[V]` float32, not modified.
-        forbidden: ids of its revision that must not be generated.
-        length: tokens of the sequence that count as given; None means all.
+        guide_logits: `[W]` float32 of the same token after the negative prompt, if any.
 
     Returns:
         `[V]` float32 on the CPU, `-inf` where excluded. Where nothing is left, or a value is
@@ -117,18 +89,18 @@ def scores(
         ProcessorError: a processor failed.
     """
     processed = logits.cpu()
-    for _, after in _apply(seq, logits, forbidden, length):
+    for _, after in _apply(choosing, token_ids, logits, guide_logits):
         processed = after
     return processed
 
 
 @one_thread()
 def trace(
-    seq: Sequence,
+    choosing: Choosing,
+    token_ids: list[int],
     logits: Tensor,
-    forbidden: tuple[int, ...],
     token_id: int,
-    length: int | None = None,
+    guide_logits: Tensor | None = None,
 ) -> list[ProcessorTrace]:
     """Computes the score of one id after each processor, in order; as `scores` otherwise.
 
@@ -136,14 +108,17 @@ def trace(
     processor before it, or of the first one.
 
     Args:
-        seq: as in `scores`.
+        choosing: as in `scores`.
+        token_ids: as in `scores`.
         logits: `[V]` float32, as in `scores`.
-        forbidden: as in `scores`.
         token_id: the id.
-        length: as in `scores`.
+        guide_logits: as in `scores`.
+
+    Raises:
+        ProcessorError: a processor failed.
     """
     traced: list[ProcessorTrace] = []
-    for name, processed in _apply(seq, logits, forbidden, length):
+    for name, processed in _apply(choosing, token_ids, logits, guide_logits):
         score = float(processed[token_id])
         if name is not None:
             traced.append(ProcessorTrace(name, score))
@@ -157,20 +132,23 @@ class ProcessorError(RuntimeError):
 
 
 def _apply(
-    seq: Sequence, logits: Tensor, forbidden: tuple[int, ...], length: int | None
+    choosing: Choosing, token_ids: list[int], logits: Tensor, guide_logits: Tensor | None
 ) -> Iterator[tuple[str | None, Tensor]]:
     """Yields the name of each processor and the scores after it, `[V]` float32 on the CPU."""
     try:
-        if seq.processors is None:
-            seq.processors = build(seq, forbidden)
+        if choosing.processors is None:
+            choosing.processors = build(choosing)
     except Exception as error:
         raise ProcessorError("a processor could not be built") from error
-    ids = cast(torch.LongTensor, torch.tensor([seq.token_ids[:length]], dtype=torch.int64))
+    ids = cast(torch.LongTensor, torch.tensor([token_ids], dtype=torch.int64))
     row = logits[None].to("cpu", copy=True)  # where the ids are, and small enough to move
-    if seq.kind == "beam":
+    if choosing.searches:
         row = row.log_softmax(-1)  # sums of scores compare sequences
         yield None, row[0]
-    for step in seq.processors:
+    if guide_logits is not None:
+        row = guided(row, guide_logits, choosing.config.guidance_scale)
+        yield GUIDANCE, row[0]
+    for step in choosing.processors:
         if isinstance(step.apply, _NEEDS_DISTRIBUTION) and not row.max().isfinite():
             break
         try:

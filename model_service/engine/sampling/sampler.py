@@ -13,24 +13,23 @@ is taken:
    the first two do (`coverage.py`), or that the second cannot decide for sure:
    Hugging Face's own classes (`processors.py`).
 
-N: rows, V: ids of the newest revision.
+N: rows, V: ids of a row's revision; rows of logits may be wider.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from model_service.engine.sampling import processors
+from model_service.engine.sampling import processors, row_failure
 from model_service.engine.sampling.candidates import Candidates
+from model_service.engine.sampling.choosing import Draw
 from model_service.engine.sampling.draw import draw_from, noise
 from model_service.engine.sampling.row_processors import RowProcessors
 from model_service.engine.sampling.threads import one_thread
 from model_service.engine.sampling.torch_draws import TorchDraws
 from model_service.engine.sampling.warpers import warp
-from model_service.engine.sequences import row_failure
-from model_service.engine.sequences.sequence import Sequence
-from model_service.engine.vocabulary.vocabulary import RevisionRows
 from model_service.protocol import Failure
 from model_service.protocol.parameters import GenerationConfig
 
@@ -39,23 +38,6 @@ WIDTHS = (64, 256, 1024, 4096)
 
 NARROW_TOP_K = 48
 """Up to here top-k fits the first width, with room for ties."""
-
-
-@dataclass(frozen=True, slots=True)
-class Draw:
-    """One row to choose for.
-
-    Attributes:
-        sequence: whose next token.
-        row: its row of logits.
-        wants_scores: whether the full processed scores are needed afterwards.
-        drafts: guesses of this token and of those behind it, whose rows follow.
-    """
-
-    sequence: Sequence
-    row: int
-    wants_scores: bool
-    drafts: tuple[int, ...] = ()
 
 
 @dataclass(slots=True)
@@ -73,169 +55,169 @@ class Choice:
     failure: Failure | None = None
 
 
-class Sampler:
-    """Stateless but for the vocabulary's revisions."""
+@torch.inference_mode()
+def choose(logits: Tensor, draws: list[Draw]) -> list[Choice]:
+    """Chooses one token per draw.
 
-    def __init__(self, revisions: list[RevisionRows]) -> None:
-        """Reads sizes and forbidden ids from `revisions`, which grows in place."""
-        self._revisions = revisions
+    If that fails, each row is tried alone, and only the rows that fail then end.
 
-    @torch.inference_mode()
-    def choose(self, logits: Tensor, draws: list[Draw]) -> list[Choice]:
-        """Chooses one token per draw.
+    Args:
+        logits: `[N, V]` float32, not modified.
+        draws: the rows to choose for.
+    """
+    try:
+        return _choose(logits, draws)
+    except Exception as error:  # of one row, which must not affect the others
+        failed = error
+    if len(draws) == 1:
+        return [Choice(failure=row_failure.internal(failed))]
+    return [choose(logits, [draw])[0] for draw in draws]
 
-        If that fails, each row is tried alone, and only the rows that fail then end.
 
-        Args:
-            logits: `[N, V]` float32, not modified.
-            draws: the rows to choose for.
-        """
-        try:
-            return self._choose(logits, draws)
-        except Exception as error:  # of one row, which must not affect the others
-            failed = error
-        if len(draws) == 1:
-            return [Choice(failure=row_failure.internal(failed))]
-        return [self.choose(logits, [draw])[0] for draw in draws]
+def _choose(logits: Tensor, draws: list[Draw]) -> list[Choice]:
+    if len(draws) < len(logits):  # rows behind drafts are not due yet
+        logits = logits[[draw.row for draw in draws]]
+        draws = [replace(draw, row=row) for row, draw in enumerate(draws)]
+    rows = logits.unbind()  # at half the cost of picking each
+    sizes = [draw.choosing.revision.size for draw in draws]
+    usable = _usable(logits, [draw.row for draw in draws], sizes)
+    failures: dict[int, Failure] = {}
+    greedy: list[int] = []
+    sampled: list[int] = []
+    for index, draw in enumerate(draws):
+        choosing = draw.choosing
+        if not usable[index] and not choosing.config.remove_invalid_values:
+            failures[index] = _failure("NonFiniteLogits", draw)
+        elif choosing.covered and not draw.wants_scores:
+            (sampled if choosing.config.do_sample else greedy).append(index)
+    tokens = _choose_greedy(logits, rows, draws, greedy)
+    tokens |= _choose_sampled(rows, draws, sampled)
+    choices = []
+    for index, draw in enumerate(draws):
+        if index in failures:
+            choices.append(Choice(failure=failures[index]))
+        elif index in tokens:
+            choices.append(Choice(tokens[index]))
+        else:
+            choices.append(_by_reference(rows[draw.row], draw))
+    return choices
 
-    def _choose(self, logits: Tensor, draws: list[Draw]) -> list[Choice]:
-        if len(draws) < len(logits):  # rows behind drafts are not due yet
-            logits = logits[[draw.row for draw in draws]]
-            draws = [replace(draw, row=row) for row, draw in enumerate(draws)]
-        sizes = [self._revisions[draw.sequence.revision].size for draw in draws]
-        usable = _usable(logits, [draw.row for draw in draws], sizes)
-        failures: dict[int, Failure] = {}
-        greedy: list[int] = []
-        sampled: list[int] = []
-        for index, draw in enumerate(draws):
-            seq = draw.sequence
-            if not usable[index] and not seq.config.remove_invalid_values:
-                failures[index] = _failure("NonFiniteLogits", seq)
-            elif seq.covered and not draw.wants_scores and seq.kind != "beam":
-                (sampled if seq.config.do_sample else greedy).append(index)
-        tokens = self._choose_greedy(logits, draws, greedy)
-        tokens |= self._choose_sampled(logits, draws, sampled)
-        choices = []
-        for index, draw in enumerate(draws):
-            if index in failures:
-                choices.append(Choice(failure=failures[index]))
-            elif draw.sequence.kind == "beam":  # its search chooses
-                choices.append(self._score(logits[draw.row], draw.sequence))
-            elif index in tokens:
-                choices.append(Choice(tokens[index]))
-            else:
-                choices.append(self._by_reference(logits[draw.row], draw.sequence))
-        return choices
 
-    def _choose_greedy(
-        self, logits: Tensor, draws: list[Draw], indices: list[int]
-    ) -> dict[int, int]:
-        """Takes the highest score, ties to the lowest id. Returns tokens by index of draw."""
-        tokens = {}
-        plain = []
-        for index in indices:
-            row = self._process(logits[draws[index].row], draws[index].sequence)
-            if row is None:
-                continue
-            if row.data_ptr() == logits[draws[index].row].data_ptr() and len(row) == len(logits[0]):
-                plain.append(index)  # unchanged and whole
-                continue
-            best = int(row.argmax())
-            if row[best].isfinite():
-                tokens[index] = best
-        if plain:
-            best_of_all = logits.argmax(-1).tolist()  # picking rows would copy them
-            tokens |= {index: best_of_all[draws[index].row] for index in plain}
-        return tokens
+def _choose_greedy(
+    logits: Tensor, rows: Sequence[Tensor], draws: list[Draw], indices: list[int]
+) -> dict[int, int]:
+    """Takes the highest score, ties to the lowest id. Returns tokens by index of draw."""
+    tokens = {}
+    plain = []
+    for index in indices:
+        raw = rows[draws[index].row]
+        row = _process(raw, draws[index])
+        if row is None:
+            continue
+        if row.data_ptr() == raw.data_ptr() and len(row) == len(raw):
+            plain.append(index)  # unchanged and whole
+            continue
+        best = int(row.argmax())
+        if row[best].isfinite():
+            tokens[index] = best
+    if plain:
+        best_of_all = logits.argmax(-1).tolist()  # picking rows would copy them
+        tokens |= {index: best_of_all[draws[index].row] for index in plain}
+    return tokens
 
-    def _choose_sampled(
-        self, logits: Tensor, draws: list[Draw], indices: list[int]
-    ) -> dict[int, int]:
-        """Draws from candidates, from more of them as long as that may help."""
-        tokens = {}
-        waiting: dict[int, list[tuple[int, Tensor]]] = {width: [] for width in WIDTHS}
-        for index in indices:
-            seq = draws[index].sequence
-            row = self._process(logits[draws[index].row], seq)
-            if row is not None:
-                waiting[_width(seq.config)].append((index, row))
-        for width, wider in zip(WIDTHS, (*WIDTHS[1:], None), strict=True):
-            if not waiting[width]:
-                continue
-            members = [draws[index].sequence for index, _ in waiting[width]]
-            configs = [seq.config for seq in members]
-            candidates = Candidates.find(
-                [row for _, row in waiting[width]], [c.temperature for c in configs], width
-            )
-            warp(candidates, configs)
-            drawn = draw_from(candidates, members)
-            grows = candidates.tail_possible.tolist()
-            for place, (index, row) in enumerate(waiting[width]):
-                token_id = drawn[place]
-                if token_id is not None:
-                    tokens[index] = token_id
-                elif wider is not None and grows[place]:
-                    waiting[wider].append((index, row))
-        return tokens
 
-    @one_thread()
-    def _process(self, logits: Tensor, seq: Sequence) -> Tensor | None:
-        """Applies what comes before the warpers.
+def _choose_sampled(
+    rows: Sequence[Tensor], draws: list[Draw], indices: list[int]
+) -> dict[int, int]:
+    """Draws from candidates, from more of them as long as that may help."""
+    tokens = {}
+    waiting: dict[int, list[tuple[int, Tensor]]] = {width: [] for width in WIDTHS}
+    for index in indices:
+        row = _process(rows[draws[index].row], draws[index])
+        if row is not None:
+            waiting[_width(draws[index].choosing.config)].append((index, row))
+    for width, wider in zip(WIDTHS, (*WIDTHS[1:], None), strict=True):
+        if not waiting[width]:
+            continue
+        members = [draws[index] for index, _ in waiting[width]]
+        configs = [draw.choosing.config for draw in members]
+        candidates = Candidates.find(
+            [row for _, row in waiting[width]], [c.temperature for c in configs], width
+        )
+        warp(candidates, configs)
+        drawn = draw_from(candidates, members)
+        grows = candidates.tail_possible.tolist()
+        for place, (index, row) in enumerate(waiting[width]):
+            token_id = drawn[place]
+            if token_id is not None:
+                tokens[index] = token_id
+            elif wider is not None and grows[place]:
+                waiting[wider].append((index, row))
+    return tokens
 
-        Args:
-            logits: `[V]` float32, not modified.
-            seq: whose row.
 
-        Returns:
-            `[size]` float32, a view of `logits` where nothing changes; None where a
-            processor fails, which the reference will report.
-        """
-        revision = self._revisions[seq.revision]
-        if seq.row_processors is None:
-            seq.row_processors = RowProcessors(seq.config, seq.for_processors(), revision.forbidden)
-        row = logits[: revision.size]
-        try:
-            return seq.row_processors(row, seq.token_ids) if seq.row_processors else row
-        except ArithmeticError:
-            return None
+@one_thread()
+def _process(logits: Tensor, draw: Draw) -> Tensor | None:
+    """Applies what comes before the warpers.
 
-    @one_thread()
-    def _by_reference(self, logits: Tensor, seq: Sequence) -> Choice:
-        """Chooses with Hugging Face's classes, from full scores."""
-        choice = self._score(logits, seq)
-        if choice.scores is None:
-            return choice
-        scores = choice.scores
-        left = (scores > -torch.inf).nonzero()[:, 0]
-        if len(left) == 0:
-            return Choice(failure=_failure("NoTokenLeft", seq))
-        if not seq.config.do_sample:
-            return Choice(int(scores.argmax()), scores)
-        if seq.config.seed_mode == "torch":
-            if seq.torch_draws is None:
-                seq.torch_draws = TorchDraws(seq.seed)
-            return Choice(seq.torch_draws.draw(scores, seq.num_new_tokens), scores)
-        sums = scores[left].double() + noise([seq], left[None])[0]
-        return Choice(int(left[sums.argmax()]), scores)
+    Args:
+        logits: `[W]` float32, W at least V, not modified.
+        draw: the row.
 
-    def _score(self, logits: Tensor, seq: Sequence) -> Choice:
-        """Computes full scores with Hugging Face's classes, and chooses nothing."""
-        revision = self._revisions[seq.revision]
-        try:
-            scores = processors.scores(seq, logits[: revision.size], revision.forbidden)
-        except processors.ProcessorError as error:
-            place = {"row": seq.row, "position": len(seq.token_ids)}
-            return Choice(failure=row_failure.of_processors(error, **place))
-        is_drawn_from = seq.config.do_sample  # by a softmax, which infinity makes NaN
-        if scores.isnan().any() or (is_drawn_from and bool(scores.isposinf().any())):
-            models_own = logits[None]
-            if seq.guide is not None and seq.guide.next_logits is not None:
-                models_own = torch.stack([logits, seq.guide.next_logits])
-            rows = list(range(len(models_own)))
-            are_usable = all(_usable(models_own, rows, [revision.size] * len(rows)))
-            whose = "NonFiniteScores" if are_usable else "NonFiniteLogits"
-            return Choice(failure=_failure(whose, seq))
-        return Choice(scores=scores)
+    Returns:
+        `[V]` float32, a view of `logits` where nothing changes; None where a
+        processor fails, which the reference will report.
+    """
+    choosing = draw.choosing
+    if choosing.row_processors is None:
+        choosing.row_processors = RowProcessors(
+            choosing.config, choosing.for_processors(), choosing.revision.forbidden
+        )
+    row = logits[: choosing.revision.size]
+    try:
+        return choosing.row_processors(row, draw.token_ids) if choosing.row_processors else row
+    except ArithmeticError:
+        return None
+
+
+@one_thread()
+def _by_reference(logits: Tensor, draw: Draw) -> Choice:
+    """Chooses with Hugging Face's classes, from full scores. A search is given those alone."""
+    choice, choosing = _score(logits, draw), draw.choosing
+    if choice.scores is None or choosing.searches:
+        return choice
+    scores = choice.scores
+    left = (scores > -torch.inf).nonzero()[:, 0]
+    if len(left) == 0:
+        return Choice(failure=_failure("NoTokenLeft", draw))
+    if not choosing.config.do_sample:
+        return Choice(int(scores.argmax()), scores)
+    if choosing.config.seed_mode == "torch":
+        if choosing.torch_draws is None:
+            choosing.torch_draws = TorchDraws(choosing.seed)
+        num_new_tokens = len(draw.token_ids) - len(choosing.prompt)
+        return Choice(choosing.torch_draws.draw(scores, num_new_tokens), scores)
+    sums = scores[left].double() + noise([draw], left[None])[0]
+    return Choice(int(left[sums.argmax()]), scores)
+
+
+def _score(logits: Tensor, draw: Draw) -> Choice:
+    """Computes full scores with Hugging Face's classes, and chooses nothing."""
+    choosing, guide_logits = draw.choosing, draw.guide_logits
+    size = choosing.revision.size
+    try:
+        scores = processors.scores(choosing, draw.token_ids, logits[:size], guide_logits)
+    except processors.ProcessorError as error:
+        position = len(draw.token_ids)
+        return Choice(failure=row_failure.of_processors(error, row=draw.index, position=position))
+    is_drawn_from = choosing.config.do_sample  # by a softmax, which infinity makes NaN
+    if scores.isnan().any() or (is_drawn_from and bool(scores.isposinf().any())):
+        models_own = torch.stack([logits, *([] if guide_logits is None else [guide_logits])])
+        rows = list(range(len(models_own)))
+        are_usable = all(_usable(models_own, rows, [size] * len(rows)))
+        whose = "NonFiniteScores" if are_usable else "NonFiniteLogits"
+        return Choice(failure=_failure(whose, draw))
+    return Choice(scores=scores)
 
 
 def _usable(logits: Tensor, rows: list[int], sizes: list[int]) -> list[bool]:
@@ -259,5 +241,5 @@ def _width(config: GenerationConfig) -> int:
     return WIDTHS[0] if is_narrow else WIDTHS[1]
 
 
-def _failure(error: str, seq: Sequence) -> Failure:
-    return Failure(error, {"row": seq.row, "position": len(seq.token_ids)})
+def _failure(error: str, draw: Draw) -> Failure:
+    return Failure(error, {"row": draw.index, "position": len(draw.token_ids)})

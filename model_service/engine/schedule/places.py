@@ -116,7 +116,7 @@ class Places:
         assert source.slot is not None
         assert target.slot is not None
         self._copy(source.slot, target.slot, source.num_cached)
-        target.num_cached = source.num_cached
+        target.take_over(source.num_cached)
 
     def _lowest_slot(self) -> int:
         """Takes the lowest slot that no sequence holds.

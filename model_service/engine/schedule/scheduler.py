@@ -15,7 +15,8 @@ from model_service.engine.schedule import prefill
 from model_service.engine.schedule.places import Places
 from model_service.engine.schedule.prefill import PrefillClock
 from model_service.engine.schedule.waiting import Ticket, WaitingQueue
-from model_service.engine.sequences.sequence import Run, Sequence
+from model_service.engine.sequences.run import Run
+from model_service.engine.sequences.sequence import Sequence
 
 # Tokens of one chunk whose logits are all wanted: each is a row as wide as the vocabulary.
 MAX_SCORED_TOKENS = 64
@@ -251,9 +252,9 @@ def _chunk(seq: Sequence, most: int) -> Run:
     """
     length = min(seq.num_pending, most)
     first = max(seq.first_described - seq.num_cached, 0)
-    if seq.prompt_selection is not None:
+    if seq.call.prompt_selection is not None:
         length = min(length, first + MAX_SCORED_TOKENS)
     completes = length == seq.num_pending
-    if seq.prompt_selection is None:
+    if seq.call.prompt_selection is None:
         return Run(seq, length, (length - 1,) if completes else ())
     return Run(seq, length, tuple(range(first, length)))

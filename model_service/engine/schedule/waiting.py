@@ -69,11 +69,11 @@ class WaitingQueue:
 
     def add(self, sequences: list[Sequence]) -> Ticket:
         """Adds sequences of one call that get their places together."""
-        priority, request_id = sequences[0].priority, sequences[0].request_id
+        priority, request_id = sequences[0].call.priority, sequences[0].call.request_id
         turns = [
             ticket.turn + len(ticket.sequences)
             for ticket in self._tickets
-            if ticket.priority == priority and ticket.sequences[0].request_id == request_id
+            if ticket.priority == priority and ticket.sequences[0].call.request_id == request_id
         ]
         turn = max(turns, default=self._turns[priority] + 1)
         ticket = Ticket(list(sequences), priority, turn, next(self._arrivals))

@@ -3,28 +3,146 @@
 A sequence is described by counts. Tokens `[0, num_cached)` have their keys and
 values in the KV cache; the rest, at least one while there is work, are pending.
 Decoding is the case of one pending token, prefill the case of several.
+
+It stays while calls come and go. What its present call asks for is in its `call`,
+and how its tokens are chosen in its `choosing`: both are replaced as a whole, so
+that nothing is left of a former call.
 """
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from torch import Tensor
 
-from model_service.engine.sampling import coverage
-from model_service.engine.sampling.processor_step import ProcessorStep
-from model_service.engine.sampling.row import Row
-from model_service.engine.sampling.row_processors import RowProcessors
-from model_service.engine.sampling.torch_draws import TorchDraws
-from model_service.engine.sequences import stop_strings
+from model_service.engine.sampling.choosing import Choosing
+from model_service.engine.sampling.sampler import Choice
+from model_service.engine.sequences import ends
 from model_service.engine.sequences.prompt_lookup import PromptLookup
+from model_service.engine.vocabulary.vocabulary import RevisionRows
 from model_service.protocol import Failure, Finish
 from model_service.protocol.generation import FinishReason, PositionScores, ScoreSelection
 from model_service.protocol.parameters import GenerationConfig
-from model_service.protocol.processor_order import applied_processors
 
-Kind = Literal["generate", "session", "continuation", "guide", "beam"]
+
+class Owner(Protocol):
+    """What the calls of sequences belong to."""
+
+    def answer(self, seq: "Sequence", choice: Choice, logits: Tensor) -> None:
+        """Takes what was chosen for a sequence, and the row `[W]` that it was chosen from."""
+        ...
+
+    def cancel(self, request_id: int) -> None:
+        """Ends a call. One of another owner, or that has ended, is ignored."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class RowCall:
+    """What the present call asks of one sequence, and what has come of it so far.
+
+    Attributes:
+        request_id: the call; 0 before the first one.
+        owner: whom the outcome goes to.
+        selection: what is returned about the distribution of new tokens.
+        prompt_selection: what is returned about the distribution of given tokens.
+        priority: lower goes first.
+        first_given: index of the first token that the call gave.
+        limit: tokens of the sequence at which generation ends; None where nothing is generated.
+        arrival: when the call began, in seconds of the monotonic clock, as the two below.
+        prefill_start: when its first step began; 0 before.
+        first_token: when its first token was chosen; 0 before.
+        steps: steps that the sequence took part in.
+        num_reused: prompt tokens that were copied from another sequence instead of computed.
+        given_scores: what was found out so far about the distributions of given tokens.
+        given_failure: why the distribution of a given token could not be described.
+    """
+
+    request_id: int = 0
+    owner: Owner | None = None
+    selection: ScoreSelection | None = None
+    prompt_selection: ScoreSelection | None = None
+    priority: int = 0
+    first_given: int = 0
+    limit: int | None = None
+    arrival: float = field(default_factory=time.monotonic)
+    prefill_start: float = 0.0
+    first_token: float = 0.0
+    steps: int = 0
+    num_reused: int = 0
+    given_scores: list[PositionScores] = field(default_factory=list)
+    given_failure: Failure | None = None
+
+    def begin_step(self, start: float) -> None:
+        """Counts a step that begins now."""
+        self.prefill_start = self.prefill_start or start
+        self.steps += 1
+
+    def note_token(self) -> None:
+        """Takes note of the time of the first token."""
+        self.first_token = self.first_token or time.monotonic()
+
+    def take_given_scores(self) -> list[PositionScores]:
+        """Returns what was found out about given tokens, which are not described again."""
+        scores, self.given_scores, self.prompt_selection = self.given_scores, [], None
+        return scores
+
+    def forget_given_scores(self) -> None:
+        """Forgets what was found out about given tokens: it will be found out again."""
+        self.given_scores, self.given_failure = [], None
+
+    def finish(self, reason: FinishReason, failure: Failure | None, stop_string: str) -> Finish:
+        """Builds the record of the end, with the times since arrival in seconds."""
+        now = time.monotonic()
+        started = self.prefill_start or now
+        first = self.first_token or now
+        return Finish(
+            reason=reason,
+            failure=failure,
+            stop_string=stop_string,
+            cached_prompt_tokens=self.num_reused,
+            steps=self.steps,
+            queue_s=started - self.arrival,
+            prefill_s=first - started,
+            decode_s=now - first,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Where a sequence was before a call, so that it can be put back."""
+
+    num_tokens: int
+    num_passed: int
+
+
+@dataclass(slots=True, eq=False)
+class Guidance:
+    """Two sequences that get the same tokens, drawn from the distributions of both.
+
+    Attributes:
+        guided: the one whose tokens are the caller's.
+        guide: the one that continues the negative prompt with them, see `guides.py`.
+        guided_logits: `[W]` float32 of the next token, while one waits for the other.
+        guide_logits: as `guided_logits`, of the guide.
+    """
+
+    guided: "Sequence"
+    guide: "Sequence"
+    guided_logits: Tensor | None = None
+    guide_logits: Tensor | None = None
+
+    def arrive(self, seq: "Sequence", logits: Tensor | None) -> None:
+        """Takes what follows one of the two; None takes it back."""
+        if seq is self.guide:
+            self.guide_logits = logits
+        else:
+            self.guided_logits = logits
+
+    def append(self, token_id: int) -> None:
+        """Makes the guide follow a token of the other."""
+        self.guide.token_ids.append(token_id)
+        self.guided_logits = self.guide_logits = None
 
 
 @dataclass(slots=True, eq=False)
@@ -32,136 +150,42 @@ class Sequence:
     """One prompt and its growing continuation. Owned by the engine's only thread.
 
     Attributes:
-        request_id: the call that the sequence works for; 0 while an idle session row.
         row: index of the sequence in its call.
         token_ids: prompt and continuation.
-        num_prompt_tokens: tokens that were given, not generated by `Generate`.
-        config: how tokens are chosen.
-        seed: seed of the draws.
-        vocabulary_size: ids of the sequence's revision; rows of logits are cut to it.
-        revision: vocabulary revision.
         max_length: tokens of KV cache reserved while it has a slot.
-        token_bytes: the bytes that ids stand for.
-        selection: what is returned about the distribution of new tokens.
-        prompt_selection: what is returned about the distribution of given tokens.
-        priority: lower goes first.
-        kind: what it works for: a call; a session, at rest, in a step or while it generates; or a
-            guided sequence.
+        choosing: how tokens are chosen.
+        call: what the present call asks for, or the last one asked for.
         salt: whose keys and values it may reuse, and who may reuse its own: sequences of the
             same salt. None means none.
+        in_session: whether it is a row of a session.
+        companions: sequences that are admitted and removed together with this one.
+        lookup: finds drafts, if it is to have any.
+        guidance: what joins it to another sequence, if it is guided or a guide.
         lends: whether others may reuse what is in its slot now.
         num_cached: tokens whose keys and values are in the KV cache.
         num_lost: tokens that were cached when the slot was taken away.
-        num_reused: prompt tokens that were copied from another sequence instead of computed.
         most_cached: most tokens of the slot that were written when tokens were last cut, or
             drafts verified.
         slot: row of the KV cache, or None.
-        call_start: tokens that there were when the generation began.
-        first_given: index of the first token that the present call gave.
-        given_scores: what was found out so far about the distributions of given tokens.
-        given_failure: why the distribution of a given token could not be described.
-        steps: steps that the sequence took part in.
-        arrival: when it was created, in seconds of the monotonic clock, as the two below.
-        prefill_start: when its first step began; 0 before.
-        first_token: when its first token was chosen; 0 before.
-        covered: whether the sampler's fast path does all that the configuration asks for.
-        lookup: finds drafts, once it was asked for some.
-        row_processors: processors of the fast path, once they were needed; they follow the tokens.
-        processors: processors, once they were needed; see `sampling/processors.py`.
-        torch_draws: draws of seed mode `torch`, once they were needed.
-        companions: sequences that are admitted and removed together with this one.
-        guide: the row that continues the negative prompt, see `guides.py`.
-        guided: the row that a guide works for.
-        next_logits: `[V]` float32 of the next token, while a guided row or its guide waits for
-            the other.
     """
 
-    request_id: int
     row: int
     token_ids: list[int]
-    config: GenerationConfig
-    seed: int
-    vocabulary_size: int
-    revision: int
     max_length: int
-    token_bytes: Mapping[int, bytes] = field(default_factory=dict)
-    selection: ScoreSelection | None = None
-    prompt_selection: ScoreSelection | None = None
-    priority: int = 0
-    kind: Kind = "generate"
+    choosing: Choosing
+    call: RowCall = field(default_factory=RowCall)
     salt: str | None = None
+    in_session: bool = False
+    companions: "tuple[Sequence, ...]" = ()
+    lookup: PromptLookup | None = None
+    guidance: Guidance | None = None
     lends: bool = True
-    num_prompt_tokens: int = field(init=False)
-    call_start: int = field(init=False)
     num_cached: int = 0
     num_lost: int = 0
-    num_reused: int = 0
     most_cached: int = 0
     slot: int | None = None
-    first_given: int = 0
-    given_scores: list[PositionScores] = field(default_factory=list)
-    given_failure: Failure | None = None
-    steps: int = 0
-    arrival: float = field(default_factory=time.monotonic)
-    prefill_start: float = 0.0
-    first_token: float = 0.0
-    covered: bool = field(init=False)
-    lookup: PromptLookup | None = None
-    row_processors: RowProcessors | None = None
-    processors: list[ProcessorStep] | None = None
-    torch_draws: TorchDraws | None = None
-    companions: "tuple[Sequence, ...]" = ()
-    guide: "Sequence | None" = None
-    guided: "Sequence | None" = None
-    next_logits: Tensor | None = None
 
-    def __post_init__(self) -> None:
-        self.num_prompt_tokens = self.call_start = len(self.token_ids)
-        self.covered = coverage.covers(self.config)
-
-    def configure(self, config: GenerationConfig, kind: Kind) -> None:
-        """Changes how tokens are chosen from now on."""
-        self.kind = kind
-        self.config = config
-        self.covered = coverage.covers(config)
-        self.row_processors = None
-        self.processors = None
-
-    def rebind(self, revision: int, size: int) -> None:
-        """Moves to a newer revision. Keys and values stay: ids keep their meaning and their rows.
-
-        Args:
-            revision: the revision.
-            size: its number of ids.
-        """
-        self.revision = revision
-        self.vocabulary_size = size
-        self.row_processors = None  # they know the revision's ids
-        self.processors = None
-        self.torch_draws = None  # a draw is made among all ids of the revision
-
-    @property
-    def in_session(self) -> bool:
-        """Whether it is a row of a session."""
-        return self.kind in {"session", "continuation"}
-
-    @property
-    def length_limit(self) -> int:
-        """Tokens of the prompt and the longest continuation."""
-        if self.kind == "session":
-            return self.max_length
-        return min(self.call_start + self.config.max_new_tokens, self.max_length)
-
-    def for_processors(self) -> Row:
-        """Returns what processors may know about it."""
-        size = self.vocabulary_size
-        return Row(
-            prompt_token_ids=tuple(self.token_ids[: self.num_prompt_tokens]),
-            eos_token_ids=tuple(i for i in self.config.eos_token_ids if i < size),
-            vocabulary_size=size,
-            length_limit=self.length_limit,
-            first_is_forced="forced_bos_token_id" in applied_processors(self.config),
-        )
+    # --- Counts ----------------------------------------------------------------------------------
 
     @property
     def num_pending(self) -> int:
@@ -174,26 +198,33 @@ class Sequence:
         return max(self.num_cached, self.num_lost)
 
     @property
-    def first_described(self) -> int:
-        """Index of the first token after which a distribution is wanted."""
-        last = len(self.token_ids) - 1
-        selection = self.prompt_selection
-        if selection is None:
-            return last
-        skipped = 0
-        if selection.positions == "list" and not selection.scores:  # processors see every token
-            skipped = min(selection.position_list, default=last)
-        return min(self.first_given + skipped, last)
-
-    @property
     def num_written(self) -> int:
         """Tokens of the slot that were ever written, those since cut off included."""
         return max(self.most_cached, self.num_cached)
 
     @property
+    def num_prompt_tokens(self) -> int:
+        """Tokens that were given, not generated by `Generate`."""
+        return len(self.choosing.prompt)
+
+    @property
     def num_new_tokens(self) -> int:
         """Tokens generated so far."""
         return len(self.token_ids) - self.num_prompt_tokens
+
+    @property
+    def first_described(self) -> int:
+        """Index of the first token after which a distribution is wanted."""
+        last = len(self.token_ids) - 1
+        selection = self.call.prompt_selection
+        if selection is None:
+            return last
+        skipped = 0
+        if selection.positions == "list" and not selection.scores:  # processors see every token
+            skipped = min(selection.position_list, default=last)
+        return min(self.call.first_given + skipped, last)
+
+    # --- Tokens ----------------------------------------------------------------------------------
 
     def append(self, token_id: int) -> FinishReason | None:
         """Appends a chosen token and says whether it ends the sequence.
@@ -201,48 +232,18 @@ class Sequence:
         An end-of-sequence id that is also the last one allowed ends the sequence
         as an end-of-sequence id.
         """
-        if not self.first_token:
-            self.first_token = time.monotonic()
+        self.call.note_token()
         reason = self.finish_reason(token_id)
         self.token_ids.append(token_id)
-        if self.guide is not None:
-            self.guide.token_ids.append(token_id)
-            self.guide.next_logits = self.next_logits = None
+        if self.guidance is not None:
+            self.guidance.append(token_id)
         return reason
 
     def follow(self, other: "Sequence") -> None:
         """Takes over the tokens of a row with the same prompt. What it had cached is forgotten."""
         self.most_cached = self.num_written
         self.token_ids = list(other.token_ids)
-        self.num_prompt_tokens, self.call_start = other.num_prompt_tokens, other.call_start
         self.num_cached = 0
-
-    def advance(self, num_tokens: int, num_drafts: int = 0) -> None:
-        """Counts pending tokens as cached.
-
-        Drafts were written behind them. They are overwritten by the tokens to
-        come, unless they turn out to be those.
-        """
-        self.num_cached += num_tokens
-        if num_drafts:
-            self.most_cached = max(self.num_written, self.num_cached + num_drafts)
-
-    def attach_guide(self, token_ids: list[int], max_length: int) -> None:
-        """Gives the sequence a guide that continues other tokens with the ones it gets."""
-        self.guide = Sequence(
-            request_id=self.request_id,
-            row=self.row,
-            token_ids=token_ids,
-            config=self.config,
-            seed=self.seed,
-            vocabulary_size=self.vocabulary_size,
-            revision=self.revision,
-            max_length=max_length,
-            kind="guide",
-            salt=self.salt,
-        )
-        self.guide.guided = self
-        self.companions = (self.guide,)
 
     def truncate(self, length: int, num_passed: int | None = None) -> None:
         """Forgets the tokens from `length` on.
@@ -261,37 +262,118 @@ class Sequence:
         self.num_cached = min(self.num_cached, most)
         self.num_lost = min(self.num_lost, most)
         if length < self.num_prompt_tokens:
-            self.num_prompt_tokens = length
-            self.processors = None  # they know the prompt
-        self.first_given = min(self.first_given, length)
-        self.row_processors = None  # they remember what is cut
+            self.choosing = replace(self.choosing, prompt=self.choosing.prompt[:length])
+
+    def mark(self) -> Mark:
+        """Returns where it is."""
+        return Mark(len(self.token_ids), self.num_passed)
+
+    def put_back(self, mark: Mark) -> None:
+        """Forgets what a call did.
+
+        A token that was pending before the call is pending again, even if its keys
+        and values were written: the next step returns its distribution as if
+        nothing had happened.
+        """
+        self.truncate(mark.num_tokens, mark.num_passed)
 
     def copy(self, row: int) -> "Sequence":
         """Returns an idle session row with the same tokens, without a slot."""
-        twin = Sequence(
-            request_id=0,
+        draws = self.choosing.torch_draws
+        return Sequence(
             row=row,
             token_ids=list(self.token_ids),
-            config=self.config,
-            seed=self.seed,
-            vocabulary_size=self.vocabulary_size,
-            revision=self.revision,
             max_length=self.max_length,
-            token_bytes=self.token_bytes,
-            kind="session",
+            choosing=replace(self.choosing, torch_draws=draws and draws.copy()),
+            salt=self.salt,
+            in_session=True,
+            lends=self.lends,
+            num_lost=self.num_passed,
+        )
+
+    def give(self, token_ids: list[int]) -> None:
+        """Appends tokens that nobody chose here."""
+        self.token_ids += token_ids
+
+    # --- How tokens are chosen -------------------------------------------------------------------
+
+    def configure(self, config: GenerationConfig, length_limit: int) -> None:
+        """Changes how tokens are chosen from now on, and how many there may be."""
+        self.choosing = replace(self.choosing, config=config, length_limit=length_limit)
+
+    def rebind(self, revision: RevisionRows) -> None:
+        """Moves to a newer revision. Keys and values stay: ids keep their meaning and their rows.
+
+        A draw is made among all ids of the revision, so none of the older one is a draw of this.
+        """
+        self.choosing = replace(self.choosing, revision=revision, torch_draws=None)
+
+    def attach_guide(self, token_ids: list[int]) -> None:
+        """Gives the sequence a guide that continues other tokens with the ones it gets."""
+        guide = Sequence(
+            row=self.row,
+            token_ids=token_ids,
+            max_length=len(token_ids) + self.max_length - len(self.token_ids),
+            choosing=self.choosing,
+            call=RowCall(self.call.request_id),
             salt=self.salt,
         )
-        twin.num_prompt_tokens = self.num_prompt_tokens
-        twin.torch_draws = self.torch_draws and self.torch_draws.copy()
-        twin.num_lost = self.num_passed
-        twin.lends = self.lends
-        return twin
+        self.guidance = guide.guidance = Guidance(self, guide)
+        self.companions = (guide,)
+
+    def add_companions(self, count: int) -> None:
+        """Adds sequences without tokens that may take over its own, see `follow`."""
+        call = self.call
+        self.companions = tuple(
+            Sequence(
+                row=self.row,
+                token_ids=[],
+                max_length=self.max_length,
+                choosing=replace(self.choosing),
+                call=RowCall(call.request_id, call.owner, call.selection, limit=call.limit),
+                salt=self.salt,
+            )
+            for _ in range(count)
+        )
+
+    # --- Keys and values -------------------------------------------------------------------------
+
+    def advance(self, num_tokens: int, num_drafts: int = 0) -> None:
+        """Counts pending tokens as cached.
+
+        Drafts were written behind them. They are overwritten by the tokens to
+        come, unless they turn out to be those.
+        """
+        self.num_cached += num_tokens
+        if num_drafts:
+            self.most_cached = max(self.num_written, self.num_cached + num_drafts)
 
     def take_over(self, length: int) -> None:
         """Counts its first tokens as cached: they were copied from another sequence's slot."""
         self.num_cached = length
-        if not self.first_token:
-            self.num_reused = min(length, self.num_prompt_tokens)
+        if not self.call.first_token:
+            self.call.num_reused = min(length, self.num_prompt_tokens)
+
+    def pass_again(self) -> None:
+        """Makes the last token pending, where it has passed through the model."""
+        num_tokens = len(self.token_ids)
+        self.truncate(num_tokens, num_tokens - 1)
+
+    def have_passed(self, num_tokens: int, *, still_written: bool) -> None:
+        """Counts its first tokens as passed, those included that were to pass again.
+
+        Args:
+            num_tokens: how many.
+            still_written: whether their keys and values are in the slot.
+        """
+        if still_written:
+            self.num_cached = num_tokens
+        else:
+            self.num_lost = num_tokens
+
+    def withdraw(self) -> None:
+        """Lets nobody start from its keys and values any more."""
+        self.salt = None
 
     def lose_slot(self) -> None:
         """Forgets keys and values, and keeps all else: they can be computed again."""
@@ -299,90 +381,31 @@ class Sequence:
         self.num_cached = self.most_cached = 0
         self.slot = None
         self.lends = True
-        self.next_logits = None
-        if self.given_scores or self.given_failure:  # they will be found out again
-            self.given_scores, self.given_failure = [], None
+        if self.guidance is not None:
+            self.guidance.arrive(self, None)
+        self.call.forget_given_scores()
+
+    # --- Ends ------------------------------------------------------------------------------------
 
     def finish_reason(self, token_id: int) -> FinishReason | None:
         """Says why the sequence would end with `token_id` as its next token, or None."""
-        config = self.config
-        if token_id in config.eos_token_ids:
-            return "eos_token"
-        if token_id in config.stop_token_ids:
-            return "stop_token"
-        if self._stop_string(token_id, len(self.token_ids)) is not None:
-            return "stop_string"
-        if any(self._completes(stop, token_id) for stop in config.stop_sequences):
-            return "stop_sequence"
-        if self.kind == "session":
-            return "context_length" if len(self.token_ids) + 1 >= self.max_length else None
-        if len(self.token_ids) + 1 - self.call_start >= config.max_new_tokens:
+        reason = ends.finish_reason(self.choosing, self.token_ids, token_id)
+        if reason is not None:
+            return reason
+        limit, num_tokens = self.call.limit, len(self.token_ids) + 1
+        if limit is not None and num_tokens >= limit:
             return "max_new_tokens"
-        if len(self.token_ids) + 1 >= self.max_length:
+        if num_tokens >= self.max_length:
             return "context_length"
-        if config.max_time is not None and time.monotonic() - self.arrival >= config.max_time:
-            return "time_limit"
-        return None
-
-    def _completes(self, stop: tuple[int, ...], token_id: int) -> bool:
-        """Whether the generated tokens and `token_id` end with `stop`."""
-        if token_id != stop[-1] or self.num_new_tokens + 1 < len(stop):
-            return False
-        return tuple(self.token_ids[len(self.token_ids) + 1 - len(stop) :]) == stop[:-1]
-
-    def _stop_string(self, token_id: int, position: int) -> str | None:
-        """Finds the stop string that `token_id` at `position` completes."""
-        if not self.config.stop_strings:
+        max_time = self.choosing.config.max_time
+        if limit is None or max_time is None:
             return None
-        return stop_strings.completed(
-            self.config.stop_strings,
-            token_id,
-            (self.token_ids[i] for i in range(position - 1, self.num_prompt_tokens - 1, -1)),
-            self.token_bytes,
-        )
+        return "time_limit" if time.monotonic() - self.call.arrival >= max_time else None
 
     def finish(self, reason: FinishReason, failure: Failure | None = None) -> Finish:
         """Builds the record of the end, with the times since arrival in seconds."""
-        now = time.monotonic()
         stop_string = None
         if reason == "stop_string":
-            stop_string = self._stop_string(self.token_ids[-1], len(self.token_ids) - 1)
-        started = self.prefill_start or now
-        first = self.first_token or now
-        return Finish(
-            reason=reason,
-            failure=failure,
-            stop_string=stop_string or "",
-            cached_prompt_tokens=self.num_reused,
-            steps=self.steps,
-            queue_s=started - self.arrival,
-            prefill_s=first - started,
-            decode_s=now - first,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """Consecutive pending tokens of one sequence that take part in one step.
-
-    Attributes:
-        sequence: whose tokens.
-        length: how many, >= 1.
-        targets: offsets within the run whose logits are wanted, ascending. Drafts count on.
-        drafts: guesses of the tokens after those pending, to be verified; see `speculation.py`.
-    """
-
-    sequence: Sequence
-    length: int
-    targets: tuple[int, ...]
-    drafts: tuple[int, ...] = ()
-
-    @property
-    def num_tokens(self) -> int:
-        """Tokens that pass through the model, drafts included."""
-        return self.length + len(self.drafts)
-
-    @property
-    def completes(self) -> bool:
-        """Whether no token is pending after the step."""
-        return self.length == self.sequence.num_pending
+            *token_ids, last = self.token_ids
+            stop_string = ends.completed(self.choosing, token_ids, last)
+        return self.call.finish(reason, failure, stop_string or "")

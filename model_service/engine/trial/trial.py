@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from model_service.engine.run.trial_sequences import TrialSequences
-from model_service.engine.sequences.sequence import Run, Sequence
+from model_service.engine.sequences.run import Run
+from model_service.engine.sequences.sequence import Sequence
 from model_service.engine.trial.oracle import NEW_TOKENS, Example
 from model_service.protocol import NewRow
 
@@ -119,5 +120,5 @@ class Trial(TrialSequences):
         assert seq.slot is not None
         assert fork.slot is not None
         self._runner.cache.copy(seq.slot, fork.slot, seq.num_cached)
-        fork.num_cached = seq.num_cached
+        fork.take_over(seq.num_cached)
         return fork

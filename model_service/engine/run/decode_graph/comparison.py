@@ -13,7 +13,7 @@ from model_service.engine.run.attention import Attend
 from model_service.engine.run.kv_cache import KVCache
 from model_service.engine.run.runner import CachingRunner
 from model_service.engine.run.trial_sequences import TrialSequences
-from model_service.engine.sequences.sequence import Run
+from model_service.engine.sequences.run import Run
 
 # Largest difference, relative to the largest value.
 LOGITS_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1}
@@ -64,7 +64,7 @@ def compare_steps(
             expected.append(runner.forward([Run(seq, length, (length - 1,)) for seq in sequences]))
             yield
         for seq in sequences:
-            seq.num_cached -= LEFT
+            seq.truncate(len(seq.token_ids), seq.num_cached - LEFT)
         for length, logits in zip(steps, expected, strict=True):
             got = attempt([Run(seq, length, (length - 1,)) for seq in sequences])
             _check("Logits of a compiled step", got, logits, LOGITS_TOLERANCE[dtype])

@@ -25,7 +25,7 @@ from model_service.engine.run.decode_graph.compiled_steps import CompiledSteps, 
 from model_service.engine.run.decode_graph.recipe import Recipe
 from model_service.engine.run.kv_cache import KVCache
 from model_service.engine.run.runner import CachingRunner
-from model_service.engine.sequences.sequence import Run
+from model_service.engine.sequences.run import Run
 from model_service.protocol import EngineSettings, GraphStatus
 
 logger = logging.getLogger(__name__)

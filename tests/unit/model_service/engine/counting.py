@@ -6,11 +6,13 @@ import torch
 from torch import Tensor
 
 from model_service.engine.calls.session import Session
+from model_service.engine.calls.session_table import SessionTable
 from model_service.engine.engine import Engine
 from model_service.engine.schedule.places import Places
 from model_service.engine.schedule.prefill import PrefillClock
 from model_service.engine.schedule.scheduler import Scheduler
-from model_service.engine.sequences.sequence import Run, Sequence
+from model_service.engine.sequences.run import Run
+from model_service.engine.sequences.sequence import Sequence
 from model_service.engine.vocabulary.vocabulary import RevisionRows
 from model_service.protocol import (
     Command,
@@ -76,7 +78,7 @@ class CountingRunner:
             held.setdefault(target, [])[:length] = held.get(source, [])[:length]
 
     def forward(self, runs: list[Run]) -> Tensor:
-        self.steps.append([(run.sequence.request_id, run.num_tokens) for run in runs])
+        self.steps.append([(run.sequence.call.request_id, run.num_tokens) for run in runs])
         rows = []
         for run in runs:
             seq = run.sequence
@@ -100,7 +102,7 @@ class CountingRunner:
     def _logits(self, seq: Sequence, token_id: int) -> Tensor:
         logits = torch.zeros(VOCABULARY_SIZE)
         logits[(token_id + 1) % VOCABULARY_SIZE] = BEST
-        if seq.request_id in self.poisoned or token_id in self.poisoned_tokens:
+        if seq.call.request_id in self.poisoned or token_id in self.poisoned_tokens:
             logits[3] = torch.nan
         return logits
 
@@ -237,15 +239,19 @@ class CountingEngine:
         selection: ScoreSelection | None = None,
     ) -> None:
         resolved = GenerationConfig(**{"max_new_tokens": new, **(config or {})})
-        session = self.engine._owners["session"]._table.find(session_id)
+        session = self.sessions.find(session_id)
         most = [resolved.max_new_tokens] * (len(session.rows) if session else 1)
         self.engine.handle(
             ContinueSession(session_id, resolved, most, selection, request_id=request_id)
         )
 
+    @property
+    def sessions(self) -> SessionTable:
+        return self.engine._handlers[StepSession].__self__._table
+
     def session(self, session_id: str = "s") -> Session:
         """What the engine has of a session."""
-        session = self.engine._owners["session"]._table.find(session_id)
+        session = self.sessions.find(session_id)
         assert session is not None
         return session
 

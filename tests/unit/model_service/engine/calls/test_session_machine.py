@@ -59,7 +59,7 @@ class SessionMachine(RuleBasedStateMachine):
         ]
 
     def slots(self, name: str) -> list[int | None]:
-        session = self.engine.engine._owners["session"]._table.find(name)
+        session = self.engine.sessions.find(name)
         return [seq.slot for seq in session.rows]
 
     @property

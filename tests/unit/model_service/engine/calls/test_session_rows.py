@@ -2,7 +2,6 @@
 
 import pytest
 
-from model_service.engine.sampling.row_processors import RowProcessors
 from model_service.protocol import (
     Cancel,
     CloseSession,
@@ -89,10 +88,11 @@ def test_cutting_beyond_a_row_names_it_and_changes_nothing(lengths):
 
 def test_processors_forget_the_ids_that_were_cut():
     engine = opened([4, 5, 6])
-    (seq,) = engine.engine._owners["session"]._table.find("s").rows
-    seq.row_processors = RowProcessors(seq.config, seq.for_processors(), forbidden=(1,))
+    (seq,) = engine.sessions.find("s").rows
+    seq.choosing.processors = []
     engine.do(TruncateSession("s", [1], request_id=2))
-    assert seq.row_processors is None
+    assert seq.choosing.processors is None
+    assert seq.choosing.for_processors().prompt_token_ids == (4,)
     assert seq.num_prompt_tokens == 1
 
 

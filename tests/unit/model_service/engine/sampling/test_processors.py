@@ -7,13 +7,10 @@ import torch
 
 from model_service.engine.sampling import (
     processor_builders,
-    processors,
     row_processors,
     warpers,
 )
-from model_service.engine.sampling.sampler import Draw, Sampler
-from model_service.engine.sequences.sequence import Sequence
-from model_service.engine.vocabulary.vocabulary import RevisionRows
+from model_service.engine.sequences.sequence import RowCall, Sequence
 from model_service.protocol.parameter import Stage
 from model_service.protocol.parameters import CONFIG_PARAMETERS, PROCESSORS, GenerationConfig
 from model_service.protocol.processor_arguments import (
@@ -21,28 +18,25 @@ from model_service.protocol.processor_arguments import (
     ProcessorSpec,
     SynthIdWatermark,
 )
+from tests import sequence_factory
+from tests.sequence_factory import make_sequence
 
 SIZE = 50
 
 
-def sequence(prompt=(1, 2, 3), new=(), kind="generate", **config) -> Sequence:
-    seq = Sequence(
-        request_id=1,
-        row=0,
-        token_ids=list(prompt),
-        config=GenerationConfig(**{"max_new_tokens": 20, **config}),
-        seed=0,
-        vocabulary_size=SIZE,
-        revision=0,
-        max_length=100,
-        kind=kind,
-    )
-    seq.token_ids += new
+def sequence(prompt=(1, 2, 3), new=(), **config) -> Sequence:
+    resolved = GenerationConfig(**{"max_new_tokens": 20, **config})
+    return make_sequence(prompt, resolved, size=SIZE, new=new)
+
+
+def session_row(**arguments) -> Sequence:
+    seq = sequence(**arguments)
+    seq.call = RowCall(1)
     return seq
 
 
 def scores(seq: Sequence, forbidden=()) -> torch.Tensor:
-    return processors.scores(seq, torch.ones(SIZE), forbidden)
+    return sequence_factory.scores(seq, torch.ones(SIZE), forbidden)
 
 
 def changed(values: torch.Tensor) -> dict[int, float]:
@@ -50,8 +44,7 @@ def changed(values: torch.Tensor) -> dict[int, float]:
 
 
 def choose(seq: Sequence, row: torch.Tensor, forbidden=()):
-    sampler = Sampler([RevisionRows(SIZE, tuple(forbidden))])
-    return sampler.choose(row[None], [Draw(seq, 0, False)])[0]
+    return sequence_factory.choose(row[None], [seq], forbidden)[0]
 
 
 def test_the_presence_penalty_is_subtracted_once_from_generated_tokens_only():
@@ -142,12 +135,14 @@ UNCOVERED = {
 def test_every_field_is_covered_by_the_fast_path_or_sends_the_row_to_the_reference():
     covered = {name for name, row in CONFIG_PARAMETERS.items() if row.fast_path == "always"}
     assert CONFIG_PARAMETERS.keys() - covered == UNCOVERED.keys()
-    assert sequence().covered
+    assert sequence().choosing.covered
     for name, value in UNCOVERED.items():
         greedy = sequence(**{name: value})
         sampled = sequence(do_sample=True, **{name: value})
-        assert greedy.covered == (CONFIG_PARAMETERS[name].fast_path == "when greedy"), name
-        assert sampled.covered == (CONFIG_PARAMETERS[name].fast_path == "when sampling"), name
+        assert greedy.choosing.covered == (CONFIG_PARAMETERS[name].fast_path == "when greedy"), name
+        assert sampled.choosing.covered == (CONFIG_PARAMETERS[name].fast_path == "when sampling"), (
+            name
+        )
 
 
 def test_the_fast_path_knows_every_processor_and_warper():
@@ -163,9 +158,9 @@ def test_every_processor_can_be_built():
 def test_processors_are_built_once_per_sequence():
     seq = sequence(suppress_tokens=(1,))
     scores(seq)
-    first = seq.processors
+    first = seq.choosing.processors
     scores(seq)
-    assert seq.processors is first
+    assert seq.choosing.processors is first
 
 
 def test_a_stop_sequence_must_be_generated_as_a_whole():
@@ -176,7 +171,7 @@ def test_a_stop_sequence_must_be_generated_as_a_whole():
 
 
 def test_a_stop_sequence_also_ends_a_row_of_a_session():
-    seq = sequence(kind="session", new=[2], stop_sequences=((2, 3),))
+    seq = session_row(new=[2], stop_sequences=((2, 3),))
     assert seq.finish_reason(3) == "stop_sequence"
     assert seq.finish_reason(4) is None
 
@@ -184,7 +179,7 @@ def test_a_stop_sequence_also_ends_a_row_of_a_session():
 def test_a_time_limit_counts_from_the_arrival():
     assert sequence(max_time=100.0).append(1) is None
     seq = sequence(max_time=100.0)
-    seq.arrival = time.monotonic() - 101.0
+    seq.call.arrival = time.monotonic() - 101.0
     assert seq.append(1) == "time_limit"
 
 
@@ -196,7 +191,7 @@ def test_the_length_limit_comes_with_the_last_token_allowed():
 
 
 def test_cutting_into_the_prompt_changes_what_counts_as_the_prompt():
-    seq = sequence(prompt=(1, 2, 3), kind="session", presence_penalty=0.5)
+    seq = session_row(prompt=(1, 2, 3), presence_penalty=0.5)
     assert changed(scores(seq)) == {}
     seq.truncate(1)
     seq.token_ids.append(7)

@@ -10,28 +10,19 @@ from hypothesis import strategies as st
 from transformers import GenerationConfig as HFGenerationConfig
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from model_service.engine.sampling import processors
-from model_service.engine.sampling.sampler import Draw, Sampler
+from model_service.engine.sampling import processors, sampler
 from model_service.engine.sequences.sequence import Sequence
-from model_service.engine.vocabulary.vocabulary import RevisionRows
 from model_service.protocol.parameters import PARAMETERS, GenerationConfig
 from model_service.protocol.processor_arguments import GreenListWatermark, ProcessorSpec
+from tests.sequence_factory import choose as choose_all
+from tests.sequence_factory import draw, make_sequence, scores
 
 SIZE = 400
 
 
 def sequence(prompt=(1, 2, 3), seed=0, size=SIZE, **config) -> Sequence:
     resolved = GenerationConfig(**{"max_new_tokens": 50, **config})
-    return Sequence(
-        request_id=1,
-        row=0,
-        token_ids=list(prompt),
-        config=resolved,
-        seed=seed,
-        vocabulary_size=size,
-        revision=0,
-        max_length=100,
-    )
+    return make_sequence(prompt, resolved, size=size, seed=seed)
 
 
 def logits(seed: int, rows: int = 1, size: int = SIZE, scale: float = 3.0) -> torch.Tensor:
@@ -39,8 +30,7 @@ def logits(seed: int, rows: int = 1, size: int = SIZE, scale: float = 3.0) -> to
 
 
 def choose(row: torch.Tensor, seq: Sequence, forbidden=(), wants_scores=False):
-    sampler = Sampler([RevisionRows(row.shape[-1], tuple(forbidden))])
-    return sampler.choose(row, [Draw(seq, 0, wants_scores)])[0]
+    return choose_all(row, [seq], forbidden, wants_scores=wants_scores)[0]
 
 
 configs = st.fixed_dictionaries(
@@ -200,15 +190,13 @@ def test_processed_scores_equal_those_that_generate_applies():
         theirs, input_ids_seq_length=3, encoder_input_ids=ids, device="cpu"
     )(ids, logits(3))
     seq = sequence(prompt=[8, 9, 10], eos_token_ids=(4, 5), **options)
-    assert torch.equal(processors.scores(seq, logits(3)[0], ()), expected[0])
+    assert torch.equal(scores(seq, logits(3)[0]), expected[0])
 
 
 def test_a_seeded_row_does_not_depend_on_its_neighbors():
     rows = logits(1, rows=6)
     sequences = [sequence(seed=i, do_sample=True, top_k=20 + i) for i in range(6)]
-    sampler = Sampler([RevisionRows(SIZE, ())])
-    draws = [Draw(seq, i, wants_scores=False) for i, seq in enumerate(sequences)]
-    together = [choice.token_id for choice in sampler.choose(rows, draws)]
+    together = [choice.token_id for choice in choose_all(rows, sequences)]
     alone = [choose(rows[i : i + 1], seq).token_id for i, seq in enumerate(sequences)]
     assert together == alone
 
@@ -229,13 +217,11 @@ def test_draws_follow_the_distribution(top_k):
     threshold = row[0].sort(descending=True).values[keep - 1]
     probs = row[0].double().masked_fill(row[0] < threshold, -torch.inf).softmax(-1).numpy()
     count = 20_000
-    sampler = Sampler([RevisionRows(SIZE, ())])
     config = {"do_sample": True, "top_k": top_k, "temperature": 1.0}
     tokens = []
     for start in range(0, count, 500):
         sequences = [sequence(seed=start + i, **config) for i in range(500)]
-        draws = [Draw(seq, i, wants_scores=False) for i, seq in enumerate(sequences)]
-        tokens += [c.token_id for c in sampler.choose(row.expand(500, -1), draws)]
+        tokens += [c.token_id for c in choose_all(row.expand(500, -1), sequences)]
     observed = np.bincount(tokens, minlength=SIZE)
     assert (observed[probs == 0] == 0).all()
     large = probs * count >= 5
@@ -297,9 +283,7 @@ def test_huge_finite_logits_are_numbers(do_sample):
 def test_a_row_that_is_not_finite_fails_alone(value, ids):
     rows = logits(1, rows=2)
     rows[0, ids] = value
-    sequences = [sequence(), sequence()]
-    sampler = Sampler([RevisionRows(SIZE, ())])
-    bad, good = sampler.choose(rows, [Draw(seq, i, False) for i, seq in enumerate(sequences)])
+    bad, good = choose_all(rows, [sequence(), sequence()])
     assert bad.failure.error == "NonFiniteLogits"
     assert good.token_id == int(rows[1].argmax())
 
@@ -319,8 +303,7 @@ def test_an_id_that_the_model_masks_is_not_chosen_and_the_others_are(wants_score
 def test_a_row_whose_only_logits_are_behind_its_revision_is_not_finite():
     row = torch.full((1, SIZE + 1), -torch.inf)
     row[0, SIZE] = 1.0
-    sampler = Sampler([RevisionRows(SIZE, ())])
-    assert sampler.choose(row, [Draw(sequence(), 0, False)])[0].failure.error == "NonFiniteLogits"
+    assert choose(row, sequence()).failure.error == "NonFiniteLogits"
 
 
 @pytest.mark.parametrize("do_sample", [True, False])
@@ -336,13 +319,12 @@ def test_extreme_temperatures_draw_without_failing(temperature):
 
 
 def test_a_processor_that_fails_ends_its_own_row_only(monkeypatch):
-    def fail(seq, *_):
+    def fail(*_):
         raise IndexError("index 40 is out of bounds")
 
     rows = logits(1, rows=2)
-    sampler = Sampler([RevisionRows(SIZE, ())])
     monkeypatch.setattr(processors, "scores", fail)
-    draws = [Draw(sequence(), 0, wants_scores=True), Draw(sequence(), 1, wants_scores=False)]
+    draws = [draw(sequence(), 0, wants_scores=True), draw(sequence(), 1)]
     bad, good = sampler.choose(rows, draws)
     assert bad.failure.error == "InternalError"
     assert good.token_id == int(rows[1].argmax())

@@ -5,13 +5,12 @@ import torch
 
 from model_service.engine.calls.scores import report
 from model_service.engine.sampling import processors
-from model_service.engine.sampling.sampler import Draw, Sampler
 from model_service.engine.sampling.threads import one_thread
 from model_service.engine.sequences.sequence import Sequence
-from model_service.engine.vocabulary.vocabulary import RevisionRows
 from model_service.protocol.generation import ScoreSelection
 from model_service.protocol.parameters import GenerationConfig
 from model_service.protocol.processor_arguments import SynthIdWatermark
+from tests.sequence_factory import choose, make_sequence, scores
 
 SIZE = 50_257  # torch splits rows of more than 32,768 values among threads
 
@@ -26,16 +25,8 @@ def threads(request):
 
 
 def sequence(**config) -> Sequence:
-    return Sequence(
-        request_id=1,
-        row=0,
-        token_ids=[1, 2, 3],
-        config=GenerationConfig(max_new_tokens=5, do_sample=True, **config),
-        seed=1,
-        vocabulary_size=SIZE,
-        revision=0,
-        max_length=10,
-    )
+    resolved = GenerationConfig(max_new_tokens=5, do_sample=True, **config)
+    return make_sequence([1, 2, 3], resolved, size=SIZE, seed=1)
 
 
 ROW = torch.randn(SIZE, generator=torch.Generator().manual_seed(0)) * 3
@@ -52,8 +43,8 @@ CONFIGS = [
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: next(iter(config)))
 def test_scores_by_the_reference_do_not_depend_on_the_number_of_threads(config):
     with one_thread():
-        expected = processors.scores(sequence(**config), ROW, ())
-    assert torch.equal(processors.scores(sequence(**config), ROW, ()), expected)
+        expected = scores(sequence(**config), ROW)
+    assert torch.equal(scores(sequence(**config), ROW), expected)
 
 
 def test_reported_statistics_do_not_depend_on_the_number_of_threads():
@@ -74,6 +65,6 @@ def test_no_operator_on_a_single_row_uses_more_than_one_thread(config, monkeypat
             yield step
 
     monkeypatch.setattr(processors, "_apply", apply)
-    Sampler([RevisionRows(SIZE, ())]).choose(ROW[None], [Draw(sequence(**config), 0, True)])
+    choose(ROW[None], [sequence(**config)], wants_scores=True)
     assert used
     assert set(used) == {1}

@@ -27,7 +27,7 @@ def order_of_first_steps(engine: CountingEngine) -> list[int]:
 
 
 def running(engine: CountingEngine) -> list[int]:
-    return [seq.request_id for seq in engine.scheduler.active]
+    return [seq.call.request_id for seq in engine.scheduler.active]
 
 
 def assert_nothing_is_held(engine: CountingEngine) -> None:
@@ -285,7 +285,7 @@ def with_sessions(*names: str, kv_tokens: int = 100, prompt=LONG, max_length=50)
 
 
 def slots(engine: CountingEngine, name: str) -> list[int | None]:
-    return [seq.slot for seq in engine.engine._owners["session"]._table.find(name).rows]
+    return [seq.slot for seq in engine.sessions.find(name).rows]
 
 
 def test_the_session_used_longest_ago_makes_way_for_another():

@@ -12,6 +12,7 @@ from model_service.engine.calls import (
     sessions,
 )
 from model_service.engine.sampling import processors, sampler
+from model_service.engine.sampling.choosing import Choosing, Draw
 from model_service.engine.sequences.prompt_lookup import PromptLookup
 from model_service.engine.sequences.sequence import Sequence
 from model_service.protocol import Rejected, SessionAnswer
@@ -31,7 +32,11 @@ ERRORS = [torch.OutOfMemoryError("out of memory"), MemoryError(), ZeroDivisionEr
 
 def is_about_the_first(argument: object) -> bool:
     if isinstance(argument, Sequence):
-        return argument.request_id == FAILS
+        return argument.call.request_id == FAILS
+    if isinstance(argument, Draw):
+        return argument.token_ids[:2] == FIRST_PROMPT
+    if isinstance(argument, Choosing):
+        return argument.prompt == tuple(FIRST_PROMPT)
     if isinstance(argument, list | tuple):
         return argument[:2] == FIRST_PROMPT or any(map(is_about_the_first, argument))
     return getattr(argument, "request_id", None) == FAILS
@@ -76,13 +81,13 @@ def check(events, log: str) -> None:
 @pytest.mark.parametrize(
     ("owner", "name", "config"),
     [
-        (sampler.Sampler, "_process", {}),
-        (sampler.Sampler, "_process", SAMPLED),
+        (sampler, "_process", {}),
+        (sampler, "_process", SAMPLED),
         (sampler, "draw_from", SAMPLED),
-        (sampler.Sampler, "_by_reference", BY_REFERENCE),
+        (sampler, "_by_reference", BY_REFERENCE),
         (processors, "build", BY_REFERENCE),
         (processors, "_apply", BY_REFERENCE),
-        (sampler.Sampler, "_score", SEARCH),
+        (sampler, "_score", SEARCH),
     ],
 )
 def test_a_row_that_cannot_be_chosen_for_ends_alone(breaks, caplog, owner, name, config):
@@ -142,10 +147,11 @@ def test_a_step_of_a_session_that_fails_for_a_row_says_so_of_that_row(
     engine.run()
     original = getattr(owner, name)
 
-    def replaced(seq, *args, **kwargs):
-        if seq.row == 0:
+    def replaced(subject, *args, **kwargs):
+        choosing = subject if isinstance(subject, Choosing) else subject.choosing
+        if choosing.prompt == (4,):
             raise MemoryError
-        return original(seq, *args, **kwargs)
+        return original(subject, *args, **kwargs)
 
     monkeypatch.setattr(owner, name, replaced)
     engine.step_session(4, [5], [21], sample=True, scores=True, amount="full")

@@ -1,0 +1,85 @@
+"""How the tokens of one row are chosen: all that the sampler knows of a row, but for its tokens."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from model_service.engine.sampling import coverage
+from model_service.engine.sampling.custom_processors import CustomProcessor
+from model_service.engine.sampling.processor_step import ProcessorStep
+from model_service.engine.sampling.row import Row
+from model_service.engine.sampling.row_processors import RowProcessors
+from model_service.engine.sampling.torch_draws import TorchDraws
+from model_service.engine.vocabulary.vocabulary import RevisionRows
+from model_service.protocol.parameters import GenerationConfig
+from model_service.protocol.processor_order import applied_processors
+
+
+@dataclass(slots=True, eq=False)
+class Choosing:
+    """A row's configuration, and what is made of it once it is needed.
+
+    A row whose configuration, prompt or revision changes gets another one, by
+    `dataclasses.replace`: what was made of the old one is never used with the new.
+
+    Attributes:
+        config: how tokens are chosen.
+        seed: seed of the draws, [0, 2^63).
+        revision: the ids that there are.
+        prompt: the leading tokens that count as given, not generated.
+        length_limit: tokens of the prompt and the longest continuation.
+        searches: whether a beam search chooses, by scores that it asks for.
+        custom: the operator's processors, by name.
+        torch_draws: draws of seed mode `torch`, once they were needed.
+        covered: whether the sampler's fast path does all that is asked for.
+        row_processors: processors of the fast path, once they were needed; they follow the tokens.
+        processors: processors of the reference, once they were needed.
+    """
+
+    config: GenerationConfig
+    seed: int
+    revision: RevisionRows
+    prompt: tuple[int, ...]
+    length_limit: int
+    searches: bool = False
+    custom: Mapping[str, CustomProcessor] = field(default_factory=dict)
+    torch_draws: TorchDraws | None = None
+    covered: bool = field(init=False)
+    row_processors: RowProcessors | None = field(init=False, default=None)
+    processors: list[ProcessorStep] | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self.covered = not self.searches and coverage.covers(self.config)
+
+    def for_processors(self) -> Row:
+        """Returns what processors may know about the row."""
+        size = self.revision.size
+        return Row(
+            prompt_token_ids=self.prompt,
+            eos_token_ids=tuple(i for i in self.config.eos_token_ids if i < size),
+            vocabulary_size=size,
+            length_limit=self.length_limit,
+            first_is_forced="forced_bos_token_id" in applied_processors(self.config),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """One token to choose.
+
+    Attributes:
+        choosing: how.
+        token_ids: the tokens before it.
+        row: its row of logits.
+        index: of the row in its call, as failures name it.
+        wants_scores: whether the full processed scores are needed afterwards.
+        guide_logits: `[W]` float32 of the same token after the negative prompt, if it has a guide.
+    """
+
+    choosing: Choosing
+    token_ids: list[int]
+    row: int
+    index: int = 0
+    wants_scores: bool = False
+    guide_logits: Tensor | None = None
