@@ -1,0 +1,85 @@
+"""Failures about sessions, the engine and what the model computes."""
+
+from rpc.errors.service_error import ServiceError
+
+
+class SessionNotFound(ServiceError):
+    """The session does not exist, has expired or is not the caller's."""
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(
+            "The session does not exist or has ended; open a new one.", sessionId=session_id
+        )
+
+
+class SessionBusy(ServiceError):
+    """Another call is using the session."""
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(
+            "Another call is using the session.", retry_delay_s=0.1, sessionId=session_id
+        )
+
+
+class PositionConflict(ServiceError):
+    """The session is not at the position that the step expected."""
+
+    def __init__(self, *, row: int, expected: int, current: int) -> None:
+        super().__init__(
+            f"Row {row} is at position {current}, not {expected}.",
+            row=row,
+            expectedPosition=expected,
+            currentPosition=current,
+        )
+
+
+class KVCacheExceeded(ServiceError):
+    """The request needs more KV cache than this server has in total."""
+
+    def __init__(self, *, kv_tokens: int, limit_tokens: int) -> None:
+        super().__init__(
+            f"The request needs {kv_tokens} tokens of KV cache; the limit is {limit_tokens}.",
+            kvTokens=kv_tokens,
+            limitTokens=limit_tokens,
+        )
+
+
+class EngineLost(ServiceError):
+    """The process that owns the model has ended or stopped answering."""
+
+    def __init__(self) -> None:
+        super().__init__("The engine has ended; its sessions are lost.", retry_delay_s=2.0)
+
+
+class NonFiniteLogits(ServiceError):
+    """The model produced NaN or infinite logits for this row."""
+
+    def __init__(self, *, row: int, position: int) -> None:
+        super().__init__(
+            f"The logits of row {row} at position {position} are not finite.",
+            row=row,
+            position=position,
+        )
+
+
+class NonFiniteScores(ServiceError):
+    """The processors turned finite logits into scores that are NaN or infinite."""
+
+    def __init__(self, *, row: int, position: int) -> None:
+        super().__init__(
+            f"The processors produce scores that are not finite for row {row} at position "
+            f"{position}; use smaller biases, penalties and factors, or a higher temperature.",
+            row=row,
+            position=position,
+        )
+
+
+class NoTokenLeft(ServiceError):
+    """The processors excluded every token."""
+
+    def __init__(self, *, row: int, position: int) -> None:
+        super().__init__(
+            f"The processors exclude every token for row {row} at position {position}.",
+            row=row,
+            position=position,
+        )
