@@ -7,9 +7,9 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from lockstep_client import VocabularyEntry
 from lockstep_client._cli import token_text
 from lockstep_client._cli.stepper import Candidate, Distribution
-from lockstep_client._results.tokenizer import VocabularyEntry
 
 BAR_WIDTH = 24
 _EIGHTHS = " ▏▎▍▌▋▊▉"

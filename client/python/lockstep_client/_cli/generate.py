@@ -5,11 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
+from lockstep_client import Completion, Stream
 from lockstep_client._cli import options
 from lockstep_client._cli.options import DEFAULT_MODEL, DEFAULT_TOKENIZER
 from lockstep_client._cli.session import connected, notes, print_json
-from lockstep_client._results.generation import Completion
-from lockstep_client._sync.streams import Stream
 
 
 def generate(

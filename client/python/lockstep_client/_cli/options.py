@@ -1,46 +1,44 @@
 """Options that several commands share."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-CONNECTION_PANEL = "Connection"
-SAMPLING_PANEL = "Sampling"
+_connection = partial(typer.Option, rich_help_panel="Connection")
+_sampling = partial(typer.Option, rich_help_panel="Sampling")
 
 DEFAULT_TOKENIZER = "localhost:50051"
 DEFAULT_MODEL = "localhost:50052"
 
 TokenizerAddress = Annotated[
     str,
-    typer.Option(
+    _connection(
         "--tokenizer",
         envvar="LOCKSTEP_TOKENIZER",
         metavar="HOST:PORT",
         help="Address of the tokenizer service.",
-        rich_help_panel=CONNECTION_PANEL,
     ),
 ]
 ModelAddress = Annotated[
     str,
-    typer.Option(
+    _connection(
         "--model",
         envvar="LOCKSTEP_MODEL",
         metavar="HOST:PORT",
         help="Address of the model service.",
-        rich_help_panel=CONNECTION_PANEL,
     ),
 ]
 TlsCa = Annotated[
     Path | None,
-    typer.Option(
+    _connection(
         "--tls-ca",
         envvar="LOCKSTEP_TLS_CA",
         metavar="FILE",
         exists=True,
         dir_okay=False,
         help="Connect with TLS and trust the authorities in this PEM file.",
-        rich_help_panel=CONNECTION_PANEL,
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the answer as one JSON object.")]
@@ -54,50 +52,30 @@ Stop = Annotated[
 ]
 Sample = Annotated[
     bool | None,
-    typer.Option(
+    _sampling(
         "--sample/--greedy",
         help="Draw tokens, or take the most probable ones. The model's default if neither.",
-        rich_help_panel=SAMPLING_PANEL,
     ),
 ]
-Temperature = Annotated[
-    float | None,
-    typer.Option(help="Divisor of the logits. Implies --sample.", rich_help_panel=SAMPLING_PANEL),
-]
+Temperature = Annotated[float | None, _sampling(help="Divisor of the logits. Implies --sample.")]
 TopK = Annotated[
-    int | None,
-    typer.Option(
-        help="Keep the k best tokens; 0 keeps all. Implies --sample.",
-        rich_help_panel=SAMPLING_PANEL,
-    ),
+    int | None, _sampling(help="Keep the k best tokens; 0 keeps all. Implies --sample.")
 ]
 TopP = Annotated[
-    float | None,
-    typer.Option(
-        help="Keep the best tokens up to this probability. Implies --sample.",
-        rich_help_panel=SAMPLING_PANEL,
-    ),
+    float | None, _sampling(help="Keep the best tokens up to this probability. Implies --sample.")
 ]
 RepetitionPenalty = Annotated[
-    float | None,
-    typer.Option(
-        help="Makes tokens of the sequence less likely; 1 does not.",
-        rich_help_panel=SAMPLING_PANEL,
-    ),
+    float | None, _sampling(help="Makes tokens of the sequence less likely; 1 does not.")
 ]
 Beams = Annotated[
     int | None,
-    typer.Option(
+    _sampling(
         "--beams",
         metavar="N",
         help="Number of beams of a search for the likeliest text, which is printed at its end.",
-        rich_help_panel=SAMPLING_PANEL,
     ),
 ]
-Seed = Annotated[
-    int | None,
-    typer.Option(help="Reproduces the draws.", rich_help_panel=SAMPLING_PANEL),
-]
+Seed = Annotated[int | None, _sampling(help="Reproduces the draws.")]
 
 
 def sampling(

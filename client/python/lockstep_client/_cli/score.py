@@ -6,12 +6,10 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from lockstep_client import PositionScores, ScoredSequence, ScoreSelection, VocabularyEntry
 from lockstep_client._cli import distribution, options, token_text
 from lockstep_client._cli.options import DEFAULT_MODEL, DEFAULT_TOKENIZER
 from lockstep_client._cli.session import connected, notes, out, print_json
-from lockstep_client._results.scores import PositionScores, ScoredSequence
-from lockstep_client._results.tokenizer import VocabularyEntry
-from lockstep_client._values.selection import ScoreSelection
 
 
 def score(

@@ -5,12 +5,10 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from lockstep_client import Load, ModelInfo, TokenizerInfo, VocabularyRef
 from lockstep_client._cli import options
 from lockstep_client._cli.options import DEFAULT_MODEL, DEFAULT_TOKENIZER
 from lockstep_client._cli.session import connected, notes, out, print_json
-from lockstep_client._results.model_info import Load, ModelInfo
-from lockstep_client._results.tokenizer import TokenizerInfo
-from lockstep_client._values.vocabulary_ref import VocabularyRef
 
 
 def info(

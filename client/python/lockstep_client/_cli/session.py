@@ -13,9 +13,8 @@ from typing import Any, Final
 import typer
 from rich.console import Console
 
+from lockstep_client import Lockstep, Tls
 from lockstep_client._cli.options import DEFAULT_MODEL, DEFAULT_TOKENIZER
-from lockstep_client._sync.lockstep import Lockstep
-from lockstep_client._transport.endpoint import Tls
 from lockstep_client.exceptions import LockstepError
 
 EXIT_FAILED: Final = 1

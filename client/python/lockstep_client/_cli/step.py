@@ -5,12 +5,12 @@ from typing import Annotated, Any
 
 import typer
 
+from lockstep_client import Lockstep
 from lockstep_client._cli import distribution, options
 from lockstep_client._cli.generate import conversation
 from lockstep_client._cli.options import DEFAULT_MODEL, DEFAULT_TOKENIZER
 from lockstep_client._cli.session import connected, out, print_json
 from lockstep_client._cli.stepper import Stepper
-from lockstep_client._sync.lockstep import Lockstep
 from lockstep_client.exceptions import ContextLengthExceeded, TokenIdOutOfRange
 
 HELP_LINE = (

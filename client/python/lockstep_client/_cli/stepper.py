@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from lockstep_client._results.scores import PositionScores
-from lockstep_client._results.tokenizer import VocabularyEntry
-from lockstep_client._sync.lockstep import Lockstep
-from lockstep_client._sync.session import Session
-from lockstep_client._values.batch import Batch
-from lockstep_client._values.selection import ScoreSelection
+from lockstep_client import (
+    Batch,
+    Lockstep,
+    PositionScores,
+    ScoreSelection,
+    Session,
+    VocabularyEntry,
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ is not taken for text that looks like it.
 
 from rich.text import Text
 
-from lockstep_client._results.tokenizer import VocabularyEntry
+from lockstep_client import VocabularyEntry
 
 _VISIBLE = str.maketrans({" ": "␣", "\n": "⏎", "\r": "␍", "\t": "⇥"})
 _STYLES = {"special": "bold magenta", "added": "cyan", "unused": "dim"}

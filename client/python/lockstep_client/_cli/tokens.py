@@ -8,12 +8,10 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from lockstep_client import Batch, Lockstep, VocabularyEntry
 from lockstep_client._cli import options, token_text
 from lockstep_client._cli.options import DEFAULT_TOKENIZER
 from lockstep_client._cli.session import connected, notes, out, print_json
-from lockstep_client._results.tokenizer import VocabularyEntry
-from lockstep_client._sync.lockstep import Lockstep
-from lockstep_client._values.batch import Batch
 
 
 class Side(StrEnum):

@@ -18,7 +18,7 @@ from lockstep.v1 import scores_pb2 as scores_pb
 from lockstep.v1 import tokens_pb2 as tokens_pb
 
 from lockstep_client._requests.options import GenerationOptions, Ids
-from lockstep_client._values import durations, token_ids
+from lockstep_client._values import durations, enums, token_ids
 from lockstep_client._values.choices import check_names, choose
 
 
@@ -89,14 +89,6 @@ def _logit_bias(value: Mapping[int, float]) -> dict[int, float]:
     return {token_ids.one(token_id): bias for token_id, bias in value.items()}
 
 
-def _seed_mode(value: str) -> generation_pb.SeedMode:
-    return choose("seed_mode", value, _SEED_MODES)
-
-
-def _early_stopping(value: bool | str) -> generation_pb.EarlyStopping:
-    return choose("early_stopping", value, _EARLY_STOPPING)
-
-
 def _decay(value: tuple[int, float]) -> dict[str, float]:
     start_index, decay_factor = value
     return {"start_index": start_index, "decay_factor": decay_factor}
@@ -124,10 +116,7 @@ def _processors(value: Sequence[str | tuple[str, Mapping[str, Any] | str]]) -> l
 # Keywords whose field has another name.
 _FIELDS = {"eos_token_id": "eos_token_ids", "forced_eos_token_id": "forced_eos_token_ids"}
 
-_SEED_MODES: dict[str, generation_pb.SeedMode] = {
-    "counter": generation_pb.SEED_MODE_COUNTER,
-    "torch": generation_pb.SEED_MODE_TORCH,
-}
+_SEED_MODES = enums.values(generation_pb.SeedMode)
 _EARLY_STOPPING: dict[bool | str, generation_pb.EarlyStopping] = {
     True: generation_pb.EARLY_STOPPING_TRUE,
     False: generation_pb.EARLY_STOPPING_FALSE,
@@ -140,8 +129,8 @@ _CONVERTERS: dict[str, Callable[[Any], Any]] = {
     "stop_token_ids": token_ids.one_or_row,
     "forced_bos_token_id": token_ids.one,
     "logit_bias": _logit_bias,
-    "seed_mode": _seed_mode,
-    "early_stopping": _early_stopping,
+    "seed_mode": lambda value: choose("seed_mode", value, _SEED_MODES),
+    "early_stopping": lambda value: choose("early_stopping", value, _EARLY_STOPPING),
     "exponential_decay_length_penalty": _decay,
     "sequence_bias": _sequence_bias,
     "processors": _processors,

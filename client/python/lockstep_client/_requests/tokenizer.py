@@ -15,8 +15,8 @@ from lockstep_client._requests.options import (
     PaddingOptions,
 )
 from lockstep_client._values import batch as batches
-from lockstep_client._values import token_ids, vocabulary_ref
-from lockstep_client._values.batch import Batch, Prompts, Row
+from lockstep_client._values import enums, token_ids, vocabulary_ref
+from lockstep_client._values.batch import SIDES, Batch, Prompts, Row
 from lockstep_client._values.choices import check_names, choose
 
 TextPair = tuple[str, str]
@@ -24,19 +24,11 @@ Texts = str | Sequence[str | TextPair]
 ChatMessages = Sequence[Mapping[str, Any]]
 ReturnTensors = Literal["np", "pt"]
 
-_SIDES: dict[str, tokens_pb.PaddingSide] = {
-    "left": tokens_pb.PADDING_SIDE_LEFT,
-    "right": tokens_pb.PADDING_SIDE_RIGHT,
-}
+_OFFSET_UNITS = enums.values(tokenizer_pb.OffsetUnit)
 _STRATEGIES: dict[bool | str, tokenizer_pb.PaddingStrategy] = {
     True: tokenizer_pb.PADDING_STRATEGY_LONGEST,
     "longest": tokenizer_pb.PADDING_STRATEGY_LONGEST,
     "max_length": tokenizer_pb.PADDING_STRATEGY_MAX_LENGTH,
-}
-_OFFSET_UNITS: dict[str, tokenizer_pb.OffsetUnit] = {
-    "bytes": tokenizer_pb.OFFSET_UNIT_BYTES,
-    "code_points": tokenizer_pb.OFFSET_UNIT_CODE_POINTS,
-    "utf16": tokenizer_pb.OFFSET_UNIT_UTF16,
 }
 
 
@@ -195,7 +187,7 @@ def _truncation(options: Mapping[str, Any]) -> tokenizer_pb.TruncationOptions | 
 
 def _side(options: Mapping[str, Any], keyword: str) -> tokens_pb.PaddingSide | None:
     side = options.get(keyword)
-    return None if side is None else choose(keyword, side, _SIDES)
+    return None if side is None else choose(keyword, side, SIDES)
 
 
 def _conversations(given: ChatMessages | Sequence[ChatMessages]) -> list[ChatMessages]:

@@ -1,9 +1,11 @@
 """How far results can be reproduced."""
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 from lockstep.v1 import generation_pb2 as generation_pb
+
+from lockstep_client._results.reading import read
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,23 +29,4 @@ class Determinism:
     @classmethod
     def from_message(cls, message: generation_pb.Determinism) -> Self:
         """Reads the wire form."""
-        return cls(
-            cls.level_name(message.level),
-            message.dtype,
-            message.rng,
-            message.attention,
-            message.model_fingerprint,
-        )
-
-    @staticmethod
-    def level_name(level: generation_pb.DeterminismLevel) -> str:
-        """Returns the name of a level."""
-        return enum_name(generation_pb.DeterminismLevel, level, "DETERMINISM_LEVEL_")
-
-
-def enum_name(enum: Any, value: int, prefix: str) -> str:
-    """Returns an enum value's name without its prefix, in lower case."""
-    if value not in enum.values():
-        return f"unknown_{value}"
-    name: str = enum.Name(value)
-    return name.removeprefix(prefix).lower()
+        return read(cls, message)

@@ -12,9 +12,10 @@ from typing import Any, Self
 import numpy as np
 from lockstep.v1 import generation_pb2 as generation_pb
 
-from lockstep_client._results.determinism import Determinism, enum_name
+from lockstep_client._results.determinism import Determinism
+from lockstep_client._results.reading import read
 from lockstep_client._results.scores import PositionScores
-from lockstep_client._values import durations
+from lockstep_client._values import durations, enums
 from lockstep_client._values.tensors import Array
 from lockstep_client._values.vocabulary_ref import VocabularyRef
 from lockstep_client.exceptions import LockstepError
@@ -39,12 +40,7 @@ class Usage:
     @classmethod
     def from_message(cls, message: generation_pb.Usage) -> Self:
         """Reads the wire form."""
-        return cls(
-            message.prompt_token_count,
-            message.cached_prompt_token_count,
-            message.completion_token_count,
-            message.step_count,
-        )
+        return read(cls, message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +249,7 @@ class Completion:
 
 def finish_reason(value: generation_pb.FinishReason) -> str:
     """Returns the name of a reason; a value newer than this client is `unknown_<n>`."""
-    return enum_name(generation_pb.FinishReason, value, "FINISH_REASON_")
+    return enums.name(generation_pb.FinishReason, value)
 
 
 def stack(sequences: Sequence[Sequence[Array | None]]) -> Array | None:

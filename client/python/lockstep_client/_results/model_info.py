@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from lockstep.v1 import model_info_service_pb2 as info_pb
-from lockstep.v1 import tensor_pb2 as tensor_pb
 
 from lockstep_client._requests import generation_config
-from lockstep_client._results.determinism import Determinism, enum_name
+from lockstep_client._results.determinism import Determinism
+from lockstep_client._results.reading import read
 from lockstep_client._values.vocabulary_ref import VocabularyRef
 
 
@@ -70,32 +70,12 @@ class ModelInfo:
     @classmethod
     def from_message(cls, message: info_pb.GetModelInfoResponse) -> Self:
         """Reads the wire form."""
-        return cls(
-            model_id=message.model_id,
-            model_fingerprint=message.model_fingerprint,
-            architecture=message.architecture,
-            dtype=message.dtype,
-            parameter_count=message.parameter_count,
-            hidden_size=message.hidden_size,
-            layer_count=message.layer_count,
-            context_length=message.context_length,
-            embedding_row_count=message.embedding_row_count,
+        return read(
+            cls,
+            message,
             vocabulary=VocabularyRef.from_message(message.vocabulary),
-            vocabulary_followed=message.vocabulary_followed,
-            tied_embeddings=message.tied_embeddings,
-            eos_token_ids=list(message.eos_token_ids),
-            bos_token_id=message.bos_token_id if message.HasField("bos_token_id") else None,
-            pad_token_id=message.pad_token_id if message.HasField("pad_token_id") else None,
             default_generation_config=generation_config.to_dict(message.default_generation_config),
-            device_map=dict(message.device_map),
-            execution_path=message.execution_path,
-            boot_id=message.boot_id,
-            server_version=message.server_version,
             determinism=Determinism.from_message(message.determinism),
-            decode_graph_state=info_pb.DecodeGraphState.Name(message.decode_graph_state)
-            .removeprefix("DECODE_GRAPH_STATE_")
-            .lower(),
-            decode_graph_reason=message.decode_graph_reason,
         )
 
 
@@ -120,16 +100,11 @@ class Capabilities:
     @classmethod
     def from_message(cls, message: info_pb.GetCapabilitiesResponse) -> Self:
         """Reads the wire form."""
-        limits = message.limits
-        return cls(
-            methods=_levels(message.methods),
-            generation_fields=_levels(message.generation_fields),
-            score_dtypes=[
-                enum_name(tensor_pb.DataType, dtype, "DATA_TYPE_") for dtype in message.score_dtypes
-            ],
-            limits={field.name: getattr(limits, field.name) for field in limits.DESCRIPTOR.fields},
-            determinism_level=Determinism.level_name(message.determinism_level),
-        )
+        limits = {
+            field.name: getattr(message.limits, field.name)
+            for field in message.limits.DESCRIPTOR.fields
+        }
+        return read(cls, message, limits=limits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,14 +130,7 @@ class Load:
     @classmethod
     def from_message(cls, message: info_pb.GetLoadResponse) -> Self:
         """Reads the wire form."""
-        return cls(
-            message.running_sequence_count,
-            message.waiting_sequence_count,
-            message.session_count,
-            message.kv_used_token_count,
-            message.kv_total_token_count,
-            message.tokens_per_second,
-        )
+        return read(cls, message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,19 +152,12 @@ class Plan:
     @classmethod
     def from_message(cls, message: info_pb.ValidateRequestResponse) -> Self:
         """Reads the wire form."""
-        return cls(
-            generation_config.to_dict(message.effective_config),
-            tuple(message.applied_processors),
-            message.kv_token_count,
-            message.max_response_bytes,
+        return read(
+            cls,
+            message,
+            effective_config=generation_config.to_dict(message.effective_config),
+            applied_processors=tuple(message.applied_processors),
         )
-
-
-def _levels(levels: Any) -> dict[str, str]:
-    return {
-        name: enum_name(info_pb.SupportLevel, level, "SUPPORT_LEVEL_")
-        for name, level in sorted(levels.items())
-    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,10 +181,5 @@ class LogitsProcessor:
     @classmethod
     def from_message(cls, message: info_pb.LogitsProcessorInfo) -> Self:
         """Reads the wire form."""
-        return cls(
-            message.name,
-            message.description,
-            json.loads(message.arguments_schema_json),
-            message.warper,
-            message.repeatable,
-        )
+        schema = json.loads(message.arguments_schema_json)
+        return read(cls, message, arguments_schema=schema)

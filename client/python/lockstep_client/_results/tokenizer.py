@@ -9,7 +9,8 @@ from lockstep.v1 import tokenizer_service_pb2 as tokenizer_pb
 from lockstep.v1 import vocabulary_pb2 as vocabulary_pb
 
 from lockstep_client._requests.tokenizer import ReturnTensors
-from lockstep_client._results.determinism import enum_name
+from lockstep_client._results.reading import read
+from lockstep_client._values import enums
 from lockstep_client._values.batch import Batch, Encoding, Padded
 from lockstep_client._values.vocabulary_ref import VocabularyRef
 from lockstep_client.exceptions import ProtocolError
@@ -51,8 +52,7 @@ class VocabularyEntry:
     @classmethod
     def from_message(cls, message: vocabulary_pb.VocabularyEntry) -> Self:
         """Reads the wire form."""
-        kind = enum_name(vocabulary_pb.TokenType, message.type, "TOKEN_TYPE_")
-        return cls(message.id, message.token_bytes, kind, message.token)
+        return read(cls, message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,26 +103,24 @@ class TokenizerInfo:
     @classmethod
     def from_message(cls, message: tokenizer_pb.GetTokenizerInfoResponse) -> Self:
         """Reads the wire form."""
-        has_length = message.HasField("model_max_length")
-        return cls(
+        return read(
+            cls,
+            message,
             vocabulary=VocabularyRef.from_message(message.vocabulary),
-            base_size=message.base_size,
-            model_max_length=message.model_max_length if has_length else None,
-            special_tokens={role_name(t.role): t.token_id for t in message.special_tokens},
-            pad_token_id=message.pad_token_id,
-            control_token_ids=list(message.control_token_ids),
-            model_type=message.model_type,
+            special_tokens=roles(message.special_tokens),
             chat_templates={t.name: t.fingerprint for t in message.chat_templates},
             max_items=message.limits.max_items,
             max_text_bytes=message.limits.max_text_bytes,
             max_message_bytes=message.limits.max_message_bytes,
-            server_version=message.server_version,
         )
 
 
-def role_name(role: vocabulary_pb.SpecialTokenRole) -> str:
-    """Returns the name of a role, for example `eos`."""
-    return enum_name(vocabulary_pb.SpecialTokenRole, role, "SPECIAL_TOKEN_ROLE_")
+def roles(special_tokens: Iterable[vocabulary_pb.SpecialToken]) -> dict[str, int]:
+    """Returns the id of each role, for example `{"eos": 2}`."""
+    return {
+        enums.name(vocabulary_pb.SpecialTokenRole, token.role): token.token_id
+        for token in special_tokens
+    }
 
 
 def encoded(response: tokenizer_pb.EncodeResponse, return_tensors: ReturnTensors = "np") -> Batch:
@@ -174,15 +172,7 @@ def _padded(
 
 def decoded(response: tokenizer_pb.DecodeResponse) -> list[DecodedText]:
     """Reads the answer of `Decode`."""
-    return [
-        DecodedText(
-            text=row.text,
-            text_bytes=row.text_bytes,
-            round_trip=row.round_trip if row.HasField("round_trip") else None,
-            first_difference=row.first_difference if row.HasField("first_difference") else None,
-        )
-        for row in response.texts
-    ]
+    return [read(DecodedText, row) for row in response.texts]
 
 
 def converted(response: tokenizer_pb.ConvertTokensResponse) -> ConvertedTokens:

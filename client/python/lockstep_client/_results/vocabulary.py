@@ -6,7 +6,8 @@ from typing import Self
 
 from lockstep.v1 import vocabulary_admin_service_pb2 as admin_pb
 
-from lockstep_client._results.tokenizer import VocabularyEntry, role_name
+from lockstep_client._results.reading import read
+from lockstep_client._results.tokenizer import VocabularyEntry, roles
 from lockstep_client._values.vocabulary_ref import VocabularyRef
 
 
@@ -25,7 +26,7 @@ class TextTokens:
     @classmethod
     def from_message(cls, message: admin_pb.TextTokens) -> Self:
         """Reads the wire form."""
-        return cls(list(message.ids), list(message.token_bytes))
+        return read(cls, message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +47,11 @@ class TextEffect:
     @classmethod
     def from_message(cls, message: admin_pb.TextEffect) -> Self:
         """Reads the wire form."""
-        return cls(
+        return read(
+            cls,
+            message,
             before=TextTokens.from_message(message.before),
             after=TextTokens.from_message(message.after),
-            changes_text=message.changes_text,
         )
 
 
@@ -82,15 +84,11 @@ class AddedToken:
     def from_message(cls, message: admin_pb.AddedTokenResult) -> Self:
         """Reads the wire form."""
         has_effect = message.HasField("effect")
-        return cls(
-            id=message.id,
-            existing=message.existing,
-            previous_ids=list(message.previous_ids),
-            previous_token_bytes=list(message.previous_token_bytes),
-            changes_text=message.changes_text,
+        return read(
+            cls,
+            message,
             effect=TextEffect.from_message(message.effect) if has_effect else None,
             changed_entries=[VocabularyEntry.from_message(e) for e in message.changed_entries],
-            num_changed_entries=message.num_changed_entries,
         )
 
 
@@ -142,12 +140,7 @@ class ImportedRevisions:
     @classmethod
     def from_message(cls, message: admin_pb.ImportRevisionsResponse) -> Self:
         """Reads the wire form."""
-        return cls(
-            vocabulary=VocabularyRef.from_message(message.vocabulary),
-            num_revisions=message.num_revisions,
-            num_imported_revisions=message.num_imported_revisions,
-            num_imported_replies=message.num_imported_replies,
-        )
+        return read(cls, message, vocabulary=VocabularyRef.from_message(message.vocabulary))
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +169,7 @@ class Revision:
             vocabulary=VocabularyRef.from_message(message.vocabulary),
             parent_fingerprint=message.parent_fingerprint,
             tokens={new.id: new.token.content for new in message.tokens},
-            special_tokens={role_name(t.role): t.token_id for t in message.special_tokens},
+            special_tokens=roles(message.special_tokens),
             create_time=message.create_time.ToDatetime() if dated else None,
         )
 
@@ -200,10 +193,4 @@ class Verification:
     @classmethod
     def from_message(cls, message: admin_pb.VerifyRevisionsResponse) -> Self:
         """Reads the wire form."""
-        invalid = message.HasField("first_invalid_revision")
-        return cls(
-            valid=message.valid,
-            revision_count=message.revision_count,
-            first_invalid_revision=message.first_invalid_revision if invalid else None,
-            vocabulary=VocabularyRef.from_message(message.vocabulary),
-        )
+        return read(cls, message, vocabulary=VocabularyRef.from_message(message.vocabulary))

@@ -11,7 +11,7 @@ import numpy as np
 from lockstep.v1 import tokenizer_service_pb2 as tokenizer_pb
 from lockstep.v1 import tokens_pb2 as tokens_pb
 
-from lockstep_client._values import tensors, token_ids
+from lockstep_client._values import enums, tensors, token_ids
 from lockstep_client._values.choices import choose
 from lockstep_client._values.tensors import Array
 from lockstep_client._values.token_ids import Row as Row
@@ -19,10 +19,7 @@ from lockstep_client._values.vocabulary_ref import VocabularyRef
 
 PaddingSide = Literal["left", "right"]
 
-_SIDES: dict[PaddingSide, tokens_pb.PaddingSide] = {
-    "left": tokens_pb.PADDING_SIDE_LEFT,
-    "right": tokens_pb.PADDING_SIDE_RIGHT,
-}
+SIDES = enums.values(tokens_pb.PaddingSide)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +96,7 @@ class Padded:
             input_ids=tensors.to_message(token_ids.rectangle(self.input_ids)),
             attention_mask=tensors.to_message(self.attention_mask),
             position_ids=tensors.to_message(self.position_ids),
-            padding_side=choose("padding_side", self.padding_side, _SIDES),
+            padding_side=choose("padding_side", self.padding_side, SIDES),
             pad_token_id=None if self.pad_token_id is None else token_ids.one(self.pad_token_id),
         )
 

@@ -9,29 +9,15 @@ from lockstep.v1 import tensor_pb2 as tensor_pb
 from lockstep.v1 import vocabulary_admin_service_pb2 as admin_pb
 from lockstep.v1 import vocabulary_pb2 as vocabulary_pb
 
-from lockstep_client._values import tensors, token_ids
+from lockstep_client._values import enums, tensors, token_ids
 from lockstep_client._values.choices import choose
 from lockstep_client._values.tensors import Array
 
 Role = Literal["bos", "eos", "pad", "unk", "sep", "cls", "mask"]
 Initialization = Literal["mean_of_pieces", "mean", "copy", "zero", "values"]
 
-ROLES: dict[Role, vocabulary_pb.SpecialTokenRole] = {
-    "bos": vocabulary_pb.SPECIAL_TOKEN_ROLE_BOS,
-    "eos": vocabulary_pb.SPECIAL_TOKEN_ROLE_EOS,
-    "pad": vocabulary_pb.SPECIAL_TOKEN_ROLE_PAD,
-    "unk": vocabulary_pb.SPECIAL_TOKEN_ROLE_UNK,
-    "sep": vocabulary_pb.SPECIAL_TOKEN_ROLE_SEP,
-    "cls": vocabulary_pb.SPECIAL_TOKEN_ROLE_CLS,
-    "mask": vocabulary_pb.SPECIAL_TOKEN_ROLE_MASK,
-}
-_INITIALIZATIONS: dict[Initialization, vocabulary_pb.RowInitialization] = {
-    "mean_of_pieces": vocabulary_pb.ROW_INITIALIZATION_MEAN_OF_PIECES,
-    "mean": vocabulary_pb.ROW_INITIALIZATION_MEAN,
-    "copy": vocabulary_pb.ROW_INITIALIZATION_COPY,
-    "zero": vocabulary_pb.ROW_INITIALIZATION_ZERO,
-    "values": vocabulary_pb.ROW_INITIALIZATION_VALUES,
-}
+ROLES = enums.values(vocabulary_pb.SpecialTokenRole)
+_INITIALIZATIONS = enums.values(vocabulary_pb.RowInitialization)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,5 +1,6 @@
 """`lockstep vocab add`."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,9 +12,9 @@ from lockstep_client._cli.session import connected, print_json
 from lockstep_client._cli.vocabulary import new_tokens, report
 from lockstep_client._cli.vocabulary.new_tokens import VALUES_HELP, Initialization, Role
 
-MATCHING_PANEL = "How text matches"
-ROWS_PANEL = "Embedding rows"
-SAFETY_PANEL = "Safety"
+_matching = partial(typer.Option, rich_help_panel="How text matches")
+_rows = partial(typer.Option, rich_help_panel="Embedding rows")
+_safety = partial(typer.Option, rich_help_panel="Safety")
 
 
 def add(
@@ -25,118 +26,77 @@ def add(
         typer.Option(help="Give the only token this role. Can be given several times."),
     ] = None,
     single_word: Annotated[
-        bool,
-        typer.Option(
-            "--single-word", help="Match whole words only.", rich_help_panel=MATCHING_PANEL
-        ),
+        bool, _matching("--single-word", help="Match whole words only.")
     ] = False,
-    lstrip: Annotated[
-        bool,
-        typer.Option(
-            "--lstrip", help="Swallow white space to the left.", rich_help_panel=MATCHING_PANEL
-        ),
-    ] = False,
+    lstrip: Annotated[bool, _matching("--lstrip", help="Swallow white space to the left.")] = False,
     rstrip: Annotated[
-        bool,
-        typer.Option(
-            "--rstrip", help="Swallow white space to the right.", rich_help_panel=MATCHING_PANEL
-        ),
+        bool, _matching("--rstrip", help="Swallow white space to the right.")
     ] = False,
     normalized: Annotated[
         bool | None,
-        typer.Option(
-            help="Match in normalized text. The opposite of --special if neither is given.",
-            rich_help_panel=MATCHING_PANEL,
-        ),
+        _matching(help="Match in normalized text. The opposite of --special if neither is given."),
     ] = None,
     initialize: Annotated[
         Initialization | None,
-        typer.Option(
-            help="How the rows get their values without vectors; mean-of-pieces unless given.",
-            rich_help_panel=ROWS_PANEL,
-        ),
+        _rows(help="How the rows get their values without vectors; mean-of-pieces unless given."),
     ] = None,
     copy: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TOKEN", help="Copy the rows of this id or token.", rich_help_panel=ROWS_PANEL
-        ),
+        str | None, _rows(metavar="TOKEN", help="Copy the rows of this id or token.")
     ] = None,
     input_values: Annotated[
         Path | None,
-        typer.Option(
+        _rows(
             metavar="FILE",
             exists=True,
             dir_okay=False,
             help=f"Trained input vectors. {VALUES_HELP}",
-            rich_help_panel=ROWS_PANEL,
         ),
     ] = None,
     output_values: Annotated[
         Path | None,
-        typer.Option(
+        _rows(
             metavar="FILE",
             exists=True,
             dir_okay=False,
             help="Trained output vectors, where they are not the input vectors.",
-            rich_help_panel=ROWS_PANEL,
         ),
     ] = None,
     generable: Annotated[
         bool | None,
-        typer.Option(
-            help="Whether the model may generate them. Only those with vectors unless given.",
-            rich_help_panel=ROWS_PANEL,
-        ),
+        _rows(help="Whether the model may generate them. Only those with vectors unless given."),
     ] = None,
     allow_text_changes: Annotated[
         bool,
-        typer.Option(
-            "--allow-text-changes",
-            help="Allow tokens that change how ordinary text is encoded.",
-            rich_help_panel=SAFETY_PANEL,
+        _safety(
+            "--allow-text-changes", help="Allow tokens that change how ordinary text is encoded."
         ),
     ] = False,
     allow_unusual_characters: Annotated[
         bool,
-        typer.Option(
+        _safety(
             "--allow-unusual-characters",
             help="Allow invisible, bidirectional and not normalized characters.",
-            rich_help_panel=SAFETY_PANEL,
         ),
     ] = False,
     expected_revision: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            metavar="N",
-            help="Refuse unless this is the newest revision.",
-            rich_help_panel=SAFETY_PANEL,
-        ),
+        int | None, _safety(min=0, metavar="N", help="Refuse unless this is the newest revision.")
     ] = None,
     idempotency_key: Annotated[
         str | None,
-        typer.Option(
+        _safety(
             metavar="UUID",
             help="Repeating a call with its key changes nothing and answers the same.",
-            rich_help_panel=SAFETY_PANEL,
         ),
     ] = None,
     dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run",
-            help="Report what would happen and change nothing.",
-            rich_help_panel=SAFETY_PANEL,
-        ),
+        bool, _safety("--dry-run", help="Report what would happen and change nothing.")
     ] = False,
     texts: Annotated[
         list[str] | None,
-        typer.Option(
+        _safety(
             "--text",
             metavar="TEXT",
             help="With --dry-run, show what becomes of this text. Can be given several times.",
-            rich_help_panel=SAFETY_PANEL,
         ),
     ] = None,
     json: options.Json = False,

@@ -8,8 +8,7 @@ from typing import Any, Final
 import numpy as np
 import typer
 
-from lockstep_client._sync.lockstep import Lockstep
-from lockstep_client._values.new_token import NewToken
+from lockstep_client import Lockstep, NewToken
 from lockstep_client._values.tensors import Array
 
 

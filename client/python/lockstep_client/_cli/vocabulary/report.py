@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 from rich.table import Table
 from rich.text import Text
 
+from lockstep_client import AddedToken, AddedTokens, TextEffect
 from lockstep_client._cli.session import out
 from lockstep_client._cli.token_text import render, visible_bytes
-from lockstep_client._results.vocabulary import AddedToken, AddedTokens, TextEffect
 
 
 def show(tokens: Sequence[str], texts: Sequence[str], added: AddedTokens, *, dry_run: bool) -> None:
