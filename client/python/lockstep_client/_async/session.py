@@ -10,6 +10,7 @@ from lockstep.v1 import model_service_pb2 as model_pb
 from lockstep.v1.model_service_pb2_grpc import ModelServiceStub
 
 from lockstep_client._async.deltas import deltas
+from lockstep_client._async.duplex import AsyncDuplex
 from lockstep_client._async.step_stream import AsyncStepStream
 from lockstep_client._async.streams import AsyncStream
 from lockstep_client._calls.assembly import GenerationAssembler
@@ -97,7 +98,7 @@ class AsyncSession(SessionState, AsyncClosing):
         Args:
             timeout: of the whole stream, in seconds.
         """
-        call = self._connection.duplex(self._stub.StepStream, timeout)
+        call = AsyncDuplex(self._connection, self._stub.StepStream, timeout)
         return AsyncStepStream(self, call, lambda: self._settle(Turn(BUSY_LIMIT_S)))
 
     async def generate(

@@ -5,10 +5,10 @@ from typing import Unpack
 
 from lockstep.v1 import logits_session_service_pb2 as pb
 
+from lockstep_client._async.duplex import AsyncDuplex
 from lockstep_client._calls.session_state import SessionState, StepResult
 from lockstep_client._calls.step_reader import StepReader
 from lockstep_client._requests.options import StepOptions
-from lockstep_client._transport.async_connection import AsyncDuplex
 from lockstep_client._transport.closing import AsyncClosing
 from lockstep_client._values.batch import Row
 from lockstep_client._values.tensors import Array

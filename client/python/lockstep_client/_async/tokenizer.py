@@ -7,6 +7,7 @@ from typing import Any, Unpack, overload
 from lockstep.v1 import tokenizer_service_pb2 as pb
 from lockstep.v1.tokenizer_service_pb2_grpc import TokenizerServiceStub
 
+from lockstep_client._async.duplex import AsyncDuplex
 from lockstep_client._requests import tokenizer as requests
 from lockstep_client._requests.options import (
     ChatOptions,
@@ -22,7 +23,7 @@ from lockstep_client._results.tokenizer import (
     TokenizerInfo,
     VocabularyEntry,
 )
-from lockstep_client._transport.async_connection import AsyncConnection, AsyncDuplex, Items, iterate
+from lockstep_client._transport.async_connection import AsyncConnection, Items, iterate
 from lockstep_client._transport.closing import AsyncClosing
 from lockstep_client._transport.endpoint import USE_DEFAULT, Timeout
 from lockstep_client._values.batch import Batch, Prompts, Row
@@ -144,7 +145,9 @@ class AsyncTokenizer:
             timeout: of the whole stream, in seconds.
         """
         options = requests.decode_options({"skip_special_tokens": skip_special_tokens})
-        return AsyncDecoder(self._connection.duplex(self._stub.DecodeStream, timeout), options)
+        return AsyncDecoder(
+            AsyncDuplex(self._connection, self._stub.DecodeStream, timeout), options
+        )
 
     async def pad(
         self,

@@ -15,6 +15,7 @@ from lockstep_client._calls.session_state import BUSY_LIMIT_S, SessionState, Ste
 from lockstep_client._requests.options import GenerateOptions, StepOptions
 from lockstep_client._results.generation import Generation, TokenDelta
 from lockstep_client._sync.deltas import deltas
+from lockstep_client._sync.duplex import Duplex
 from lockstep_client._sync.step_stream import StepStream
 from lockstep_client._sync.streams import Stream
 from lockstep_client._transport.closing import Closing
@@ -98,7 +99,7 @@ class Session(SessionState, Closing):
         Args:
             timeout: of the whole stream, in seconds.
         """
-        call = self._connection.duplex(self._stub.StepStream, timeout)
+        call = Duplex(self._connection, self._stub.StepStream, timeout)
         return StepStream(self, call, lambda: self._settle(Turn(BUSY_LIMIT_S)))
 
     def generate(

@@ -9,8 +9,8 @@ from lockstep.v1 import logits_session_service_pb2 as pb
 from lockstep_client._calls.session_state import SessionState, StepResult
 from lockstep_client._calls.step_reader import StepReader
 from lockstep_client._requests.options import StepOptions
+from lockstep_client._sync.duplex import Duplex
 from lockstep_client._transport.closing import Closing
-from lockstep_client._transport.sync_connection import Duplex
 from lockstep_client._values.batch import Row
 from lockstep_client._values.tensors import Array
 

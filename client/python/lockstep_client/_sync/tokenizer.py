@@ -23,9 +23,10 @@ from lockstep_client._results.tokenizer import (
     TokenizerInfo,
     VocabularyEntry,
 )
+from lockstep_client._sync.duplex import Duplex
 from lockstep_client._transport.closing import Closing
 from lockstep_client._transport.endpoint import USE_DEFAULT, Timeout
-from lockstep_client._transport.sync_connection import Connection, Duplex, Items, iterate
+from lockstep_client._transport.sync_connection import Connection, Items, iterate
 from lockstep_client._values.batch import Batch, Prompts, Row
 
 
@@ -143,7 +144,7 @@ class Tokenizer:
             timeout: of the whole stream, in seconds.
         """
         options = requests.decode_options({"skip_special_tokens": skip_special_tokens})
-        return Decoder(self._connection.duplex(self._stub.DecodeStream, timeout), options)
+        return Decoder(Duplex(self._connection, self._stub.DecodeStream, timeout), options)
 
     def pad(
         self,

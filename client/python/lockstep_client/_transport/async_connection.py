@@ -14,18 +14,19 @@ from collections.abc import (
     Iterator,
 )
 from contextlib import aclosing, closing, contextmanager
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import grpc
 from grpc import aio
 
 from lockstep_client._transport import status
 from lockstep_client._transport.async_deadline import Deadline
+from lockstep_client._transport.caller import Caller
 from lockstep_client._transport.closing import AsyncClosing
 from lockstep_client._transport.endpoint import USE_DEFAULT, Endpoint, Timeout
-from lockstep_client._transport.pulse import PATIENCE_S, QUESTION_TIMEOUT_S, Pulse
-from lockstep_client._transport.retries import Attempts, Throttle, is_idempotent
-from lockstep_client.exceptions import ConnectionFailed, LockstepError, ProtocolError
+from lockstep_client._transport.pulse import PATIENCE_S, QUESTION_TIMEOUT_S
+from lockstep_client._transport.retries import Attempts
+from lockstep_client.exceptions import LockstepError
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -46,17 +47,13 @@ async def iterate(items: Items[Item]) -> AsyncIterator[Item]:
             yield item
 
 
-class AsyncConnection(AsyncClosing):
+class AsyncConnection(Caller, AsyncClosing):
     """Calls one service. Connects with the first call, and again when it broke."""
 
     def __init__(self, endpoint: Endpoint) -> None:
-        self.endpoint = endpoint
-        self._channels = _Channels(endpoint)
+        super().__init__(aio, endpoint)
         self.channel = cast(aio.Channel, self._channels)
-        self._pulse = Pulse(endpoint)
-        self._ask: Any = self.channel.unary_unary(self._pulse.question)
         self._asking: asyncio.Task[None] | None = None
-        self._throttle = Throttle()
         self._closed = False
 
     async def unary(
@@ -125,14 +122,17 @@ class AsyncConnection(AsyncClosing):
         with self._deadline(attempts), self._translated_errors():
             return await method(requests, timeout=attempts.timeout_s)
 
-    def duplex(
-        self,
-        method: "aio.StreamStreamMultiCallable[Request, Response]",
-        timeout: Timeout = USE_DEFAULT,
-    ) -> "AsyncDuplex[Request, Response]":
-        """Prepares a call with streams both ways."""
+    def exchange(
+        self, method: "aio.StreamStreamMultiCallable[Request, Response]", timeout: Timeout
+    ) -> tuple[asyncio.Queue[Request | None], AsyncGenerator[Response]]:
+        """Prepares a call with streams both ways, which begins with the first response.
+
+        Returns:
+            Where requests are put, None as the last of them, and the responses; closing
+            these cancels the call.
+        """
         requests = asyncio.Queue[Request | None]()
-        return AsyncDuplex(requests, self._exchange(method, requests, timeout), self.endpoint)
+        return requests, self._exchange(method, requests, timeout)
 
     async def _exchange(
         self,
@@ -148,14 +148,6 @@ class AsyncConnection(AsyncClosing):
                     yield response
         finally:
             requests.put_nowait(None)  # lets gRPC's task go that waits for requests
-
-    def _attempts(self, request: Any, timeout_s: float | None) -> Attempts:
-        repeatable = self.endpoint.retries and is_idempotent(request)
-        return Attempts(self._throttle, repeatable=repeatable, timeout_s=timeout_s)
-
-    def _only_attempt(self, timeout: Timeout) -> Attempts:
-        timeout_s = self.endpoint.streaming_timeout_s(timeout)
-        return Attempts(self._throttle, repeatable=False, timeout_s=timeout_s)
 
     async def _responses(
         self, method: Callable[..., Any], argument: Any, attempts: Attempts
@@ -190,9 +182,7 @@ class AsyncConnection(AsyncClosing):
         except aio.UsageError as error:  # the channel is closed
             raise status.closed(self.endpoint.peer) from error
         except grpc.RpcError as error:
-            translated = status.from_rpc_error(error, self.endpoint.peer)
-            if isinstance(translated, ConnectionFailed) and self._closed:
-                raise status.closed(self.endpoint.peer) from error
+            translated = self._translated(error, closed=self._closed)
             if self._pulse.doubt(translated):
                 self._feel_pulse()
             raise translated from error
@@ -224,75 +214,10 @@ class AsyncConnection(AsyncClosing):
         self._closed = True
         if self._asking is not None:
             self._asking.cancel()
-        await self._channels.close()
-
-
-class AsyncDuplex(AsyncClosing, Generic[Request, Response]):
-    """A call with streams both ways. It begins when its first response is asked for."""
-
-    def __init__(
-        self,
-        requests: asyncio.Queue[Request | None],
-        responses: AsyncGenerator[Response],
-        endpoint: Endpoint,
-    ) -> None:
-        self._requests = requests
-        self._responses = responses
-        self._service = endpoint.service
-
-    def send(self, request: Request) -> None:
-        """Sends a request, and does not wait for an answer."""
-        self._requests.put_nowait(request)
-
-    async def receive(self) -> Response:
-        """Returns the next response.
-
-        Raises:
-            ProtocolError: the service has ended the stream.
-            LockstepError: the call failed.
-        """
-        response = await anext(self._responses, None)
-        if response is None:
-            raise ProtocolError(f"The {self._service} service ended the stream too early.")
-        return response
-
-    async def finish(self) -> None:
-        """Says that no more requests come, and waits until the service has ended the call.
-
-        Raises:
-            LockstepError: the call failed.
-        """
-        self._requests.put_nowait(None)
-        async for _ in self._responses:
-            pass
-
-    async def close(self) -> None:
-        """Cancels the call, unless it has ended."""
-        await self._responses.aclose()
+        for channel in self._channels.both:
+            await channel.close()
 
 
 async def _until_none(requests: asyncio.Queue[Request | None]) -> AsyncIterator[Request]:
     while (request := await requests.get()) is not None:
         yield request
-
-
-class _Channels:
-    """A channel for calls with one answer and one for streams, as `retries` has it."""
-
-    def __init__(self, endpoint: Endpoint) -> None:
-        self._unary, self._streams = (_channel(endpoint, streams=each) for each in (False, True))
-        self.unary_unary = self._unary.unary_unary
-        self.unary_stream = self._streams.unary_stream
-        self.stream_unary = self._streams.stream_unary
-        self.stream_stream = self._streams.stream_stream
-
-    async def close(self) -> None:
-        await self._unary.close()
-        await self._streams.close()
-
-
-def _channel(endpoint: Endpoint, *, streams: bool) -> aio.Channel:
-    options = endpoint.options(streams=streams)
-    if endpoint.tls is None:
-        return aio.insecure_channel(endpoint.address, options)
-    return aio.secure_channel(endpoint.address, endpoint.tls.credentials(), options)

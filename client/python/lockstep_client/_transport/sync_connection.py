@@ -4,17 +4,18 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from queue import SimpleQueue
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import grpc
 
 from lockstep_client._transport import status
+from lockstep_client._transport.caller import Caller
 from lockstep_client._transport.closing import Closing
 from lockstep_client._transport.endpoint import GRACE_S, USE_DEFAULT, Endpoint, Timeout
-from lockstep_client._transport.pulse import PATIENCE_S, QUESTION_TIMEOUT_S, Pulse
-from lockstep_client._transport.retries import Attempts, Throttle, is_idempotent
+from lockstep_client._transport.pulse import PATIENCE_S, QUESTION_TIMEOUT_S
+from lockstep_client._transport.retries import Attempts
 from lockstep_client._transport.sync_deadline import OVERDUE, WATCH
-from lockstep_client.exceptions import ConnectionFailed, LockstepError, ProtocolError
+from lockstep_client.exceptions import LockstepError
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -29,19 +30,15 @@ def iterate(items: Items[Item]) -> Iterator[Item]:
     return iter(items)
 
 
-class Connection(Closing):
+class Connection(Caller, Closing):
     """Calls one service. Connects with the first call, and again when it broke."""
 
     def __init__(self, endpoint: Endpoint) -> None:
-        self.endpoint = endpoint
-        self._channels = _Channels(endpoint)
+        super().__init__(grpc, endpoint)
         self.channel = cast(grpc.Channel, self._channels)
-        self._pulse = Pulse(endpoint)
-        self._ask: Any = self.channel.unary_unary(self._pulse.question)
         self._asking = threading.Lock()
         self._answered = threading.Event()
         self._answered.set()
-        self._throttle = Throttle()
         self._closed = threading.Event()
 
     def unary(
@@ -115,29 +112,28 @@ class Connection(Closing):
             finally:
                 call.cancel()
 
-    def duplex(
-        self,
-        method: "grpc.StreamStreamMultiCallable[Request, Response]",
-        timeout: Timeout = USE_DEFAULT,
-    ) -> "Duplex[Request, Response]":
-        """Prepares a call with streams both ways."""
+    def exchange(
+        self, method: "grpc.StreamStreamMultiCallable[Request, Response]", timeout: Timeout
+    ) -> tuple[SimpleQueue[Request | None], Generator[Response]]:
+        """Prepares a call with streams both ways, which begins with the first response.
+
+        Returns:
+            Where requests are put, None as the last of them, and the responses; closing
+            these cancels the call.
+        """
         requests: SimpleQueue[Request | None] = SimpleQueue()
-        return Duplex(requests, self._exchange(method, requests, timeout), self.endpoint)
+        return requests, self._exchange(method, requests, timeout)
 
     def _exchange(
         self, method: Callable[..., Any], requests: SimpleQueue[Request | None], timeout: Timeout
     ) -> Generator[Any]:
         self._check_pulse()
-        timeout_s = self.endpoint.streaming_timeout_s(timeout)
-        attempts = Attempts(self._throttle, repeatable=False, timeout_s=timeout_s)
         try:
-            yield from self._responses(method, iter(requests.get, None), attempts)
+            yield from self._responses(
+                method, iter(requests.get, None), self._only_attempt(timeout)
+            )
         finally:
             requests.put(None)  # lets gRPC's thread go that waits for requests
-
-    def _attempts(self, request: Any, timeout_s: float | None) -> Attempts:
-        repeatable = self.endpoint.retries and is_idempotent(request)
-        return Attempts(self._throttle, repeatable=repeatable, timeout_s=timeout_s)
 
     def _responses(
         self, method: Callable[..., Any], argument: Any, attempts: Attempts
@@ -160,9 +156,7 @@ class Connection(Closing):
         try:
             yield
         except grpc.RpcError as error:
-            translated = status.from_rpc_error(error, self.endpoint.peer)
-            if isinstance(translated, ConnectionFailed) and self._closed.is_set():
-                raise status.closed(self.endpoint.peer) from error
+            translated = self._translated(error, closed=self._closed.is_set())
             if self._pulse.doubt(translated):
                 self._feel_pulse()
             raise translated from error
@@ -199,70 +193,5 @@ class Connection(Closing):
     def close(self) -> None:
         """Closes the channel; running calls are cancelled."""
         self._closed.set()
-        self._channels.close()
-
-
-class Duplex(Closing, Generic[Request, Response]):
-    """A call with streams both ways. It begins when its first response is asked for."""
-
-    def __init__(
-        self,
-        requests: SimpleQueue[Request | None],
-        responses: Generator[Response],
-        endpoint: Endpoint,
-    ) -> None:
-        self._requests = requests
-        self._responses = responses
-        self._service = endpoint.service
-
-    def send(self, request: Request) -> None:
-        """Sends a request, and does not wait for an answer."""
-        self._requests.put(request)
-
-    def receive(self) -> Response:
-        """Returns the next response.
-
-        Raises:
-            ProtocolError: the service has ended the stream.
-            LockstepError: the call failed.
-        """
-        response = next(self._responses, None)
-        if response is None:
-            raise ProtocolError(f"The {self._service} service ended the stream too early.")
-        return response
-
-    def finish(self) -> None:
-        """Says that no more requests come, and waits until the service has ended the call.
-
-        Raises:
-            LockstepError: the call failed.
-        """
-        self._requests.put(None)
-        for _ in self._responses:
-            pass
-
-    def close(self) -> None:
-        """Cancels the call, unless it has ended."""
-        self._responses.close()
-
-
-class _Channels:
-    """A channel for calls with one answer and one for streams, as `retries` has it."""
-
-    def __init__(self, endpoint: Endpoint) -> None:
-        self._unary, self._streams = (_channel(endpoint, streams=each) for each in (False, True))
-        self.unary_unary = self._unary.unary_unary
-        self.unary_stream = self._streams.unary_stream
-        self.stream_unary = self._streams.stream_unary
-        self.stream_stream = self._streams.stream_stream
-
-    def close(self) -> None:
-        self._unary.close()
-        self._streams.close()
-
-
-def _channel(endpoint: Endpoint, *, streams: bool) -> grpc.Channel:
-    options = endpoint.options(streams=streams)
-    if endpoint.tls is None:
-        return grpc.insecure_channel(endpoint.address, options)
-    return grpc.secure_channel(endpoint.address, endpoint.tls.credentials(), options)
+        for channel in self._channels.both:
+            channel.close()
