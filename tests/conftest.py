@@ -3,6 +3,8 @@
 import os
 import signal
 
+from hypothesis import settings
+
 from tests.postgresql import postgresql as postgresql
 from tests.postgresql import postgresql_url as postgresql_url
 from tests.services import services as services
@@ -12,6 +14,10 @@ os.environ.setdefault("LOCKSTEP_MODEL_DECODE_GRAPHS", "off")
 
 # A tokenizer service that happens to run here is followed by no test; those about it name theirs.
 os.environ.setdefault("LOCKSTEP_MODEL_TOKENIZER_ADDRESS", "none")
+
+# A deadline of an example would measure how busy the machine is.
+settings.register_profile("busy", deadline=None)
+settings.load_profile("busy")
 
 # A shell starts what runs in its background with Ctrl-C ignored, and so would be every
 # process that a test starts, although the test is about one that somebody watches.

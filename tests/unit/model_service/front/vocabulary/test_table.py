@@ -121,7 +121,7 @@ async def test_a_service_that_is_not_reached_is_named_to_those_who_wait_for_its_
 async def test_a_newer_revision_of_a_service_that_is_refused_is_of_another_tokenizer():
     table = make_table(0)
     table.refused, table.is_another = "it serves another vocabulary", True
-    with pytest.raises(VocabularyMismatch, match="as it serves another vocabulary"):
+    with pytest.raises(VocabularyMismatch, match="because it serves another vocabulary"):
         await table.resolve(ref(CHAIN[1]))
 
 
