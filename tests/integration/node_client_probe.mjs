@@ -66,6 +66,22 @@ const answer = {
       await failure(client.decode([[5, id]])),
     ]),
   ),
+  noIdsOfConfig: await Promise.all(
+    [1.5, true, "1"].flatMap((id) =>
+      [
+        { stopTokenIds: [5, id] },
+        { eosTokenIds: { ids: [id] } },
+        { badWordsIds: [{ ids: [5] }, { ids: [id] }] },
+        { sequenceBias: [{ ids: [5, id], bias: 1 }] },
+        { forcedBosTokenId: id },
+        { maxNewTokens: id },
+      ].map(async (config) => [
+        await failure(client.generate([[5]], config)),
+        await failure(client.generateStream([[5]], config).next()),
+      ]),
+    ),
+  ),
+  noKey: await failure(client.generate([[5]], { logitBias: { 1.5: 1 } })),
   unknownId: await failure(client.decode([[99999]])),
   nobody: await failure(nobody.encode(["x"])),
   silent: await failure(silent.generateStream([[5]]).next()),

@@ -102,7 +102,8 @@ def test_a_refused_call_says_why_for_programs_and_for_people(answer):
 
 
 def test_ids_that_are_no_whole_numbers_are_refused(answer):
-    for refused in (failure for failures in answer["noIds"] for failure in failures):
+    failures = [*answer["noIds"], *answer["noIdsOfConfig"], [answer["noKey"]]]
+    for refused in (failure for pair in failures for failure in pair):
         assert refused["name"] == "TypeError"
         assert "whole numbers" in refused["message"]
 

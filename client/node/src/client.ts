@@ -10,10 +10,12 @@ import type { DecodeResponse__Output } from "./schema/lockstep/v1/DecodeResponse
 import type { EncodeOptions } from "./schema/lockstep/v1/EncodeOptions.js";
 import type { EncodeResponse__Output } from "./schema/lockstep/v1/EncodeResponse.js";
 import type { FinishReason__Output } from "./schema/lockstep/v1/FinishReason.js";
+import type { GenerateRequest } from "./schema/lockstep/v1/GenerateRequest.js";
 import type { GenerateResponse__Output } from "./schema/lockstep/v1/GenerateResponse.js";
 import type { GenerationConfig } from "./schema/lockstep/v1/GenerationConfig.js";
 import type { PromptBatch } from "./schema/lockstep/v1/PromptBatch.js";
 import type { VocabularyRef, VocabularyRef__Output } from "./schema/lockstep/v1/VocabularyRef.js";
+import { checkWholeNumber, checkWholeNumbers } from "./wholeNumbers.js";
 
 /** Where the services are. */
 export interface LockstepOptions {
@@ -102,7 +104,7 @@ export class Lockstep {
     prompts: Prompts,
     generationConfig: GenerationConfig = {},
   ): Promise<GenerateResponse__Output> {
-    const request = { ...wire(prompts), generationConfig };
+    const request = generateRequest(prompts, generationConfig);
     return this.#call(
       (callOptions, done) => this.#model.generate(request, callOptions, done),
       this.#streamTimeoutMs,
@@ -119,7 +121,7 @@ export class Lockstep {
   ): AsyncGenerator<Token | Finish> {
     this.#checkOpen();
     const call = this.#model.generateStream(
-      { request: { ...wire(prompts), generationConfig } },
+      { request: generateRequest(prompts, generationConfig) },
       { deadline: Date.now() + this.#streamTimeoutMs },
     );
     let completed = false;
@@ -183,13 +185,15 @@ export class Lockstep {
   }
 }
 
+function generateRequest(prompts: Prompts, generationConfig: GenerationConfig): GenerateRequest {
+  checkWholeNumbers(generationConfig, "GenerationConfig", "generationConfig");
+  return { ...wire(prompts), generationConfig };
+}
+
 function wire(prompts: Prompts): { prompt: PromptBatch; vocabulary: VocabularyRef | null } {
   const { tokenIds, vocabulary } = Array.isArray(prompts)
     ? { tokenIds: prompts, vocabulary: null }
     : prompts;
-  // The encoder would send 1 for 1.5, true and "1".
-  for (const id of tokenIds.flat()) {
-    if (!Number.isInteger(id)) throw new TypeError(`Token ids are whole numbers, not ${String(id)}.`);
-  }
+  for (const id of tokenIds.flat()) checkWholeNumber(id, "A prompt");
   return { prompt: { tokenBatch: { sequences: tokenIds.map((ids) => ({ ids })) } }, vocabulary };
 }

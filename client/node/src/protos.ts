@@ -10,7 +10,8 @@ import type { ProtoGrpcType as TokenizerGrpcType } from "./schema/tokenizer_serv
 
 const PROTOS = fileURLToPath(new URL("../../protos", import.meta.url));
 
-const definition = loadSync(
+/** The schema as it was read. */
+export const definition = loadSync(
   ["lockstep/v1/tokenizer_service.proto", "lockstep/v1/model_service.proto"],
   // The options of scripts/protos.mjs, which generates types for what they give.
   { includeDirs: [PROTOS], longs: String, enums: String, defaults: true, oneofs: true },
