@@ -51,7 +51,7 @@ def test_a_link_out_of_the_folder_is_refused(adapter_folder, tmp_path):
     path = adapter_folder / "adapter_model.safetensors"
     path.rename(tmp_path / "elsewhere.safetensors")
     path.symlink_to(tmp_path / "elsewhere.safetensors")
-    with pytest.raises(CheckpointError, match="link out of its folder"):
+    with pytest.raises(CheckpointError, match="link to a file outside its folder"):
         resolve_adapter(str(adapter_folder))
 
 
