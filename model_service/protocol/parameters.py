@@ -7,8 +7,8 @@ fast path covers all follow from it.
 
 Processors stand in the order of Hugging Face's
 `GenerationMixin._get_logits_processor`; ours (`presence_penalty`,
-`frequency_penalty`, `logit_bias`, `allowed_token_ids`, `forced_prefix`) stand
-where the schema says. A field whose need names another stands behind that.
+`frequency_penalty`, `logit_bias`, `allowed_token_ids`, `forced_prefix`,
+`top_n_sigma`) stand where the schema says. A field whose need names another stands behind that.
 """
 
 from functools import partial
@@ -288,6 +288,11 @@ class GenerationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ),
         "Divides scores: below 1 sharpens the distribution, above 1 flattens it.",
     ] = 1.0
+    top_n_sigma: Annotated[
+        float,
+        _keeper(Number(0, 100, above_low=True), hugging_face=None, fast_path=ALWAYS),
+        "Keeps ids whose score is within top_n_sigma standard deviations of the highest one.",
+    ] = 0.0
     top_h: Annotated[
         float | None,
         _warper(SHARE, fast_path=ALWAYS),

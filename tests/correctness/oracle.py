@@ -42,6 +42,11 @@ def first_up_to(order: np.ndarray, amounts: np.ndarray, limit: float) -> np.ndar
     return kept
 
 
+def _top_n_sigma(scores: np.ndarray, n: float, nudge: float) -> np.ndarray:
+    deviation = scores[np.isfinite(scores)].std()
+    return scores >= scores.max() - n * deviation * (1 + nudge)
+
+
 def _top_h(scores: np.ndarray, share: float, nudge: float) -> np.ndarray:
     order = np.argsort(-scores)[:TOP_H_IDS]
     probs = softmax(scores[order])
@@ -82,6 +87,7 @@ def _eta(scores: np.ndarray, epsilon: float, nudge: float) -> np.ndarray:
 
 
 KEEP = {
+    "top_n_sigma": _top_n_sigma,
     "top_h": _top_h,
     "top_k": _top_k,
     "top_p": _top_p,

@@ -66,6 +66,7 @@ def warper_configs(size: int) -> st.SearchStrategy[dict]:
         optional={
             "temperature": st.floats(0.05, 5.0) | st.sampled_from([1e-6, 1e6]),
             "min_tokens_to_keep": st.integers(1, 5),
+            "top_n_sigma": st.floats(0.0, 5.0) | st.sampled_from([1e-6, 100.0]),
             "top_h": st.floats(0.01, 1.0),
             "top_p": share,
             "min_p": share,

@@ -21,6 +21,7 @@ SURE = 64
 CONFIGS = [
     {"temperature": 0.7},
     {"temperature": 3.0},
+    {"top_n_sigma": 1.0},
     {"top_h": 0.6},
     {"top_k": 1},
     {"top_k": 40},
@@ -33,6 +34,7 @@ CONFIGS = [
     {"temperature": 1.4, "top_k": 100, "top_p": 0.9, "min_p": 0.01},
     {"temperature": 0.8, "top_p": 0.97, "typical_p": 0.9, "epsilon_cutoff": 0.001},
     {"top_h": 0.9, "top_k": 30, "eta_cutoff": 0.005},
+    {"temperature": 2.0, "top_n_sigma": 1.5, "top_p": 0.9},
 ]
 
 

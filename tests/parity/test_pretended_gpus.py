@@ -74,6 +74,7 @@ KINDS = {
     "typical_p": {"do_sample": True, "typical_p": 0.9},
     "cutoffs": {"do_sample": True, "eta_cutoff": 0.01, "epsilon_cutoff": 0.01},
     "top_h": {"do_sample": True, "top_h": 0.4},
+    "top_n_sigma": {"do_sample": True, "top_n_sigma": 1.0},
     "sampled, with all scores": {"do_sample": True, "selection": FULL},
     "sampled, with the best scores": {"do_sample": True, "selection": TOP},
     "drawn as torch": {"do_sample": True, "seed_mode": "torch", "selection": FULL},

@@ -107,6 +107,27 @@ class ForcedPrefixProcessor(LogitsProcessor):
         return forced
 
 
+class TopNSigmaWarper(LogitsProcessor):
+    """Keeps ids whose score is within n standard deviations of the highest one.
+
+    Tang et al., "Top-n-sigma: Eliminating Noise in Logit Space for Robust Token
+    Sampling of LLM". The deviation is that of all finite scores, in float64.
+    """
+
+    def __init__(self, n: float, min_tokens_to_keep: int) -> None:
+        """Takes the number of deviations, and how many ids are kept at least, ties included."""
+        self._n = n
+        self._min_tokens_to_keep = min_tokens_to_keep
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Maps `[1, L]` int64 and `[1, V]` float32 to `[1, V]` float32."""
+        values = scores.double()
+        below = values - values.max()
+        deviation = values[values.isfinite()].std(correction=0)
+        lowest = scores.topk(min(self._min_tokens_to_keep, scores.shape[-1])).values[:, -1:]
+        return scores.masked_fill((below < -self._n * deviation) & (scores < lowest), -torch.inf)
+
+
 BUILDERS: dict[str, Builder] = {
     "sequence_bias": lambda a, _: SequenceBiasLogitsProcessor(
         [[list(entry.ids), entry.bias] for entry in a.sequence_bias]
@@ -149,6 +170,7 @@ BUILDERS: dict[str, Builder] = {
         a.token_ids, row.begin
     ),
     "temperature": lambda a, _: TemperatureLogitsWarper(a.temperature),
+    "top_n_sigma": lambda a, _: TopNSigmaWarper(a.top_n_sigma, a.min_tokens_to_keep),
     "top_h": lambda a, _: TopHLogitsWarper(a.top_h),
     "top_k": lambda a, _: TopKLogitsWarper(a.top_k, min_tokens_to_keep=a.min_tokens_to_keep),
     "top_p": lambda a, _: TopPLogitsWarper(a.top_p, min_tokens_to_keep=a.min_tokens_to_keep),

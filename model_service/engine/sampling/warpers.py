@@ -41,10 +41,23 @@ def warp(candidates: Candidates, configs: list[GenerationConfig]) -> None:
             apply(candidates, on, column)
 
 
+def _top_n_sigma(c: Candidates, on: Tensor, column: Column) -> None:
+    deviations = torch.zeros(len(c.rows), 1, dtype=torch.float64)
+    for index in on.nonzero()[:, 0].tolist():
+        row = c.rows[index] / c.temperatures[index]
+        deviations[index] = float(row[row.isfinite()].double().std(correction=0))
+    bound = -deviations * column(lambda config: config.top_n_sigma)
+    error = ULP * (bound.abs() + c.values[:, :1].abs())
+    above = (c.logs > bound + error) | (c.logs == 0)
+    c.restrict_to_highest(on, _keep(column), above, c.logs < bound - error)
+
+
 def _top_h(c: Candidates, on: Tensor, column: Column) -> None:
     if c.values.shape[-1] < TOP_H_IDS:
         c.undecided |= on & c.tail_possible  # the entropy covers more ids
-    logs = c.logs[:, :TOP_H_IDS]
+    left = c.possible[:, :TOP_H_IDS]
+    c.undecided |= on & (left != c.certain[:, :TOP_H_IDS]).any(-1)
+    logs = c.logs[:, :TOP_H_IDS].masked_fill(~left, -torch.inf)
     probs = (logs - logs.logsumexp(-1, keepdim=True)).exp()
     terms = -torch.xlogy(probs, probs)
     entropy = terms.sum(-1, keepdim=True)
@@ -180,6 +193,7 @@ def _entropy(c: Candidates, on: Tensor) -> tuple[Tensor, Tensor]:
 
 
 _WARPERS: dict[str, Callable[[Candidates, Tensor, Column], None]] = {
+    "top_n_sigma": _top_n_sigma,
     "top_h": _top_h,
     "top_k": _top_k,
     "top_p": _top_p,

@@ -30,8 +30,8 @@ class GenerationOptions(TypedDict, total=False):
     logit_bias, no_repeat_ngram_size, encoder_no_repeat_ngram_size, bad_words_ids, min_length,
     min_new_tokens, allowed_token_ids, forced tokens, remove_invalid_values,
     exponential_decay_length_penalty, suppress_tokens, begin_suppress_tokens; then, only with
-    `do_sample`: temperature, top_h, top_k, top_p, min_p, typical_p, epsilon_cutoff, eta_cutoff;
-    then watermark, renormalize_logits.
+    `do_sample`: temperature, top_n_sigma, top_h, top_k, top_p, min_p, typical_p, epsilon_cutoff,
+    eta_cutoff; then watermark, renormalize_logits.
 
     Attributes:
         max_new_tokens: Upper bound on generated tokens. Range: [1, context - prompt]. Unset means
@@ -175,6 +175,10 @@ class GenerationOptions(TypedDict, total=False):
             may be named more than once. Empty means the order above. `name`: The name.
             `arguments_json`: Arguments by name, as a JSON object that the processor's schema
             accepts. Unset means no arguments. Responses have every default filled in.
+        top_n_sigma: Keeps tokens whose score is at least the highest score minus top_n_sigma
+            standard deviations of all scores, excluded tokens not counted. The tokens kept do not
+            depend on `temperature`. Range: [0, 100]; 0 turns it off. Unset means 0. Not in Hugging
+            Face.
     """
 
     max_new_tokens: int
@@ -359,6 +363,10 @@ class GenerationOptions(TypedDict, total=False):
     above. `name`: The name. `arguments_json`: Arguments by name, as a JSON object that the
     processor's schema accepts. Unset means no arguments. Responses have every default filled
     in."""
+    top_n_sigma: float
+    """Keeps tokens whose score is at least the highest score minus top_n_sigma standard deviations
+    of all scores, excluded tokens not counted. The tokens kept do not depend on `temperature`.
+    Range: [0, 100]; 0 turns it off. Unset means 0. Not in Hugging Face."""
 
 
 class GenerateOptions(GenerationOptions, total=False):

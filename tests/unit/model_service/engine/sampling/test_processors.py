@@ -71,6 +71,26 @@ def test_the_repetition_penalty_does_not_see_ignored_tokens_of_the_prompt():
     assert set(changed(scores(seq))) == {3, 7}
 
 
+@pytest.mark.parametrize("temperature", [0.25, 1.0, 4.0])
+@pytest.mark.parametrize("n", [0.3, 1.0, 2.0, 100.0])
+def test_top_n_sigma_keeps_what_its_formula_keeps_at_any_temperature(n, temperature):
+    row = torch.randn(SIZE, generator=torch.Generator().manual_seed(3))
+    row[[4, 9]] = -torch.inf  # not counted
+    seq = sequence(do_sample=True, top_k=0, temperature=temperature, top_n_sigma=n)
+    finite = row[row.isfinite()]
+    expected = row >= row.max() - n * finite.std(correction=0)
+    kept = sequence_factory.scores(seq, row, ()) > -torch.inf
+    assert torch.equal(kept, expected & row.isfinite())
+
+
+def test_top_n_sigma_keeps_the_highest_score_and_as_many_as_are_asked_for():
+    row = torch.arange(float(SIZE))
+    for keep in (1, 3, SIZE + 1):
+        seq = sequence(do_sample=True, top_k=0, top_n_sigma=1e-6, min_tokens_to_keep=keep)
+        left = sequence_factory.scores(seq, row, ()) > -torch.inf
+        assert left.nonzero()[:, 0].tolist() == list(range(SIZE))[-keep:]
+
+
 def test_allowed_tokens_are_the_only_ones():
     left = scores(sequence(allowed_token_ids=(4, 9))) > -torch.inf
     assert left.nonzero()[:, 0].tolist() == [4, 9]

@@ -79,7 +79,15 @@ ENDS = {
     },
     **{
         name: [PARAMETERS[name].kind.low + 1e-45, PARAMETERS[name].kind.high - 1e-7]
-        for name in ("top_p", "top_h", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
+        for name in (
+            "top_n_sigma",
+            "top_p",
+            "top_h",
+            "min_p",
+            "typical_p",
+            "epsilon_cutoff",
+            "eta_cutoff",
+        )
     },
     **{name: [-100.0, 100.0] for name in ("presence_penalty", "frequency_penalty")},
     "sequence_bias": [(((END,), bias), ((5, END), bias)) for bias in (-1e9, 1e9, -math.inf)],

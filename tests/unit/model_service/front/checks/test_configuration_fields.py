@@ -190,6 +190,7 @@ def test_an_id_outside_of_the_vocabulary_is_named(field, spell, bad):
     ("field", "low", "high"),
     [
         ("min_p", -0.1, 1.1),
+        ("top_n_sigma", -0.1, 100.1),
         ("top_h", 0.0, 1.1),
         ("typical_p", 0.0, 1.1),
         ("epsilon_cutoff", -0.1, 1.0),
@@ -214,6 +215,7 @@ def test_a_number_out_of_range_is_named(field, low, high):
     ("field", "value"),
     [
         ("min_p", 0.1),
+        ("top_n_sigma", 1.0),
         ("top_h", 0.5),
         ("typical_p", 0.5),
         ("epsilon_cutoff", 0.1),

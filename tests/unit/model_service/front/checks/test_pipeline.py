@@ -52,6 +52,7 @@ EXAMPLES = {
     "suppress_tokens": {"token_ids": [7]},
     "begin_suppress_tokens": {"token_ids": [7]},
     "temperature": {"temperature": 0.7},
+    "top_n_sigma": {"top_n_sigma": 1.5},
     "top_h": {"top_h": 0.5},
     "top_k": {"top_k": 5},
     "top_p": {"top_p": 0.9},
