@@ -8,7 +8,7 @@ from lockstep.v1 import model_service_pb2
 
 from model_service.front.checks.generation import AskedContinuation, AskedSequences, AskedSession
 from model_service.front.checks.plan import Asked, Plan
-from model_service.front.checks.session_terms import SessionTerms
+from model_service.front.checks.sessions import SessionTerms
 from model_service.front.engine_client.call import Call
 from model_service.front.served_model import ServedModel
 from model_service.front.sessions.registry import SessionRegistry

@@ -7,7 +7,7 @@ from lockstep.v1 import model_info_service_pb2
 
 import checkpoints
 from checkpoints import Adapter, Checkpoint, CheckpointError, adapter
-from model_service.front.checks.response_limits import ResponseLimits
+from model_service.front.checks.response_size import ResponseLimits
 from model_service.front.settings import NO_TOKENIZER, ModelSettings
 from model_service.front.vocabulary.base import read_base_vocabulary
 from model_service.front.vocabulary.service import TokenizerAddress

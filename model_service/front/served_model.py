@@ -9,7 +9,7 @@ from typing import TypeVar
 from lockstep.v1 import logits_session_service_pb2, model_service_pb2
 
 from model_service.front.checks.plan import Asked, Plan, PlanLimits, plan
-from model_service.front.checks.response_limits import ResponseLimits
+from model_service.front.checks.response_size import ResponseLimits
 from model_service.front.engine_client.call import Call
 from model_service.front.engine_client.client import EngineClient
 from model_service.front.metrics import ModelMetrics

@@ -19,7 +19,7 @@ from lockstep.v1 import (
 
 from checkpoints import CheckpointError
 from model_service.front.checks.plan import PlanLimits
-from model_service.front.checks.session_terms import SessionTerms
+from model_service.front.checks.sessions import SessionTerms
 from model_service.front.engine_client.client import EngineClient, LoadError
 from model_service.front.engine_client.process import EngineProcess, engine_environment
 from model_service.front.generations import Generations

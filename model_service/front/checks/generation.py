@@ -8,17 +8,17 @@ from typing import TypeVar
 import msgspec
 from lockstep.v1 import generation_pb2, model_service_pb2
 
-from model_service.front.checks import branches, seeds
+from model_service.front.checks import rows
 from model_service.front.checks.configuration import ResolvedConfig
-from model_service.front.checks.lengths import (
+from model_service.front.checks.plan import Asked, Checked, Plan, PlanLimits
+from model_service.front.checks.prompts import read_padding, read_prompts
+from model_service.front.checks.response_size import generation_bytes
+from model_service.front.checks.rows import (
     check_max_length,
     fit_context,
     new_tokens,
 )
-from model_service.front.checks.plan import Asked, Checked, Plan, PlanLimits
-from model_service.front.checks.prompts import read_padding, read_prompts
-from model_service.front.checks.response_size import generation_bytes
-from model_service.front.checks.session_terms import SessionTerms, new_session_id
+from model_service.front.checks.sessions import SessionTerms, new_session_id
 from model_service.protocol import (
     ContinueSession,
     EngineInfo,
@@ -69,13 +69,13 @@ class _Prompted(Asked[C]):
         request, violations = self.request, self.violations
         self.padding = read_padding(request.prompt, self.rows, resolved, violations)
         check_max_length(resolved, self.lengths, violations)
-        num_rows = len(self.rows) * branches.rows_per_prompt(resolved)
+        num_rows = len(self.rows) * rows.rows_per_prompt(resolved)
         if num_rows > limits.max_sequences_per_call:
             most = limits.max_sequences_per_call
             violations.add("prompt", f"asks for {num_rows} sequences; one call may ask for {most}")
         if request.seeds:
             self._check_seeds(request.seeds, resolved)
-        branches.check_generation(resolved, info, violations, prompt_scores=request.prompt_scores)
+        rows.check_generation(resolved, info, violations, prompt_scores=request.prompt_scores)
         return resolved
 
     def _check_seeds(self, given: Sequence[int], resolved: ResolvedConfig) -> None:
@@ -91,7 +91,7 @@ class _Prompted(Asked[C]):
     def fit(self, checked: Checked) -> Plan[C]:
         lengths, context_length = self.lengths, checked.info.context_length
         resolved, num_new = fit_context(checked.resolved, lengths, context_length)
-        seed = seeds.random_seed() if resolved.seed is None else resolved.seed
+        seed = rows.random_seed() if resolved.seed is None else resolved.seed
         sequences = self._sequences(num_new, resolved, seed)
         checked = replace(checked, resolved=resolved)
         command, kv_tokens = self._command(checked, sequences, num_new)
@@ -123,7 +123,7 @@ class _Prompted(Asked[C]):
             for sequence_index in range(resolved.num_return_sequences):
                 # The sequences of one search come from the same draws.
                 index_of_draws = 0 if resolved.config.num_beams > 1 else sequence_index
-                row_seed = seeds.sequence_seed(base, prompt_index, index_of_draws)
+                row_seed = rows.sequence_seed(base, prompt_index, index_of_draws)
                 spec = SequenceSpec(prompt, row_seed, num_new[index], padding[index])
                 sequences.append(spec)
         return sequences
@@ -146,7 +146,7 @@ class AskedSequences(_Prompted[Generate]):
         self, checked: Checked, sequences: list[SequenceSpec], num_new: list[int]
     ) -> tuple[Generate, int]:
         resolved = checked.resolved
-        kv_tokens = branches.kv_tokens(self.prompt_lengths, num_new, resolved, checked.info)
+        kv_tokens = rows.kv_tokens(self.prompt_lengths, num_new, resolved, checked.info)
         command = Generate(
             sequences,
             resolved.config,
@@ -184,7 +184,7 @@ class AskedSession(_Prompted[GenerateSession]):
     ) -> ResolvedConfig:
         resolved = super().settle(resolved, info, limits)
         self._max_length = self._read_max_length(resolved, info.context_length)
-        if branches.takes_several_rows(resolved):
+        if rows.takes_several_rows(resolved):
             self.violations.add(
                 "keep_session",
                 "keeps one row per sequence; leave it out where a sequence takes several",
@@ -208,7 +208,7 @@ class AskedSession(_Prompted[GenerateSession]):
             prompt_selection=checked.prompt_selection,
             cache_salt=checked.salt,
         )
-        return command, branches.session_kv_tokens(command, checked.info)
+        return command, rows.session_kv_tokens(command, checked.info)
 
     def _read_max_length(self, resolved: ResolvedConfig, context_length: int) -> int:
         """Returns the tokens that a row may have."""
@@ -266,7 +266,7 @@ class AskedContinuation(Asked[ContinueSession]):
     ) -> ResolvedConfig:
         message = self._request.generation_config
         self._check_what_the_session_brings(message)
-        resolved = branches.without_branches(message, resolved, self.violations)
+        resolved = rows.without_branches(message, resolved, self.violations)
         for index, row in enumerate(self.rows):
             if not row:
                 self.violations.add("session_id", f"row {index} has no tokens to go on from")

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 import msgspec
 from lockstep.v1 import generation_pb2
 
-from model_service.front.checks import branches, seeds
+from model_service.front.checks import rows
 from model_service.front.checks.configuration import ResolvedConfig
 from model_service.front.checks.plan import Asked, Checked, Plan, PlanLimits
 from model_service.front.checks.response_size import distribution_bytes
 from model_service.front.checks.selection import FULL_LOGITS, Use
-from model_service.front.checks.session_terms import new_session_id
+from model_service.front.checks.sessions import new_session_id
 from model_service.protocol import EngineInfo, OpenSession, SequenceSpec
 from model_service.protocol.generation import ScoreSelection
 from rpc.errors import ContextLengthExceeded
@@ -48,7 +48,7 @@ class AskedOpening(Asked[OpenSession]):
         if self.max_length is not None and not longest <= self.max_length <= most:
             self.violations.add("max_length", f"must be in [{longest}, {most}]")
         message = generation_pb2.GenerationConfig() if self.config is None else self.config
-        return branches.without_branches(message, resolved, self.violations)
+        return rows.without_branches(message, resolved, self.violations)
 
     def fit(self, checked: Checked) -> Plan[OpenSession]:
         resolved, vocabulary = checked.resolved, checked.vocabulary
@@ -57,13 +57,13 @@ class AskedOpening(Asked[OpenSession]):
         if max_length is None:
             resolved = _without_limit(resolved)
             max_length = max(map(len, self.rows))
-        seed = seeds.random_seed() if resolved.seed is None else resolved.seed
+        seed = rows.random_seed() if resolved.seed is None else resolved.seed
         starts: Sequence[int | None] = self.num_prompt_tokens or [None] * len(self.rows)
         selection = checked.selection or FULL_LOGITS
         command = OpenSession(
             new_session_id(),
             [
-                SequenceSpec(row, seeds.sequence_seed(seed, index, 0), num_prompt_tokens=start)
+                SequenceSpec(row, rows.sequence_seed(seed, index, 0), num_prompt_tokens=start)
                 for index, (row, start) in enumerate(zip(self.rows, starts, strict=True))
             ],
             resolved.config,
@@ -81,7 +81,7 @@ class AskedOpening(Asked[OpenSession]):
             resolved=resolved,
             seed=seed,
             vocabulary=vocabulary,
-            kv_tokens=branches.session_kv_tokens(command, checked.info),
+            kv_tokens=rows.session_kv_tokens(command, checked.info),
             response_bytes=distribution_bytes(selection, lengths, resolved.config, vocabulary.size),
         )
 

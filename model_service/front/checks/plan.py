@@ -13,8 +13,8 @@ import msgspec
 from lockstep.v1 import generation_pb2, scores_pb2
 
 from model_service.front.checks.configuration import ResolvedConfig, effective_message, resolve
-from model_service.front.checks.lengths import PromptLengths
 from model_service.front.checks.processor_catalog import catalog
+from model_service.front.checks.rows import PromptLengths
 from model_service.front.checks.selection import Use, asks_for_anything, read_selection
 from model_service.protocol import EngineInfo, SequenceSpec
 from model_service.protocol.generation import ScoreSelection

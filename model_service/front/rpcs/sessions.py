@@ -15,8 +15,7 @@ from lockstep.v1 import (
 
 from model_service.front.checks.opening import AskedOpening
 from model_service.front.checks.prompts import read_prompts
-from model_service.front.checks.session_calls import read_fork
-from model_service.front.checks.session_terms import SessionTerms
+from model_service.front.checks.sessions import SessionTerms, read_fork
 from model_service.front.rpcs import results
 from model_service.front.rpcs.step_stream import StepWriter
 from model_service.front.rpcs.steps import Steps

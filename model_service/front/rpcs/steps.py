@@ -3,7 +3,7 @@
 from lockstep.v1 import logits_session_service_pb2 as pb
 
 from model_service.front.checks.response_size import distribution_bytes, row_bytes
-from model_service.front.checks.session_calls import StepPlan, read_step
+from model_service.front.checks.sessions import StepPlan, read_step
 from model_service.front.rpcs import results
 from model_service.front.rpcs.results import RowWriter, inline_row
 from model_service.front.served_model import ServedModel

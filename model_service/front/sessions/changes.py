@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from model_service.front.checks.plan import Plan
-from model_service.front.checks.session_calls import StepPlan, read_row_indices
+from model_service.front.checks.sessions import StepPlan, read_row_indices
 from model_service.front.engine_client.client import EngineClient
 from model_service.front.sessions.registry import SessionRegistry
 from model_service.front.sessions.session import Session, StepAnswer

@@ -9,7 +9,7 @@ import msgspec
 
 from model_service.front.checks.plan import Plan
 from model_service.front.checks.selection import FULL_LOGITS
-from model_service.front.checks.session_terms import new_session_id
+from model_service.front.checks.sessions import new_session_id
 from model_service.protocol import GenerateSession, OpenSession, SessionAnswer
 from model_service.protocol.generation import ScoreSelection
 from rpc import identity

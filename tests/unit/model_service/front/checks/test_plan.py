@@ -11,8 +11,8 @@ from model_service.front.checks.generation import AskedContinuation, AskedSequen
 from model_service.front.checks.opening import AskedOpening
 from model_service.front.checks.plan import MAX_SALT_LENGTH, Plan, PlanLimits, read_salt
 from model_service.front.checks.prompts import read_prompts
-from model_service.front.checks.seeds import sequence_seed
-from model_service.front.checks.session_terms import SessionTerms
+from model_service.front.checks.rows import sequence_seed
+from model_service.front.checks.sessions import SessionTerms
 from model_service.protocol import EngineInfo
 from rpc import identity
 from rpc.errors import (

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_service.front.checks.seeds import random_seed, sequence_seed
+from model_service.front.checks.rows import random_seed, sequence_seed
 
 seeds = st.integers(0, 2**63 - 1)
 

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from model_service.front.checks.configuration import ResolvedConfig
 from model_service.front.checks.plan import Plan
-from model_service.front.checks.session_terms import new_session_id
+from model_service.front.checks.sessions import new_session_id
 from model_service.front.metrics import ModelMetrics
 from model_service.front.sessions.registry import SessionRegistry
 from model_service.front.sessions.session import Session

@@ -1,6 +1,11 @@
-"""Beams and guidance: configurations for which one sequence takes several rows of the engine."""
+"""The rows of a call: how many a sequence takes, how long they get, and the seeds of their draws.
 
-from dataclasses import replace
+A sequence takes several rows of the engine where it is searched with beams or guided.
+"""
+
+import secrets
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -8,8 +13,13 @@ from lockstep.v1 import generation_pb2, scores_pb2
 
 from model_service.front.checks.configuration import ResolvedConfig
 from model_service.protocol import EngineInfo, NewSession
-from rpc.errors import KVCacheExceeded
+from model_service.protocol.parameters import GenerationConfig
+from rpc.errors import ContextLengthExceeded, KVCacheExceeded
 from wire.violations import Violations
+
+MASK_64 = 2**64 - 1
+MAX_SEED = 2**63 - 1
+_GOLDEN_GAMMA = 0x9E3779B97F4A7C15
 
 _OFF = {"num_beams": 1, "guidance_scale": 1.0}
 """Fields that make a sequence take several rows, with the value that turns them off."""
@@ -21,6 +31,9 @@ _WITHOUT = {
     "negative_prompt": None,
 }
 """What configures them, turned off."""
+
+
+# --- How many
 
 
 def rows_per_prompt(resolved: ResolvedConfig) -> int:
@@ -171,3 +184,132 @@ def without_branches(
         )
     config = msgspec.structs.replace(resolved.config, **_WITHOUT)
     return replace(resolved, config=config)
+
+
+# --- How long
+
+
+@dataclass(frozen=True, slots=True)
+class PromptLengths:
+    """Lengths of the prompts of a call.
+
+    Attributes:
+        tokens: of each prompt.
+        padding: that each came with, as far as lengths count it.
+    """
+
+    tokens: list[int]
+    padding: list[int]
+
+    def left_by(self, max_length: int) -> Iterator[int]:
+        """Yields the new tokens that a length leaves room for, by prompt."""
+        for tokens, padding in zip(self.tokens, self.padding, strict=True):
+            yield max_length - tokens - padding
+
+    def within(self, num_new: Sequence[int], room: int) -> list[int]:
+        """Returns new tokens of each row, as far as a row has room for them."""
+        return [min(new, room - n) for new, n in zip(num_new, self.tokens, strict=True)]
+
+
+def new_tokens(config: GenerationConfig, prompts: PromptLengths) -> list[int]:
+    """Returns the new tokens that a configuration gives each row, whatever fits the context."""
+    if config.max_length is not None:
+        return list(prompts.left_by(config.max_length))
+    return [config.max_new_tokens] * len(prompts.tokens)
+
+
+def check_max_length(
+    resolved: ResolvedConfig,
+    prompts: PromptLengths,
+    violations: Violations,
+    path: str = "generation_config",
+) -> None:
+    """Notes a `max_length` that leaves a row no new token."""
+    max_length = resolved.config.max_length
+    if max_length is None or min(prompts.left_by(max_length), default=1) > 0:
+        return
+    longest = max_length - min(prompts.left_by(max_length))
+    whose = "" if resolved.max_length_given else ", which the model's own default is not"
+    violations.add(
+        f"{path}.max_length", f"must be above {longest}, the length of the longest prompt{whose}"
+    )
+
+
+def fit_context(
+    resolved: ResolvedConfig, prompts: PromptLengths, context_length: int
+) -> tuple[ResolvedConfig, list[int]]:
+    """Checks that every row fits the context, and lowers a default that does not.
+
+    A default is lowered to what the shortest prompt leaves room for, so that no row's
+    result depends on the length of another. A row whose default reaches the context is
+    ended by that, whoever set the default: it may have more tokens than there is room
+    for, so that it ends with `context_length`.
+
+    Returns:
+        The configuration, and the most new tokens of each row before the context ends
+        it. `max_new_tokens` is the largest of these that there is room for.
+
+    Raises:
+        ContextLengthExceeded: a row does not fit.
+    """
+    config = resolved.config
+    num_new = new_tokens(config, prompts)
+    asked = resolved.max_new_tokens_given or resolved.max_length_given
+    room = [context_length - tokens for tokens in prompts.tokens]
+    for row, (tokens, new) in enumerate(zip(prompts.tokens, num_new, strict=True)):
+        needed = new if asked else 1
+        if needed > room[row]:
+            raise ContextLengthExceeded(
+                row=row, prompt_tokens=tokens, new_tokens=needed, context_tokens=context_length
+            )
+    largest = max(prompts.within(num_new, context_length))
+    if not asked:
+        num_new = [
+            most + 1 if new >= most else new for new, most in zip(num_new, room, strict=True)
+        ]
+    config = msgspec.structs.replace(
+        config, max_new_tokens=largest, min_new_tokens=min(config.min_new_tokens, largest)
+    )
+    return replace(resolved, config=config), num_new
+
+
+# --- Seeds
+
+
+def random_seed() -> int:
+    """Returns an unpredictable seed, in [0, 2^63)."""
+    return secrets.randbits(63)
+
+
+def sequence_seed(seed: int, prompt_index: int, sequence_index: int) -> int:
+    """Derives the seed of one sequence of a call.
+
+    The first sequence of the first prompt has the call's own seed. Any other has
+    `mix(mix(seed + g * (prompt_index + 1)) + g * (sequence_index + 1)) mod 2^63`
+    with `mix` and `g` of SplitMix64. Sent alone with the result as its seed, a
+    sequence is first of its call and draws the same tokens.
+
+    Args:
+        seed: the call's seed, [0, 2^63).
+        prompt_index: index of the prompt, from 0.
+        sequence_index: index among the sequences of the prompt, from 0.
+
+    Returns:
+        A seed in [0, 2^63).
+    """
+    if prompt_index == 0 and sequence_index == 0:
+        return seed
+    mixed = _mix(seed + _GOLDEN_GAMMA * (prompt_index + 1))
+    return _mix(mixed + _GOLDEN_GAMMA * (sequence_index + 1)) & MAX_SEED
+
+
+def _mix(value: int) -> int:
+    """Applies the finalizer of SplitMix64.
+
+    Steele, Lea, Flood: Fast splittable pseudorandom number generators, OOPSLA
+    2014; the constants are variant 13 of Stafford.
+    """
+    value &= MASK_64
+    value = (value ^ (value >> 30)) * 0xBF58476D1CE4E5B9 & MASK_64
+    value = (value ^ (value >> 27)) * 0x94D049BB133111EB & MASK_64
+    return value ^ (value >> 31)

@@ -1,18 +1,60 @@
-"""Calls that use a session: what a step, a fork and a selection of rows ask for."""
+"""What calls of sessions ask: time and room, a step, a fork, a selection of rows."""
 
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from google.protobuf.duration_pb2 import Duration
 from lockstep.v1 import logits_session_service_pb2
 
 from model_service.front.checks.selection import read_selection
 from model_service.protocol import StepRow, StepSession
 from model_service.protocol.generation import ScoreSelection
 from rpc.errors import ContextLengthExceeded
+from wire import times
 from wire.token_ids import NONE, check_token_ids
 from wire.violations import Violations
 
+MIN_TTL_S = 1.0
 MAX_STEP_ID_LENGTH = 128
+
+
+@dataclass(frozen=True, slots=True)
+class SessionTerms:
+    """The server's terms.
+
+    Attributes:
+        ttl_s: idle time of a session that asks for none.
+        max_ttl_s: longest idle time that can be asked for.
+        new_tokens: room beyond what is needed in a session that asks for no length.
+    """
+
+    ttl_s: float
+    max_ttl_s: float
+    new_tokens: int
+
+    def read_ttl(self, ttl: Duration, violations: Violations, field: str = "ttl") -> float:
+        """Reads an idle time, in seconds.
+
+        Args:
+            ttl: the idle time asked for.
+            violations: what is wrong is noted here.
+            field: its path in the request.
+        """
+        ttl_s = times.seconds(ttl)
+        if not MIN_TTL_S <= ttl_s <= self.max_ttl_s:
+            bounds = f"[{MIN_TTL_S:g} s, {self.max_ttl_s:g} s]"
+            violations.add(field, f"must be in {bounds}, with {times.NANOS}")
+        return ttl_s
+
+    def room(self, num_tokens: int, context_length: int) -> int:
+        """Returns how many tokens a row gets that needs room for `num_tokens`."""
+        return max(num_tokens, min(num_tokens + self.new_tokens, context_length))
+
+
+def new_session_id() -> str:
+    """Returns a name that cannot be guessed: 128 random bits."""
+    return secrets.token_urlsafe(16)
 
 
 @dataclass(frozen=True, slots=True)

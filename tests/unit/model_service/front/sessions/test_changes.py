@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from model_service.front.checks.session_calls import StepPlan
+from model_service.front.checks.sessions import StepPlan
 from model_service.front.sessions.changes import SessionCalls
 from model_service.front.sessions.session import Session
 from model_service.protocol import DescribeSession, StepRow, StepSession
