@@ -42,7 +42,7 @@ class EngineSettings(msgspec.Struct, frozen=True):
     """Most tokens of a sequence; 0 means what the model was made for, at most 8192."""
 
     max_kv_tokens: int = 0
-    """Tokens of KV cache in all; 0 means what `max_running_sequences` full contexts need, as far
+    """Tokens of KV cache in total; 0 means what `max_running_sequences` full contexts need, as far
     as memory allows."""
 
     prefill_budget_s: float = 0.1

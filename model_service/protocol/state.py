@@ -35,7 +35,7 @@ class EngineInfo(msgspec.Struct, frozen=True):
     attention: str
     rng: str
     kv_total_tokens: int
-    """Tokens of KV cache in all."""
+    """Tokens of KV cache in total."""
 
     kv_session_tokens: int
     """Those that the rows of one session may reserve."""

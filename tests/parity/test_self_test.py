@@ -126,7 +126,7 @@ def test_a_model_that_goes_by_the_length_of_its_cache_is_found(path_of, monkeypa
 
     monkeypatch.setattr(ModelRunner, "_call", by_length)
     path, reason = path_of()
-    assert (path, "goes by the length of its cache" in reason) == ("compat", True)
+    assert (path, "depend on the length of its cache" in reason) == ("compat", True)
 
 
 def test_positions_that_the_model_does_not_have_are_found(tmp_path):

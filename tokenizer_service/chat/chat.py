@@ -49,7 +49,7 @@ class ChatRequest:
 
 @dataclass(frozen=True, slots=True)
 class RenderedChat:
-    """What became of the conversations.
+    """The result for the conversations.
 
     Attributes:
         texts: what the template wrote, one per conversation.

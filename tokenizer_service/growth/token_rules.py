@@ -66,7 +66,7 @@ class Addition:
     Attributes:
         change: the change; it may be empty.
         after: the tokenizer after it.
-        results: what becomes of each token.
+        results: one per token.
     """
 
     change: Change

@@ -171,7 +171,7 @@ def _check_extra_bytes(conversations: Sequence[tokenizer_service_pb2.Conversatio
     if total > MAX_EXTRA_CHARACTERS:
         raise InvalidField(
             "conversations",
-            f"have {total} characters of extra_json in all; the limit is {MAX_EXTRA_CHARACTERS}",
+            f"have {total} characters of extra_json in total; the limit is {MAX_EXTRA_CHARACTERS}",
         )
 
 

@@ -21,7 +21,7 @@
         ├── PositionConflict          the session is elsewhere than the step expected
         ├── ResponseTooLarge          the response is larger than the server sends
         ├── Overloaded                too much in progress; retry
-        ├── KVCacheExceeded           more KV cache than the server has in all
+        ├── KVCacheExceeded           more KV cache than the server has in total
         ├── Loading                   the server is not ready yet; retry
         ├── Draining                  the server is shutting down; retry elsewhere
         ├── EngineLost                the model's process ended; retry
@@ -207,7 +207,7 @@ class Overloaded(ServiceError):
 
 
 class KVCacheExceeded(ServiceError):
-    """The request needs more KV cache than the server has in all."""
+    """The request needs more KV cache than the server has in total."""
 
     REASON = "KV_CACHE_EXCEEDED"
 

@@ -36,7 +36,7 @@ class Beams:
             scheduler: what rows are queued in.
             builder: makes sequences of commands.
             context_length: most tokens of a sequence.
-            kv_total_tokens: tokens of KV cache in all.
+            kv_total_tokens: tokens of KV cache in total.
             copy: copies what is cached of one row to the slot of another with the same tokens.
             emit: sends an event.
         """

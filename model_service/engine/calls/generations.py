@@ -32,7 +32,7 @@ class Generations:
             scheduler: what sequences are queued in.
             builder: makes sequences of commands.
             context_length: most tokens of a sequence.
-            kv_total_tokens: tokens of KV cache in all.
+            kv_total_tokens: tokens of KV cache in total.
             emit: sends an event.
         """
         self._scheduler = scheduler

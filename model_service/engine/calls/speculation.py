@@ -78,7 +78,7 @@ def _with_drafts(run: Run, share: int) -> Run:
         return run
     try:
         drafts = seq.lookup.propose(seq.token_ids, config.max_matching_ngram_size, count)
-    except Exception:  # a draft decides nothing, so the row does without
+    except Exception:  # a draft decides nothing, so the row continues without it
         logger.exception("A row is not drafted any more")
         seq.lookup = None
         return run

@@ -287,7 +287,7 @@ def layer_windows(config: PreTrainedConfig) -> list[int | None]:
 def default_config(loaded: LoadedModel, settings: EngineSettings) -> GenerationConfig:
     """Resolves what an empty request uses: the model's own defaults, then Hugging Face's.
 
-    `max_new_tokens` is ours: Hugging Face's default of 20 tokens in all would cut
+    `max_new_tokens` is ours: Hugging Face's default of 20 tokens in total would cut
     most answers short.
 
     Raises:

@@ -1,4 +1,4 @@
-"""How the tokens of one row are chosen: all that the sampler knows of a row, but for its tokens."""
+"""How the tokens of one row are chosen: all that the sampler knows of a row, except its tokens."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""What becomes of a row for which something fails that no check knows: it ends, and says so.
+"""Ends a row for which something fails that no check knows, and says so.
 
 Rows share their steps, so one that fails must not take the others along: a bug,
 a processor of the operator's, or memory that is not enough for what it asked.

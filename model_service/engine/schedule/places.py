@@ -22,7 +22,7 @@ class Places:
 
     Attributes:
         num_slots: slots that there are.
-        total_tokens: tokens of KV cache in all.
+        total_tokens: tokens of KV cache in total.
         used_tokens: tokens reserved.
         session_tokens: the part of them that rows of sessions have reserved.
         num_hits: prompts that copied a prefix, ever.
@@ -43,7 +43,7 @@ class Places:
 
         Args:
             num_slots: slots that there are.
-            total_tokens: tokens of KV cache in all.
+            total_tokens: tokens of KV cache in total.
             allocate: takes the lowest free slot.
             free: gives a slot back, with the number of tokens that were ever written to it.
             copy: copies a number of first tokens from one slot to another.

@@ -95,7 +95,7 @@ def try_last_position(loaded: LoadedModel) -> None:
         model(input_ids=places[:1], position_ids=places[1:], use_cache=False)
     except (IndexError, RuntimeError) as error:
         raise Refused(
-            f"{type(model).__name__} has no position {last}, though its configuration says so; "
+            f"{type(model).__name__} has no position {last}, although its configuration says so; "
             "set max_context_tokens to what it has."
         ) from error
 

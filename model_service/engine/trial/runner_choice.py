@@ -85,7 +85,7 @@ def _fast(
         runner.cache.claimed_length = OTHER_LENGTH
         test.check_batch(runner)
     except Refused as refusal:
-        raise Refused(f"it goes by the length of its cache: {refusal}") from refusal
+        raise Refused(f"its results depend on the length of its cache: {refusal}") from refusal
     runner.cache.claimed_length = 0
     return runner
 

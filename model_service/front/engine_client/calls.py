@@ -128,7 +128,7 @@ class Calls:
         error = SlowConsumer(call.buffered_bytes)
         call.fail(error)
         if call.rpc is not None:
-            call.rpc.end(error)  # its handler waits in a write, and hears of nothing else
+            call.rpc.end(error)  # its handler waits in a write, and notices nothing else
         self._abandon(call)
 
     def _abandon(self, call: Call) -> None:

@@ -44,7 +44,7 @@ class Turn:
         """Begins to wait, at most for `BUSY_LIMIT_S`.
 
         Args:
-            timeout_s: of the waiting and the call together; None means that there is none.
+            timeout_s: of the waiting and the call together; None means no limit.
         """
         now = time.monotonic()
         self._deadline = None if timeout_s is None else now + timeout_s
@@ -137,7 +137,7 @@ class SessionState:
 
     @contextmanager
     def leaving(self, *, overrun: bool = False) -> Iterator[None]:
-        """Notes it when a call inside is left before the service has had its say.
+        """Notes it when a call inside is left before the service has answered.
 
         Args:
             overrun: whether the call generates.

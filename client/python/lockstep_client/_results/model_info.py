@@ -116,7 +116,7 @@ class Load:
         waiting_sequence_count: sequences waiting.
         session_count: open sessions.
         kv_used_token_count: tokens of KV cache reserved.
-        kv_total_token_count: tokens of KV cache in all.
+        kv_total_token_count: tokens of KV cache in total.
         tokens_per_second: generated over the last 10 seconds.
     """
 

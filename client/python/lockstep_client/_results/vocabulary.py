@@ -57,7 +57,7 @@ class TextEffect:
 
 @dataclass(frozen=True, slots=True)
 class AddedToken:
-    """What became of one token of an `add_tokens` call.
+    """The result for one token of an `add_tokens` call.
 
     Attributes:
         id: its id.

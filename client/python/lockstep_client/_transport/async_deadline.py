@@ -17,7 +17,7 @@ class Deadline:
         """Starts the time; `close` it.
 
         Args:
-            timeout_s: of the call; None means that there is none.
+            timeout_s: of the call; None means no limit.
             peer: who is called, for messages.
         """
         self._peer = peer

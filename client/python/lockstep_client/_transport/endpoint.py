@@ -27,7 +27,7 @@ CHANNEL_OPTIONS: Final[tuple[tuple[str, str | int], ...]] = (
 
 
 class UseDefault:
-    """Stands for the client's own timeout, where None means that there is none."""
+    """Stands for the client's own timeout, where None means no timeout."""
 
     def __repr__(self) -> str:
         return "USE_DEFAULT"
@@ -72,8 +72,8 @@ class Endpoint:
         service: which one.
         address: gRPC target, for example `localhost:50051` or `dns:///host:port`.
         tls: transport security; None sends plain text.
-        timeout_s: of calls with one answer; None means that there is none.
-        stream_timeout_s: of calls that stream; None means that there is none.
+        timeout_s: of calls with one answer; None means no limit.
+        stream_timeout_s: of calls that stream; None means no limit.
         retries: whether idempotent calls are repeated while the service is away.
     """
 

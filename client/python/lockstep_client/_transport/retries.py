@@ -122,7 +122,7 @@ class Attempts:
         Args:
             throttle: the connection's.
             repeatable: whether there may be a second one.
-            timeout_s: of all of them together; None means that there is none.
+            timeout_s: of all of them together; None means no limit.
         """
         self.deadline = None if timeout_s is None else time.monotonic() + timeout_s
         self._throttle = throttle

@@ -96,7 +96,7 @@ def add(
         _safety(
             "--text",
             metavar="TEXT",
-            help="With --dry-run, show what becomes of this text. Can be given several times.",
+            help="With --dry-run, show how this text is encoded then. Can be given several times.",
         ),
     ] = None,
     json: options.Json = False,
