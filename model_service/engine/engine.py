@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable
 from model_service.engine.calls import given_tokens, guides
 from model_service.engine.calls.beams import Beams
 from model_service.engine.calls.continuations import Continuations
-from model_service.engine.calls.generations import Generations
+from model_service.engine.calls.generate_calls import GenerateCalls
 from model_service.engine.calls.scores import PutRow, ship
 from model_service.engine.calls.sequence_building import SequenceBuilder
 from model_service.engine.calls.session_rows import SessionRows
+from model_service.engine.calls.session_steps import SessionSteps
 from model_service.engine.calls.session_table import SessionTable
-from model_service.engine.calls.sessions import Sessions
 from model_service.engine.calls.speculation import Speculation
 from model_service.engine.run.model_runner import order
 from model_service.engine.run.runner import Runner
@@ -92,7 +92,7 @@ class Engine:
         builder = SequenceBuilder(runner.vocabulary.revisions, custom)
         self._speculation = Speculation(takes_drafts=runner.takes_drafts)
         self._counted = self._counts()
-        generations = Generations(
+        generations = GenerateCalls(
             scheduler,
             builder,
             context_length=context_length,
@@ -113,22 +113,22 @@ class Engine:
             scheduler, builder, kv_bytes_per_token=kv_bytes_per_token, emit=self._emit
         )
         rows = SessionRows(table, scheduler, places, runner.vocabulary.revisions)
-        sessions = Sessions(table, scheduler)
+        steps = SessionSteps(table, scheduler)
         continuations = Continuations(table, scheduler)
-        self._owners: list[Owner] = [generations, self._beams, sessions, continuations]
+        self._owners: list[Owner] = [generations, self._beams, steps, continuations]
         self._handlers: dict[type, Callable[..., None]] = {
             Generate: self._generate,
             Cancel: self._cancel,
-            OpenSession: sessions.open,
+            OpenSession: steps.open,
             GenerateSession: continuations.begin,
-            StepSession: sessions.step,
+            StepSession: steps.step,
             ContinueSession: continuations.resume,
             TruncateSession: rows.truncate,
             ForkSession: rows.fork,
             SelectSessionRows: rows.select,
             RebindSession: rows.rebind,
-            DescribeSession: sessions.describe,
-            CloseSession: sessions.close,
+            DescribeSession: rows.describe,
+            CloseSession: rows.close,
             SpellTokens: self._spell_tokens,
             GrowVocabulary: self._growth.request,
             FlushPrefixCache: self._flush_prefix_cache,

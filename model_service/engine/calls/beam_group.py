@@ -116,7 +116,7 @@ class BeamGroup:
             taken.add(parent)
             rows.append(row)
         for row, path in zip(rows, paths, strict=True):
-            row.token_ids.append(path.token_id)
+            row.give([path.token_id])
         self._rows = rows
 
     def results(self) -> Iterator[SequenceTokens]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import msgspec
 from torch import Tensor
 
-from model_service.engine.calls.generations import advance
+from model_service.engine.calls.generate_calls import advance
 from model_service.engine.calls.row_config import of_row
 from model_service.engine.calls.session import Session, continuation_refusal
 from model_service.engine.calls.session_table import SessionTable

@@ -9,7 +9,7 @@ from model_service.protocol.generation import ScoreSelection
 
 
 @dataclass(slots=True, eq=False)
-class Call:
+class SessionStep:
     """An `OpenSession` or `StepSession` that is under way.
 
     Attributes:

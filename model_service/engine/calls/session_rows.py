@@ -1,5 +1,6 @@
-"""Changes of sessions' rows that no model takes part in: cut, copy, select, rebind."""
+"""What is done to sessions without the model: cut, copy, select, rebind, describe, close."""
 
+from model_service.engine.calls.continuations import Continuation
 from model_service.engine.calls.session import truncation_refusal
 from model_service.engine.calls.session_table import SessionTable
 from model_service.engine.schedule.places import Places
@@ -7,9 +8,14 @@ from model_service.engine.schedule.scheduler import Scheduler
 from model_service.engine.sequences.sequence import Sequence
 from model_service.engine.vocabulary.vocabulary import RevisionRows
 from model_service.protocol import (
+    CloseSession,
+    DescribeSession,
+    Failure,
     ForkSession,
     RebindSession,
     SelectSessionRows,
+    SequenceTokens,
+    SessionDescription,
     SessionForked,
     TruncateSession,
 )
@@ -120,6 +126,33 @@ class SessionRows:
         for seq in session.rows:
             seq.rebind(self._revisions[command.revision])
         self._table.answer_positions(command.request_id, session)
+
+    def describe(self, command: DescribeSession) -> None:
+        """Returns the tokens of a session's rows."""
+        self._describe(command.request_id, command.session_id)
+
+    def close(self, command: CloseSession) -> None:
+        """Frees a session. What it generates ends where it is; another call that uses it fails."""
+        self._describe(command.request_id, command.session_id)
+        session = self._table.remove(command.session_id)
+        if session is None or session.call is None:
+            return
+        call = session.call
+        if isinstance(call, Continuation):
+            for row in sorted(call.running):
+                finish = session.rows[row].finish("cancelled")
+                self._table.emit(SequenceTokens(call.request_id, row, [], finish=finish))
+        else:
+            failure = Failure("SessionNotFound", {"session_id": command.session_id})
+            self._table.reject(call.request_id, failure)
+
+    def _describe(self, request_id: int, session_id: str) -> None:
+        session = self._table.find(session_id)
+        if session is None:
+            self._table.reject(request_id, Failure("SessionNotFound", {"session_id": session_id}))
+            return
+        rows = [list(seq.token_ids) for seq in session.rows]
+        self._table.emit(SessionDescription(request_id, rows, self._table.kv_bytes(session)))
 
     def _copy_cache(self, source: Sequence, target: Sequence) -> int:
         """Copies what is cached of a row, if anything can be, and returns how many tokens."""

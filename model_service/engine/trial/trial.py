@@ -32,7 +32,7 @@ class Trial(TrialSequences):
         rows = [[row] for row in self._finish(*sequences)]
         for index in range(1, NEW_TOKENS):
             for seq, example in zip(sequences, examples, strict=True):
-                seq.token_ids.append(example.given(index))
+                seq.give([example.given(index)])
             for found, row in zip(rows, self._finish(*sequences), strict=True):
                 found.append(row)
         return [torch.stack(found) for found in rows]
@@ -49,11 +49,11 @@ class Trial(TrialSequences):
         rows = []
         for index in range(NEW_TOKENS):
             for one in (seq, fork):
-                one.token_ids.append(example.given(index))
+                one.give([example.given(index)])
                 row = self._finish(one)[0]
             rows.append(row)
             seq, fork = fork, seq
-            stray.token_ids.append(example.token_ids[index])
+            stray.give([example.token_ids[index]])
             self._finish(stray)
         return torch.stack(rows)
 
@@ -67,13 +67,13 @@ class Trial(TrialSequences):
         seq = self.sequence(example.prompt[:kept] + example.token_ids[: kept + 2])
         self._finish(seq)
         seq.truncate(kept)
-        seq.token_ids += example.prompt[kept:]
+        seq.give(example.prompt[kept:])
         rows = self._finish(seq)
         for index in range(1, NEW_TOKENS):
-            seq.token_ids += [example.token_ids[0], example.given(index)]
+            seq.give([example.token_ids[0], example.given(index)])
             self._finish(seq)
             seq.truncate(len(seq.token_ids) - 2)
-            seq.token_ids.append(example.given(index))
+            seq.give([example.given(index)])
             rows += self._finish(seq)
         return torch.stack(rows)
 
@@ -95,7 +95,7 @@ class Trial(TrialSequences):
             seq = self.sequence([used.get(token_id, token_id) for token_id in example.prompt])
             rows = self._finish(seq)
             for index in range(1, NEW_TOKENS):
-                seq.token_ids.append(used.get(example.given(index), example.given(index)))
+                seq.give([used.get(example.given(index), example.given(index))])
                 rows += self._finish(seq)
             logits = torch.stack(rows)
             logits[:, copied] = logits[:, new]

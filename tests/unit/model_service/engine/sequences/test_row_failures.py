@@ -6,10 +6,10 @@ import torch
 from model_service.engine.calls import (
     beam_group,
     beams,
-    generations,
+    generate_calls,
     given_tokens,
     sequence_building,
-    sessions,
+    session_steps,
 )
 from model_service.engine.sampling import processors, sampler
 from model_service.engine.sampling.choosing import Choosing, Draw
@@ -98,7 +98,7 @@ def test_a_row_that_cannot_be_chosen_for_ends_alone(breaks, caplog, owner, name,
 @pytest.mark.parametrize(
     ("owner", "name", "config"),
     [
-        (generations, "describe", {}),
+        (generate_calls, "describe", {}),
         (beam_group, "describe", SEARCH),
         (Sequence, "finish_reason", {}),
         (Sequence, "finish_reason", SEARCH),
@@ -137,7 +137,7 @@ def test_a_row_that_cannot_be_drafted_goes_on_without(breaks):
 
 @pytest.mark.parametrize(
     ("owner", "name"),
-    [(sessions, "describe"), (Sequence, "finish_reason"), (processors, "scores")],
+    [(session_steps, "describe"), (Sequence, "finish_reason"), (processors, "scores")],
 )
 def test_a_step_of_a_session_that_fails_for_a_row_says_so_of_that_row(
     monkeypatch, caplog, owner, name

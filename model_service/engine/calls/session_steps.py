@@ -1,4 +1,4 @@
-"""Calls of sessions: rows whose tokens the client chooses, step by step.
+"""Steps of sessions: rows whose tokens the client chooses, from the first prompt on.
 
 Between calls a session's rows are idle, and keep their slots until others need
 them. A call makes rows active with the tokens it appends; each row rests again
@@ -9,30 +9,25 @@ again. A call that is cancelled before is undone as a whole.
 
 from torch import Tensor
 
-from model_service.engine.calls.continuations import Continuation
 from model_service.engine.calls.scores import describe
-from model_service.engine.calls.session import Call, Session, step_refusal
+from model_service.engine.calls.session import Session, SessionStep, step_refusal
 from model_service.engine.calls.session_table import SessionTable
 from model_service.engine.sampling import row_failure
 from model_service.engine.sampling.sampler import Choice
 from model_service.engine.schedule.scheduler import Scheduler
 from model_service.engine.sequences.sequence import RowCall, Sequence
 from model_service.protocol import (
-    CloseSession,
-    DescribeSession,
     Failure,
     OpenSession,
-    SequenceTokens,
     SessionAnswer,
-    SessionDescription,
     SessionRowAnswer,
     StepSession,
 )
 from model_service.protocol.generation import ScoreSelection
 
 
-class Sessions:
-    """Opens, steps and closes the sessions of a table. Part of the engine, on its thread."""
+class SessionSteps:
+    """Opens and steps the sessions of a table. Part of the engine, on its thread."""
 
     def __init__(self, table: SessionTable, scheduler: Scheduler) -> None:
         self._table = table
@@ -43,7 +38,7 @@ class Sessions:
         session = self._table.open(command)
         if session is None:
             return
-        call = Call(command.request_id, command.selection, command.sample, command.append)
+        call = SessionStep(command.request_id, command.selection, command.sample, command.append)
         self._begin(session, call)
         self._run(session, call, session.rows)
 
@@ -55,7 +50,7 @@ class Sessions:
         if refusal := step_refusal(session, command):
             self._table.reject(command.request_id, refusal)
             return
-        call = Call(
+        call = SessionStep(
             command.request_id,
             command.selection,
             command.sample,
@@ -73,7 +68,7 @@ class Sessions:
                 call.answers[seq.row] = SessionRowAnswer(len(seq.token_ids))
         self._run(session, call, stepped)
 
-    def _begin(self, session: Session, call: Call) -> None:
+    def _begin(self, session: Session, call: SessionStep) -> None:
         """Begins a call of all rows, also of those that sit it out."""
         session.call = call
         session.generated_from = []
@@ -87,7 +82,7 @@ class Sessions:
                 first_given=seq.num_passed,
             )
 
-    def _run(self, session: Session, call: Call, rows: list[Sequence]) -> None:
+    def _run(self, session: Session, call: SessionStep, rows: list[Sequence]) -> None:
         """Makes the rows active that take part; answers at once when none does."""
         for seq in rows:
             call.recomputed |= seq.num_lost > seq.num_cached
@@ -105,7 +100,7 @@ class Sessions:
         """
         session = self._table.of_row(seq)
         call = session.call
-        assert isinstance(call, Call)
+        assert isinstance(call, SessionStep)
         self._scheduler.rest(seq)
         position = len(seq.token_ids)
         token_id = choice.token_id if call.sample else None
@@ -135,7 +130,7 @@ class Sessions:
 
     def _complete(self, session: Session) -> None:
         call, session.call = session.call, None
-        assert isinstance(call, Call)
+        assert isinstance(call, SessionStep)
         rows = [call.answers[row] for row in range(len(session.rows))]
         self._table.emit(
             SessionAnswer(
@@ -153,10 +148,10 @@ class Sessions:
         A session that is being opened is left to the `CloseSession` that follows.
         """
         session = self._table.of_call(request_id)
-        if session is not None and isinstance(session.call, Call) and session.call.marks:
+        if session is not None and isinstance(session.call, SessionStep) and session.call.marks:
             self._undo(session, session.call)
 
-    def _undo(self, session: Session, call: Call) -> None:
+    def _undo(self, session: Session, call: SessionStep) -> None:
         found = list(call.answers.values())
         for seq, mark in zip(session.rows, call.marks, strict=True):
             if seq.call.given_scores:
@@ -168,35 +163,8 @@ class Sessions:
         if any(answer.scores for answer in found):
             self._table.emit(SessionAnswer(call.request_id, found, self._table.kv_bytes(session)))
 
-    def describe(self, command: DescribeSession) -> None:
-        """Returns the tokens of a session's rows."""
-        self._describe(command.request_id, command.session_id)
 
-    def close(self, command: CloseSession) -> None:
-        """Frees a session. What it generates ends where it is; another call that uses it fails."""
-        self._describe(command.request_id, command.session_id)
-        session = self._table.remove(command.session_id)
-        if session is None or session.call is None:
-            return
-        call = session.call
-        if isinstance(call, Continuation):
-            for row in sorted(call.running):
-                finish = session.rows[row].finish("cancelled")
-                self._table.emit(SequenceTokens(call.request_id, row, [], finish=finish))
-        else:
-            failure = Failure("SessionNotFound", {"session_id": command.session_id})
-            self._table.reject(call.request_id, failure)
-
-    def _describe(self, request_id: int, session_id: str) -> None:
-        session = self._table.find(session_id)
-        if session is None:
-            self._table.reject(request_id, Failure("SessionNotFound", {"session_id": session_id}))
-            return
-        rows = [list(seq.token_ids) for seq in session.rows]
-        self._table.emit(SessionDescription(request_id, rows, self._table.kv_bytes(session)))
-
-
-def _matters(failure: Failure | None, call: Call) -> bool:
+def _matters(failure: Failure | None, call: SessionStep) -> bool:
     """Whether a failure to choose is the caller's concern.
 
     That every token is excluded matters only to a caller who wants one chosen, and

@@ -14,7 +14,7 @@ from model_service.engine.sequences.sequence import Sequence
 from model_service.protocol import Event, Failure, Generate, Rejected, SequenceTokens
 
 
-class Generations:
+class GenerateCalls:
     """Starts sequences, appends what is chosen for them, and ends them."""
 
     def __init__(
