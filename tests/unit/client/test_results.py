@@ -58,6 +58,4 @@ def test_the_values_of_a_keyword_are_those_of_its_type(values, type_):
 
 def test_an_enumeration_has_names_without_prefix():
     assert enums.values(tokens_pb2.PaddingSide) == {"left": 1, "right": 2}
-    assert (
-        enums.name(vocabulary_pb2.SpecialTokenRole, vocabulary_pb2.SPECIAL_TOKEN_ROLE_EOS) == "eos"
-    )
+    assert enums.name(vocabulary_pb2.SpecialTokenRole.DESCRIPTOR, 2) == "eos"

@@ -249,7 +249,7 @@ class Completion:
 
 def finish_reason(value: generation_pb.FinishReason) -> str:
     """Returns the name of a reason; a value newer than this client is `unknown_<n>`."""
-    return enums.name(generation_pb.FinishReason, value)
+    return enums.name(generation_pb.FinishReason.DESCRIPTOR, value)
 
 
 def stack(sequences: Sequence[Sequence[Array | None]]) -> Array | None:

@@ -1,9 +1,11 @@
 """Reads what a result and its message call by the same name."""
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any, TypeVar
 
-from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from lockstep_client._values import enums
 
@@ -21,21 +23,32 @@ def read(result: type[Result], message: Any, **others: Any) -> Result:
         message: the message.
         **others: the fields of the result that have another name or shape in it.
     """
-    for field in dataclasses.fields(result):  # type: ignore[arg-type]
-        if field.name not in others:
-            described = message.DESCRIPTOR.fields_by_name[field.name]
-            absent = described.has_presence and not message.HasField(field.name)
-            value = getattr(message, field.name)
-            others[field.name] = None if absent else _plain(described, value)
+    dataclass: Any = result
+    for name, has_presence, convert in _fields(dataclass, message.DESCRIPTOR):
+        if name not in others:
+            absent = has_presence and not message.HasField(name)
+            others[name] = None if absent else convert(getattr(message, name))
     return result(**others)
 
 
-def _plain(field: FieldDescriptor, value: Any) -> Any:
+@functools.cache
+def _fields(result: Any, message: Descriptor) -> list[tuple[str, bool, Callable[[Any], Any]]]:
+    """Returns name, presence and conversion of the fields that both have."""
+    both = [f.name for f in dataclasses.fields(result) if f.name in message.fields_by_name]
+    described = [message.fields_by_name[name] for name in both]
+    return [(field.name, field.has_presence, _conversion(field)) for field in described]
+
+
+def _conversion(field: FieldDescriptor) -> Callable[[Any], Any]:
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
-        entry = field.message_type.fields_by_name["value"]
-        return {key: _scalar(entry, each) for key, each in sorted(value.items())}
-    return [_scalar(field, each) for each in value] if field.is_repeated else _scalar(field, value)
+        of_value = _conversion(field.message_type.fields_by_name["value"])
+        return lambda entries: {key: of_value(entries[key]) for key in sorted(entries)}
+    if field.enum_type is not None:
+        of_one: Callable[[Any], Any] = functools.partial(enums.name, field.enum_type)
+    else:
+        of_one = _same
+    return (lambda values: [of_one(value) for value in values]) if field.is_repeated else of_one
 
 
-def _scalar(field: FieldDescriptor, value: Any) -> Any:
-    return value if field.enum_type is None else enums.name(field.enum_type, value)
+def _same(value: Any) -> Any:
+    return value

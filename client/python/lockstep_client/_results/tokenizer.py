@@ -118,7 +118,7 @@ class TokenizerInfo:
 def roles(special_tokens: Iterable[vocabulary_pb.SpecialToken]) -> dict[str, int]:
     """Returns the id of each role, for example `{"eos": 2}`."""
     return {
-        enums.name(vocabulary_pb.SpecialTokenRole, token.role): token.token_id
+        enums.name(vocabulary_pb.SpecialTokenRole.DESCRIPTOR, token.role): token.token_id
         for token in special_tokens
     }
 
