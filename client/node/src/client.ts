@@ -31,7 +31,7 @@ export interface LockstepOptions {
   streamTimeoutMs?: number;
 }
 
-// As those of the Python client: a dead connection is found under a silent stream.
+// As in the Python client: a dead connection is found under a silent stream.
 const CHANNEL_OPTIONS = {
   "grpc.keepalive_time_ms": 30_000,
   "grpc.keepalive_timeout_ms": 10_000,
@@ -125,7 +125,7 @@ export class Lockstep {
       { deadline: Date.now() + this.#streamTimeoutMs },
     );
     let completed = false;
-    // grpc-js reports the cancellation of a call that nobody reads any more.
+    // grpc-js reports the cancellation of a call that is no longer read.
     call.on("error", () => undefined);
     try {
       for await (const event of call) {

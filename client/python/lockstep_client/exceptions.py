@@ -8,18 +8,18 @@
     └── ServiceError              a service refused or failed, and says why in `reason`
         ├── InvalidField              a field is wrong; see `violations`
         ├── MalformedMessage          the bytes are not a message of the method
-        ├── MessageTooLarge           the request is larger than the server reads
+        ├── MessageTooLarge           the request is larger than the server's limit
         ├── TokenIdOutOfRange         an id is not in the vocabulary
         ├── ContextLengthExceeded     prompt and new tokens do not fit the context
         ├── FeatureNotImplemented     the method or feature is not offered
         ├── VocabularyMismatch        the ids belong to another vocabulary
-        ├── VocabularyBehind          the replica has not yet that revision; retry
+        ├── VocabularyBehind          the replica does not have that revision yet; retry
         ├── RevisionConflict          another call changed the vocabulary first
         ├── IdempotencyKeyReused      the key was used with another request
-        ├── SessionNotFound           the session is gone; open one again
+        ├── SessionNotFound           the session is gone; open a new one
         ├── SessionBusy               another call is using the session; retry
-        ├── PositionConflict          the session is elsewhere than the step expected
-        ├── ResponseTooLarge          the response is larger than the server sends
+        ├── PositionConflict          the session is not where the step expected it
+        ├── ResponseTooLarge          the response is larger than the server's limit
         ├── Overloaded                too much in progress; retry
         ├── KVCacheExceeded           more KV cache than the server has in total
         ├── Loading                   the server is not ready yet; retry
@@ -129,7 +129,7 @@ class MalformedMessage(ServiceError):
 
 
 class MessageTooLarge(ServiceError):
-    """The request message is larger than the server reads."""
+    """The request message is larger than the server's limit."""
 
     REASON = "MESSAGE_TOO_LARGE"
 
@@ -159,7 +159,7 @@ class VocabularyMismatch(ServiceError):
 
 
 class VocabularyBehind(ServiceError):
-    """The request's revision is newer than this replica has. Retry."""
+    """The request's revision is newer than the newest one of this replica. Retry."""
 
     REASON = "VOCABULARY_BEHIND"
 
@@ -195,7 +195,7 @@ class PositionConflict(ServiceError):
 
 
 class ResponseTooLarge(ServiceError):
-    """The response would be larger than the server sends."""
+    """The response would be larger than the server's limit."""
 
     REASON = "RESPONSE_TOO_LARGE"
 

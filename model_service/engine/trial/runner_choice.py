@@ -53,7 +53,7 @@ def choose(
         torch.cuda.empty_cache()  # or the second load would find no room
         loaded = loader.load(settings)
     name = type(loaded.model).__name__
-    logger.info("%s takes the compat path; on the fast one %s", name, reason)
+    logger.info("%s takes the compat path; on the fast path %s", name, reason)
     try:
         return loaded, _compat(loaded, settings, test)
     except DoesNotFit:

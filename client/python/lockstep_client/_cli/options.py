@@ -65,7 +65,7 @@ TopP = Annotated[
     float | None, _sampling(help="Keep the best tokens up to this probability. Implies --sample.")
 ]
 RepetitionPenalty = Annotated[
-    float | None, _sampling(help="Makes tokens of the sequence less likely; 1 does not.")
+    float | None, _sampling(help="Divisor that makes repeated tokens less likely; 1 is off.")
 ]
 Beams = Annotated[
     int | None,
@@ -75,7 +75,9 @@ Beams = Annotated[
         help="Number of beams of a search for the likeliest text, which is printed at its end.",
     ),
 ]
-Seed = Annotated[int | None, _sampling(help="Reproduces the draws.")]
+Seed = Annotated[
+    int | None, _sampling(help="Seed of the draws. The same seed draws the same tokens.")
+]
 
 
 def sampling(

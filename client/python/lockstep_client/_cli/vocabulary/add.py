@@ -38,7 +38,7 @@ def add(
     ] = None,
     initialize: Annotated[
         Initialization | None,
-        _rows(help="How the rows get their values without vectors; mean-of-pieces unless given."),
+        _rows(help="How rows without vectors get their values. Default: mean-of-pieces."),
     ] = None,
     copy: Annotated[
         str | None, _rows(metavar="TOKEN", help="Copy the rows of this id or token.")
@@ -58,12 +58,12 @@ def add(
             metavar="FILE",
             exists=True,
             dir_okay=False,
-            help="Trained output vectors, where they are not the input vectors.",
+            help="Trained output vectors, if they differ from the input vectors.",
         ),
     ] = None,
     generable: Annotated[
         bool | None,
-        _rows(help="Whether the model may generate them. Only those with vectors unless given."),
+        _rows(help="Whether the model may generate them. Default: only tokens with vectors."),
     ] = None,
     allow_text_changes: Annotated[
         bool,
@@ -85,7 +85,7 @@ def add(
         str | None,
         _safety(
             metavar="UUID",
-            help="Repeating a call with its key changes nothing and answers the same.",
+            help="Idempotency key: a repeated call changes nothing and gets the same answer.",
         ),
     ] = None,
     dry_run: Annotated[
