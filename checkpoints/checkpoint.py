@@ -1,4 +1,4 @@
-"""What the rest of the program gets to see of a checkpoint."""
+"""A checked checkpoint: its name, its folder, its fingerprint."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""The one way in which a model cannot be had."""
+"""The error of a model that cannot be used."""
 
 
 class CheckpointError(Exception):

@@ -1,7 +1,7 @@
 """Runs a service as the program of a process, which ends while its server still answers.
 
 gRPC resets the calls of a server that is stopped when they have arrived and have no
-handler yet: CANCELLED, without details, for callers who cancelled nothing, and no
+handler yet: CANCELLED, without details, for callers that cancelled nothing, and no
 retry policy repeats it. Under load there is always such a call. So nothing is
 stopped: calls are refused, with details, until the process ends, and what is on its
 way then breaks with its connection: UNAVAILABLE, which callers repeat.

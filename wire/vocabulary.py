@@ -116,7 +116,7 @@ def read_change(message: vocabulary_pb2.VocabularyChange) -> Link:
 def vocabulary_change(
     link: Link, create_time: datetime, tokens: Sequence[str]
 ) -> vocabulary_pb2.VocabularyChange:
-    """Writes a change for those who follow the chain.
+    """Writes a change for followers of the chain.
 
     Args:
         link: the change.

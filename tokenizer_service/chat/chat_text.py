@@ -1,4 +1,4 @@
-"""Tells the control tokens of a chat template from those spelled in messages.
+"""Tells the control tokens of a chat template from control tokens spelled in messages.
 
 A template writes `<|im_end|>` to end a turn, and a message that contains
 `<|im_end|>` must not. Before rendering, the first character of every control token

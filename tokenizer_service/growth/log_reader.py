@@ -1,4 +1,4 @@
-"""Reads a log that is too long for memory: page by page, between which others write."""
+"""Reads a log that is too long for memory: page by page, while others may write."""
 
 from collections.abc import AsyncIterator, Callable
 from typing import TypeVar

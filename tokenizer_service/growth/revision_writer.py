@@ -1,4 +1,4 @@
-"""Makes changes durable, after whatever other replicas made durable before them."""
+"""Makes changes durable, after the changes that other replicas made durable before them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -69,7 +69,7 @@ def special_tokens(tokenizer: Tokenizer) -> list[vocabulary_pb2.SpecialToken]:
 
 
 def vocabulary_change(stored: StoredRevision, table: TokenTable) -> vocabulary_pb2.VocabularyChange:
-    """Converts a revision for those who follow the chain.
+    """Converts a revision for followers of the chain.
 
     Args:
         stored: the revision.

@@ -1,4 +1,4 @@
-"""Hears that another replica wrote a revision."""
+"""Notices when another replica writes a revision."""
 
 import asyncio
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The tables of the store, and how a store of an older version becomes one of this."""
+"""The tables of the store, and how a store of an older version is migrated."""
 
 import hashlib
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""The rows of one beam search: what they have learned, which beam each holds, what came of it.
+"""The rows of one beam search: what they have learned, which beam each holds, and the results.
 
 A prompt takes one row through its prefill and B from then on, all of which it
 holds from the start. A beam that goes on keeps its row; one that goes on twice is

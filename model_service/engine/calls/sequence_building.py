@@ -35,7 +35,7 @@ class SequenceBuilder:
         Args:
             command: the call.
             row: index of the row in it.
-            owner: whom its tokens go to.
+            owner: gets its tokens.
             room: most tokens of it, whatever the command asks for.
         """
         spec = command.sequences[row]

@@ -1,4 +1,4 @@
-"""What runs a model, to those who do not care on which path.
+"""What runs a model, independent of the path.
 
 R: rows of logits wanted, V: ids of the newest revision.
 """

@@ -1,4 +1,4 @@
-"""Classifier-free guidance: log-probabilities moved away from those after a negative prompt.
+"""Classifier-free guidance: log-probabilities moved away from the ones after a negative prompt.
 
 V: ids of the sequence's revision.
 """

@@ -1,4 +1,4 @@
-"""How each processor is made: Hugging Face's own classes, and in their form those that are ours.
+"""How each processor is made: Hugging Face's own classes, and our own in the same form.
 
 L: tokens so far, V: ids of the sequence's revision.
 """

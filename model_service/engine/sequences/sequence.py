@@ -43,7 +43,7 @@ class RowCall:
 
     Attributes:
         request_id: the call; 0 before the first one.
-        owner: whom the outcome goes to.
+        owner: gets the outcome.
         selection: what is returned about the distribution of new tokens.
         prompt_selection: what is returned about the distribution of given tokens.
         priority: lower goes first.

@@ -21,7 +21,7 @@ class VocabularyTable:
 
     Attributes:
         followed: whether revisions can still come from a tokenizer service.
-        address: of that service, for those who ask why a revision is not here.
+        address: of that service, for messages that say why a revision is not here.
         refused: why nothing more of what it has is taken; empty while that is not so.
         is_another: whether that is because it has another vocabulary.
         unreachable: why it was not reached the last time; empty while it is followed.

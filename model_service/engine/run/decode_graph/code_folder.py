@@ -1,4 +1,4 @@
-"""The folder that compiled code is kept in, which not every machine lets us write to."""
+"""The folder that compiled code is kept in, which is not writable on every machine."""
 
 import logging
 import tempfile
