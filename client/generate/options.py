@@ -46,7 +46,7 @@ def generate(package: Path) -> dict[Path, str]:
     """Returns the text of the module, by its path in the package.
 
     Raises:
-        ValueError: a keyword has no text, or the schema has a field of an unknown kind.
+        ValueError: a keyword has no text, or one of `_WORDS` is of no use.
     """
     schema = Schema(
         "generation.proto",
@@ -55,6 +55,9 @@ def generate(package: Path) -> dict[Path, str]:
         "tokenizer_service.proto",
         "vocabulary_admin_service.proto",
     )
+    for pattern in _WORDS:
+        if not any(re.search(pattern, comment) for comment in schema.comments.values()):
+            raise ValueError(f"No comment has use for the rule {pattern!r}: remove it.")
     source = SOURCE.read_text()
     tree = ast.parse(source)
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
@@ -69,7 +72,7 @@ def _class(node: ast.ClassDef, schema: Schema) -> str:
     messages = fields.split(", ") if fields else []
     keywords = dict(_keywords(node, messages, schema))
     if "GenerationConfig" in messages:
-        text += "\n\n".join(_python(schema.comment("GenerationConfig")).split("\n")) + "\n\n"
+        text += "\n\n".join(_python(schema.comments["GenerationConfig"]).split("\n")) + "\n\n"
         keywords = dict(_configuration(keywords, schema))
     paragraphs = [_wrapped(paragraph, "    ") for paragraph in text.strip().split("\n\n")]
     paragraphs[0] = paragraphs[0].removeprefix("    ")
@@ -109,7 +112,7 @@ def _configuration(
 ) -> Iterator[tuple[str, tuple[str, str]]]:
     """Yields name, type and text of every field of the configuration, in the schema's order."""
     for field in schema.fields["GenerationConfig"]:
-        text = _python(schema.comment(f"GenerationConfig.{field.name}"))
+        text = _python(schema.comments[f"GenerationConfig.{field.name}"])
         message = field.type_name.rpartition(".")[2]
         if message and message not in _MESSAGES:
             text = " ".join([text, *_parts(message, schema)])
@@ -123,21 +126,22 @@ def _parts(name: str, schema: Schema) -> Iterator[str]:
     for part in schema.parts(name):
         if not part.endswith("_UNSPECIFIED"):
             word = _python(f"`{part.rpartition('.')[2]}`")
-            yield f"{word}: {_python(schema.comment(part))}"
+            yield f"{word}: {_python(schema.comments[part])}"
 
 
 def _type(field: Field) -> str:
     message = field.type_name.rpartition(".")[2]
     kind = _SCALARS.get(field.type) or _MESSAGES.get(message) or "Mapping[str, Any]"
-    repeated = field.label == Field.LABEL_REPEATED
-    return f"Sequence[{kind}]" if repeated and kind != "int" else "Ids" if repeated else kind
+    if field.label != Field.LABEL_REPEATED:
+        return kind
+    return "Ids" if kind == "int" else f"Sequence[{kind}]"
 
 
 def _field_text(name: str, messages: list[str], schema: Schema) -> str:
     for message in messages:
         for field in schema.fields[message]:
             if field.name in (name, f"{name}s"):
-                return _python(schema.comment(f"{message}.{field.name}"))
+                return _python(schema.comments[f"{message}.{field.name}"])
     raise ValueError(f"Nothing says what the keyword {name} means: no field of {messages} does.")
 
 

@@ -20,7 +20,13 @@ _FIELD = _VALUE = 2
 
 
 class Schema:
-    """Messages, fields and enumerations by name, and what is said of each."""
+    """Messages, fields and enumerations by name, and what is said of each.
+
+    Attributes:
+        fields: of each message.
+        comments: of messages, fields and values by name, for example
+            `GenerateRequest.seeds`; a line for each paragraph.
+    """
 
     def __init__(self, *names: str) -> None:
         """Compiles files of `lockstep.v1`.
@@ -29,21 +35,13 @@ class Schema:
             names: the files, for example `generation.proto`.
         """
         self.fields: dict[str, list[FieldDescriptorProto]] = {}
-        self._comments: dict[str, str] = {}
+        self.comments: dict[str, str] = {}
         for file in _compiled(names):
             self._read(file)
 
-    def comment(self, name: str) -> str:
-        """Returns what is said of a message, field or value, a line for each paragraph.
-
-        Args:
-            name: for example `GenerateRequest.seeds`.
-        """
-        return self._comments[name]
-
     def parts(self, name: str) -> list[str]:
         """Returns the names of a message's fields, or of an enumeration's values."""
-        return [key for key in self._comments if key.rpartition(".")[0] == name]
+        return [key for key in self.comments if key.rpartition(".")[0] == name]
 
     def _read(self, file: FileDescriptorProto) -> None:
         texts = {
@@ -55,17 +53,17 @@ class Schema:
         for index, message in enumerate(file.message_type):
             self._read_message(message, (_MESSAGE, index), texts)
         for index, enum in enumerate(file.enum_type):
-            self._comments[enum.name] = texts[_ENUM, index]
+            self.comments[enum.name] = texts[_ENUM, index]
             for number, value in enumerate(enum.value):
-                self._comments[f"{enum.name}.{value.name}"] = texts[_ENUM, index, _VALUE, number]
+                self.comments[f"{enum.name}.{value.name}"] = texts[_ENUM, index, _VALUE, number]
 
     def _read_message(
         self, message: DescriptorProto, path: tuple[int, ...], texts: dict[tuple[int, ...], str]
     ) -> None:
         self.fields[message.name] = list(message.field)
-        self._comments[message.name] = texts[path]
+        self.comments[message.name] = texts[path]
         for number, field in enumerate(message.field):
-            self._comments[f"{message.name}.{field.name}"] = texts[*path, _FIELD, number]
+            self.comments[f"{message.name}.{field.name}"] = texts[*path, _FIELD, number]
 
 
 def _compiled(names: tuple[str, ...]) -> list[FileDescriptorProto]:

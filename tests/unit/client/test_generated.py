@@ -8,7 +8,7 @@ from lockstep.v1 import generation_pb2
 
 import lockstep_client
 from client.generate import __main__ as generate
-from client.generate import blocking
+from client.generate import blocking, options
 
 
 def test_the_blocking_client_is_what_the_asyncio_one_gives(capsys):
@@ -26,6 +26,12 @@ def test_a_rule_that_no_module_needs_is_refused():
     rules = {r"\bawait ": "", r"\bnowhere\b": "here"}
     with pytest.raises(ValueError, match="nowhere"):
         blocking.translate({"a.py": "await b()\n"}, rules)
+
+
+def test_a_word_that_no_comment_of_the_schema_has_is_refused(monkeypatch):
+    monkeypatch.setattr(options, "_WORDS", options._WORDS | {r"\bnowhere\b": "here"})
+    with pytest.raises(ValueError, match="nowhere"):
+        options.generate(generate.PACKAGE)
 
 
 def test_what_no_rule_translates_is_refused():
