@@ -122,6 +122,8 @@ class TopNSigmaWarper(LogitsProcessor):
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Maps `[1, L]` int64 and `[1, V]` float32 to `[1, V]` float32."""
         values = scores.double()
+        if not values.max().isfinite():  # no distribution, and none after it either
+            return scores
         below = values - values.max()
         deviation = values[values.isfinite()].std(correction=0)
         lowest = scores.topk(min(self._min_tokens_to_keep, scores.shape[-1])).values[:, -1:]

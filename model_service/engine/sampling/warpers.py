@@ -43,7 +43,7 @@ def warp(candidates: Candidates, configs: list[GenerationConfig]) -> None:
 
 def _top_n_sigma(c: Candidates, on: Tensor, column: Column) -> None:
     deviations = torch.zeros(len(c.rows), 1, dtype=torch.float64)
-    for index in on.nonzero()[:, 0].tolist():
+    for index in (on & ~c.undecided).nonzero()[:, 0].tolist():
         row = c.rows[index] / c.temperatures[index]
         deviations[index] = float(row[row.isfinite()].double().std(correction=0))
     bound = -deviations * column(lambda config: config.top_n_sigma)

@@ -121,7 +121,9 @@ def test_a_row_with_invalid_values_is_chosen_from_when_they_are_removed(value):
     assert choose(sequence(remove_invalid_values=True), row).token_id == expected
 
 
-@pytest.mark.parametrize("field", [{"top_h": 0.5}, {"eta_cutoff": 0.1}], ids=str)
+@pytest.mark.parametrize(
+    "field", [{"top_h": 0.5}, {"eta_cutoff": 0.1}, {"top_n_sigma": 1.0}], ids=str
+)
 def test_a_row_with_nothing_left_fails_before_a_warper_needs_a_distribution(field):
     seq = sequence(do_sample=True, **field)
     choice = choose(seq, torch.zeros(SIZE), forbidden=range(SIZE))
