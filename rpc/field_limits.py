@@ -276,7 +276,7 @@ class _Walk:
             self._fields_left -= 1
             if self._fields_left < 0:
                 name = check.name if check else f"field {tag >> 3}"
-                raise _RefusedError(name, f"is one too many: a message has {MAX_FIELDS} fields")
+                raise _RefusedError(name, f"exceeds the limit of {MAX_FIELDS} fields in a message")
             if check is not None:
                 check(self, start, at, counts)
 

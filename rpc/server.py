@@ -225,7 +225,7 @@ def _bind(
             return server.add_insecure_port(address)
         return server.add_secure_port(address, credentials)
     except RuntimeError:
-        raise OSError(f"cannot listen on {address}: the port is taken, or not ours") from None
+        raise OSError(f"cannot listen on {address}: the port is in use or not allowed") from None
 
 
 def _enable_reflection(server: grpc.aio.Server, service_names: Sequence[str]) -> None:

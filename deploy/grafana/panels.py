@@ -116,7 +116,7 @@ CALLS = Row(
         ),
         Panel(
             "Failed calls per second by reason",
-            "The reasons of docs/errors.md. Calls that callers gave up have none.",
+            "The reasons of docs/errors.md. Calls that callers cancelled have none.",
             "reqps",
             (rate("lockstep_calls_failed_total", RPC, "reason"),),
         ),
@@ -272,7 +272,7 @@ ENGINE = Row(
         ),
         Panel(
             "Refusals per second",
-            "Calls refused for want of room.",
+            "Calls refused for lack of room.",
             "reqps",
             (rate("lockstep_model_admission_rejections_total", MODEL, "reason"),),
         ),

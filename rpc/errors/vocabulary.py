@@ -39,7 +39,7 @@ class VocabularyMismatch(ServiceError):
             remedy: what to do, and more about the cause.
         """
         super().__init__(
-            f"The request's vocabulary is not one that this server has or had; {remedy}.",
+            f"This server does not have the request's vocabulary and never had it; {remedy}.",
             cause=cause,
             requestTokenizerId=given.tokenizer_id,
             requestRevision=given.revision,

@@ -13,7 +13,7 @@ from tests.integration.growing import running_tokenizer, state, with_values
 from tests.integration.model_process import ModelProcess, model_process, ragged, refusal
 
 PROMPT = [5, 6, 7]
-REASON = f"input_values has 3 values, and a row of this model {HIDDEN_SIZE}"
+REASON = f"input_values has 3 values, but a row of this model has {HIDDEN_SIZE}"
 
 
 def generate(service: ModelProcess, vocabulary) -> list[int]:

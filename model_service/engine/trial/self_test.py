@@ -157,8 +157,8 @@ def refusing(what: str) -> Iterator[None]:
         reason = f"{type(error).__name__}: {error}"
         if _is_shortage(error):
             raise DoesNotFit(
-                f"There is too little memory for the model to {what} ({reason}). Beside the "
-                "weights, every sequence that may be there at once has KV cache for its whole "
+                f"Memory is not sufficient for the model to {what} ({reason}). In addition to the "
+                "weights, every sequence that may run at once needs KV cache for its whole "
                 "length: lower --max-running-sequences, --max-session-rows or "
                 "--max-context-tokens, or set --max-kv-tokens."
             ) from error

@@ -165,7 +165,7 @@ def _vector(row: NewRow, name: str, data: bytes, width: int) -> Tensor:
     vector = torch.from_numpy(np.frombuffer(data, dtype="<f4").copy())
     if len(vector) != width:
         raise ValueError(
-            f"token {row.token_id}: {name} has {len(vector)} values, and a row of this model "
+            f"token {row.token_id}: {name} has {len(vector)} values, but a row of this model has "
             f"{width}"
         )
     return vector

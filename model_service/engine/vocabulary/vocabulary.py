@@ -219,7 +219,7 @@ def check_can_grow(model: PreTrainedModel, base_size: int) -> None:
     """
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     if head is None:
-        raise ValueError("it has no output layer of its own that could grow")
+        raise ValueError("it has no separate output layer that could grow")
     wanted = base_size or cast(nn.Embedding, embedding).num_embeddings
     for name, layer in (("embedding", embedding), ("output layer", head)):
         weight = getattr(layer, "weight", None)

@@ -179,7 +179,7 @@ def test_what_does_not_fit_is_refused_with_the_reason_and_growth_goes_on():
     (event,) = growing.events
     assert isinstance(event, Rejected)
     assert event.failure.error == "InvalidField"
-    assert "has 3 values, and a row of this model 16" in event.failure.arguments["description"]
+    assert "has 3 values, but a row of this model has 16" in event.failure.arguments["description"]
     growing.request(1)
     assert isinstance(growing.events[1], VocabularyGrown)
 

@@ -196,7 +196,9 @@ def test_embedding_and_head_of_other_widths_take_vectors_of_their_own():
     model = llama(tied=False)
     model.lm_head = torch.nn.Linear(8, ROWS, bias=False)
     vocabulary = Vocabulary(model, SIZE, 8)
-    with pytest.raises(ValueError, match="output_values has 0 values, and a row of this model 8"):
+    with pytest.raises(
+        ValueError, match="output_values has 0 values, but a row of this model has 8"
+    ):
         vocabulary.grow(1, [row(SIZE, "values", input_values=vector(1))])
     values = {"input_values": vector(1), "output_values": vector(2, 8)}
     vocabulary.grow(1, [row(SIZE, "values", **values), row(SIZE + 1), row(SIZE + 2, "zero")])
@@ -399,7 +401,7 @@ def test_a_tokenizer_of_another_model_is_refused():
 
 def test_a_model_without_an_output_layer_is_refused():
     model = llama(tied=False)
-    with pytest.raises(ValueError, match="no output layer of its own"):
+    with pytest.raises(ValueError, match="no separate output layer"):
         Vocabulary(model.model, SIZE, 8)
 
 
