@@ -25,11 +25,8 @@ from tokenizer_service.growth.live_vocabulary import LiveVocabulary
 from tokenizer_service.growth.model_rows import ModelRows
 from tokenizer_service.growth.replica_follower import ReplicaFollower
 from tokenizer_service.metrics import TokenizerMetrics
-from tokenizer_service.rpcs.admin_servicer import VocabularyAdminServicer
-from tokenizer_service.rpcs.request_fields import RequestLimits
-from tokenizer_service.rpcs.served_tokenizer import ServedTokenizer
-from tokenizer_service.rpcs.text_methods import TextMethods
-from tokenizer_service.rpcs.vocabulary_methods import VocabularyMethods
+from tokenizer_service.rpcs.service import RequestLimits, Service
+from tokenizer_service.rpcs.servicers import TokenizerServicer, VocabularyAdminServicer
 from tokenizer_service.settings import TokenizerSettings
 from tokenizer_service.store import Store, StoreError
 from tokenizer_service.text import loading, tokenizer_files
@@ -62,10 +59,6 @@ START_ERRORS = (
 log = structlog.stdlib.get_logger("tokenizer_service.server")
 
 
-class TokenizerServicer(TextMethods, VocabularyMethods):
-    """`lockstep.v1.TokenizerService`, made of its two halves."""
-
-
 class TokenizerServer:
     """The whole service in one object. Create and run it in one event loop."""
 
@@ -74,14 +67,13 @@ class TokenizerServer:
         self._settings = settings
         self._registry = process_registry()
         self._resources = AsyncExitStack()
-        self._text = TokenizerServicer()
-        self._admin = VocabularyAdminServicer()
+        self._service: asyncio.Future[Service] = asyncio.get_running_loop().create_future()
         self.server = Server(settings, self._registry, SERVICES)
         tokenizer_service_pb2_grpc.add_TokenizerServiceServicer_to_server(
-            self._text, self.server.grpc
+            TokenizerServicer(self._service), self.server.grpc
         )
         vocabulary_admin_service_pb2_grpc.add_VocabularyAdminServiceServicer_to_server(
-            self._admin, self.server.grpc
+            VocabularyAdminServicer(self._service), self.server.grpc
         )
 
     async def run(self) -> None:
@@ -102,7 +94,7 @@ class TokenizerServer:
 
     async def _load(self) -> None:
         settings = self._settings
-        files, base, self._admin.model_rows = await asyncio.to_thread(_read, settings)
+        files, base, rows = await asyncio.to_thread(_read, settings)
         metrics = TokenizerMetrics(self._registry, base.reference.tokenizer_id)
         vocabulary = await self._open_vocabulary(base, metrics)
         pool = WorkerPool(
@@ -122,10 +114,11 @@ class TokenizerServer:
         )
         self._resources.push_async_callback(renderer.close)
         await renderer.start()
-        served = ServedTokenizer(
+        service = Service(
             files=files,
             vocabulary=vocabulary,
             templates=ChatTemplates(files.chat_templates, renderer, pool),
+            model_rows=rows,
             pool=pool,
             metrics=metrics,
             limits=RequestLimits(
@@ -135,14 +128,10 @@ class TokenizerServer:
                 max_padded_cells=settings.max_padded_cells,
             ),
             max_response_bytes=settings.max_response_bytes,
+            max_added_tokens=settings.max_added_tokens,
             draining=self.server.lifecycle.draining,
         )
-        self._text.serve(served)
-        self._admin.serve(
-            vocabulary,
-            self.server.lifecycle.draining,
-            max_added_tokens=settings.max_added_tokens,
-        )
+        self._service.set_result(service)
         # What was loaded stays, and need not be looked at by every full collection, during
         # which nothing else runs.
         gc.collect()

@@ -278,10 +278,6 @@ MASK_OF_ANOTHER_SHAPE = tokens_pb2.PaddedBatch(
     input_ids=tensor_pb2.Tensor(dtype=4, shape=[1, 1], data=b"\5" + bytes(7)),
     attention_mask=tensor_pb2.Tensor(dtype=6, shape=[1, 2], data=b"\1\1"),
 )
-MASKED_ROW = tokens_pb2.PaddedBatch(
-    input_ids=tensor_pb2.Tensor(dtype=5, shape=[1, 1], data=bytes(4)),
-    attention_mask=tensor_pb2.Tensor(dtype=6, shape=[1, 1], data=b"\0"),
-)
 WRONG_POSITIONS = tokens_pb2.PaddedBatch(
     input_ids=tensor_pb2.Tensor(dtype=5, shape=[1, 1], data=bytes(4)),
     attention_mask=tensor_pb2.Tensor(dtype=6, shape=[1, 1], data=b"\1"),
@@ -340,7 +336,6 @@ def padded(batch):
         ("Decode", decode(), "batch.token_batch.sequences"),
         ("Decode", padded(MASK_OF_TWOS), "batch.padded_batch.attention_mask"),
         ("Decode", padded(MASK_OF_ANOTHER_SHAPE), "batch.padded_batch.attention_mask"),
-        ("Decode", padded(MASKED_ROW), "batch.padded_batch.attention_mask"),
         ("Decode", padded(WRONG_POSITIONS), "batch.padded_batch.position_ids"),
         ("Decode", padded(HUGE_SHAPE), "batch.padded_batch.input_ids.data"),
         ("Pad", pb.PadRequest(), "token_batch.sequences"),

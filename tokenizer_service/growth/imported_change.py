@@ -8,8 +8,7 @@ import numpy as np
 
 from tokenizer_service.growth.token_rules import content_problem
 from vocabulary import Change, NewToken
-
-MAX_HIDDEN_SIZE = 2**16
+from wire.tensors import MAX_HIDDEN_SIZE
 
 
 def check(change: Change, size: int) -> None:

@@ -8,8 +8,9 @@ import pytest
 from google.protobuf import text_format
 from lockstep.v1 import vocabulary_admin_service_pb2, vocabulary_pb2
 
-from tokenizer_service.rpcs.addition_convert import read_additions
+from tokenizer_service.rpcs.additions import read_additions
 from vocabulary import Change, NewToken, SpecialToken, fingerprint
+from wire.violations import Violations
 from wire.vocabulary import read_change
 
 PARENT = "0" * 64
@@ -88,7 +89,7 @@ def asked_for(fields: str) -> Change:
     message = vocabulary_admin_service_pb2.TokenToAdd()
     text_format.Parse(fields, message)
     message.token.content = "<tool>"
-    (asked,) = read_additions([message])
+    (asked,) = read_additions([message], Violations())
     new = NewToken(
         id=10,
         token=asked.token,

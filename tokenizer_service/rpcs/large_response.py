@@ -17,7 +17,7 @@ from tokenizer_service.worker_pool import Pieces
 _WAY_OUT = "Send fewer items at once, or ask for less about each."
 
 
-class ResponseParts:
+class LargeResponse:
     """The bytes of one response so far. Not safe for use from two threads."""
 
     def __init__(self, limit_bytes: int) -> None:
