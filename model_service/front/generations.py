@@ -122,7 +122,7 @@ class Generations:
     ) -> AsyncIterator[Generation]:
         asked = AskedSequences(request, self._model.bounds)
         plan = await self._plan(request, asked, in_one_message)
-        async with self._model.run(plan) as call:
+        async with self._call(plan) as call:
             yield Generation(plan, call)
 
     @asynccontextmanager
@@ -132,7 +132,7 @@ class Generations:
         """Lets a session generate; it is in use meanwhile."""
         with self._sessions.use(request.session_id) as session:
             plan = await self._plan_continuation(request, session, in_one_message)
-            async with self._model.run(plan) as call:
+            async with self._call(plan) as call:
                 with session.generation():
                     yield Generation(plan, call, session)
 
@@ -149,7 +149,7 @@ class Generations:
         self._sessions.admit([session])
         try:
             with self._sessions.use(session.session_id):
-                async with self._model.run(plan) as call:
+                async with self._call(plan) as call:
                     generation = Generation(plan, call, session)
                     with session.generation():
                         yield generation
@@ -159,6 +159,24 @@ class Generations:
         if generation.failed:
             generation.session = None
             self._drop(session)
+
+    @asynccontextmanager
+    async def _call(self, plan: Plan[Request[SequenceTokens]]) -> AsyncIterator[Call]:
+        """Begins the engine's call, which is cancelled when it is left early.
+
+        Raises:
+            Paused: no new work is taken.
+            Overloaded: too much is in progress.
+        """
+        model = self._model
+        model.check_open()
+        async with model.engine.stream(plan.command) as call:
+            model.metrics.admitted(plan.num_prompt_tokens)
+            try:
+                yield call
+            finally:
+                if call.unfinished_rows:
+                    model.metrics.abandoned(call.unfinished_rows, failed=call.error is not None)
 
     def _drop(self, session: Session) -> None:
         self._sessions.remove(session, "error")

@@ -1,8 +1,6 @@
 """The model that is served, as its servicers see it: engine, vocabulary, limits, identity."""
 
 import secrets
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -10,12 +8,11 @@ from lockstep.v1 import logits_session_service_pb2, model_service_pb2
 
 from model_service.front.checks.plan import Asked, Plan, PlanLimits, plan
 from model_service.front.checks.response_size import ResponseLimits
-from model_service.front.engine_client.call import Call
 from model_service.front.engine_client.client import EngineClient
 from model_service.front.metrics import ModelMetrics
 from model_service.front.vocabulary.following import Following
 from model_service.front.vocabulary.table import VocabularyTable, with_roles
-from model_service.protocol import EngineInfo, Request, SequenceTokens
+from model_service.protocol import EngineInfo
 from model_service.protocol.parameters import GenerationConfig
 from rpc.errors import NotImplemented_, Paused
 from vocabulary import Reference
@@ -112,20 +109,3 @@ class ServedModel:
         planned = plan(asked, vocabulary, self.info_at(vocabulary), self.limits)
         self.check_stop_strings(planned.resolved.config)
         return planned
-
-    @asynccontextmanager
-    async def run(self, planned: Plan[Request[SequenceTokens]]) -> AsyncIterator[Call]:
-        """Runs a generation while the context is open; leaving it early cancels it.
-
-        Raises:
-            Paused: no new work is taken.
-            Overloaded: too much is in progress.
-        """
-        self.check_open()
-        async with self.engine.stream(planned.command) as call:
-            self.metrics.admitted(planned.num_prompt_tokens)
-            try:
-                yield call
-            finally:
-                if call.unfinished_rows:
-                    self.metrics.abandoned(call.unfinished_rows, failed=call.error is not None)

@@ -4,39 +4,42 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from model_service.engine.sequences.sequence import Mark, Sequence
-from model_service.protocol import Failure, SessionRowAnswer, StepRow, StepSession
-from model_service.protocol.generation import ScoreSelection
+from model_service.protocol import (
+    Failure,
+    OpenSession,
+    SessionRowAnswer,
+    StepRow,
+    StepSession,
+)
 
 
 @dataclass(slots=True, eq=False)
 class SessionStep:
-    """An `OpenSession` or `StepSession` that is under way.
+    """A step that is under way; the first one of a session is its opening.
 
     Attributes:
-        request_id: names the call.
-        selection: what is returned about each row.
-        sample: whether a token is chosen for each row.
-        append: whether that token is appended.
-        look_ahead: whether rows are put back once they are answered.
-        marks: where the rows were before the call; empty while a session is opened.
+        command: what was asked.
+        marks: where the rows were before the step; empty while a session is opened.
         answers: outcomes so far, by row.
         recomputed: whether tokens pass through the model that had done so before.
     """
 
-    request_id: int
-    selection: ScoreSelection
-    sample: bool = False
-    append: bool = False
-    look_ahead: bool = False
+    command: OpenSession | StepSession
     marks: list[Mark] = field(default_factory=list)
     answers: dict[int, SessionRowAnswer] = field(default_factory=dict)
     recomputed: bool = False
+
+    @property
+    def request_id(self) -> int:
+        """Names the call."""
+        return self.command.request_id
 
 
 class Use(Protocol):
     """A call that uses a session; `request_id` names it."""
 
-    request_id: int
+    @property
+    def request_id(self) -> int: ...
 
 
 @dataclass(slots=True, eq=False)

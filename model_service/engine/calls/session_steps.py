@@ -38,7 +38,7 @@ class SessionSteps:
         session = self._table.open(command)
         if session is None:
             return
-        call = SessionStep(command.request_id, command.selection, command.sample, command.append)
+        call = SessionStep(command)
         self._begin(session, call)
         self._run(session, call, session.rows)
 
@@ -50,14 +50,7 @@ class SessionSteps:
         if refusal := step_refusal(session, command):
             self._table.reject(command.request_id, refusal)
             return
-        call = SessionStep(
-            command.request_id,
-            command.selection,
-            command.sample,
-            command.append,
-            command.look_ahead,
-            session.marks(),
-        )
+        call = SessionStep(command, session.marks())
         self._begin(session, call)
         stepped = []
         for seq, step in zip(session.rows, command.rows, strict=True):
@@ -72,13 +65,14 @@ class SessionSteps:
         """Begins a call of all rows, also of those that sit it out."""
         session.call = call
         session.generated_from = []
-        describes_given = call.selection.positions in {"all", "list"}
+        selection = call.command.selection
+        describes_given = selection.positions in {"all", "list"}
         for seq in session.rows:
             seq.call = RowCall(
                 call.request_id,
                 self,
-                call.selection,
-                call.selection if describes_given else None,
+                selection,
+                selection if describes_given else None,
                 first_given=seq.num_passed,
             )
 
@@ -101,26 +95,25 @@ class SessionSteps:
         session = self._table.of_row(seq)
         call = session.call
         assert isinstance(call, SessionStep)
+        command, selection = call.command, call.command.selection
         self._scheduler.rest(seq)
         position = len(seq.token_ids)
-        token_id = choice.token_id if call.sample else None
+        token_id = choice.token_id if command.sample else None
         if choice.failure is not None and choice.failure.error == "NonFiniteLogits":
             seq.withdraw()
-        failure = choice.failure if _matters(choice.failure, call) else seq.call.given_failure
+        failure = choice.failure if _matters(choice.failure, command) else seq.call.given_failure
         scores = seq.call.take_given_scores()
         reason = None
         try:
-            if failure is None and _wants_last(call.selection, position - 1 - seq.call.first_given):
-                scores.append(
-                    describe(seq, call.selection, position, token_id, logits, choice.scores)
-                )
+            if failure is None and _wants_last(selection, position - 1 - seq.call.first_given):
+                scores.append(describe(seq, selection, position, token_id, logits, choice.scores))
             if token_id is not None:
                 reason = seq.finish_reason(token_id)
         except Exception as error:
             failure = row_failure.internal(error)
-        if token_id is not None and call.append and position < seq.max_length:
+        if token_id is not None and command.append and position < seq.max_length:
             seq.give([token_id])
-        if call.look_ahead:
+        if isinstance(command, StepSession) and command.look_ahead:
             seq.put_back(call.marks[seq.row])
         call.answers[seq.row] = SessionRowAnswer(
             len(seq.token_ids), scores, token_id, reason, failure
@@ -164,7 +157,7 @@ class SessionSteps:
             self._table.emit(SessionAnswer(call.request_id, found, self._table.kv_bytes(session)))
 
 
-def _matters(failure: Failure | None, call: SessionStep) -> bool:
+def _matters(failure: Failure | None, command: OpenSession | StepSession) -> bool:
     """Whether a failure to choose is the caller's concern.
 
     That every token is excluded matters only to a caller who wants one chosen, and
@@ -173,7 +166,7 @@ def _matters(failure: Failure | None, call: SessionStep) -> bool:
     """
     if failure is None or failure.error == "NonFiniteLogits":
         return failure is not None
-    return call.sample or (failure.error != "NoTokenLeft" and call.selection.scores)
+    return command.sample or (failure.error != "NoTokenLeft" and command.selection.scores)
 
 
 def _wants_last(selection: ScoreSelection, index: int) -> bool:
