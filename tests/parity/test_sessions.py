@@ -45,7 +45,7 @@ class Driven:
     name: str = "s"
 
     def do(self, kind, *arguments):
-        self.pair.engine.handle(kind(next(REQUEST_IDS), self.name, *arguments))
+        self.pair.engine.handle(kind(self.name, *arguments, request_id=next(REQUEST_IDS)))
         *_, event = self.pair.engine.drain()
         return event
 

@@ -132,7 +132,7 @@ def test_a_product_equals_the_packed_layer_to_the_bit(ops, dtype, bias, rows):
 def test_without_a_compiler_the_reason_is_said(tmp_path, monkeypatch):
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(operators.NoCompiler, match="no C\\+\\+ compiler"):
+    with pytest.raises(operators.NoCompiler, match="No C\\+\\+ compiler"):
         operators.build(tmp_path)
 
 
