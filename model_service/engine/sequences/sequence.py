@@ -29,7 +29,7 @@ class Owner(Protocol):
     """What the calls of sequences belong to."""
 
     def answer(self, seq: "Sequence", choice: Choice, logits: Tensor) -> None:
-        """Takes what was chosen for a sequence, and the row `[W]` that it was chosen from."""
+        """Takes what was chosen for a sequence, and the `[W]` float32 row that it came from."""
         ...
 
     def cancel(self, request_id: int) -> None:
@@ -133,7 +133,7 @@ class Guidance:
     guide_logits: Tensor | None = None
 
     def arrive(self, seq: "Sequence", logits: Tensor | None) -> None:
-        """Takes what follows one of the two; None takes it back."""
+        """Takes the logits, `[W]` float32, after one of the two sequences; None removes them."""
         if seq is self.guide:
             self.guide_logits = logits
         else:
