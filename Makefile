@@ -45,8 +45,8 @@ serve: install  ## Keep both services up until Ctrl-C.
 	python -m deploy.local serve
 
 # Files in the order of folders, so that those of a moment (tests/unit) are left for the end.
-test: install  ## Run the tests, in two processes: they mostly wait.
-	pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+test: install  ## Run the tests, in three processes: they wait a good part of the time.
+	pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 bench: install  ## Measure against transformers' generate.
 	python -m bench

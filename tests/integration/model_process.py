@@ -106,7 +106,7 @@ def model_process(
 
 
 def counting_process(
-    model: Path, folder: Path, *flags: str, step_s: float = 0.002
+    model: Path, folder: Path, *flags: str, ready: bool = True, step_s: float = 0.002
 ) -> AbstractContextManager[ModelProcess]:
     """Starts a service whose engine counts instead of thinking, see `tests/fakes`.
 
@@ -114,12 +114,14 @@ def counting_process(
         model: the checkpoint, for its name and tokenizer.
         folder: where its log goes.
         flags: further flags.
+        ready: whether to wait until it serves.
         step_s: how long a step takes at least.
     """
     return model_process(
         model,
         folder,
         *flags,
+        ready=ready,
         module="tests.fakes.counting_server",
         environment={"COUNTING_STEP_S": str(step_s)},
     )

@@ -283,7 +283,7 @@ def test_the_vocabulary_is_followed_over_mutual_tls(tiny_checkpoint, certificate
         tokenizer.newest()
         address = ["--tokenizer-address", running.address]
         with (
-            model_process(tiny_checkpoint, tmp_path, *address, *certificates.of_model) as model,
+            counting_process(tiny_checkpoint, tmp_path, *address, *certificates.of_model) as model,
             tokenizer.channel,
         ):
             tokenizer.add("<secret>")
@@ -306,7 +306,7 @@ def test_without_the_right_certificates_nothing_is_followed(
         flags = [*flags, "--tokenizer-tls-name=other.lockstep.test"]
     with (
         running_tokenizer(tiny_checkpoint, tmp_path, *certificates.of_server) as running,
-        model_process(
+        counting_process(
             tiny_checkpoint, tmp_path, "--tokenizer-address", running.address, *flags, ready=False
         ) as model,
     ):
@@ -328,7 +328,7 @@ def test_a_server_whose_certificate_has_another_name_can_be_named(
     flags = [*certificates.of_model, "--tokenizer-tls-name=tokenizer.lockstep.test"]
     with (
         running_tokenizer(tiny_checkpoint, tmp_path, *certificates.of_server) as running,
-        model_process(
+        counting_process(
             tiny_checkpoint, tmp_path, "--tokenizer-address", running.address, *flags
         ) as model,
     ):
@@ -341,7 +341,7 @@ def test_certificates_of_a_new_authority_are_used_without_a_restart(
     with (
         running_tokenizer(tiny_checkpoint, tmp_path, *certificates.of_server) as running,
         holding_proxy(running.address) as proxy,
-        model_process(
+        counting_process(
             tiny_checkpoint,
             tmp_path,
             "--tokenizer-address",

@@ -21,6 +21,7 @@ from lockstep.v1 import (
     model_service_pb2,
 )
 
+from tests.correctness.sizes import sizes
 from tests.integration.model_process import (
     ModelProcess,
     counting_process,
@@ -98,14 +99,15 @@ def test_a_model_that_does_not_exist_ends_the_server_with_the_reason(tmp_path):
         assert "nowhere" in exit_of(service)
 
 
-@pytest.mark.parametrize("attempt", range(3))  # the engine ends while the front writes to it
+@sizes("attempts", 1, 10)  # the engine ends while the front writes to it
 def test_a_model_that_the_engine_refuses_leaves_nothing_behind_the_reason(
-    tiny_checkpoint, tmp_path, attempt
+    tiny_checkpoint, tmp_path, attempts
 ):
     folder = shutil.copytree(tiny_checkpoint, tmp_path / "refused")
     (folder / "generation_config.json").write_text(json.dumps({"penalty_alpha": 0.6}))
-    with model_process(folder, tmp_path, ready=False) as service:
-        assert "penalty_alpha" in exit_of(service)
+    for _ in range(attempts):
+        with model_process(folder, tmp_path, ready=False) as service:
+            assert "penalty_alpha" in exit_of(service)
 
 
 @pytest.mark.parametrize(

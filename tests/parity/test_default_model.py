@@ -9,11 +9,10 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 import checkpoints
 from lockstep_client import Lockstep
+from tests.correctness.sizes import sizes
 from tests.services import running_services
 
 pytestmark = [pytest.mark.default_model, pytest.mark.timeout(600)]
-
-NEW = 32
 
 # Of very different length: one token, a sentence, paragraphs.
 PROMPTS = [
@@ -59,12 +58,12 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lockstep]:
         yield client
 
 
-def expected_of(model: PreTrainedModel, ids: list[int]) -> list[int]:
+def expected_of(model: PreTrainedModel, ids: list[int], new: int) -> list[int]:
     with torch.inference_mode():
         output = model.generate(
             torch.tensor([ids]),
             attention_mask=torch.ones(1, len(ids), dtype=torch.int64),
-            max_new_tokens=NEW,
+            max_new_tokens=new,
             do_sample=False,
             eos_token_id=None,
             pad_token_id=0,
@@ -72,10 +71,11 @@ def expected_of(model: PreTrainedModel, ids: list[int]) -> list[int]:
     return output[0, len(ids) :].tolist()
 
 
-def test_20_prompts_continue_as_in_generate_alone_and_together(model, client):
+@sizes("new", 12, 32)
+def test_20_prompts_continue_as_in_generate_alone_and_together(model, client, new):
     batch = client.tokenizer.encode(PROMPTS, padding="longest")
-    expected = [expected_of(model, ids) for ids in batch.token_ids]
-    options = {"max_new_tokens": NEW, "do_sample": False, "eos_token_id": []}
+    expected = [expected_of(model, ids, new) for ids in batch.token_ids]
+    options = {"max_new_tokens": new, "do_sample": False, "eos_token_id": []}
     together = client.model.generate(batch, **options)
     assert [list(row) for row in together.sequences] == expected
 
