@@ -37,23 +37,26 @@ class GenerationOptions(TypedDict, total=False):
         max_new_tokens: Upper bound on generated tokens. Range: [1, context - prompt]. Unset means
             the server's default, at most what the context leaves room for.
         do_sample: Whether tokens are drawn. False takes the most probable one, ties to the lowest
-            id.
+            id. Unset means the model's default, false where it has none.
         temperature: Divisor of the logits. Range: [1e-10, 1e6]. For greedy decoding use
-            `do_sample=False`, not 0.
+            `do_sample=False`, not 0. Unset means the model's default, 1 where it has none.
         top_k: Keeps the k highest-scored tokens and all ties of the k-th. Range: [0, 2^31); 0
             turns it off. Unset means the model's default, 50 where it has none.
         top_p: Keeps the smallest set of tokens whose probability reaches top_p. Range: [0, 1]; 1
-            turns it off, 0 keeps the most probable token.
+            turns it off, 0 keeps the most probable token. Unset means the model's default, 1 where
+            it has none.
         seed: Seed of the draws. Range: [0, 2^63). Unset means: the server picks one and returns
             it. Draws depend on the seed, the sequence and the position only.
         repetition_penalty: Divides positive and multiplies negative logits of tokens already in
-            the sequence. Range: [1e-6, 100]; 1 turns it off.
+            the sequence. Range: [1e-6, 100]; 1 turns it off. Unset means the model's default, 1
+            where it has none.
         min_new_tokens: Number of tokens generated before an end-of-sequence id is possible. Range:
-            [0, max_new_tokens].
+            [0, max_new_tokens]. 0 turns it off. Unset means the model's default, 0 where it has
+            none.
         num_return_sequences: Sequences returned per prompt. Range: [1, server limit], with beams
-            at most as many. More than one needs `do_sample` or beams.
+            at most as many. More than one needs `do_sample` or beams. Unset means 1.
         stop_token_ids: Ids that end the sequence, in addition to `eos_token_id`. The id is part of
-            the result. Not affected by `min_new_tokens`.
+            the result. Not affected by `min_new_tokens`. At most 4096. Empty means none.
         eos_token_id: End-of-sequence ids. Unset means the model's; an empty list means none.
         stop_strings: Texts that end the sequence, matched over the bytes of generated tokens,
             across their boundaries. The sequence ends with the token in which the first of these
@@ -63,7 +66,8 @@ class GenerationOptions(TypedDict, total=False):
             whose text is the concatenation of the bytes of its tokens (`FeatureNotImplemented`
             otherwise).
         stop_sequences: Id sequences that end the sequence. At most 32, of at most 1024 ids each.
-        lenient: Whether fields without effect are ignored instead of refused.
+            Empty means none.
+        lenient: Whether fields without effect are ignored instead of refused. Unset means False.
         seed_mode: How draws are made. Unset means `"counter"`. `"counter"`: A counter-based
             generator keyed by seed, sequence, position and token: independent of batch mates,
             restarts and of Step or Generate. `"torch"`: Draws as `torch.manual_seed(seed);
@@ -74,33 +78,40 @@ class GenerationOptions(TypedDict, total=False):
             torch reads only the lower 32 bits of the seed, and draws from at most 2^24 scores,
             counting all beams of a prompt together.
         min_p: Keeps tokens at least min_p times as probable as the most probable one. Range: [0,
-            1]; 0 turns it off.
-        top_h: Keeps a set by its share of entropy. Range: (0, 1].
+            1]; 0 turns it off. Unset means the model's default, 0 where it has none.
+        top_h: Keeps a set by its share of entropy. Range: (0, 1]. Unset means the model's default;
+            where it has none, it is off.
         typical_p: Keeps the most typical tokens up to this mass. Range: (0, 1]; 1 turns it off.
-        epsilon_cutoff: Drops tokens below this probability. Range: [0, 1); 0 turns it off.
+            Unset means the model's default, 1 where it has none.
+        epsilon_cutoff: Drops tokens below this probability. Range: [0, 1); 0 turns it off. Unset
+            means the model's default, 0 where it has none.
         eta_cutoff: Drops tokens by entropy-dependent probability. Range: [0, 1); 0 turns it off.
+            Unset means the model's default, 0 where it has none.
         presence_penalty: Subtracted once from tokens that were generated. Range: [-100, 100]; 0
-            turns it off. Not in Hugging Face.
+            turns it off. Unset means 0. Not in Hugging Face.
         frequency_penalty: Subtracted per occurrence from tokens that were generated. Range: [-100,
-            100]; 0 turns it off. Not in Hugging Face.
+            100]; 0 turns it off. Unset means 0. Not in Hugging Face.
         prompt_ignore_length: Number of leading prompt tokens that `repetition_penalty` does not
-            see. Range: [0, prompt].
+            see. Range: [0, prompt]. Unset means 0.
         no_repeat_ngram_size: Length of runs of tokens that must not repeat. Range: [0, 2^31); 0
-            turns it off.
+            turns it off. Unset means the model's default, 0 where it has none.
         encoder_repetition_penalty: As `repetition_penalty`, for the prompt only and inverted:
-            encourages tokens of the prompt. Range: [1e-6, 100]; 1 turns it off.
-        encoder_no_repeat_ngram_size: As `no_repeat_ngram_size`, for runs of the prompt. 0 turns it
-            off.
+            encourages tokens of the prompt. Range: [1e-6, 100]; 1 turns it off. Unset means the
+            model's default, 1 where it has none.
+        encoder_no_repeat_ngram_size: As `no_repeat_ngram_size`, for runs of the prompt. Range: [0,
+            2^31); 0 turns it off. Unset means the model's default, 0 where it has none.
         exponential_decay_length_penalty: Multiplies the score of end-of-sequence ids from some
-            length on. `start_index`: Generated tokens before the penalty starts. `decay_factor`:
-            Growth per token. Range: (0, 100].
+            length on. Unset means the model's default; where it has none, it is off.
+            `start_index`: Generated tokens before the penalty starts. `decay_factor`: Growth per
+            token. Range: (0, 100].
         logit_bias: Added to the logits of single ids. At most 256 entries, each in [-100, 100].
+            Empty means none.
         sequence_bias: Added to the last token of id sequences when the tokens before it match. At
-            most 1024, of at most 64 ids each. `ids`: The id sequence, at least one id. `bias`:
-            Added to the logit of its last id when the ids before it match. Range: [-1e9, 1e9], or
-            -inf.
+            most 1024, of at most 64 ids each. Empty means the model's. `ids`: The id sequence, at
+            least one id. `bias`: Added to the logit of its last id when the ids before it match.
+            Range: [-1e9, 1e9], or -inf.
         bad_words_ids: Id sequences that must not be generated. At most 64, of at most 1024 ids
-            each. Single end-of-sequence ids among them have no effect.
+            each. Single end-of-sequence ids among them have no effect. Empty means the model's.
         allowed_token_ids: The only ids that may be generated. Unset means all.
         suppress_tokens: Ids that are never generated. Unset means the model's.
         begin_suppress_tokens: Ids that are not generated as the first token. Unset means the
@@ -109,13 +120,15 @@ class GenerationOptions(TypedDict, total=False):
             token. Unset means the model's.
         forced_eos_token_id: The ids forced when the length limit is reached. Unset means the
             model's.
-        forced_prefix: Tokens that the sequence must begin with, after the prompt.
+        forced_prefix: Tokens that the sequence must begin with, after the prompt. At most
+            `max_new_tokens` ids. Unset means none.
         num_beams: Number of beams. With `do_sample`, continuations of all beams are drawn, without
             replacement. A prompt takes one row of a step and KV cache per beam, all of them from
             the start. Tokens are known at the end only: a stream sends them then, and `scores` are
             the scores of the tokens returned. Distributions are log-probabilities before the first
             processor, as in Hugging Face. Not in sessions, `Score` and `ComputeLogits`, nor
             together with `guidance_scale`. Range: [1, rows of a step]; 1 means no beam search.
+            Unset means the model's default, 1 where it has none.
         length_penalty: Exponent of the length that sums of log-probabilities are divided by: above
             0 favors long sequences, below 0 short ones. Needs `num_beams`. Range: [-100, 100].
             Unset means the model's default, 1 where it has none.
@@ -126,31 +139,35 @@ class GenerationOptions(TypedDict, total=False):
             Scores are `w * (log p - log n) + log n` with the probabilities p after the prompt and
             n after the negative prompt, both continued with the tokens generated; raw logits are
             the logits after the prompt. A sequence takes two rows of a step and KV cache for both.
-            Not in sessions, `Score` and `ComputeLogits`. Range: [0, 100]; 1 turns it off.
+            Not in sessions, `Score` and `ComputeLogits`. Range: [0, 100]; 1 turns it off. Unset
+            means the model's default, 1 where it has none.
         negative_prompt: The prompt to be guided away from, for every prompt of the call. Needs
             `guidance_scale`. Unset means the last token of each prompt, as in Hugging Face.
-        green_list_watermark: A green-list watermark. `greenlist_ratio`: Share of green tokens.
-            Range: (0, 1). Unset means 0.25. `bias`: Added to the logits of green tokens. Range:
-            [-100, 100]. Unset means 2.0. `hashing_key`: Key of the hash. Range: [0, 2^63). Unset
-            means 15485863. `self_hash`: Whether the current token is part of the hash (self-hash).
-            False hashes the tokens before it only (left-hash). `context_width`: Number of previous
-            tokens that are hashed. Range: [1, 2^31). Unset means 1.
-        synth_id_watermark: A SynthID watermark. `ngram_len`: Length of the runs that are hashed,
-            including the token to choose. Range: [2, 256]. Required. `keys`: One key per depth of
-            the tournament: 1 to 64, each in [0, 2^63). `context_history_size`: Number of contexts
-            remembered: a repeated one is left alone. Range: [1, 65536]. Unset means 1024.
-            `sampling_table_seed`: Seed of the table of coin flips. Range: [0, 2^63). Unset means
-            0. `sampling_table_size`: Size of the table. Range: [1, 2^20]. Unset means 65536.
-            `skip_first_ngram_calls`: Whether the first `ngram_len - 1` tokens are left alone.
+        green_list_watermark: A green-list watermark. Unset means the model's, if it has one.
+            `greenlist_ratio`: Share of green tokens. Range: (0, 1). Unset means 0.25. `bias`:
+            Added to the logits of green tokens. Range: [-100, 100]. Unset means 2.0.
+            `hashing_key`: Key of the hash. Range: [0, 2^63). Unset means 15485863. `self_hash`:
+            Whether the current token is part of the hash (self-hash). False hashes the tokens
+            before it only (left-hash). `context_width`: Number of previous tokens that are hashed.
+            Range: [1, 2^31). Unset means 1.
+        synth_id_watermark: A SynthID watermark. Unset means none. `ngram_len`: Length of the runs
+            that are hashed, including the token to choose. Range: [2, 256]. Required. `keys`: One
+            key per depth of the tournament: 1 to 64, each in [0, 2^63). `context_history_size`:
+            Number of contexts remembered: a repeated one is left alone. Range: [1, 65536]. Unset
+            means 1024. `sampling_table_seed`: Seed of the table of coin flips. Range: [0, 2^63).
+            Unset means 0. `sampling_table_size`: Size of the table. Range: [1, 2^20]. Unset means
+            65536. `skip_first_ngram_calls`: Whether the first `ngram_len - 1` tokens are left
+            alone.
         max_length: Upper bound on prompt plus generated tokens. Ignored when `max_new_tokens` is
             set, and by sessions. Range: (longest prompt, context]. Unset means the model's
             default, unless the model has a default of `max_new_tokens`.
         min_length: Lower bound on prompt plus generated tokens before an end-of-sequence id is
             possible. Range: [0, 2^31). Has no effect when `min_new_tokens` is set; as in
-            `generate`, both may be.
+            `generate`, both may be. 0 turns it off. Unset means the model's default, 0 where it
+            has none.
         max_time: Wall-clock limit from the arrival of the request, up to 1e9 seconds. The sequence
             ends with `"time_limit"` at the first token after it, so it always has at least one
-            token.
+            token. Unset means the model's default; where it has none, there is no limit.
         prompt_lookup_num_tokens: Number of next tokens that are guessed from earlier text of the
             sequence and verified together in one step (prompt lookup). Changes speed and not the
             result: a guess counts only if it is the token that is chosen anyway, with any
@@ -160,9 +177,10 @@ class GenerationOptions(TypedDict, total=False):
             rolled back. Range: [0, 32]; 0 turns it off. Unset means the model's default, or 0.
         max_matching_ngram_size: Longest run that prompt lookup matches. Range: [1, 32]. Unset
             means the model's default, or 2.
-        renormalize_logits: Whether scores are normalized to log-probabilities at the end.
+        renormalize_logits: Whether scores are normalized to log-probabilities at the end. Unset
+            means the model's default, false where it has none.
         remove_invalid_values: Whether NaN and infinite logits are replaced instead of ending the
-            row.
+            row. Unset means the model's default, false where it has none.
         lengths_include_padding: Whether `max_length`, `min_length` and `forced_bos_token_id` (its
             prompt of one token) count the padding of a padded prompt, as `generate` does.
             Processors see no pad ids in either case. `Generate` only. Unset means False.
@@ -185,31 +203,32 @@ class GenerationOptions(TypedDict, total=False):
     """Upper bound on generated tokens. Range: [1, context - prompt]. Unset means the server's
     default, at most what the context leaves room for."""
     do_sample: bool
-    """Whether tokens are drawn. False takes the most probable one, ties to the lowest id."""
+    """Whether tokens are drawn. False takes the most probable one, ties to the lowest id. Unset
+    means the model's default, false where it has none."""
     temperature: float
     """Divisor of the logits. Range: [1e-10, 1e6]. For greedy decoding use `do_sample=False`, not
-    0."""
+    0. Unset means the model's default, 1 where it has none."""
     top_k: int
     """Keeps the k highest-scored tokens and all ties of the k-th. Range: [0, 2^31); 0 turns it
     off. Unset means the model's default, 50 where it has none."""
     top_p: float
     """Keeps the smallest set of tokens whose probability reaches top_p. Range: [0, 1]; 1 turns it
-    off, 0 keeps the most probable token."""
+    off, 0 keeps the most probable token. Unset means the model's default, 1 where it has none."""
     seed: int
     """Seed of the draws. Range: [0, 2^63). Unset means: the server picks one and returns it. Draws
     depend on the seed, the sequence and the position only."""
     repetition_penalty: float
     """Divides positive and multiplies negative logits of tokens already in the sequence. Range:
-    [1e-6, 100]; 1 turns it off."""
+    [1e-6, 100]; 1 turns it off. Unset means the model's default, 1 where it has none."""
     min_new_tokens: int
     """Number of tokens generated before an end-of-sequence id is possible. Range: [0,
-    max_new_tokens]."""
+    max_new_tokens]. 0 turns it off. Unset means the model's default, 0 where it has none."""
     num_return_sequences: int
     """Sequences returned per prompt. Range: [1, server limit], with beams at most as many. More
-    than one needs `do_sample` or beams."""
+    than one needs `do_sample` or beams. Unset means 1."""
     stop_token_ids: Ids
     """Ids that end the sequence, in addition to `eos_token_id`. The id is part of the result. Not
-    affected by `min_new_tokens`."""
+    affected by `min_new_tokens`. At most 4096. Empty means none."""
     eos_token_id: int | Ids
     """End-of-sequence ids. Unset means the model's; an empty list means none."""
     stop_strings: str | Sequence[str]
@@ -220,9 +239,10 @@ class GenerationOptions(TypedDict, total=False):
     not count. The server must follow a tokenizer service whose text is the concatenation of the
     bytes of its tokens (`FeatureNotImplemented` otherwise)."""
     stop_sequences: Sequence[Ids]
-    """Id sequences that end the sequence. At most 32, of at most 1024 ids each."""
+    """Id sequences that end the sequence. At most 32, of at most 1024 ids each. Empty means
+    none."""
     lenient: bool
-    """Whether fields without effect are ignored instead of refused."""
+    """Whether fields without effect are ignored instead of refused. Unset means False."""
     seed_mode: Literal["counter", "torch"]
     """How draws are made. Unset means `"counter"`. `"counter"`: A counter-based generator keyed by
     seed, sequence, position and token: independent of batch mates, restarts and of Step or
@@ -234,43 +254,51 @@ class GenerationOptions(TypedDict, total=False):
     2^24 scores, counting all beams of a prompt together."""
     min_p: float
     """Keeps tokens at least min_p times as probable as the most probable one. Range: [0, 1]; 0
-    turns it off."""
+    turns it off. Unset means the model's default, 0 where it has none."""
     top_h: float
-    """Keeps a set by its share of entropy. Range: (0, 1]."""
+    """Keeps a set by its share of entropy. Range: (0, 1]. Unset means the model's default; where
+    it has none, it is off."""
     typical_p: float
-    """Keeps the most typical tokens up to this mass. Range: (0, 1]; 1 turns it off."""
+    """Keeps the most typical tokens up to this mass. Range: (0, 1]; 1 turns it off. Unset means
+    the model's default, 1 where it has none."""
     epsilon_cutoff: float
-    """Drops tokens below this probability. Range: [0, 1); 0 turns it off."""
+    """Drops tokens below this probability. Range: [0, 1); 0 turns it off. Unset means the model's
+    default, 0 where it has none."""
     eta_cutoff: float
-    """Drops tokens by entropy-dependent probability. Range: [0, 1); 0 turns it off."""
+    """Drops tokens by entropy-dependent probability. Range: [0, 1); 0 turns it off. Unset means
+    the model's default, 0 where it has none."""
     presence_penalty: float
-    """Subtracted once from tokens that were generated. Range: [-100, 100]; 0 turns it off. Not in
-    Hugging Face."""
+    """Subtracted once from tokens that were generated. Range: [-100, 100]; 0 turns it off. Unset
+    means 0. Not in Hugging Face."""
     frequency_penalty: float
     """Subtracted per occurrence from tokens that were generated. Range: [-100, 100]; 0 turns it
-    off. Not in Hugging Face."""
+    off. Unset means 0. Not in Hugging Face."""
     prompt_ignore_length: int
-    """Number of leading prompt tokens that `repetition_penalty` does not see. Range: [0,
-    prompt]."""
+    """Number of leading prompt tokens that `repetition_penalty` does not see. Range: [0, prompt].
+    Unset means 0."""
     no_repeat_ngram_size: int
-    """Length of runs of tokens that must not repeat. Range: [0, 2^31); 0 turns it off."""
+    """Length of runs of tokens that must not repeat. Range: [0, 2^31); 0 turns it off. Unset means
+    the model's default, 0 where it has none."""
     encoder_repetition_penalty: float
     """As `repetition_penalty`, for the prompt only and inverted: encourages tokens of the prompt.
-    Range: [1e-6, 100]; 1 turns it off."""
+    Range: [1e-6, 100]; 1 turns it off. Unset means the model's default, 1 where it has none."""
     encoder_no_repeat_ngram_size: int
-    """As `no_repeat_ngram_size`, for runs of the prompt. 0 turns it off."""
+    """As `no_repeat_ngram_size`, for runs of the prompt. Range: [0, 2^31); 0 turns it off. Unset
+    means the model's default, 0 where it has none."""
     exponential_decay_length_penalty: tuple[int, float]
-    """Multiplies the score of end-of-sequence ids from some length on. `start_index`: Generated
-    tokens before the penalty starts. `decay_factor`: Growth per token. Range: (0, 100]."""
+    """Multiplies the score of end-of-sequence ids from some length on. Unset means the model's
+    default; where it has none, it is off. `start_index`: Generated tokens before the penalty
+    starts. `decay_factor`: Growth per token. Range: (0, 100]."""
     logit_bias: Mapping[int, float]
-    """Added to the logits of single ids. At most 256 entries, each in [-100, 100]."""
+    """Added to the logits of single ids. At most 256 entries, each in [-100, 100]. Empty means
+    none."""
     sequence_bias: Mapping[tuple[int, ...], float] | Sequence[tuple[Ids, float]]
     """Added to the last token of id sequences when the tokens before it match. At most 1024, of at
-    most 64 ids each. `ids`: The id sequence, at least one id. `bias`: Added to the logit of its
-    last id when the ids before it match. Range: [-1e9, 1e9], or -inf."""
+    most 64 ids each. Empty means the model's. `ids`: The id sequence, at least one id. `bias`:
+    Added to the logit of its last id when the ids before it match. Range: [-1e9, 1e9], or -inf."""
     bad_words_ids: Sequence[Ids]
     """Id sequences that must not be generated. At most 64, of at most 1024 ids each. Single
-    end-of-sequence ids among them have no effect."""
+    end-of-sequence ids among them have no effect. Empty means the model's."""
     allowed_token_ids: Ids
     """The only ids that may be generated. Unset means all."""
     suppress_tokens: Ids
@@ -283,14 +311,16 @@ class GenerationOptions(TypedDict, total=False):
     forced_eos_token_id: int | Ids
     """The ids forced when the length limit is reached. Unset means the model's."""
     forced_prefix: Ids
-    """Tokens that the sequence must begin with, after the prompt."""
+    """Tokens that the sequence must begin with, after the prompt. At most `max_new_tokens` ids.
+    Unset means none."""
     num_beams: int
     """Number of beams. With `do_sample`, continuations of all beams are drawn, without
     replacement. A prompt takes one row of a step and KV cache per beam, all of them from the
     start. Tokens are known at the end only: a stream sends them then, and `scores` are the scores
     of the tokens returned. Distributions are log-probabilities before the first processor, as in
     Hugging Face. Not in sessions, `Score` and `ComputeLogits`, nor together with `guidance_scale`.
-    Range: [1, rows of a step]; 1 means no beam search."""
+    Range: [1, rows of a step]; 1 means no beam search. Unset means the model's default, 1 where it
+    has none."""
     length_penalty: float
     """Exponent of the length that sums of log-probabilities are divided by: above 0 favors long
     sequences, below 0 short ones. Needs `num_beams`. Range: [-100, 100]. Unset means the model's
@@ -304,35 +334,38 @@ class GenerationOptions(TypedDict, total=False):
     (log p - log n) + log n` with the probabilities p after the prompt and n after the negative
     prompt, both continued with the tokens generated; raw logits are the logits after the prompt. A
     sequence takes two rows of a step and KV cache for both. Not in sessions, `Score` and
-    `ComputeLogits`. Range: [0, 100]; 1 turns it off."""
+    `ComputeLogits`. Range: [0, 100]; 1 turns it off. Unset means the model's default, 1 where it
+    has none."""
     negative_prompt: Ids | str
     """The prompt to be guided away from, for every prompt of the call. Needs `guidance_scale`.
     Unset means the last token of each prompt, as in Hugging Face."""
     green_list_watermark: Mapping[str, Any]
-    """A green-list watermark. `greenlist_ratio`: Share of green tokens. Range: (0, 1). Unset means
-    0.25. `bias`: Added to the logits of green tokens. Range: [-100, 100]. Unset means 2.0.
-    `hashing_key`: Key of the hash. Range: [0, 2^63). Unset means 15485863. `self_hash`: Whether
-    the current token is part of the hash (self-hash). False hashes the tokens before it only
-    (left-hash). `context_width`: Number of previous tokens that are hashed. Range: [1, 2^31).
-    Unset means 1."""
+    """A green-list watermark. Unset means the model's, if it has one. `greenlist_ratio`: Share of
+    green tokens. Range: (0, 1). Unset means 0.25. `bias`: Added to the logits of green tokens.
+    Range: [-100, 100]. Unset means 2.0. `hashing_key`: Key of the hash. Range: [0, 2^63). Unset
+    means 15485863. `self_hash`: Whether the current token is part of the hash (self-hash). False
+    hashes the tokens before it only (left-hash). `context_width`: Number of previous tokens that
+    are hashed. Range: [1, 2^31). Unset means 1."""
     synth_id_watermark: Mapping[str, Any]
-    """A SynthID watermark. `ngram_len`: Length of the runs that are hashed, including the token to
-    choose. Range: [2, 256]. Required. `keys`: One key per depth of the tournament: 1 to 64, each
-    in [0, 2^63). `context_history_size`: Number of contexts remembered: a repeated one is left
-    alone. Range: [1, 65536]. Unset means 1024. `sampling_table_seed`: Seed of the table of coin
-    flips. Range: [0, 2^63). Unset means 0. `sampling_table_size`: Size of the table. Range: [1,
-    2^20]. Unset means 65536. `skip_first_ngram_calls`: Whether the first `ngram_len - 1` tokens
-    are left alone."""
+    """A SynthID watermark. Unset means none. `ngram_len`: Length of the runs that are hashed,
+    including the token to choose. Range: [2, 256]. Required. `keys`: One key per depth of the
+    tournament: 1 to 64, each in [0, 2^63). `context_history_size`: Number of contexts remembered:
+    a repeated one is left alone. Range: [1, 65536]. Unset means 1024. `sampling_table_seed`: Seed
+    of the table of coin flips. Range: [0, 2^63). Unset means 0. `sampling_table_size`: Size of the
+    table. Range: [1, 2^20]. Unset means 65536. `skip_first_ngram_calls`: Whether the first
+    `ngram_len - 1` tokens are left alone."""
     max_length: int
     """Upper bound on prompt plus generated tokens. Ignored when `max_new_tokens` is set, and by
     sessions. Range: (longest prompt, context]. Unset means the model's default, unless the model
     has a default of `max_new_tokens`."""
     min_length: int
     """Lower bound on prompt plus generated tokens before an end-of-sequence id is possible. Range:
-    [0, 2^31). Has no effect when `min_new_tokens` is set; as in `generate`, both may be."""
+    [0, 2^31). Has no effect when `min_new_tokens` is set; as in `generate`, both may be. 0 turns
+    it off. Unset means the model's default, 0 where it has none."""
     max_time: float
     """Wall-clock limit from the arrival of the request, up to 1e9 seconds. The sequence ends with
-    `"time_limit"` at the first token after it, so it always has at least one token."""
+    `"time_limit"` at the first token after it, so it always has at least one token. Unset means
+    the model's default; where it has none, there is no limit."""
     prompt_lookup_num_tokens: int
     """Number of next tokens that are guessed from earlier text of the sequence and verified
     together in one step (prompt lookup). Changes speed and not the result: a guess counts only if
@@ -345,9 +378,11 @@ class GenerationOptions(TypedDict, total=False):
     """Longest run that prompt lookup matches. Range: [1, 32]. Unset means the model's default, or
     2."""
     renormalize_logits: bool
-    """Whether scores are normalized to log-probabilities at the end."""
+    """Whether scores are normalized to log-probabilities at the end. Unset means the model's
+    default, false where it has none."""
     remove_invalid_values: bool
-    """Whether NaN and infinite logits are replaced instead of ending the row."""
+    """Whether NaN and infinite logits are replaced instead of ending the row. Unset means the
+    model's default, false where it has none."""
     lengths_include_padding: bool
     """Whether `max_length`, `min_length` and `forced_bos_token_id` (its prompt of one token) count
     the padding of a padded prompt, as `generate` does. Processors see no pad ids in either case.

@@ -1,6 +1,7 @@
 """The table of generation fields: what it says of each, pinned, and that it is the schema's."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from model_service.front.checks.processor_catalog import BUILT_IN
 from model_service.protocol.number import Number
 from model_service.protocol.parameters import PARAMETERS, PROCESSORS
 from model_service.protocol.processor_order import NEED_ENDS
+from tests.services import ROOT
 
 PINNED = Path(__file__).with_name("parameters.json")
 
@@ -37,6 +39,37 @@ def described(name: str) -> dict[str, object]:
         said["description"] = BUILT_IN[name].description
         said["arguments"] = json.loads(BUILT_IN[name].arguments_schema_json)
     return said
+
+
+def comment(name: str) -> str:
+    """What the schema says of a field."""
+    schema = (ROOT / "protos/lockstep/v1/generation.proto").read_text()
+    message = schema[schema.index("message GenerationConfig {") :]
+    found = re.search(rf"((?: +//.*\n)+)[^/]*? {name} = ", message)
+    assert found
+    return " ".join(line.strip().removeprefix("//").strip() for line in found[1].splitlines())
+
+
+@pytest.mark.parametrize("name", sorted(PARAMETERS))
+def test_the_schema_says_what_an_unset_field_means(name):
+    assert re.search(r"(Unset|Empty|empty list) means", comment(name))
+    default = re.search(r"default, ([\w.]+) where it has none", comment(name))
+    if default and not default[1].startswith("EARLY"):
+        assert json.loads(default[1]) == PARAMETERS[name].default
+
+
+@pytest.mark.parametrize(
+    "name", [row.name for row in PARAMETERS.values() if isinstance(row.kind, Number)]
+)
+def test_the_schema_says_the_range_of_a_number(name):
+    found = re.search(r"Range: ([\[(].*?[\])])", comment(name))
+    assert found
+    low, high = found[1][1:-1].split(", ")
+    kind = PARAMETERS[name].kind
+    if low != "longest prompt":
+        assert low == f"{kind.low:g}".replace("e-0", "e-")
+    if re.fullmatch(r"[\d.e]+|2\^\d+", high):  # and not what a request, a model or a server bounds
+        assert f"{high}{found[1][-1]}" in str(kind).replace("e+0", "e")
 
 
 def test_the_table_has_a_row_for_every_field_of_the_schema():
