@@ -10,7 +10,6 @@ import sys
 from contextlib import AsyncExitStack
 
 import structlog
-from lockstep.v1 import tokenizer_service_pb2_grpc, vocabulary_admin_service_pb2_grpc
 
 import checkpoints
 from checkpoints import CheckpointError
@@ -25,8 +24,8 @@ from tokenizer_service.growth.live_vocabulary import LiveVocabulary
 from tokenizer_service.growth.model_rows import ModelRows
 from tokenizer_service.growth.replica_follower import ReplicaFollower
 from tokenizer_service.metrics import TokenizerMetrics
+from tokenizer_service.rpcs import servicers
 from tokenizer_service.rpcs.service import RequestLimits, Service
-from tokenizer_service.rpcs.servicers import TokenizerServicer, VocabularyAdminServicer
 from tokenizer_service.settings import TokenizerSettings
 from tokenizer_service.store import Store, StoreError
 from tokenizer_service.text import loading, tokenizer_files
@@ -69,12 +68,7 @@ class TokenizerServer:
         self._resources = AsyncExitStack()
         self._service: asyncio.Future[Service] = asyncio.get_running_loop().create_future()
         self.server = Server(settings, self._registry, SERVICES)
-        tokenizer_service_pb2_grpc.add_TokenizerServiceServicer_to_server(
-            TokenizerServicer(self._service), self.server.grpc
-        )
-        vocabulary_admin_service_pb2_grpc.add_VocabularyAdminServiceServicer_to_server(
-            VocabularyAdminServicer(self._service), self.server.grpc
-        )
+        servicers.register(self.server.grpc, self._service)
 
     async def run(self) -> None:
         """Serves until the process is told to stop.

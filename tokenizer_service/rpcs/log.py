@@ -20,7 +20,9 @@ PAGE_BYTES = 2**20
 CHUNK_BYTES = 2**20
 
 
-def list_revisions(request: pb.ListRevisionsRequest, service: Service) -> pb.ListRevisionsResponse:
+async def list_revisions(
+    request: pb.ListRevisionsRequest, service: Service
+) -> pb.ListRevisionsResponse:
     """Returns a page of the log, as far as a message holds it.
 
     Raises:
@@ -42,7 +44,9 @@ def list_revisions(request: pb.ListRevisionsRequest, service: Service) -> pb.Lis
     return response
 
 
-async def verify_revisions(service: Service) -> pb.VerifyRevisionsResponse:
+async def verify_revisions(
+    request: pb.VerifyRevisionsRequest, service: Service
+) -> pb.VerifyRevisionsResponse:
     """Computes the chain again from what the store holds."""
     newest = service.vocabulary.current.reference
     broken = await find_broken(service.vocabulary)
@@ -54,7 +58,9 @@ async def verify_revisions(service: Service) -> pb.VerifyRevisionsResponse:
     )
 
 
-async def export_revisions(service: Service) -> AsyncIterator[pb.ExportRevisionsResponse]:
+async def export_revisions(
+    request: pb.ExportRevisionsRequest, service: Service
+) -> AsyncIterator[pb.ExportRevisionsResponse]:
     """Yields the log as a file, in pieces."""
     pending = bytearray()
     newest = vocabulary_ref(service.vocabulary.current.reference)

@@ -65,7 +65,9 @@ async def convert_tokens(request: pb.ConvertTokensRequest, service: Service) -> 
     return await service.pool.run_pieces(work(), cost)
 
 
-def tokenizer_info(service: Service) -> pb.GetTokenizerInfoResponse:
+async def tokenizer_info(
+    request: pb.GetTokenizerInfoRequest, service: Service
+) -> pb.GetTokenizerInfoResponse:
     """Describes the tokenizer and the limits of requests."""
     tokenizer = service.vocabulary.current
     roles = [SpecialToken(role, token_id) for role, token_id in tokenizer.roles.items()]
@@ -108,7 +110,9 @@ async def entries_from(
         )
 
 
-async def tokenizer_artifact(service: Service) -> AsyncIterator[pb.GetTokenizerArtifactResponse]:
+async def tokenizer_artifact(
+    request: pb.GetTokenizerArtifactRequest, service: Service
+) -> AsyncIterator[pb.GetTokenizerArtifactResponse]:
     """Yields the files of the tokenizer as an archive, in pieces."""
     tokenizer = service.vocabulary.current
     archive = await service.pool.run(lambda: artifact.build(tokenizer, service.files))
