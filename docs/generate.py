@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry
 
 from docs.client_names import client_names_table
 from docs.field_limits import field_limits_table
-from docs.hugging_face import hugging_face_table
+from docs.hugging_face import hugging_face_table, processors_table
 from docs.modules import PACKAGES, modules_list, table_name
 from docs.settings import settings_table
 from model_service.front.metrics import ModelMetrics
@@ -131,6 +131,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "errors": errors_table,
     "field-limits": field_limits_table,
     "hugging-face": hugging_face_table,
+    "processors": processors_table,
     "rpc-metrics": rpc_metrics_table,
     "tokenizer-metrics": tokenizer_metrics_table,
     "model-metrics": model_metrics_table,

@@ -1,9 +1,10 @@
-"""The table of Hugging Face's `GenerationConfig`: what each field is here."""
+"""The tables of generation fields: Hugging Face's, what each is here, and processors in order."""
 
 from transformers import GenerationConfig as HFGenerationConfig
 
 from model_service.engine.load import default_fields, loader
-from model_service.protocol.parameters import PARAMETERS
+from model_service.protocol.number import Number
+from model_service.protocol.parameters import PARAMETERS, PROCESSORS
 
 _ELSEWHERE = "asked for by each request"
 _ASSISTANT = "takes a second model"
@@ -75,6 +76,16 @@ def hugging_face_table() -> str:
         supported = "yes" if ours(name) else "no"
         note = NOTES.get(name, "")
         rows.append(f"| `{name}` | {here} | {supported} | {_in_file(name)} | {note} |")
+    return "\n".join(rows)
+
+
+def processors_table() -> str:
+    """One row per processor, in the order of application."""
+    rows = ["| field | what it does | range | needs |", "|---|---|---|---|"]
+    for row in PROCESSORS:
+        interval = str(row.kind).partition(";")[0] if isinstance(row.kind, Number) else ""
+        needs = ", ".join(f"`{need.condition}`" for need in row.needs if need.refused)
+        rows.append(f"| `{row.name}` | {row.meaning} | {interval} | {needs} |")
     return "\n".join(rows)
 
 

@@ -83,3 +83,15 @@ def test_the_table_says_what_is_pinned(name):
 
 def test_processors_are_offered_in_their_order():
     assert list(BUILT_IN) == ORDER
+
+
+def test_the_schema_names_processors_in_their_order():
+    schema = (ROOT / "protos/lockstep/v1/generation.proto").read_text()
+    order = schema[
+        schema.index("Order of application") : schema.index("message GenerationConfig {")
+    ]
+    named = [word for word in re.findall(r"\w+", order) if word in ORDER]
+    assert named == [name for name in ORDER if name in named]
+    forced = {"forced_prefix", "forced_bos_token_id", "forced_eos_token_ids"}  # "forced tokens"
+    watermarks = {"green_list_watermark", "synth_id_watermark"}  # "watermark"
+    assert set(ORDER) - set(named) == forced | watermarks
