@@ -150,14 +150,7 @@ class BeamGroup:
         beam = self._rows.index(self._row(beam))
         logits, scores = self._arrived[beam]
         position = len(self._row(beam).token_ids)
-        described = describe(
-            self._row(beam),
-            selection,
-            position,
-            token_id,
-            logits,
-            scores if selection.scores else None,
-        )
+        described = describe(self._row(beam), selection, position, token_id, logits, scores)
         same = self._described.setdefault(beam, described)
         return msgspec.structs.replace(described, logits=same.logits, scores=same.scores)
 

@@ -41,13 +41,15 @@ def describe(
         position: index of the token that the distribution predicts.
         token_id: that token, when there is one.
         logits: `[W]` float32, raw, `W` at least V.
-        scores: `[V]` float32, processed; None when not wanted.
+        scores: `[V]` float32, processed, which are there also where Hugging Face's classes chose;
+            None where nothing needed them.
 
     Raises:
         ProcessorError: a processor failed.
     """
     logits = logits[: seq.choosing.revision.size]
-    described = report(selection, position, token_id, logits, scores)
+    wanted = scores if selection.scores else None
+    described = report(selection, position, token_id, logits, wanted)
     if not selection.processor_trace or token_id is None:
         return described
     guide_logits = None if seq.guidance is None else seq.guidance.guide_logits

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from model_service.engine.vocabulary.vocabulary import RevisionRows
 from model_service.protocol import Cancel, Rejected
@@ -194,6 +195,36 @@ def test_logits_of_each_new_token_are_those_it_was_chosen_from():
         assert (scores.position, scores.token_id) == (position, token_id)
         assert row.argmax() == token_id
         assert row.max() == BEST
+
+
+@pytest.mark.parametrize("kind", ["generate", "step", "continuation"])
+@pytest.mark.parametrize(
+    "config",
+    [{}, {"do_sample": True, "seed_mode": "torch"}, {"renormalize_logits": True}],
+    ids=["fast path", "torch's draws", "reference"],
+)
+def test_processed_scores_are_reported_where_they_are_asked_for_only(kind, config):
+    """However the token is chosen: some ways need them, and others do without."""
+    logits = ScoreSelection(logits=True, amount="full", logsumexp=True)
+    engine = CountingEngine()
+    if kind == "generate":
+        engine.generate(1, [4], new=1, config=config, selection=logits)
+        (event,) = engine.run()
+        (reported,) = event.scores
+    elif kind == "continuation":
+        engine.open(1, [4], config=config)
+        engine.run()
+        engine.continue_session(2, new=1, config=config, selection=logits)
+        (event,) = engine.run()
+        (reported,) = event.scores
+    else:
+        engine.open(1, [4], config=config, logits=True, amount="full", logsumexp=True)
+        (event,) = engine.run()
+        (reported,) = event.rows[0].scores
+    assert reported.logits is not None
+    assert reported.scores is None
+    assert reported.scores_logsumexp is None
+    assert reported.scores_logprob is None
 
 
 def test_the_distribution_of_every_prompt_token_but_the_first_can_be_had():
