@@ -3,7 +3,7 @@
 import os
 import signal
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.postgresql import postgresql as postgresql
 from tests.postgresql import postgresql_url as postgresql_url
@@ -23,3 +23,7 @@ settings.load_profile("busy")
 # process that a test starts, although the test is about one that somebody watches.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")

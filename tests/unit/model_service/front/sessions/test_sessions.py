@@ -127,12 +127,12 @@ async def test_a_session_does_not_expire_while_a_call_uses_it():
 async def test_use_and_touch_start_the_idle_time_anew():
     async with engine() as client:
         sessions = registry(client)
-        session = make_session(ttl_s=0.2)
+        session = make_session(ttl_s=60.0)
         await open_session(sessions, session)
         for _ in range(3):
-            await asyncio.sleep(0.1)
+            session.used_at -= 40.0  # so long nobody used it
             sessions.touch(session.session_id, None)
-        await asyncio.sleep(0.1)
+        session.used_at -= 40.0
         with sessions.use(session.session_id):
             pass
         sessions.touch(session.session_id, 100.0)

@@ -455,25 +455,28 @@ async def test_changes_that_have_gathered_reach_the_engine_together(monkeypatch)
             assert time.monotonic() - started < 1.0  # not a step, 0.1 s, for each
 
 
+async def paused(backoff: Backoff, hurry: asyncio.Event) -> float:
+    started = time.monotonic()
+    await backoff.pause(hurry)
+    return time.monotonic() - started
+
+
 async def test_a_request_that_waits_for_a_revision_ends_the_pause_before_the_next_attempt():
-    hurry = asyncio.Event()
-    backoff = Backoff()
-    pauses = []
-    for _ in range(5):
-        started = time.monotonic()
-        await backoff.pause(hurry)
-        pauses.append(time.monotonic() - started)
-    assert 0.05 <= pauses[0] <= 0.15
-    assert pauses[4] >= 0.45
+    # The shortest of five: during others the machine may have been busy.
+    calm, hurry = asyncio.Event(), asyncio.Event()
     hurry.set()
-    started = time.monotonic()
-    await backoff.pause(hurry)
-    assert 0.05 <= time.monotonic() - started <= 0.3
-    backoff.reset()
-    hurry.clear()
-    started = time.monotonic()
-    await backoff.pause(hurry)
-    assert time.monotonic() - started <= 0.2
+    first = [await paused(Backoff(), calm) for _ in range(5)]
+    assert 0.05 <= min(first) <= 0.15
+    backoff = Backoff()
+    pauses = [await paused(backoff, calm) for _ in range(5)]
+    assert pauses[4] >= 0.45
+    hurried = [await paused(backoff, hurry) for _ in range(5)]
+    assert 0.05 <= min(hurried) <= 0.3
+    anew = []
+    for _ in range(5):
+        backoff.reset()
+        anew.append(await paused(backoff, calm))
+    assert min(anew) <= 0.2
 
 
 async def test_replicas_that_lost_the_same_service_do_not_come_back_together():
