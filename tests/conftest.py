@@ -15,15 +15,11 @@ os.environ.setdefault("LOCKSTEP_MODEL_DECODE_GRAPHS", "off")
 # A tokenizer service that happens to run here is followed by no test; those about it name theirs.
 os.environ.setdefault("LOCKSTEP_MODEL_TOKENIZER_ADDRESS", "none")
 
-# A deadline of an example would measure how busy the machine is.
-settings.register_profile("busy", deadline=None)
+# The limits of an example's time would measure how busy the machine is.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
 
 # A shell starts what runs in its background with Ctrl-C ignored, and so would be every
 # process that a test starts, although the test is about one that somebody watches.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-# How long an example takes says how busy the machine is.
-settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("unhurried")
