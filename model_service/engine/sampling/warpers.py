@@ -36,9 +36,9 @@ def warp(candidates: Candidates, configs: list[GenerationConfig]) -> None:
         return torch.tensor([read(config) for config in configs], dtype=torch.float64)[:, None]
 
     for is_on, apply in _ORDER:
-        on = torch.tensor([is_on(config) for config in configs])
-        if on.any():
-            apply(candidates, on, column)
+        on = [is_on(config) for config in configs]
+        if any(on):
+            apply(candidates, torch.tensor(on), column)
 
 
 def _top_n_sigma(c: Candidates, on: Tensor, column: Column) -> None:
