@@ -4,16 +4,29 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor
+from transformers.generation.logits_process import LogitsProcessor
 
 from model_service.engine.sampling import coverage
 from model_service.engine.sampling.custom_processors import CustomProcessor
-from model_service.engine.sampling.processor_step import ProcessorStep
 from model_service.engine.sampling.row import Row
 from model_service.engine.sampling.row_processors import RowProcessors
 from model_service.engine.sampling.torch_draws import TorchDraws
 from model_service.engine.vocabulary.vocabulary import RevisionRows
 from model_service.protocol.parameters import GenerationConfig
 from model_service.protocol.processor_order import applied_processors
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessorStep:
+    """A processor at its place among the processors of a row.
+
+    Attributes:
+        name: its name; None for what keeps forbidden ids out, which no caller asked for.
+        apply: maps `[1, L]` int64 and `[1, V]` float32 to `[1, V]` float32.
+    """
+
+    name: str | None
+    apply: LogitsProcessor
 
 
 @dataclass(slots=True, eq=False)

@@ -22,10 +22,9 @@ from transformers.generation.logits_process import (
     TopHLogitsWarper,
 )
 
-from model_service.engine.sampling.choosing import Choosing
+from model_service.engine.sampling.choosing import Choosing, ProcessorStep
 from model_service.engine.sampling.guidance import guided
 from model_service.engine.sampling.processor_builders import BUILDERS
-from model_service.engine.sampling.processor_step import ProcessorStep
 from model_service.engine.sampling.threads import one_thread
 from model_service.protocol.generation import ProcessorTrace
 from model_service.protocol.parameter import Stage
