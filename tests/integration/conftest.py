@@ -3,6 +3,8 @@
 import pytest
 
 from tests.checkpoint_factory import make_checkpoint
+from tests.compiled_code import compiled_code as compiled_code
+from tests.compiled_code import compiling as compiling
 from tests.integration.model_process import model_process
 
 

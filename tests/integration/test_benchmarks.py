@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.checkpoint_factory import make_checkpoint
+from tests.compiled_code import start
 
 FEW = ("--dtype", "fp32", "--threads", "1", "--rounds", "2")
 
@@ -78,21 +79,21 @@ def test_pauses_are_counted_until_every_prompt_has_begun(model, tmp_path):
     assert numbers(rows[1][-1])
 
 
-NEEDS_COMPILER = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
 FEW_STREAMS = ("--prompt-tokens", "12", "--new-tokens", "6", "--streams", "3")
 
 
-@NEEDS_COMPILER
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
 def test_steps_beside_a_compiling_process_are_measured(model, tmp_path):
     (row,) = table(model, tmp_path, "compilation", "--start-delay", "0", *FEW_STREAMS)
     assert row[0] == "eager"
     assert all(len(numbers(cell)) == 3 for cell in row[1:4])
 
 
-@NEEDS_COMPILER
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_compiled_steps_give_the_tokens_of_eager_ones(model, tmp_path):
-    (row,) = table(model, tmp_path, "compiled_steps", *FEW_STREAMS)
+@pytest.mark.usefixtures("compiling")
+def test_compiled_steps_give_the_tokens_of_eager_ones(model, compiled_code):
+    start(model)
+    (row,) = table(model, compiled_code, "compiled_steps", *FEW_STREAMS)
     assert row[0] == "3"
     assert are_equal(row[-1])

@@ -2,22 +2,25 @@
 
 import os
 import random
-import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
-from model_service.engine.run.decode_graph import comparison, compilation, decode_graphs
+from model_service.engine.run.decode_graph import (
+    comparison,
+    compilation,
+    decode_graphs,
+    operators,
+)
 from model_service.engine.run.decode_graph.compilation import Compilation
 from model_service.engine.run.decode_graph.compiled_steps import CompiledSteps
 from model_service.engine.run.decode_graph.compiler import Part
-from model_service.engine.run.decode_graph.decode_graphs import DecodeGraphs
 from model_service.engine.sequences.run import Run
 from model_service.protocol import Cancel, GraphStatus, GrowVocabulary, NewRow
 from tests.checkpoint_factory import VOCABULARY_SIZE
+from tests.compiled_code import graphs_of, start
 from tests.engine_harness import InprocEngine, tokens_of
 
 from .conftest import Pair
@@ -25,7 +28,7 @@ from .conftest import Pair
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(900),
-    pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler"),
+    pytest.mark.usefixtures("compiling"),
 ]
 
 LENGTHS = (1, 3, 17, 40, 23, 5, 30, 12)
@@ -35,19 +38,6 @@ NEW = 12
 def prompts(seed: int = 0) -> list[list[int]]:
     generator = random.Random(seed)
     return [[generator.randrange(VOCABULARY_SIZE) for _ in range(n)] for n in LENGTHS]
-
-
-def graphs_of(engine: InprocEngine) -> DecodeGraphs:
-    return engine.engine._runner.graphs
-
-
-def start(folder: Path, **settings: object) -> InprocEngine:
-    """Starts an engine and waits until its graphs are ready, or are known not to be."""
-    engine = InprocEngine(folder, decode_graphs="auto", max_running_sequences=12, **settings)
-    while graphs_of(engine).is_preparing:
-        graphs_of(engine).advance()
-        time.sleep(0.01)
-    return engine
 
 
 def first_part(engine: InprocEngine) -> Path:
@@ -61,26 +51,31 @@ def first_part(engine: InprocEngine) -> Path:
     return Path(said.folder)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Keeps what the tests compile, and compiles without the delay of a server."""
-    folder = tmp_path_factory.mktemp("cache")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LOCKSTEP_CACHE", str(folder))
-        patch.setattr(decode_graphs, "START_DELAY_S", 0.0)
-        yield folder
-
-
 @pytest.fixture(scope="module")
 def llama(pair_of) -> Pair:
     return pair_of("llama")
 
 
 @pytest.fixture(scope="module")
-def compiled(llama: Pair) -> InprocEngine:
+def compiled(llama: Pair, compiling: None) -> InprocEngine:
     engine = start(llama.folder)
     assert graphs_of(engine).status == GraphStatus("ready")
     return engine
+
+
+@pytest.fixture
+def ready_operators(compiled_code: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the compiler find our operators compiled, for whatever folder."""
+    library = operators.build_once(compiled_code) / operators.FILE
+    compiler = compiled_code / "compiler"
+    compiler.write_text(
+        "#!/bin/sh\n"
+        f'case "$*" in *{operators.SOURCE.name}*) ;; *) exec g++ "$@" ;; esac\n'
+        "for output; do :; done\n"  # the last argument
+        f'exec cp {library} "$output"\n'
+    )
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
 
 
 @pytest.fixture
@@ -198,6 +193,8 @@ def test_old_logits_are_equal_to_the_bit_after_growth_between_two_steps(llama):
         run.sequence.num_cached -= 1
     row = NewRow(VOCABULARY_SIZE, "mean", generable=False)
     engine.handle(GrowVocabulary(request_id=99, revision=1, rows=[row]))
+    while engine.engine.is_growing:
+        engine.engine._growth.advance()
     after = runner.forward(runs)
     assert runner.compiled
     assert after.shape[1] == VOCABULARY_SIZE + 1
@@ -219,6 +216,8 @@ def test_growth_beyond_the_reserve_keeps_the_graphs_and_new_ids_are_as_in_eager_
         running = engine.submit([prompts()[2]], max_new_tokens=60)
         events = [event for _ in range(20) for event in engine.step() or []]
         engine.handle(GrowVocabulary(request_id=99, revision=1, rows=rows))
+        while engine.engine.is_growing:
+            events += engine.step() or []
         given = [[*prompt, new[index]] for index, prompt in enumerate(prompts(3))]
         added = engine.submit(given, max_new_tokens=NEW, revision=1)
         events += engine.drain()
@@ -298,6 +297,7 @@ def test_without_a_compiler_the_model_serves_and_says_why(llama, tmp_path, monke
     assert engine.generate([prompts()[2]], max_new_tokens=NEW) == [expected]
 
 
+@pytest.mark.usefixtures("ready_operators")
 def test_what_is_compiled_goes_to_the_folder_that_was_set(llama, tmp_path, monkeypatch):
     monkeypatch.setenv("LOCKSTEP_CACHE", str(tmp_path / "models"))
     wanted = tmp_path / "compiled"
@@ -307,6 +307,7 @@ def test_what_is_compiled_goes_to_the_folder_that_was_set(llama, tmp_path, monke
     assert list(tmp_path.iterdir()) == [wanted]
 
 
+@pytest.mark.usefixtures("ready_operators")
 def test_where_models_cannot_be_written_code_is_compiled_all_the_same(llama, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("LOCKSTEP_CACHE", str(tmp_path / "file"))

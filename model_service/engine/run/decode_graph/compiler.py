@@ -70,6 +70,8 @@ def compile_graph(recipe: Recipe, graph: str, folder: Path) -> None:
         package_path=str(folder / FILE),
         inductor_configs={
             "aot_inductor.package_constants_in_so": False,
+            # Precompiled for two graphs, headers cost ten times what they save.
+            "aot_inductor.precompile_headers": False,
             # What lies between products is small: threads would wait for each other at every turn.
             "cpp.threads": 1,
             "compile_threads": 1,

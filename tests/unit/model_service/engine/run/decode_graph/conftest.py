@@ -1,18 +1,14 @@
-import shutil
+from pathlib import Path
 
 import pytest
+import torch
 
 from model_service.engine.run.decode_graph import operators
+from tests.compiled_code import compiled_code as compiled_code
 
 
 @pytest.fixture(scope="session")
-def ops(tmp_path_factory: pytest.TempPathFactory):
+def ops(compiled_code: Path):
     """Our operators, built for this machine."""
-    if shutil.which("g++") is None:
-        pytest.skip("there is no C++ compiler")
-    torch = pytest.importorskip("torch")
-    if not operators.is_loaded():
-        folder = tmp_path_factory.mktemp("operators")
-        operators.build(folder)
-        operators.load(folder)
+    operators.load(operators.build_once(compiled_code))
     return torch.ops.lockstep
