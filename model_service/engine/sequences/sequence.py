@@ -18,6 +18,7 @@ from torch import Tensor
 from model_service.engine.sampling.choosing import Choosing
 from model_service.engine.sampling.sampler import Choice
 from model_service.engine.sequences import ends
+from model_service.engine.sequences.call_progress import CallProgress
 from model_service.engine.sequences.prompt_lookup import PromptLookup
 from model_service.engine.vocabulary.vocabulary import RevisionRows
 from model_service.protocol import Failure, Finish
@@ -38,7 +39,7 @@ class Owner(Protocol):
 
 
 @dataclass(slots=True, eq=False)
-class RowCall:
+class RowCall(CallProgress):
     """What the present call asks of one sequence, and what has come of it so far.
 
     Attributes:
@@ -49,13 +50,6 @@ class RowCall:
         priority: lower goes first.
         first_given: index of the first token that the call gave.
         limit: tokens of the sequence at which generation ends; None where nothing is generated.
-        arrival: when the call began, in seconds of the monotonic clock, as the two below.
-        prefill_start: when its first step began; 0 before.
-        first_token: when its first token was chosen; 0 before.
-        steps: steps that the sequence took part in.
-        num_reused: prompt tokens that were copied from another sequence instead of computed.
-        given_scores: what was found out so far about the distributions of given tokens.
-        given_failure: why the distribution of a given token could not be described.
     """
 
     request_id: int = 0
@@ -65,47 +59,11 @@ class RowCall:
     priority: int = 0
     first_given: int = 0
     limit: int | None = None
-    arrival: float = field(default_factory=time.monotonic)
-    prefill_start: float = 0.0
-    first_token: float = 0.0
-    steps: int = 0
-    num_reused: int = 0
-    given_scores: list[PositionScores] = field(default_factory=list)
-    given_failure: Failure | None = None
-
-    def begin_step(self, start: float) -> None:
-        """Counts a step that begins now."""
-        self.prefill_start = self.prefill_start or start
-        self.steps += 1
-
-    def note_token(self) -> None:
-        """Takes note of the time of the first token."""
-        self.first_token = self.first_token or time.monotonic()
 
     def take_given_scores(self) -> list[PositionScores]:
         """Returns what was found out about given tokens, which are not described again."""
         scores, self.given_scores, self.prompt_selection = self.given_scores, [], None
         return scores
-
-    def forget_given_scores(self) -> None:
-        """Forgets what was found out about given tokens: it will be found out again."""
-        self.given_scores, self.given_failure = [], None
-
-    def finish(self, reason: FinishReason, failure: Failure | None, stop_string: str) -> Finish:
-        """Builds the record of the end, with the times since arrival in seconds."""
-        now = time.monotonic()
-        started = self.prefill_start or now
-        first = self.first_token or now
-        return Finish(
-            reason=reason,
-            failure=failure,
-            stop_string=stop_string,
-            cached_prompt_tokens=self.num_reused,
-            steps=self.steps,
-            queue_s=started - self.arrival,
-            prefill_s=first - started,
-            decode_s=now - first,
-        )
 
 
 @dataclass(frozen=True, slots=True)
