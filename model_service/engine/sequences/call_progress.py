@@ -1,6 +1,6 @@
 """How far a call has come with one sequence: its times, its steps, and what it has found out.
 
-What the call asks is in `RowCall`, which adds it.
+`RowCall` adds what the call asks.
 """
 
 import time
