@@ -90,7 +90,7 @@ class EngineSession:
     def give_up(self, kind: type, *arguments: Any, after_steps: int) -> bool:
         """Cancels a call after some steps of the engine. Returns whether it was too late."""
         request_id = next(_request_ids)
-        self.engine.handle(kind(request_id, self.name, *arguments))
+        self.engine.handle(kind(self.name, *arguments, request_id=request_id))
         answered = [self.engine.step() or [] for _ in range(after_steps)]
         late = any(isinstance(e, SessionAnswer) for events in answered for e in events)
         self.engine.handle(Cancel(request_id))
@@ -126,7 +126,7 @@ class EngineSession:
 
     def _do(self, kind: type, *arguments: Any) -> tuple[int, list[Event]]:
         request_id = next(_request_ids)
-        command: Command = kind(request_id, self.name, *arguments)
+        command: Command = kind(self.name, *arguments, request_id=request_id)
         self.engine.handle(command)
         events = [e for e in self.engine.drain() if e.request_id == request_id]
         return request_id, events

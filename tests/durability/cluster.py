@@ -112,7 +112,7 @@ class Cluster:
             with grpc.insecure_channel(model.address) as channel:
                 stub = model_admin_service_pb2_grpc.ModelAdminServiceStub(channel)
                 request = model_admin_service_pb2.GetVocabularyStateRequest()
-                states.append(stub.GetVocabularyState(request, timeout=10, wait_for_ready=True))
+                states.append(stub.GetVocabularyState(request, timeout=60, wait_for_ready=True))
         return states
 
 

@@ -104,7 +104,7 @@ def _wait_until_loaded(process: ServiceProcess) -> None:
         stub = health_pb2_grpc.HealthStub(channel)
         request = health_pb2.HealthCheckRequest()
         serving = health_pb2.HealthCheckResponse.SERVING
-        while stub.Check(request, timeout=10, wait_for_ready=True).status != serving:
+        while stub.Check(request, timeout=60, wait_for_ready=True).status != serving:
             assert time.monotonic() < deadline, process.log.read_text()
             time.sleep(0.02)
 

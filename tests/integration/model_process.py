@@ -54,10 +54,17 @@ class ModelProcess:
     def wait_for_health(self, status: str) -> None:
         """Waits until the service says so. Fails when it has ended."""
         deadline = time.monotonic() + START_TIMEOUT_S
-        while self.health() != status:
+        while self._health_or_none() != status:
             assert self.process.poll() is None, self.log()
             assert time.monotonic() < deadline, self.log()
             time.sleep(0.05)
+
+    def _health_or_none(self) -> str | None:
+        """Returns the health, or None while a busy machine has not started the service."""
+        try:
+            return self.health()
+        except grpc.RpcError:
+            return None
 
     def log(self) -> str:
         """Returns what it wrote to stderr."""

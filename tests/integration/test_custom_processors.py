@@ -20,7 +20,7 @@ PAGE = (ROOT / "docs" / "processors.md").read_text()
 
 BROKEN = '''
 import torch
-from model_service.engine.calls import generations
+from model_service.engine.calls import generate_calls
 from lockstep_processors import Arguments, CustomProcessor
 
 
@@ -53,7 +53,7 @@ def describe(seq, selection, position, *arguments):
 
 
 # What runs in the engine can also break what is no processor.
-describe_as_ever, generations.describe = generations.describe, describe
+describe_as_ever, generate_calls.describe = generate_calls.describe, describe
 
 LOGITS_PROCESSORS = [CustomProcessor("acme.broken", Nothing, Broken)]
 '''

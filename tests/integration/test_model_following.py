@@ -71,7 +71,7 @@ def metrics(service: ServiceProcess) -> dict[tuple[str, ...], float]:
 def health(address: str) -> tuple[str, dict[str, str]]:
     with grpc.insecure_channel(address) as channel:
         response, call = health_pb2_grpc.HealthStub(channel).Check.with_call(
-            health_pb2.HealthCheckRequest(), timeout=10, wait_for_ready=True
+            health_pb2.HealthCheckRequest(), timeout=60, wait_for_ready=True
         )
     status = health_pb2.HealthCheckResponse.ServingStatus.Name(response.status)
     said = {k: v for k, v in call.trailing_metadata() if k.startswith("lockstep-")}

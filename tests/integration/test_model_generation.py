@@ -456,6 +456,7 @@ def test_the_listed_processors_are_those_that_requests_report(tiny_model):
         "exponential_decay_length_penalty": {"start_index": 2, "decay_factor": 1.1},
         "suppress_tokens": {"ids": [14]},
         "begin_suppress_tokens": {"ids": [15]},
+        "top_n_sigma": 9.0,
         "top_h": 0.9,
         "top_p": 0.9,
         "min_p": 0.01,
@@ -479,7 +480,7 @@ def test_the_listed_processors_are_those_that_requests_report(tiny_model):
         generate(tiny_model, config=others).applied_processors
     )
     warpers = [p.name for p in listed.processors if p.warper]
-    assert (warpers[0], warpers[-1], len(warpers)) == ("temperature", "eta_cutoff", 8)
+    assert (warpers[0], warpers[-1], len(warpers)) == ("temperature", "eta_cutoff", 9)
     assert [s.token_ids[0] for s in response.sequences] == [11] * len(PROMPTS)
 
 

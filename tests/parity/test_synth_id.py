@@ -117,7 +117,7 @@ class Driven:
         self.prompt_length = len(prompt)
 
     def do(self, kind, *arguments):
-        self.engine.handle(kind(next(REQUEST_IDS), self.name, *arguments))
+        self.engine.handle(kind(self.name, *arguments, request_id=next(REQUEST_IDS)))
         *_, event = self.engine.drain()
         return event
 
