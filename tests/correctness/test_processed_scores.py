@@ -23,12 +23,22 @@ def test_any_mix_equals_hugging_faces_processors_in_its_order(pair_of, examples)
     model = pair_of("llama").model
 
     def check(config, new, prompt_length, seed):
+        if not config.get("min_new_tokens"):  # 0 is how ours says that it was not given
+            config.pop("min_new_tokens", None)
         prompt = PROMPT[:prompt_length]
         generator = torch.Generator().manual_seed(seed)
         logits = torch.randn(VOCABULARY_SIZE, generator=generator) * 4
         seq = sequence(VOCABULARY_SIZE, prompt, new, max_new_tokens=NEW, **config)
         got = scores(seq, logits)
         theirs = HFGenerationConfig(**their_options(config), max_length=len(prompt) + NEW)
+        theirs = model._prepare_generated_length(
+            theirs,
+            has_default_max_length=False,
+            has_default_min_length=True,
+            model_input_name="input_ids",
+            input_ids_length=len(prompt),
+            inputs_tensor=None,
+        )
         model._prepare_special_tokens(theirs, device="cpu")
         built = model._get_logits_processor(
             theirs,

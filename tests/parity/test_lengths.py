@@ -105,15 +105,16 @@ def test_lengths_that_count_padding_are_those_of_generate(pair_of, config):
     assert got == expected
 
 
-def test_min_new_tokens_takes_the_place_of_min_length_as_in_generate(pair_of):
+@pytest.mark.parametrize("minimum", [0, 2])
+def test_min_new_tokens_takes_the_place_of_min_length_as_in_generate(pair_of, minimum):
     pair, ends = pair_of("llama"), list(range(1, 200))
-    lengths = {"max_new_tokens": 9, "min_length": 15, "min_new_tokens": 2}
+    lengths = {"max_new_tokens": 9, "min_length": 15, "min_new_tokens": minimum}
     plan = planned(
         pair, {**lengths, "eos_token_ids": {"ids": ends}}, with_padding=False, prompts=PROMPTS[:1]
     )
     assert not plan.effective_config.min_length
     expected = pair.generate(
-        PROMPTS[0], 9, min_length=15, min_new_tokens=2, eos_token_id=ends
+        PROMPTS[0], 9, min_length=15, min_new_tokens=minimum, eos_token_id=ends
     ).token_ids
     assert run(pair, plan) == [expected]
     assert len(expected) < 15 - len(PROMPTS[0])

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from model_service.engine.schedule.prefill import PrefillClock
 from model_service.protocol import (
     CloseSession,
     FlushPrefixCache,
@@ -83,13 +84,15 @@ def test_equal_prompts_at_once_equal_generate(emptied):
 
 @pytest.mark.parametrize("salt", ["", None])
 @pytest.mark.parametrize("config", [{}, SAMPLED])
-def test_tokens_of_preempted_sequences_equal_those_without(emptied, config, salt):
+def test_tokens_of_preempted_sequences_equal_those_without(emptied, config, salt, monkeypatch):
     engine, prompts = emptied.engine, make_prompts(7)
     alone = []
     for seed, prompt in enumerate(prompts):
         request_id = submit(engine, prompt, seed, config=config, cache_salt=None)
         alone += tokens_of(engine.drain(), request_id, 1)
     scheduler = engine.engine._scheduler
+    # Every prompt in one step, however long the steps before it took.
+    monkeypatch.setattr(scheduler, "_clock", PrefillClock(1.0))
     scheduler._max_running, most = 5, scheduler._max_running
     before, events, ids = scheduler.num_preempted, [], []
     for seed, prompt in enumerate(prompts):  # each goes before the ones there are

@@ -124,6 +124,8 @@ def _over_defaults(
     changes = {name: CONFIG_PARAMETERS[name].off for name in replaced}
     changes |= {name: given.values[name] for name in given.values.keys() & CONFIG_PARAMETERS.keys()}
     config = msgspec.structs.replace(defaults, **changes)
+    if "min_new_tokens" in given.values:  # also where it is 0
+        config = msgspec.structs.replace(config, min_length=0)
     if "max_new_tokens" in given.values:
         config = msgspec.structs.replace(config, max_length=None)
     elif config.max_length is not None:  # prompts, of one token at least, decide the rest
