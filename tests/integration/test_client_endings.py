@@ -374,11 +374,11 @@ async def test_leaving_an_export_early_ends_its_call():
         with Lockstep(tokenizer=address) as ls, closing(ls.vocabulary.export_revisions()) as pieces:
             assert await asyncio.to_thread(next, pieces) == b"piece"
             await asyncio.to_thread(pieces.close)
-            await asyncio.wait_for(servicer.left.wait(), LATE_S)
+            await asyncio.wait_for(servicer.left.wait(), 30)
         servicer.left.clear()
         async with AsyncLockstep(tokenizer=address) as als:
             async with aclosing(als.vocabulary.export_revisions()) as apieces:
                 assert await anext(apieces) == b"piece"
-            await asyncio.wait_for(servicer.left.wait(), LATE_S)
+            await asyncio.wait_for(servicer.left.wait(), 30)
     finally:
         await server.stop(None)
