@@ -37,7 +37,14 @@ from lockstep_client._results.generation import (
     TokenDelta,
     Usage,
 )
-from lockstep_client._results.model_info import Capabilities, Load, LogitsProcessor, ModelInfo, Plan
+from lockstep_client._results.model_info import (
+    Capabilities,
+    Load,
+    LogitsProcessor,
+    ModelInfo,
+    Plan,
+    VocabularyFollowing,
+)
 from lockstep_client._results.scores import (
     NextTokenScores,
     PositionScores,
@@ -153,5 +160,6 @@ __all__ = [
     "Verification",
     "Vocabulary",
     "VocabularyEntry",
+    "VocabularyFollowing",
     "VocabularyRef",
 ]

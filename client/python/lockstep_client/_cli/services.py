@@ -1,5 +1,6 @@
 """`lockstep info` and `lockstep wait`."""
 
+import sys
 from typing import Annotated
 
 import typer
@@ -7,8 +8,9 @@ from rich.table import Table
 
 from lockstep_client import Load, ModelInfo, TokenizerInfo, VocabularyRef
 from lockstep_client._cli import options
+from lockstep_client._cli.drift import drift
 from lockstep_client._cli.options import DEFAULT_MODEL, DEFAULT_TOKENIZER
-from lockstep_client._cli.session import connected, notes, out, print_json
+from lockstep_client._cli.session import EXIT_FAILED, connected, notes, out, print_json
 
 
 def info(
@@ -18,27 +20,28 @@ def info(
     model: options.ModelAddress = DEFAULT_MODEL,
     tls_ca: options.TlsCa = None,
 ) -> None:
-    """Describe both services, and whether they are in lockstep."""
+    """Describe both services. Fail with exit code 1 unless they are in lockstep."""
     with connected(tokenizer=tokenizer, model=model, tls_ca=tls_ca) as client:
         about_tokenizer, about_model = client.tokenizer.info(), client.model.info()
         load = client.model.load()
-    same = about_tokenizer.vocabulary == about_model.vocabulary
+        apart = drift(client, about_tokenizer.vocabulary, about_model)
     if json:
         print_json(
             {
                 "tokenizer": about_tokenizer,
                 "model": about_model,
                 "load": load,
-                "in_lockstep": same,
+                "in_lockstep": apart is None,
+                "drift": apart,
             }
         )
-        return
-    out.print(_table(_tokenizer_facts(about_tokenizer)), "")
-    out.print(_table(_model_facts(about_model, load)), "")
-    if same:
-        out.print("[green]✓[/] Both serve the same vocabulary.")
     else:
-        out.print("[red]✗[/] They serve different revisions of the vocabulary.")
+        out.print(_table(_tokenizer_facts(about_tokenizer)), "")
+        out.print(_table(_model_facts(about_model, load)), "")
+        out.print("[green]✓[/] Both serve the same vocabulary." if apart is None else "", end="")
+    if apart is not None:
+        print(f"lockstep: {apart.message}", file=sys.stderr)
+        raise typer.Exit(EXIT_FAILED)
 
 
 def wait(

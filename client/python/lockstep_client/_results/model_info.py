@@ -9,7 +9,33 @@ from lockstep.v1 import model_info_service_pb2 as info_pb
 from lockstep_client._requests import generation_config
 from lockstep_client._results.determinism import Determinism
 from lockstep_client._results.reading import read
+from lockstep_client._values import durations
 from lockstep_client._values.vocabulary_ref import VocabularyRef
+
+
+@dataclass(frozen=True, slots=True)
+class VocabularyFollowing:
+    """How a model service keeps up with a tokenizer service.
+
+    Attributes:
+        state: `base` (none is followed), `following`, `catching_up`, `disconnected` or
+            `conflict` (it has another vocabulary, or a change that does not fit the model);
+            `unspecified` from an older server.
+        reason: why nothing is taken from the tokenizer service.
+        lag_revision_count: revisions that it is known to have and that are not served here.
+        silence_s: time since it was last heard of; None before the first time.
+    """
+
+    state: str
+    reason: str
+    lag_revision_count: int
+    silence_s: float | None
+
+    @classmethod
+    def from_message(cls, message: info_pb.VocabularyFollowing) -> Self:
+        """Reads the wire form."""
+        heard = message.HasField("silence")
+        return read(cls, message, silence_s=durations.seconds(message.silence) if heard else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +54,7 @@ class ModelInfo:
         embedding_row_count: rows of the input embedding.
         vocabulary: the newest vocabulary that the server serves.
         vocabulary_followed: whether a tokenizer service is followed.
+        vocabulary_following: how far it was kept up with.
         tied_embeddings: whether input embedding and output head share rows.
         eos_token_ids: end-of-sequence ids.
         bos_token_id: beginning-of-sequence id, if any.
@@ -54,6 +81,7 @@ class ModelInfo:
     embedding_row_count: int
     vocabulary: VocabularyRef
     vocabulary_followed: bool
+    vocabulary_following: VocabularyFollowing
     tied_embeddings: bool
     eos_token_ids: list[int]
     bos_token_id: int | None
@@ -74,6 +102,7 @@ class ModelInfo:
             cls,
             message,
             vocabulary=VocabularyRef.from_message(message.vocabulary),
+            vocabulary_following=VocabularyFollowing.from_message(message.vocabulary_following),
             default_generation_config=generation_config.to_dict(message.default_generation_config),
             determinism=Determinism.from_message(message.determinism),
         )
