@@ -21,6 +21,7 @@ PACKAGES = (
     "client/python/lockstep_client",
     "deploy",
     "bench",
+    "examples",
 )
 
 
