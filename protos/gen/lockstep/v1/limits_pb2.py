@@ -25,13 +25,14 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18lockstep/v1/limits.proto\x12\x0blockstep.v1\x1a google/protobuf/descriptor.proto\"\\\n\x0b\x46ieldLimits\x12\x11\n\tmax_items\x18\x01 \x01(\x05\x12\x11\n\tmax_bytes\x18\x02 \x01(\x05\x12\x16\n\x0eminus_infinity\x18\x03 \x01(\x08\x12\x0f\n\x07wrapped\x18\x04 \x01(\x08:I\n\x06limits\x12\x1d.google.protobuf.FieldOptions\x18\xa9\x88\x03 \x01(\x0b\x32\x18.lockstep.v1.FieldLimitsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18lockstep/v1/limits.proto\x12\x0blockstep.v1\x1a google/protobuf/descriptor.proto\"\\\n\x0b\x46ieldLimits\x12\x11\n\tmax_items\x18\x01 \x01(\x05\x12\x11\n\tmax_bytes\x18\x02 \x01(\x05\x12\x16\n\x0eminus_infinity\x18\x03 \x01(\x08\x12\x0f\n\x07wrapped\x18\x04 \x01(\x08:I\n\x06limits\x12\x1d.google.protobuf.FieldOptions\x18\xa9\x88\x03 \x01(\x0b\x32\x18.lockstep.v1.FieldLimitsB\x85\x01\n\x0f\x64\x65v.lockstep.v1B\x0bLimitsProtoP\x01Z#lockstep.dev/lockstep/v1;lockstepv1\xa2\x02\x05LKSV1\xaa\x02\x0bLockstep.V1\xba\x02\nLockstepV1\xca\x02\x0bLockstep\\V1\xea\x02\x0cLockstep::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lockstep.v1.limits_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\017dev.lockstep.v1B\013LimitsProtoP\001Z#lockstep.dev/lockstep/v1;lockstepv1\242\002\005LKSV1\252\002\013Lockstep.V1\272\002\nLockstepV1\312\002\013Lockstep\\V1\352\002\014Lockstep::V1'
   _globals['_FIELDLIMITS']._serialized_start=75
   _globals['_FIELDLIMITS']._serialized_end=167
 # @@protoc_insertion_point(module_scope)
