@@ -5,7 +5,7 @@ code UNKNOWN never.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, NoReturn
@@ -37,9 +37,13 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
     Args:
         max_message_bytes: largest request message decoded.
         max_response_bytes: largest response message sent.
+        services: full names of what the server offers.
     """
 
-    def __init__(self, *, max_message_bytes: int, max_response_bytes: int) -> None:
+    def __init__(
+        self, *, max_message_bytes: int, max_response_bytes: int, services: Sequence[str]
+    ) -> None:
+        self._services = services
         self._max_message_bytes = max_message_bytes
         self._max_response_bytes = max_response_bytes
 
@@ -49,7 +53,8 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None:  # do not repeat what a scanner asked for
             scope = partial(_answer_errors, "This method")
-            return handlers.refuse(scope, errors.NotImplemented_("This method"))
+            unknown = errors.NotImplemented_("This method", services=self._services)
+            return handlers.refuse(scope, unknown)
         method = handler_call_details.method.removeprefix("/")
         return handlers.enclose_with_codec(
             handler,

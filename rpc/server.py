@@ -66,6 +66,7 @@ class Server:
                 ErrorInterceptor(
                     max_message_bytes=settings.max_message_bytes,
                     max_response_bytes=settings.max_response_bytes,
+                    services=self._service_names,
                 ),
                 AdmissionInterceptor(self.lifecycle),
                 IdentityInterceptor(),

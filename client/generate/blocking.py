@@ -15,6 +15,7 @@ RULES = {
     r"\ban `async with`": "a `with`",
     r"\basync (def|for|with)\b": r"\1",
     r"\bawait ": "",
+    r"\bStopAsyncIteration\b": "StopIteration",
     r"\bAwaitable\[(\w+)\]": r"\1",
     r"\bAsync(?=[A-Z])": "",
     r"(?<=Service)Async(?=Stub)": "",

@@ -94,15 +94,22 @@ class ContextLengthExceeded(ServiceError):
 class NotImplemented_(ServiceError):  # without the underscore it would hide the builtin
     """The method, or the feature asked for, is not offered by this server."""
 
-    def __init__(self, feature: str, reason: str = "") -> None:
+    def __init__(self, feature: str, reason: str = "", services: Sequence[str] = ()) -> None:
         """Names what is not offered.
 
         Args:
             feature: the method or the field.
             reason: why not, with a remedy, if there is more to say.
+            services: what the server offers, where it does not know the method.
         """
+        if services:
+            reason = f"it offers {', '.join(services)}"
         why = f": {reason}" if reason else ""
-        super().__init__(f"{feature} is not offered by this server{why}.", feature=feature)
+        super().__init__(
+            f"{feature} is not offered by this server{why}.",
+            feature=feature,
+            services=",".join(services),
+        )
 
 
 class ResponseTooLarge(ServiceError):

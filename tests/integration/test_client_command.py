@@ -223,6 +223,27 @@ def test_a_wrong_command_line_is_exit_code_2(lockstep, arguments):
     assert result.stdout == ""
 
 
+@pytest.mark.parametrize(
+    ("address", "fault"),
+    [("http://localhost:50052", "http:// is not part"), ("localhost", "the port is missing")],
+)
+def test_an_address_that_cannot_be_one_is_named_with_its_flag(lockstep, address, fault):
+    result = lockstep("generate", "x", "--model", address)
+    assert result.exit_code == 2
+    assert fault in result.stderr
+    assert "--model" in result.stderr
+
+
+def test_grpc_adds_nothing_to_what_a_failed_command_says(environment, services):
+    command = [*COMMAND, "info", "--tls-ca", str(services.checkpoint / "config.json")]
+    process = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert process.returncode == 1
+    assert process.stderr.startswith("lockstep: ConnectionFailed: ")
+    assert process.stderr.count("\n") == 1
+
+
 def test_what_is_taken_back_is_drawn_again(client: Lockstep):
     prompt = client.tokenizer.encode(PROMPT)
     keywords = {"do_sample": True, "top_k": 0}

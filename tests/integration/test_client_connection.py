@@ -1,5 +1,6 @@
 """How the client meets servers that are away, slow, not ready, or want a certificate."""
 
+import re
 import time
 
 import pytest
@@ -12,6 +13,7 @@ from lockstep_client import (
     ConnectionFailed,
     DeadlineExceeded,
     Lockstep,
+    ProtocolError,
     Tls,
     exceptions,
 )
@@ -92,8 +94,10 @@ def test_every_field_that_is_wrong_is_named(client: Lockstep):
 def test_a_session_that_does_not_exist_is_not_found(client: Lockstep):
     session = client.model.open_session([[5, 6]])
     session.close()
-    with pytest.raises(exceptions.SessionNotFound):
+    with pytest.raises(exceptions.SessionNotFound, match="closed by this client"):
         session.step([[7]])
+    with pytest.raises(exceptions.SessionNotFound, match="closed by this client"):
+        session.touch()
 
 
 def test_a_step_from_another_position_is_refused_and_changes_nothing(client: Lockstep):
@@ -133,13 +137,52 @@ def test_waiting_ends_with_the_reason_once_time_is_up():
         began = time.monotonic()
         with pytest.raises(ConnectionFailed):
             client.wait_until_ready(timeout=1.0)
-        assert 0.5 < time.monotonic() - began < 3.0
+        assert 1.0 <= time.monotonic() - began < 3.0
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        (lambda client: client.model.info(), "model"),
+        (lambda client: client.model.generate([[5]]), "model"),
+        (lambda client: list(client.model.stream([[5]])), "model"),
+        (lambda client: client.model.open_session([[5]]), "model"),
+        (lambda client: client.tokenizer.encode("x"), "tokenizer"),
+        (lambda client: list(client.vocabulary.revisions()), "tokenizer"),
+        (lambda client: client.wait_until_ready(5.0), "tokenizer"),
+    ],
+    ids=["info", "generate", "stream", "open_session", "encode", "revisions", "wait"],
+)
+def test_swapped_addresses_are_told_from_the_services_that_answer(services, call, expected):
+    addresses = {"model": services.tokenizer.address, "tokenizer": services.model.address}
+    found = "tokenizer" if expected == "model" else "model"
+    with (
+        Lockstep(**addresses) as client,
+        pytest.raises(
+            ProtocolError,
+            match=f"^{addresses[expected]} is a {found} service; the {expected} service was "
+            "expected there",
+        ),
+    ):
+        call(client)
+
+
+def test_a_host_that_does_not_exist_is_said_to_be_none():
+    with (
+        Lockstep(model="lockstep.invalid:50052") as client,
+        pytest.raises(ConnectionFailed, match="there is no host of that name"),
+    ):
+        client.model.info()
 
 
 def test_a_call_that_takes_too_long_is_given_up_and_freed(client: Lockstep):
     client.model.info()  # connects, which takes time too
-    with pytest.raises(DeadlineExceeded, match="the model service"):
+    limit = "within 0.1 s (`timeout` of the call, or `stream_timeout` of the client)"
+    with pytest.raises(DeadlineExceeded, match=f"the model service at .* {re.escape(limit)}"):
         client.model.generate([[5]], max_new_tokens=250, eos_token_id=[], timeout=0.1)
+    limit = "within 1e-06 s (`timeout` of the call, or `timeout` of the client)"
+    with pytest.raises(DeadlineExceeded, match=re.escape(limit)):
+        client.model.info(timeout=1e-6)
     deadline = time.monotonic() + 1.0
     while client.model.load().running_sequence_count:
         assert time.monotonic() < deadline
@@ -203,11 +246,21 @@ async def test_a_server_with_a_certificate_is_trusted_by_its_authority(tmp_path)
         trusting = Tls(ca=authority.cert_pem.bytes(), server_name="lockstep.test")
         async with AsyncLockstep(tokenizer=address, tls=trusting) as client:
             assert (await client.tokenizer.info()).model_type == "BPE"
-        for tls in (
-            Tls(ca=other.cert_pem.bytes(), server_name="lockstep.test"),
-            Tls(ca=authority.cert_pem.bytes()),
-            None,
+        for tls, sentence in (
+            (Tls(ca=other.cert_pem.bytes(), server_name="lockstep.test"), "authority"),
+            (Tls(ca=authority.cert_pem.bytes()), "its certificate is for another name"),
+            (Tls(ca=b"no PEM"), "each is the text of a PEM file"),
+            (None, "it may ask for TLS"),
         ):
             async with AsyncLockstep(tokenizer=address, tls=tls) as client:
-                with pytest.raises(ConnectionFailed):
+                with pytest.raises(ConnectionFailed, match=sentence):
                     await client.tokenizer.info()
+
+
+async def test_a_server_without_tls_is_said_not_to_speak_it():
+    async with (
+        running(Counting()) as (server, _),
+        AsyncLockstep(tokenizer=f"127.0.0.1:{server.port}", tls=Tls()) as client,
+    ):
+        with pytest.raises(ConnectionFailed, match="it does not speak TLS"):
+            await client.tokenizer.info()

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from lockstep_client import AsyncLockstep, Lockstep, ProtocolError
+from lockstep_client import AsyncLockstep, Lockstep
 from tests.services import Services, running_services
 
 PROMPT = "The capital of France is"
@@ -129,7 +129,7 @@ def test_special_tokens_are_left_out_unless_asked_for(client: Lockstep):
 def test_a_result_before_the_end_of_a_stream_is_refused(client: Lockstep):
     with client.stream(PROMPT, max_new_tokens=8) as stream:
         next(stream)
-        with pytest.raises(ProtocolError, match="end"):
+        with pytest.raises(RuntimeError, match="every item of the stream"):
             _ = stream.result
 
 

@@ -5,6 +5,7 @@ wrong with a call is a `LockstepError`; `exceptions.py` draws the tree. Keywords
 are in classes like `GenerateOptions`, which `help` describes one by one.
 """
 
+import lockstep_client._transport.grpc_log as _grpc_log  # noqa: F401 before gRPC is loaded
 from lockstep_client._async.lockstep import AsyncLockstep
 from lockstep_client._async.model import AsyncModel
 from lockstep_client._async.session import AsyncSession

@@ -225,6 +225,7 @@ class AsyncSession(SessionState, AsyncClosing):
             ttl_s: a new idle time, in seconds; the one so far unless given.
             timeout: in seconds.
         """
+        self.check_open()
         request = pb.TouchSessionRequest(session_id=self.session_id, ttl=durations.message(ttl_s))
         await self._connection.unary(self._stub.TouchSession, request, timeout)
 
@@ -256,6 +257,7 @@ class AsyncSession(SessionState, AsyncClosing):
 
     async def _settle(self, turn: Turn) -> None:
         """Waits until a call that was left is over, and undoes it if it was a generation."""
+        self.check_open()
         if not self.unsettled:
             return
         if self.overrun:

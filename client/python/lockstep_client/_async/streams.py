@@ -18,17 +18,25 @@ class AsyncStream(AsyncIterator[Item], Generic[Item, Result]):
     def __init__(self, items: AsyncGenerator[Item], result: Callable[[], Result]) -> None:
         self._items = items
         self._result = result
+        self._ended = False
 
     async def __anext__(self) -> Item:
-        return await anext(self._items)
+        try:
+            return await anext(self._items)
+        except StopAsyncIteration:
+            self._ended = True
+            raise
 
     @property
     def result(self) -> Result:
         """The result, once every item was read.
 
         Raises:
-            ProtocolError: the stream has not reached its end.
+            RuntimeError: not every item was read.
+            ProtocolError: the service ended the stream too early.
         """
+        if not self._ended:
+            raise RuntimeError("The result is there once every item of the stream was read.")
         return self._result()
 
     async def aclose(self) -> None:

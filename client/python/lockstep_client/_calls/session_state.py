@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
+import grpc
 from lockstep.v1 import logits_session_service_pb2 as session_pb
 from lockstep.v1 import model_service_pb2 as model_pb
 
@@ -30,7 +31,7 @@ from lockstep_client._transport import status
 from lockstep_client._values import vocabulary_ref
 from lockstep_client._values.tensors import Array
 from lockstep_client._values.vocabulary_ref import VocabularyRef
-from lockstep_client.exceptions import ServiceError, SessionBusy
+from lockstep_client.exceptions import ServiceError, SessionBusy, SessionNotFound
 
 BUSY_LIMIT_S: Final = 5.0
 """How long a call that was left is waited for."""
@@ -134,6 +135,18 @@ class SessionState:
     def scores(self) -> Array | None:
         """`[B, V]` processed scores, typed as the logits; None without full rows."""
         return last_rows([row[-1].scores if row else None for row in self.rows])
+
+    def check_open(self) -> None:
+        """Refuses to use a session that this client has closed.
+
+        Raises:
+            SessionNotFound: it has.
+        """
+        if self.closed:
+            raise SessionNotFound(
+                "The session was closed by this client; open a new one.",
+                code=grpc.StatusCode.NOT_FOUND,
+            )
 
     @contextmanager
     def leaving(self, *, overrun: bool = False) -> Iterator[None]:

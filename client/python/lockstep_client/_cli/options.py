@@ -6,11 +6,20 @@ from typing import Annotated, Any
 
 import typer
 
+from lockstep_client._transport import address as addresses
+
 _connection = partial(typer.Option, rich_help_panel="Connection")
 _sampling = partial(typer.Option, rich_help_panel="Sampling")
 
 DEFAULT_TOKENIZER = "localhost:50051"
 DEFAULT_MODEL = "localhost:50052"
+
+
+def _check_address(address: str) -> str:
+    if (fault := addresses.fault(address)) is not None:
+        raise typer.BadParameter(f"{address!r}: {fault}, such as {DEFAULT_TOKENIZER}.")
+    return address
+
 
 TokenizerAddress = Annotated[
     str,
@@ -19,6 +28,7 @@ TokenizerAddress = Annotated[
         envvar="LOCKSTEP_TOKENIZER",
         metavar="HOST:PORT",
         help="Address of the tokenizer service.",
+        callback=_check_address,
     ),
 ]
 ModelAddress = Annotated[
@@ -28,6 +38,7 @@ ModelAddress = Annotated[
         envvar="LOCKSTEP_MODEL",
         metavar="HOST:PORT",
         help="Address of the model service.",
+        callback=_check_address,
     ),
 ]
 TlsCa = Annotated[

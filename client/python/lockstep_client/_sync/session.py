@@ -218,6 +218,7 @@ class Session(SessionState, Closing):
             ttl_s: a new idle time, in seconds; the one so far unless given.
             timeout: in seconds.
         """
+        self.check_open()
         request = pb.TouchSessionRequest(session_id=self.session_id, ttl=durations.message(ttl_s))
         self._connection.unary(self._stub.TouchSession, request, timeout)
 
@@ -249,6 +250,7 @@ class Session(SessionState, Closing):
 
     def _settle(self, turn: Turn) -> None:
         """Waits until a call that was left is over, and undoes it if it was a generation."""
+        self.check_open()
         if not self.unsettled:
             return
         if self.overrun:

@@ -19,17 +19,25 @@ class Stream(Iterator[Item], Generic[Item, Result]):
     def __init__(self, items: Generator[Item], result: Callable[[], Result]) -> None:
         self._items = items
         self._result = result
+        self._ended = False
 
     def __next__(self) -> Item:
-        return next(self._items)
+        try:
+            return next(self._items)
+        except StopIteration:
+            self._ended = True
+            raise
 
     @property
     def result(self) -> Result:
         """The result, once every item was read.
 
         Raises:
-            ProtocolError: the stream has not reached its end.
+            RuntimeError: not every item was read.
+            ProtocolError: the service ended the stream too early.
         """
+        if not self._ended:
+            raise RuntimeError("The result is there once every item of the stream was read.")
         return self._result()
 
     def close(self) -> None:

@@ -67,11 +67,11 @@ class AsyncConnection(Caller, AsyncClosing):
         Raises:
             LockstepError: the call failed.
         """
-        attempts = self._attempts(request, self.endpoint.unary_timeout_s(timeout))
+        attempts = self._attempts(request, timeout, streams=False)
         await self._check_pulse()
         while True:
             try:
-                with self._deadline(attempts), self._translated_errors():
+                with self._deadline(attempts), self._translated_errors(attempts):
                     response = await method(request, timeout=attempts.timeout_s)
             except LockstepError as error:
                 await asyncio.sleep(attempts.pause_s(error))
@@ -90,7 +90,7 @@ class AsyncConnection(Caller, AsyncClosing):
         Raises:
             LockstepError: the call failed.
         """
-        attempts = self._attempts(request, self.endpoint.streaming_timeout_s(timeout))
+        attempts = self._attempts(request, timeout, streams=True)
         await self._check_pulse()
         while True:
             async with aclosing(self._responses(method, request, attempts)) as responses:
@@ -119,7 +119,7 @@ class AsyncConnection(Caller, AsyncClosing):
         """
         await self._check_pulse()
         attempts = self._only_attempt(timeout)
-        with self._deadline(attempts), self._translated_errors():
+        with self._deadline(attempts), self._translated_errors(attempts):
             return await method(requests, timeout=attempts.timeout_s)
 
     def exchange(
@@ -153,8 +153,8 @@ class AsyncConnection(Caller, AsyncClosing):
         self, method: Callable[..., Any], argument: Any, attempts: Attempts
     ) -> AsyncGenerator[Any]:
         """Makes one attempt of a call that answers with a stream."""
-        deadline = Deadline(attempts.timeout_s, self.endpoint.peer)
-        with closing(deadline), self._translated_errors():
+        deadline = Deadline(attempts, self.endpoint.peer)
+        with closing(deadline), self._translated_errors(attempts):
             call = method(argument, timeout=attempts.timeout_s)
             try:
                 messages = aiter(call)
@@ -170,19 +170,19 @@ class AsyncConnection(Caller, AsyncClosing):
 
     @contextmanager
     def _deadline(self, attempts: Attempts) -> Iterator[None]:
-        deadline = Deadline(attempts.timeout_s, self.endpoint.peer)
+        deadline = Deadline(attempts, self.endpoint.peer)
         with closing(deadline), deadline:
             yield
 
     @contextmanager
-    def _translated_errors(self) -> Iterator[None]:
+    def _translated_errors(self, attempts: Attempts) -> Iterator[None]:
         """Raises what grpcio raises inside as `LockstepError`."""
         try:
             yield
         except aio.UsageError as error:  # the channel is closed
             raise status.closed(self.endpoint.peer) from error
         except grpc.RpcError as error:
-            translated = self._translated(error, closed=self._closed)
+            translated = self._translated(error, attempts, closed=self._closed)
             if self._pulse.doubt(translated):
                 self._feel_pulse()
             raise translated from error

@@ -5,6 +5,7 @@ from types import TracebackType
 
 from lockstep_client._transport import status
 from lockstep_client._transport.endpoint import GRACE_S
+from lockstep_client._transport.retries import Attempts
 
 
 class Deadline:
@@ -13,14 +14,16 @@ class Deadline:
     As `asyncio.timeout`, but with one timer for all messages of a call.
     """
 
-    def __init__(self, timeout_s: float | None, peer: str) -> None:
+    def __init__(self, attempts: Attempts, peer: str) -> None:
         """Starts the time; `close` it.
 
         Args:
-            timeout_s: of the call; None means no limit.
+            attempts: how much time is left for the call, and how much it had.
             peer: who is called, for messages.
         """
+        timeout_s = attempts.timeout_s
         self._peer = peer
+        self._limit = attempts.limit
         self._passed = False
         self._task: asyncio.Task[object] | None = None
         self._num_cancelled = 0
@@ -41,7 +44,7 @@ class Deadline:
 
     def __enter__(self) -> None:
         if self._passed:
-            raise status.overdue(self._peer)
+            raise status.overdue(self._peer, self._limit)
         task = asyncio.current_task()
         assert task is not None, "Coroutines run in tasks."
         self._task, self._num_cancelled = task, task.cancelling()
@@ -58,5 +61,6 @@ class Deadline:
         if self._passed:
             task.uncancel()
         if task.cancelling() <= self._num_cancelled:  # the task itself was not cancelled
-            failure = status.overdue if self._passed else status.closed
-            raise failure(self._peer) from exception
+            if self._passed:
+                raise status.overdue(self._peer, self._limit) from exception
+            raise status.closed(self._peer) from exception

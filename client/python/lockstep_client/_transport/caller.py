@@ -1,7 +1,7 @@
 """What calls need to know, whether they block or not."""
 
 from types import ModuleType
-from typing import Any
+from typing import Any, Final
 
 import grpc
 
@@ -9,7 +9,19 @@ from lockstep_client._transport import status
 from lockstep_client._transport.endpoint import Endpoint, Timeout
 from lockstep_client._transport.pulse import Pulse
 from lockstep_client._transport.retries import Attempts, Throttle, is_idempotent
-from lockstep_client.exceptions import ConnectionFailed, LockstepError
+from lockstep_client.exceptions import (
+    ConnectionFailed,
+    DeadlineExceeded,
+    FeatureNotImplemented,
+    LockstepError,
+    ProtocolError,
+)
+
+SERVICES: Final = {
+    "tokenizer": "lockstep.v1.TokenizerService",
+    "model": "lockstep.v1.ModelService",
+}
+"""What tells one service from the other."""
 
 
 class Channels:
@@ -47,20 +59,46 @@ class Caller:
         self._ask = self._channels.unary_unary(self._pulse.question)
         self._throttle = Throttle()
 
-    def _attempts(self, request: Any, timeout_s: float | None) -> Attempts:
+    def _attempts(self, request: Any, timeout: Timeout, *, streams: bool) -> Attempts:
         repeatable = self.endpoint.retries and is_idempotent(request)
-        return Attempts(self._throttle, repeatable=repeatable, timeout_s=timeout_s)
+        return self._limited(timeout, streams=streams, repeatable=repeatable)
 
     def _only_attempt(self, timeout: Timeout) -> Attempts:
-        timeout_s = self.endpoint.streaming_timeout_s(timeout)
-        return Attempts(self._throttle, repeatable=False, timeout_s=timeout_s)
+        return self._limited(timeout, streams=True, repeatable=False)
 
-    def _translated(self, error: grpc.RpcError, *, closed: bool) -> LockstepError:
+    def _limited(self, timeout: Timeout, *, streams: bool, repeatable: bool) -> Attempts:
+        limit = self.endpoint.streaming_timeout_s if streams else self.endpoint.unary_timeout_s
+        return Attempts(
+            self._throttle,
+            repeatable=repeatable,
+            timeout_s=limit(timeout),
+            keyword="stream_timeout" if streams else "timeout",
+        )
+
+    def _translated(
+        self, error: grpc.RpcError, attempts: Attempts, *, closed: bool
+    ) -> LockstepError:
         """Returns what an error of gRPC means, where the client may be closed."""
         translated = status.from_rpc_error(error, self.endpoint.peer)
+        if isinstance(translated, DeadlineExceeded):
+            return status.overdue(self.endpoint.peer, attempts.limit)
+        if isinstance(translated, FeatureNotImplemented):
+            return self._expected_elsewhere(translated) or translated
         if closed and isinstance(translated, ConnectionFailed):
             return status.closed(self.endpoint.peer)
         return translated
+
+    def _expected_elsewhere(self, error: FeatureNotImplemented) -> LockstepError | None:
+        """Returns what it means that a server does not know a method: it is the other service."""
+        offered = error.metadata.get("services", "").split(",")
+        for service, name in SERVICES.items():
+            if service != self.endpoint.service and name in offered:
+                return ProtocolError(
+                    f"{self.endpoint.address} is a {service} service; "
+                    f"the {self.endpoint.service} service was expected there.",
+                    code=error.code,
+                )
+        return None
 
 
 def _open(api: ModuleType, endpoint: Endpoint, *, streams: bool) -> Any:

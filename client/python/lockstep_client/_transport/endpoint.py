@@ -5,6 +5,8 @@ from typing import Final, Literal
 
 import grpc
 
+from lockstep_client._transport import address
+
 MAX_RECEIVE_BYTES: Final = 64 * 1024 * 1024
 DEFAULT_TIMEOUT_S: Final = 60.0
 DEFAULT_STREAM_TIMEOUT_S: Final = 600.0
@@ -57,6 +59,10 @@ class Tls:
     key: bytes | None = field(default=None, repr=False)
     server_name: str | None = None
 
+    def __post_init__(self) -> None:
+        if (self.certificate is None) != (self.key is None):  # gRPC would end the process
+            raise ValueError("`certificate` and `key` are given together, or neither of them is.")
+
     def credentials(self) -> grpc.ChannelCredentials:
         """Builds what grpcio calls them."""
         return grpc.ssl_channel_credentials(
@@ -83,6 +89,9 @@ class Endpoint:
     timeout_s: float | None = DEFAULT_TIMEOUT_S
     stream_timeout_s: float | None = DEFAULT_STREAM_TIMEOUT_S
     retries: bool = True
+
+    def __post_init__(self) -> None:
+        address.check(self.service, self.address)
 
     def without_retries(self) -> "Endpoint":
         """Returns the same service, for a caller that asks again by itself."""

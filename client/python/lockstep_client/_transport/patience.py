@@ -36,7 +36,8 @@ class Patience:
             raise self._reason
         pause_s = error.retry_delay_s or PAUSE_S
         passes = error.code is grpc.StatusCode.UNAVAILABLE or isinstance(error, ConnectionFailed)
-        if not passes or pause_s > self.remaining_s:
+        left_s = self._deadline - time.monotonic()
+        if not passes or left_s <= 0:
             raise error
         self._reason = error
-        return pause_s
+        return min(pause_s, left_s)

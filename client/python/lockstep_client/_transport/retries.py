@@ -114,17 +114,28 @@ class Attempts:
 
     Attributes:
         deadline: by the monotonic clock, in seconds; None where there is none.
+        limit: the timeout in words.
     """
 
-    def __init__(self, throttle: Throttle, *, repeatable: bool, timeout_s: float | None) -> None:
+    def __init__(
+        self,
+        throttle: Throttle,
+        *,
+        repeatable: bool,
+        timeout_s: float | None,
+        keyword: str = "timeout",
+    ) -> None:
         """Begins with the first.
 
         Args:
             throttle: the connection's.
             repeatable: whether there may be a second one.
             timeout_s: of all of them together; None means no limit.
+            keyword: the client's keyword for it, where the call has none of its own.
         """
         self.deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        whose = f"`timeout` of the call, or `{keyword}` of the client"
+        self.limit = f"{float('inf') if timeout_s is None else timeout_s:g} s ({whose})"
         self._throttle = throttle
         self._max_attempts = MAX_ATTEMPTS if repeatable else 1
         self._failed = 0

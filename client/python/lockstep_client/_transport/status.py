@@ -1,7 +1,7 @@
 """The exceptions that statuses of gRPC stand for."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -24,6 +24,32 @@ DOMAIN = "lockstep.dev"
 # What gRPC's asyncio client says in place of the status of a call that ended while a
 # request was on its way.
 _LOST_RACE = "Internal error from Core"
+
+_CONNECTING = "failed to connect to all addresses"
+
+# What gRPC says, all of it, and what it means. Words of BoringSSL are part of it.
+_SENTENCES: Final[dict[tuple[str, ...], str]] = {
+    ("Connection refused",): "nothing listens there (connection refused).",
+    ("Domain name not found",): "there is no host of that name.",
+    ("WRONG_VERSION_NUMBER",): "it does not speak TLS; connect without TLS.",
+    ("CERTIFICATE_VERIFY_FAILED",): (
+        "its certificate is not from an authority that is trusted; name the authority with "
+        "`Tls(ca=...)`, or with --tls-ca."
+    ),
+    ("Hostname Verification Check failed",): (
+        "its certificate is for another name; give that name with `Tls(server_name=...)`."
+    ),
+    ("Failed to create security handshaker",): (
+        "`ca`, `certificate` and `key` cannot be used; each is the text of a PEM file, and the "
+        "key belongs to the certificate."
+    ),
+    (_CONNECTING, "Socket closed"): (
+        "it ends every connection at once; it may ask for TLS, or for a certificate of the client."
+    ),
+    (_CONNECTING, "Connection reset"): (
+        "it ends every connection at once; it may ask for TLS, or for a certificate of the client."
+    ),
+}
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -69,10 +95,15 @@ def from_status(
     return _without_reason(code, message, peer)
 
 
-def overdue(peer: str) -> DeadlineExceeded:
-    """Builds the exception for a call that met its deadline; `peer` was called."""
+def overdue(peer: str, limit: str = "the timeout") -> DeadlineExceeded:
+    """Builds the exception for a call that met its deadline.
+
+    Args:
+        peer: who was called.
+        limit: how much time the call had.
+    """
     return DeadlineExceeded(
-        f"No answer from {peer} within the timeout.", code=grpc.StatusCode.DEADLINE_EXCEEDED
+        f"No answer from {peer} within {limit}.", code=grpc.StatusCode.DEADLINE_EXCEEDED
     )
 
 
@@ -118,8 +149,7 @@ def _from_details(code: grpc.StatusCode, status: Status) -> ServiceError | None:
 def _without_reason(code: grpc.StatusCode, message: str, peer: str) -> LockstepError:
     match code:
         case grpc.StatusCode.UNAVAILABLE:
-            # gRPC nests every attempt in its text; the last part is what happened.
-            return ConnectionFailed(f"Cannot reach {peer}: {message.split(': ')[-1]}", code=code)
+            return ConnectionFailed(f"Cannot reach {peer}: {_what_happened(message)}", code=code)
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return overdue(peer)
         case grpc.StatusCode.CANCELLED:  # by the other side: who cancels here hears nothing of it
@@ -127,6 +157,15 @@ def _without_reason(code: grpc.StatusCode, message: str, peer: str) -> LockstepE
         case grpc.StatusCode.INTERNAL if message == _LOST_RACE:
             return ConnectionFailed(f"The call to {peer} ended while it was written to.", code=code)
     return ProtocolError(f"{peer} answered {code.name} without a reason: {message}", code=code)
+
+
+def _what_happened(message: str) -> str:
+    """Says in a sentence why nobody was reached, from what gRPC says of its last attempt."""
+    for phrases, sentence in _SENTENCES.items():
+        if all(phrase in message for phrase in phrases):
+            return sentence
+    # gRPC nests every attempt in its text; the last part is what happened.
+    return message.split(": ")[-1].rstrip("]")
 
 
 def _reason_name(reason: ErrorReason) -> str:

@@ -52,11 +52,11 @@ class Connection(Caller, Closing):
         Raises:
             LockstepError: the call failed.
         """
-        attempts = self._attempts(request, self.endpoint.unary_timeout_s(timeout))
+        attempts = self._attempts(request, timeout, streams=False)
         self._check_pulse()
         while True:
             try:
-                with self._translated_errors():
+                with self._translated_errors(attempts):
                     response = method(request, timeout=attempts.timeout_s)
             except LockstepError as error:
                 self._closed.wait(attempts.pause_s(error))
@@ -75,7 +75,7 @@ class Connection(Caller, Closing):
         Raises:
             LockstepError: the call failed.
         """
-        attempts = self._attempts(request, self.endpoint.streaming_timeout_s(timeout))
+        attempts = self._attempts(request, timeout, streams=True)
         self._check_pulse()
         while True:
             with closing(self._responses(method, request, attempts)) as responses:
@@ -102,13 +102,14 @@ class Connection(Caller, Closing):
             LockstepError: the call failed.
         """
         self._check_pulse()
-        timeout_s = self.endpoint.streaming_timeout_s(timeout)
-        with self._translated_errors():
+        attempts = self._only_attempt(timeout)
+        timeout_s = attempts.timeout_s
+        with self._translated_errors(attempts):
             call = method.future(requests, timeout=timeout_s)
             try:
                 return call.result(None if timeout_s is None else timeout_s + GRACE_S)
             except grpc.FutureTimeoutError as error:
-                raise status.overdue(self.endpoint.peer) from error
+                raise status.overdue(self.endpoint.peer, attempts.limit) from error
             finally:
                 call.cancel()
 
@@ -139,24 +140,24 @@ class Connection(Caller, Closing):
         self, method: Callable[..., Any], argument: Any, attempts: Attempts
     ) -> Generator[Any]:
         """Makes one attempt of a call that answers with a stream."""
-        with self._translated_errors():
+        with self._translated_errors(attempts):
             call = method(argument, timeout=attempts.timeout_s)
             try:
                 with WATCH.over(call, attempts.deadline):
                     for response in call:
                         if response is OVERDUE:
-                            raise status.overdue(self.endpoint.peer)
+                            raise status.overdue(self.endpoint.peer, attempts.limit)
                         yield response
             finally:
                 call.cancel()
 
     @contextmanager
-    def _translated_errors(self) -> Iterator[None]:
+    def _translated_errors(self, attempts: Attempts) -> Iterator[None]:
         """Raises what grpcio raises inside as `LockstepError`."""
         try:
             yield
         except grpc.RpcError as error:
-            translated = self._translated(error, closed=self._closed.is_set())
+            translated = self._translated(error, attempts, closed=self._closed.is_set())
             if self._pulse.doubt(translated):
                 self._feel_pulse()
             raise translated from error

@@ -1,0 +1,51 @@
+"""What an address of a service looks like."""
+
+import re
+from typing import Final
+
+_PORTS: Final = {"tokenizer": 50051, "model": 50052}
+_URL: Final = re.compile(r"(https?|grpcs?)://", re.IGNORECASE)
+_OTHER_TARGET: Final = re.compile(r"(unix|unix-abstract|ipv4|ipv6|vsock|xds):")
+_DNS: Final = re.compile(r"dns:(//[^/]*/)?")
+_HOST_AND_PORT: Final = re.compile(r"(\[[^]]+\]|[^:/\[\]]+):(\d+)")
+_LAST_PORT: Final = 65535
+
+
+def check(service: str, address: object) -> None:
+    """Refuses an address that cannot be one.
+
+    Args:
+        service: `tokenizer` or `model`, as the keyword is called.
+        address: `HOST:PORT`, or another target of gRPC, for example `dns:///host:port`.
+
+    Raises:
+        TypeError: it is not a text.
+        ValueError: it has no host or port, or is a URL.
+    """
+    if not isinstance(address, str):
+        raise TypeError(f"{service}={address!r}: an address is a text such as {_example(service)}.")
+    if (problem := fault(address)) is not None:
+        raise ValueError(f"{service}={address!r}: {problem}, such as {_example(service)}.")
+
+
+def fault(address: str) -> str | None:
+    """Says what is wrong with an address and what is right; None where it can be one."""
+    problem = _problem(address)
+    return None if problem is None else f"{problem}; an address is HOST:PORT"
+
+
+def _problem(address: str) -> str | None:
+    if url := _URL.match(address):
+        return f"{url[0]} is not part of an address"
+    if _OTHER_TARGET.match(address):
+        return None
+    rest = _DNS.sub("", address, count=1)
+    if found := _HOST_AND_PORT.fullmatch(rest):
+        return None if 0 < int(found[2]) <= _LAST_PORT else "a port is from 1 to 65535"
+    if re.fullmatch(r"[^:/]+:?", rest):
+        return "the port is missing"
+    return "a host and a port cannot be read from it"
+
+
+def _example(service: str) -> str:
+    return f"'localhost:{_PORTS[service]}'"
