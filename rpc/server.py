@@ -79,6 +79,12 @@ class Server:
         self._ready = Gauge(
             "lockstep_ready", "1 while the service takes calls.", ["service"], registry=registry
         )
+        self._certificate_expiry = Gauge(
+            "lockstep_certificate_expiry_timestamp_seconds",
+            "When the certificate of the service expires, in Unix time.",
+            ["service"],
+            registry=registry,
+        )
         self._stop_now = asyncio.Event()
         self._metrics: MetricsEndpoint | None = None
         self.port = self.health_port = self.metrics_port = 0
@@ -205,6 +211,7 @@ class Server:
                 settings.tls_certificate, settings.tls_key, settings.tls_client_ca
             )
             credentials = files.credentials()
+            self._certificate_expiry.labels(settings.service).set_function(files.expires_at)
         return _bind(self.grpc, settings.host, settings.port, credentials)
 
     def _publish(self) -> None:

@@ -5,11 +5,13 @@ server is asked by gRPC before each handshake; the answer costs three `stat` cal
 until one of the files changes. A caller reads its files for each connection.
 """
 
+import math
 import ssl
 from pathlib import Path
 
 import grpc
 import structlog
+from cryptography import x509
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -23,6 +25,17 @@ class CertificateFiles:
         self._client_ca = client_ca
         self._seen = self._stamp()
         self._first = self._read()
+
+    def expires_at(self) -> float:
+        """Returns when the first certificate of the chain in the file expires, in Unix time.
+
+        NaN while there is no such file, or none that can be read.
+        """
+        try:
+            chain = x509.load_pem_x509_certificates(self._certificate.read_bytes())
+        except (OSError, ValueError):
+            return math.nan
+        return min(each.not_valid_after_utc.timestamp() for each in chain)
 
     def credentials(self) -> grpc.ServerCredentials:
         """Creates credentials that use the files as they are at each handshake."""

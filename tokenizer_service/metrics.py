@@ -1,13 +1,13 @@
 """What the service counts in addition to RPCs. Labels come from closed sets."""
 
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from rpc.metrics import build_info
 from vocabulary import Reference
 
 _T = TypeVar("_T")
@@ -29,8 +29,22 @@ _LABELS = ("tokenizer", "operation")
 class TokenizerMetrics:
     """Metrics of one server. The registry is passed in, so two servers do not collide."""
 
-    def __init__(self, registry: CollectorRegistry, tokenizer_id: str) -> None:
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        tokenizer_id: str,
+        *,
+        base_size: int = 0,
+    ) -> None:
+        """Declares every metric.
+
+        Args:
+            registry: where they are collected.
+            tokenizer_id: value of the label `tokenizer`.
+            base_size: number of ids at revision 0; those beyond it were added.
+        """
         self._tokenizer_id = tokenizer_id
+        self._base_size = base_size
 
         def counter(name: str, text: str, labels: tuple[str, ...] = _LABELS) -> Counter:
             return Counter(_PREFIX + name, text, labels, registry=registry)
@@ -57,6 +71,15 @@ class TokenizerMetrics:
         ).labels(tokenizer_id)
         self._size = gauge("vocab_size", "Number of ids.").labels(tokenizer_id)
         self._revision = gauge("vocab_revision", "Newest revision.").labels(tokenizer_id)
+        self._added = gauge("added_tokens", "Tokens added by all revisions.").labels(tokenizer_id)
+        self._left = gauge("added_tokens_left", "Tokens that may still be added.").labels(
+            tokenizer_id
+        )
+        self._encoded = counter(
+            "added_tokens_encoded_total",
+            "Tokens encoded that revision 0 does not have.",
+            ("tokenizer",),
+        ).labels(tokenizer_id)
         self._loaded = gauge(
             "loaded_timestamp_seconds", "When the tokenizer was loaded, in Unix time."
         ).labels(tokenizer_id)
@@ -73,18 +96,23 @@ class TokenizerMetrics:
         )
         for result in ("applied", "rejected", "conflict"):
             self._changes.labels(tokenizer_id, result)
-        Info(_PREFIX + "build", "Versions in use.", registry=registry).info(
-            {name: installed(name) for name in ("lockstep", "tokenizers", "grpcio")}
-        )
+        for operation in get_args(Operation):
+            for metric in (self._tokens, self._characters, self._seconds):
+                metric.labels(tokenizer_id, operation)
+            for metric in (self._sequence_tokens, self._batch_size):
+                metric.labels(tokenizer_id, operation)
+        build_info(registry, f"{_PREFIX}build", "lockstep", "tokenizers", "grpcio")
 
     def loaded(self) -> None:
         """Marks the moment from which the tokenizer serves."""
         self._loaded.set(time.time())
 
-    def serving(self, reference: Reference) -> None:
-        """Records the revision that serves now."""
+    def serving(self, reference: Reference, *, num_left: int) -> None:
+        """Records the revision that serves now, and how many tokens may still be added."""
         self._size.set(reference.size)
         self._revision.set(reference.revision)
+        self._added.set(reference.size - self._base_size)
+        self._left.set(num_left)
 
     def waited(self, seconds: float) -> None:
         """Records how long work waited for a thread."""
@@ -123,6 +151,17 @@ class TokenizerMetrics:
         finally:
             self._seconds.labels(self._tokenizer_id, operation).observe(seconds)
 
+    def encoded(self, rows: Iterable[Sequence[int]]) -> None:
+        """Counts the tokens that revision 0 does not have."""
+        base_size = self._base_size
+        num_added = sum(
+            sum(token_id >= base_size for token_id in row)
+            for row in rows
+            if row and max(row) >= base_size
+        )
+        if num_added:
+            self._encoded.inc(num_added)
+
     def processed(
         self, operation: Operation, token_counts: Sequence[int], num_characters: int
     ) -> None:
@@ -140,11 +179,3 @@ class TokenizerMetrics:
         sequence_tokens = self._sequence_tokens.labels(*labels)
         for count in token_counts:
             sequence_tokens.observe(count)
-
-
-def installed(distribution: str) -> str:
-    """Returns the version of an installed distribution, `unknown` when it is not installed."""
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return "unknown"

@@ -89,7 +89,11 @@ class TokenizerServer:
     async def _load(self) -> None:
         settings = self._settings
         files, base, rows = await asyncio.to_thread(_read, settings)
-        metrics = TokenizerMetrics(self._registry, base.reference.tokenizer_id)
+        metrics = TokenizerMetrics(
+            self._registry,
+            base.reference.tokenizer_id,
+            base_size=base.reference.size,
+        )
         vocabulary = await self._open_vocabulary(base, metrics)
         pool = WorkerPool(
             PoolLimits(
@@ -146,6 +150,7 @@ class TokenizerServer:
                 base,
                 store,
                 metrics,
+                max_added_tokens=self._settings.max_added_tokens,
                 catch_up_timeout_s=self._settings.catch_up_timeout_s,
             )
         except BrokenChainError as error:

@@ -171,12 +171,15 @@ class Generations:
         model = self._model
         model.check_open()
         async with model.engine.stream(plan.command) as call:
-            model.metrics.admitted(plan.num_prompt_tokens)
+            metrics = model.metrics.generations
+            metrics.admitted(call.operation, plan.prompt_lengths)
             try:
                 yield call
             finally:
                 if call.unfinished_rows:
-                    model.metrics.abandoned(call.unfinished_rows, failed=call.error is not None)
+                    metrics.abandoned(
+                        call.operation, call.unfinished_rows, failed=call.error is not None
+                    )
 
     def _drop(self, session: Session) -> None:
         self._sessions.remove(session, "error")

@@ -117,7 +117,7 @@ class ModelServer:
             limits=PlanLimits(settings.max_sequences_per_call, settings.max_selected_tokens),
             response_limits=response_limits(settings),
         )
-        self._metrics.vocabulary_following(self._model.following)
+        self._metrics.vocabulary.following(self._model.following)
         self.server.describe_health(self._model.following.described)
         self._sessions = SessionRegistry(
             self.engine,
@@ -236,7 +236,7 @@ class ModelServer:
 
     async def _wait_until_lost(self) -> None:
         await self.engine.lost.wait()
-        self._metrics.engine_lost()
+        self._metrics.engine.lost()
 
     async def _load(self) -> Follower | None:
         """Obtains the checkpoint and starts the engine with it.
@@ -274,7 +274,7 @@ class ModelServer:
                 "with --tokenizer-address, or remove them from the file."
             )
         self._model.vocabulary.append(own)
-        self._metrics.vocabulary(0, info.vocabulary_size)
+        self._metrics.vocabulary.served(0, info.vocabulary_size)
         return None
 
 

@@ -35,6 +35,12 @@ class SessionAnswer(Response, tag="session_answer"):
     cached_tokens: int = 0
     """Tokens whose KV cache was copied from another sequence instead of computed."""
 
+    @property
+    def sampled_token_ids(self) -> list[int]:
+        """The tokens that the engine chose."""
+        sampled = (row.sampled_token_id for row in self.rows)
+        return [token_id for token_id in sampled if token_id is not None]
+
 
 class SessionDescription(Response, tag="session_description"):
     """A session's tokens."""

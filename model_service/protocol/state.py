@@ -62,10 +62,13 @@ class Ready(msgspec.Struct, tag="ready"):
     info: EngineInfo
 
 
+LoadStage = Literal["weights", "self-test"]
+
+
 class LoadProgress(msgspec.Struct, tag="load_progress"):
     """Where loading is."""
 
-    stage: str
+    stage: LoadStage
     ratio: float
     """[0, 1]"""
 

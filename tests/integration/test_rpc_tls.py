@@ -5,6 +5,7 @@ import os
 import socket
 import ssl
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 
 import grpc
 import pytest
@@ -14,6 +15,7 @@ from lockstep.v1 import tokenizer_service_pb2_grpc as services
 
 from rpc import identity
 from tests.integration.rpc_probe import failure, running
+from tests.integration.test_rpc_metrics import scrape
 
 
 class Empty(services.TokenizerServiceServicer):
@@ -182,3 +184,17 @@ async def test_a_key_of_another_certificate_stops_the_start(files, authority):
     with pytest.raises(ssl.SSLError, match=r"(?i)key.values.mismatch"):
         async with running(Empty(), **files.settings):
             pass
+
+
+async def test_the_end_of_the_certificate_in_the_file_is_a_metric(files, authority):
+    end = datetime(2031, 5, 6, 7, 8, 9, tzinfo=UTC)
+    async with running(Empty(), host="localhost", **files.settings) as (server, _):
+        before = await expiry(server)
+        issued = authority.issue_cert("localhost", not_after=end)
+        files.write_certificate(issued)
+        assert await expiry(server) == end.timestamp() != before
+
+
+async def expiry(server):
+    samples = await scrape(server)
+    return samples["lockstep_certificate_expiry_timestamp_seconds", "tests"]

@@ -33,6 +33,9 @@ from wire.vocabulary import find_state
 
 _T = TypeVar("_T")
 
+# Share of the tokens that may be added below which an operator is warned.
+_FEW_LEFT = 0.1
+
 _log = structlog.stdlib.get_logger(__name__)
 
 
@@ -45,6 +48,7 @@ class LiveVocabulary:
         store: Store,
         metrics: TokenizerMetrics,
         *,
+        max_added_tokens: int = 8192,
         catch_up_timeout_s: float = 0.5,
     ) -> None:
         """Replays the store, which takes a while.
@@ -53,6 +57,7 @@ class LiveVocabulary:
             base: revision 0.
             store: its log.
             metrics: where revisions and changes are recorded.
+            max_added_tokens: most tokens that all revisions may add.
             catch_up_timeout_s: how long `reach` may take.
 
         Raises:
@@ -62,6 +67,7 @@ class LiveVocabulary:
         self._base = base
         self._store = store
         self._metrics = metrics
+        self._max_added_tokens = max_added_tokens
         self._catch_up_timeout_s = catch_up_timeout_s
         self._history: list[StoredRevision] = []
         self._current = base
@@ -299,7 +305,15 @@ class LiveVocabulary:
             self._current = tokenizer
             self._changed.set()
             self._changed = asyncio.Event()
-        self._metrics.serving(self._current.reference)
+        num_left = max(0, self._base.size + self._max_added_tokens - self._current.size)
+        self._metrics.serving(self._current.reference, num_left=num_left)
+        if newer and num_left <= _FEW_LEFT * self._max_added_tokens:
+            _log.warning(
+                "added_tokens_nearly_used_up",
+                num_left=num_left,
+                limit=self._max_added_tokens,
+                remedy="Start with a larger --max-added-tokens: tokens are never removed.",
+            )
 
 
 async def _run(thread: ThreadPoolExecutor, work: Callable[[], _T]) -> _T:

@@ -53,6 +53,7 @@ async def apply_chat_template(request: pb.ApplyChatTemplateRequest, service: Ser
     def respond(rendered: RenderedChat) -> Serialized:
         rows = [row.ids for row in rendered.rows]
         num_characters = sum(map(len, rendered.texts))
+        service.metrics.encoded(rows)
         service.metrics.processed("chat", [len(row) for row in rows], num_characters)
         sequences = [tokens_pb2.TokenSequence(ids=row) for row in rows]
         response = pb.ApplyChatTemplateResponse(

@@ -211,6 +211,7 @@ def _encode_groups(
     for group in groups(items):
         rows = tokenizer.encode(group, options)
         counts += [len(row.ids) for row in rows]
+        service.metrics.encoded(row.ids for row in rows)
         yield rows
     num_characters = sum(len(item.text) + len(item.pair or "") for item in items)
     service.metrics.processed("encode", counts, num_characters)

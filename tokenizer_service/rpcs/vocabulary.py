@@ -10,7 +10,7 @@ from lockstep.v1 import vocabulary_pb2
 
 from rpc.errors import Draining, InvalidField
 from rpc.handlers import Serialized
-from tokenizer_service.metrics import installed
+from rpc.metrics import installed
 from tokenizer_service.rpcs.large_response import LargeResponse
 from tokenizer_service.rpcs.service import Service
 from tokenizer_service.text import artifact

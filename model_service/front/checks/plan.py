@@ -82,10 +82,15 @@ class Plan(Generic[C]):
         return self.resolved.config.num_beams > 1
 
     @property
+    def prompt_lengths(self) -> list[int]:
+        """Tokens of each prompt."""
+        firsts = self.sequences[:: self.resolved.num_return_sequences]
+        return [len(spec.prompt_token_ids) for spec in firsts]
+
+    @property
     def num_prompt_tokens(self) -> int:
         """Tokens of all prompts, each counted once."""
-        firsts = self.sequences[:: self.resolved.num_return_sequences]
-        return sum(len(spec.prompt_token_ids) for spec in firsts)
+        return sum(self.prompt_lengths)
 
     def indices(self, row: int) -> tuple[int, int]:
         """Returns the prompt index and the index among its sequences of a row."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import structlog
 
+from model_service.front.metrics.generation_metrics import operation
 from model_service.protocol import Failure, Request, Response, SequenceTokens
 from model_service.protocol.generation import PositionScores
 from rpc import errors, running_call
@@ -30,6 +31,7 @@ class Call:
         error: why the call failed, or None.
         buffered_bytes: memory of the scores that wait to be taken.
         rpc: the RPC that takes the events, if it is one.
+        operation: what its sequences are counted as, if it generates any.
     """
 
     def __init__(self, request: Request[Any]) -> None:
@@ -46,6 +48,8 @@ class Call:
         self.error: ServiceError | None = None
         self.buffered_bytes = 0
         self.rpc = running_call.current()
+        self.operation = operation(request)
+        self._grown_at: dict[int, float] = {}
         self._waiting: dict[int, SequenceTokens] = {}
         self._waiting_since = 0.0
         self._answer: Response | None = None
@@ -62,6 +66,12 @@ class Call:
     def ended(self) -> bool:
         """Whether events that still come are of no interest."""
         return self.settled or self.error is not None
+
+    def grown(self, row: int, now: float) -> float | None:
+        """Notes that a row got tokens. Returns the time since it last did; None for the first."""
+        before = self._grown_at.get(row)
+        self._grown_at[row] = now
+        return None if before is None else now - before
 
     def put_tokens(self, event: SequenceTokens) -> None:
         """Adds new tokens of a row to its tokens that still wait."""

@@ -96,6 +96,10 @@ class Calls:
             del self._calls[call.request_id]
             self._abandon(call)
 
+    def find(self, request_id: int) -> Call | None:
+        """Returns a call in progress."""
+        return self._calls.get(request_id)
+
     def deliver(self, event: Event) -> None:
         """Hands an event to its call. Rows leave the ring even if they are not wanted."""
         call = self._calls.get(event.request_id)

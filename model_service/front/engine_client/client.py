@@ -17,7 +17,6 @@ from model_service.protocol import (
     Command,
     EngineInfo,
     EngineSettings,
-    Event,
     GraphStatus,
     Load,
     LoadFailed,
@@ -86,6 +85,7 @@ class EngineClient:
         self._metrics = metrics
         self._stream_stall_timeout_s = stream_stall_timeout_s
         self._engine_stall_timeout_s = engine_stall_timeout_s
+        metrics.engine.watch_process(lambda: self.pid)
         self._calls = Calls(
             process.ring,
             max_running_sequences=max_running_sequences,
@@ -205,14 +205,15 @@ class EngineClient:
             self._on_report(message)
         elif isinstance(message, Ready):
             self._info = message.info
-            self._metrics.loaded(message.info)
+            self._metrics.engine.loaded(message.info)
+            self._metrics.generations.set_base_size(message.info.vocabulary_size)
             self._ready.set_result(message.info)
         elif isinstance(message, LoadProgress):
-            self._metrics.loading(message.stage, message.ratio)
+            self._metrics.engine.loading(message.stage, message.ratio)
             log.info("loading", stage=message.stage, ratio=round(message.ratio, 3))
         elif isinstance(message, GraphStatus):
             self.graphs = message
-            self._metrics.graphs_changed(message)
+            self._metrics.engine.graphs_changed(message)
             log.info("decode_graphs", state=message.state, reason=message.reason)
         elif isinstance(message, LoadFailed) and not self._ready.done():
             self._ready.set_exception(LoadError(message.reason))
@@ -220,19 +221,26 @@ class EngineClient:
     def _on_report(self, report: Report) -> None:
         self._heard_at = time.monotonic()
         for event in report.events:
-            self._record(event)
+            if isinstance(event, SequenceTokens):
+                self._record(event)
             self._calls.deliver(event)
         self._process.rows_taken()
         self.load = report.load
-        self._metrics.filled(report.load)
+        self._metrics.engine.filled(report.load)
         if report.stats is not None:
-            self._metrics.stepped(report.stats)
+            self._metrics.engine.stepped(report.stats)
 
-    def _record(self, event: Event) -> None:
-        if isinstance(event, SequenceTokens):
-            self._metrics.generated(len(event.token_ids))
-            if event.finish is not None:
-                self._metrics.sequence_finished(event.finish)
+    def _record(self, event: SequenceTokens) -> None:
+        metrics = self._metrics.generations
+        metrics.generated(event.token_ids)
+        call = self._calls.find(event.request_id)
+        if call is None:
+            return  # its caller left, and it was counted then
+        gap_s = call.grown(event.row, self._heard_at)
+        if gap_s is not None:
+            metrics.waited(call.operation, gap_s)
+        if event.finish is not None:
+            metrics.finished(call.operation, event.finish)
 
     # --- Watching -------------------------------------------------------------------------------
 

@@ -7,11 +7,11 @@ from lockstep.v1 import generation_pb2, model_service_pb2, model_service_pb2_grp
 
 from model_service.front.checks.plan import Plan
 from model_service.front.generations import Generations
-from model_service.front.metrics import ModelMetrics
+from model_service.front.metrics.generation_metrics import GenerationMetrics, operation
 from model_service.front.rpcs import results, scoring
 from model_service.front.rpcs.generation_stream import StreamWriter
 from model_service.front.served_model import ServedModel
-from model_service.protocol import Finish, SequenceTokens
+from model_service.protocol import Finish, Request, SequenceTokens
 from model_service.protocol.generation import PositionScores
 from rpc.handlers import Context
 from wire import times
@@ -34,10 +34,10 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
     async def Generate(
         self, request: model_service_pb2.GenerateRequest, context: Context
     ) -> model_service_pb2.GenerateResponse:
-        with self._model.metrics.count_rejections():
+        with self._model.metrics.generations.count_rejections():
             async with self._generations.run(request, in_one_message=True) as generation:
                 plan = generation.plan
-                account = Account(plan, self._model.metrics)
+                account = Account(plan, self._model.metrics.generations)
                 sequences = [_new_sequence(plan, row) for row in range(len(plan.sequences))]
                 async for events in generation.events():
                     account.add(events)
@@ -57,10 +57,10 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
     async def GenerateStream(
         self, request: model_service_pb2.GenerateStreamRequest, context: Context
     ) -> AsyncIterator[model_service_pb2.GenerateStreamResponse]:
-        with self._model.metrics.count_rejections():
+        with self._model.metrics.generations.count_rejections():
             async with self._generations.run(request.request) as generation:
                 plan = generation.plan
-                account = Account(plan, self._model.metrics)
+                account = Account(plan, self._model.metrics.generations)
                 writer = StreamWriter(plan, self._model.response_limits.max_chunk_bytes)
                 yield model_service_pb2.GenerateStreamResponse(started=self._started(plan))
                 async for events in generation.events():
@@ -75,13 +75,13 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
     async def Score(
         self, request: model_service_pb2.ScoreRequest, context: Context
     ) -> model_service_pb2.ScoreResponse:
-        with self._model.metrics.count_rejections():
+        with self._model.metrics.generations.count_rejections():
             return await scoring.score(request, self._model)
 
     async def ComputeLogits(
         self, request: model_service_pb2.ComputeLogitsRequest, context: Context
     ) -> model_service_pb2.ComputeLogitsResponse:
-        with self._model.metrics.count_rejections():
+        with self._model.metrics.generations.count_rejections():
             return await scoring.compute_logits(request, self._model)
 
     def _started(self, plan: Plan[object]) -> model_service_pb2.GenerationStarted:
@@ -112,8 +112,9 @@ def _extend(sequence: generation_pb2.GeneratedSequence, event: SequenceTokens) -
 class Account:
     """Follows a generation from its arrival to its end."""
 
-    def __init__(self, plan: Plan[object], metrics: ModelMetrics) -> None:
+    def __init__(self, plan: Plan[Request[SequenceTokens]], metrics: GenerationMetrics) -> None:
         """Starts the clock."""
+        self._operation = operation(plan.command)
         self._start = time.monotonic()
         self._plan = plan
         self._metrics = metrics
@@ -128,7 +129,7 @@ class Account:
                 self._count_bytes(scores)
             if event.finish is not None:
                 self._finishes.append(event.finish)
-                self._metrics.tokens_per_sequence(event.finish, self._num_tokens[event.row])
+                self._metrics.answered(self._operation, event.finish, self._num_tokens[event.row])
 
     def usage(self) -> generation_pb2.Usage:
         """Returns the counts so far."""

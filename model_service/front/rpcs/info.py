@@ -146,7 +146,7 @@ class InfoServicer(model_info_service_pb2_grpc.ModelInfoServiceServicer):
             session_count=len(self._sessions),
             kv_used_token_count=engine.load.kv_used_tokens,
             kv_total_token_count=engine.info.kv_total_tokens,
-            tokens_per_second=self._model.metrics.token_rate.per_second(),
+            tokens_per_second=self._model.metrics.generations.token_rate.per_second(),
             vocabulary=self._newest(),
         )
 

@@ -12,7 +12,7 @@ from lockstep.v1 import (
 )
 
 from model_service.front.engine_client.call import service_error
-from model_service.front.metrics import FollowState
+from model_service.front.metrics.vocabulary_metrics import FollowState
 from model_service.front.vocabulary.following import Following
 from model_service.protocol import EngineInfo, Failure, Finish, SessionRowAnswer
 from model_service.protocol.generation import Dtype, FinishReason, PositionScores

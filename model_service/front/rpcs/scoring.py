@@ -12,6 +12,7 @@ from model_service.front.checks.opening import AskedOpening
 from model_service.front.checks.plan import Plan
 from model_service.front.checks.prompts import read_continuations, read_prompts
 from model_service.front.engine_client.call import service_error
+from model_service.front.metrics.generation_metrics import PromptOperation
 from model_service.front.rpcs import results
 from model_service.front.served_model import ServedModel
 from model_service.protocol import CloseSession, OpenSession, SessionAnswer, SessionRowAnswer
@@ -42,7 +43,7 @@ async def compute_logits(
         scores=request.scores if request.HasField("scores") else None,
     )
     plan = model.plan(asked, vocabulary)
-    answer = await _run(plan, model)
+    answer = await _run(plan, model, "compute_logits")
     return model_service_pb2.ComputeLogitsResponse(
         rows=[
             model_service_pb2.PositionScoresList(
@@ -83,7 +84,7 @@ async def score(
     command = msgspec.structs.replace(
         plan.command, selection=msgspec.structs.replace(selection, logprob=True, rank=True)
     )
-    answer = await _run(replace(plan, command=command), model)
+    answer = await _run(replace(plan, command=command), model, "score")
     return model_service_pb2.ScoreResponse(
         sequences=[
             _scored_sequence(row, start, keep_rank=selection.rank)
@@ -111,7 +112,9 @@ def _read_rows(
     return rows, [max(1, len(prompt)) for prompt in prompts]
 
 
-async def _run(plan: Plan[OpenSession], model: ServedModel) -> SessionAnswer:
+async def _run(
+    plan: Plan[OpenSession], model: ServedModel, operation: PromptOperation
+) -> SessionAnswer:
     """Runs the rows once.
 
     Raises:
@@ -122,7 +125,7 @@ async def _run(plan: Plan[OpenSession], model: ServedModel) -> SessionAnswer:
     close = CloseSession(plan.command.session_id)
     answer = await model.engine.ask(plan.command, undo=[close])
     model.engine.tell(close)
-    model.metrics.admitted(plan.num_prompt_tokens)
+    model.metrics.generations.admitted(operation, plan.prompt_lengths)
     for row in answer.rows:
         if row.failure is not None:
             raise service_error(row.failure)

@@ -68,7 +68,7 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
     async def OpenSession(
         self, request: logits_session_service_pb2.OpenSessionRequest, context: Context
     ) -> logits_session_service_pb2.OpenSessionResponse:
-        with self._model.metrics.count_rejections():
+        with self._model.metrics.generations.count_rejections():
             self._model.check_open()
             violations = Violations()
             ttl_s = self._terms.ttl_s
@@ -80,7 +80,8 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
             self._model.response_limits.check_message(plan.response_bytes, _OPENING_REMEDY)
             session = Session(plan, plan.command.selection, ttl_s)
             answer = await self._sessions.open(session, plan.command)
-        self._model.metrics.admitted(plan.num_prompt_tokens)
+        self._model.metrics.generations.admitted("open_session", plan.prompt_lengths)
+        self._model.metrics.generations.generated(answer.sampled_token_ids)
         return logits_session_service_pb2.OpenSessionResponse(
             session_id=session.session_id,
             rows=[
@@ -145,7 +146,7 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
     async def Fork(
         self, request: logits_session_service_pb2.ForkRequest, context: Context
     ) -> logits_session_service_pb2.ForkResponse:
-        with self._model.metrics.count_rejections():
+        with self._model.metrics.generations.count_rejections():
             self._model.check_open()
             with self._sessions.use(request.session_id) as session:
                 rows, count = read_fork(

@@ -9,7 +9,7 @@ from model_service.front.rpcs.results import RowWriter, inline_row
 from model_service.front.served_model import ServedModel
 from model_service.front.sessions.changes import SessionCalls
 from model_service.front.sessions.registry import SessionRegistry
-from model_service.front.sessions.session import Session
+from model_service.front.sessions.session import Session, StepAnswer
 from wire import times
 from wire.vocabulary import vocabulary_ref
 
@@ -32,7 +32,7 @@ class Steps:
     async def answer(
         self, request: pb.StepRequest, *, path: str = "", write_row: RowWriter | None = None
     ) -> pb.StepResponse:
-        """Runs a step; one with a name is finished even if its caller gives up.
+        """Runs and times a step; one with a name is finished even if its caller gives up.
 
         A retry then finds its answer. One without a name is undone instead.
 
@@ -44,15 +44,16 @@ class Steps:
         Raises:
             ServiceError: the step is wrong, or was refused; nothing happened.
         """
-        work = self._apply(request, path, write_row)
-        return await (self._calls.tasks.to_the_end(work) if request.step_id else work)
+        with self._model.metrics.sessions.step("step_stream" if path else "step"):
+            work = self._apply(request, path, write_row)
+            return await (self._calls.tasks.to_the_end(work) if request.step_id else work)
 
     async def _apply(
         self, request: pb.StepRequest, path: str, write_row: RowWriter | None
     ) -> pb.StepResponse:
         with self._sessions.use(request.session_id) as session:
             known = session.answer_of(request.step_id)
-            answered = known or await self._calls.step(
+            answered = known or await self._step(
                 session, self._read(request, session, path, in_chunks=write_row is not None)
             )
         return pb.StepResponse(
@@ -66,6 +67,12 @@ class Steps:
             expire_time=times.timestamp(session.expires_at),
             determinism=results.determinism(self._model.engine.info, self._model.fingerprint),
         )
+
+    async def _step(self, session: Session, plan: StepPlan) -> StepAnswer:
+        answered = await self._calls.step(session, plan)
+        self._model.metrics.sessions.stepped(sum(len(row.token_ids) for row in plan.command.rows))
+        self._model.metrics.generations.generated(answered.answer.sampled_token_ids)
+        return answered
 
     def _read(
         self, request: pb.StepRequest, session: Session, path: str, *, in_chunks: bool

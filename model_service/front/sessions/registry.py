@@ -15,6 +15,7 @@ import structlog
 from model_service.front.engine_client.call import service_error
 from model_service.front.engine_client.client import EngineClient
 from model_service.front.metrics import ModelMetrics
+from model_service.front.metrics.session_metrics import CloseReason
 from model_service.front.sessions.session import Session
 from model_service.protocol import (
     CloseSession,
@@ -161,7 +162,7 @@ class SessionRegistry:
         for session in sessions:
             session.serial = next(self._serials)
             self._sessions[session.session_id] = session
-            self._metrics.session_opened()
+            self._metrics.sessions.opened()
         self._record()
 
     def check_rows(self, num_more: int) -> None:
@@ -180,7 +181,7 @@ class SessionRegistry:
             raise SessionNotFound(session_id)
         return session
 
-    def remove(self, session: Session, reason: str) -> None:
+    def remove(self, session: Session, reason: CloseReason) -> None:
         """Forgets a session; the engine is told by the caller.
 
         Args:
@@ -189,9 +190,9 @@ class SessionRegistry:
         """
         session.closed = True
         if self._sessions.pop(session.session_id, None) is not None:
-            self._metrics.session_closed(reason, time.monotonic() - session.opened_at)
+            self._metrics.sessions.closed(reason, time.monotonic() - session.opened_at)
             self._record()
 
     def _record(self) -> None:
         active = sum(session.busy for session in self._sessions.values())
-        self._metrics.sessions(active, len(self._sessions) - active)
+        self._metrics.sessions.open(active, len(self._sessions) - active)

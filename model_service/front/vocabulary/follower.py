@@ -313,7 +313,7 @@ class Follower:
                 await before  # if that one failed, it is why this one did
         self._following.reserved_rows = grown.reserved_rows
         self._following.added_rows_sha256 = grown.added_rows_sha256
-        self._metrics.vocabulary_grown(grown.pause_s)
+        self._metrics.vocabulary.grown(grown.pause_s)
         self._append(newest, link.change.special_tokens)
         self._connect(True)
 
@@ -332,7 +332,7 @@ class Follower:
 
     def _append(self, reference: Reference, special_tokens: tuple[SpecialToken, ...] = ()) -> None:
         self._table.append(reference, special_tokens)
-        self._metrics.vocabulary(reference.revision, reference.size)
+        self._metrics.vocabulary.served(reference.revision, reference.size)
         log.info("vocabulary_applied", revision=reference.revision, size=reference.size)
         if self._first_revision is not None and reference.revision >= self._first_revision:
             self.caught_up.set()

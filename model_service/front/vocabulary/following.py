@@ -4,7 +4,7 @@ import hashlib
 import time
 from dataclasses import dataclass
 
-from model_service.front.metrics import FollowState
+from model_service.front.metrics.vocabulary_metrics import FollowState
 from model_service.front.vocabulary.table import VocabularyTable
 
 NO_ROWS_SHA256 = hashlib.sha256().hexdigest()

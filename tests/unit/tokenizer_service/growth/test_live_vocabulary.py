@@ -3,6 +3,7 @@ import dataclasses
 from contextlib import contextmanager
 
 import pytest
+import structlog
 from prometheus_client import CollectorRegistry
 
 from rpc.errors import (
@@ -46,11 +47,14 @@ def adding(*contents):
 class Harness:
     """A live vocabulary on a store in memory, or in a file."""
 
-    def __init__(self, base, url="sqlite://"):
+    def __init__(self, base, url="sqlite://", **limits):
         self.registry = CollectorRegistry()
-        self.metrics = TokenizerMetrics(self.registry, "tiny")
+        self.metrics = TokenizerMetrics(self.registry, "tiny", base_size=base.reference.size)
         self.store = Store(url, base.reference, observe=self.metrics.store)
-        self.live = LiveVocabulary(base, self.store, self.metrics)
+        self.live = LiveVocabulary(base, self.store, self.metrics, **limits)
+
+    def gauge(self, name):
+        return self.registry.get_sample_value(f"lockstep_tokenizer_{name}", {"tokenizer": "tiny"})
 
     def changes(self, result):
         labels = {"tokenizer": "tiny", "result": result}
@@ -232,3 +236,17 @@ async def test_a_revision_that_is_required_must_be_there(harness):
     assert harness.live.require(0) is harness.live.current
     with pytest.raises(VocabularyBehind):
         harness.live.require(1)
+
+
+async def test_an_operator_is_warned_before_no_token_can_be_added_any_more(load):
+    harness = Harness(load("byte_level"), max_added_tokens=20)
+    with structlog.testing.capture_logs() as log:
+        first = [f"<{index}>" for index in range(17)]
+        await harness.live.change(call("a"), adding(*first), expected_revision=None)
+        assert not log
+        await harness.live.change(call("b"), adding("<last>"), expected_revision=None)
+    await harness.live.close()
+    (warning,) = log
+    assert (warning["log_level"], warning["num_left"], warning["limit"]) == ("warning", 2, 20)
+    assert "--max-added-tokens" in warning["remedy"]
+    assert (harness.gauge("added_tokens"), harness.gauge("added_tokens_left")) == (18, 2)
