@@ -52,7 +52,8 @@ class GenerateOptions(GenerationOptions, total=False):
     prompt_selection: ScoreSelection | None
     """prompt_scores"""
     vocabulary: VocabularyRef | None
-    """The vocabulary that the ids belong to. Unset means the vocabulary of the batch."""
+    """The vocabulary that the ids belong to. Unset means the vocabulary of the batch, and for
+    ids without one the newest that this client has seen, or a newer one."""
     seeds: Sequence[int]
     priority: int
     cache_salt: str
@@ -67,7 +68,8 @@ class ScoreOptions(GenerationOptions, total=False):
     """What to return about each token. Unset means its log-probability alone for `score`,
     and full rows of logits for `compute_logits`."""
     vocabulary: VocabularyRef | None
-    """The vocabulary that the ids belong to. Unset means the vocabulary of the batch."""
+    """The vocabulary that the ids belong to. Unset means the vocabulary of the batch, and for
+    ids without one the newest that this client has seen, or a newer one."""
 
 
 class SessionOptions(GenerationOptions, total=False):
@@ -84,7 +86,8 @@ class SessionOptions(GenerationOptions, total=False):
     ttl_s: float
     """ttl"""
     vocabulary: VocabularyRef | None
-    """The vocabulary that the ids belong to. Unset means the vocabulary of the batch."""
+    """The vocabulary that the ids belong to. Unset means the vocabulary of the batch, and for
+    ids without one the newest that this client has seen, or a newer one."""
     cache_salt: str
     sample: bool
     """Whether the server chooses the first token of each row. Unset means False."""

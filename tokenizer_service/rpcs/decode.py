@@ -42,6 +42,8 @@ async def decode(request: pb.DecodeRequest, service: Service) -> Serialized:
     await service.vocabulary.reach(given.revision if given else None)
     size = service.vocabulary.size_for(given)
     tokenizer = service.vocabulary.current
+    if request.vocabulary.or_newer:
+        size = tokenizer.reference.size
     options = read_decode_options(request.options)
 
     def work() -> Pieces[Serialized]:

@@ -118,7 +118,7 @@ class VocabularyTable:
                 server_revision=self.newest.revision,
                 reason=self._why_behind(),
             )
-        return state
+        return self.newest if reference.or_newer else state
 
     def _find(self, given: Reference) -> Reference | None:
         return find_state(given, self.newest, self.at, self._remedy())

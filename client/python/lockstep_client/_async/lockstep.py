@@ -23,6 +23,7 @@ from lockstep_client._transport.endpoint import (
     Timeout,
     Tls,
 )
+from lockstep_client._transport.newest_vocabulary import NewestVocabulary
 from lockstep_client._transport.patience import Patience
 from lockstep_client._values.batch import Batch
 from lockstep_client.exceptions import LockstepError
@@ -61,10 +62,13 @@ class AsyncLockstep(AsyncClosing):
             timeout: of calls with one answer, in seconds; None for none.
             stream_timeout: of calls that generate or stream; None for none.
         """
+        newest = NewestVocabulary()
         self._tokenizer = AsyncConnection(
-            Endpoint("tokenizer", tokenizer, tls, timeout, stream_timeout)
+            Endpoint("tokenizer", tokenizer, tls, timeout, stream_timeout), newest
         )
-        self._model = AsyncConnection(Endpoint("model", model, tls, timeout, stream_timeout))
+        self._model = AsyncConnection(
+            Endpoint("model", model, tls, timeout, stream_timeout), newest
+        )
         self.tokenizer = AsyncTokenizer(self._tokenizer)
         self.vocabulary = AsyncVocabulary(self._tokenizer)
         self.model = AsyncModel(self._model)

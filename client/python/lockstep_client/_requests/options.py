@@ -414,7 +414,8 @@ class GenerateOptions(GenerationOptions, total=False):
             nothing.
         prompt_selection: What to return about each prompt token except the first, which no
             distribution predicts. Unset means nothing.
-        vocabulary: The vocabulary that the ids belong to. Unset means the vocabulary of the batch.
+        vocabulary: The vocabulary that the ids belong to. Unset means the vocabulary of the batch,
+            and for ids without one the newest that this client has seen, or a newer one.
         seeds: Seeds of the rows, one per prompt. Empty means `seed` for all: rows still draw
             independently of each other.
         priority: Lower numbers go first. A running sequence makes room for one with a lower number
@@ -444,7 +445,8 @@ class GenerateOptions(GenerationOptions, total=False):
     """What to return about each prompt token except the first, which no distribution predicts.
     Unset means nothing."""
     vocabulary: VocabularyRef | None
-    """The vocabulary that the ids belong to. Unset means the vocabulary of the batch."""
+    """The vocabulary that the ids belong to. Unset means the vocabulary of the batch, and for ids
+    without one the newest that this client has seen, or a newer one."""
     seeds: Sequence[int]
     """Seeds of the rows, one per prompt. Empty means `seed` for all: rows still draw independently
     of each other."""
@@ -473,14 +475,16 @@ class ScoreOptions(GenerationOptions, total=False):
     Attributes:
         selection: What to return about each token. Unset means its log-probability alone for
             `score`, and full rows of logits for `compute_logits`.
-        vocabulary: The vocabulary that the ids belong to. Unset means the vocabulary of the batch.
+        vocabulary: The vocabulary that the ids belong to. Unset means the vocabulary of the batch,
+            and for ids without one the newest that this client has seen, or a newer one.
     """
 
     selection: ScoreSelection | None
     """What to return about each token. Unset means its log-probability alone for `score`, and full
     rows of logits for `compute_logits`."""
     vocabulary: VocabularyRef | None
-    """The vocabulary that the ids belong to. Unset means the vocabulary of the batch."""
+    """The vocabulary that the ids belong to. Unset means the vocabulary of the batch, and for ids
+    without one the newest that this client has seen, or a newer one."""
 
 
 class SessionOptions(GenerationOptions, total=False):
@@ -493,7 +497,8 @@ class SessionOptions(GenerationOptions, total=False):
         selection: What to return about the prompt's end. Unset means full rows of logits, float32.
         ttl_s: Idle time after which the session may be dropped. Range: [1 s, server limit]. Unset
             means the server's default.
-        vocabulary: The vocabulary that the ids belong to. Unset means the vocabulary of the batch.
+        vocabulary: The vocabulary that the ids belong to. Unset means the vocabulary of the batch,
+            and for ids without one the newest that this client has seen, or a newer one.
         cache_salt: Limits reuse of the prompts' KV cache to requests with the same salt. Callers
             with different client certificates never share. At most 256 characters. Unset means the
             empty salt, which counts as a salt of its own.
@@ -507,7 +512,8 @@ class SessionOptions(GenerationOptions, total=False):
     """Idle time after which the session may be dropped. Range: [1 s, server limit]. Unset means
     the server's default."""
     vocabulary: VocabularyRef | None
-    """The vocabulary that the ids belong to. Unset means the vocabulary of the batch."""
+    """The vocabulary that the ids belong to. Unset means the vocabulary of the batch, and for ids
+    without one the newest that this client has seen, or a newer one."""
     cache_salt: str
     """Limits reuse of the prompts' KV cache to requests with the same salt. Callers with different
     client certificates never share. At most 256 characters. Unset means the empty salt, which

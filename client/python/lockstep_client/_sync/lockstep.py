@@ -23,6 +23,7 @@ from lockstep_client._transport.endpoint import (
     Timeout,
     Tls,
 )
+from lockstep_client._transport.newest_vocabulary import NewestVocabulary
 from lockstep_client._transport.patience import Patience
 from lockstep_client._transport.sync_connection import Connection
 from lockstep_client._values.batch import Batch
@@ -62,8 +63,11 @@ class Lockstep(Closing):
             timeout: of calls with one answer, in seconds; None for none.
             stream_timeout: of calls that generate or stream; None for none.
         """
-        self._tokenizer = Connection(Endpoint("tokenizer", tokenizer, tls, timeout, stream_timeout))
-        self._model = Connection(Endpoint("model", model, tls, timeout, stream_timeout))
+        newest = NewestVocabulary()
+        self._tokenizer = Connection(
+            Endpoint("tokenizer", tokenizer, tls, timeout, stream_timeout), newest
+        )
+        self._model = Connection(Endpoint("model", model, tls, timeout, stream_timeout), newest)
         self.tokenizer = Tokenizer(self._tokenizer)
         self.vocabulary = Vocabulary(self._tokenizer)
         self.model = Model(self._model)

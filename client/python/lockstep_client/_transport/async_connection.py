@@ -24,6 +24,7 @@ from lockstep_client._transport.async_deadline import Deadline
 from lockstep_client._transport.caller import Caller
 from lockstep_client._transport.closing import AsyncClosing
 from lockstep_client._transport.endpoint import USE_DEFAULT, Endpoint, Timeout
+from lockstep_client._transport.newest_vocabulary import NewestVocabulary
 from lockstep_client._transport.pulse import PATIENCE_S, QUESTION_TIMEOUT_S
 from lockstep_client._transport.retries import Attempts
 from lockstep_client.exceptions import LockstepError
@@ -50,8 +51,8 @@ async def iterate(items: Items[Item]) -> AsyncIterator[Item]:
 class AsyncConnection(Caller, AsyncClosing):
     """Calls one service. Connects with the first call, and again when it broke."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
-        super().__init__(aio, endpoint)
+    def __init__(self, endpoint: Endpoint, newest: NewestVocabulary | None = None) -> None:
+        super().__init__(aio, endpoint, newest)
         self.channel = cast(aio.Channel, self._channels)
         self._asking: asyncio.Task[None] | None = None
         self._closed = False
@@ -77,6 +78,7 @@ class AsyncConnection(Caller, AsyncClosing):
                 await asyncio.sleep(attempts.pause_s(error))
             else:
                 attempts.succeed()
+                self._newest.note(request, response)
                 return response
 
     async def stream(

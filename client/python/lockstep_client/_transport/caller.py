@@ -7,6 +7,7 @@ import grpc
 
 from lockstep_client._transport import status
 from lockstep_client._transport.endpoint import Endpoint, Timeout
+from lockstep_client._transport.newest_vocabulary import NewestVocabulary
 from lockstep_client._transport.pulse import Pulse
 from lockstep_client._transport.retries import Attempts, Throttle, is_idempotent
 from lockstep_client.exceptions import (
@@ -52,14 +53,18 @@ class Caller:
         endpoint: the service.
     """
 
-    def __init__(self, api: ModuleType, endpoint: Endpoint) -> None:
+    def __init__(
+        self, api: ModuleType, endpoint: Endpoint, newest: NewestVocabulary | None = None
+    ) -> None:
         self.endpoint = endpoint
+        self._newest = newest or NewestVocabulary()
         self._channels = Channels(api, endpoint)
         self._pulse = Pulse(endpoint)
         self._ask = self._channels.unary_unary(self._pulse.question)
         self._throttle = Throttle()
 
     def _attempts(self, request: Any, timeout: Timeout, *, streams: bool) -> Attempts:
+        self._newest.fill(request)
         repeatable = self.endpoint.retries and is_idempotent(request)
         return self._limited(timeout, streams=streams, repeatable=repeatable)
 

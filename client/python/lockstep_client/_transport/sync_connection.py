@@ -12,6 +12,7 @@ from lockstep_client._transport import status
 from lockstep_client._transport.caller import Caller
 from lockstep_client._transport.closing import Closing
 from lockstep_client._transport.endpoint import GRACE_S, USE_DEFAULT, Endpoint, Timeout
+from lockstep_client._transport.newest_vocabulary import NewestVocabulary
 from lockstep_client._transport.pulse import PATIENCE_S, QUESTION_TIMEOUT_S
 from lockstep_client._transport.retries import Attempts
 from lockstep_client._transport.sync_deadline import OVERDUE, WATCH
@@ -33,8 +34,8 @@ def iterate(items: Items[Item]) -> Iterator[Item]:
 class Connection(Caller, Closing):
     """Calls one service. Connects with the first call, and again when it broke."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
-        super().__init__(grpc, endpoint)
+    def __init__(self, endpoint: Endpoint, newest: NewestVocabulary | None = None) -> None:
+        super().__init__(grpc, endpoint, newest)
         self.channel = cast(grpc.Channel, self._channels)
         self._asking = threading.Lock()
         self._answered = threading.Event()
@@ -62,6 +63,7 @@ class Connection(Caller, Closing):
                 self._closed.wait(attempts.pause_s(error))
             else:
                 attempts.succeed()
+                self._newest.note(request, response)
                 return response
 
     def stream(

@@ -62,16 +62,18 @@ ROW_INITIALIZATION_ZERO: RowInitialization
 ROW_INITIALIZATION_VALUES: RowInitialization
 
 class VocabularyRef(_message.Message):
-    __slots__ = ("tokenizer_id", "revision", "fingerprint", "size")
+    __slots__ = ("tokenizer_id", "revision", "fingerprint", "size", "or_newer")
     TOKENIZER_ID_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
+    OR_NEWER_FIELD_NUMBER: _ClassVar[int]
     tokenizer_id: str
     revision: int
     fingerprint: str
     size: int
-    def __init__(self, tokenizer_id: _Optional[str] = ..., revision: _Optional[int] = ..., fingerprint: _Optional[str] = ..., size: _Optional[int] = ...) -> None: ...
+    or_newer: bool
+    def __init__(self, tokenizer_id: _Optional[str] = ..., revision: _Optional[int] = ..., fingerprint: _Optional[str] = ..., size: _Optional[int] = ..., or_newer: _Optional[bool] = ...) -> None: ...
 
 class AddedToken(_message.Message):
     __slots__ = ("content", "special", "single_word", "lstrip", "rstrip", "normalized")

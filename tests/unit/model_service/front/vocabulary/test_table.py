@@ -36,6 +36,10 @@ async def test_an_older_revision_stays_usable():
     assert await make_table(2).resolve(ref(CHAIN[1])) == CHAIN[1]
 
 
+async def test_a_reference_that_takes_a_newer_state_too_means_the_newest():
+    assert await make_table(2).resolve(ref(CHAIN[1], or_newer=True)) == CHAIN[2]
+
+
 async def test_another_fingerprint_is_a_mismatch_that_names_both_sides():
     with pytest.raises(VocabularyMismatch) as caught:
         await make_table(2).resolve(ref(CHAIN[1], fingerprint="f" * 64))
