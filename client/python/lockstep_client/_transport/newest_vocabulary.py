@@ -20,7 +20,7 @@ class NewestVocabulary:
         self._seen: vocabulary_pb.VocabularyRef | None = None
         self._lock = threading.Lock()
 
-    def note(self, request: Message, response: Any) -> None:
+    def note(self, request: Any, response: Any) -> None:
         """Takes what an answer says, unless it is of a change that was not made."""
         if not _names_vocabulary(response) or getattr(request, "dry_run", False):
             return
