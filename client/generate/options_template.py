@@ -51,6 +51,9 @@ class GenerateOptions(GenerationOptions, total=False):
     """What to return about each generated token, instead of the two. Unset means nothing."""
     prompt_selection: ScoreSelection | None
     """prompt_scores"""
+    errors: Literal["raise", "return"]
+    """What is done when a sequence fails by itself: its error is raised once all have ended, or
+    returned in its `details` beside the other sequences. Unset means `raise`."""
     vocabulary: VocabularyRef | None
     """The vocabulary that the ids belong to. Unset means the vocabulary of the batch, and for
     ids without one the newest that this client has seen, or a newer one."""

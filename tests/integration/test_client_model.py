@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from lockstep_client import AsyncLockstep, Batch, Lockstep, ScoreSelection
+from lockstep_client import AsyncLockstep, Batch, Lockstep, ScoreSelection, exceptions
 from tests.checkpoint_factory import CONTEXT_LENGTH, VOCABULARY_SIZE
 from tests.services import Services
 
@@ -335,3 +335,32 @@ async def test_an_asyncio_stream_that_is_closed_is_cancelled_on_the_server(servi
             stream = twin.model.stream([ROWS[0]], max_new_tokens=200, eos_token_id=[])
             await anext(stream)
             await stream.aclose()
+
+
+NO_TOKEN = {"allowed_token_ids": [7], "suppress_tokens": [7], "max_new_tokens": 2}
+
+
+def test_a_sequence_that_fails_raises(client: Lockstep):
+    with pytest.raises(exceptions.NoTokenLeft, match=r"allowed_token_ids.*suppress_tokens"):
+        client.model.generate([[5]], **NO_TOKEN)
+    with pytest.raises(exceptions.NoTokenLeft):
+        list(client.model.stream([[5]], **NO_TOKEN))
+
+
+def test_errors_of_sequences_are_returned_where_that_is_asked_for(client: Lockstep):
+    out = client.model.generate([[5]], errors="return", **NO_TOKEN)
+    assert out.finish_reasons == ["error"]
+    assert isinstance(out.details[0].error, exceptions.NoTokenLeft)
+    with client.model.stream([[5]], errors="return", **NO_TOKEN) as stream:
+        assert list(stream) == []
+    assert stream.result.finish_reasons == ["error"]
+    with pytest.raises(ValueError, match="errors is one of 'raise', 'return'"):
+        client.model.generate([[5]], errors="ignore")
+
+
+def test_a_row_of_a_session_that_fails_raises_and_the_session_knows_its_position(client: Lockstep):
+    with client.model.open_session([[5]], max_length=8) as session:
+        with pytest.raises(exceptions.NoTokenLeft):
+            session.generate(**NO_TOKEN)
+        session.step([[6]])
+        assert session.token_ids() == [[5, 6]]

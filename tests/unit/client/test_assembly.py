@@ -158,7 +158,7 @@ def test_a_stream_keeps_tokens_but_not_the_rows_that_its_reader_got():
 
 
 def test_a_sequence_that_failed_does_not_hide_the_others():
-    assembler = GenerationAssembler(_request(), keep_scores=True)
+    assembler = GenerationAssembler(_request(), keep_scores=True, raises=False)
     error = error_reason_pb2.ItemError(
         code=13, reason=error_reason_pb2.ERROR_REASON_NON_FINITE_LOGITS, message="text"
     )

@@ -1,10 +1,12 @@
 """The model service, for asyncio."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import Unpack
 
 from lockstep.v1 import logits_session_service_pb2 as session_pb
 from lockstep.v1 import model_info_service_pb2 as info_pb
+from lockstep.v1 import model_service_pb2 as model_pb
 from lockstep.v1.logits_session_service_pb2_grpc import LogitsSessionServiceStub
 from lockstep.v1.model_info_service_pb2_grpc import ModelInfoServiceStub
 from lockstep.v1.model_service_pb2_grpc import ModelServiceStub
@@ -48,8 +50,8 @@ class AsyncModel:
         """Generates sequences and returns them when all have ended.
 
         Rows of logits and scores of any number and size arrive in pieces: no
-        message limit applies to the result. A sequence that fails by itself has
-        its `error`; `raise_for_errors()` raises it.
+        message limit applies to the result. A sequence that fails by itself raises
+        its error once all have ended, or with `errors="return"` has it in `details`.
 
         Args:
             prompts: a batch, rows of ids, or a mapping with `input_ids` and
@@ -64,7 +66,7 @@ class AsyncModel:
             VocabularyMismatch: the batch belongs to another vocabulary.
         """
         request = requests.generate(prompts, options)
-        assembler = GenerationAssembler(request, keep_scores=True)
+        assembler = GenerationAssembler(request, keep_scores=True, raises=requests.raises(options))
         async for _ in deltas(self._connection, self._stub, request, assembler, timeout):
             pass
         return assembler.result()
@@ -84,14 +86,13 @@ class AsyncModel:
             **options: see `GenerateOptions`.
 
         Returns:
-            The tokens; its `.result` has what `generate` returns, without the
-            rows of logits and scores, which only the deltas hold.
+            The tokens, after which the error of a sequence is raised as by `generate`; its
+            `.result` has what `generate` returns, without the rows of logits and scores,
+            which only the deltas hold.
         """
         request = requests.generate(prompts, options)
-        assembler = GenerationAssembler(request, keep_scores=False)
-        return AsyncStream(
-            deltas(self._connection, self._stub, request, assembler, timeout), assembler.result
-        )
+        assembler = GenerationAssembler(request, keep_scores=False, raises=requests.raises(options))
+        return AsyncStream(self._deltas(request, assembler, timeout), assembler.result)
 
     async def open_session(
         self,
@@ -212,3 +213,12 @@ class AsyncModel:
         )
         response = await self._connection.unary(self._info.ValidateRequest, request, timeout)
         return Plan.from_message(response)
+
+    async def _deltas(
+        self, request: model_pb.GenerateRequest, assembler: GenerationAssembler, timeout: Timeout
+    ) -> AsyncGenerator[TokenDelta]:
+        new = deltas(self._connection, self._stub, request, assembler, timeout)
+        async with aclosing(new):
+            async for delta in new:
+                yield delta
+        assembler.result()  # raises what a sequence failed with

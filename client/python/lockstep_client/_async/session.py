@@ -15,6 +15,7 @@ from lockstep_client._async.step_stream import AsyncStepStream
 from lockstep_client._async.streams import AsyncStream
 from lockstep_client._calls.assembly import GenerationAssembler
 from lockstep_client._calls.session_state import BUSY_LIMIT_S, SessionState, StepResult, Turn
+from lockstep_client._requests import model as model_requests
 from lockstep_client._requests.options import GenerateOptions, StepOptions
 from lockstep_client._results.generation import Generation, TokenDelta
 from lockstep_client._transport.async_connection import AsyncConnection, Request, Response
@@ -114,7 +115,9 @@ class AsyncSession(SessionState, AsyncClosing):
             **options: see `GenerateOptions`.
         """
         request = self.generate_request(options)
-        assembler = GenerationAssembler(request, keep_scores=True)
+        assembler = GenerationAssembler(
+            request, keep_scores=True, raises=model_requests.raises(options)
+        )
         async for _ in self._generate(request, assembler, timeout):
             pass
         return assembler.result()
@@ -135,7 +138,9 @@ class AsyncSession(SessionState, AsyncClosing):
             logits and scores, which only the deltas hold.
         """
         request = self.generate_request(options)
-        assembler = GenerationAssembler(request, keep_scores=False)
+        assembler = GenerationAssembler(
+            request, keep_scores=False, raises=model_requests.raises(options)
+        )
         return AsyncStream(self._generate(request, assembler, timeout), assembler.result)
 
     async def _generate(
@@ -148,7 +153,8 @@ class AsyncSession(SessionState, AsyncClosing):
             async with aclosing(new):
                 async for delta in new:
                     yield delta
-        self.apply_generation(assembler.result())
+        self.apply_generation(assembler.generation())
+        assembler.result()  # raises what a row failed with
 
     async def truncate(
         self, positions: int | Sequence[int], *, timeout: Timeout = USE_DEFAULT

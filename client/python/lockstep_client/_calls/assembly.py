@@ -21,7 +21,7 @@ from lockstep_client._results.generation import GeneratedSequence, Generation, T
 from lockstep_client._results.scores import positions
 from lockstep_client._transport import status
 from lockstep_client._values.vocabulary_ref import VocabularyRef
-from lockstep_client.exceptions import ProtocolError
+from lockstep_client.exceptions import LockstepError, NoTokenLeft, ProtocolError
 
 
 class DeltaReader:
@@ -68,14 +68,18 @@ class DeltaReader:
 class GenerationAssembler:
     """Takes the events of one stream; gives its deltas, and in the end its result."""
 
-    def __init__(self, request: model_pb.GenerateRequest, *, keep_scores: bool) -> None:
+    def __init__(
+        self, request: model_pb.GenerateRequest, *, keep_scores: bool, raises: bool = True
+    ) -> None:
         """Starts empty.
 
         Args:
             request: the request of the stream.
             keep_scores: whether the result holds what was asked for about each
                 position, or the reader of the deltas does.
+            raises: whether the error of a sequence is raised, or is in the result.
         """
+        self._raises = raises
         self._reader = DeltaReader(request)
         self._keep_scores = keep_scores
         self._started: model_pb.GenerationStarted | None = None
@@ -105,6 +109,16 @@ class GenerationAssembler:
 
     def result(self) -> Generation:
         """Returns the result.
+
+        Raises:
+            ProtocolError: the stream ended before the generation did.
+            LockstepError: a sequence failed, and its error is not to be returned.
+        """
+        generation = self.generation()
+        return generation.raise_for_errors() if self._raises else generation
+
+    def generation(self) -> Generation:
+        """Returns the result, with the errors of sequences in it.
 
         Raises:
             ProtocolError: the stream ended before the generation did.
@@ -138,8 +152,16 @@ class GenerationAssembler:
             stop_string=message.stop_string,
             sequence_score=message.sequence_score if scored else None,
             beam_indices=tuple(message.beam_indices),
-            error=status.from_item_error(message.error) if failed else None,
+            error=self._error(message) if failed else None,
         )
+
+    def _error(self, message: generation_pb.GeneratedSequence) -> LockstepError:
+        """Returns why a sequence failed; where no token was left, with what took them away."""
+        error = status.from_item_error(message.error)
+        if isinstance(error, NoTokenLeft) and self._started is not None:
+            applied = ", ".join(self._started.applied_processors)
+            error.args = (f"{error} Applied were: {applied}.",)
+        return error
 
 
 def _row_type(selection: scores_pb.ScoreSelection) -> tensor_pb.DataType:

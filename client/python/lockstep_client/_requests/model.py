@@ -10,6 +10,7 @@ from lockstep_client._values import batch as batches
 from lockstep_client._values import selection as selections
 from lockstep_client._values import session_retention, vocabulary_ref
 from lockstep_client._values.batch import Prompts, Row
+from lockstep_client._values.choices import choose
 from lockstep_client._values.selection import ScoreSelection
 from lockstep_client._values.vocabulary_ref import VocabularyRef
 
@@ -38,6 +39,15 @@ def continue_session(
     request = _generate(options, options.get("vocabulary") or vocabulary)
     request.session_id = session_id
     return request
+
+
+def raises(options: GenerateOptions) -> bool:
+    """Says whether the error of a sequence is raised.
+
+    Raises:
+        ValueError: `errors` has another value.
+    """
+    return choose("errors", options.get("errors") or "raise", {"raise": True, "return": False})
 
 
 def _generate(

@@ -414,6 +414,8 @@ class GenerateOptions(GenerationOptions, total=False):
             nothing.
         prompt_selection: What to return about each prompt token except the first, which no
             distribution predicts. Unset means nothing.
+        errors: What is done when a sequence fails by itself: its error is raised once all have
+            ended, or returned in its `details` beside the other sequences. Unset means `raise`.
         vocabulary: The vocabulary that the ids belong to. Unset means the vocabulary of the batch,
             and for ids without one the newest that this client has seen, or a newer one.
         seeds: Seeds of the rows, one per prompt. Empty means `seed` for all: rows still draw
@@ -444,6 +446,9 @@ class GenerateOptions(GenerationOptions, total=False):
     prompt_selection: ScoreSelection | None
     """What to return about each prompt token except the first, which no distribution predicts.
     Unset means nothing."""
+    errors: Literal["raise", "return"]
+    """What is done when a sequence fails by itself: its error is raised once all have ended, or
+    returned in its `details` beside the other sequences. Unset means `raise`."""
     vocabulary: VocabularyRef | None
     """The vocabulary that the ids belong to. Unset means the vocabulary of the batch, and for ids
     without one the newest that this client has seen, or a newer one."""

@@ -1,11 +1,13 @@
 # Generated from _async/model.py by `make client`.
 """The model service, blocking."""
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from typing import Unpack
 
 from lockstep.v1 import logits_session_service_pb2 as session_pb
 from lockstep.v1 import model_info_service_pb2 as info_pb
+from lockstep.v1 import model_service_pb2 as model_pb
 from lockstep.v1.logits_session_service_pb2_grpc import LogitsSessionServiceStub
 from lockstep.v1.model_info_service_pb2_grpc import ModelInfoServiceStub
 from lockstep.v1.model_service_pb2_grpc import ModelServiceStub
@@ -49,8 +51,8 @@ class Model:
         """Generates sequences and returns them when all have ended.
 
         Rows of logits and scores of any number and size arrive in pieces: no
-        message limit applies to the result. A sequence that fails by itself has
-        its `error`; `raise_for_errors()` raises it.
+        message limit applies to the result. A sequence that fails by itself raises
+        its error once all have ended, or with `errors="return"` has it in `details`.
 
         Args:
             prompts: a batch, rows of ids, or a mapping with `input_ids` and
@@ -65,7 +67,7 @@ class Model:
             VocabularyMismatch: the batch belongs to another vocabulary.
         """
         request = requests.generate(prompts, options)
-        assembler = GenerationAssembler(request, keep_scores=True)
+        assembler = GenerationAssembler(request, keep_scores=True, raises=requests.raises(options))
         for _ in deltas(self._connection, self._stub, request, assembler, timeout):
             pass
         return assembler.result()
@@ -85,14 +87,13 @@ class Model:
             **options: see `GenerateOptions`.
 
         Returns:
-            The tokens; its `.result` has what `generate` returns, without the
-            rows of logits and scores, which only the deltas hold.
+            The tokens, after which the error of a sequence is raised as by `generate`; its
+            `.result` has what `generate` returns, without the rows of logits and scores,
+            which only the deltas hold.
         """
         request = requests.generate(prompts, options)
-        assembler = GenerationAssembler(request, keep_scores=False)
-        return Stream(
-            deltas(self._connection, self._stub, request, assembler, timeout), assembler.result
-        )
+        assembler = GenerationAssembler(request, keep_scores=False, raises=requests.raises(options))
+        return Stream(self._deltas(request, assembler, timeout), assembler.result)
 
     def open_session(
         self,
@@ -213,3 +214,11 @@ class Model:
         )
         response = self._connection.unary(self._info.ValidateRequest, request, timeout)
         return Plan.from_message(response)
+
+    def _deltas(
+        self, request: model_pb.GenerateRequest, assembler: GenerationAssembler, timeout: Timeout
+    ) -> Generator[TokenDelta]:
+        new = deltas(self._connection, self._stub, request, assembler, timeout)
+        with closing(new):
+            yield from new
+        assembler.result()  # raises what a sequence failed with

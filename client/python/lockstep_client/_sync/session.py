@@ -12,6 +12,7 @@ from lockstep.v1.model_service_pb2_grpc import ModelServiceStub
 
 from lockstep_client._calls.assembly import GenerationAssembler
 from lockstep_client._calls.session_state import BUSY_LIMIT_S, SessionState, StepResult, Turn
+from lockstep_client._requests import model as model_requests
 from lockstep_client._requests.options import GenerateOptions, StepOptions
 from lockstep_client._results.generation import Generation, TokenDelta
 from lockstep_client._sync.deltas import deltas
@@ -115,7 +116,9 @@ class Session(SessionState, Closing):
             **options: see `GenerateOptions`.
         """
         request = self.generate_request(options)
-        assembler = GenerationAssembler(request, keep_scores=True)
+        assembler = GenerationAssembler(
+            request, keep_scores=True, raises=model_requests.raises(options)
+        )
         for _ in self._generate(request, assembler, timeout):
             pass
         return assembler.result()
@@ -136,7 +139,9 @@ class Session(SessionState, Closing):
             logits and scores, which only the deltas hold.
         """
         request = self.generate_request(options)
-        assembler = GenerationAssembler(request, keep_scores=False)
+        assembler = GenerationAssembler(
+            request, keep_scores=False, raises=model_requests.raises(options)
+        )
         return Stream(self._generate(request, assembler, timeout), assembler.result)
 
     def _generate(
@@ -147,7 +152,8 @@ class Session(SessionState, Closing):
         new = deltas(self._connection, self._model, request, assembler, turn.timeout_s)
         with self.leaving(overrun=True), closing(new):
             yield from new
-        self.apply_generation(assembler.result())
+        self.apply_generation(assembler.generation())
+        assembler.result()  # raises what a row failed with
 
     def truncate(self, positions: int | Sequence[int], *, timeout: Timeout = USE_DEFAULT) -> None:
         """Forgets tokens of every row from a position on, or of each from its own.
