@@ -5,17 +5,20 @@ nothing escaped that need not be, and numbers as Python writes them. A change is
 the object `{"special_tokens": [..], "tokens": [..]}` whose members have the names
 and the order of `vocabulary.revision`; the members of a token's `token` object
 too. Values of an embedding row are base64. Every member is always present: what
-is not set is `null` or `""`.
+is not set is `null` or `""`. One is not: `marked_tokens`, objects of `id` and
+`token`, is left out when it is empty, as older changes were hashed without it.
 """
 
 import base64
 import json
+from dataclasses import asdict
 from typing import Any, get_args
 
 from vocabulary.revision import (
     AddedToken,
     Change,
     Initialization,
+    MarkedToken,
     NewToken,
     Role,
     SpecialToken,
@@ -60,13 +63,18 @@ def encode_change(change: Change) -> bytes:
 
 def change_members(change: Change) -> dict[str, Any]:
     """Returns the object that stands for a change in JSON."""
-    return {
+    members: dict[str, Any] = {
         "tokens": [_new_token(token) for token in change.tokens],
         "special_tokens": [
             {"role": special.role, "token_id": special.token_id}
             for special in change.special_tokens
         ],
     }
+    if change.marked_tokens:
+        members["marked_tokens"] = [
+            {"id": marked.id, "token": asdict(marked.token)} for marked in change.marked_tokens
+        ]
+    return members
 
 
 def decode_change(data: bytes) -> Change:
@@ -91,20 +99,14 @@ def read_change(members: dict[str, Any]) -> Change:
     return Change(
         tokens=tuple(_read_token(token) for token in members["tokens"]),
         special_tokens=tuple(_read_role(role) for role in members["special_tokens"]),
+        marked_tokens=tuple(_read_marked(one) for one in members.get("marked_tokens", ())),
     )
 
 
 def _new_token(new: NewToken) -> dict[str, Any]:
     return {
         "id": new.id,
-        "token": {
-            "content": new.token.content,
-            "special": new.token.special,
-            "single_word": new.token.single_word,
-            "lstrip": new.token.lstrip,
-            "rstrip": new.token.rstrip,
-            "normalized": new.token.normalized,
-        },
+        "token": asdict(new.token),
         "previous_ids": list(new.previous_ids),
         "generable": new.generable,
         "initialization": new.initialization,
@@ -116,7 +118,6 @@ def _new_token(new: NewToken) -> dict[str, Any]:
 
 def _read_token(members: dict[str, Any]) -> NewToken:
     _check_types(members, _TOKEN_TYPES)
-    _check_types(members["token"], _ADDED_TOKEN_TYPES)
     for token_id in members["previous_ids"]:
         _check_type(token_id, int)
     if members["initialization"] not in get_args(Initialization):
@@ -124,12 +125,22 @@ def _read_token(members: dict[str, Any]) -> NewToken:
     return NewToken(
         **members
         | {
-            "token": AddedToken(**members["token"]),
+            "token": _read_added_token(members["token"]),
             "previous_ids": tuple(members["previous_ids"]),
             "input_values": base64.b64decode(members["input_values"], validate=True),
             "output_values": base64.b64decode(members["output_values"], validate=True),
         }
     )
+
+
+def _read_marked(members: dict[str, Any]) -> MarkedToken:
+    _check_types(members, {"id": (int,), "token": (dict,)})
+    return MarkedToken(**members | {"token": _read_added_token(members["token"])})
+
+
+def _read_added_token(members: dict[str, Any]) -> AddedToken:
+    _check_types(members, _ADDED_TOKEN_TYPES)
+    return AddedToken(**members)
 
 
 def _read_role(members: dict[str, Any]) -> SpecialToken:

@@ -59,7 +59,7 @@ def follow(parent: Reference, change: Change) -> Reference:
     """Returns the state after a change.
 
     Raises:
-        BrokenChainError: the change's ids do not continue from `parent.size`.
+        BrokenChainError: the change's ids do not continue from `parent.size`, or do not exist.
     """
     ids = [token.id for token in change.tokens]
     size = parent.size + len(ids)
@@ -68,6 +68,8 @@ def follow(parent: Reference, change: Change) -> Reference:
         raise BrokenChainError(revision, f"its ids do not continue from {parent.size}")
     if any(not 0 <= special.token_id < size for special in change.special_tokens):
         raise BrokenChainError(revision, "it gives a role to an id that does not exist")
+    if any(not 0 <= marked.id < parent.size for marked in change.marked_tokens):
+        raise BrokenChainError(revision, "it marks an id that does not exist")
     return Reference(parent.tokenizer_id, revision, fingerprint(parent.fingerprint, change), size)
 
 

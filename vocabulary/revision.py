@@ -107,16 +107,31 @@ class SpecialToken:
 
 
 @dataclass(frozen=True, slots=True)
+class MarkedToken:
+    """An entry that was there and became special. It keeps its id and its rows.
+
+    Attributes:
+        id: its id.
+        token: its text and the flags that it has from now on.
+    """
+
+    id: int
+    token: AddedToken
+
+
+@dataclass(frozen=True, slots=True)
 class Change:
     """One step from a revision to the next.
 
     Attributes:
         tokens: tokens added, in order of id and without gaps.
         special_tokens: roles assigned.
+        marked_tokens: entries that became special.
     """
 
     tokens: tuple[NewToken, ...] = ()
     special_tokens: tuple[SpecialToken, ...] = ()
+    marked_tokens: tuple[MarkedToken, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from vocabulary import (
     Change,
     Initialization,
     Link,
+    MarkedToken,
     NewToken,
     Reference,
     Role,
@@ -108,7 +109,14 @@ def read_change(message: vocabulary_pb2.VocabularyChange) -> Link:
     violations.check()
     return Link(
         parent_fingerprint=message.parent_fingerprint,
-        change=Change(tokens=tuple(tokens), special_tokens=tuple(roles)),
+        change=Change(
+            tokens=tuple(tokens),
+            special_tokens=tuple(roles),
+            marked_tokens=tuple(
+                MarkedToken(marked.id, read_added_token(marked.token))
+                for marked in message.marked_tokens
+            ),
+        ),
         vocabulary=read_reference(message.vocabulary),
     )
 
@@ -128,6 +136,10 @@ def vocabulary_change(
         parent_fingerprint=link.parent_fingerprint,
         tokens=[_new_token(new) for new in link.change.tokens],
         special_tokens=special_tokens(link.change.special_tokens, tokens),
+        marked_tokens=[
+            vocabulary_pb2.MarkedToken(id=marked.id, token=_added_token(marked.token))
+            for marked in link.change.marked_tokens
+        ],
     )
     message.create_time.FromDatetime(create_time)
     return message
@@ -208,10 +220,14 @@ def _read_new_token(
     )
 
 
+def _added_token(token: AddedToken) -> vocabulary_pb2.AddedToken:
+    return vocabulary_pb2.AddedToken(**asdict(token))
+
+
 def _new_token(new: NewToken) -> vocabulary_pb2.NewToken:
     return vocabulary_pb2.NewToken(
         id=new.id,
-        token=vocabulary_pb2.AddedToken(**asdict(new.token)),
+        token=_added_token(new.token),
         previous_ids=new.previous_ids,
         generable=new.generable,
         initialization=f"ROW_INITIALIZATION_{new.initialization.upper()}",

@@ -125,18 +125,18 @@ class StoreUnavailable(ServiceError):
 class TokenExists(ServiceError):
     """The token exists with other attributes."""
 
-    def __init__(self, *, index: int, token_id: int, attribute: str = "") -> None:
+    def __init__(self, *, index: int, token_id: int, attribute: str, remedy: str) -> None:
         """Refuses a token.
 
         Args:
             index: of the token in the call.
             token_id: the id that it has.
-            attribute: what differs about its rows; empty if the token itself differs.
+            attribute: what differs.
+            remedy: why it stays as it is, and what to do.
         """
-        differs = f"other {attribute}, which cannot be changed; omit them to use it as it is"
         super().__init__(
-            f"Token {index} exists as id {token_id} with "
-            f"{differs if attribute else 'other attributes'}.",
+            f"Token {index} exists as id {token_id} with other {attribute}; {remedy}.",
             index=index,
             tokenId=token_id,
+            attribute=attribute,
         )

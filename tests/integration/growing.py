@@ -63,11 +63,15 @@ class Tokenizer:
         return self.add_tokens(*tokens)
 
     def add_tokens(
-        self, *tokens: vocabulary_admin_service_pb2.TokenToAdd
+        self,
+        *tokens: vocabulary_admin_service_pb2.TokenToAdd,
+        allow_text_changes: bool = False,
     ) -> vocabulary_admin_service_pb2.AddTokensResponse:
         return self.admin.AddTokens(
             vocabulary_admin_service_pb2.AddTokensRequest(
-                tokens=tokens, idempotency_key=str(uuid.uuid4())
+                tokens=tokens,
+                idempotency_key=str(uuid.uuid4()),
+                allow_text_changes=allow_text_changes,
             ),
             timeout=10,
         )

@@ -10,6 +10,7 @@ from lockstep.v1 import (
     generation_pb2,
     model_info_service_pb2,
     model_service_pb2,
+    vocabulary_admin_service_pb2,
     vocabulary_pb2,
 )
 
@@ -44,6 +45,27 @@ def generate(service: ModelProcess, prompt, vocabulary=None, config=CONFIG):
 
 def info(service: ModelProcess) -> model_info_service_pb2.GetModelInfoResponse:
     return service.info.GetModelInfo(model_info_service_pb2.GetModelInfoRequest())
+
+
+def test_a_model_follows_tokens_that_become_special_and_adds_no_row(tokenizer, model):
+    tokenizer.add("<row>")
+    before = generate(model, PROMPT, tokenizer.newest())
+    rows = state(model)
+    marks = [
+        vocabulary_admin_service_pb2.TokenToAdd(
+            token=vocabulary_pb2.AddedToken(content=content, special=True)
+        )
+        for content in ("a", "b")
+    ]
+    added = tokenizer.add_tokens(*marks, allow_text_changes=True)
+    assert [one.becomes_special for one in added.results] == [True, True]
+    prompt = [one.id for one in added.results]
+    assert generate(model, prompt, added.vocabulary).vocabulary == added.vocabulary
+    after = state(model)
+    assert after.vocabulary.revision == rows.vocabulary.revision + 1
+    assert after.vocabulary.size == rows.vocabulary.size
+    assert after.added_rows_sha256 == rows.added_rows_sha256
+    assert generate(model, PROMPT).sequences[0].token_ids == before.sequences[0].token_ids
 
 
 def test_a_token_can_be_used_as_soon_as_it_was_added(tokenizer, model):

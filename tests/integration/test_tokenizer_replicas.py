@@ -72,6 +72,20 @@ def test_what_one_replica_adds_the_other_encodes_when_it_is_named(replicas):
         assert one.tokenizer.Decode(given) == other.tokenizer.Decode(given)
 
 
+def test_what_one_replica_marks_as_special_is_special_for_the_other(replicas):
+    one, other = replicas
+    request = adding("a")
+    request.allow_text_changes = True
+    added = one.admin.AddTokens(request)
+    (result,) = added.results
+    assert result.becomes_special
+    assert ids_of(encode(other, "cab", added.vocabulary.revision))[1] == result.id
+    entry = admin.AddTokensRequest(tokens=request.tokens, dry_run=True)
+    (seen,) = other.admin.AddTokens(entry).results
+    assert seen.existing
+    assert not seen.becomes_special
+
+
 def test_a_watcher_of_one_replica_receives_what_the_other_adds(replicas):
     one, other = replicas
     newest = one.info().vocabulary.revision

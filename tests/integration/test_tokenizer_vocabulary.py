@@ -382,6 +382,7 @@ def test_what_was_acknowledged_survives_a_kill(folder, tmp_path):
 
 def test_the_files_of_a_grown_tokenizer_encode_as_the_service_does(stubs):
     stubs.admin.AddTokens(adding("<a>"))
+    stubs.admin.AddTokens(adding("n", allow_text_changes=True))  # a piece that becomes special
     chunks = stubs.tokenizer.GetTokenizerArtifact(pb.GetTokenizerArtifactRequest())
     with zipfile.ZipFile(io.BytesIO(b"".join(chunk.data for chunk in chunks))) as files:
         local = Tokenizer.from_str(files.read("tokenizer.json").decode())

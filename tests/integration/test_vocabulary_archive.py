@@ -94,6 +94,32 @@ def test_an_imported_token_is_encoded_at_once_and_after_a_restart(stubs, folder,
         assert others.tokenizer.Encode(request) == expected
 
 
+def test_tokens_that_became_special_are_so_after_an_import_and_after_a_restart(
+    stubs, folder, tmp_path
+):
+    stubs.admin.AddTokens(adding("<a>"))
+    request = adding("a", "b")
+    request.allow_text_changes = True
+    response = stubs.admin.AddTokens(request)
+    assert [one.becomes_special for one in response.results] == [True, True]
+    assert response.vocabulary.size == 401
+    request = pb.EncodeRequest(
+        items=[pb.TextItem(text="a cab <a>")], options=pb.EncodeOptions(parse_special_tokens=True)
+    )
+    expected = stubs.tokenizer.Encode(request)
+    special = set(stubs.info().control_token_ids)
+    assert {one.id for one in response.results} <= special
+    revisions = stubs.admin.ListRevisions(admin.ListRevisionsRequest()).revisions
+    assert [one.token.content for one in revisions[2].marked_tokens] == ["a", "b"]
+    with running_tokenizer(folder, tmp_path / "two") as others:
+        import_into(others, exported(stubs))
+        assert others.tokenizer.Encode(request) == expected
+    with running_tokenizer(folder, tmp_path / "two") as others:
+        assert others.tokenizer.Encode(request) == expected
+        assert set(others.info().control_token_ids) == special
+        assert others.admin.VerifyRevisions(admin.VerifyRevisionsRequest()).valid
+
+
 def test_importing_again_changes_nothing_and_a_longer_archive_continues(stubs, others):
     stubs.admin.AddTokens(adding("<a>"))
     first = exported(stubs)

@@ -7,9 +7,12 @@ from transformers import PreTrainedTokenizerFast
 
 from tests.tokenizer_factory import KINDS, make_tokenizer_folder
 from tokenizer_service.chat.chat_text import ChatText, ControlTokenFinder
+from tokenizer_service.growth import token_rules
+from tokenizer_service.growth.token_rules import AdditionRules, TokenToAdd
 from tokenizer_service.text import loading, padding, tokenizer_files
 from tokenizer_service.text.encoding import EncodeOptions, Text, Truncation
 from tokenizer_service.text.incremental import DecodeOptions
+from vocabulary import AddedToken
 
 TEXTS = (
     "The capital of France is Paris.",
@@ -143,6 +146,30 @@ def test_flags_about_bos_and_eos_do_not_overrule_tokenizer_json(pair_of, kind, f
     for second in (None, "two"):
         (row,) = ours.encode([Text("one", second)], EncodeOptions())
         assert list(row.ids) == theirs("one", second)["input_ids"]
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_entries_that_become_special_are_read_and_left_out_as_by_transformers(
+    kind, tmp_path_factory
+):
+    folder = make_tokenizer_folder(tmp_path_factory.mktemp("marked"), kind)
+    theirs = PreTrainedTokenizerFast.from_pretrained(folder)
+    assert theirs.add_special_tokens({"additional_special_tokens": ["a", "b"]}) == 2
+    before = loading.load(tokenizer_files.read(folder), "tiny")
+    asked = [TokenToAdd(AddedToken(content, special=True)) for content in ("a", "b")]
+    rules = AdditionRules(text_changes=True)
+    ours = token_rules.plan(before, before.size, asked, rules).after
+    assert ours.size == before.size == len(theirs)
+    texts = [*TEXTS, "a cab and a dab of paprika", "ab ba", " a ", "Abba"]
+    for text in texts:
+        (row,) = ours.encode([Text(text)], EncodeOptions(**TRUSTED))
+        assert list(row.ids) == theirs(text)["input_ids"]
+        for skip in (True, False):
+            options = DecodeOptions(skip_special_tokens=skip, clean_up_spaces=False)
+            expected = theirs.decode(
+                row.ids, skip_special_tokens=skip, clean_up_tokenization_spaces=False
+            )
+            assert ours.decode(row.ids, options) == expected
 
 
 def test_a_conversation_has_the_same_ids_as_with_sanitized_control_tokens(pair_of):

@@ -123,8 +123,9 @@ class ChatTemplates:
         known = self._finder
         if known is None or known[0] is not tokenizer:
             aliases = {
-                tokenizer.table.tokens[token_id]: tokenizer.aliases.of(token_id)
-                for token_id in tokenizer.control_ids
+                tokenizer.table.tokens[token_id]: token.content
+                for token_id, token in tokenizer.plain.tokens.items()
+                if token.special
             }
             known = self._finder = (tokenizer, ControlTokenFinder(aliases))
         return known[1]

@@ -21,11 +21,15 @@ def check(change: Change, size: int) -> None:
     Raises:
         ValueError: no service makes such a change.
     """
-    if not change.tokens and not change.special_tokens:
+    if change == Change():
         raise ValueError("A revision changes something.")
-    for new in change.tokens:
-        if content_problem(new.token.content, allow_unusual=True) is not None:
+    tokens = [new.token for new in change.tokens]
+    for token in [*tokens, *(marked.token for marked in change.marked_tokens)]:
+        if content_problem(token.content, allow_unusual=True) is not None:
             raise ValueError("A token has a text that is never allowed.")
+    if not all(marked.token.special for marked in change.marked_tokens):
+        raise ValueError("A token is marked as special only.")
+    for new in change.tokens:
         _check_pieces(new, size)
         _check_values(new)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from rpc.errors import FieldViolation, InvalidField
 from tokenizer_service.growth.token_effects import ids_of
 from tokenizer_service.text.tokenizer import Tokenizer
-from vocabulary import AddedToken, NewToken
+from vocabulary import AddedToken, MarkedToken, NewToken
 
 
 def check_normalized(tokenizer: Tokenizer, tokens: Mapping[int, AddedToken]) -> None:
@@ -30,13 +30,15 @@ def check_normalized(tokenizer: Tokenizer, tokens: Mapping[int, AddedToken]) -> 
     )
 
 
-def check_reach(before: Tokenizer, after: Tokenizer, added: Mapping[int, NewToken]) -> None:
+def check_reach(
+    before: Tokenizer, after: Tokenizer, added: Mapping[int, NewToken | MarkedToken]
+) -> None:
     """Checks that the text of every added token is encoded to its id.
 
     Args:
         before: the tokenizer without the new tokens.
         after: the tokenizer with them.
-        added: the new tokens by their place in the request.
+        added: the new tokens, and those that become special, by their place in the request.
 
     Raises:
         InvalidField: a new token is never matched, or takes the text of an older one.

@@ -2,16 +2,33 @@
 
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import tokenizers
 
 from rpc.errors import FieldViolation, InvalidField, TokenExists
 from tokenizer_service.growth import token_reach
 from tokenizer_service.growth.token_effects import entries_with, ids_of
 from tokenizer_service.text.tokenizer import Tokenizer
-from vocabulary import AddedToken, Change, Initialization, NewToken, Role, SpecialToken
+from vocabulary import (
+    AddedToken,
+    Change,
+    Initialization,
+    MarkedToken,
+    NewToken,
+    Role,
+    SpecialToken,
+)
 
 MAX_CHARACTERS = 64
 MAX_BYTES = 256
+
+_OF_TEXT = (
+    "it is a piece of ordinary text, which decoding would leave out for every caller if it were "
+    "special: set allow_text_changes to make it special all the same, or add a token of another "
+    "text"
+)
+_ROWS_STAY = "what a revision says about rows stays: omit it to use the token as it is"
 
 _PROSE_PUNCTUATION = frozenset(".,;:!?'\"()-\u2013\u2014\u2018\u2019\u201c\u201d\u2026")
 
@@ -40,7 +57,8 @@ class AdditionRules:
 
     Attributes:
         unusual_characters: whether text that is not NFC, or bidirectional controls, is.
-        text_changes: whether plain tokens that change ordinary text are.
+        text_changes: whether plain tokens that change ordinary text are, and pieces of ordinary
+            text that become special.
         max_added_tokens: most tokens that all revisions may add.
     """
 
@@ -55,6 +73,7 @@ class AdditionResult:
 
     id: int
     existing: bool
+    becomes_special: bool
     previous_ids: tuple[int, ...]
     changes_text: bool
 
@@ -88,15 +107,25 @@ def plan(
     previous = ids_of(tokenizer, [new.token.content for new in tokens], parse=False)
     results: list[AdditionResult] = []
     added: dict[int, NewToken] = {}
+    marked: dict[int, MarkedToken] = {}
     roles: list[SpecialToken] = []
     for index, (new, previous_ids) in enumerate(zip(tokens, previous, strict=True)):
         if new.roles and not new.token.special:
             raise InvalidField(f"tokens[{index}].role", "needs a token that is special")
         existing = _existing_id(tokenizer, new.token, index)
-        changes_text = existing is None and _changes_text(tokenizer, new.token)
+        is_marked = False
         if existing is not None:
             _check_rows(tokenizer.addition_of(existing), new, existing, index)
+            is_marked = new.token.special and existing not in tokenizer.control_ids
+            changes_text = is_marked and _is_of_text(tokenizer, new.token, existing)
+            if changes_text and not rules.text_changes:
+                raise TokenExists(
+                    index=index, token_id=existing, attribute="special", remedy=_OF_TEXT
+                )
+            if is_marked:
+                marked[index] = MarkedToken(existing, new.token)
         else:
+            changes_text = not new.token.special and _changes_text(tokenizer, new.token)
             _check_addition(tokenizer, new, previous_ids, index)
             if changes_text and not rules.text_changes:
                 raise InvalidField(
@@ -105,7 +134,9 @@ def plan(
                     "make the token special or set allow_text_changes",
                 )
         token_id = tokenizer.size + len(added) if existing is None else existing
-        results.append(AdditionResult(token_id, existing is not None, previous_ids, changes_text))
+        results.append(
+            AdditionResult(token_id, existing is not None, is_marked, previous_ids, changes_text)
+        )
         if existing is None:
             added[index] = _new_token(new, token_id, previous_ids)
         roles += [
@@ -116,9 +147,9 @@ def plan(
     room = base_size + rules.max_added_tokens - tokenizer.size
     if len(added) > room:
         raise InvalidField("tokens", f"exceed the limit on added tokens; {max(room, 0)} are left")
-    change = Change(tuple(added.values()), tuple(roles))
+    change = Change(tuple(added.values()), tuple(roles), tuple(marked.values()))
     after = tokenizer if change == Change() else tokenizer.grown(change)
-    token_reach.check_reach(tokenizer, after, added)
+    token_reach.check_reach(tokenizer, after, {**added, **marked})
     return Addition(change, after, tuple(results))
 
 
@@ -158,7 +189,7 @@ def content_problem(content: str, *, allow_unusual: bool) -> str | None:
 
 
 def _existing_id(tokenizer: Tokenizer, token: AddedToken, index: int) -> int | None:
-    """Returns the id of an equal token, None when there is none.
+    """Returns the id of an equal token, or of one that may become special; None without one.
 
     A piece of the model's vocabulary equals a plain token without flags that stands
     for the same text.
@@ -169,22 +200,27 @@ def _existing_id(tokenizer: Tokenizer, token: AddedToken, index: int) -> int | N
     token_id = tokenizer.id_of(token.content)
     if token_id is None:
         return None
-    present = tokenizer.added_tokens.get(token_id)
+    present: AddedToken | tokenizers.AddedToken | None = tokenizer.added_tokens.get(token_id)
     if present is None:
-        is_equal = (
-            not (token.special or token.single_word or token.lstrip or token.rstrip)
-            and tokenizer.table.token_bytes[token_id] == token.content.encode()
-        )
-    else:
-        is_equal = (
-            present.special,
-            present.single_word,
-            present.lstrip,
-            present.rstrip,
-            present.normalized,
-        ) == (token.special, token.single_word, token.lstrip, token.rstrip, token.normalized)
-    if not is_equal:
-        raise TokenExists(index=index, token_id=token_id)
+        if tokenizer.table.token_bytes[token_id] != token.content.encode():
+            raise TokenExists(
+                index=index,
+                token_id=token_id,
+                attribute="bytes",
+                remedy="what is spelled like this inside of the tokenizer stands for another "
+                "text: add a token of another text",
+            )
+        present = AddedToken(token.content, normalized=token.normalized)
+    if token.special and not present.special:
+        return token_id
+    for flag in ("special", "single_word", "lstrip", "rstrip", "normalized"):
+        if (value := getattr(present, flag)) != getattr(token, flag):
+            raise TokenExists(
+                index=index,
+                token_id=token_id,
+                attribute=flag,
+                remedy=f"set {flag} to {str(value).lower()} to use it as it is",
+            )
     return token_id
 
 
@@ -202,13 +238,13 @@ def _check_rows(present: NewToken | None, new: TokenToAdd, token_id: int, index:
     """
     generable = True if present is None else present.generable
     if new.generable not in (None, generable):
-        raise TokenExists(index=index, token_id=token_id, attribute="generable")
+        raise TokenExists(index=index, token_id=token_id, attribute="generable", remedy=_ROWS_STAY)
     if new.initialization == "mean_of_pieces":
         return
     if present is None or _rows(new) != _rows(present):
         names = {"values": "input_values and output_values", "copy": "copy_token_id"}
         attribute = names.get(new.initialization, "initialization")
-        raise TokenExists(index=index, token_id=token_id, attribute=attribute)
+        raise TokenExists(index=index, token_id=token_id, attribute=attribute, remedy=_ROWS_STAY)
 
 
 def _rows(token: TokenToAdd | NewToken) -> tuple[object, ...]:
@@ -217,17 +253,28 @@ def _rows(token: TokenToAdd | NewToken) -> tuple[object, ...]:
     return token.initialization, token.copy_token_id, token.input_values, output_values
 
 
-def _changes_text(tokenizer: Tokenizer, token: AddedToken) -> bool:
-    """Whether ordinary text is likely to contain the token.
+def _changes_text(tokenizer: Tokenizer, token: AddedToken, token_id: int | None = None) -> bool:
+    """Whether ordinary text is likely to contain a plain token.
 
     It is, unless signs that prose does not use stand at both ends (`<tool>`, `[[x]]`)
     and no piece of the vocabulary, made from ordinary text, contains it.
+
+    Args:
+        tokenizer: the tokenizer.
+        token: the token.
+        token_id: the id that it has; None for a new one.
     """
-    if token.special:
-        return False
     if not (_sets_apart(token.content[0]) and _sets_apart(token.content[-1])):
         return True
-    return any(True for _ in entries_with(tokenizer, token))
+    return any(piece != token_id for piece in entries_with(tokenizer, token))
+
+
+def _is_of_text(tokenizer: Tokenizer, token: AddedToken, token_id: int) -> bool:
+    """Whether ordinary text is likely to contain an entry that is to become special."""
+    if _changes_text(tokenizer, replace(token, special=False), token_id):
+        return True
+    (ids,) = ids_of(tokenizer, [token.content], parse=False)
+    return token_id in ids and token_id not in tokenizer.added_tokens
 
 
 def _sets_apart(character: str) -> bool:

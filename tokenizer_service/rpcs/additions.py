@@ -238,6 +238,7 @@ def _addition_response(
             pb.AddedTokenResult(
                 id=result.id,
                 existing=result.existing,
+                becomes_special=result.becomes_special,
                 previous_ids=result.previous_ids,
                 changes_text=result.changes_text,
                 previous_token_bytes=[before.table.token_bytes[i] for i in result.previous_ids],

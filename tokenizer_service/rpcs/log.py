@@ -119,4 +119,5 @@ def _revision(vocabulary: LiveVocabulary, revision: int) -> pb.Revision:
         tokens=change.tokens,
         special_tokens=change.special_tokens,
         create_time=change.create_time,
+        marked_tokens=change.marked_tokens,
     )

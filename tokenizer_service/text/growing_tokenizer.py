@@ -7,6 +7,7 @@ not affect its encoding. So new tokens wait: texts without them are encoded by t
 previous tokenizer, and the first text that contains one has a new tokenizer built.
 """
 
+import json
 import threading
 from collections import ChainMap
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,6 +18,7 @@ from typing import NamedTuple
 import tokenizers
 
 from tokenizer_service.text.content_index import ContentIndex
+from tokenizer_service.text.control_tokens import disarm
 
 # Tokens that may wait: MIN_WAITING (one large call, or many small ones), or of many tokens one in
 # _WAITING_SHARE, so that building all of them again becomes rarer as they become more.
@@ -185,6 +187,34 @@ class GrowingTokenizer:
         if len(waiting_tokens) > most or not self._may_wait(new):
             grown._make()
         return grown
+
+    def changed(self, tokens: Mapping[int, tokenizers.AddedToken]) -> "GrowingTokenizer":
+        """Returns the state in which entries that are there are matched as these tokens.
+
+        Args:
+            tokens: by id; an added token may get another text by it, too.
+
+        Raises:
+            WrongIdError: there is no such entry with that id.
+        """
+        if not tokens:
+            return self
+        made, _, waiting_tokens = self._state
+        present = {**made.tokens, **waiting_tokens}
+        names = {
+            old.content: token.content
+            for token_id, token in tokens.items()
+            if (old := present.get(token_id)) and self.model.token_to_id(old.content) is not None
+        }
+        library = made.tokenizer
+        if any(old != new for old, new in names.items()):
+            library = tokenizers.Tokenizer.from_str(disarm(json.loads(library.to_str()), names))
+        present = dict(sorted({**present, **tokens}.items()))
+        library = _clone(library, present.values())
+        for token_id, token in present.items():
+            if library.token_to_id(token.content) != token_id:
+                raise WrongIdError(token_id)
+        return GrowingTokenizer.of(library, present)
 
     def _make(self) -> None:
         with self._making:

@@ -45,18 +45,25 @@ class TokenTable:
         with _growing:
             table = self
             if len(self.types) > self.size:  # another table grew out of this one
-                table = replace(
-                    self,
-                    tokens=self.tokens[: self.size],
-                    token_bytes=self.token_bytes[: self.size],
-                    types=self.types[: self.size],
-                )
+                table = self.marked(())
             table.tokens.extend(token.content for token in new)
             table.token_bytes.extend(token_bytes)
             table.types.extend(
                 TokenType.SPECIAL if token.special else TokenType.ADDED for token in new
             )
         return replace(table, size=self.size + len(new))
+
+    def marked(self, ids: Iterable[int]) -> "TokenTable":
+        """Returns a table in which these entries are special: a copy, as older ones are not."""
+        table = replace(
+            self,
+            tokens=self.tokens[: self.size],
+            token_bytes=self.token_bytes[: self.size],
+            types=self.types[: self.size],
+        )
+        for token_id in ids:
+            table.types[token_id] = TokenType.SPECIAL
+        return table
 
     def entries(self) -> Iterator[tuple[bytes, str, TokenType]]:
         """Yields bytes, spelling and kind of each id, in order."""

@@ -22,7 +22,16 @@ from tokenizer_service.text.incremental import (
 )
 from tokenizer_service.text.token_bytes import DecoderRules
 from tokenizer_service.text.token_table import TokenTable
-from vocabulary import AddedToken, BrokenChainError, Change, NewToken, Reference, Role, chain
+from vocabulary import (
+    AddedToken,
+    BrokenChainError,
+    Change,
+    MarkedToken,
+    NewToken,
+    Reference,
+    Role,
+    chain,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +61,8 @@ class Tokenizer:
             told otherwise.
         trusting: parses control tokens spelled in text.
         plain: takes control tokens spelled in text as the characters they are, and
-            knows them by their aliases only.
+            knows them by their aliases only. A piece of the model that became special later
+            has no alias: it is still a piece of ordinary text.
         aliases: those spellings.
         growth: the tokens that were added since revision 0; None if there are none.
     """
@@ -169,23 +179,33 @@ class Tokenizer:
             reference = chain.follow(reference, change)
             roles |= {special.role: special.token_id for special in change.special_tokens}
         new_tokens = [new for change in changes for new in change.tokens]
+        marked = {one.id: one for change in changes for one in change.marked_tokens}
         try:
             trusting = self.trusting.grown({n.id: library_token(n.token) for n in new_tokens})
             plain = self.plain.grown({n.id: library_token(self._disarmed(n)) for n in new_tokens})
+            if marked:
+                trusting = trusting.changed({i: library_token(m.token) for i, m in marked.items()})
+                # A piece of the model stays what ordinary text makes of it: without `A`, a
+                # vocabulary of bytes would lose the letter.
+                disarmed = {i: self._disarmed(m) for i, m in marked.items() if i in plain.tokens}
+                plain = plain.changed({i: library_token(t) for i, t in disarmed.items()})
         except WrongIdError as error:
             raise BrokenChainError(reference.revision, str(error)) from None
+        table = self.table.grown(new_tokens)
         return replace(
             self,
             reference=reference,
             roles=roles,
-            table=self.table.grown(new_tokens),
-            control_ids=self.control_ids.union(n.id for n in new_tokens if n.token.special),
+            table=table.marked(marked) if marked else table,
+            control_ids=self.control_ids.union(
+                (n.id for n in new_tokens if n.token.special), marked
+            ),
             trusting=trusting,
             plain=plain,
             growth=Growth(tuple(new_tokens), self.growth) if new_tokens else self.growth,
         )
 
-    def _disarmed(self, new: NewToken) -> AddedToken:
+    def _disarmed(self, new: NewToken | MarkedToken) -> AddedToken:
         if not new.token.special:
             return new.token
         alias = self.aliases.of(new.id)

@@ -273,7 +273,7 @@ class StoreUnavailable(ServiceError):
 
 
 class TokenExists(ServiceError):
-    """The token exists with other attributes."""
+    """The token exists with other attributes; `metadata["attribute"]` names one."""
 
     REASON = "TOKEN_EXISTS"
 

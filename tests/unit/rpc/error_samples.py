@@ -29,8 +29,7 @@ SAMPLES = (
     errors.NoChatTemplate("gpt2"),
     errors.ChatTemplateFailed("messages", "roles must alternate"),
     errors.StoreUnavailable("disk_full"),
-    errors.TokenExists(index=0, token_id=7),
-    errors.TokenExists(index=0, token_id=7, attribute="generable"),
+    errors.TokenExists(index=0, token_id=7, attribute="generable", remedy="omit it"),
     errors.SlowConsumer(262_144),
     errors.InternalError("4f1c"),
 )

@@ -5,7 +5,15 @@ import json
 import pytest
 
 from vocabulary import canonical, chain
-from vocabulary.revision import AddedToken, Change, Link, NewToken, Reference, SpecialToken
+from vocabulary.revision import (
+    AddedToken,
+    Change,
+    Link,
+    MarkedToken,
+    NewToken,
+    Reference,
+    SpecialToken,
+)
 
 BASE = Reference("tiny", 0, "0" * 64, 10)
 
@@ -22,6 +30,8 @@ CHANGE = Change(
     ),
     special_tokens=(SpecialToken("pad", 10),),
 )
+
+MARKED = MarkedToken(3, AddedToken("A", special=True))
 
 # The whole format in one line: who writes another implementation starts here.
 ENCODED = (
@@ -47,6 +57,23 @@ def plain(token_id, content="x"):
 
 def test_a_change_has_exactly_these_bytes():
     assert canonical.encode_change(CHANGE) == ENCODED
+
+
+def test_marked_tokens_are_part_of_a_change_that_has_some():
+    change = dataclasses.replace(CHANGE, marked_tokens=(MARKED,))
+    assert canonical.encode_change(change) == (
+        b'{"marked_tokens":[{"id":3,"token":{"content":"A","lstrip":false,"normalized":false,'
+        b'"rstrip":false,"single_word":false,"special":true}}],' + ENCODED[1:]
+    )
+    assert canonical.decode_change(canonical.encode_change(change)) == change
+
+
+def test_a_marked_token_was_there_before():
+    for token_id in (-1, 10):
+        marked = dataclasses.replace(MARKED, id=token_id)
+        change = dataclasses.replace(CHANGE, marked_tokens=(marked,))
+        with pytest.raises(chain.BrokenChainError, match="marks an id"):
+            chain.follow(BASE, change)
 
 
 def test_a_fingerprint_is_the_hash_of_parent_and_change():

@@ -4,14 +4,25 @@ What is read off the wire is hashed, so a default that is read in another way br
 chain there is. These fingerprints never change.
 """
 
+from datetime import UTC, datetime
+
 import pytest
 from google.protobuf import text_format
 from lockstep.v1 import vocabulary_admin_service_pb2, vocabulary_pb2
 
 from tokenizer_service.rpcs.additions import read_additions
-from vocabulary import Change, NewToken, SpecialToken, fingerprint
+from vocabulary import (
+    AddedToken,
+    Change,
+    Link,
+    MarkedToken,
+    NewToken,
+    Reference,
+    SpecialToken,
+    fingerprint,
+)
 from wire.violations import Violations
-from wire.vocabulary import read_change
+from wire.vocabulary import read_change, vocabulary_change
 
 PARENT = "0" * 64
 TENSOR = r'dtype: DATA_TYPE_FLOAT32 shape: 2 data: "\000\000\200?\000\000 \300"'
@@ -126,6 +137,14 @@ def test_roles_keep_their_fingerprint():
     for token_id, role in enumerate(ROLES):
         message.special_tokens.add(role=f"SPECIAL_TOKEN_ROLE_{role}", token_id=token_id)
     assert fingerprint(PARENT, read_change(message).change) == FINGERPRINT_OF_ROLES
+
+
+def test_marked_tokens_are_followed_with_the_fingerprint_that_they_were_made_with():
+    marked = MarkedToken(3, AddedToken("A", special=True, lstrip=True))
+    change = Change(marked_tokens=(marked,))
+    link = Link(PARENT, change, Reference("tiny", 1, fingerprint(PARENT, change), 10))
+    message = vocabulary_change(link, datetime(2026, 1, 1, tzinfo=UTC), ())
+    assert read_change(message) == link
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -735,7 +735,8 @@ class AddOptions(ChangeOptions, total=False):
             or hold control, bidirectional, invisible, private or unassigned characters. NUL and
             white space alone are never accepted.
         allow_text_changes: Whether plain tokens may change how ordinary text is encoded, for
-            example "the" inside "then".
+            example "the" inside "then", and whether pieces of ordinary text may become special:
+            from then on `skip_special_tokens` leaves them out of every decoded text.
         texts: Texts to show the effect on. At most 64 of at most 4096 bytes. Only a dry run
             reports on them.
     """
@@ -750,7 +751,8 @@ class AddOptions(ChangeOptions, total=False):
     accepted."""
     allow_text_changes: bool
     """Whether plain tokens may change how ordinary text is encoded, for example "the" inside
-    "then"."""
+    "then", and whether pieces of ordinary text may become special: from then on
+    `skip_special_tokens` leaves them out of every decoded text."""
     texts: Iterable[str]
     """Texts to show the effect on. At most 64 of at most 4096 bytes. Only a dry run reports on
     them."""

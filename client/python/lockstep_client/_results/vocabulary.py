@@ -62,6 +62,7 @@ class AddedToken:
     Attributes:
         id: its id.
         existing: whether it was in the vocabulary before.
+        becomes_special: whether it was there before, and the call made it special.
         previous_ids: what its text was encoded to before.
         previous_token_bytes: what each of them stands for.
         changes_text: whether adding it changes how ordinary text is encoded.
@@ -73,6 +74,7 @@ class AddedToken:
 
     id: int
     existing: bool
+    becomes_special: bool
     previous_ids: list[int]
     previous_token_bytes: list[bytes]
     changes_text: bool
@@ -152,6 +154,7 @@ class Revision:
         parent_fingerprint: fingerprint of the state before; empty for revision 0.
         tokens: texts that it added, by id.
         special_tokens: roles that it assigned, with their ids.
+        marked_tokens: texts of entries that it made special, by id.
         create_time: when it was made durable, UTC; None for revision 0.
     """
 
@@ -159,6 +162,7 @@ class Revision:
     parent_fingerprint: str
     tokens: dict[int, str]
     special_tokens: dict[str, int]
+    marked_tokens: dict[int, str]
     create_time: datetime | None
 
     @classmethod
@@ -170,6 +174,7 @@ class Revision:
             parent_fingerprint=message.parent_fingerprint,
             tokens={new.id: new.token.content for new in message.tokens},
             special_tokens=roles(message.special_tokens),
+            marked_tokens={one.id: one.token.content for one in message.marked_tokens},
             create_time=message.create_time.ToDatetime() if dated else None,
         )
 

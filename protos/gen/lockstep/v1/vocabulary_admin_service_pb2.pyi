@@ -69,7 +69,7 @@ class TextEffect(_message.Message):
     def __init__(self, before: _Optional[_Union[TextTokens, _Mapping]] = ..., after: _Optional[_Union[TextTokens, _Mapping]] = ..., changes_text: _Optional[bool] = ...) -> None: ...
 
 class AddedTokenResult(_message.Message):
-    __slots__ = ("id", "existing", "previous_ids", "changes_text", "previous_token_bytes", "effect", "changed_entries", "num_changed_entries")
+    __slots__ = ("id", "existing", "previous_ids", "changes_text", "previous_token_bytes", "effect", "changed_entries", "num_changed_entries", "becomes_special")
     ID_FIELD_NUMBER: _ClassVar[int]
     EXISTING_FIELD_NUMBER: _ClassVar[int]
     PREVIOUS_IDS_FIELD_NUMBER: _ClassVar[int]
@@ -78,6 +78,7 @@ class AddedTokenResult(_message.Message):
     EFFECT_FIELD_NUMBER: _ClassVar[int]
     CHANGED_ENTRIES_FIELD_NUMBER: _ClassVar[int]
     NUM_CHANGED_ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    BECOMES_SPECIAL_FIELD_NUMBER: _ClassVar[int]
     id: int
     existing: bool
     previous_ids: _containers.RepeatedScalarFieldContainer[int]
@@ -86,7 +87,8 @@ class AddedTokenResult(_message.Message):
     effect: TextEffect
     changed_entries: _containers.RepeatedCompositeFieldContainer[_vocabulary_pb2.VocabularyEntry]
     num_changed_entries: int
-    def __init__(self, id: _Optional[int] = ..., existing: _Optional[bool] = ..., previous_ids: _Optional[_Iterable[int]] = ..., changes_text: _Optional[bool] = ..., previous_token_bytes: _Optional[_Iterable[bytes]] = ..., effect: _Optional[_Union[TextEffect, _Mapping]] = ..., changed_entries: _Optional[_Iterable[_Union[_vocabulary_pb2.VocabularyEntry, _Mapping]]] = ..., num_changed_entries: _Optional[int] = ...) -> None: ...
+    becomes_special: bool
+    def __init__(self, id: _Optional[int] = ..., existing: _Optional[bool] = ..., previous_ids: _Optional[_Iterable[int]] = ..., changes_text: _Optional[bool] = ..., previous_token_bytes: _Optional[_Iterable[bytes]] = ..., effect: _Optional[_Union[TextEffect, _Mapping]] = ..., changed_entries: _Optional[_Iterable[_Union[_vocabulary_pb2.VocabularyEntry, _Mapping]]] = ..., num_changed_entries: _Optional[int] = ..., becomes_special: _Optional[bool] = ...) -> None: ...
 
 class AddTokensResponse(_message.Message):
     __slots__ = ("results", "vocabulary", "text_effects")
@@ -123,18 +125,20 @@ class ListRevisionsRequest(_message.Message):
     def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
 
 class Revision(_message.Message):
-    __slots__ = ("vocabulary", "parent_fingerprint", "tokens", "special_tokens", "create_time")
+    __slots__ = ("vocabulary", "parent_fingerprint", "tokens", "special_tokens", "create_time", "marked_tokens")
     VOCABULARY_FIELD_NUMBER: _ClassVar[int]
     PARENT_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     TOKENS_FIELD_NUMBER: _ClassVar[int]
     SPECIAL_TOKENS_FIELD_NUMBER: _ClassVar[int]
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    MARKED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     vocabulary: _vocabulary_pb2.VocabularyRef
     parent_fingerprint: str
     tokens: _containers.RepeatedCompositeFieldContainer[_vocabulary_pb2.NewToken]
     special_tokens: _containers.RepeatedCompositeFieldContainer[_vocabulary_pb2.SpecialToken]
     create_time: _timestamp_pb2.Timestamp
-    def __init__(self, vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularyRef, _Mapping]] = ..., parent_fingerprint: _Optional[str] = ..., tokens: _Optional[_Iterable[_Union[_vocabulary_pb2.NewToken, _Mapping]]] = ..., special_tokens: _Optional[_Iterable[_Union[_vocabulary_pb2.SpecialToken, _Mapping]]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    marked_tokens: _containers.RepeatedCompositeFieldContainer[_vocabulary_pb2.MarkedToken]
+    def __init__(self, vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularyRef, _Mapping]] = ..., parent_fingerprint: _Optional[str] = ..., tokens: _Optional[_Iterable[_Union[_vocabulary_pb2.NewToken, _Mapping]]] = ..., special_tokens: _Optional[_Iterable[_Union[_vocabulary_pb2.SpecialToken, _Mapping]]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., marked_tokens: _Optional[_Iterable[_Union[_vocabulary_pb2.MarkedToken, _Mapping]]] = ...) -> None: ...
 
 class ListRevisionsResponse(_message.Message):
     __slots__ = ("revisions", "next_page_token")

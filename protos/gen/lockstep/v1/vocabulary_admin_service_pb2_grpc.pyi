@@ -48,6 +48,10 @@ class VocabularyAdminServiceStub:
     Tokens that exist with equal attributes are reported, not added; when all
     of them exist and have their roles, the revision stays the same.
 
+    A token that exists and is not special, and is asked for as special, becomes
+    special with the flags of the request. Its id and its rows stay. A piece of
+    ordinary text needs `allow_text_changes` for that.
+
     A token that could never be matched is refused: the normalizer removes it or
     turns it into the text of another token, another token matches a part of it
     first, or its own flags keep its text from matching. A token that would take
@@ -59,7 +63,8 @@ class VocabularyAdminServiceStub:
       text is named), or its values do not have the width that the checkpoint's
       `config.json` gives for a row.
     * `INVALID_ARGUMENT` (`IDEMPOTENCY_KEY_REUSED`).
-    * `ALREADY_EXISTS` (`TOKEN_EXISTS`): a token exists with other attributes.
+    * `ALREADY_EXISTS` (`TOKEN_EXISTS`): a token exists with other attributes. The
+      metadata names one of them.
     * `ABORTED` (`REVISION_CONFLICT`): `expected_revision` is not the newest.
     """
     SetSpecialTokens: _grpc.UnaryUnaryMultiCallable[_vocabulary_admin_service_pb2.SetSpecialTokensRequest, _vocabulary_admin_service_pb2.SetSpecialTokensResponse]
@@ -160,6 +165,10 @@ class VocabularyAdminServiceAsyncStub(VocabularyAdminServiceStub):
     Tokens that exist with equal attributes are reported, not added; when all
     of them exist and have their roles, the revision stays the same.
 
+    A token that exists and is not special, and is asked for as special, becomes
+    special with the flags of the request. Its id and its rows stay. A piece of
+    ordinary text needs `allow_text_changes` for that.
+
     A token that could never be matched is refused: the normalizer removes it or
     turns it into the text of another token, another token matches a part of it
     first, or its own flags keep its text from matching. A token that would take
@@ -171,7 +180,8 @@ class VocabularyAdminServiceAsyncStub(VocabularyAdminServiceStub):
       text is named), or its values do not have the width that the checkpoint's
       `config.json` gives for a row.
     * `INVALID_ARGUMENT` (`IDEMPOTENCY_KEY_REUSED`).
-    * `ALREADY_EXISTS` (`TOKEN_EXISTS`): a token exists with other attributes.
+    * `ALREADY_EXISTS` (`TOKEN_EXISTS`): a token exists with other attributes. The
+      metadata names one of them.
     * `ABORTED` (`REVISION_CONFLICT`): `expected_revision` is not the newest.
     """
     SetSpecialTokens: _aio.UnaryUnaryMultiCallable[_vocabulary_admin_service_pb2.SetSpecialTokensRequest, _vocabulary_admin_service_pb2.SetSpecialTokensResponse]  # type: ignore[assignment]
@@ -275,6 +285,10 @@ class VocabularyAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         Tokens that exist with equal attributes are reported, not added; when all
         of them exist and have their roles, the revision stays the same.
 
+        A token that exists and is not special, and is asked for as special, becomes
+        special with the flags of the request. Its id and its rows stay. A piece of
+        ordinary text needs `allow_text_changes` for that.
+
         A token that could never be matched is refused: the normalizer removes it or
         turns it into the text of another token, another token matches a part of it
         first, or its own flags keep its text from matching. A token that would take
@@ -286,7 +300,8 @@ class VocabularyAdminServiceServicer(metaclass=_abc_1.ABCMeta):
           text is named), or its values do not have the width that the checkpoint's
           `config.json` gives for a row.
         * `INVALID_ARGUMENT` (`IDEMPOTENCY_KEY_REUSED`).
-        * `ALREADY_EXISTS` (`TOKEN_EXISTS`): a token exists with other attributes.
+        * `ALREADY_EXISTS` (`TOKEN_EXISTS`): a token exists with other attributes. The
+          metadata names one of them.
         * `ABORTED` (`REVISION_CONFLICT`): `expected_revision` is not the newest.
         """
 

@@ -133,16 +133,26 @@ class NewToken(_message.Message):
     output_values: _tensor_pb2.Tensor
     def __init__(self, id: _Optional[int] = ..., token: _Optional[_Union[AddedToken, _Mapping]] = ..., previous_ids: _Optional[_Iterable[int]] = ..., generable: _Optional[bool] = ..., initialization: _Optional[_Union[RowInitialization, str]] = ..., copy_token_id: _Optional[int] = ..., input_values: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., output_values: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ...) -> None: ...
 
+class MarkedToken(_message.Message):
+    __slots__ = ("id", "token")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    token: AddedToken
+    def __init__(self, id: _Optional[int] = ..., token: _Optional[_Union[AddedToken, _Mapping]] = ...) -> None: ...
+
 class VocabularyChange(_message.Message):
-    __slots__ = ("vocabulary", "parent_fingerprint", "tokens", "special_tokens", "create_time")
+    __slots__ = ("vocabulary", "parent_fingerprint", "tokens", "special_tokens", "create_time", "marked_tokens")
     VOCABULARY_FIELD_NUMBER: _ClassVar[int]
     PARENT_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     TOKENS_FIELD_NUMBER: _ClassVar[int]
     SPECIAL_TOKENS_FIELD_NUMBER: _ClassVar[int]
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    MARKED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     vocabulary: VocabularyRef
     parent_fingerprint: str
     tokens: _containers.RepeatedCompositeFieldContainer[NewToken]
     special_tokens: _containers.RepeatedCompositeFieldContainer[SpecialToken]
     create_time: _timestamp_pb2.Timestamp
-    def __init__(self, vocabulary: _Optional[_Union[VocabularyRef, _Mapping]] = ..., parent_fingerprint: _Optional[str] = ..., tokens: _Optional[_Iterable[_Union[NewToken, _Mapping]]] = ..., special_tokens: _Optional[_Iterable[_Union[SpecialToken, _Mapping]]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    marked_tokens: _containers.RepeatedCompositeFieldContainer[MarkedToken]
+    def __init__(self, vocabulary: _Optional[_Union[VocabularyRef, _Mapping]] = ..., parent_fingerprint: _Optional[str] = ..., tokens: _Optional[_Iterable[_Union[NewToken, _Mapping]]] = ..., special_tokens: _Optional[_Iterable[_Union[SpecialToken, _Mapping]]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., marked_tokens: _Optional[_Iterable[_Union[MarkedToken, _Mapping]]] = ...) -> None: ...

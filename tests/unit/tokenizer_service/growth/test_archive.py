@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 from rpc.errors import InvalidField, VocabularyMismatch
 from tokenizer_service.growth.archive import ArchiveReader, ArchiveWriter
 from tokenizer_service.store import Call, StoredReply, StoredRevision
-from vocabulary import AddedToken, Change, Link, NewToken, Reference, SpecialToken, chain
+from vocabulary import (
+    AddedToken,
+    Change,
+    Link,
+    MarkedToken,
+    NewToken,
+    Reference,
+    SpecialToken,
+    chain,
+)
 
 BASE = Reference("tiny", 0, "0" * 64, 10)
 NOON = datetime(2026, 1, 1, 12, microsecond=7, tzinfo=UTC)
@@ -23,7 +32,10 @@ def token(token_id, content, **members):
 CHANGES = (
     Change((token(10, "<a>"), token(11, "日本", copy_token_id=3, initialization="copy"))),
     Change((token(12, "<v>", input_values=VECTOR, initialization="values", generable=True),)),
-    Change(special_tokens=(SpecialToken("pad", 12),)),
+    Change(
+        special_tokens=(SpecialToken("pad", 12),),
+        marked_tokens=(MarkedToken(7, AddedToken("A", special=True)),),
+    ),
 )
 
 
@@ -164,6 +176,8 @@ def test_the_archive_of_another_tokenizer_is_refused(base):
         Change((token(10, "a\0"),)),
         Change((token(10, " "),)),
         Change((token(10, "x" * 65),)),
+        Change(marked_tokens=(MarkedToken(7, AddedToken("A")),)),
+        Change(marked_tokens=(MarkedToken(7, AddedToken("", special=True)),)),
         Change((token(10, "x", previous_ids=()),)),
         Change((token(10, "x", previous_ids=(10,)),)),
         Change((token(10, "x", previous_ids=(-1,)),)),

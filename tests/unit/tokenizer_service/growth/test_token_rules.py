@@ -14,7 +14,7 @@ from tokenizer_service.text import loading, tokenizer_files
 from tokenizer_service.text.encoding import EncodeOptions, Text
 from tokenizer_service.text.growing_tokenizer import MIN_WAITING
 from tokenizer_service.text.token_bytes import TokenType
-from vocabulary import AddedToken, Change
+from vocabulary import AddedToken, Change, MarkedToken
 
 ANY_TEXT = AdditionRules(text_changes=True)
 ALL = AdditionRules(text_changes=True, unusual_characters=True)
@@ -137,7 +137,7 @@ def test_when_every_token_exists_there_is_no_change(load):
         TokenToAdd(AddedToken("<|im_end|>", special=True, lstrip=True)),
         TokenToAdd(AddedToken("Ġ")),  # a piece, but one that stands for a space
         TokenToAdd(AddedToken("é")),  # the stand-in of a byte that is no character
-        TokenToAdd(AddedToken("a", special=True)),
+        TokenToAdd(AddedToken("Ġ", special=True)),
     ],
 )
 def test_a_token_that_exists_as_another_thing_is_refused(load, token):
@@ -263,11 +263,55 @@ def test_a_token_that_takes_the_text_of_an_older_one_is_refused(load):
         plan(older, plain("<x>"), base_size=lower.size)
 
 
-def test_a_special_token_that_exists_as_plain_is_refused_and_the_other_way_round(load):
+def test_a_special_token_does_not_become_plain(load):
+    with pytest.raises(TokenExists, match="other special; set special to true"):
+        plan(load("byte_level"), plain("<|im_end|>"))
+
+
+def test_a_plain_token_becomes_special_and_keeps_its_id(load):
     grown = plan(load("byte_level"), plain("<a>"), special("<b>")).after
-    for token in (special("<a>"), plain("<b>")):
-        with pytest.raises(TokenExists):
-            plan(grown, token)
+    addition = plan(grown, special("<a>"), special("<c>"))
+    assert addition.change.marked_tokens == (MarkedToken(400, AddedToken("<a>", special=True)),)
+    assert [new.id for new in addition.change.tokens] == [402]
+    assert [(one.id, one.becomes_special) for one in addition.results] == [
+        (400, True),
+        (402, False),
+    ]
+    assert addition.after.control_ids == {0, 1, 2, 400, 401, 402}
+    assert addition.after.table.types[400] is TokenType.SPECIAL
+    assert grown.table.types[400] is TokenType.ADDED
+    assert plan(addition.after, special("<a>")).change == Change()
+
+
+@pytest.mark.parametrize("kind", ["byte_level", "byte_fallback", "unigram", "word_piece"])
+def test_a_piece_of_ordinary_text_becomes_special_only_when_text_may_change(load, kind):
+    tokenizer = load(kind)
+    with pytest.raises(TokenExists, match=r"Token 1 .* with other special; .*allow_text_changes"):
+        plan(tokenizer, special("<new>", initialization="zero"), special("a"))
+    addition = plan(tokenizer, special("a"), special("b"), rules=ANY_TEXT)
+    assert [one.id for one in addition.results] == [tokenizer.id_of("a"), tokenizer.id_of("b")]
+    assert all(one.existing and one.becomes_special for one in addition.results)
+    assert all(one.changes_text for one in addition.results)
+    assert addition.after.size == tokenizer.size
+    assert addition.after.reference.revision == 1
+
+
+def test_a_token_that_becomes_special_may_get_a_role_at_once(load):
+    addition = plan(load("byte_level"), special("a", roles=("pad",)), rules=ANY_TEXT)
+    assert addition.after.pad_token_id == load("byte_level").id_of("a")
+
+
+def test_vectors_for_a_token_that_becomes_special_are_refused(load):
+    with pytest.raises(TokenExists, match="other input_values"):
+        plan(load("byte_level"), special("a", **TRAINED), rules=ANY_TEXT)
+
+
+@pytest.mark.parametrize("flag", ["lstrip", "rstrip", "single_word", "normalized"])
+def test_another_flag_of_a_token_that_exists_is_named(load, flag):
+    token = TokenToAdd(AddedToken("<|im_end|>", special=True, **{flag: True}))
+    with pytest.raises(TokenExists, match=f"other {flag}; set {flag} to false") as caught:
+        plan(load("byte_level"), token)
+    assert caught.value.metadata["attribute"] == flag
 
 
 @given(content=st.text(max_size=70))

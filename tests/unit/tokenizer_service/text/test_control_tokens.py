@@ -1,11 +1,14 @@
+import dataclasses
+
 import pytest
+import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.adversarial_texts import FILLERS, adversarial_texts
 from tests.tokenizer_factory import CONTROL_TOKENS, KINDS, SENTENCE_TOKENS, WORD_TOKENS
 from tokenizer_service.text.encoding import EncodeOptions, Text
-from vocabulary import AddedToken, Change, NewToken
+from vocabulary import AddedToken, BrokenChainError, Change, MarkedToken, NewToken
 
 PLAIN = EncodeOptions(add_special_tokens=False)
 PARSED = EncodeOptions(add_special_tokens=False, parse_special_tokens=True)
@@ -106,6 +109,56 @@ def test_growing_leaves_the_revision_before_as_it_was(load):
     (plain,) = grown.encode([Text("<tool>zebra")], PLAIN)
     assert list(plain.ids)[-1] == 401
     assert 400 not in plain.ids
+
+
+def test_a_plain_token_that_becomes_special_is_kept_out_of_untrusted_text(load):
+    tokenizer = load("byte_level").grown(
+        Change(tokens=(NewToken(400, AddedToken("<a>")), NewToken(401, AddedToken("<b>"))))
+    )
+    marked = tokenizer.grown(Change(marked_tokens=(MarkedToken(400, _special("<a>")),)))
+    assert list(marked.encode([Text("<a><b>")], PARSED)[0].ids) == [400, 401]
+    (ids,) = (marked.encode([Text("<a><b>")], PLAIN)[0].ids,)
+    assert 400 not in ids
+    assert ids[-1] == 401
+    (aliased,) = marked.encode([Text(marked.aliases.of(400))], PLAIN)
+    assert list(aliased.ids) == [400]
+
+
+@pytest.mark.parametrize("kind", ["byte_level", "unigram", "word_piece"])
+def test_a_plain_token_of_the_model_becomes_special_and_keeps_its_id(load, kind):
+    # As `<unused0>` of Gemma: an added token, and a piece of the model too.
+    piece = next(token for token in load(kind).table.tokens[10:] if token.isalpha())
+    piece_id = load(kind).id_of(piece)
+    flags = tokenizers.AddedToken(piece, special=False, normalized=False)
+    tokenizer = dataclasses.replace(
+        load(kind),
+        trusting=load(kind).trusting.changed({piece_id: flags}),
+        plain=load(kind).plain.changed({piece_id: flags}),
+    )
+    marked = tokenizer.grown(Change(marked_tokens=(MarkedToken(piece_id, _special(piece)),)))
+    assert piece_id in marked.encode([Text(piece)], PARSED)[0].ids
+    assert piece_id not in marked.encode([Text(piece)], PLAIN)[0].ids
+    assert piece_id in marked.encode([Text(marked.aliases.of(piece_id))], PLAIN)[0].ids
+    after = marked.grown(Change(tokens=(NewToken(marked.size, AddedToken("<new>")),)))
+    assert after.plain.whole.token_to_id("<new>") == marked.size
+
+
+def test_a_piece_that_becomes_special_is_still_what_ordinary_text_is_made_of(load):
+    tokenizer = load("byte_level")
+    marked = MarkedToken(tokenizer.id_of("a"), _special("a"))
+    after = tokenizer.grown(Change(marked_tokens=(marked,)))
+    for text in ("a cab", "Paris and an apple"):
+        assert after.encode([Text(text)], PLAIN) == tokenizer.encode([Text(text)], PLAIN)
+    assert marked.id in after.encode([Text("Paris")], PARSED)[0].ids
+
+
+def test_a_mark_with_the_id_of_another_entry_breaks_the_chain(load):
+    with pytest.raises(BrokenChainError):
+        load("byte_level").grown(Change(marked_tokens=(MarkedToken(9, _special("a")),)))
+
+
+def _special(content):
+    return AddedToken(content, special=True)
 
 
 def test_a_thousand_revisions_keep_every_id(load):

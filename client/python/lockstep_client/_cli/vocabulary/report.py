@@ -36,7 +36,7 @@ def show(tokens: Sequence[str], texts: Sequence[str], added: AddedTokens, *, dry
 
 def _remarks(result: AddedToken) -> Iterable[str]:
     if result.existing:
-        yield "exists"
+        yield "becomes special" if result.becomes_special else "exists"
     if result.changes_text:
         yield "changes text"
 
