@@ -33,6 +33,7 @@ TABLE: dict[type[errors.ServiceError], tuple[int, str]] = {
     errors.ResponseTooLarge: (code_pb2.RESOURCE_EXHAUSTED, "RESPONSE_TOO_LARGE"),
     errors.Overloaded: (code_pb2.RESOURCE_EXHAUSTED, "OVERLOADED"),
     errors.KVCacheExceeded: (code_pb2.RESOURCE_EXHAUSTED, "KV_CACHE_EXCEEDED"),
+    errors.MemoryExhausted: (code_pb2.RESOURCE_EXHAUSTED, "MEMORY_EXHAUSTED"),
     errors.Loading: (code_pb2.UNAVAILABLE, "LOADING"),
     errors.Draining: (code_pb2.UNAVAILABLE, "DRAINING"),
     errors.EngineLost: (code_pb2.UNAVAILABLE, "ENGINE_LOST"),

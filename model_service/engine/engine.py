@@ -9,6 +9,8 @@ text.
 import time
 from collections.abc import Callable, Iterable
 
+from torch import Tensor
+
 from model_service.engine.calls import given_tokens, guides
 from model_service.engine.calls.beams import Beams
 from model_service.engine.calls.continuations import Continuations
@@ -19,8 +21,11 @@ from model_service.engine.calls.session_rows import SessionRows
 from model_service.engine.calls.session_steps import SessionSteps
 from model_service.engine.calls.session_table import SessionTable
 from model_service.engine.calls.speculation import Speculation
+from model_service.engine.run import isolated_step
+from model_service.engine.run.isolated_step import StepResult
 from model_service.engine.run.model_runner import order
-from model_service.engine.run.runner import Runner
+from model_service.engine.run.runner import CachingRunner
+from model_service.engine.run.trial_sequences import TrialSequences
 from model_service.engine.sampling import row_failure, sampler
 from model_service.engine.sampling.custom_processors import CustomProcessor
 from model_service.engine.schedule.places import Places
@@ -73,7 +78,7 @@ class Engine:
 
     def __init__(
         self,
-        runner: Runner,
+        runner: CachingRunner,
         scheduler: Scheduler,
         put: PutRow,
         *,
@@ -150,8 +155,16 @@ class Engine:
         start = time.monotonic()
         for run in runs:
             run.sequence.call.begin_step(start)
-        logits = self._runner.forward(runs)  # [R, V]
+        result = isolated_step.forward(self._runner, runs)
         forwarded = time.monotonic()
+        if result.logits is not None:
+            self._choose(result.runs, result.logits)
+        if result.failures:
+            self._fail(result)
+        return self._report(self._stats(result.runs, start, forwarded))
+
+    def _choose(self, runs: list[Run], logits: Tensor) -> None:
+        """Chooses the tokens that are due. Logits: `[R, V]` float32."""
         given_tokens.record(runs, logits)
         due, logits = guides.pair(self._due(runs), logits)
         while due:
@@ -162,7 +175,28 @@ class Engine:
                 assert owner is not None, "A row at rest took part in a step. This is a bug."
                 owner.answer(entry.sequence, choice, rows[entry.row])
             due = self._speculation.follow(due, choices)
-        return self._report(self._stats(runs, start, forwarded))
+
+    def _fail(self, result: StepResult) -> None:
+        """Ends what could not pass through the model.
+
+        Where nothing could, a sequence of nobody has to: if it cannot either, the model is
+        broken, and so the exception leaves the engine.
+        """
+        for run, error in result.failures:
+            seq = run.sequence if run.sequence.guidance is None else run.sequence.guidance.guided
+            owner = seq.call.owner
+            if seq.slot is not None and owner is not None:  # not ended in this step already
+                owner.fail(seq, row_failure.of_step(error))
+        if not result.runs:
+            self._try_model()
+
+    def _try_model(self) -> None:
+        self._places.flush()  # so that there is a place, unless sessions have them all
+        if self._runner.cache.num_free_slots:
+            with TrialSequences(self._runner) as trial:
+                run = Run(trial.sequence([0]), 1, (0,))
+                for _, error in isolated_step.forward(self._runner, [run]).failures:
+                    raise error
 
     def _due(self, runs: list[Run]) -> list[Due]:
         """Finds the rows of logits from which a next token is due."""

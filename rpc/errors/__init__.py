@@ -17,6 +17,7 @@
     ├── ResponseTooLarge          the response is larger than is sent
     ├── Overloaded                too much in progress; retry
     ├── KVCacheExceeded           more KV cache than the server has in total
+    ├── MemoryExhausted           memory was not sufficient for a sequence; retry
     ├── Loading                   not yet ready; retry
     ├── Draining                  shutting down; retry elsewhere
     │   └── Paused                paused by an operator; retry
@@ -41,6 +42,9 @@ from rpc.errors.model import (
 )
 from rpc.errors.model import (
     KVCacheExceeded as KVCacheExceeded,
+)
+from rpc.errors.model import (
+    MemoryExhausted as MemoryExhausted,
 )
 from rpc.errors.model import (
     NonFiniteLogits as NonFiniteLogits,

@@ -44,6 +44,17 @@ class KVCacheExceeded(ServiceError):
         )
 
 
+class MemoryExhausted(ServiceError):
+    """Memory was not sufficient for this sequence beside what else was running."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Memory was not sufficient for this sequence beside what else was running. It may be "
+            "later, or for a shorter one; the operator can lower --max-kv-tokens.",
+            retry_delay_s=1.0,
+        )
+
+
 class EngineLost(ServiceError):
     """The process that owns the model has ended or stopped answering."""
 

@@ -22,6 +22,7 @@
         ├── ResponseTooLarge          the response is larger than the server's limit
         ├── Overloaded                too much in progress; retry
         ├── KVCacheExceeded           more KV cache than the server has in total
+        ├── MemoryExhausted           memory was not sufficient for a sequence; retry
         ├── Loading                   the server is not ready yet; retry
         ├── Draining                  the server is shutting down; retry elsewhere
         ├── EngineLost                the model's process ended; retry
@@ -210,6 +211,12 @@ class KVCacheExceeded(ServiceError):
     """The request needs more KV cache than the server has in total."""
 
     REASON = "KV_CACHE_EXCEEDED"
+
+
+class MemoryExhausted(ServiceError):
+    """Memory was not sufficient for this sequence beside what else was running. Retry."""
+
+    REASON = "MEMORY_EXHAUSTED"
 
 
 class Loading(ServiceError):

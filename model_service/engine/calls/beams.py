@@ -6,6 +6,7 @@ sent before.
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from model_service.engine.calls.beam_group import BeamGroup
@@ -93,6 +94,10 @@ class Beams:
         except Exception as error:
             events = list(group.failures(row_failure.internal(error)))
         self._end(group, events)
+
+    def fail(self, seq: Sequence, failure: Failure) -> None:
+        """Ends a sequence that could not pass through the model."""
+        self.answer(seq, Choice(failure=failure), torch.empty(0))
 
     def cancel(self, request_id: int) -> None:
         """Drops the searches of a call. An unknown one is ignored."""

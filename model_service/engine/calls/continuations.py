@@ -9,6 +9,7 @@ begin with one: that is how a `Generate` leaves a session behind.
 from dataclasses import dataclass, field
 
 import msgspec
+import torch
 from torch import Tensor
 
 from model_service.engine.calls.generate_calls import advance
@@ -18,7 +19,7 @@ from model_service.engine.calls.session_table import SessionTable
 from model_service.engine.sampling.sampler import Choice
 from model_service.engine.schedule.scheduler import Scheduler
 from model_service.engine.sequences.sequence import Mark, RowCall, Sequence
-from model_service.protocol import ContinueSession, GenerateSession
+from model_service.protocol import ContinueSession, Failure, GenerateSession
 from model_service.protocol.generation import ScoreSelection
 from model_service.protocol.parameters import GenerationConfig
 
@@ -134,6 +135,10 @@ class Continuations:
         self._scheduler.rest(seq)
         if not call.running:
             self._end(session, call)
+
+    def fail(self, seq: Sequence, failure: Failure) -> None:
+        """Ends a sequence that could not pass through the model."""
+        self.answer(seq, Choice(failure=failure), torch.empty(0))
 
     def cancel(self, request_id: int) -> None:
         """Undoes a continuation: its rows are as before it, and a session it began is gone."""

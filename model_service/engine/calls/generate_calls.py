@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from model_service.engine.calls.scores import describe
@@ -83,6 +84,10 @@ class GenerateCalls:
         if event.finish is not None:
             self._remove(seq, keep=event.finish.failure is None)
         self._emit(event)
+
+    def fail(self, seq: Sequence, failure: Failure) -> None:
+        """Ends a sequence that could not pass through the model."""
+        self.answer(seq, Choice(failure=failure), torch.empty(0))
 
     def cancel(self, request_id: int) -> None:
         """Drops the sequences of a call. An unknown one is ignored."""

@@ -135,6 +135,18 @@ class SessionSteps:
             )
         )
 
+    def fail(self, seq: Sequence, failure: Failure) -> None:
+        """Undoes the step of a row that could not pass through the model, and rejects its call."""
+        session = self._table.of_row(seq)
+        call = session.call
+        if not isinstance(call, SessionStep):  # another row has failed as well
+            return
+        if isinstance(call.command, OpenSession):
+            self._table.remove(call.command.session_id)
+        else:
+            self._undo(session, call)
+        self._table.reject(call.request_id, failure)
+
     def cancel(self, request_id: int) -> None:
         """Undoes the step that is this call, if it is under way: its rows are as before it.
 

@@ -126,8 +126,12 @@ class CompatCache:
 
     def free(self, slot: int, length: int) -> None:
         """Gives a place back and drops its cache."""
-        self._pasts.pop(slot, None)
+        self.drop(slot)
         self._free.append(slot)
+
+    def drop(self, slot: int) -> None:
+        """Forgets what a place holds: the tokens of its sequence pass again."""
+        self._pasts.pop(slot, None)
 
     @torch.inference_mode()
     def copy(self, source: int, target: int, length: int) -> None:

@@ -86,10 +86,19 @@ class CompatRunner:
             `[R, V]` float32 on the device of the head: the targets of the first run, then of the
             second, and so on.
         """
-        rows = [self._run(run) for run in runs]
+        rows = [self._run_or_drop(run) for run in runs]
         for run in runs:
             run.sequence.advance(run.length)
         return torch.cat([part for part in rows if len(part)] or rows)
+
+    def _run_or_drop(self, run: Run) -> Tensor:
+        """Runs, and where that fails drops the cache, which may have the tokens in some layers."""
+        try:
+            return self._run(run)
+        except Exception:
+            assert run.sequence.slot is not None
+            self.cache.drop(run.sequence.slot)
+            raise
 
     def _run(self, run: Run) -> Tensor:
         """Returns the targets' logits of one run, `[targets, V]` float32."""

@@ -7,6 +7,8 @@ a processor of the operator's, or memory that is not enough for what it asked.
 import logging
 import secrets
 
+import torch
+
 from model_service.protocol import Failure
 
 logger = logging.getLogger(__name__)
@@ -23,6 +25,21 @@ def of_processors(error: Exception, *, row: int, position: int) -> Failure:
     if isinstance(error.__cause__, OverflowError):  # a factor, raised to the number of tokens
         return Failure("NonFiniteScores", {"row": row, "position": position})
     return internal(error)
+
+
+def of_step(error: Exception) -> Failure:
+    """Returns what a row's caller is told when the model raised an exception for it alone."""
+    if not is_shortage(error):
+        return internal(error)
+    logger.warning("Memory is not sufficient for a row: %s", error)
+    return Failure("MemoryExhausted")
+
+
+def is_shortage(error: Exception) -> bool:
+    """Whether memory was not sufficient."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return "can't allocate memory" in str(error)  # what torch's allocator for the CPU says
 
 
 def internal(error: Exception) -> Failure:

@@ -29,6 +29,11 @@ class SequenceCache(Protocol):
         """Bytes that a token takes, at least 1; what admission counts."""
         ...
 
+    @property
+    def num_free_slots(self) -> int:
+        """Places that no sequence holds."""
+        ...
+
     def allocate(self) -> int:
         """Takes the lowest free place."""
         ...

@@ -33,6 +33,10 @@ class Owner(Protocol):
         """Takes what was chosen for a sequence, and the `[W]` float32 row that it came from."""
         ...
 
+    def fail(self, seq: "Sequence", failure: Failure) -> None:
+        """Ends what a sequence that could not pass through the model was to do for its call."""
+        ...
+
     def cancel(self, request_id: int) -> None:
         """Ends a call. One of another owner, or that has ended, is ignored."""
         ...
@@ -304,7 +308,11 @@ class Sequence:
         """
         self.num_cached += num_tokens
         if num_drafts:
-            self.most_cached = max(self.num_written, self.num_cached + num_drafts)
+            self.note_written(num_drafts)
+
+    def note_written(self, num_tokens: int) -> None:
+        """Counts tokens after those cached as written, by a step that failed midway."""
+        self.most_cached = max(self.num_written, self.num_cached + num_tokens)
 
     def take_over(self, length: int) -> None:
         """Counts its first tokens as cached: they were copied from another sequence's slot."""

@@ -20,6 +20,7 @@ from transformers import PreTrainedConfig
 from model_service.engine.layers import masked_logits
 from model_service.engine.load.loader import DoesNotFit, LoadedModel, Refused
 from model_service.engine.run.runner import CachingRunner
+from model_service.engine.sampling import row_failure
 from model_service.engine.trial import oracle
 from model_service.engine.trial.oracle import Example
 from model_service.engine.trial.trial import Trial
@@ -155,7 +156,7 @@ def refusing(what: str) -> Iterator[None]:
         raise
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
-        if _is_shortage(error):
+        if row_failure.is_shortage(error):
             raise DoesNotFit(
                 f"Memory is not sufficient for the model to {what} ({reason}). In addition to the "
                 "weights, every sequence that may run at once needs KV cache for its whole "
@@ -165,9 +166,3 @@ def refusing(what: str) -> Iterator[None]:
         if isinstance(error, torch.AcceleratorError):
             raise DoesNotFit(f"The device failed when the model was to {what}: {reason}") from error
         raise Refused(f"it does not {what}: {reason}") from error
-
-
-def _is_shortage(error: Exception) -> bool:
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return "can't allocate memory" in str(error)  # what torch's allocator for the CPU says

@@ -20,6 +20,7 @@ SAMPLES = (
     errors.ResponseTooLarge(9, 8),
     errors.Overloaded("sequences", 96, retry_delay_s=0.25),
     errors.KVCacheExceeded(kv_tokens=9, limit_tokens=8),
+    errors.MemoryExhausted(),
     errors.Loading(),
     errors.Draining(),
     errors.EngineLost(),

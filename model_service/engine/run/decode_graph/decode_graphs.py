@@ -103,6 +103,8 @@ class DecodeGraphs:
             try:
                 hidden = self._steps.run(graph, embeds, packed[1:2], packed[2])
                 return self._output_type(last_hidden_state=hidden)
+            except torch.OutOfMemoryError:  # says nothing about the graph
+                raise
             except RuntimeError as error:  # what it wrote to the cache is written again below
                 self._give_up(f"A compiled step failed: {error}")
         output = self._forward(*args, **kwargs)

@@ -38,6 +38,7 @@ class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ERROR_REASON_TOKEN_EXISTS: _ClassVar[ErrorReason]
     ERROR_REASON_SLOW_CONSUMER: _ClassVar[ErrorReason]
     ERROR_REASON_NON_FINITE_SCORES: _ClassVar[ErrorReason]
+    ERROR_REASON_MEMORY_EXHAUSTED: _ClassVar[ErrorReason]
 ERROR_REASON_UNSPECIFIED: ErrorReason
 ERROR_REASON_INVALID_FIELD: ErrorReason
 ERROR_REASON_MALFORMED_MESSAGE: ErrorReason
@@ -67,6 +68,7 @@ ERROR_REASON_STORE_UNAVAILABLE: ErrorReason
 ERROR_REASON_TOKEN_EXISTS: ErrorReason
 ERROR_REASON_SLOW_CONSUMER: ErrorReason
 ERROR_REASON_NON_FINITE_SCORES: ErrorReason
+ERROR_REASON_MEMORY_EXHAUSTED: ErrorReason
 
 class ItemError(_message.Message):
     __slots__ = ("code", "reason", "message", "metadata")

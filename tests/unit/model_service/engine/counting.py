@@ -57,6 +57,16 @@ class CountingRunner:
         self.salts: dict[int, list[str | None]] = {}
         self.poisoned: set[int] = set()
         self.poisoned_tokens: set[int] = set()
+        self.failures: dict[int, Exception] = {}  # by request; 0 is the engine's own
+        self.most_runs = num_slots  # that memory is sufficient for
+
+    @property
+    def cache(self) -> "CountingRunner":
+        return self
+
+    @property
+    def num_free_slots(self) -> int:
+        return len(self.free_slots)
 
     def allocate(self) -> int:
         slot = min(self.free_slots)
@@ -96,7 +106,13 @@ class CountingRunner:
                 salts[position : position + 1] = [seq.salt]
                 if position - seq.num_cached in run.targets:
                     rows.append(self._logits(seq, token_id))
-            seq.advance(run.length, len(run.drafts))
+        for run in runs:
+            if failure := self.failures.get(run.sequence.call.request_id):
+                raise failure
+        if len(runs) > self.most_runs:
+            raise torch.OutOfMemoryError("not for so many")
+        for run in runs:
+            run.sequence.advance(run.length, len(run.drafts))
         return torch.stack(rows) if rows else torch.empty(0, VOCABULARY_SIZE)
 
     def _logits(self, seq: Sequence, token_id: int) -> Tensor:
