@@ -1,4 +1,4 @@
-"""Memory that runs out in the middle of steps: tokens of all others are those without it, float32."""
+"""Memory that runs out amid steps: tokens of all others are those without it, float32."""
 
 import random
 

@@ -1,6 +1,7 @@
-"""The model service as it is, but with the engine that counts: starts in a second.
+"""The model service as it is, but with another engine: one that counts, and starts in a second.
 
-`python -m tests.fakes.counting_server` takes the flags of `python -m model_service`.
+`python -m tests.fakes.counting_server` takes the flags of `python -m model_service`;
+`ENGINE_MODULE` names an engine other than the one that counts.
 """
 
 import os
@@ -15,7 +16,8 @@ if __name__ == "__main__":
 
     async def serve() -> int:
         """Runs the server in the loop that it is made in."""
-        server = ModelServer(settings, os.environ, engine_module="tests.fakes.counting_engine")
+        engine_module = os.environ.get("ENGINE_MODULE", "tests.fakes.counting_engine")
+        server = ModelServer(settings, os.environ, engine_module=engine_module)
         return await server.run()
 
     program.run(serve())

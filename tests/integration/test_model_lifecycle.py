@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import psutil
@@ -22,7 +23,10 @@ from lockstep.v1 import (
 )
 from prometheus_client.parser import text_string_to_metric_families
 
+from lockstep_client import Lockstep
+from lockstep_client.exceptions import MemoryExhausted
 from tests.correctness.sizes import sizes
+from tests.fakes.short_engine import POISON
 from tests.integration.model_process import (
     ModelProcess,
     counting_process,
@@ -31,6 +35,7 @@ from tests.integration.model_process import (
     refusal,
 )
 
+SERVER_OF_ENGINES = "tests.fakes.counting_server"
 ENDLESS = {"max_new_tokens": 250, "eos_token_ids": {}}
 
 
@@ -200,6 +205,32 @@ def test_the_death_of_the_engine_fails_calls_and_ends_the_server(tiny_checkpoint
         assert service.process.wait(20) == 1
         (lost,) = service.events("engine_lost")
         assert lost["reason"] == "The engine ended with signal 9."
+
+
+def test_memory_that_runs_out_fails_one_of_six_calls_and_nothing_else(tiny_checkpoint, tmp_path):
+    flags = ("--decode-graphs", "off")
+    engine = {"ENGINE_MODULE": "tests.fakes.short_engine"}
+    with (
+        model_process(
+            tiny_checkpoint, tmp_path, *flags, module=SERVER_OF_ENGINES, environment=engine
+        ) as service,
+        Lockstep(model=service.service.address) as ls,
+        ls.model.open_session([[5, 6]], max_length=60) as session,
+        ThreadPoolExecutor(6) as pool,
+    ):
+        suppressed = {"suppress_tokens": [POISON], "max_new_tokens": 100, "min_new_tokens": 100}
+        prompts = [[5, 6, 7 + index] for index in range(6)]
+        calls = [pool.submit(ls.model.generate, [prompt], **suppressed) for prompt in prompts[:5]]
+        with pytest.raises(MemoryExhausted):
+            ls.model.generate([[5, POISON]], **suppressed).raise_for_errors()
+        assert [len(call.result().sequences[0]) for call in calls] == [100] * 5
+        with pytest.raises(MemoryExhausted) as caught:
+            session.step([[POISON]])
+        assert caught.value.retry_delay_s
+        session.step([[8]])
+        assert session.positions == [3]
+        assert service.process.poll() is None
+        assert len(service.events("engine_started")) == 1
 
 
 def test_an_engine_that_hangs_ends_the_server(tiny_checkpoint, tmp_path):
