@@ -1,8 +1,11 @@
 """How the client meets servers that are away, slow, not ready, or want a certificate."""
 
+import asyncio
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 
+import grpc
 import pytest
 import trustme
 from lockstep.v1 import tokenizer_service_pb2 as messages
@@ -211,6 +214,62 @@ async def test_a_service_that_stays_away_is_asked_four_times():
             await client.tokenizer.encode("abc")
         assert servicer.calls == 4
         assert raised.value.retry_delay_s == 0.25
+
+
+async def test_a_service_that_is_overloaded_is_asked_again():
+    servicer = Counting(errors.Overloaded("calls", 8, retry_delay_s=0.2))
+    async with (
+        running(servicer) as (server, _),
+        AsyncLockstep(tokenizer=f"127.0.0.1:{server.port}") as client,
+    ):
+        began = time.monotonic()
+        await client.tokenizer.encode("abc")
+        assert servicer.calls == 2
+        assert time.monotonic() - began >= 0.2
+
+
+async def test_a_client_without_retries_raises_the_first_failure():
+    servicer = Counting(errors.Overloaded("calls", 8, retry_delay_s=0.2))
+    async with (
+        running(servicer) as (server, _),
+        AsyncLockstep(tokenizer=f"127.0.0.1:{server.port}", retries=0) as client,
+    ):
+        with pytest.raises(exceptions.Overloaded):
+            await client.tokenizer.encode("abc")
+        assert servicer.calls == 1
+
+
+async def test_calls_that_a_new_connection_has_no_room_for_are_made_again():
+    class Slow(services_pb.TokenizerServiceServicer):
+        def Encode(self, request, context):
+            time.sleep(0.01)
+            return messages.EncodeResponse()
+
+    # A plain server, without the headroom of ours: it refuses some of a burst.
+    server = grpc.server(ThreadPoolExecutor(4), options=[("grpc.max_concurrent_streams", 4)])
+    services_pb.add_TokenizerServiceServicer_to_server(Slow(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        async with AsyncLockstep(tokenizer=f"127.0.0.1:{port}", retries=10) as client:
+            await asyncio.gather(*(client.tokenizer.encode("x") for _ in range(300)))
+    finally:
+        await asyncio.to_thread(server.stop(None).wait)
+
+
+async def test_a_thousand_calls_at_once_on_a_new_connection_all_succeed(services: Services):
+    async with AsyncLockstep(tokenizer=services.tokenizer.address) as client:
+        batches = await asyncio.gather(*(client.tokenizer.encode("x") for _ in range(1000)))
+    assert len(batches) == 1000
+
+
+async def test_more_generations_at_once_than_the_service_admits_all_succeed(services: Services):
+    addresses = {"tokenizer": services.tokenizer.address, "model": services.model.address}
+    async with AsyncLockstep(**addresses) as client:
+        answers = await asyncio.gather(
+            *(client.generate("x", max_new_tokens=4, eos_token_id=[]) for _ in range(150))
+        )
+    assert all(len(answer.token_ids) == 4 for answer in answers)
 
 
 async def test_what_is_wrong_and_stays_wrong_is_asked_once():

@@ -170,7 +170,7 @@ def test_a_session_in_use_or_gone_does_not_move(ls):
         reader.start()
         begun.wait(30)
         with pytest.raises(SessionBusy):
-            session.rebind()
+            session.rebind(timeout=0.1)  # too short for a repetition
         reader.join()
         session.rebind()
     with pytest.raises(SessionNotFound):

@@ -8,7 +8,13 @@ from lockstep.v1 import logits_session_service_pb2, tokenizer_service_pb2
 from lockstep_client import exceptions
 from lockstep_client._transport import retries, status
 from lockstep_client._transport.retries import Attempts, Throttle, is_idempotent
-from lockstep_client.exceptions import ConnectionFailed, DeadlineExceeded, Draining, LockstepError
+from lockstep_client.exceptions import (
+    ConnectionFailed,
+    DeadlineExceeded,
+    Draining,
+    LockstepError,
+    Overloaded,
+)
 
 SERVICE_MODULES = (
     "tokenizer_service",
@@ -25,8 +31,15 @@ def _draining(retry_delay_s: float | None = 1.0) -> Draining:
     return Draining("Shutting down.", code=UNAVAILABLE, retry_delay_s=retry_delay_s)
 
 
-def _attempts(*, repeatable: bool = True, timeout_s: float | None = 60.0) -> Attempts:
-    return Attempts(Throttle(), repeatable=repeatable, timeout_s=timeout_s)
+def _overloaded(retry_delay_s: float = 1.0) -> Overloaded:
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    return Overloaded("Full.", code=code, retry_delay_s=retry_delay_s)
+
+
+def _attempts(
+    *, retries: int = 3, idempotent: bool = True, timeout_s: float | None = 60.0
+) -> Attempts:
+    return Attempts(Throttle(), retries=retries, idempotent=idempotent, timeout_s=timeout_s)
 
 
 def test_methods_that_may_be_repeated_exist():
@@ -68,29 +81,50 @@ def test_backoff_grows_from_attempt_to_attempt_until_there_are_four():
         attempts.pause_s(AWAY)
 
 
-def test_the_time_that_a_service_states_takes_the_place_of_the_backoff():
-    assert _attempts().pause_s(_draining(0.75)) == 0.75
+@pytest.mark.parametrize("error", [_draining(0.75), _overloaded(0.75)], ids=["away", "overloaded"])
+def test_no_attempt_comes_before_the_time_that_a_service_states_nor_all_at_once(error):
+    pauses = [_attempts().pause_s(error) for _ in range(20)]
+    assert all(0.75 <= pause_s <= 0.9 for pause_s in pauses)
+    assert len(set(pauses)) > 1
+
+
+def test_a_backoff_that_has_grown_beyond_the_stated_time_is_waited_for():
+    attempts = _attempts()
+    assert [attempts.pause_s(_overloaded(0.1)) for _ in range(3)][-1] >= 0.3
+
+
+@pytest.mark.parametrize("retries", [0, 1, 5])
+def test_the_client_says_how_often_a_call_is_repeated(retries):
+    attempts = _attempts(retries=retries)
+    for _ in range(retries):
+        attempts.pause_s(_overloaded())
+    with pytest.raises(Overloaded):
+        attempts.pause_s(_overloaded())
 
 
 @pytest.mark.parametrize(
     "error",
     [
         _draining(None),
-        exceptions.Overloaded("Full.", code=grpc.StatusCode.RESOURCE_EXHAUSTED, retry_delay_s=0.5),
         exceptions.InvalidField("Wrong.", code=grpc.StatusCode.INVALID_ARGUMENT),
         status.overdue("the service"),
         status.closed("the service"),
     ],
-    ids=["unavailable for good", "overloaded", "wrong", "overdue", "closed"],
+    ids=["unavailable for good", "wrong", "overdue", "closed"],
 )
 def test_what_does_not_pass_is_not_repeated(error: LockstepError):
     with pytest.raises(type(error)):
         _attempts().pause_s(error)
 
 
-def test_a_call_that_changes_something_is_made_once():
-    with pytest.raises(ConnectionFailed):
-        _attempts(repeatable=False).pause_s(AWAY)
+@pytest.mark.parametrize("error", [AWAY, _draining()], ids=["away", "draining"])
+def test_a_call_that_may_have_changed_something_is_made_once(error):
+    with pytest.raises(type(error)):
+        _attempts(idempotent=False).pause_s(error)
+
+
+def test_a_call_that_was_refused_before_it_began_is_repeated_whatever_it_changes():
+    assert _attempts(idempotent=False).pause_s(_overloaded()) >= 1.0
 
 
 def test_a_pause_that_does_not_fit_the_timeout_is_not_made():
@@ -123,7 +157,7 @@ def test_repetition_ends_while_most_calls_fail_and_begins_again_when_they_do_not
 
     def repeated() -> bool:
         try:
-            Attempts(throttle, repeatable=True, timeout_s=None).pause_s(AWAY)
+            Attempts(throttle, retries=3, idempotent=True, timeout_s=None).pause_s(AWAY)
         except ConnectionFailed:
             return False
         return True
@@ -132,3 +166,16 @@ def test_repetition_ends_while_most_calls_fail_and_begins_again_when_they_do_not
     for _ in range(100):
         throttle.succeed()
     assert repeated()
+
+
+def test_a_service_that_states_a_time_paces_its_callers_itself():
+    throttle = Throttle()
+    for _ in range(50):
+        Attempts(throttle, retries=3, idempotent=True, timeout_s=None).pause_s(_overloaded())
+
+
+def test_a_call_that_its_connection_has_no_room_for_is_not_a_service_that_is_away():
+    message = "Stream removed (Received RST_STREAM with error code 7 (RST_STREAM))"
+    error = status.from_status(UNAVAILABLE, message, (), "the model service at localhost:1")
+    assert type(error) is Overloaded
+    assert error.retry_delay_s

@@ -16,6 +16,7 @@ from lockstep_client._sync.tokenizer import Tokenizer
 from lockstep_client._sync.vocabulary import Vocabulary
 from lockstep_client._transport.closing import Closing
 from lockstep_client._transport.endpoint import (
+    DEFAULT_RETRIES,
     DEFAULT_STREAM_TIMEOUT_S,
     DEFAULT_TIMEOUT_S,
     USE_DEFAULT,
@@ -53,6 +54,7 @@ class Lockstep(Closing):
         tls: Tls | None = None,
         timeout: float | None = DEFAULT_TIMEOUT_S,
         stream_timeout: float | None = DEFAULT_STREAM_TIMEOUT_S,
+        retries: int = DEFAULT_RETRIES,
     ) -> None:
         """Prepares the connections.
 
@@ -62,12 +64,12 @@ class Lockstep(Closing):
             tls: transport security of both; None sends plain text.
             timeout: of calls with one answer, in seconds; None for none.
             stream_timeout: of calls that generate or stream; None for none.
+            retries: how often a call is repeated within its timeout, where that does nothing
+                twice: while a service is away, or says when to come back. 0 for never.
         """
-        newest = NewestVocabulary()
-        self._tokenizer = Connection(
-            Endpoint("tokenizer", tokenizer, tls, timeout, stream_timeout), newest
-        )
-        self._model = Connection(Endpoint("model", model, tls, timeout, stream_timeout), newest)
+        newest, times = NewestVocabulary(), (timeout, stream_timeout, retries)
+        self._tokenizer = Connection(Endpoint("tokenizer", tokenizer, tls, *times), newest)
+        self._model = Connection(Endpoint("model", model, tls, *times), newest)
         self.tokenizer = Tokenizer(self._tokenizer)
         self.vocabulary = Vocabulary(self._tokenizer)
         self.model = Model(self._model)

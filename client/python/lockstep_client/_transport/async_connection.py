@@ -23,7 +23,7 @@ from lockstep_client._transport import status
 from lockstep_client._transport.async_deadline import Deadline
 from lockstep_client._transport.caller import Caller
 from lockstep_client._transport.closing import AsyncClosing
-from lockstep_client._transport.endpoint import USE_DEFAULT, Endpoint, Timeout
+from lockstep_client._transport.endpoint import MAX_UNARY_CALLS, USE_DEFAULT, Endpoint, Timeout
 from lockstep_client._transport.newest_vocabulary import NewestVocabulary
 from lockstep_client._transport.pulse import PATIENCE_S, QUESTION_TIMEOUT_S
 from lockstep_client._transport.retries import Attempts
@@ -54,6 +54,7 @@ class AsyncConnection(Caller, AsyncClosing):
     def __init__(self, endpoint: Endpoint, newest: NewestVocabulary | None = None) -> None:
         super().__init__(aio, endpoint, newest)
         self.channel = cast(aio.Channel, self._channels)
+        self._places = asyncio.Semaphore(MAX_UNARY_CALLS)
         self._asking: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -73,7 +74,8 @@ class AsyncConnection(Caller, AsyncClosing):
         while True:
             try:
                 with self._deadline(attempts), self._translated_errors(attempts):
-                    response = await method(request, timeout=attempts.timeout_s)
+                    async with self._places:
+                        response = await method(request, timeout=attempts.timeout_s)
             except LockstepError as error:
                 await asyncio.sleep(attempts.pause_s(error))
             else:

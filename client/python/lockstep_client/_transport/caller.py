@@ -65,17 +65,24 @@ class Caller:
 
     def _attempts(self, request: Any, timeout: Timeout, *, streams: bool) -> Attempts:
         self._newest.fill(request)
-        repeatable = self.endpoint.retries and is_idempotent(request)
-        return self._limited(timeout, streams=streams, repeatable=repeatable)
+        return self._limited(
+            timeout,
+            streams=streams,
+            retries=self.endpoint.retries,
+            idempotent=is_idempotent(request),
+        )
 
     def _only_attempt(self, timeout: Timeout) -> Attempts:
-        return self._limited(timeout, streams=True, repeatable=False)
+        return self._limited(timeout, streams=True, retries=0, idempotent=False)
 
-    def _limited(self, timeout: Timeout, *, streams: bool, repeatable: bool) -> Attempts:
+    def _limited(
+        self, timeout: Timeout, *, streams: bool, retries: int, idempotent: bool
+    ) -> Attempts:
         limit = self.endpoint.streaming_timeout_s if streams else self.endpoint.unary_timeout_s
         return Attempts(
             self._throttle,
-            repeatable=repeatable,
+            retries=retries,
+            idempotent=idempotent,
             timeout_s=limit(timeout),
             keyword="stream_timeout" if streams else "timeout",
         )

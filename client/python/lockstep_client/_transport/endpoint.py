@@ -10,6 +10,10 @@ from lockstep_client._transport import address
 MAX_RECEIVE_BYTES: Final = 64 * 1024 * 1024
 DEFAULT_TIMEOUT_S: Final = 60.0
 DEFAULT_STREAM_TIMEOUT_S: Final = 600.0
+DEFAULT_RETRIES: Final = 3
+MAX_UNARY_CALLS: Final = 128
+"""Most calls with one answer at a time over one connection; more wait here. Services take 256 (see
+`--max-streams-per-connection`), which a new connection does not know yet."""
 GRACE_S: Final = 0.25
 """How long gRPC has, after the deadline of a call, to end it by itself."""
 
@@ -80,7 +84,8 @@ class Endpoint:
         tls: transport security; None sends plain text.
         timeout_s: of calls with one answer; None means no limit.
         stream_timeout_s: of calls that stream; None means no limit.
-        retries: whether idempotent calls are repeated while the service is away.
+        retries: how often a call is repeated while the service is away, or says when to
+            come back; see `retries`.
     """
 
     service: Literal["tokenizer", "model"]
@@ -88,14 +93,14 @@ class Endpoint:
     tls: Tls | None = None
     timeout_s: float | None = DEFAULT_TIMEOUT_S
     stream_timeout_s: float | None = DEFAULT_STREAM_TIMEOUT_S
-    retries: bool = True
+    retries: int = DEFAULT_RETRIES
 
     def __post_init__(self) -> None:
         address.check(self.service, self.address)
 
     def without_retries(self) -> "Endpoint":
         """Returns the same service, for a caller that asks again by itself."""
-        return replace(self, retries=False)
+        return replace(self, retries=0)
 
     @property
     def peer(self) -> str:

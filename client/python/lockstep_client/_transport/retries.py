@@ -12,7 +12,6 @@ import random
 import time
 from typing import Final
 
-import grpc
 from google.protobuf.message import Message
 from lockstep.v1 import (
     logits_session_service_pb2,
@@ -22,14 +21,21 @@ from lockstep.v1 import (
     vocabulary_admin_service_pb2,
 )
 
-from lockstep_client.exceptions import ConnectionFailed, DeadlineExceeded, LockstepError
+from lockstep_client.exceptions import (
+    ConnectionFailed,
+    DeadlineExceeded,
+    Loading,
+    LockstepError,
+    Overloaded,
+    SessionBusy,
+    VocabularyBehind,
+)
 
-MAX_ATTEMPTS: Final = 4
 INITIAL_BACKOFF_S: Final = 0.1
 MAX_BACKOFF_S: Final = 1.0
 BACKOFF_MULTIPLIER: Final = 2.0
 BACKOFF_JITTER: Final = 0.2
-"""A backoff is up to this fraction shorter or longer."""
+"""A backoff is up to this fraction shorter or longer, and a stated time up to as much longer."""
 
 MAX_TOKENS: Final = 10
 TOKEN_RATIO: Final = 0.1
@@ -90,8 +96,14 @@ _IDEMPOTENT_REQUESTS: Final = frozenset(
 )
 
 
+# What a service says before it has begun with a call: any method may be called again.
+_REFUSALS: Final = (Loading, Overloaded, SessionBusy, VocabularyBehind)
+
+
 class Throttle:
-    """Ends repetition while most calls of a connection fail: it would add to the load.
+    """Ends repetition while most calls of a connection find nobody: it would add to the load.
+
+    A service that states when to come back paces its callers itself, and is not counted.
 
     Threads share it without a lock: a count that is lost matters little.
     """
@@ -121,7 +133,8 @@ class Attempts:
         self,
         throttle: Throttle,
         *,
-        repeatable: bool,
+        retries: int,
+        idempotent: bool,
         timeout_s: float | None,
         keyword: str = "timeout",
     ) -> None:
@@ -129,7 +142,9 @@ class Attempts:
 
         Args:
             throttle: the connection's.
-            repeatable: whether there may be a second one.
+            retries: most attempts after the first.
+            idempotent: whether repetition changes nothing. Otherwise there is another attempt
+                only after one that the service has refused before it began.
             timeout_s: of all of them together; None means no limit.
             keyword: the client's keyword for it, where the call has none of its own.
         """
@@ -137,7 +152,8 @@ class Attempts:
         whose = f"`timeout` of the call, or `{keyword}` of the client"
         self.limit = f"{float('inf') if timeout_s is None else timeout_s:g} s ({whose})"
         self._throttle = throttle
-        self._max_attempts = MAX_ATTEMPTS if repeatable else 1
+        self._retries = retries
+        self._idempotent = idempotent
         self._failed = 0
         self._reason: LockstepError | None = None
 
@@ -163,28 +179,30 @@ class Attempts:
         """
         if isinstance(error, DeadlineExceeded) and self._reason is not None:
             raise self._reason
-        if not may_pass(error):
+        if not may_pass(error) or not (self._idempotent or isinstance(error, _REFUSALS)):
             raise error
         self._failed += 1
         self._reason = error
-        pause_s = self._backoff_s() if error.retry_delay_s is None else error.retry_delay_s
-        left_s = self.timeout_s
-        repeats = self._throttle.fail() and self._failed < self._max_attempts
-        if not repeats or (left_s is not None and pause_s >= left_s):
+        paced = error.retry_delay_s is not None or self._throttle.fail()
+        pause_s, left_s = self._pause_s(error.retry_delay_s), self.timeout_s
+        if not paced or self._failed > self._retries or (left_s is not None and pause_s >= left_s):
             raise error
         return pause_s
 
-    def _backoff_s(self) -> float:
+    def _pause_s(self, stated_s: float | None) -> float:
+        """Returns the backoff, or the time that the service states where that is longer."""
         backoff_s = INITIAL_BACKOFF_S * BACKOFF_MULTIPLIER ** (self._failed - 1)
-        jitter = random.uniform(1 - BACKOFF_JITTER, 1 + BACKOFF_JITTER)
-        return min(backoff_s, MAX_BACKOFF_S) * jitter
+        pause_s = min(backoff_s, MAX_BACKOFF_S) * random.uniform(
+            1 - BACKOFF_JITTER, 1 + BACKOFF_JITTER
+        )
+        if stated_s is None:
+            return pause_s
+        return max(pause_s, stated_s * random.uniform(1, 1 + BACKOFF_JITTER))
 
 
 def may_pass(error: LockstepError) -> bool:
     """Says whether the same call can succeed later: no answer came, or one that says when."""
-    if isinstance(error, ConnectionFailed):
-        return True
-    return error.code is grpc.StatusCode.UNAVAILABLE and error.retry_delay_s is not None
+    return isinstance(error, ConnectionFailed) or error.retry_delay_s is not None
 
 
 def is_idempotent(request: Message) -> bool:

@@ -15,6 +15,7 @@ from lockstep_client.exceptions import (
     DeadlineExceeded,
     FieldViolation,
     LockstepError,
+    Overloaded,
     ProtocolError,
     ServiceError,
 )
@@ -50,6 +51,11 @@ _SENTENCES: Final[dict[tuple[str, ...], str]] = {
         "it ends every connection at once; it may ask for TLS, or for a certificate of the client."
     ),
 }
+
+# How HTTP/2 refuses a call (REFUSED_STREAM) that the server has not looked at: this connection
+# has as many as it may have. A new connection does not know yet how many these are.
+_REFUSED = "RST_STREAM with error code 7"
+_REFUSED_RETRY_S = 0.1
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -148,6 +154,12 @@ def _from_details(code: grpc.StatusCode, status: Status) -> ServiceError | None:
 
 def _without_reason(code: grpc.StatusCode, message: str, peer: str) -> LockstepError:
     match code:
+        case grpc.StatusCode.UNAVAILABLE if _REFUSED in message:
+            return Overloaded(
+                f"This connection has as many calls as {peer} takes at a time.",
+                code=grpc.StatusCode.RESOURCE_EXHAUSTED,
+                retry_delay_s=_REFUSED_RETRY_S,
+            )
         case grpc.StatusCode.UNAVAILABLE:
             return ConnectionFailed(f"Cannot reach {peer}: {_what_happened(message)}", code=code)
         case grpc.StatusCode.DEADLINE_EXCEEDED:

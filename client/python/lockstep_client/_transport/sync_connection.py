@@ -11,7 +11,13 @@ import grpc
 from lockstep_client._transport import status
 from lockstep_client._transport.caller import Caller
 from lockstep_client._transport.closing import Closing
-from lockstep_client._transport.endpoint import GRACE_S, USE_DEFAULT, Endpoint, Timeout
+from lockstep_client._transport.endpoint import (
+    GRACE_S,
+    MAX_UNARY_CALLS,
+    USE_DEFAULT,
+    Endpoint,
+    Timeout,
+)
 from lockstep_client._transport.newest_vocabulary import NewestVocabulary
 from lockstep_client._transport.pulse import PATIENCE_S, QUESTION_TIMEOUT_S
 from lockstep_client._transport.retries import Attempts
@@ -37,6 +43,7 @@ class Connection(Caller, Closing):
     def __init__(self, endpoint: Endpoint, newest: NewestVocabulary | None = None) -> None:
         super().__init__(grpc, endpoint, newest)
         self.channel = cast(grpc.Channel, self._channels)
+        self._places = threading.Semaphore(MAX_UNARY_CALLS)
         self._asking = threading.Lock()
         self._answered = threading.Event()
         self._answered.set()
@@ -57,7 +64,7 @@ class Connection(Caller, Closing):
         self._check_pulse()
         while True:
             try:
-                with self._translated_errors(attempts):
+                with self._translated_errors(attempts), self._place(attempts):
                     response = method(request, timeout=attempts.timeout_s)
             except LockstepError as error:
                 self._closed.wait(attempts.pause_s(error))
@@ -152,6 +159,16 @@ class Connection(Caller, Closing):
                         yield response
             finally:
                 call.cancel()
+
+    @contextmanager
+    def _place(self, attempts: Attempts) -> Iterator[None]:
+        """Waits for one of the places of calls with one answer."""
+        if not self._places.acquire(timeout=attempts.timeout_s):
+            raise status.overdue(self.endpoint.peer, attempts.limit)
+        try:
+            yield
+        finally:
+            self._places.release()
 
     @contextmanager
     def _translated_errors(self, attempts: Attempts) -> Iterator[None]:
