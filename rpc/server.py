@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import signal
 from collections.abc import Sequence
 from contextlib import suppress
@@ -81,10 +82,11 @@ class Server:
         )
         self._certificate_expiry = Gauge(
             "lockstep_certificate_expiry_timestamp_seconds",
-            "When the certificate of the service expires, in Unix time.",
+            "When the certificate of the service expires, in Unix time; NaN without TLS.",
             ["service"],
             registry=registry,
-        )
+        ).labels(settings.service)
+        self._certificate_expiry.set(math.nan)
         self._stop_now = asyncio.Event()
         self._metrics: MetricsEndpoint | None = None
         self.port = self.health_port = self.metrics_port = 0
@@ -211,7 +213,7 @@ class Server:
                 settings.tls_certificate, settings.tls_key, settings.tls_client_ca
             )
             credentials = files.credentials()
-            self._certificate_expiry.labels(settings.service).set_function(files.expires_at)
+            self._certificate_expiry.set_function(files.expires_at)
         return _bind(self.grpc, settings.host, settings.port, credentials)
 
     def _publish(self) -> None:

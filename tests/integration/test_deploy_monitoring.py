@@ -2,9 +2,12 @@
 
 import json
 import re
+import shutil
+import subprocess
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import promql_parser
@@ -25,8 +28,13 @@ BOARD = json.loads(PATH.read_text())
 PANELS = [panel for panel in BOARD["panels"] if panel["type"] != "row"]
 FREE_PORTS = ("--port", "0", "--health-port", "0", "--metrics-port", "0")
 
-# Added by Prometheus when it scrapes.
-TARGET_LABELS = {"instance", "job"}
+SCENARIOS = Path(__file__).with_name("alerts.yml")
+RUNBOOKS = PATH.parents[3] / "docs" / "operations.md"
+
+# Added by Prometheus when it scrapes, the last two in Kubernetes only.
+TARGET_LABELS = {"instance", "job", "namespace", "pod"}
+# Made by Prometheus for each target.
+TARGET_METRICS = {"up"}
 COUNTER_FUNCTIONS = {"rate", "increase", "irate"}
 
 
@@ -60,6 +68,9 @@ def _visit(node: Any, usage: Usage, grouping: set[str], *, counter: bool) -> Non
             _visit(node.expr, usage, grouping | labels, counter=counter)
         case promql_parser.BinaryExpr():
             _visit(node.lhs, usage, grouping, counter=counter)
+            matching = node.modifier.matching if node.modifier else None
+            if matching and str(node.op) in {"and", "unless"}:  # the right side gives no labels
+                grouping = set(matching.labels)
             _visit(node.rhs, usage, grouping, counter=counter)
         case promql_parser.Call():
             for argument in node.args:
@@ -87,6 +98,9 @@ def expressions() -> Iterator[tuple[str, str]]:
 
 
 EXPRESSIONS = dict(expressions())
+ALERTS = {
+    rule["alert"]: rule for group in RULES["groups"] for rule in group["rules"] if "alert" in rule
+}
 RECORDED = {
     rule["record"] for group in RULES["groups"] for rule in group["rules"] if "record" in rule
 }
@@ -130,7 +144,7 @@ def test_every_expression_reads_metrics_and_labels_that_exist(name, exposed):
     usage = read(EXPRESSIONS[name])
     assert usage.labels, "no metric is read"
     for metric, labels in usage.labels.items():
-        if metric in RECORDED:
+        if metric in RECORDED | TARGET_METRICS:
             continue
         assert metric in exposed, f"{metric} is exposed by neither service"
         assert labels - TARGET_LABELS <= exposed[metric][1], metric
@@ -183,12 +197,48 @@ def test_panels_do_not_overlap():
         cells |= taken
 
 
-def test_every_alert_says_how_bad_it_is_and_what_is_wrong():
-    alerts = [rule for group in RULES["groups"] for rule in group["rules"] if "alert" in rule]
-    assert alerts
-    for alert in alerts:
-        assert alert["labels"]["severity"] in {"warning", "critical"}
-        assert alert["annotations"]["summary"]
+@pytest.mark.parametrize("name", ALERTS)
+def test_an_alert_says_how_bad_it_is_and_where_it_says_what_to_do(name):
+    alert = ALERTS[name]
+    assert alert["labels"]["severity"] in {"warning", "critical"}
+    assert alert["annotations"]["summary"]
+    assert alert["annotations"]["runbook_url"] == f"docs/operations.md#{name.lower()}"
+    assert f"\n### {name}\n" in RUNBOOKS.read_text()
+
+
+def promtool(*arguments: str, folder: Path) -> None:
+    """Runs Prometheus' own tool, which has to find nothing wrong."""
+    program = shutil.which("promtool")
+    if program is None:
+        pytest.fail(
+            "This test needs promtool: install Prometheus (on Debian and Ubuntu, "
+            "`apt-get install prometheus`). .ci/run does."
+        )
+    done = subprocess.run(
+        [program, *arguments], cwd=folder, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_prometheus_takes_the_scrape_file_and_the_rules():
+    promtool("check", "config", "prometheus.yml", folder=PROMETHEUS)
+    promtool("check", "rules", "--lint-fatal", "rules.yml", folder=PROMETHEUS)
+
+
+def test_alerts_fire_when_they_should_and_only_then(tmp_path):
+    rules = yaml.safe_load((PROMETHEUS / "rules.yml").read_text())
+    for group in rules["groups"]:
+        for rule in group["rules"]:
+            rule.pop("annotations", None)  # else each scenario would have to repeat them
+    (tmp_path / "rules.yml").write_text(yaml.safe_dump(rules))
+    shutil.copy(SCENARIOS, tmp_path)
+    promtool("test", "rules", SCENARIOS.name, folder=tmp_path)
+
+
+def test_every_alert_has_a_scenario_in_which_it_fires():
+    scenarios = yaml.safe_load(SCENARIOS.read_text())["tests"]
+    checks = [check for scenario in scenarios for check in scenario["alert_rule_test"]]
+    assert {check["alertname"] for check in checks if check["exp_alerts"]} == set(ALERTS)
 
 
 def test_the_scrape_file_looks_where_the_services_are():
