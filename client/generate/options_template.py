@@ -37,8 +37,19 @@ class GenerationOptions(TypedDict, total=False):
     processors: Sequence[str | tuple[str, Mapping[str, Any] | str]]
 
 
-class GenerateOptions(GenerationOptions, total=False):
-    """Keywords of `generate` and `stream`, in addition to `GenerationOptions`.
+class PromptOptions(GenerationOptions, total=False):
+    """Keywords in place of prompts, as `**batch` gives them, in addition to `GenerationOptions`."""
+
+    input_ids: Any
+    """Ids of the prompts, `[B, S]` integers, or rows of ids. Unset where prompts are given."""
+    attention_mask: Any
+    """`[B, S]` integers, 1 at tokens and 0 at padding. Unset means that all are tokens."""
+    position_ids: Any
+    """`[B, S]` integers. Unset means the cumulative sum of the mask minus one."""
+
+
+class GenerateOptions(PromptOptions, total=False):
+    """Keywords of `generate` and `stream`, in addition to `PromptOptions`.
 
     Fields: GenerateRequest
     """
@@ -64,8 +75,8 @@ class GenerateOptions(GenerationOptions, total=False):
     keep_session: SessionRetention | bool
 
 
-class ScoreOptions(GenerationOptions, total=False):
-    """Keywords of `score` and `compute_logits`, in addition to `GenerationOptions`."""
+class ScoreOptions(PromptOptions, total=False):
+    """Keywords of `score` and `compute_logits`, in addition to `PromptOptions`."""
 
     selection: ScoreSelection | None
     """What to return about each token. Unset means its log-probability alone for `score`,
@@ -75,8 +86,8 @@ class ScoreOptions(GenerationOptions, total=False):
     ids without one the newest that this client has seen, or a newer one."""
 
 
-class SessionOptions(GenerationOptions, total=False):
-    """Keywords of `open_session`, in addition to `GenerationOptions`.
+class SessionOptions(PromptOptions, total=False):
+    """Keywords of `open_session`, in addition to `PromptOptions`.
 
     `max_length` is here the most tokens that a row will hold, prompt included: memory is
     reserved for them. Range: [longest prompt, context]. Unset means the server's default.

@@ -30,10 +30,10 @@ class Reference:
     """`model.generate` of one prompt alone."""
 
     def __init__(self, checkpoint: Path) -> None:
-        self._model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
+        self.model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
 
     def greedy(self, prompt: list[int], new_tokens: int) -> tuple[list[int], np.ndarray]:
-        output = self._model.generate(
+        output = self.model.generate(
             torch.tensor([prompt]),
             attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
             max_new_tokens=new_tokens,
@@ -56,6 +56,19 @@ def test_tokens_and_logits_are_those_of_transformers(client: Lockstep, reference
         tokens, logits = reference.greedy(prompt, NEW_TOKENS)
         assert result.sequences[row] == tokens
         np.testing.assert_allclose(result.logits[row, : len(tokens)], logits, atol=1e-4)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_batch_goes_into_a_model_of_either_kind(client: Lockstep, reference: Reference, side):
+    batch = client.tokenizer.encode(
+        ["abc", "fghij"], padding=True, padding_side=side, return_tensors="pt"
+    )
+    with torch.no_grad():
+        theirs = reference.model(**batch).logits
+    last = batch["attention_mask"].cumsum(1).argmax(1)
+    ours = client.model.compute_logits(**batch).logits
+    np.testing.assert_allclose(ours, theirs[torch.arange(2), last], atol=1e-4)
+    assert (ours == client.model.compute_logits(batch).logits).all()
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -364,3 +377,22 @@ def test_a_row_of_a_session_that_fails_raises_and_the_session_knows_its_position
             session.generate(**NO_TOKEN)
         session.step([[6]])
         assert session.token_ids() == [[5, 6]]
+
+
+def test_every_call_takes_the_keywords_of_a_batch(client: Lockstep):
+    batch = client.tokenizer.encode(["abc", "defgh"], padding="longest")
+    options = {"max_new_tokens": 3, "do_sample": False}
+    expected = client.model.generate(batch, **options).sequences
+    assert client.model.generate(**batch, **options).sequences == expected
+    with client.model.stream(**batch, **options) as stream:
+        list(stream)
+    assert stream.result.sequences == expected
+    assert client.model.validate(**batch, **options)
+    for named, given in zip(client.model.score(**batch), client.model.score(batch), strict=True):
+        assert named.logits_logprob == given.logits_logprob
+    with client.model.open_session(**batch, max_length=16) as session:
+        assert session.position == tuple(map(len, batch.token_ids))
+        with pytest.raises(TypeError, match="a session has its rows"):
+            session.generate(**batch)
+    with pytest.raises(TypeError, match="Give prompts, or input_ids="):
+        client.model.generate(batch, **batch)

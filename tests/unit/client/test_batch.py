@@ -1,9 +1,14 @@
+from collections.abc import Mapping
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from lockstep_client import Batch, Padded, VocabularyRef
 from lockstep_client._values import batch as batches
+
+MASK = np.array([[1, 1, 1], [0, 0, 1]])
 
 PADDED = Padded(
     input_ids=np.array([[1, 2, 3], [0, 0, 4]]),
@@ -93,3 +98,46 @@ def test_the_vocabulary_travels_with_the_batch():
     assert VocabularyRef.from_message(ref.to_message()) == ref
     assert batches.vocabulary_of(Batch([[1]], vocabulary=ref)) is ref
     assert batches.vocabulary_of([[1]]) is None
+
+
+def test_a_batch_is_a_mapping_of_what_a_model_takes():
+    batch = Batch([[1, 2, 3], [4]], padded=PADDED)
+    assert isinstance(batch, Mapping)
+    assert list(batch) == ["input_ids", "attention_mask", "position_ids"]
+    assert batch["input_ids"] is batch.input_ids
+    assert {**batch}["attention_mask"] is batch.attention_mask
+    assert "token_type_ids" not in batch
+    with pytest.raises(KeyError, match="not 'labels'"):
+        batch["labels"]
+
+
+def test_batches_are_equal_where_ids_arrays_and_vocabulary_are():
+    batch = Batch([[1, 2, 3], [4]], padded=PADDED)
+    assert batch == Batch([[1, 2, 3], [4]], padded=replace(PADDED))
+    assert batch != Batch([[1, 2, 3], [4]])
+    assert batch != Batch([[1, 2, 3], [4]], padded=replace(PADDED, position_ids=MASK))
+    assert batch != Batch([[1, 2, 3], [4]], padded=replace(PADDED, padding_side="right"))
+
+
+def test_rows_that_are_equally_long_are_a_rectangle_without_padding():
+    batch = Batch([[1, 2], [3, 4]])
+    assert batch.input_ids.tolist() == [[1, 2], [3, 4]]
+    assert batch.attention_mask.tolist() == [[1, 1], [1, 1]]
+    assert batch.position_ids.tolist() == [[0, 1], [0, 1]]
+    assert Batch([]).input_ids.shape == (0, 0)
+    assert Batch([[1, 2]], return_tensors="pt")["input_ids"].dtype == torch.int64
+
+
+def test_prompts_are_given_once():
+    given = {"input_ids": [[1, 2]], "attention_mask": [[1, 1]]}
+    assert batches.given(None, given) == given
+    assert batches.given(None, {"input_ids": [[1, 2], [3]]}) == [[1, 2], [3]]
+    for prompts, options in ((None, {}), ([[1]], given), (None, {"attention_mask": [[1]]})):
+        with pytest.raises(TypeError, match="Give prompts, or input_ids="):
+            batches.given(prompts, options)
+
+
+def test_arrays_of_a_library_that_is_not_installed_are_refused_before_any_call(monkeypatch):
+    monkeypatch.setattr(batches.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"lockstep-client\[torch\]"):
+        batches.check_return_tensors("pt")

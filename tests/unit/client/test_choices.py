@@ -5,6 +5,7 @@ import pytest
 
 from lockstep_client import NewToken, Padded, ScoreSelection
 from lockstep_client._requests import model, tokenizer, vocabulary
+from lockstep_client._values import batch as batches
 
 MASK = np.ones((1, 1), np.int64)
 
@@ -18,7 +19,7 @@ KEYWORDS = {
     "padding_side": (lambda value: tokenizer.encode("a", {"padding_side": value}), "left"),
     "truncation_side": (lambda value: tokenizer.encode("a", {"truncation_side": value}), "left"),
     "return_offsets": (lambda value: tokenizer.encode("a", {"return_offsets": value}), "utf16"),
-    "return_tensors": (tokenizer.check_return_tensors, "pt"),
+    "return_tensors": (batches.check_return_tensors, "pt"),
     "role": (lambda value: vocabulary.set_special_tokens({value: 1}, {}), "pad"),
     "role of a new token": (lambda value: NewToken("a", role=value).to_message(), "pad"),
     "more_roles": (lambda value: NewToken("a", more_roles=[value]).to_message(), "pad"),

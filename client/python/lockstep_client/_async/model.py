@@ -42,7 +42,7 @@ class AsyncModel:
 
     async def generate(
         self,
-        prompts: Prompts,
+        prompts: Prompts | None = None,
         *,
         timeout: Timeout = USE_DEFAULT,
         **options: Unpack[GenerateOptions],
@@ -55,7 +55,7 @@ class AsyncModel:
 
         Args:
             prompts: a batch, rows of ids, or a mapping with `input_ids` and
-                `attention_mask`.
+                `attention_mask`; or these as keywords, as of `**batch`.
             timeout: in seconds; the client's `stream_timeout` unless given.
             **options: see `GenerateOptions`.
 
@@ -73,7 +73,7 @@ class AsyncModel:
 
     def stream(
         self,
-        prompts: Prompts,
+        prompts: Prompts | None = None,
         *,
         timeout: Timeout = USE_DEFAULT,
         **options: Unpack[GenerateOptions],
@@ -96,7 +96,7 @@ class AsyncModel:
 
     async def open_session(
         self,
-        prompts: Prompts,
+        prompts: Prompts | None = None,
         *,
         timeout: Timeout = USE_DEFAULT,
         **options: Unpack[SessionOptions],
@@ -130,7 +130,7 @@ class AsyncModel:
 
     async def score(
         self,
-        prompts: Prompts,
+        prompts: Prompts | None = None,
         continuations: Sequence[Row] | None = None,
         *,
         timeout: Timeout = USE_DEFAULT,
@@ -153,7 +153,7 @@ class AsyncModel:
 
     async def compute_logits(
         self,
-        prompts: Prompts,
+        prompts: Prompts | None = None,
         *,
         timeout: Timeout = USE_DEFAULT,
         **options: Unpack[ScoreOptions],
@@ -195,7 +195,7 @@ class AsyncModel:
 
     async def validate(
         self,
-        prompts: Prompts,
+        prompts: Prompts | None = None,
         *,
         timeout: Timeout = USE_DEFAULT,
         **options: Unpack[GenerateOptions],

@@ -48,7 +48,7 @@ def encode(
         if json:
             print_json(_json(batch))
             return
-        for row in range(len(batch)):
+        for row in range(len(batch.token_ids)):
             _print_row(client, batch, row)
         notes.print(f"[dim]{sum(map(len, batch.token_ids))} tokens · {_vocabulary(batch)}[/]")
 

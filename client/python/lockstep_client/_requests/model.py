@@ -15,13 +15,14 @@ from lockstep_client._values.selection import ScoreSelection
 from lockstep_client._values.vocabulary_ref import VocabularyRef
 
 
-def generate(prompts: Prompts, options: GenerateOptions) -> model_pb.GenerateRequest:
+def generate(prompts: Prompts | None, options: GenerateOptions) -> model_pb.GenerateRequest:
     """Builds a `Generate` request.
 
     Raises:
         TypeError: a keyword does not exist, or has a value of another type.
         ValueError: a value does not fit, or two keywords contradict each other.
     """
+    prompts = batches.given(prompts, options)
     request = _generate(options, options.get("vocabulary") or batches.vocabulary_of(prompts))
     request.prompt.CopyFrom(batches.prompt_message(prompts))
     return request
@@ -36,6 +37,9 @@ def continue_session(
         TypeError: a keyword does not exist, or has a value of another type.
         ValueError: a value does not fit, or two keywords contradict each other.
     """
+    for name in batches.KEYS:
+        if options.get(name) is not None:
+            raise TypeError(f"{name}: a session has its rows already; step appends ids to them.")
     request = _generate(options, options.get("vocabulary") or vocabulary)
     request.session_id = session_id
     return request
@@ -67,9 +71,10 @@ def _generate(
 
 
 def score(
-    prompts: Prompts, continuations: Sequence[Row] | None, options: ScoreOptions
+    prompts: Prompts | None, continuations: Sequence[Row] | None, options: ScoreOptions
 ) -> model_pb.ScoreRequest:
     """Builds a `Score` request."""
+    prompts = batches.given(prompts, options)
     return model_pb.ScoreRequest(
         prompt=batches.prompt_message(prompts),
         continuations=None if continuations is None else batches.ragged_message(continuations),
@@ -81,8 +86,9 @@ def score(
     )
 
 
-def compute_logits(prompts: Prompts, options: ScoreOptions) -> model_pb.ComputeLogitsRequest:
+def compute_logits(prompts: Prompts | None, options: ScoreOptions) -> model_pb.ComputeLogitsRequest:
     """Builds a `ComputeLogits` request."""
+    prompts = batches.given(prompts, options)
     return model_pb.ComputeLogitsRequest(
         prompt=batches.prompt_message(prompts),
         scores=selections.message(options.get("selection")),

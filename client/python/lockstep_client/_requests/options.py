@@ -404,8 +404,27 @@ class GenerationOptions(TypedDict, total=False):
     Range: [0, 100]; 0 turns it off. Unset means 0. Not in Hugging Face."""
 
 
-class GenerateOptions(GenerationOptions, total=False):
-    """Keywords of `generate` and `stream`, in addition to `GenerationOptions`.
+class PromptOptions(GenerationOptions, total=False):
+    """Keywords in place of prompts, as `**batch` gives them, in addition to `GenerationOptions`.
+
+    Attributes:
+        input_ids: Ids of the prompts, `[B, S]` integers, or rows of ids. Unset where prompts are
+            given.
+        attention_mask: `[B, S]` integers, 1 at tokens and 0 at padding. Unset means that all are
+            tokens.
+        position_ids: `[B, S]` integers. Unset means the cumulative sum of the mask minus one.
+    """
+
+    input_ids: Any
+    """Ids of the prompts, `[B, S]` integers, or rows of ids. Unset where prompts are given."""
+    attention_mask: Any
+    """`[B, S]` integers, 1 at tokens and 0 at padding. Unset means that all are tokens."""
+    position_ids: Any
+    """`[B, S]` integers. Unset means the cumulative sum of the mask minus one."""
+
+
+class GenerateOptions(PromptOptions, total=False):
+    """Keywords of `generate` and `stream`, in addition to `PromptOptions`.
 
     Attributes:
         output_logits: Whether full rows of raw logits are returned. Unset means False.
@@ -474,8 +493,8 @@ class GenerateOptions(GenerationOptions, total=False):
     Nothing is kept when the call is cancelled or one of its sequences ends with an error."""
 
 
-class ScoreOptions(GenerationOptions, total=False):
-    """Keywords of `score` and `compute_logits`, in addition to `GenerationOptions`.
+class ScoreOptions(PromptOptions, total=False):
+    """Keywords of `score` and `compute_logits`, in addition to `PromptOptions`.
 
     Attributes:
         selection: What to return about each token. Unset means its log-probability alone for
@@ -492,8 +511,8 @@ class ScoreOptions(GenerationOptions, total=False):
     without one the newest that this client has seen, or a newer one."""
 
 
-class SessionOptions(GenerationOptions, total=False):
-    """Keywords of `open_session`, in addition to `GenerationOptions`.
+class SessionOptions(PromptOptions, total=False):
+    """Keywords of `open_session`, in addition to `PromptOptions`.
 
     `max_length` is here the most tokens that a row will hold, prompt included: memory is reserved
     for them. Range: [longest prompt, context]. Unset means the server's default.

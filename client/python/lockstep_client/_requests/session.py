@@ -14,13 +14,14 @@ from lockstep_client._values.choices import check_names
 from lockstep_client._values.tensors import Array
 
 
-def open_session(prompts: Prompts, options: SessionOptions) -> session_pb.OpenSessionRequest:
+def open_session(prompts: Prompts | None, options: SessionOptions) -> session_pb.OpenSessionRequest:
     """Builds an `OpenSession` request.
 
     Raises:
         TypeError: a keyword does not exist, or has a value of another type.
         ValueError: a value does not fit.
     """
+    prompts = batches.given(prompts, options)
     config = {name: value for name, value in options.items() if name != "max_length"}
     return session_pb.OpenSessionRequest(
         prompt=batches.prompt_message(prompts),

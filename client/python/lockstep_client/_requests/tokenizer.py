@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from lockstep.v1 import tokenizer_service_pb2 as tokenizer_pb
@@ -22,7 +22,6 @@ from lockstep_client._values.choices import check_names, choose
 TextPair = tuple[str, str]
 Texts = str | Sequence[str | TextPair]
 ChatMessages = Sequence[Mapping[str, Any]]
-ReturnTensors = Literal["np", "pt"]
 
 _OFFSET_UNITS = enums.values(tokenizer_pb.OffsetUnit)
 _STRATEGIES: dict[bool | str, tokenizer_pb.PaddingStrategy] = {
@@ -122,11 +121,6 @@ def decode_piece(ids: Row) -> tokenizer_pb.DecodeStreamRequest:
 def get_vocabulary(start_id: int) -> tokenizer_pb.GetVocabularyRequest:
     """Builds a `GetVocabulary` request."""
     return tokenizer_pb.GetVocabularyRequest(start_id=token_ids.one(start_id))
-
-
-def check_return_tensors(return_tensors: ReturnTensors) -> None:
-    """Refuses, before the call, a kind of arrays that there is not."""
-    choose("return_tensors", return_tensors, dict.fromkeys(get_args(ReturnTensors)))
 
 
 def pad(rows: Batch | Sequence[Row], options: PaddingOptions) -> tokenizer_pb.PadRequest:

@@ -8,10 +8,9 @@ from typing import Self
 from lockstep.v1 import tokenizer_service_pb2 as tokenizer_pb
 from lockstep.v1 import vocabulary_pb2 as vocabulary_pb
 
-from lockstep_client._requests.tokenizer import ReturnTensors
 from lockstep_client._results.reading import read
 from lockstep_client._values import enums
-from lockstep_client._values.batch import Batch, Encoding, Padded
+from lockstep_client._values.batch import Batch, Encoding, Padded, ReturnTensors
 from lockstep_client._values.vocabulary_ref import VocabularyRef
 from lockstep_client.exceptions import ProtocolError
 
@@ -129,6 +128,7 @@ def encoded(response: tokenizer_pb.EncodeResponse, return_tensors: ReturnTensors
         token_ids=[list(row.ids) for row in response.token_batch.sequences],
         vocabulary=VocabularyRef.from_message(response.vocabulary),
         padded=_padded(response, return_tensors),
+        return_tensors=return_tensors,
         encodings=[Encoding.from_message(details) for details in response.details],
     )
 
@@ -141,6 +141,7 @@ def rendered(
         token_ids=[list(row.ids) for row in response.token_batch.sequences],
         vocabulary=VocabularyRef.from_message(response.vocabulary),
         padded=_padded(response, return_tensors),
+        return_tensors=return_tensors,
         texts=list(response.texts),
     )
 
@@ -155,6 +156,7 @@ def padded(
         token_ids=[list(row.ids) for row in request.token_batch.sequences],
         vocabulary=VocabularyRef.from_message(response.vocabulary),
         padded=_padded(response, return_tensors),
+        return_tensors=return_tensors,
     )
 
 

@@ -43,7 +43,7 @@ class Model:
 
     def generate(
         self,
-        prompts: Prompts,
+        prompts: Prompts | None = None,
         *,
         timeout: Timeout = USE_DEFAULT,
         **options: Unpack[GenerateOptions],
@@ -56,7 +56,7 @@ class Model:
 
         Args:
             prompts: a batch, rows of ids, or a mapping with `input_ids` and
-                `attention_mask`.
+                `attention_mask`; or these as keywords, as of `**batch`.
             timeout: in seconds; the client's `stream_timeout` unless given.
             **options: see `GenerateOptions`.
 
@@ -74,7 +74,7 @@ class Model:
 
     def stream(
         self,
-        prompts: Prompts,
+        prompts: Prompts | None = None,
         *,
         timeout: Timeout = USE_DEFAULT,
         **options: Unpack[GenerateOptions],
@@ -97,7 +97,7 @@ class Model:
 
     def open_session(
         self,
-        prompts: Prompts,
+        prompts: Prompts | None = None,
         *,
         timeout: Timeout = USE_DEFAULT,
         **options: Unpack[SessionOptions],
@@ -131,7 +131,7 @@ class Model:
 
     def score(
         self,
-        prompts: Prompts,
+        prompts: Prompts | None = None,
         continuations: Sequence[Row] | None = None,
         *,
         timeout: Timeout = USE_DEFAULT,
@@ -154,7 +154,7 @@ class Model:
 
     def compute_logits(
         self,
-        prompts: Prompts,
+        prompts: Prompts | None = None,
         *,
         timeout: Timeout = USE_DEFAULT,
         **options: Unpack[ScoreOptions],
@@ -196,7 +196,7 @@ class Model:
 
     def validate(
         self,
-        prompts: Prompts,
+        prompts: Prompts | None = None,
         *,
         timeout: Timeout = USE_DEFAULT,
         **options: Unpack[GenerateOptions],

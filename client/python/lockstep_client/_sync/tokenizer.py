@@ -15,7 +15,7 @@ from lockstep_client._requests.options import (
     EncodeOptions,
     PaddingOptions,
 )
-from lockstep_client._requests.tokenizer import ChatMessages, ReturnTensors, Texts
+from lockstep_client._requests.tokenizer import ChatMessages, Texts
 from lockstep_client._results import tokenizer as results
 from lockstep_client._results.tokenizer import (
     ConvertedTokens,
@@ -27,7 +27,13 @@ from lockstep_client._sync.duplex import Duplex
 from lockstep_client._transport.closing import Closing
 from lockstep_client._transport.endpoint import USE_DEFAULT, Timeout
 from lockstep_client._transport.sync_connection import Connection, Items, iterate
-from lockstep_client._values.batch import Batch, Prompts, Row
+from lockstep_client._values.batch import (
+    Batch,
+    Prompts,
+    ReturnTensors,
+    Row,
+    check_return_tensors,
+)
 
 
 class Tokenizer:
@@ -60,7 +66,7 @@ class Tokenizer:
         Returns:
             The ids, ragged, and padded too where `padding` is given.
         """
-        requests.check_return_tensors(return_tensors)
+        check_return_tensors(return_tensors)
         request = requests.encode(texts, options)
         response = self._connection.unary(self._stub.Encode, request, timeout)
         return results.encoded(response, return_tensors)
@@ -162,7 +168,7 @@ class Tokenizer:
             timeout: in seconds.
             **options: see `PaddingOptions`.
         """
-        requests.check_return_tensors(return_tensors)
+        check_return_tensors(return_tensors)
         request = requests.pad(rows, options)
         response = self._connection.unary(self._stub.Pad, request, timeout)
         return results.padded(response, request, return_tensors)
@@ -190,7 +196,7 @@ class Tokenizer:
             NoChatTemplate: the tokenizer has none.
             ChatTemplateFailed: the template refused the messages.
         """
-        requests.check_return_tensors(return_tensors)
+        check_return_tensors(return_tensors)
         request = requests.apply_chat_template(conversations, options)
         response = self._connection.unary(self._stub.ApplyChatTemplate, request, timeout)
         return results.rendered(response, return_tensors)

@@ -3,9 +3,10 @@
 B is the number of rows, S the padded length.
 """
 
-from collections.abc import Mapping, Sequence
+import importlib.util
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 from lockstep.v1 import tokenizer_service_pb2 as tokenizer_pb
@@ -18,6 +19,10 @@ from lockstep_client._values.token_ids import Row as Row
 from lockstep_client._values.vocabulary_ref import VocabularyRef
 
 PaddingSide = Literal["left", "right"]
+ReturnTensors = Literal["np", "pt"]
+
+KEYS = ("input_ids", "attention_mask", "position_ids")
+"""What a model of Hugging Face takes of a batch, by its names."""
 
 SIDES = enums.values(tokens_pb.PaddingSide)
 
@@ -59,7 +64,7 @@ class Encoding:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Padded:
     """The rectangular form of a batch.
 
@@ -77,6 +82,22 @@ class Padded:
     position_ids: Any
     padding_side: PaddingSide
     pad_token_id: int | None
+
+    @classmethod
+    def of_equal_rows(cls, rows: Sequence[Row]) -> Self:
+        """Builds the rectangle of rows that are equally long, and so have no padding."""
+        width = len(rows[0]) if rows else 0
+        ids = np.array(rows, dtype=np.int64).reshape(len(rows), width)
+        positions = np.broadcast_to(np.arange(ids.shape[1]), ids.shape).copy()
+        return cls(ids, np.ones_like(ids), positions, "left", None)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Padded):
+            return NotImplemented
+        same = self.padding_side == other.padding_side and self.pad_token_id == other.pad_token_id
+        return same and all(np.array_equal(getattr(self, k), getattr(other, k)) for k in KEYS)
+
+    __hash__ = None  # type: ignore[assignment]
 
     @classmethod
     def from_message(cls, message: tokens_pb.PaddedBatch) -> Self:
@@ -130,12 +151,8 @@ class Padded:
         Raises:
             ImportError: torch is not installed.
         """
-        try:
-            import torch
-        except ModuleNotFoundError:
-            raise ImportError(
-                'return_tensors="pt" needs torch: pip install "lockstep-client[torch]"'
-            ) from None
+        check_return_tensors("pt")
+        import torch
 
         return type(self)(
             input_ids=torch.tensor(self.input_ids),
@@ -147,11 +164,13 @@ class Padded:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(Mapping[str, Any]):
     """Encoded texts.
 
-    `len(batch)` is the number of rows. Padded arrays are numpy, or torch tensors
-    where `return_tensors="pt"` was asked for.
+    As what Hugging Face's tokenizers return it is a mapping of `input_ids`,
+    `attention_mask` and `position_ids`, so `**batch` goes into a model: theirs with
+    `return_tensors="pt"`, or ours. Rows that are equally long are a rectangle without
+    padding. Arrays are numpy, or torch tensors where that was asked for.
 
     Attributes:
         token_ids: ids of each row, without padding.
@@ -160,6 +179,7 @@ class Batch:
         encodings: details of each row; empty unless any were asked for or a row
             was cut.
         texts: rendered texts of a chat template, for display; else empty.
+        return_tensors: `np` where arrays are numpy, `pt` where they are torch tensors.
     """
 
     token_ids: list[list[int]]
@@ -167,23 +187,35 @@ class Batch:
     padded: Padded | None = None
     encodings: list[Encoding] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
+    return_tensors: ReturnTensors = field(default="np", compare=False, repr=False)
+
+    def __getitem__(self, key: str) -> Any:
+        if key not in KEYS:
+            raise KeyError(f"A batch has {', '.join(KEYS)}, not {key!r}.")
+        return getattr(self._rectangle(), key)
+
+    def __contains__(self, key: object) -> bool:
+        return key in KEYS
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(KEYS)
 
     def __len__(self) -> int:
-        return len(self.token_ids)
+        return len(KEYS)
 
     @property
     def input_ids(self) -> Any:
-        """`[B, S]` int64. Raises ValueError without padding."""
+        """`[B, S]` int64. Raises ValueError where rows differ in length without padding."""
         return self._rectangle().input_ids
 
     @property
     def attention_mask(self) -> Any:
-        """`[B, S]` int64, 1 at tokens and 0 at padding. Raises ValueError without padding."""
+        """`[B, S]` int64, 1 at tokens and 0 at padding. Raises ValueError as `input_ids`."""
         return self._rectangle().attention_mask
 
     @property
     def position_ids(self) -> Any:
-        """`[B, S]` int64. Raises ValueError without padding."""
+        """`[B, S]` int64. Raises ValueError as `input_ids`."""
         return self._rectangle().position_ids
 
     def extended(self, continuations: Sequence[Row]) -> "Batch":
@@ -201,17 +233,49 @@ class Batch:
             for row, new in zip(self.token_ids, continuations, strict=True)
         ]
         padded = None if self.padded is None else self.padded.extended(continuations)
-        return Batch(rows, self.vocabulary, padded)
+        return Batch(rows, self.vocabulary, padded, return_tensors=self.return_tensors)
 
     def _rectangle(self) -> Padded:
-        if self.padded is None:
-            raise ValueError("The batch is ragged: encode with padding='longest', or pad it.")
-        return self.padded
+        if self.padded is not None:
+            return self.padded
+        if len({len(row) for row in self.token_ids}) > 1:
+            raise ValueError(
+                "The rows differ in length: encode with padding='longest', pad them, or give "
+                "the batch as it is."
+            )
+        rectangle = Padded.of_equal_rows(self.token_ids)
+        return rectangle.to_torch() if self.return_tensors == "pt" else rectangle
 
 
 Prompts = Batch | Mapping[str, Any] | Sequence[Row] | Array
 """What is taken wherever prompts are: a batch, rows of ids, a rectangle of ids without padding, or
 a mapping with `input_ids` and `attention_mask` as Hugging Face's tokenizers return."""
+
+
+def given(prompts: Prompts | None, options: Mapping[str, Any]) -> Prompts:
+    """Returns the prompts of a call: its first argument, or `input_ids` and what goes with them.
+
+    Raises:
+        TypeError: none of them is given, or both are.
+    """
+    named = {key: options[key] for key in KEYS if options.get(key) is not None}
+    if prompts is not None and not named:
+        return prompts
+    if prompts is not None or "input_ids" not in named:
+        raise TypeError("Give prompts, or input_ids= and what goes with it, and not both.")
+    return named if len(named) > 1 else named["input_ids"]
+
+
+def check_return_tensors(return_tensors: str) -> None:
+    """Refuses a kind of arrays that there is not, or whose library is not installed.
+
+    Raises:
+        ValueError: there is no such kind.
+        ImportError: torch is not installed.
+    """
+    choose("return_tensors", return_tensors, dict.fromkeys(get_args(ReturnTensors)))
+    if return_tensors == "pt" and importlib.util.find_spec("torch") is None:
+        raise ImportError('return_tensors="pt" needs torch: pip install "lockstep-client[torch]"')
 
 
 def prompt_message(prompts: Prompts) -> tokens_pb.PromptBatch:
