@@ -2,6 +2,7 @@
 #
 # PYTHON      the interpreter of the environment: 3.11 or newer, with venv
 # TORCH_ARGS  further arguments of `pip install torch`, for example the index of CPU builds
+# MODEL       what `serve` and `demo` run: a hub id, a folder or a GGUF file
 # BASE        the commit whose schema must stay compatible
 
 VENV := .venv
@@ -10,6 +11,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.14 pyth
 	$$python -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& { echo $$python; break; }; done)
 TORCH_ARGS ?=
+MODEL ?= smollm2-135m-instruct
 BASE ?= HEAD~1
 SCRATCH := .lockstep
 INSTALLED := $(VENV)/.installed
@@ -39,10 +41,10 @@ model: install  ## Obtain and convert the default model, once.
 	python -m checkpoints
 
 demo: install  ## Ask one question through both services.
-	python -m deploy.local demo
+	python -m deploy.local demo --model "$(MODEL)"
 
 serve: install  ## Keep both services up until Ctrl-C.
-	python -m deploy.local serve
+	python -m deploy.local serve --model "$(MODEL)"
 
 # Files in the order of folders, so that those of a moment (tests/unit) are left for the end.
 test: install  ## Run the tests, in three processes: they wait a good part of the time.

@@ -12,12 +12,18 @@ from lockstep_client._cli import app
 from tests.checkpoint_factory import make_checkpoint
 from tests.services import ROOT, Services, running_services
 
-PAGES = ("client", "vocabulary")
-PRINTED = {"client": "generation_config.top_p", "vocabulary": "(1, 8, 322)"}
+PRINTED = {
+    "README.md": "(2, 4, 320)",
+    "docs/client.md": "generation_config.top_p",
+    "docs/coming_from.md": "",
+    "docs/tutorial.md": "(1, 321)",
+    "docs/vocabulary.md": "(1, 8, 322)",
+}
+PAGES = tuple(PRINTED)
 
 
 def blocks(page: str, language: str) -> list[str]:
-    text = (ROOT / "docs" / f"{page}.md").read_text()
+    text = (ROOT / page).read_text()
     return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
 
 
@@ -40,7 +46,7 @@ def grown(tmp_path):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_of_a_page_runs(services: Services, command):
     program, *arguments = shlex.split(command)
-    assert program == "lockstep"
+    assert program.removeprefix(".venv/bin/") == "lockstep"
     arguments = [str(int(a) % 300) if a.isdecimal() and len(a) > 2 else a for a in arguments]
     result = CliRunner(env=services.environment).invoke(app, arguments)
     assert result.exit_code == 0, result.stderr
@@ -49,6 +55,7 @@ def test_a_command_of_a_page_runs(services: Services, command):
 @pytest.mark.parametrize("page", PAGES)
 def test_the_python_of_a_page_runs_from_top_to_bottom(grown: Services, page):
     script = "\n".join(blocks(page, "python"))
+    script = script.replace("Lockstep()", "Lockstep('localhost:50051', 'localhost:50052')")
     script = script.replace("localhost:50051", grown.tokenizer.address)
     script = script.replace("localhost:50052", grown.model.address)
     script = re.sub(r"\b(504|3575)\b", "104", script)  # ids that the tiny vocabulary has
@@ -62,3 +69,35 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(grown: Services, page):
     )
     assert result.returncode == 0, result.stderr
     assert PRINTED[page] in result.stdout
+
+
+def test_what_one_writes_here_instead_runs(grown: Services):
+    (setup,) = blocks("docs/coming_from.md", "python")
+    there = f"Lockstep({grown.tokenizer.address!r}, {grown.model.address!r})"
+    names: dict[str, object] = {}
+    exec(setup.replace("Lockstep()", there), names)
+    page = (ROOT / "docs/coming_from.md").read_text()
+    cells = re.findall(r"^\|.*\| ([^|]*) \|$", page, flags=re.MULTILINE)
+    expressions = [code for cell in cells for code in re.findall(r"`(\w[^`]*\(.*?)`", cell)]
+    assert len(expressions) >= 40
+    for expression in expressions:
+        eval(expression, names)
+    names["ls"].close()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_what_a_page_names_is_there(page):
+    text = (ROOT / page).read_text()
+    for target in re.findall(r"^make (\w+)", "\n".join(blocks(page, "sh")), flags=re.MULTILINE):
+        assert f"\n{target}:" in (ROOT / "Makefile").read_text(), target
+    for test in re.findall(r"pytest ([\w/.]+)`", text):
+        assert (ROOT / test).is_file(), test
+
+
+@pytest.mark.parametrize(
+    "page", sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]), ids=lambda page: page.name
+)
+def test_a_link_of_a_page_leads_somewhere(page):
+    for link in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text()):
+        if "://" not in link:
+            assert (page.parent / link).exists(), link
