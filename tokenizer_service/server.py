@@ -32,7 +32,7 @@ from tokenizer_service.text import loading, tokenizer_files
 from tokenizer_service.text.tokenizer import Tokenizer
 from tokenizer_service.text.tokenizer_files import TokenizerFiles, TokenizerFilesError
 from tokenizer_service.worker_pool import PoolLimits, WorkerPool
-from vocabulary import BrokenChainError, tokenizer_id_of
+from vocabulary import BrokenChainError
 
 SERVICES = ("lockstep.v1.TokenizerService", "lockstep.v1.VocabularyAdminService")
 EXIT_FAILED = 1
@@ -167,8 +167,8 @@ class TokenizerServer:
 def _read(settings: TokenizerSettings) -> tuple[TokenizerFiles, Tokenizer, ModelRows]:
     checkpoint = checkpoints.resolve(settings.model, need="tokenizer")
     files = tokenizer_files.read(checkpoint.folder)
-    tokenizer_id = settings.tokenizer_id or tokenizer_id_of(checkpoint.name)
-    return files, loading.load(files, tokenizer_id), model_rows.read(checkpoint.folder)
+    base = loading.load(files, settings.id_for(checkpoint.name))
+    return files, base, model_rows.read(checkpoint.folder)
 
 
 async def serve(settings: TokenizerSettings) -> int:

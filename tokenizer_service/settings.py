@@ -9,8 +9,8 @@ from pydantic_settings import SettingsConfigDict
 from rpc.control_groups import available_cores
 from rpc.settings import ServerSettings
 from tokenizer_service.store import durable_folder
-from tokenizer_service.store.database import parse_url
-from vocabulary import TOKENIZER_ID_PATTERN
+from tokenizer_service.store.database import file_of, parse_url
+from vocabulary import TOKENIZER_ID_PATTERN, tokenizer_id_of
 
 STORE_FILE = "vocabulary.sqlite"
 
@@ -107,6 +107,10 @@ class TokenizerSettings(ServerSettings):
         store = parse_url(self.store).render_as_string() if self.store else None
         return {**super().loggable(), "store": store}
 
+    def id_for(self, checkpoint: str) -> str:
+        """Returns the tokenizer's name, given the checkpoint's."""
+        return self.tokenizer_id or tokenizer_id_of(checkpoint)
+
     def store_url(self, tokenizer_id: str) -> str:
         """Returns where revisions are kept, and makes the default's folder."""
         if self.store is not None:
@@ -114,3 +118,8 @@ class TokenizerSettings(ServerSettings):
         folder = Path(platformdirs.user_data_path("lockstep")) / tokenizer_id
         durable_folder.make(folder)
         return f"sqlite:///{folder / STORE_FILE}"
+
+    def shown_store(self, checkpoint: str) -> str:
+        """Returns where revisions of a checkpoint's tokenizer are kept, without a password."""
+        url = parse_url(self.store_url(self.id_for(checkpoint)))
+        return str(file_of(url) or url.render_as_string())

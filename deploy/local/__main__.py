@@ -5,6 +5,8 @@ Ctrl-C. Standard output carries the result, standard error the progress.
 """
 
 import argparse
+import os
+import shlex
 import signal
 import sys
 import tempfile
@@ -17,6 +19,7 @@ import checkpoints
 from deploy.local import demo
 from deploy.local.service import ServiceFailed
 from deploy.local.stack import Stack
+from tokenizer_service.settings import TokenizerSettings
 
 STATE = Path(".lockstep")
 FREE_PORTS = ("--port", "0", "--health-port", "0", "--metrics-port", "0")
@@ -36,10 +39,11 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         # Here and not in the services, so that a download or a conversion shows its progress.
-        checkpoints.resolve(arguments.model, need="model")
+        checkpoint = checkpoints.resolve(arguments.model, need="model")
         if arguments.verb == "demo":
             return _demo(arguments.model, arguments.question)
-        return _serve(arguments.model)
+        settings = TokenizerSettings.from_command_line([])
+        return _serve(arguments.model, settings.shown_store(checkpoint.name))
     except (checkpoints.CheckpointError, ServiceFailed) as error:
         progress.print(str(error), style="red", markup=False, highlight=False)
         return 1
@@ -70,14 +74,18 @@ def _demo(model: str, question: str) -> int:
     return 0
 
 
-def _serve(model: str) -> int:
+def _serve(model: str, store: str) -> int:
     with Stack(STATE / "serve", model=model, report=_report) as stack:
         for name, address in (("tokenizer", stack.tokenizer), ("model", stack.model)):
             _report(
                 f"{name:<10} gRPC {address.target}, health port {address.health_port}, "
                 f"metrics http://{address.host}:{address.metrics_port}/metrics"
             )
-        _report(f'Logs are in {stack.folder}. Try: lockstep generate "The capital of France is"')
+        command = os.path.relpath(Path(sys.executable).with_name("lockstep"))
+        again = "" if model == checkpoints.DEFAULT_MODEL else f" --model {shlex.quote(model)}"
+        _report(f"Logs are in {stack.folder}. The vocabulary is kept in {store};")
+        _report(f"to start over with it: stop both, then {command} vocab reset{again}")
+        _report(f'Try: {command} generate "The capital of France is"')
         _report("Ctrl-C stops both.")
         while True:
             stack.check()

@@ -42,13 +42,16 @@ class Address:
 class Service:
     """A child process, from its start to the proof that nothing of it is left."""
 
-    def __init__(self, module: str, flags: Sequence[str], folder: Path) -> None:
+    def __init__(
+        self, module: str, flags: Sequence[str], folder: Path, keeps: Sequence[int] = ()
+    ) -> None:
         """Starts the process.
 
         Args:
             module: the package to run: `tokenizer_service` or `model_service`.
             flags: its flags.
             folder: where its output goes: `<module>.out` and `<module>.log`.
+            keeps: file descriptors that stay open for as long as it runs.
         """
         self.module = module
         self.log = folder / f"{module}.log"
@@ -61,6 +64,7 @@ class Service:
                 stderr=log,
                 # A session of its own: Ctrl-C reaches us alone, and we stop it in order.
                 start_new_session=True,
+                pass_fds=keeps,
             )
         self._family = {psutil.Process(self._process.pid)}
 

@@ -1,11 +1,12 @@
 """Both services together: the model service follows the tokenizer service's vocabulary."""
 
+import fcntl
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TextIO
 
-from deploy.local.service import Address, Service
+from deploy.local.service import Address, Service, ServiceFailed
 
 LISTEN_TIMEOUT_S = 60.0
 READY_TIMEOUT_S = 600.0  # a large model on a slow disk
@@ -22,6 +23,7 @@ class Stack:
 
     tokenizer: Address
     model: Address
+    _claim: TextIO
 
     def __init__(
         self,
@@ -51,6 +53,7 @@ class Stack:
 
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._claim = _claim(self.folder)
         try:
             self._start()
         except BaseException:
@@ -79,13 +82,17 @@ class Stack:
         follow = ("--tokenizer-address", self.tokenizer.target)
         model = self._run("model_service", (*follow, *self._model_flags))
         self.model = model.address(LISTEN_TIMEOUT_S)
+        self._claim.write(f"tokenizer {self.tokenizer.target}, model {self.model.target}")
+        self._claim.flush()
         self._report("Loading the tokenizer")
         tokenizer.wait_ready(self.tokenizer, READY_TIMEOUT_S)
         self._report("Loading the model")
         model.wait_ready(self.model, READY_TIMEOUT_S)
 
     def _run(self, module: str, flags: Sequence[str]) -> Service:
-        service = Service(module, ("--model", self._name, *flags), self.folder)
+        # The services keep the claim, too: if we are killed, they are still up.
+        keeps = (self._claim.fileno(),)
+        service = Service(module, ("--model", self._name, *flags), self.folder, keeps)
         self._services.append(service)
         return service
 
@@ -93,3 +100,27 @@ class Stack:
         """Stops the model service first: it follows the tokenizer service."""
         while self._services:
             self.killed += self._services.pop().stop(STOP_TIMEOUT_S)
+        self._claim.close()
+
+
+def _claim(folder: Path) -> TextIO:
+    """Takes a folder for one stack, so that no other one writes over its logs.
+
+    Returns:
+        The file that is locked until it is closed, for the addresses of the services.
+
+    Raises:
+        ServiceFailed: another stack is up in it.
+    """
+    file = (folder / "addresses").open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        where = file.read() or "it is still starting"
+        file.close()
+        raise ServiceFailed(
+            f"Lockstep is up already in {folder}: {where}. Use it, or stop it first."
+        ) from None
+    file.truncate(0)
+    return file

@@ -144,6 +144,34 @@ def serving(tmp_path: Path, checkpoint: Path) -> Iterator[subprocess.Popen[str]]
     process.communicate()
 
 
+def test_a_second_serve_says_where_the_first_is_and_leaves_its_logs(serving, tmp_path: Path):
+    said = []
+    for line in serving.stderr:
+        said.append(line)
+        if "Ctrl-C stops both" in line:
+            break
+    text = "".join(said)
+    assert str(tmp_path / "vocabulary.db") in text.replace("\n", "")
+    assert "vocab reset --model" in text
+    logs = tmp_path / ".lockstep" / "serve"
+    before = {path.name: path.read_bytes() for path in logs.glob("*.out")}
+    second = subprocess.run(
+        serving.args,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert second.returncode == 1
+    said_again = second.stderr.replace("\n", " ")
+    assert "Lockstep is up already" in said_again
+    ports = [json.loads(before[f"{name}_service.out"])["port"] for name in ("tokenizer", "model")]
+    assert all(f":{port}" in said_again for port in ports)
+    assert {path.name: path.read_bytes() for path in logs.glob("*.out")} == before
+    assert serving.poll() is None
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "kill"])
 def test_serving_ends_on_a_signal_with_both_services(serving, number):
     assert serving.stderr is not None

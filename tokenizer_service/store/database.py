@@ -73,6 +73,13 @@ def parse_url(text: str) -> sa.URL:
     return url
 
 
+def file_of(url: sa.URL) -> Path | None:
+    """Returns the file of a store; None for memory and for a server."""
+    if url.drivername != SQLITE or url.database in (None, "", ":memory:"):
+        return None
+    return Path(url.database).absolute()
+
+
 def open_database(url: sa.URL, password_file: Path | None) -> Database:
     """Returns the database that a URL names; connects to it when it is first used."""
     return SQLite(url) if url.drivername == SQLITE else PostgreSQL(url, password_file)
