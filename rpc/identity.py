@@ -17,6 +17,12 @@ def caller() -> str:
     return _caller.get()
 
 
+def principal(context: Context) -> str:
+    """Returns the names in the client's certificate, one per line; empty without mutual TLS."""
+    names = context.peer_identities() or ()
+    return "\n".join(sorted(name.decode("utf-8", "replace") for name in names))
+
+
 class IdentityInterceptor(grpc.aio.ServerInterceptor):
     """Makes the caller of each call known to the code that runs for it."""
 
@@ -29,7 +35,6 @@ class IdentityInterceptor(grpc.aio.ServerInterceptor):
 
 @asynccontextmanager
 async def _identified(context: Context) -> AsyncIterator[None]:
-    names = context.peer_identities() or ()  # none without mutual TLS
     # Every call runs in a task of its own, so there is nothing to set back.
-    _caller.set("\n".join(sorted(name.decode("utf-8", "replace") for name in names)))
+    _caller.set(principal(context))
     yield

@@ -1,26 +1,36 @@
-"""A line of the log for every call.
+"""A line of the log for every call, and for a sample of those that are refused in masses.
 
-What a caller sends never gets here: no text, no tokens, no metadata but the
-request id, which is checked and short.
+What a caller sends never gets here: no text, no tokens, no metadata but the ids of
+request and trace, which are checked and short.
 """
 
 import re
 import time
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import grpc
 import structlog
 
-from rpc import handlers
-from rpc.handlers import Context, Continuation, Handler
+from rpc import handlers, identity
+from rpc.handlers import Context, Continuation, Handler, Outcome
 
 REQUEST_ID_KEY = "x-request-id"
+TRACE_KEY = "traceparent"
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+_TRACE = re.compile(r"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 _MAX_METHOD_CHARS = 128
+_MAX_PRINCIPAL_CHARS = 256
+
+# Of calls refused for one reason, this many have a line each second.
+_REFUSALS_PER_S = 10
+
+_fields: ContextVar[dict[str, Any] | None] = ContextVar("fields", default=None)
 
 
 def request_id() -> str:
@@ -28,11 +38,25 @@ def request_id() -> str:
     return str(structlog.contextvars.get_contextvars().get("request_id", ""))
 
 
+def note(**fields: str) -> None:
+    """Adds fields to the line of the call that this code runs for, if it runs for one."""
+    if (noted := _fields.get()) is not None:
+        noted.update(fields)
+
+
+def count(**numbers: int) -> None:
+    """Adds to numbers in the line of the call that this code runs for, if it runs for one."""
+    if (noted := _fields.get()) is not None:
+        for name, number in numbers.items():
+            noted[name] = noted.get(name, 0) + number
+
+
 class AccessLogInterceptor(grpc.aio.ServerInterceptor):
     """Gives each call an id, which every line written for it holds, and a line of its own."""
 
     def __init__(self) -> None:
         self._log = structlog.stdlib.get_logger("rpc.access")
+        self._refusals = Sample(_REFUSALS_PER_S)
 
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
@@ -41,12 +65,16 @@ class AccessLogInterceptor(grpc.aio.ServerInterceptor):
         if handler is None:
             return None
         method = handler_call_details.method[:_MAX_METHOD_CHARS]
-        identifier = _identify(handler_call_details.invocation_metadata)
+        names = _names(handler_call_details.invocation_metadata)
 
         @asynccontextmanager
         async def logged(context: Context) -> AsyncIterator[None]:
             start = time.perf_counter()
-            with structlog.contextvars.bound_contextvars(request_id=identifier):
+            fields: dict[str, Any] = {}
+            if principal := identity.principal(context):
+                fields["principal"] = principal[:_MAX_PRINCIPAL_CHARS]
+            _fields.set(fields)  # each call has a task of its own
+            with structlog.contextvars.bound_contextvars(**names):
                 error: BaseException | None = None
                 try:
                     yield
@@ -55,20 +83,58 @@ class AccessLogInterceptor(grpc.aio.ServerInterceptor):
                     raise
                 finally:
                     ended = handlers.outcome(context, error)
-                    self._log.info(
-                        "call",
-                        method=method,
-                        code=ended.code.name,
-                        **({"reason": ended.reason} if ended.reason else {}),
-                        duration_ms=round((time.perf_counter() - start) * 1000, 3),
-                    )
+                    fields["duration_ms"] = round((time.perf_counter() - start) * 1000, 3)
+                    self._write(method, ended, fields)
 
         return handlers.enclose(handler, logged)
 
+    def _write(self, method: str, ended: Outcome, fields: dict[str, Any]) -> None:
+        if ended.reason:
+            fields["reason"] = ended.reason
+            if ended.code is not grpc.StatusCode.INTERNAL:
+                num_left_out = self._refusals.take(ended.reason)
+                if num_left_out is None:
+                    return
+                if num_left_out:
+                    fields["left_out"] = num_left_out
+        self._log.info("call", method=method, code=ended.code.name, **fields)
 
-def _identify(metadata: Iterable[tuple[str, Any]]) -> str:
-    """Returns the caller's request id when it is harmless, and otherwise a new one."""
-    given = next((value for key, value in metadata if key == REQUEST_ID_KEY), None)
-    if isinstance(given, str) and _REQUEST_ID.fullmatch(given):
-        return given
-    return uuid.uuid4().hex
+
+class Sample:
+    """Takes the first of each kind in every second, and counts the others."""
+
+    def __init__(self, per_second: int) -> None:
+        self._per_second = per_second
+        self._second = 0
+        self._taken: Counter[str] = Counter()
+        self._left_out: Counter[str] = Counter()
+
+    def take(self, kind: str) -> int | None:
+        """Returns how many of a kind were left out since the last one taken; None to leave out."""
+        second = int(time.monotonic())
+        if second != self._second:
+            self._second = second
+            self._taken.clear()
+        if self._taken[kind] >= self._per_second:
+            self._left_out[kind] += 1
+            return None
+        self._taken[kind] += 1
+        return self._left_out.pop(kind, 0)
+
+
+def _names(metadata: Iterable[tuple[str, Any]]) -> dict[str, str]:
+    """Returns the caller's ids of request and trace where they are harmless.
+
+    Without an id of the request there is a new one.
+    """
+    given = dict(metadata)
+    names = {"request_id": uuid.uuid4().hex}
+    if _REQUEST_ID.fullmatch(_text(given.get(REQUEST_ID_KEY))):
+        names["request_id"] = given[REQUEST_ID_KEY]
+    if found := _TRACE.fullmatch(_text(given.get(TRACE_KEY))):
+        names["trace_id"] = found[1]
+    return names
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""

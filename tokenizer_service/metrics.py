@@ -7,6 +7,7 @@ from typing import Literal, TypeVar, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from rpc import logging
 from rpc.metrics import build_info
 from vocabulary import Reference
 
@@ -165,13 +166,14 @@ class TokenizerMetrics:
     def processed(
         self, operation: Operation, token_counts: Sequence[int], num_characters: int
     ) -> None:
-        """Records what a call worked on.
+        """Records what a call worked on, also for its line of the log.
 
         Args:
             operation: what was done.
             token_counts: tokens of each sequence.
             num_characters: of all texts together.
         """
+        logging.count(tokens=sum(token_counts))
         labels = (self._tokenizer_id, operation)
         self._batch_size.labels(*labels).observe(len(token_counts))
         self._tokens.labels(*labels).inc(sum(token_counts))

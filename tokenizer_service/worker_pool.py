@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -99,7 +100,7 @@ class WorkerPool:
             return call()
 
         self._num_pending += 1
-        future = self._small.submit(timed)
+        future = self._small.submit(copy_context().run, timed)
         # Counted until the thread is done with it, which a cancelled caller does not see.
         future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._release))
         return await asyncio.wrap_future(future)
@@ -139,12 +140,13 @@ class WorkerPool:
             self._end(cost)
 
         loop = asyncio.get_running_loop()
+        context = copy_context()
         # Queued again for every piece: behind one piece of every other call.
-        turn = self._large.submit(take_turn)
+        turn = self._large.submit(context.run, take_turn)
         try:
             await asyncio.wrap_future(turn)
             while not result:
-                turn = self._large.submit(take_turn)
+                turn = self._large.submit(context.run, take_turn)
                 await asyncio.wrap_future(turn)
         finally:
             # A running piece goes on to its end, which a cancelled caller does not see.

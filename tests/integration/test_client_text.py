@@ -41,6 +41,28 @@ def test_an_answer_is_what_the_calls_that_it_is_made_of_give(client: Lockstep, s
     assert answer.timing.total_s > 0
 
 
+def test_the_calls_of_one_answer_have_one_id_in_both_logs_and_say_how_much_they_were(
+    services: Services, client: Lockstep
+):
+    def calls(service, method):
+        lines = map(json.loads, service.log.read_text().splitlines())
+        return [line for line in lines if str(line.get("method")).endswith(f"/{method}")]
+
+    answer = client.generate(PROMPT, max_new_tokens=5, eos_token_id=[])
+    client.tokenizer.encode(PROMPT)
+    deadline = time.monotonic() + 5.0
+    while not (generated := calls(services.model, "GenerateStream")):  # written after the answer
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    model = generated[-1]
+    *_, encoded, alone = calls(services.tokenizer, "Encode")
+    decoded = calls(services.tokenizer, "Decode")[-1]
+    assert model["request_id"] == encoded["request_id"] == decoded["request_id"]
+    assert alone["request_id"] != encoded["request_id"]
+    assert model["prompt_tokens"] == encoded["tokens"] == len(answer.prompt_token_ids)
+    assert model["generated_tokens"] == decoded["tokens"] == 5
+
+
 def test_pieces_of_a_stream_concatenate_to_the_answer(client: Lockstep):
     # A random model generates broken UTF-8, which is the harder case.
     options = {"max_new_tokens": 64, "do_sample": True, "seed": 5, "eos_token_id": []}

@@ -356,6 +356,12 @@ def test_each_step_of_a_session_is_counted_and_timed_also_in_a_stream(tiny_check
         requests = [logits_session_service_pb2.StepStreamRequest(step=step)] * 3
         assert len(list(service.sessions.StepStream(iter(requests)))) == 3
         text = metrics(service)
+        while len(calls := service.events("call")) < 3:  # a line is written after its answer
+            time.sleep(0.02)
+        streamed = calls[-1]
+        assert (streamed["steps"], streamed["step_tokens"]) == (3, 3)
+        assert {line["session"] for line in calls} == {opened.session_id[:8]}  # not all: a secret
+        assert opened.session_id not in service.log()
         for method, count in (("step", 1), ("step_stream", 3)):
             labels = f'method="{method}",model_name="tiny"'
             assert f"lockstep_model_session_step_seconds_count{{{labels}}} {count}.0" in text

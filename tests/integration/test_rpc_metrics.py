@@ -7,6 +7,7 @@ import logging as stdlib_logging
 import socket
 import sys
 import threading
+import time
 import urllib.request
 from contextlib import ExitStack
 
@@ -16,7 +17,7 @@ from lockstep.v1 import tokenizer_service_pb2 as messages
 from lockstep.v1 import tokenizer_service_pb2_grpc as services
 from prometheus_client.parser import text_string_to_metric_families
 
-from rpc import errors, exposition, json_lines
+from rpc import errors, exposition, json_lines, logging
 from tests.integration.rpc_probe import SERVICE, failure, running
 
 ENCODE = messages.EncodeRequest(items=[messages.TextItem(text="top-secret")])
@@ -178,6 +179,51 @@ async def test_a_request_id_that_could_confuse_a_reader_is_replaced(probe, hosti
         await until_logged(log)
     assert log[0]["request_id"] != hostile
     assert len(log[0]["request_id"]) == 32
+
+
+async def test_a_line_has_what_the_handler_noted_and_the_trace_of_the_caller():
+    class Noting(services.TokenizerServiceServicer):
+        async def Encode(self, request, context):
+            logging.note(session="abc")
+            logging.count(tokens=2)
+            await asyncio.create_task(self.count_more())
+            raise errors.Overloaded("sequences", 4, retry_delay_s=1)
+
+        async def count_more(self):
+            logging.count(tokens=3)
+
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    sent = (("traceparent", f"00-{trace}-b7ad6b7169203331-01"),)
+    async with running(Noting()) as (_, channel):
+        with structlog.testing.capture_logs([structlog.contextvars.merge_contextvars]) as log:
+            stub = services.TokenizerServiceStub(channel)
+            await failure(stub.Encode(ENCODE, metadata=sent))
+            await failure(stub.Encode(ENCODE, metadata=(("traceparent", f"00-{trace}-x"),)))
+            await until_logged(log, 2)
+    traced, broken = log
+    assert (traced["session"], traced["tokens"], traced["trace_id"]) == ("abc", 5, trace)
+    assert (broken["tokens"], "trace_id" in broken) == (5, False)
+
+
+async def test_calls_refused_in_masses_are_logged_in_part_and_none_goes_uncounted():
+    class Full(services.TokenizerServiceServicer):
+        async def Encode(self, request, context):
+            raise errors.Overloaded("sequences", 4, retry_delay_s=1)
+
+    async with running(Full()) as (_, channel):
+        stub = services.TokenizerServiceStub(channel)
+        with structlog.testing.capture_logs() as log:
+            start = time.monotonic()
+            for _ in range(50):
+                await asyncio.gather(*(failure(stub.Encode(ENCODE)) for _ in range(8)))
+            seconds = time.monotonic() - start
+            await asyncio.sleep(1.1)  # a second of its own for the last one
+            await failure(stub.Encode(ENCODE))
+            await until_logged(log)
+            while "left_out" not in log[-1]:  # noqa: ASYNC110  # a list has no event
+                await asyncio.sleep(0.01)
+    assert len(log) <= 10 * (seconds + 2) + 1
+    assert len(log) + sum(line.get("left_out", 0) for line in log) == 401
 
 
 async def test_the_path_a_scanner_asks_for_is_cut_in_the_log(probe):

@@ -9,13 +9,14 @@ from datetime import UTC, datetime
 
 import grpc
 import pytest
+import structlog
 import trustme
 from lockstep.v1 import tokenizer_service_pb2 as messages
 from lockstep.v1 import tokenizer_service_pb2_grpc as services
 
 from rpc import identity
 from tests.integration.rpc_probe import failure, running
-from tests.integration.test_rpc_metrics import scrape
+from tests.integration.test_rpc_metrics import scrape, until_logged
 
 
 class Empty(services.TokenizerServiceServicer):
@@ -127,12 +128,15 @@ async def test_a_caller_is_known_by_its_certificate(files, authority):
                 yield messages.EncodeStreamResponse()
 
     settings = {**files.settings, "tls_client_ca": files.authority}
-    async with running(Listening(), host="localhost", **settings) as (server, _):
-        for name in ("one@lockstep.test", "two@lockstep.test"):
-            async with connected(server, authority, authority.issue_cert(name)) as stub:
-                await stub.Encode(messages.EncodeRequest())
-                async for _ in stub.EncodeStream(iter([messages.EncodeStreamRequest()])):
-                    pass
+    async with running(Listening(), host="localhost", capture=False, **settings) as (server, _):
+        with structlog.testing.capture_logs() as log:
+            for name in ("one@lockstep.test", "two@lockstep.test"):
+                async with connected(server, authority, authority.issue_cert(name)) as stub:
+                    await stub.Encode(messages.EncodeRequest())
+                    async for _ in stub.EncodeStream(iter([messages.EncodeStreamRequest()])):
+                        pass
+            await until_logged(log, 4)
+    assert [line["principal"] for line in log] == callers
     assert callers == ["one@lockstep.test"] * 2 + ["two@lockstep.test"] * 2
     async with running(Listening()) as (_, channel):
         await services.TokenizerServiceStub(channel).Encode(messages.EncodeRequest())

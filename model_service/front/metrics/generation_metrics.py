@@ -8,7 +8,7 @@ from model_service.front.metrics.families import TOKEN_BUCKETS, Families
 from model_service.front.metrics.token_rate import TokenRate
 from model_service.protocol import ContinueSession, Finish, Generate, Request
 from model_service.protocol.generation import FinishReason
-from rpc import errors
+from rpc import errors, logging
 
 GeneratingOperation = Literal["generate", "beam_search", "continue_session"]
 """What a sequence that is generated belongs to."""
@@ -125,12 +125,13 @@ class GenerationMetrics:
         self._base_size = size
 
     def admitted(self, operation: PromptOperation, lengths: Sequence[int]) -> None:
-        """Counts the prompts of a call that was started.
+        """Counts the prompts of a call that was started, also for its line of the log.
 
         Args:
             operation: what the call is.
             lengths: tokens of each prompt.
         """
+        logging.count(prompt_tokens=sum(lengths))
         self._prompt_tokens.of(operation).inc(sum(lengths))
         for length in lengths:
             self._prompt_lengths.of(operation).observe(length)

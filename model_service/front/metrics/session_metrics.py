@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Literal, get_args
 
 from model_service.front.metrics.families import Families
+from rpc import logging
 
 LIFETIME_BUCKETS_S = (1, 5, 15, 60, 300, 900, 1800, 3600, 7200)
 
@@ -56,5 +57,6 @@ class SessionMetrics:
         self._steps.of(method).observe(time.perf_counter() - start)
 
     def stepped(self, num_tokens: int) -> None:
-        """Counts the tokens that a step gave."""
+        """Counts the tokens that a step gave, also for its call's line of the log."""
+        logging.count(steps=1, step_tokens=num_tokens)
         self._step_tokens.inc(num_tokens)

@@ -13,6 +13,7 @@ from model_service.front.rpcs.generation_stream import StreamWriter
 from model_service.front.served_model import ServedModel
 from model_service.protocol import Finish, Request, SequenceTokens
 from model_service.protocol.generation import PositionScores
+from rpc import logging
 from rpc.handlers import Context
 from wire import times
 from wire.vocabulary import vocabulary_ref
@@ -125,6 +126,7 @@ class Account:
         """Counts what has arrived."""
         for event in events:
             self._num_tokens[event.row] += len(event.token_ids)
+            logging.count(generated_tokens=len(event.token_ids))
             for scores in (*event.scores, *event.prompt_scores):
                 self._count_bytes(scores)
             if event.finish is not None:

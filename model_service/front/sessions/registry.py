@@ -23,7 +23,7 @@ from model_service.protocol import (
     SessionAnswer,
     SessionDescription,
 )
-from rpc import identity
+from rpc import identity, logging
 from rpc.errors import Overloaded, SessionBusy, SessionNotFound
 
 SWEEP_INTERVAL_S = 0.5
@@ -162,6 +162,7 @@ class SessionRegistry:
         for session in sessions:
             session.serial = next(self._serials)
             self._sessions[session.session_id] = session
+            _note(session)
             self._metrics.sessions.opened()
         self._record()
 
@@ -179,6 +180,7 @@ class SessionRegistry:
         session = self._sessions.get(session_id)
         if session is None or session.expired or session.owner != identity.caller():
             raise SessionNotFound(session_id)
+        _note(session)
         return session
 
     def remove(self, session: Session, reason: CloseReason) -> None:
@@ -196,3 +198,8 @@ class SessionRegistry:
     def _record(self) -> None:
         active = sum(session.busy for session in self._sessions.values())
         self._metrics.sessions.open(active, len(self._sessions) - active)
+
+
+def _note(session: Session) -> None:
+    """Names a session in the line of its call, by a part of its name: the whole is a secret."""
+    logging.note(session=session.session_id[:8])

@@ -26,6 +26,7 @@ from lockstep_client._transport.endpoint import (
 )
 from lockstep_client._transport.newest_vocabulary import NewestVocabulary
 from lockstep_client._transport.patience import Patience
+from lockstep_client._transport.request_id import one_request
 from lockstep_client._transport.sync_connection import Connection
 from lockstep_client._values.batch import Batch
 from lockstep_client.exceptions import LockstepError
@@ -96,13 +97,14 @@ class Lockstep(Closing):
             LockstepError: a service refused, failed or cannot be reached.
         """
         completion.check(prompt, messages, options)
-        generate_options = self._generate_options(options)
-        batch = self._encode(prompt, messages, options)
-        generation = self.model.generate(batch, timeout=timeout, **generate_options)
-        (token_ids,) = generation.raise_for_errors().sequences
-        text = self.tokenizer.decode(
-            token_ids, skip_special_tokens=options.get("skip_special_tokens")
-        )
+        with one_request():
+            generate_options = self._generate_options(options)
+            batch = self._encode(prompt, messages, options)
+            generation = self.model.generate(batch, timeout=timeout, **generate_options)
+            (token_ids,) = generation.raise_for_errors().sequences
+            text = self.tokenizer.decode(
+                token_ids, skip_special_tokens=options.get("skip_special_tokens")
+            )
         return Completion.of(text, batch.token_ids[0], generation)
 
     def stream(

@@ -75,7 +75,9 @@ class AsyncConnection(Caller, AsyncClosing):
             try:
                 with self._deadline(attempts), self._translated_errors(attempts):
                     async with self._places:
-                        response = await method(request, timeout=attempts.timeout_s)
+                        response = await method(
+                            request, timeout=attempts.timeout_s, metadata=attempts.metadata
+                        )
             except LockstepError as error:
                 await asyncio.sleep(attempts.pause_s(error))
             else:
@@ -124,7 +126,7 @@ class AsyncConnection(Caller, AsyncClosing):
         await self._check_pulse()
         attempts = self._only_attempt(timeout)
         with self._deadline(attempts), self._translated_errors(attempts):
-            return await method(requests, timeout=attempts.timeout_s)
+            return await method(requests, timeout=attempts.timeout_s, metadata=attempts.metadata)
 
     def exchange(
         self, method: "aio.StreamStreamMultiCallable[Request, Response]", timeout: Timeout
@@ -159,7 +161,7 @@ class AsyncConnection(Caller, AsyncClosing):
         """Makes one attempt of a call that answers with a stream."""
         deadline = Deadline(attempts, self.endpoint.peer)
         with closing(deadline), self._translated_errors(attempts):
-            call = method(argument, timeout=attempts.timeout_s)
+            call = method(argument, timeout=attempts.timeout_s, metadata=attempts.metadata)
             try:
                 messages = aiter(call)
                 while True:

@@ -21,6 +21,7 @@ from lockstep.v1 import (
     vocabulary_admin_service_pb2,
 )
 
+from lockstep_client._transport import request_id
 from lockstep_client.exceptions import (
     ConnectionFailed,
     DeadlineExceeded,
@@ -127,6 +128,7 @@ class Attempts:
     Attributes:
         deadline: by the monotonic clock, in seconds; None where there is none.
         limit: the timeout in words.
+        metadata: what each attempt sends beside the request: its id.
     """
 
     def __init__(
@@ -151,6 +153,7 @@ class Attempts:
         self.deadline = None if timeout_s is None else time.monotonic() + timeout_s
         whose = f"`timeout` of the call, or `{keyword}` of the client"
         self.limit = f"{float('inf') if timeout_s is None else timeout_s:g} s ({whose})"
+        self.metadata = ((request_id.KEY, request_id.current()),)
         self._throttle = throttle
         self._retries = retries
         self._idempotent = idempotent

@@ -65,7 +65,9 @@ class Connection(Caller, Closing):
         while True:
             try:
                 with self._translated_errors(attempts), self._place(attempts):
-                    response = method(request, timeout=attempts.timeout_s)
+                    response = method(
+                        request, timeout=attempts.timeout_s, metadata=attempts.metadata
+                    )
             except LockstepError as error:
                 self._closed.wait(attempts.pause_s(error))
             else:
@@ -114,7 +116,7 @@ class Connection(Caller, Closing):
         attempts = self._only_attempt(timeout)
         timeout_s = attempts.timeout_s
         with self._translated_errors(attempts):
-            call = method.future(requests, timeout=timeout_s)
+            call = method.future(requests, timeout=timeout_s, metadata=attempts.metadata)
             try:
                 return call.result(None if timeout_s is None else timeout_s + GRACE_S)
             except grpc.FutureTimeoutError as error:
@@ -150,7 +152,7 @@ class Connection(Caller, Closing):
     ) -> Generator[Any]:
         """Makes one attempt of a call that answers with a stream."""
         with self._translated_errors(attempts):
-            call = method(argument, timeout=attempts.timeout_s)
+            call = method(argument, timeout=attempts.timeout_s, metadata=attempts.metadata)
             try:
                 with WATCH.over(call, attempts.deadline):
                     for response in call:
