@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+import lockstep_client
 from lockstep_client import Lockstep
 from lockstep_client._cli import app
 from lockstep_client._cli.stepper import Stepper
@@ -197,12 +198,11 @@ def test_wait_ends_when_both_services_answer(lockstep):
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["generate", "x", "--temperature", "nan"], "lockstep: InvalidField: generation_config."),
         (["decode", "99999"], "lockstep: TokenIdOutOfRange: "),
         (["generate", "x", "--model", "localhost:1"], "lockstep: ConnectionFailed: Cannot reach "),
         (["wait", "--model", "localhost:1", "--timeout", "0.5"], "lockstep: ConnectionFailed: "),
     ],
-    ids=["invalid", "no such id", "nobody there", "nobody comes"],
+    ids=["no such id", "nobody there", "nobody comes"],
 )
 def test_a_failure_is_one_line_and_exit_code_1(lockstep, arguments, line):
     result = lockstep(*arguments)
@@ -221,6 +221,128 @@ def test_a_wrong_command_line_is_exit_code_2(lockstep, arguments):
     result = lockstep(*arguments)
     assert result.exit_code == 2
     assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["generate", "x", "--temperature", "nan"], "lockstep: --temperature: must be"),
+        (["generate", "x", "--temperature", "0"], "use --greedy instead of 0"),
+        (["generate", "x", "--greedy", "--top-k", "3"], "--top-k: has no effect without --sample"),
+        (["generate", "x", "--greedy", "--top-k", "3"], "or add --set lenient=true"),
+        (["generate", "x", "-n", "0"], "--max-new-tokens"),
+        (["generate", "x", "--beams", "3", "--bias", "1=999"], "--bias: "),
+        (["generate", ""], "lockstep: the prompt is empty"),
+        (["generate", "x", "--set", "typical_p=2"], "--set typical_p: must be in (0, 1]"),
+        (["generate", "x", "--set", "typical_p=a"], "--set typical_p"),
+        (["generate", "x", "--set", "tipical_p=1"], "Did you mean typical_p?"),
+        (["generate", "x", "--set", "top_k=1", "--top-k", "2"], "--top-k is given, too"),
+        (["generate", "x", "--bias", "a=1"], "not ID=VALUE"),
+        (["encode", "-", "-"], "can be given once"),
+        (["score", ""], "The text is empty"),
+        (["score", "x"], "give a --context"),
+        (["decode", "x"], "'x' is not an id"),
+    ],
+)
+def test_an_error_names_the_flag_and_its_remedy(lockstep, arguments, said):
+    result = lockstep(*arguments)
+    assert result.exit_code == 2
+    assert said in " ".join(result.stderr.replace("│", " ").split())
+    assert result.stdout == ""
+
+
+def test_every_field_of_a_generation_can_be_set(lockstep, client: Lockstep):
+    flags = ["--min-p", "0.1", "--presence-penalty", "0.5", "--frequency-penalty", "0.25"]
+    flags += ["--bias", "5=-3", "--set", "typical_p=0.9", "--set", "seed_mode=torch"]
+    flags += ["--set", "bad_words_ids=[[5, 6]]", "--set", "eos_token_id=[3]", "--stop", "zz"]
+    result = lockstep("generate", PROMPT, "-n", "6", "--seed", "5", *flags, "--json")
+    expected = client.generate(
+        PROMPT,
+        max_new_tokens=6,
+        seed=5,
+        do_sample=True,
+        min_p=0.1,
+        presence_penalty=0.5,
+        frequency_penalty=0.25,
+        logit_bias={5: -3.0},
+        typical_p=0.9,
+        seed_mode="torch",
+        bad_words_ids=[[5, 6]],
+        eos_token_id=[3],
+        stop_strings=["zz"],
+    )
+    answer = json.loads(result.stdout)
+    assert answer["token_ids"] == expected.token_ids
+    used = {**expected.effective_config, "logit_bias": {"5": -3.0}}
+    assert answer["effective_config"] == used
+
+
+def test_a_hyphen_stands_for_standard_input(lockstep):
+    def same(*arguments: str, text: str) -> bool:
+        given = [text if argument == "-" else argument for argument in arguments]
+        return lockstep(*arguments, text=text).stdout == lockstep(*given).stdout != ""
+
+    assert same("encode", "-", "b", "--json", text="Grüße\n")
+    assert same("score", "-", "--json", text=PROMPT)
+    assert same("score", "b", "--context", "-", "--json", text=PROMPT)
+    assert same("step", "-", "--choose", "greedy", "--seed", "1", "--json", text=PROMPT)
+    assert (
+        lockstep("decode", "-", text="69 70,\n71").stdout
+        == lockstep("decode", "69", "70", "71").stdout
+    )
+
+
+def test_the_log_goes_through_standard_output_and_input(environment, lockstep):
+    exported = subprocess.run(
+        [*COMMAND, "vocab", "export", "-"], env=environment, capture_output=True, check=True
+    )
+    assert exported.stdout.startswith(b"{")
+    result = lockstep("vocab", "import", "-", text=exported.stdout.decode())
+    assert "0 of 0 revisions were new" in result.stdout
+
+
+def test_tokens_to_add_come_from_standard_input_one_a_line(lockstep):
+    result = lockstep("vocab", "add", "-", "--special", "--dry-run", "--json", text="<a>\n<b c>\n")
+    assert [token["id"] for token in json.loads(result.stdout)["tokens"]] == [320, 321]
+    shown = lockstep("vocab", "add", "<|a|>", "--special", "--dry-run").stdout
+    assert "< | a | >" in shown
+
+
+def test_chat_ends_at_a_stop_text_and_answers_in_json(lockstep, client: Lockstep):
+    messages = [{"role": "user", "content": "one"}]
+    whole = client.generate(messages=messages, max_new_tokens=12)
+    stop = whole.text[2:4]
+    expected = client.generate(messages=messages, max_new_tokens=12, stop_strings=[stop])
+    result = lockstep("chat", "-n", "12", "--stop", stop, "--json", text="one\n\n")
+    (line,) = result.stdout.splitlines()
+    assert json.loads(line)["text"] == expected.text
+    assert json.loads(line)["stop_string"] == stop
+
+
+def test_the_version_is_that_of_the_package(lockstep):
+    assert lockstep("--version").stdout == f"lockstep {lockstep_client.__version__}\n"
+
+
+def test_step_has_help(lockstep):
+    for word in ("?", "h", "help"):
+        shown = lockstep("step", PROMPT, text=f"{word}\nq\n").stdout
+        assert "takes the last token back" in shown
+    assert (
+        "There is no token with the id 9999." in lockstep("step", PROMPT, text="#9999\nq\n").stdout
+    )
+
+
+def test_a_text_beyond_the_context_is_scored_in_windows(lockstep, client: Lockstep):
+    text = "The capital of France is Paris. " * 30
+    (ids,) = client.tokenizer.encode(text).token_ids
+    assert len(ids) > 2 * 256
+    answer = json.loads(lockstep("score", text, "--json").stdout)
+    assert [token["token_id"] for token in answer["tokens"]] == ids[1:]
+    assert [token["position"] for token in answer["tokens"]] == list(range(1, len(ids)))
+    total = sum(token["logprob"] for token in answer["tokens"])
+    assert answer["perplexity"] == pytest.approx(np.exp(-total / (len(ids) - 1)), rel=1e-4)
+    (beyond,) = client.model.score([ids[128:256]], [ids[256:257]])
+    assert answer["tokens"][255]["logprob"] == pytest.approx(beyond.logits_logprob, abs=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,7 @@ def test_a_dry_run_shows_what_becomes_of_tokens_and_texts(vocab, answer):
     table = vocab("add", "the", "--dry-run", "--allow-text-changes", "--text", "then").stdout
     assert "changes text" in table
     assert tuple(table.splitlines()[2].split()[:3]) == ("the", "would", "change")
-    assert table.splitlines()[4].split() == ["t|h|en", "the|n", "yes"]
+    assert table.splitlines()[4].split() == ["t", "h", "en", "the", "n", "yes"]
     assert "would be at revision 1 with 321 ids" in table
     effects = answer("add", "<t>", "--special", "--dry-run", "--text", "a<t>")["text_effects"]
     assert effects[0]["after"]["ids"][-1] == VOCABULARY_SIZE
@@ -164,7 +164,7 @@ def test_an_exported_log_is_restored_and_continued(vocab, answer, tmp_path, serv
         assert forked.exit_code == 1
         assert "VocabularyMismatch" in forked.stderr
         archive.write_bytes(archive.read_bytes()[:-1])
-        assert "InvalidField" in vocab("import", str(archive)).stderr
+        assert "the archive is cut off" in vocab("import", str(archive)).stderr
 
 
 def test_an_export_that_fails_leaves_the_file_of_before(vocab, tmp_path):

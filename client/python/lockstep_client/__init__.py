@@ -5,6 +5,8 @@ wrong with a call is a `LockstepError`; `exceptions.py` draws the tree. Keywords
 are in classes like `GenerateOptions`, which `help` describes one by one.
 """
 
+from importlib.metadata import version
+
 import lockstep_client._transport.grpc_log as _grpc_log  # noqa: F401 before gRPC is loaded
 from lockstep_client._async.lockstep import AsyncLockstep
 from lockstep_client._async.model import AsyncModel
@@ -89,6 +91,8 @@ from lockstep_client.exceptions import (
     ProtocolError,
     ServiceError,
 )
+
+__version__ = version("lockstep-client")
 
 __all__ = [
     "USE_DEFAULT",

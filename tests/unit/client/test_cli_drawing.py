@@ -77,7 +77,7 @@ def test_only_warpers_that_change_anything_are_named():
     assert any("after no warpers" in line for line in _drawn(row, config=off))
 
 
-def test_an_error_is_one_line_with_its_class_and_every_violation():
+def test_an_error_is_one_line_with_its_class_or_every_violation():
     error = exceptions.InvalidField(
         "a: first\nline",
         violations=[
@@ -85,7 +85,7 @@ def test_an_error_is_one_line_with_its_class_and_every_violation():
             exceptions.FieldViolation("b", "second"),
         ],
     )
-    assert session.describe(error) == "InvalidField: a: first line; b: second"
+    assert session.describe(error) == "a: first; b: second"
     busy = exceptions.Overloaded("busy", retry_delay_s=0.5)
     assert session.describe(busy) == "Overloaded: busy (retry in 0.5 s)"
 

@@ -1,58 +1,37 @@
 """`lockstep generate`: continue a text, or answer a question."""
 
-import sys
 from typing import Annotated, Any
 
 import typer
 
 from lockstep_client import Completion, Stream
 from lockstep_client._cli import options
+from lockstep_client._cli.generation import generation
 from lockstep_client._cli.options import DEFAULT_MODEL, DEFAULT_TOKENIZER
 from lockstep_client._cli.session import connected, notes, print_json
 
 
+@generation()
 def generate(
-    prompt: Annotated[str, typer.Argument(help="The text; `-` reads it from stdin.")],
+    prompt: options.Text,
     *,
-    chat: Annotated[
-        bool,
-        typer.Option(
-            "--chat", "-c", help="Send the text as a question, through the chat template."
-        ),
-    ] = False,
+    chat: options.Chat = False,
     system: Annotated[
         str | None,
         typer.Option(help="System message: instructions for the assistant. Implies --chat."),
     ] = None,
-    max_new_tokens: options.MaxNewTokens = None,
-    stop: options.Stop = None,
-    sample: options.Sample = None,
-    temperature: options.Temperature = None,
-    top_k: options.TopK = None,
-    top_p: options.TopP = None,
-    repetition_penalty: options.RepetitionPenalty = None,
-    beams: options.Beams = None,
-    seed: options.Seed = None,
+    keywords: dict[str, Any],
     json: options.Json = False,
     tokenizer: options.TokenizerAddress = DEFAULT_TOKENIZER,
     model: options.ModelAddress = DEFAULT_MODEL,
     tls_ca: options.TlsCa = None,
 ) -> None:
     """Continue a text, or answer a question, printing tokens as they come."""
-    text = sys.stdin.read() if prompt == "-" else prompt
-    source: dict[str, Any] = {"prompt": text}
+    source: dict[str, Any] = {"prompt": prompt}
     if chat or system is not None:
-        source = {"messages": conversation(text, system)}
-    keywords = options.sampling(sample, temperature, top_k, top_p, repetition_penalty, seed)
-    keywords |= {"max_new_tokens": max_new_tokens, "stop_strings": stop, "num_beams": beams}
+        source = {"messages": conversation(prompt, system)}
     with connected(tokenizer=tokenizer, model=model, tls_ca=tls_ca) as client:
-        stream = client.stream(**source, **keywords)
-        if json:
-            for _ in stream:
-                pass
-            print_json(stream.result)
-        else:
-            summarize(write(stream))
+        answer(client.stream(**source, **keywords), json=json)
 
 
 def conversation(question: str, system: str | None = None) -> list[dict[str, str]]:
@@ -61,16 +40,21 @@ def conversation(question: str, system: str | None = None) -> list[dict[str, str
     return [*first, {"role": "user", "content": question}]
 
 
-def write(stream: Stream[str, Completion]) -> Completion:
-    """Prints pieces of text as they come and returns the result."""
+def answer(stream: Stream[str, Completion], *, json: bool) -> Completion:
+    """Prints pieces of text as they come, or the result as JSON, and returns the result."""
     with stream:
         for piece in stream:
-            print(piece, end="", flush=True)
-    print()
+            if not json:
+                print(piece, end="", flush=True)
+    if json:
+        print_json(stream.result)
+    else:
+        print()
+        _summarize(stream.result)
     return stream.result
 
 
-def summarize(completion: Completion) -> None:
+def _summarize(completion: Completion) -> None:
     """Says on stderr how much was generated, why it ended and how long it took."""
     timing, count = completion.timing, completion.usage.completion_token_count
     facts = [f"{count} tokens", completion.finish_reason.replace("_", " ")]

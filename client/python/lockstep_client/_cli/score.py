@@ -1,22 +1,28 @@
 """`lockstep score`: how probable a text is, token by token."""
 
 import math
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from lockstep_client import PositionScores, ScoredSequence, ScoreSelection, VocabularyEntry
+from lockstep_client import Lockstep, PositionScores, ScoreSelection, VocabularyEntry
 from lockstep_client._cli import distribution, options, token_text
 from lockstep_client._cli.options import DEFAULT_MODEL, DEFAULT_TOKENIZER
 from lockstep_client._cli.session import connected, notes, out, print_json
+from lockstep_client._cli.standard_streams import given_text
 
 
 def score(
-    text: Annotated[str, typer.Argument(help="The text.")],
+    text: options.Text,
     *,
     context: Annotated[
-        str | None, typer.Option(help="Context before the text, which is not scored.")
+        str | None,
+        typer.Option(
+            help="Context before the text, which is not scored; `-` reads standard input.",
+            callback=given_text,
+        ),
     ] = None,
     json: options.Json = False,
     tokenizer: options.TokenizerAddress = DEFAULT_TOKENIZER,
@@ -25,29 +31,84 @@ def score(
 ) -> None:
     """Show how probable each token of a text is after those before it.
 
-    Without a context the first token is not scored: nothing comes before it.
+    Without a context the first token is not scored: nothing comes before it. A text that
+    is longer than the model's context is scored in windows, each token after at least
+    half a context.
     """
-    selection = ScoreSelection(logits=True, rank=True)
     with connected(tokenizer=tokenizer, model=model, tls_ca=tls_ca) as client:
         batch = client.tokenizer.encode(text if context is None else context)
-        continuation = None
+        (token_ids,) = batch.token_ids
+        first = 1
         if context is not None:
-            continuation = client.tokenizer.encode(text, add_special_tokens=False).token_ids
-        (scored,) = client.model.score(batch, continuation, selection=selection)
-        token_ids = [position.token_id or 0 for position in scored.scores]
-        entries = client.tokenizer.convert_tokens(ids=token_ids).entries if token_ids else []
-    perplexity = math.exp(-scored.logits_logprob / max(len(entries), 1))
+            first = len(token_ids)
+            (more,) = client.tokenizer.encode(text, add_special_tokens=False).token_ids
+            token_ids = [*token_ids, *more]
+        if len(token_ids) <= first:
+            raise typer.BadParameter(
+                f"The text has {len(token_ids) - first + 1} token, and nothing before it: "
+                "give a --context, or a longer text."
+                if context is None and token_ids
+                else "The text is empty.",
+                param_hint="TEXT",
+            )
+        windows = list(_windows(token_ids, first, client.model.info().context_length))
+        scored = [
+            client.model.score(
+                [token_ids[begin:at]],
+                [token_ids[at:end]],
+                vocabulary=batch.vocabulary,
+                selection=ScoreSelection(logits=True, rank=True),
+            )[0]
+            for begin, at, end in windows
+        ]
+        scores = [position for window in scored for position in window.scores]
+        entries = _entries(client, token_ids[first:])
+    logprob = sum(window.logits_logprob for window in scored)
+    perplexity = math.exp(-logprob / len(scores))
     if json:
-        print_json(_record(scored, entries, perplexity))
+        greedy = all(window.greedy for window in scored)
+        print_json(
+            {
+                "logprob": logprob,
+                "perplexity": perplexity,
+                "greedy": greedy,
+                "tokens": _records(scores, entries, first),
+            }
+        )
         return
-    out.print(_table(scored.scores, entries))
+    out.print(_table(scores, entries))
     notes.print(
-        f"[dim]{len(entries)} tokens · log-probability {scored.logits_logprob:.3f} · "
+        f"[dim]{len(scores)} tokens · log-probability {logprob:.3f} · "
         f"perplexity {perplexity:.2f}[/]"
     )
 
 
-def _table(scores: tuple[PositionScores, ...], entries: list[VocabularyEntry]) -> Table:
+def _windows(
+    token_ids: Sequence[int], first: int, context_length: int
+) -> Iterator[tuple[int, int, int]]:
+    """Yields where a window begins, where its scored tokens begin, and its end.
+
+    Args:
+        token_ids: the context and the text.
+        first: index of the first token that is scored.
+        context_length: most tokens of a window.
+    """
+    count, at = len(token_ids), first
+    while at < count:
+        begin = 0 if count <= context_length else max(at - context_length // 2, 0)
+        end = min(begin + context_length, count)
+        yield begin, at, end
+        at = end
+
+
+def _entries(client: Lockstep, token_ids: Sequence[int]) -> list[VocabularyEntry]:
+    """Looks up each id once."""
+    found = client.tokenizer.convert_tokens(ids=sorted(set(token_ids))).entries
+    by_id = {entry.id: entry for entry in found}
+    return [by_id[token_id] for token_id in token_ids]
+
+
+def _table(scores: list[PositionScores], entries: list[VocabularyEntry]) -> Table:
     table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 1))
     table.add_column("token", no_wrap=True)
     for name in ("id", "rank", "log p"):
@@ -65,21 +126,16 @@ def _table(scores: tuple[PositionScores, ...], entries: list[VocabularyEntry]) -
     return table
 
 
-def _record(
-    scored: ScoredSequence, entries: list[VocabularyEntry], perplexity: float
-) -> dict[str, Any]:
-    return {
-        "logprob": scored.logits_logprob,
-        "perplexity": perplexity,
-        "greedy": scored.greedy,
-        "tokens": [
-            {
-                "position": position.position,
-                "token_id": entry.id,
-                "token": entry.token_bytes.decode(errors="replace"),
-                "logprob": position.logits_logprob,
-                "rank": position.rank,
-            }
-            for position, entry in zip(scored.scores, entries, strict=True)
-        ],
-    }
+def _records(
+    scores: list[PositionScores], entries: list[VocabularyEntry], first: int
+) -> list[dict[str, Any]]:
+    return [
+        {
+            "position": number,
+            "token_id": entry.id,
+            "token": entry.token_bytes.decode(errors="replace"),
+            "logprob": position.logits_logprob,
+            "rank": position.rank,
+        }
+        for number, (position, entry) in enumerate(zip(scores, entries, strict=True), start=first)
+    ]

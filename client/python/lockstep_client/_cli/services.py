@@ -89,13 +89,22 @@ def _model_facts(about: ModelInfo, load: Load) -> dict[str, str]:
         "architecture": f"{about.architecture}, {about.parameter_count / 1e6:.1f} M parameters, "
         f"{about.layer_count} layers, {about.hidden_size} wide",
         "weights": f"{about.dtype}, {about.execution_path} path, "
-        f"attention {about.determinism.attention}, compiled steps {about.decode_graph_state}",
+        f"attention {about.determinism.attention}",
+        "compiled steps": _compiled(about),
         "context": f"{about.context_length} tokens",
         "vocabulary": _vocabulary(about.vocabulary),
         "load": f"{load.running_sequence_count} running, {load.waiting_sequence_count} waiting, "
         f"{load.session_count} sessions, KV cache {_share(load)} reserved",
         "server": about.server_version,
     }
+
+
+def _compiled(about: ModelInfo) -> str:
+    """Says whether steps run compiled, which they do not in the first minutes."""
+    if about.decode_graph_state == "compiling":
+        return "compiling; until that is done, steps are slower"
+    because = f": {about.decode_graph_reason}" if about.decode_graph_reason else ""
+    return f"{about.decode_graph_state}{because}"
 
 
 def _vocabulary(ref: VocabularyRef) -> str:

@@ -15,9 +15,11 @@ from rich.console import Console
 
 from lockstep_client import Lockstep, Tls
 from lockstep_client._cli.options import DEFAULT_MODEL, DEFAULT_TOKENIZER
-from lockstep_client.exceptions import LockstepError
+from lockstep_client._cli.wording import describe
+from lockstep_client.exceptions import InvalidField, LockstepError
 
 EXIT_FAILED: Final = 1
+EXIT_WRONG: Final = 2
 EXIT_INTERRUPTED: Final = 130
 
 # The certificate that a command shows (mutual TLS), and its key: PEM files.
@@ -47,7 +49,8 @@ def connected(
             sys.stdout.flush()
     except LockstepError as error:
         print(f"lockstep: {describe(error)}", file=sys.stderr)
-        raise typer.Exit(EXIT_FAILED) from None
+        wrong = isinstance(error, InvalidField)
+        raise typer.Exit(EXIT_WRONG if wrong else EXIT_FAILED) from None
     except KeyboardInterrupt:
         print(file=sys.stderr)
         raise typer.Exit(EXIT_INTERRUPTED) from None
@@ -76,13 +79,6 @@ def _tls(ca: Path | None) -> Tls | None:
         )
     except OSError as error:
         raise typer.BadParameter(f"{error.filename} cannot be read: {error.strerror}.") from None
-
-
-def describe(error: LockstepError) -> str:
-    """Says on one line what failed: the class, which names the reason, and the message."""
-    parts = [str(error), *(f"{v.field}: {v.description}" for v in error.violations[1:])]
-    hint = "" if error.retry_delay_s is None else f" (retry in {error.retry_delay_s:g} s)"
-    return f"{type(error).__name__}: {' '.join('; '.join(parts).split())}{hint}"
 
 
 def print_json(value: Any) -> None:

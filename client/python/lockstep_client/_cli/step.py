@@ -4,10 +4,12 @@ from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 
 from lockstep_client import Lockstep
 from lockstep_client._cli import distribution, options
 from lockstep_client._cli.generate import conversation
+from lockstep_client._cli.generation import LENGTHS, generation
 from lockstep_client._cli.options import DEFAULT_MODEL, DEFAULT_TOKENIZER
 from lockstep_client._cli.session import connected, out, print_json
 from lockstep_client._cli.stepper import Stepper
@@ -16,8 +18,18 @@ from lockstep_client.exceptions import ContextLengthExceeded, TokenIdOutOfRange
 HELP_LINE = (
     "[bold cyan]1-{count}[/] pick · [bold cyan]s[/] server's draw [green]◂[/] · "
     "[bold cyan]g[/] greedy · [bold cyan]#id[/] or text · [bold cyan]b[/] back · "
-    "[bold cyan]q[/] quit"
+    "[bold cyan]?[/] help · [bold cyan]q[/] quit"
 )
+HELP = """\
+A number of the list  appends that token.
+s                     appends the token that the server draws here (◂).
+g                     appends the most probable token.
+#504                  appends the token of an id.
+b                     takes the last token back.
+?, h, help            shows this.
+q, Ctrl-D             quits, and prints the text.
+Anything else         is appended as text; quotes keep its spaces, and letters such as "s"."""
+_HELP_WORDS = ("?", "h", "help")
 
 
 class Choice(StrEnum):
@@ -27,15 +39,11 @@ class Choice(StrEnum):
     SAMPLE = "sample"
 
 
+@generation(*LENGTHS)
 def step(
-    text: Annotated[str, typer.Argument(help="The prompt.")],
+    text: options.Text,
     *,
-    chat: Annotated[
-        bool,
-        typer.Option(
-            "--chat", "-c", help="Send the text as a question, through the chat template."
-        ),
-    ] = False,
+    chat: options.Chat = False,
     candidates: Annotated[
         int, typer.Option("--candidates", "-k", help="Tokens to show.", min=1)
     ] = 12,
@@ -43,12 +51,7 @@ def step(
         Choice | None, typer.Option(help="Choose without asking, for scripts.")
     ] = None,
     steps: Annotated[int, typer.Option(help="Most tokens to choose without asking.", min=1)] = 16,
-    sample: options.Sample = True,
-    temperature: options.Temperature = None,
-    top_k: options.TopK = None,
-    top_p: options.TopP = None,
-    repetition_penalty: options.RepetitionPenalty = None,
-    seed: options.Seed = None,
+    keywords: dict[str, Any],
     json: options.Json = False,
     tokenizer: options.TokenizerAddress = DEFAULT_TOKENIZER,
     model: options.ModelAddress = DEFAULT_MODEL,
@@ -59,7 +62,7 @@ def step(
     The left bars are the model's own probabilities, the right ones those after
     processors and warpers, from which the server draws.
     """
-    keywords = options.sampling(sample, temperature, top_k, top_p, repetition_penalty, seed)
+    keywords.setdefault("do_sample", True)
     if json and choose is None:
         raise typer.BadParameter("--json needs --choose greedy or --choose sample.")
     with connected(tokenizer=tokenizer, model=model, tls_ca=tls_ca) as client:
@@ -87,7 +90,7 @@ def _ask_for_tokens(client: Lockstep, stepper: Stepper) -> None:
                 entries, stepper.prompt_length, stepper.distribution, stepper.config
             ),
             HELP_LINE.format(count=len(stepper.distribution.candidates)),
-            f"[red]{problem}[/]" if problem else "",
+            Text(problem, "red"),
             sep="\n",
         )
         try:
@@ -101,12 +104,16 @@ def _ask_for_tokens(client: Lockstep, stepper: Stepper) -> None:
 
 def _act(client: Lockstep, stepper: Stepper, answer: str) -> str:
     """Does what was typed, and returns why it could not."""
+    if answer.strip() in _HELP_WORDS:
+        return HELP
     if answer.strip() == "b":
         return "" if stepper.back() else "No token is left to take back."
     try:
         if chosen := _token_ids(client, stepper, answer):
             stepper.choose(chosen)
-    except (ValueError, TokenIdOutOfRange, ContextLengthExceeded) as error:
+    except TokenIdOutOfRange:
+        return f"There is no token with the id {answer.strip().removeprefix('#')}."
+    except (ValueError, ContextLengthExceeded) as error:
         return str(error)
     return ""
 
@@ -120,6 +127,8 @@ def _token_ids(client: Lockstep, stepper: Stepper, answer: str) -> list[int]:
     if word == "g":
         return [candidates[0].entry.id]
     if word.startswith("#"):
+        if not word[1:].isdecimal():
+            raise ValueError(f"{word} is not an id such as #504; quote it to type it as text.")
         return [int(word[1:])]
     if word.isdecimal():
         if not 1 <= int(word) <= len(candidates):

@@ -12,6 +12,7 @@ from lockstep_client import Batch, Lockstep, VocabularyEntry
 from lockstep_client._cli import options, token_text
 from lockstep_client._cli.options import DEFAULT_TOKENIZER
 from lockstep_client._cli.session import connected, notes, out, print_json
+from lockstep_client._cli.standard_streams import given_texts
 
 
 class Side(StrEnum):
@@ -22,7 +23,12 @@ class Side(StrEnum):
 
 
 def encode(
-    texts: Annotated[list[str], typer.Argument(help="Texts; each becomes one row.")],
+    texts: Annotated[
+        list[str],
+        typer.Argument(
+            help="Texts; each becomes one row. `-` reads standard input.", callback=given_texts
+        ),
+    ],
     *,
     special: Annotated[
         bool,
@@ -54,7 +60,14 @@ def encode(
 
 
 def decode(
-    token_ids: Annotated[list[int], typer.Argument(help="Ids of one sequence.", min=0)],
+    token_ids: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="ID",
+            help="Ids of one sequence; `-` reads them from standard input.",
+            callback=given_texts,
+        ),
+    ],
     *,
     keep_special: Annotated[
         bool, typer.Option("--keep-special", help="Print special tokens too.")
@@ -64,14 +77,21 @@ def decode(
     tls_ca: options.TlsCa = None,
 ) -> None:
     """Turn token ids into text."""
+    ids = [_id(word) for text in token_ids for word in text.replace(",", " ").split()]
     with connected(tokenizer=tokenizer, tls_ca=tls_ca) as client:
         (row,) = client.tokenizer.decode_rows(
-            [token_ids], skip_special_tokens=not keep_special, check_round_trip=json
+            [ids], skip_special_tokens=not keep_special, check_round_trip=json
         )
         if json:
             print_json({"text": row.text, "round_trip": row.round_trip})
         else:
             print(row.text)
+
+
+def _id(word: str) -> int:
+    if not word.isdecimal():
+        raise typer.BadParameter(f"{word!r} is not an id.", param_hint="ID")
+    return int(word)
 
 
 def _json(batch: Batch) -> dict[str, object]:

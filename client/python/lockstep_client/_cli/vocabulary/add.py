@@ -9,6 +9,7 @@ import typer
 from lockstep_client._cli import options
 from lockstep_client._cli.options import DEFAULT_TOKENIZER
 from lockstep_client._cli.session import connected, print_json
+from lockstep_client._cli.standard_streams import given_lines
 from lockstep_client._cli.vocabulary import new_tokens, report
 from lockstep_client._cli.vocabulary.new_tokens import VALUES_HELP, Initialization, Role
 
@@ -18,7 +19,13 @@ _safety = partial(typer.Option, rich_help_panel="Safety")
 
 
 def add(
-    tokens: Annotated[list[str], typer.Argument(help="Texts of the tokens.")],
+    tokens: Annotated[
+        list[str],
+        typer.Argument(
+            help="Texts of the tokens; `-` reads them from standard input, one a line.",
+            callback=given_lines,
+        ),
+    ],
     *,
     special: Annotated[bool, typer.Option("--special", help="Make them control tokens.")] = False,
     role: Annotated[

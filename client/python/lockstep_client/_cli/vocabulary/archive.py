@@ -2,8 +2,11 @@
 
 import hashlib
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 import typer
 from rich import progress
@@ -11,13 +14,19 @@ from rich import progress
 from lockstep_client._cli import options
 from lockstep_client._cli.options import DEFAULT_TOKENIZER
 from lockstep_client._cli.session import connected, notes, out, print_json
+from lockstep_client._cli.standard_streams import STANDARD
 
 PIECE_BYTES = 2**20
 
 
 def export(
     archive: Annotated[
-        Path, typer.Argument(metavar="FILE", help="File to write the archive to.", dir_okay=False)
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="File to write the archive to; `-` is standard output.",
+            dir_okay=False,
+        ),
     ],
     *,
     json: options.Json = False,
@@ -28,6 +37,9 @@ def export(
 
     The file is there, whole and on the disk, or as it was before.
     """
+    if str(archive) == STANDARD:
+        _export_to_standard_output(tokenizer, tls_ca)
+        return
     unfinished = archive.with_name(archive.name + ".part")
     seen = hashlib.sha256()
     try:
@@ -54,15 +66,31 @@ def export(
         out.print(f"{archive}: {size:,} bytes, SHA-256 {seen.hexdigest()}")
 
 
+def _export_to_standard_output(tokenizer: str, tls_ca: Path | None) -> None:
+    with connected(tokenizer=tokenizer, tls_ca=tls_ca) as client:
+        for piece in client.vocabulary.export_revisions():
+            sys.stdout.buffer.write(piece)
+
+
+def _pieces(file: BinaryIO, bar: progress.Progress) -> Iterator[bytes]:
+    while piece := file.read(PIECE_BYTES):
+        bar.advance(bar.task_ids[0], len(piece))
+        yield piece
+
+
+def _check_readable(archive: Path) -> Path:
+    if str(archive) != STANDARD and not (archive.is_file() and os.access(archive, os.R_OK)):
+        raise typer.BadParameter(f"{archive} is not a file that can be read.")
+    return archive
+
+
 def import_(
     archive: Annotated[
         Path,
         typer.Argument(
             metavar="FILE",
-            help="Archive that `export` wrote.",
-            exists=True,
-            dir_okay=False,
-            readable=True,
+            help="Archive that `export` wrote; `-` is standard input.",
+            callback=_check_readable,
         ),
     ],
     *,
@@ -75,13 +103,14 @@ def import_(
     The archive is verified as a whole before anything is changed. Importing one
     again changes nothing.
     """
+    from_input = str(archive) == STANDARD
+    size = None if from_input else archive.stat().st_size
     with (
         connected(tokenizer=tokenizer, tls_ca=tls_ca) as client,
-        _progress("importing", total=archive.stat().st_size) as bar,
-        archive.open("rb") as opened,
-        bar.wrap_file(opened, task_id=bar.task_ids[0]) as file,
+        _progress("importing", total=size) as bar,
+        nullcontext(sys.stdin.buffer) if from_input else archive.open("rb") as file,
     ):
-        imported = client.vocabulary.import_revisions(iter(lambda: file.read(PIECE_BYTES), b""))
+        imported = client.vocabulary.import_revisions(_pieces(file, bar))
     if json:
         print_json(imported)
         return

@@ -53,9 +53,9 @@ def _effects(effects: Sequence[TextEffect]) -> Table:
 
 
 def _pieces(token_bytes: Iterable[bytes]) -> Text:
-    """The pieces of a text with bars between them."""
+    """The pieces of a text with spaces between them: a space in a piece is visible."""
     shown = [Text(visible_bytes(piece)[0] or "∅", style="default") for piece in token_bytes]
-    return Text("|", style="dim").join(shown)
+    return Text(" ").join(shown)
 
 
 def _table(*columns: str) -> Table:
