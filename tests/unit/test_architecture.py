@@ -29,7 +29,7 @@ MAX_MODULES = 15
 
 MACHINE_PATH = re.compile(r"(?<![\w.:/-])/(?:work|root|home|Users|farm)/\w")
 GRPC_MINIMUM = re.compile(r"GRPC_GENERATED_VERSION = '([\d.]+)'")
-PROTOBUF_MINIMUM = re.compile(r"Domain\.PUBLIC,\s+(\d+),\s+(\d+),\s+(\d+),")
+PROTOBUF_MINIMUM = re.compile(r"# Protobuf Python Version: ([\d.]+)")
 
 
 def tracked(*patterns: str) -> list[Path]:
@@ -188,6 +188,6 @@ def minimum(project: Path, name: str) -> Version:
 def test_no_runtime_older_than_the_stubs_is_allowed(project: Path):
     stubs = "".join(path.read_text() for path in STUBS.rglob("*_pb2*.py"))
     grpc = max(Version(found) for found in GRPC_MINIMUM.findall(stubs))
-    protobuf = max(Version(".".join(found)) for found in PROTOBUF_MINIMUM.findall(stubs))
+    protobuf = max(Version(found) for found in PROTOBUF_MINIMUM.findall(stubs))
     assert minimum(project, "grpcio") >= grpc
     assert minimum(project, "protobuf") >= protobuf

@@ -18,7 +18,7 @@ from lockstep.v1 import scores_pb2 as scores_pb
 from lockstep.v1 import tokens_pb2 as tokens_pb
 
 from lockstep_client._requests.options import GenerationOptions, Ids
-from lockstep_client._values import durations, enums, token_ids
+from lockstep_client._values import durations, enums, fields, token_ids
 from lockstep_client._values.choices import check_names, choose
 
 
@@ -62,7 +62,7 @@ def _converter(field: FieldDescriptor) -> Callable[[Any], Any]:
     """Returns what the type of a field makes of a value."""
     match field.message_type and field.message_type.name:
         case "TokenIdList" | "TokenSequence":
-            return _sequences if field.is_repeated else _id_list
+            return _sequences if fields.is_repeated(field) else _id_list
         case "Duration":
             return durations.message
     return _plain_value
@@ -142,7 +142,7 @@ KEYWORDS = frozenset(GenerationOptions.__annotations__)
 def _plain(field: FieldDescriptor, value: Any) -> Any:
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
         return {key: _shortest(entry) for key, entry in value.items()}
-    if field.is_repeated:
+    if fields.is_repeated(field):
         return [_plain_message(item) if isinstance(item, Message) else item for item in value]
     if field.enum_type is not None:
         return field.enum_type.values_by_number[value].name

@@ -179,7 +179,8 @@ def _truncation(options: Mapping[str, Any]) -> tokenizer_pb.TruncationOptions | 
     return tokenizer_pb.TruncationOptions(max_length=options["max_length"], side=side)
 
 
-def _side(options: Mapping[str, Any], keyword: str) -> tokens_pb.PaddingSide | None:
+def _side(options: Mapping[str, Any], keyword: str) -> "tokens_pb.PaddingSide | None":
+    # A quoted type: an enumeration of protobuf 5 and 6 has no `|`.
     side = options.get(keyword)
     return None if side is None else choose(keyword, side, SIDES)
 

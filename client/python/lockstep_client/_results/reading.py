@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-from lockstep_client._values import enums
+from lockstep_client._values import enums, fields
 
 Result = TypeVar("Result")
 
@@ -47,7 +47,11 @@ def _conversion(field: FieldDescriptor) -> Callable[[Any], Any]:
         of_one: Callable[[Any], Any] = functools.partial(enums.name, field.enum_type)
     else:
         of_one = _same
-    return (lambda values: [of_one(value) for value in values]) if field.is_repeated else of_one
+    return (
+        (lambda values: [of_one(value) for value in values])
+        if fields.is_repeated(field)
+        else of_one
+    )
 
 
 def _same(value: Any) -> Any:
