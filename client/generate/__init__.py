@@ -1,1 +1,1 @@
-"""Writes the generated parts of the Python client."""
+"""Writes the generated parts of the clients."""

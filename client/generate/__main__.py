@@ -4,21 +4,30 @@ import subprocess
 import sys
 from pathlib import Path
 
-from client.generate import blocking, options
+from client.generate import blocking, options, typescript
+from client.generate.schema import Schema
 
-PACKAGE = Path(__file__).parents[1] / "python" / "lockstep_client"
+CLIENT = Path(__file__).parents[1]
+PACKAGE = CLIENT / "python" / "lockstep_client"
+NODE = CLIENT / "node"
+SCHEMA = Schema(
+    "generation.proto",
+    "model_service.proto",
+    "logits_session_service.proto",
+    "tokenizer_service.proto",
+    "vocabulary_admin_service.proto",
+)
 
 
 def main(arguments: list[str]) -> int:
     """Runs the command line; returns its exit code."""
-    texts = {**blocking.generate(PACKAGE), **options.generate(PACKAGE)}
-    texts = {path: _formatted(text, path) for path, text in texts.items()}
-    written = [*(PACKAGE / blocking.TARGET).glob("*.py"), PACKAGE / options.TARGET]
+    texts = _texts()
+    written = [*(PACKAGE / blocking.TARGET).glob("*.py"), *texts]
     present = {path: path.read_text() for path in written if path.exists()}
     behind = [path for path in {**present, **texts} if present.get(path) != texts.get(path)]
     if "--check" in arguments:
         for path in behind:
-            print(f"{path.relative_to(PACKAGE)} is not what it is made from: run `make client`.")
+            print(f"{path.relative_to(CLIENT)} is not what it is made from: run `make client`.")
         return 1 if behind else 0
     for path in behind:
         if path in texts:
@@ -27,6 +36,18 @@ def main(arguments: list[str]) -> int:
         else:
             path.unlink()
     return 0
+
+
+def _texts() -> dict[Path, str]:
+    """Returns the text of every generated module by its path."""
+    keywords = options.generate(SCHEMA)
+    python = {
+        PACKAGE / path: text for path, text in {**blocking.generate(PACKAGE), **keywords}.items()
+    }
+    node = typescript.generate(keywords[options.TARGET], SCHEMA)
+    return {path: _formatted(text, path) for path, text in python.items()} | {
+        NODE / path: text for path, text in node.items()
+    }
 
 
 def _formatted(text: str, path: Path) -> str:

@@ -61,6 +61,6 @@ def generate(package: Path) -> dict[Path, str]:
     """Returns the text of every generated module by its path in the package, not formatted."""
     sources = {path.name: path.read_text() for path in (package / SOURCE).glob("*.py")}
     return {
-        package / TARGET / name: f"# Generated from {SOURCE / name} by `make client`.\n{text}"
+        TARGET / name: f"# Generated from {SOURCE / name} by `make client`.\n{text}"
         for name, text in translate(sources).items()
     }

@@ -42,19 +42,12 @@ _WORDS: Mapping[str, str | Callable[[re.Match[str]], str]] = {
 }
 
 
-def generate(package: Path) -> dict[Path, str]:
+def generate(schema: Schema) -> dict[Path, str]:
     """Returns the text of the module, by its path in the package.
 
     Raises:
         ValueError: a keyword has no text, or one of `_WORDS` is of no use.
     """
-    schema = Schema(
-        "generation.proto",
-        "model_service.proto",
-        "logits_session_service.proto",
-        "tokenizer_service.proto",
-        "vocabulary_admin_service.proto",
-    )
     for pattern in _WORDS:
         if not any(re.search(pattern, comment) for comment in schema.comments.values()):
             raise ValueError(f"No comment has use for the rule {pattern!r}: remove it.")
@@ -64,7 +57,7 @@ def generate(package: Path) -> dict[Path, str]:
     imports = source[source.index('"""\n\n') + 4 : source.index("\n\n\nclass ")]
     summary = (ast.get_docstring(tree) or "").partition("\n")[0]
     head = f'# Generated from the schema by `make client`.\n"""{summary}"""\n{imports}\n'
-    return {package / TARGET: "\n\n".join([head, *(_class(node, schema) for node in classes)])}
+    return {TARGET: "\n\n".join([head, *(_class(node, schema) for node in classes)])}
 
 
 def _class(node: ast.ClassDef, schema: Schema) -> str:

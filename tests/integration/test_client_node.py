@@ -1,5 +1,6 @@
-"""The TypeScript client, built from the repository, against the real services."""
+"""The TypeScript client, packed and installed as its users install it, against real services."""
 
+import asyncio
 import json
 import os
 import shutil
@@ -8,14 +9,23 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import trustme
+from lockstep.v1 import tokenizer_service_pb2 as messages
 
-from lockstep_client import Lockstep
-from tests.services import ROOT, Services
+from lockstep_client import Lockstep, ScoreSelection
+from lockstep_client._transport.retries import IDEMPOTENT_METHODS
+from rpc import errors
+from tests.integration.rpc_probe import running
+from tests.integration.test_client_connection import Counting
+from tests.services import ROOT, Services, running_process
 
 SOURCE = ROOT / "client" / "node"
-PROBE = Path(__file__).with_name("node_client_probe.mjs")
+PROBES = Path(__file__).with_name("node_probes")
 TEXTS = ["The capital of France is", "Grüße aus 東京 🙂"]
+MESSAGES = [{"role": "user", "content": "Say hello."}]
+GREEDY: dict[str, Any] = {"max_new_tokens": 12, "do_sample": False, "eos_token_id": []}
 UNREACHABLE = ("ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "ETIMEDOUT", "ENETUNREACH")
 
 pytestmark = pytest.mark.skipif(
@@ -33,7 +43,7 @@ def _run(command: list[str], folder: Path, **environment: str) -> str:
         timeout=100,
         check=False,
     )
-    if result.returncode and any(word in result.stderr for word in UNREACHABLE):
+    if result.returncode and any(f"npm error code {word}" in result.stderr for word in UNREACHABLE):
         pytest.skip("needs the package registry of npm")
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
@@ -41,7 +51,7 @@ def _run(command: list[str], folder: Path, **environment: str) -> str:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The client, installed from its lock and compiled, in a folder of its own."""
+    """The client, its dependencies installed from the lock, compiled, in a folder of its own."""
     folder = tmp_path_factory.mktemp("node") / "client"
     ignored = shutil.ignore_patterns("node_modules", "dist", "protos", "schema")
     shutil.copytree(SOURCE, folder, ignore=ignored)
@@ -50,16 +60,45 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def _probe(name: str, package: Path, **environment: str) -> Any:
+    return json.loads(
+        _run(["node", str(PROBES / f"{name}.mjs"), str(package)], package, **environment)
+    )
+
+
 @pytest.fixture(scope="module")
-def answer(built: Path, services: Services) -> dict[str, Any]:
-    """What the probe got from the services."""
+def texts(built: Path, services: Services) -> dict[str, Any]:
+    return _probe("texts", built, **services.environment)
+
+
+@pytest.fixture(scope="module")
+def sessions(built: Path, services: Services) -> dict[str, Any]:
+    return _probe("sessions", built, **services.environment)
+
+
+@pytest.fixture(scope="module")
+def refusals(built: Path, services: Services) -> dict[str, Any]:
     with (
         socket.create_server(("127.0.0.1", 0)) as silent,  # it listens and answers nobody
         services.model.cancelling("GenerateStream"),  # the stream that the probe leaves
     ):
         address = f"127.0.0.1:{silent.getsockname()[1]}"
-        command = ["node", str(PROBE), str(built)]
-        return json.loads(_run(command, built, **services.environment, SILENT=address))
+        return _probe("refusals", built, **services.environment, SILENT=address)
+
+
+@pytest.fixture(scope="module")
+def growth(
+    built: Path, services: Services, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    """What became of the vocabulary of a tokenizer service of its own."""
+    folder = tmp_path_factory.mktemp("growth")
+    flags = (f"--model={services.checkpoint}", f"--store=sqlite:///{folder / 'vocabulary.db'}")
+    with running_process("tokenizer_service", *flags, folder=folder) as grown:
+        with Lockstep(tokenizer=grown.address, model=services.model.address) as client:
+            client.wait_until_ready()
+            width = client.model.info().hidden_size
+        environment = {**services.environment, "LOCKSTEP_TOKENIZER": grown.address}
+        return _probe("growth", built, **environment, WIDTH=str(width))
 
 
 @pytest.fixture
@@ -68,62 +107,420 @@ def client(services: Services):
         yield client
 
 
-def test_texts_become_the_ids_that_the_python_client_gets(answer, client: Lockstep):
-    batch = client.tokenizer.encode(TEXTS)
-    assert answer["batch"]["tokenIds"] == batch.token_ids
-    assert answer["batch"]["vocabulary"]["fingerprint"] == batch.vocabulary.fingerprint
-    assert answer["decoded"] == TEXTS
+def _rectangle(tensor: dict[str, Any]) -> list[list[int]]:
+    return np.reshape(tensor["data"], tensor["shape"]).tolist()
 
 
-def test_tokens_are_those_that_the_python_client_gets(answer, client: Lockstep):
+def test_texts_become_the_ids_that_the_python_client_gets(texts, client: Lockstep):
     batch = client.tokenizer.encode(TEXTS)
-    greedy = client.model.generate(batch, max_new_tokens=12, do_sample=False, eos_token_id=[])
-    assert answer["greedy"] == greedy.sequences
-    sampled = client.model.generate(
-        batch, max_new_tokens=12, do_sample=True, temperature=1.5, top_k=0, seed=11
+    assert texts["batch"]["tokenIds"] == batch.token_ids
+    assert texts["batch"]["vocabulary"]["fingerprint"] == batch.vocabulary.fingerprint
+    assert texts["counts"] == [len(row) for row in batch.token_ids]
+    assert texts["decoded"] == TEXTS
+    assert texts["decodedRow"] == texts["decodedStream"] == TEXTS[1]
+    assert [row["roundTrip"] for row in texts["decodedRows"]] == [True, True]
+
+
+def test_padding_mask_and_positions_are_those_of_the_python_client(texts, client: Lockstep):
+    left = client.tokenizer.encode(TEXTS, padding="longest", pad_to_multiple_of=8)
+    right = client.tokenizer.pad(left, padding_side="right")
+    extended = left.extended([[7], [8, 9]])
+    for name, batch in (("batch", left), ("right", right), ("extended", extended)):
+        given = texts[name]["padded"]
+        assert given["paddingSide"] == batch.padded.padding_side
+        assert _rectangle(given["inputIds"]) == batch.input_ids.tolist()
+        assert _rectangle(given["attentionMask"]) == batch.attention_mask.tolist()
+        assert _rectangle(given["positionIds"]) == batch.position_ids.tolist()
+    assert texts["extended"]["tokenIds"] == extended.token_ids
+
+
+def test_offsets_index_the_texts_of_javascript(texts):
+    units = TEXTS[1].encode("utf-16-le")
+    encoding = texts["batch"]["encodings"][1]
+    start, end = encoding["offsets"][-1]
+    assert units[2 * start : 2 * end].decode("utf-16-le") == "🙂"
+    assert len(encoding["tokens"]) == len(encoding["offsets"])
+
+
+def test_messages_are_rendered_as_for_the_python_client(texts, client: Lockstep):
+    batch = client.tokenizer.apply_chat_template(MESSAGES)
+    assert texts["chat"] == {"tokenIds": batch.token_ids, "texts": batch.texts}
+    answer = client.generate(messages=MESSAGES, max_new_tokens=8)
+    assert texts["answer"]["text"] == answer.text
+    assert texts["answer"]["tokenIds"] == answer.token_ids
+
+
+def test_tokens_are_those_that_the_python_client_gets(texts, client: Lockstep):
+    batch = client.tokenizer.encode(TEXTS)
+    greedy = client.model.generate(batch, **GREEDY)
+    assert texts["greedy"]["sequences"] == greedy.sequences
+    assert texts["greedy"]["finishReasons"] == greedy.finish_reasons
+    sampling = {"max_new_tokens": 12, "do_sample": True, "temperature": 1.5, "top_k": 0, "seed": 11}
+    sampled = client.model.generate(batch, **sampling)
+    assert texts["sampled"]["sequences"] == sampled.sequences
+    assert texts["sampled"]["seeds"] == [str(seed) for seed in sampled.seeds]
+
+
+def test_the_configuration_of_an_answer_gives_the_same_answer_again(texts):
+    assert texts["again"] == texts["sampled"]["sequences"]
+
+
+def test_rows_of_logits_are_those_of_which_the_tokens_are_the_largest(texts):
+    greedy = texts["greedy"]
+    assert greedy["logits"]["shape"] == greedy["scores"] == [2, 12, 320]
+    assert int(np.argmax(greedy["logits"]["last"])) == greedy["sequences"][1][11]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_logits_of_each_type_of_the_wire_are_those_of_the_python_client(
+    texts, client: Lockstep, dtype
+):
+    batch = client.tokenizer.encode(TEXTS)
+    selection = ScoreSelection(logits=True, full=True, dtype=dtype)
+    expected = client.model.compute_logits(batch, selection=selection).logits
+    given = texts["distributions"][dtype]
+    assert given["shape"] == list(expected.shape)
+    # Both are rounded of a float32 that the composition of a step may change in its last bits.
+    spacing = {"float32": 2**-20, "float16": 2**-10, "bfloat16": 2**-7}[dtype]
+    np.testing.assert_allclose(
+        given["first"], expected[0].astype(np.float64), rtol=spacing, atol=1e-5
     )
-    assert answer["sampled"] == sampled.sequences
-    assert answer["seeds"] == [str(seed) for seed in sampled.seeds]
 
 
-def test_a_stream_gives_what_the_whole_answer_has(answer):
-    assert answer["streamed"]["ids"] == answer["greedy"]
-    assert answer["streamed"]["finishReasons"] == ["FINISH_REASON_MAX_NEW_TOKENS"] * len(TEXTS)
+def test_scores_are_those_of_the_python_client(texts, client: Lockstep):
+    batch = client.tokenizer.encode(TEXTS)
+    selection = ScoreSelection(rank=True, top_k=2, logits=True)
+    expected = client.model.score(batch, [[1, 2], [3]], selection=selection)
+    for given, scored in zip(texts["scored"], expected, strict=True):
+        assert given["logitsLogprob"] == pytest.approx(scored.logits_logprob)
+        assert [p["rank"] for p in given["scores"]] == [p.rank for p in scored.scores]
+        for position, of_python in zip(given["scores"], scored.scores, strict=True):
+            ids = [token["tokenId"] for token in position["tokens"]]
+            assert ids == [token.token_id for token in of_python.tokens]
 
 
-def test_a_refused_call_says_why_for_programs_and_for_people(answer):
-    refused = answer["unknownId"]
-    assert (refused["name"], refused["code"]) == ("LockstepError", "INVALID_ARGUMENT")
-    assert refused["reason"] == "TOKEN_ID_OUT_OF_RANGE"
-    assert refused["metadata"]["tokenId"] == "99999"
-    assert "99999" in refused["message"]
-    for call in ("emptyPrompt", "emptyPromptStreamed"):
-        assert answer[call]["reason"] == "INVALID_FIELD"
+def test_a_stream_gives_what_the_whole_answer_has(texts):
+    rows: list[list[int]] = [[], []]
+    for delta in texts["streamed"]["deltas"]:
+        rows[delta["promptIndex"]] += delta["tokenIds"]
+    assert rows == texts["streamed"]["sequences"] == texts["greedy"]["sequences"]
 
 
-def test_ids_that_are_no_whole_numbers_are_refused(answer):
-    failures = [*answer["noIds"], *answer["noIdsOfConfig"], [answer["noKey"]]]
-    for refused in (failure for pair in failures for failure in pair):
+def test_text_arrives_in_pieces_that_never_hold_half_a_character(texts):
+    assert texts["pieces"] == ["🙂", "東"]
+    assert len(texts["forced"]["ids"]) > 2
+    completion = texts["forced"]["completion"]
+    assert completion["text"] == texts["forced"]["asText"] == "🙂東"
+    assert completion["tokenIds"] == texts["forced"]["ids"]
+
+
+def test_services_describe_themselves_as_to_the_python_client(texts, client: Lockstep):
+    tokenizer, model = client.tokenizer.info(), client.model.info()
+    assert texts["tokenizerInfo"]["specialTokens"] == tokenizer.special_tokens
+    assert texts["tokenizerInfo"]["chatTemplates"] == tokenizer.chat_templates
+    assert texts["modelInfo"]["parameterCount"] == model.parameter_count
+    assert texts["modelInfo"]["determinism"]["level"] == model.determinism.level
+    assert texts["modelInfo"]["vocabularyFollowing"]["state"] == "following"
+    assert texts["capabilities"]["methods"] == client.model.capabilities().methods
+    names = [processor.name for processor in client.model.logits_processors()]
+    assert [processor["name"] for processor in texts["processors"]] == names
+    plan = client.model.validate(client.tokenizer.encode(TEXTS), **GREEDY)
+    assert texts["plan"]["kvTokenCount"] == plan.kv_token_count
+    assert texts["converted"]["ids"] == client.tokenizer.convert_tokens(["a", "nowhere"]).ids
+    assert texts["entries"] == list(range(300, 320))
+    assert texts["artifact"] == "PK"
+
+
+def test_tokens_that_the_caller_chooses_are_those_that_the_server_would(sessions, client: Lockstep):
+    prompts = [[5, 6, 7], [8, 9]]
+    expected = client.model.generate(prompts, max_new_tokens=6, do_sample=False, eos_token_id=[])
+    assert sessions["stepped"]["chosen"] == expected.sequences
+    assert sessions["stepped"]["position"] == [9, 8]
+    rows = [[*prompt, *new] for prompt, new in zip(prompts, expected.sequences, strict=True)]
+    assert sessions["stepped"]["tokenIds"] == rows
+    assert sessions["overStream"] == expected.sequences
+
+
+def test_rows_are_cut_copied_selected_and_left_alone(sessions):
+    first, second = sessions["stepped"]["tokenIds"]
+    assert sessions["unknown"] is None
+    assert sessions["before"] == [9, 8]
+    assert sessions["copied"] == {"position": [8, 8, 9], "tokenIds": [second, second, first]}
+    assert sessions["selected"] == {"position": [9], "tokenIds": [first]}
+    assert sessions["alone"] == [9, 9]
+
+
+def test_a_generation_of_a_session_that_was_left_is_undone(sessions):
+    (row,) = sessions["generated"]["sequences"]
+    assert len(row) == 4
+    assert sessions["generated"]["after"] == [13]
+    assert sessions["undone"] == [14]
+
+
+def test_a_session_is_found_again_and_holds_nothing_when_it_is_closed(sessions):
+    assert len(sessions["sampled"]["ids"]) == 1
+    assert sessions["sampled"]["position"] == sessions["found"] == [16]
+    assert sessions["continued"] == [5]
+    assert sessions["closedTwice"] is None
+    assert sessions["gone"]["reason"] == "SESSION_NOT_FOUND"
+
+
+def test_names_that_do_not_exist_are_refused_with_the_one_that_was_meant(refusals):
+    meant = {
+        "generate": "'max_new_tokens' is not an option of this call. Did you mean 'maxNewTokens'?",
+        "stream": "'maxNewToken' is not an option of this call. Did you mean 'maxNewTokens'?",
+        "encode": "'paddding' is not an option of this call. Did you mean 'padding'?",
+        "client": "'tokeniser' is not an option of a client. Did you mean 'tokenizer'?",
+        "nothingClose": "'streamer' is not an option of this call.",
+        "nested": "'bia' is not a field of greenListWatermark. Did you mean 'bias'?",
+        "selection": "'top_k' is not a field of scores. Did you mean 'topK'?",
+    }
+    assert {call: failure["message"] for call, failure in refusals["names"].items()} == meant
+    assert {failure["name"] for failure in refusals["names"].values()} == {"TypeError"}
+
+
+def test_values_that_do_not_fit_are_refused_with_what_would(refusals):
+    expected = {
+        "errors": "errors is one of 'raise', 'return', not 'ignore'.",
+        "choice": "seedMode is one of 'counter', 'torch', not 'torc'.",
+        "number": "temperature takes a number, not '0.5'.",
+        "boolean": "doSample takes a boolean, not 1.",
+        "seed": "Give a bigint.",
+        "row": "rows of token ids are expected, for example [[1, 2], [3]], not 5.",
+        "text": "Prompts are a batch, or rows of token ids, for example [[1, 2], [3]].",
+        "role": "Every message needs a role.",
+        "several": "model.generate returns several sequences.",
+        "truncation": "truncation needs maxLength.",
+        "ragged": "encode with padding: 'longest', or pad it.",
+        "address": "model is an address without http://",
+        "port": "model needs a port, for example localhost:50051.",
+    }
+    assert refusals["values"].keys() == expected.keys()
+    for value, sentence in expected.items():
+        assert refusals["values"][value]["name"] == "TypeError"
+        assert sentence in refusals["values"][value]["message"]
+
+
+def test_ids_that_are_no_whole_numbers_are_refused(refusals):
+    assert len(refusals["noIds"]) == 41
+    for refused in refusals["noIds"]:
         assert refused["name"] == "TypeError"
         assert "whole numbers" in refused["message"]
 
 
-def test_a_service_that_is_away_is_unavailable_without_a_reason(answer):
-    assert (answer["nobody"]["code"], answer["nobody"]["reason"]) == ("UNAVAILABLE", "")
+def test_a_refused_call_says_why_for_programs_and_for_people(refusals):
+    refused = refusals["refused"]
+    assert refused["unknownId"]["name"] == "ServiceError"
+    assert refused["unknownId"]["code"] == "INVALID_ARGUMENT"
+    assert refused["unknownId"]["reason"] == "TOKEN_ID_OUT_OF_RANGE"
+    assert refused["unknownId"]["metadata"]["tokenId"] == "99999"
+    assert "99999" in refused["unknownId"]["message"]
+    assert refused["empty"]["reason"] == refused["emptyStreamed"]["reason"] == "INVALID_FIELD"
+    fields = [violation["field"] for violation in refused["fields"]["violations"]]
+    assert fields == ["generation_config.temperature", "generation_config.top_p"]
+    assert refused["session"]["reason"] == "SESSION_NOT_FOUND"
 
 
-def test_a_stream_ends_at_its_deadline_where_nobody_answers(answer):
-    assert answer["silent"]["name"] == "LockstepError"
-    assert answer["silent"]["code"] == "DEADLINE_EXCEEDED"
+def test_a_service_that_is_away_has_a_sentence_of_its_own(refusals):
+    for failure in refusals["nobody"].values():
+        assert (failure["name"], failure["code"]) == ("ConnectionFailed", "UNAVAILABLE")
+        assert "Cannot reach the " in failure["message"]
+    for call in ("refused", "streamed", "duplex", "ready"):
+        message = refusals["nobody"][call]["message"]
+        assert "service at localhost:1: no" in message  # `nothing listens` or `nobody answers`
+        assert message.endswith("Is the service running?")
+    assert "it does not speak TLS" in refusals["nobody"]["tls"]["message"]
 
 
-@pytest.mark.parametrize("call", ["closed", "closedStreamed"])
-def test_a_client_that_is_closed_says_so(answer, call):
-    assert (answer[call]["name"], answer[call]["code"]) == ("LockstepError", "CANCELLED")
+def test_every_kind_of_call_ends_at_its_limit_where_nobody_answers(refusals):
+    assert [failure["name"] for failure in refusals["silent"]] == ["DeadlineExceeded"] * 4
 
 
-def test_the_example_prints_a_continuation(built: Path, services: Services, client: Lockstep):
+def test_calls_end_when_they_are_left_aborted_or_their_client_is_closed(refusals):
+    assert refusals["left"]["result"]["name"] == "ProtocolError"
+    assert refusals["aborted"]["message"] == "enough"
+    assert [failure["name"] for failure in refusals["closed"]] == ["Cancelled"] * 3
+
+
+def test_tokens_are_added_with_vectors_and_in_use_at_once(growth):
+    tool, copy = growth["added"]["ids"]
+    assert growth["dry"]["ids"] == [tool]
+    assert growth["dry"]["revision"] == growth["added"]["vocabulary"]["revision"] == 1
+    assert tool not in growth["before"][0]
+    assert tool in growth["after"][0]
+    assert growth["decoded"] == "<tool>"
+    assert (copy, growth["roles"]["revision"]) == (tool + 1, 2)
+
+
+def test_ids_go_with_the_newest_vocabulary_that_the_client_has_seen(growth):
+    """The model here follows another tokenizer service, and knows no revision of this one."""
+    assert growth["afterDryRun"] is None
+    assert growth["bareIds"]["reason"] in ("VOCABULARY_BEHIND", "VOCABULARY_MISMATCH")
+    assert growth["bareIds"]["metadata"]["requestRevision"] == "2"
+
+
+def test_revisions_are_watched_listed_verified_and_archived(growth):
+    base, tokens, roles = growth["revisions"]
+    assert base["vocabulary"]["revision"] == 0
+    assert growth["seen"] == tokens
+    assert [token["content"] for token in tokens["tokens"]] == ["<tool>", "<copy>"]
+    assert tokens["specialTokens"] == {"sep": growth["added"]["ids"][0]}
+    assert roles["specialTokens"] == {"pad": growth["added"]["ids"][1]}
+    assert growth["verified"]["valid"]
+    assert growth["imported"]["numRevisions"] == 2
+    assert growth["imported"]["numImportedRevisions"] == 0
+
+
+def test_changes_of_the_vocabulary_fail_by_reason(growth):
+    assert growth["exists"]["reason"] == "TOKEN_EXISTS"
+    assert growth["conflict"]["reason"] == "REVISION_CONFLICT"
+    assert "role is one of 'bos', 'eos', 'pad'" in growth["role"]["message"]
+
+
+class Failing(Counting):
+    """Counts calls, and fails the first ones; some fail after their first message."""
+
+    def __init__(self, *failures: errors.ServiceError, messages_before: int = 0):
+        super().__init__(*failures)
+        self.messages_before = messages_before
+
+    async def GetVocabulary(self, request, context):
+        for _ in range(self.messages_before):
+            yield messages.GetVocabularyResponse()
+        yield self._answer(messages.GetVocabularyResponse())
+
+
+async def _call(built: Path, port: int, method: str, **environment: str) -> Any:
+    address = {"LOCKSTEP_TOKENIZER": f"localhost:{port}", "LOCKSTEP_MODEL": f"localhost:{port}"}
+    probe = await asyncio.to_thread(
+        _probe, "retries", built, METHOD=method, **address, **environment
+    )
+    return probe["failure"]
+
+
+def _overloaded() -> errors.Overloaded:
+    return errors.Overloaded("calls", 1, retry_delay_s=0.01)
+
+
+@pytest.mark.parametrize("method", ["encode", "vocabulary"])
+async def test_a_call_that_is_refused_for_now_is_made_again(built: Path, method):
+    service = Failing(_overloaded(), errors.Loading())
+    async with running(service) as (server, _):
+        assert await _call(built, server.port, method) is None
+    assert service.calls == 3
+
+
+async def test_a_stream_that_has_begun_is_not_made_again(built: Path):
+    service = Failing(_overloaded(), messages_before=1)
+    async with running(service) as (server, _):
+        failure = await _call(built, server.port, "vocabulary")
+    assert (failure["reason"], failure["retryDelayMs"], service.calls) == ("OVERLOADED", 10, 1)
+
+
+async def test_repetition_can_be_switched_off(built: Path):
+    service = Failing(_overloaded())
+    async with running(service) as (server, _):
+        failure = await _call(built, server.port, "encode", RETRIES="0")
+    assert (failure["reason"], service.calls) == ("OVERLOADED", 1)
+
+
+async def test_both_sides_show_their_certificates(built: Path, tmp_path: Path):
+    authority = trustme.CA()
+    of_server, of_client = authority.issue_cert("localhost"), authority.issue_cert("client.test")
+    for name, data in (
+        ("ca", authority.cert_pem),
+        ("server", of_server.cert_chain_pems[0]),
+        ("server.key", of_server.private_key_pem),
+        ("client", of_client.cert_chain_pems[0]),
+        ("client.key", of_client.private_key_pem),
+    ):
+        data.write_to_path(tmp_path / name)
+    settings = {
+        "tls_certificate": tmp_path / "server",
+        "tls_key": tmp_path / "server.key",
+        "tls_client_ca": tmp_path / "ca",
+    }
+    service = Failing()
+    async with running(service, **settings) as (server, _):
+        ca = {"CA": str(tmp_path / "ca"), "RETRIES": "0"}
+        own = {"CERTIFICATE": str(tmp_path / "client"), "KEY": str(tmp_path / "client.key")}
+        assert await _call(built, server.port, "encode", **ca, **own) is None
+        without = await _call(built, server.port, "encode", **ca)
+    assert (without["name"], service.calls) == ("ConnectionFailed", 1)
+
+
+@pytest.fixture(scope="module")
+def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty folder into which the packed client was installed."""
+    folder = tmp_path_factory.mktemp("installed")
+    _run(["npm", "pack", "--ignore-scripts", f"--pack-destination={folder}"], built)
+    (archive,) = folder.glob("*.tgz")
+    _run(["npm", "install", "--prefer-offline", str(archive)], folder)
+    return folder
+
+
+def test_the_packed_client_answers_where_it_is_installed(installed: Path, services: Services):
+    package = installed / "node_modules" / "lockstep-client"
+    assert {path.name for path in package.iterdir()} == {
+        "README.md",
+        "dist",
+        "package.json",
+        "protos",
+    }
+    assert not (package / "dist" / "examples").exists()
+    script = (
+        "import { Lockstep } from 'lockstep-client';"
+        "using(new Lockstep({ tokenizer: process.env.LOCKSTEP_TOKENIZER }));"
+        "async function using(ls) {"
+        " console.log(await ls.tokenizer.decode((await ls.tokenizer.encode('Hello')).tokenIds[0]));"
+        " ls.close(); }"
+    )
+    command = ["node", "--input-type=module", "-e", script]
+    assert _run(command, installed, **services.environment) == "Hello\n"
+
+
+def test_its_types_are_found_where_it_is_installed(installed: Path, built: Path):
+    (installed / "use.ts").write_text(
+        "import { Lockstep, type Completion } from 'lockstep-client';\n"
+        "const ls = new Lockstep();\n"
+        "export const good: Promise<Completion> = ls.generate('x', { maxNewTokens: 2 });\n"
+        "// @ts-expect-error: no such keyword\n"
+        "export const bad = ls.generate('x', { max_new_tokens: 2 });\n"
+    )
+    compiler = str(built / "node_modules" / ".bin" / "tsc")
+    types = ["--types", "node", "--typeRoots", str(built / "node_modules" / "@types")]
+    flags = ["--noEmit", "--strict", "--skipLibCheck", "--module", "nodenext", "--target", "es2022"]
+    _run([compiler, *flags, *types, "use.ts"], installed)
+
+
+def test_the_example_of_a_stream_prints_a_continuation(
+    built: Path, services: Services, client: Lockstep
+):
     prompt = "Once upon a time"
-    printed = _run(["npm", "run", "--silent", "example", prompt], built, **services.environment)
+    printed = _run(["node", "dist/examples/capital.js", prompt], built, **services.environment)
     expected = client.generate(prompt, max_new_tokens=16, do_sample=False)
-    assert printed == expected.text + "\n"
+    assert printed == f"{expected.text}\n[16 tokens, max_new_tokens]\n"
+
+
+def test_the_example_of_a_conversation_answers(built: Path, services: Services, client: Lockstep):
+    printed = _run(["node", "dist/examples/chat.js", "Hello!"], built, **services.environment)
+    question = [{"role": "user", "content": "Hello!"}]
+    expected = client.generate(messages=question, max_new_tokens=64, do_sample=False)
+    assert printed == f"{expected.text}\n"
+
+
+def test_the_example_of_a_sampling_loop_chooses_what_the_server_would(
+    built: Path, services: Services, client: Lockstep
+):
+    printed = _run(["node", "dist/examples/loop.js", "The river"], built, **services.environment)
+    expected = client.generate("The river", max_new_tokens=8, do_sample=False, eos_token_id=[])
+    assert printed == f"The river{expected.text}\n"
+
+
+def test_methods_that_are_repeated_are_those_of_the_python_client(built: Path):
+    script = (
+        "import('./dist/src/transport/retries.js')"
+        ".then((retries) => console.log(JSON.stringify(retries.IDEMPOTENT_METHODS)))"
+    )
+    methods = json.loads(_run(["node", "-e", script], built))
+    assert methods == {name: list(names) for name, names in IDEMPOTENT_METHODS.items()}

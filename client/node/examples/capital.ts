@@ -1,26 +1,24 @@
-// Continues a text, token by token.
+// Continues a text, piece by piece.
 //
-//   npm ci && npm run build && npm run example "The capital of France is"
+//   node dist/examples/capital.js "The capital of France is"
 
 import { Lockstep, LockstepError } from "../src/index.js";
 
-const client = new Lockstep({
-  tokenizer: process.env["LOCKSTEP_TOKENIZER"] ?? "localhost:50051",
-  model: process.env["LOCKSTEP_MODEL"] ?? "localhost:50052",
+const ls = new Lockstep({
+  tokenizer: process.env["LOCKSTEP_TOKENIZER"],
+  model: process.env["LOCKSTEP_MODEL"],
 });
 
 try {
-  const prompt = await client.encode([process.argv[2] ?? "The capital of France is"]);
-  const ids: number[] = [];
-  for await (const event of client.generateStream(prompt, { maxNewTokens: 16, doSample: false })) {
-    if ("id" in event) ids.push(event.id);
-    else console.error(`${event.finishReason} after ${ids.length} tokens`);
-  }
-  console.log(...(await client.decode([ids])));
+  const prompt = process.argv[2] ?? "The capital of France is";
+  const pieces = ls.stream(prompt, { maxNewTokens: 16, doSample: false });
+  for await (const piece of pieces) process.stdout.write(piece);
+  const { tokenIds, finishReason } = pieces.result;
+  console.log(`\n[${tokenIds.length} tokens, ${finishReason}]`);
 } catch (error) {
   if (!(error instanceof LockstepError)) throw error;
-  console.error(`${error.reason || error.code}: ${error.message}`);
+  console.error(`${error.reason || error.name}: ${error.message}`);
   process.exitCode = 1;
 } finally {
-  client.close();
+  ls.close();
 }

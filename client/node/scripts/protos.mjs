@@ -18,18 +18,20 @@ cpSync(join(source, "lockstep"), join(protos, "lockstep"), { recursive: true });
 execFileSync(
   join(root, "node_modules", ".bin", "proto-loader-gen-types"),
   [
-    // The options of src/schema.ts, which loads the same files.
+    // The options of src/protos.ts, which loads the same files.
     "--longs=String",
     "--enums=String",
     "--defaults",
-    "--oneofs",
     "--grpcLib=@grpc/grpc-js",
     "--importFileExtension=.js",
     "--includeComments",
     `--includeDirs=${protos}`,
     `--outDir=${schema}`,
-    "lockstep/v1/tokenizer_service.proto",
+    "lockstep/v1/logits_session_service.proto",
+    "lockstep/v1/model_info_service.proto",
     "lockstep/v1/model_service.proto",
+    "lockstep/v1/tokenizer_service.proto",
+    "lockstep/v1/vocabulary_admin_service.proto",
   ],
   { stdio: ["ignore", "ignore", "inherit"] },
 );

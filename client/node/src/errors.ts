@@ -1,104 +1,86 @@
-// What a failed call says about itself.
+// What can go wrong with a call.
+//
+//   LockstepError
+//   ├── ConnectionFailed   no answer from the address, or the connection broke
+//   ├── DeadlineExceeded   no answer within the limit
+//   ├── Cancelled          the client or the stream was closed
+//   ├── ProtocolError      the answer is not one that a Lockstep service gives
+//   └── ServiceError       a service refused or failed, and says why in `reason`
+//
+// Errors in the arguments of a call that need no service to be found are TypeErrors.
 
-import type { ServiceError } from "@grpc/grpc-js";
-import { status } from "@grpc/grpc-js";
-import type { MessageTypeDefinition } from "@grpc/proto-loader";
-import { fromJSON } from "@grpc/proto-loader";
+import type { ErrorReason__Output } from "./schema/lockstep/v1/ErrorReason.js";
+import type { Short } from "./values/enums.js";
 
-const DOMAIN = "lockstep.dev";
+/** Why a service refused or failed, as the schema names it: `OVERLOADED`, `INVALID_FIELD`, ... */
+export type Reason = Uppercase<Short<ErrorReason__Output, "ERROR_REASON">>;
 
-/** The parts of google/rpc/status.proto and error_details.proto that are read. */
-const RPC = fromJSON(
-  {
-    nested: {
-      Any: { fields: { typeUrl: { type: "string", id: 1 }, value: { type: "bytes", id: 2 } } },
-      Status: { fields: { details: { rule: "repeated", type: "Any", id: 3 } } },
-      ErrorInfo: {
-        fields: {
-          reason: { type: "string", id: 1 },
-          domain: { type: "string", id: 2 },
-          metadata: { rule: "repeated", type: "Entry", id: 3 },
-        },
-      },
-      Entry: { fields: { key: { type: "string", id: 1 }, value: { type: "string", id: 2 } } },
-      Duration: { fields: { seconds: { type: "int64", id: 1 }, nanos: { type: "int32", id: 2 } } },
-      RetryInfo: { fields: { retryDelay: { type: "Duration", id: 1 } } },
-    },
-  },
-  { defaults: true, longs: Number },
-);
-
-interface Status {
-  details: { typeUrl: string; value: Buffer }[];
+/** One thing that is wrong with a request. */
+export interface FieldViolation {
+  /** Path of the field, for example `generation_config.top_k`. */
+  field: string;
+  /** What is wrong and what would be right. */
+  description: string;
 }
 
-interface ErrorInfo {
-  reason: string;
-  domain: string;
-  metadata: { key: string; value: string }[];
+/** What is known about a failure beside its sentence. */
+export interface Details {
+  code?: string;
+  reason?: Reason | "";
+  metadata?: Readonly<Record<string, string>>;
+  violations?: readonly FieldViolation[];
+  retryDelayMs?: number | undefined;
+  cause?: unknown;
 }
 
-interface RetryInfo {
-  retryDelay: { seconds: number; nanos: number } | null;
-}
-
-/** A call failed. */
+/** A call failed. Base of everything that this package throws about a call. */
 export class LockstepError extends Error {
-  override readonly name = "LockstepError";
+  override readonly name: string = "LockstepError";
+  /** Name of the gRPC status code, for example `RESOURCE_EXHAUSTED`. */
+  readonly code: string;
+  /** Why, for programs; empty when the failure came from no service of ours. */
+  readonly reason: Reason | "";
+  /** Every value that the message mentions, by the keys that the schema lists with the reason. */
+  readonly metadata: Readonly<Record<string, string>>;
+  /** What is wrong with which field; empty unless the request was. */
+  readonly violations: readonly FieldViolation[];
+  /** When a retry of the same request can succeed; undefined when the service says nothing. */
+  readonly retryDelayMs: number | undefined;
 
-  /**
-   * @param message a sentence for people
-   * @param code gRPC status code, for example `RESOURCE_EXHAUSTED`
-   * @param reason `ErrorReason` without its prefix, for example `OVERLOADED`;
-   *   empty when the failure came from no service of ours
-   * @param metadata every value that the message mentions
-   * @param retryDelayMs when a retry can succeed; undefined when it never will
-   * @param cause what grpc-js raised
-   */
-  constructor(
-    message: string,
-    readonly code: string,
-    readonly reason: string,
-    readonly metadata: Readonly<Record<string, string>>,
-    readonly retryDelayMs: number | undefined,
-    cause?: unknown,
-  ) {
-    super(message, { cause });
+  constructor(message: string, details: Details = {}) {
+    super(message, { cause: details.cause });
+    this.code = details.code ?? "UNKNOWN";
+    this.reason = details.reason ?? "";
+    this.metadata = details.metadata ?? {};
+    this.violations = details.violations ?? [];
+    this.retryDelayMs = details.retryDelayMs;
   }
 }
 
-/** Translates what grpc-js raises; anything else is passed on as it is. */
-export function translate(error: unknown): unknown {
-  if (!isServiceError(error)) return error;
-  let info: ErrorInfo = { reason: "", domain: "", metadata: [] };
-  let retryDelayMs: number | undefined;
-  const [packed] = error.metadata.get("grpc-status-details-bin");
-  if (Buffer.isBuffer(packed)) {
-    for (const detail of read<Status>("Status", packed).details) {
-      if (detail.typeUrl.endsWith("/google.rpc.ErrorInfo")) {
-        info = read<ErrorInfo>("ErrorInfo", detail.value);
-      } else if (detail.typeUrl.endsWith("/google.rpc.RetryInfo")) {
-        const delay = read<RetryInfo>("RetryInfo", detail.value).retryDelay;
-        retryDelayMs = delay ? delay.seconds * 1000 + delay.nanos / 1e6 : 0;
-      }
-    }
-  }
-  const ours = info.domain === DOMAIN;
-  return new LockstepError(
-    error.details,
-    status[error.code] ?? String(error.code),
-    ours ? info.reason : "",
-    ours ? Object.fromEntries(info.metadata.map(({ key, value }) => [key, value])) : {},
-    retryDelayMs,
-    error,
-  );
+/** Nobody answers at the address, or the connection broke during the call. */
+export class ConnectionFailed extends LockstepError {
+  override readonly name = "ConnectionFailed";
 }
 
-function read<T>(type: string, bytes: Buffer): T {
-  const definition = RPC[type] as MessageTypeDefinition<object, object>;
-  return definition.deserialize(bytes) as T;
+/** No answer arrived within the limit. */
+export class DeadlineExceeded extends LockstepError {
+  override readonly name = "DeadlineExceeded";
 }
 
-function isServiceError(error: unknown): error is ServiceError {
-  return error instanceof Error && "code" in error && "metadata" in error;
+/** The client or the stream was closed, before the call or while it ran. */
+export class Cancelled extends LockstepError {
+  override readonly name = "Cancelled";
+}
+
+/**
+ * The answer is not one that a Lockstep service gives: something else listens at the address, or
+ * stands in between.
+ */
+export class ProtocolError extends LockstepError {
+  override readonly name = "ProtocolError";
+}
+
+/** A service refused the call or failed; `reason` says why. */
+export class ServiceError extends LockstepError {
+  override readonly name = "ServiceError";
 }

@@ -1,6 +1,55 @@
 // Client of the Lockstep tokenizer and model services.
 
-export { Lockstep } from "./client.js";
-export type { Batch, Finish, LockstepOptions, Token } from "./client.js";
-export { LockstepError } from "./errors.js";
-export type { GenerationConfig } from "./schema/lockstep/v1/GenerationConfig.js";
+export { Decoder } from "./decoder.js";
+export {
+  Cancelled,
+  ConnectionFailed,
+  DeadlineExceeded,
+  LockstepError,
+  ProtocolError,
+  ServiceError,
+} from "./errors.js";
+export type { FieldViolation, Reason } from "./errors.js";
+export { Lockstep } from "./lockstep.js";
+export type { LockstepOptions, Prompt } from "./lockstep.js";
+export { Model } from "./model.js";
+export type {
+  AddOptions,
+  ChangeOptions,
+  ChatOptions,
+  CompletionOptions,
+  CuttingOptions,
+  DecodeOptions,
+  EncodeOptions,
+  GenerateOptions,
+  GenerationOptions,
+  Ids,
+  PaddingOptions,
+  ScoreOptions,
+  SessionOptions,
+  StepOptions,
+} from "./options.js";
+export type { ChatMessage, ChatMessages, Texts } from "./requests/tokenizer.js";
+export type { NewToken, Role } from "./requests/vocabulary.js";
+export type { Determinism } from "./results/determinism.js";
+export { Completion, Generation } from "./results/generation.js";
+export type { FinishReason, GeneratedSequence, Timing, TokenDelta, Usage } from "./results/generation.js";
+export type { Capabilities, Load, LogitsProcessor, ModelInfo, Plan } from "./results/modelInfo.js";
+export { NextTokenScores } from "./results/scores.js";
+export type { PositionScores, ScoredSequence } from "./results/scores.js";
+export type { ConvertedTokens, DecodedText, TokenizerInfo, VocabularyEntry } from "./results/tokenizer.js";
+export { AddedTokens } from "./results/vocabulary.js";
+export type { AddedToken, ImportedRevisions, Revision, Verification } from "./results/vocabulary.js";
+export { Session } from "./session.js";
+export type { StepResult } from "./sessionState.js";
+export { StepStream } from "./stepStream.js";
+export { Stream } from "./stream.js";
+export { Tokenizer } from "./tokenizer.js";
+export type { CallOptions, Tls } from "./transport/endpoint.js";
+export { Batch, Padded } from "./values/batch.js";
+export type { Encoding, Prompts } from "./values/batch.js";
+export type { ScoreSelection } from "./values/selection.js";
+export type { SessionRetention } from "./values/sessionRetention.js";
+export { Tensor } from "./values/tensor.js";
+export type { VocabularyRef } from "./values/vocabularyRef.js";
+export { Vocabulary } from "./vocabulary.js";

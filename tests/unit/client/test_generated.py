@@ -8,7 +8,7 @@ from lockstep.v1 import generation_pb2
 
 import lockstep_client
 from client.generate import __main__ as generate
-from client.generate import blocking, options
+from client.generate import blocking, options, typescript
 
 
 def test_the_blocking_client_is_what_the_asyncio_one_gives(capsys):
@@ -31,7 +31,7 @@ def test_a_rule_that_no_module_needs_is_refused():
 def test_a_word_that_no_comment_of_the_schema_has_is_refused(monkeypatch):
     monkeypatch.setattr(options, "_WORDS", options._WORDS | {r"\bnowhere\b": "here"})
     with pytest.raises(ValueError, match="nowhere"):
-        options.generate(generate.PACKAGE)
+        options.generate(generate.SCHEMA)
 
 
 def test_what_no_rule_translates_is_refused():
@@ -97,3 +97,18 @@ def test_only_the_facade_and_the_exceptions_are_public_modules():
     package = generate.PACKAGE
     names = {path.stem for path in package.iterdir() if path.suffix == ".py" or path.is_dir()}
     assert {name for name in names if not name.startswith("_")} == {"exceptions"}
+
+
+def test_every_keyword_of_python_is_one_of_typescript():
+    module = (generate.NODE / typescript.TARGET).read_text()
+    for name in ("GenerationOptions", "GenerateOptions", "EncodeOptions", "AddOptions"):
+        keywords = getattr(lockstep_client, name).__annotations__
+        for keyword in keywords.keys() - {"input_ids", "attention_mask", "position_ids"}:
+            first, *others = keyword.split("_")
+            assert f"  {first}{''.join(map(str.title, others))}?: " in module
+
+
+def test_a_type_that_nothing_says_in_typescript_is_refused():
+    options_of_a_call = 'class A(TypedDict):\n    a: Unknown\n    """A thing."""\n'
+    with pytest.raises(ValueError, match="what Unknown is in TypeScript"):
+        typescript.generate(options_of_a_call, generate.SCHEMA)

@@ -1,0 +1,155 @@
+// Requests to `ModelService` and `LogitsSessionService`, built from keywords.
+
+import type { GenerateOptions, Ids, ScoreOptions, SessionOptions, StepOptions } from "../options.js";
+import type { ComputeLogitsRequest } from "../schema/lockstep/v1/ComputeLogitsRequest.js";
+import type { GenerateRequest } from "../schema/lockstep/v1/GenerateRequest.js";
+import type { OpenSessionRequest } from "../schema/lockstep/v1/OpenSessionRequest.js";
+import type { ScoreRequest } from "../schema/lockstep/v1/ScoreRequest.js";
+import type { StepRequest } from "../schema/lockstep/v1/StepRequest.js";
+import { promptMessage, tokenBatch, type Prompts } from "../values/batch.js";
+import { selectionFields } from "../values/selection.js";
+import { retentionFields } from "../values/sessionRetention.js";
+import type { VocabularyRef } from "../values/vocabularyRef.js";
+import { generationConfig } from "./generationConfig.js";
+import { build } from "./message.js";
+import { vocabularyOf } from "./tokenizer.js";
+
+/** Builds a `Generate` request. */
+export function generate(
+  prompts: Prompts,
+  options: GenerateOptions,
+): GenerateRequest {
+  const prompt = promptMessage(prompts);
+  return { ...generateFields(options, vocabularyOf(prompts)), prompt };
+}
+
+/** Builds a `Generate` request that goes on from where the rows of a session are. */
+export function continueSession(
+  sessionId: string,
+  vocabulary: VocabularyRef,
+  options: GenerateOptions,
+): GenerateRequest {
+  return { ...generateFields(options, vocabulary), sessionId };
+}
+
+function generateFields(options: GenerateOptions, belongsTo: VocabularyRef | undefined): GenerateRequest {
+  const {
+    outputLogits,
+    outputScores,
+    selection,
+    promptSelection,
+    vocabulary = belongsTo,
+    seeds,
+    priority,
+    cacheSalt,
+    usePrefixCache,
+    keepSession,
+    errors: _,
+    ...config
+  } = options;
+  if (selection !== undefined && (outputLogits || outputScores)) {
+    throw new TypeError("Give selection, or outputLogits and outputScores, not both.");
+  }
+  const rows = { logits: outputLogits, scores: outputScores, full: true };
+  const message = build<GenerateRequest>("GenerateRequest", {
+    scores: selectionFields(outputLogits || outputScores ? rows : selection),
+    promptScores: selectionFields(promptSelection),
+    vocabulary,
+    seeds,
+    priority,
+    cacheSalt,
+    usePrefixCache,
+    keepSession: retentionFields(keepSession),
+  });
+  return withConfig(message, config);
+}
+
+/** Builds a `Score` request. */
+export function score(
+  prompts: Prompts,
+  continuations: readonly Ids[] | undefined,
+  options: ScoreOptions,
+): ScoreRequest {
+  const request: ScoreRequest = scoreFields("ScoreRequest", prompts, options);
+  return continuations === undefined
+    ? request
+    : { ...request, continuations: tokenBatch(continuations) };
+}
+
+/** Builds a `ComputeLogits` request. */
+export function computeLogits(
+  prompts: Prompts,
+  options: ScoreOptions,
+): ComputeLogitsRequest {
+  return scoreFields("ComputeLogitsRequest", prompts, options);
+}
+
+function scoreFields(
+  type: string,
+  prompts: Prompts,
+  options: ScoreOptions,
+): ScoreRequest & ComputeLogitsRequest {
+  const { selection, vocabulary = vocabularyOf(prompts), ...config } = options;
+  const message = build<object>(type, { scores: selectionFields(selection), vocabulary });
+  return withConfig({ ...message, prompt: promptMessage(prompts) }, config);
+}
+
+/** Builds an `OpenSession` request. */
+export function openSession(
+  prompts: Prompts,
+  options: SessionOptions,
+): OpenSessionRequest {
+  const {
+    selection,
+    ttlS: ttl,
+    vocabulary = vocabularyOf(prompts),
+    cacheSalt,
+    sample,
+    append,
+    maxLength,
+    ...config
+  } = options;
+  const message = build<OpenSessionRequest>("OpenSessionRequest", {
+    scores: selectionFields(selection),
+    ttl,
+    vocabulary,
+    cacheSalt,
+    maxLength,
+    sampling: sampling(sample, append),
+  });
+  return withConfig({ ...message, prompt: promptMessage(prompts) }, config);
+}
+
+/**
+ * Builds a `Step` request that is applied at most once.
+ *
+ * @param rows for each row an id or a list of ids; an empty list leaves it alone
+ * @param positions where each row is before the step
+ */
+export function step(
+  sessionId: string,
+  rows: ArrayLike<number | bigint | Ids>,
+  positions: readonly number[],
+  options: StepOptions,
+): StepRequest {
+  const { selection, sample, append, ...others } = options;
+  if (rows.length !== positions.length) {
+    throw new TypeError(`The session has ${positions.length} rows; ids for ${rows.length} were given.`);
+  }
+  const steps = Array.from(rows, (ids, index) => ({
+    ids: typeof ids === "object" ? ids : [ids],
+    expectedPosition: positions[index],
+  }));
+  const scores = selectionFields(selection);
+  return build("StepRequest", { ...others, sessionId, rows: steps, scores, sampling: sampling(sample, append) });
+}
+
+function sampling(sample: boolean | undefined, append: boolean | undefined): object | undefined {
+  if (append && !sample) throw new TypeError("append needs sample: the server appends what it chose.");
+  return sample ? { append } : undefined;
+}
+
+function withConfig<Request extends object>(request: Request, config: object): Request {
+  const built = generationConfig(config);
+  return built === undefined ? request : { ...request, generationConfig: built };
+}

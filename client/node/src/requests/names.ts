@@ -1,0 +1,46 @@
+// Which names exist. TypeScript finds a wrong one by itself, JavaScript here.
+
+import { CallOptions } from "../transport/endpoint.js";
+
+/** Checks the options of a call, and returns those of every call and its own keywords. */
+export function split<Options extends CallOptions>(
+  options: Options,
+  keywords: readonly string[],
+): [CallOptions, Omit<Options, keyof CallOptions>] {
+  checkNames(options, [...keywords, ...CallOptions], "an option of this call");
+  const { timeoutMs, signal, ...others } = options;
+  return [{ timeoutMs, signal }, others];
+}
+
+/** Refuses names that do not exist, and says which was probably meant. */
+export function checkNames(given: object, existing: readonly string[], what: string): void {
+  for (const name of Object.keys(given)) {
+    if (existing.includes(name)) continue;
+    const close = closest(name, existing);
+    const meant = close === undefined ? "" : ` Did you mean '${close}'?`;
+    throw new TypeError(`'${name}' is not ${what}.${meant}`);
+  }
+}
+
+function closest(name: string, existing: readonly string[]): string | undefined {
+  const plain = (text: string) => text.replaceAll("_", "").toLowerCase();
+  const ranked = existing
+    .map((each) => ({ each, distance: distance(plain(name), plain(each)) }))
+    .sort((a, b) => a.distance - b.distance);
+  const [best] = ranked;
+  return best !== undefined && best.distance <= name.length / 3 ? best.each : undefined;
+}
+
+/** Fewest insertions, removals and replacements of a character (Levenshtein). */
+function distance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, index) => index);
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i];
+    for (let j = 1; j <= b.length; j++) {
+      const replaced = row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1);
+      next.push(Math.min(replaced, row[j]! + 1, next[j - 1]! + 1));
+    }
+    row = next;
+  }
+  return row[b.length]!;
+}

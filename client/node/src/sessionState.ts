@@ -1,0 +1,153 @@
+// What a client knows about a session as of its last answer. B is the number of rows, V the size
+// of the vocabulary.
+
+import type { GenerationOptions } from "./options.js";
+import { generationOptions } from "./requests/generationConfig.js";
+import { readDeterminism, type Determinism } from "./results/determinism.js";
+import { readFinishReason, type FinishReason, type Generation } from "./results/generation.js";
+import { readPositions, type PositionScores, type ReadRow } from "./results/scores.js";
+import type { OpenSessionResponse__Output } from "./schema/lockstep/v1/OpenSessionResponse.js";
+import type { SessionRow__Output } from "./schema/lockstep/v1/SessionRow.js";
+import type { StepResponse__Output } from "./schema/lockstep/v1/StepResponse.js";
+import { fromItem } from "./transport/status.js";
+import { stackRows, type Tensor } from "./values/tensor.js";
+import { readVocabularyRef, type VocabularyRef } from "./values/vocabularyRef.js";
+
+/** The outcome of one step. */
+export interface StepResult {
+  /** What was asked for about each row, by position. */
+  rows: PositionScores[][];
+  /** What the server chose for each row; undefined where it was not asked to. */
+  sampledTokenIds: (number | undefined)[];
+  /** Why each row would end with the chosen token; undefined while it goes on. */
+  finishReasons: (FinishReason | undefined)[];
+  /** Whether this is a repeated answer. */
+  replayed: boolean;
+  /** Whether the KV cache had been dropped and was computed again. */
+  recomputed: boolean;
+  /** Seed of each row's draws; undefined where the server was not asked to choose. */
+  seeds: (bigint | undefined)[];
+  /** How far the result can be reproduced. */
+  determinism: Determinism;
+}
+
+/** What is known about a session. */
+export interface SessionFacts {
+  /** Its name. */
+  sessionId: string;
+  /** The vocabulary it is on. */
+  vocabulary: VocabularyRef;
+  /** Processors and warpers that it uses, every field resolved. */
+  effectiveConfig: GenerationOptions;
+  determinism: Determinism;
+  /** What the server chose for each row when it was opened; undefined where it was not asked to. */
+  sampledTokenIds: (number | undefined)[];
+  /** Why each row would end with that; undefined while it goes on. */
+  finishReasons: (FinishReason | undefined)[];
+  /** Number of tokens in each row. */
+  position: number[];
+  /** What was last asked for about each row, by position. */
+  rows: PositionScores[][];
+  /** Seed of each row's draws. */
+  seeds: bigint[];
+}
+
+/** Reads the answer that a session begins with. */
+export function readSession(answer: SessionAnswer): SessionFacts {
+  return {
+    sessionId: answer.sessionId,
+    vocabulary: readVocabularyRef(answer.vocabulary),
+    effectiveConfig: generationOptions(answer.effectiveConfig),
+    determinism: readDeterminism(answer.determinism),
+    sampledTokenIds: answer.rows.map((row) => row.sampledTokenId),
+    finishReasons: answer.rows.map((row) => readFinishReason(row.finishReason)),
+    position: answer.rows.map((row) => row.position),
+    rows: answer.rows.map((_, index) => readPositions(answer.scores[index]?.scores ?? [])),
+    seeds: answer.rows.map((row) => BigInt(row.seed)),
+  };
+}
+
+/** The state of a session as of the last answer. */
+export class SessionState implements SessionFacts {
+  readonly sessionId: string;
+  readonly effectiveConfig: GenerationOptions;
+  readonly determinism: Determinism;
+  readonly sampledTokenIds: (number | undefined)[];
+  readonly finishReasons: (FinishReason | undefined)[];
+  vocabulary: VocabularyRef;
+  position: number[];
+  rows: PositionScores[][];
+  seeds: bigint[];
+
+  constructor(facts: SessionFacts) {
+    this.sessionId = facts.sessionId;
+    this.effectiveConfig = facts.effectiveConfig;
+    this.determinism = facts.determinism;
+    this.sampledTokenIds = facts.sampledTokenIds;
+    this.finishReasons = facts.finishReasons;
+    this.vocabulary = facts.vocabulary;
+    this.position = facts.position;
+    this.rows = facts.rows;
+    this.seeds = facts.seeds;
+  }
+
+  /** `[B, V]` raw logits of the next token; undefined without full rows. */
+  get logits(): Tensor<Float32Array> | undefined {
+    return stackRows(this.rows.map((row) => row.at(-1)?.logits));
+  }
+
+  /** `[B, V]` processed scores; undefined without full rows. */
+  get scores(): Tensor<Float32Array> | undefined {
+    return stackRows(this.rows.map((row) => row.at(-1)?.scores));
+  }
+
+  /**
+   * Takes the answer of a step. Throws the error of a row that failed: the state then has the
+   * rows that did not.
+   *
+   * @internal
+   */
+  applyStep(response: StepResponse__Output, lookAhead: boolean, readRow?: ReadRow): StepResult {
+    this.position = response.rows.map((row) => row.position);
+    const result: StepResult = {
+      rows: response.rows.map((row) => readPositions(row.scores, readRow)),
+      sampledTokenIds: response.rows.map((row) => row.sampledTokenId),
+      finishReasons: response.rows.map((row) => readFinishReason(row.finishReason)),
+      replayed: response.replayed,
+      recomputed: response.recomputed,
+      seeds: response.rows.map(({ seed }) => (seed === undefined ? undefined : BigInt(seed))),
+      determinism: readDeterminism(response.determinism),
+    };
+    if (!lookAhead) {
+      // Rows that did not step keep what is known about them.
+      this.rows = result.rows.map((row, index) => (row.length > 0 ? row : this.rows[index]!));
+    }
+    for (const { error } of response.rows) if (error) throw fromItem(error);
+    return result;
+  }
+
+  /** Takes what was generated: what follows it is not known. @internal */
+  applyGeneration({ details }: Generation): void {
+    this.position = this.position.map((position, row) => position + details[row]!.tokenIds.length);
+    this.rows = this.position.map(() => []);
+  }
+
+  /** Takes the rows after they were cut: what follows them is not known. @internal */
+  applyRows(rows: readonly SessionRow__Output[]): void {
+    this.position = rows.map((row) => row.position);
+    this.rows = rows.map(() => []);
+  }
+
+  /** Takes the rows after they were selected. @internal */
+  applySelection(rows: readonly SessionRow__Output[], rowIndices: readonly number[]): void {
+    this.position = rows.map((row) => row.position);
+    this.seeds = rows.map((row) => BigInt(row.seed));
+    this.rows = rowIndices.map((index) => this.rows[index]!);
+  }
+}
+
+/** What the state of a session begins with. */
+export type SessionAnswer = Pick<
+  OpenSessionResponse__Output,
+  "sessionId" | "rows" | "scores" | "vocabulary" | "effectiveConfig" | "determinism"
+>;

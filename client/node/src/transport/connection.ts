@@ -1,0 +1,223 @@
+// Calls of one service over one channel.
+
+import { Readable, type Writable } from "node:stream";
+import { setTimeout as sleep } from "node:timers/promises";
+
+import { Client, Metadata, type requestCallback } from "@grpc/grpc-js";
+import type { MethodDefinition } from "@grpc/proto-loader";
+
+import { ConnectionFailed } from "../errors.js";
+import type { Message } from "../protos.js";
+import { NewestVocabulary } from "../values/vocabularyRef.js";
+import { Duplex } from "./duplex.js";
+import type { CallOptions, Endpoint } from "./endpoint.js";
+import { Attempts, isIdempotent, Throttle } from "./retries.js";
+import { closed, fromGrpc } from "./status.js";
+
+/** A method of a service, with the types of its messages. */
+export type Method<Request, Response> = MethodDefinition<Request, object, object, Response>;
+
+/** Calls one service. Connects with the first call, and again when it broke. */
+export class Connection {
+  readonly #client: Client;
+  readonly #throttle = new Throttle();
+  readonly #running = new Set<() => void>();
+  #closed = false;
+
+  /**
+   * @param endpoint the service
+   * @param newest goes with ids without a vocabulary, and takes those of answers
+   */
+  constructor(
+    readonly endpoint: Endpoint,
+    private readonly newest = new NewestVocabulary(),
+  ) {
+    this.#client = new Client(endpoint.address, endpoint.credentials(), endpoint.channelOptions());
+  }
+
+  /** Calls a method that has one answer. */
+  async unary<Request extends object, Response extends object>(
+    method: Method<Request, Response>,
+    request: Request,
+    { timeoutMs = this.endpoint.timeoutMs, signal }: CallOptions = {},
+  ): Promise<Response> {
+    const attempts = this.#attempts(method.path, timeoutMs);
+    const filled = this.#filled(method, request);
+    for (;;) {
+      try {
+        const response = await this.#answer<Response>(signal, (done) =>
+          this.#client.makeUnaryRequest(
+            method.path,
+            method.requestSerialize,
+            method.responseDeserialize,
+            filled,
+            new Metadata(),
+            { deadline: attempts.deadline },
+            done,
+          ),
+        );
+        attempts.succeed();
+        this.newest.note(request, response);
+        return response;
+      } catch (error) {
+        await pause(attempts.pauseMs(error), signal);
+      }
+    }
+  }
+
+  /** Calls a method that answers with a stream; leaving the generator cancels the call. */
+  async *stream<Request extends object, Response extends object>(
+    method: Method<Request, Response>,
+    request: Request,
+    { timeoutMs = this.endpoint.streamTimeoutMs, signal }: CallOptions = {},
+  ): AsyncGenerator<Response> {
+    const attempts = this.#attempts(method.path, timeoutMs);
+    const filled = this.#filled(method, request);
+    for (let begun = false; ; ) {
+      try {
+        for await (const response of this.#responses(method, filled, attempts.deadline, signal)) {
+          if (!begun) attempts.succeed();
+          begun = true;
+          this.newest.note(request, response);
+          yield response;
+        }
+        return;
+      } catch (error) {
+        if (begun) throw error;
+        await pause(attempts.pauseMs(error), signal);
+      }
+    }
+  }
+
+  /** Calls a method that takes a stream and has one answer. */
+  async upload<Request, Response>(
+    method: Method<Request, Response>,
+    requests: Iterable<Request>,
+    { timeoutMs = this.endpoint.streamTimeoutMs, signal }: CallOptions = {},
+  ): Promise<Response> {
+    return this.#answer<Response>(signal, (done) => {
+      const call = this.#client.makeClientStreamRequest(
+        method.path,
+        method.requestSerialize,
+        method.responseDeserialize,
+        new Metadata(),
+        { deadline: deadlineAfter(timeoutMs) },
+        done,
+      );
+      Readable.from(requests).pipe(call as unknown as Writable);
+      return call;
+    });
+  }
+
+  /** Begins a call with streams both ways. */
+  duplex<Request, Response>(
+    method: Method<Request, Response>,
+    { timeoutMs = this.endpoint.streamTimeoutMs, signal }: CallOptions = {},
+  ): Duplex<Request, Response> {
+    this.#check(signal);
+    const call = this.#client.makeBidiStreamRequest(
+      method.path,
+      method.requestSerialize,
+      method.responseDeserialize,
+      new Metadata(),
+      { deadline: deadlineAfter(timeoutMs) },
+    );
+    const release = this.#track(call, signal);
+    return new Duplex(call, this.endpoint.peer, release, (error) => this.#translated(error, signal));
+  }
+
+  /** Closes the channel; running calls are cancelled. */
+  close(): void {
+    this.#closed = true;
+    for (const cancel of this.#running) cancel();
+    this.#client.close();
+  }
+
+  #attempts(path: string, timeoutMs: number | null): Attempts {
+    const deadline = deadlineAfter(timeoutMs);
+    return new Attempts(this.#throttle, isIdempotent(path), this.endpoint.retries, deadline);
+  }
+
+  /** Makes one attempt of a call that has one answer. */
+  async #answer<Response>(
+    signal: AbortSignal | undefined,
+    begin: (done: requestCallback<Response>) => { cancel(): void },
+  ): Promise<Response> {
+    this.#check(signal);
+    let release = () => {};
+    try {
+      return await new Promise<Response>((resolve, reject) => {
+        const call = begin((error, response) => (error ? reject(error) : resolve(response!)));
+        release = this.#track(call, signal);
+      });
+    } catch (error) {
+      throw this.#translated(error, signal);
+    } finally {
+      release();
+    }
+  }
+
+  /** Makes one attempt of a call that answers with a stream. */
+  async *#responses<Request, Response>(
+    method: Method<Request, Response>,
+    request: Request,
+    deadline: number,
+    signal: AbortSignal | undefined,
+  ): AsyncGenerator<Response> {
+    this.#check(signal);
+    const call = this.#client.makeServerStreamRequest(
+      method.path,
+      method.requestSerialize,
+      method.responseDeserialize,
+      request,
+      new Metadata(),
+      { deadline },
+    );
+    call.on("error", () => {}); // of a call that is no longer read
+    const release = this.#track(call, signal);
+    try {
+      for await (const response of call) yield response as Response;
+    } catch (error) {
+      throw this.#translated(error, signal);
+    } finally {
+      release();
+      call.cancel();
+    }
+  }
+
+  /** Lets a call be cancelled from outside until the returned function is called. */
+  #track(call: { cancel(): void }, signal: AbortSignal | undefined): () => void {
+    const cancel = () => call.cancel();
+    this.#running.add(cancel);
+    signal?.addEventListener("abort", cancel);
+    return () => {
+      this.#running.delete(cancel);
+      signal?.removeEventListener("abort", cancel);
+    };
+  }
+
+  #check(signal: AbortSignal | undefined): void {
+    if (this.#closed) throw closed(this.endpoint.peer);
+    signal?.throwIfAborted();
+  }
+
+  #translated(error: unknown, signal: AbortSignal | undefined): unknown {
+    if (signal?.aborted) return signal.reason;
+    const translated = fromGrpc(error, this.endpoint.peer);
+    const broken = this.#closed && translated instanceof ConnectionFailed;
+    return broken ? closed(this.endpoint.peer) : translated;
+  }
+
+  /** Returns a request of a method with the vocabulary that it goes with. */
+  #filled<Request extends object>({ requestType }: Method<Request, object>, request: Request): Request {
+    return this.newest.fill(request, requestType.type as Message);
+  }
+}
+
+function deadlineAfter(timeoutMs: number | null): number {
+  return timeoutMs === null ? Infinity : Date.now() + timeoutMs;
+}
+
+async function pause(ms: number, signal: AbortSignal | undefined): Promise<void> {
+  await sleep(ms, undefined, signal ? { signal } : {});
+}

@@ -1,0 +1,108 @@
+// How a service is connected to: transport security, limits and keepalive.
+
+import { credentials, type ChannelCredentials, type ChannelOptions } from "@grpc/grpc-js";
+
+const MAX_RECEIVE_BYTES = 64 * 1024 * 1024;
+const DEFAULT_TIMEOUT_MS = 60_000;
+const DEFAULT_STREAM_TIMEOUT_MS = 600_000;
+const DEFAULT_RETRIES = 3;
+
+/** Transport security of a connection. `{}` trusts the authorities of Node.js. */
+export interface Tls {
+  /** PEM certificates of the authorities to trust instead. */
+  ca?: Buffer | undefined;
+  /** PEM chain that this client shows (mutual TLS). */
+  certificate?: Buffer | undefined;
+  /** PEM private key of `certificate`. */
+  key?: Buffer | undefined;
+  /** Name to expect in the server's certificate, where it is not that of the address. */
+  serverName?: string | undefined;
+}
+
+/** What both connections of a client have in common. */
+export interface ConnectionOptions {
+  /** Transport security; unset sends plain text. */
+  tls?: Tls | undefined;
+  /** Limit of calls with one answer, in milliseconds; null for none. Default: 60 000. */
+  timeoutMs?: number | null | undefined;
+  /** Limit of calls that generate or stream, in milliseconds; null for none. Default: 600 000. */
+  streamTimeoutMs?: number | null | undefined;
+  /** How often a call is repeated within its limit, where that does nothing twice. Default: 3. */
+  retries?: number | undefined;
+}
+
+/** What every call takes beside its keywords. */
+export interface CallOptions {
+  /** Limit of this call, in milliseconds; null for none. Unset means the client's. */
+  timeoutMs?: number | null | undefined;
+  /** Cancels the call when it is aborted; the call then fails with the signal's reason. */
+  signal?: AbortSignal | undefined;
+}
+
+/** The names of `CallOptions`. */
+export const CallOptions: readonly string[] = ["timeoutMs", "signal"];
+
+/** One service to connect to. */
+export class Endpoint {
+  readonly timeoutMs: number | null;
+  readonly streamTimeoutMs: number | null;
+  readonly retries: number;
+  readonly #tls: Tls | undefined;
+
+  constructor(
+    readonly service: "tokenizer" | "model",
+    readonly address: string,
+    readonly options: ConnectionOptions,
+  ) {
+    checkAddress(service, address);
+    const { timeoutMs, streamTimeoutMs, retries, tls } = options;
+    this.timeoutMs = timeoutMs === undefined ? DEFAULT_TIMEOUT_MS : timeoutMs;
+    this.streamTimeoutMs = streamTimeoutMs === undefined ? DEFAULT_STREAM_TIMEOUT_MS : streamTimeoutMs;
+    this.retries = retries ?? DEFAULT_RETRIES;
+    this.#tls = tls;
+  }
+
+  /** Returns the same service, for a caller that asks again by itself. */
+  withoutRetries(): Endpoint {
+    return new Endpoint(this.service, this.address, { ...this.options, retries: 0 });
+  }
+
+  /** Who is called, for messages. */
+  get peer(): string {
+    return `the ${this.service} service at ${this.address}`;
+  }
+
+  /** Builds what grpc-js calls credentials. */
+  credentials(): ChannelCredentials {
+    if (this.#tls === undefined) return credentials.createInsecure();
+    const { ca, key, certificate } = this.#tls;
+    return credentials.createSsl(ca ?? null, key ?? null, certificate ?? null);
+  }
+
+  /** The options of its channel. */
+  channelOptions(): ChannelOptions {
+    return {
+      "grpc.max_receive_message_length": MAX_RECEIVE_BYTES,
+      "grpc.max_send_message_length": -1,
+      // As in the Python client: a dead connection is found under a silent stream, and a service
+      // that comes (back) up is noticed within about two seconds.
+      "grpc.keepalive_time_ms": 30_000,
+      "grpc.keepalive_timeout_ms": 10_000,
+      "grpc.initial_reconnect_backoff_ms": 200,
+      "grpc.max_reconnect_backoff_ms": 2_000,
+      ...(this.#tls?.serverName === undefined
+        ? {}
+        : { "grpc.ssl_target_name_override": this.#tls.serverName }),
+    };
+  }
+}
+
+/** Refuses what Node.js would look up as the name of a host. */
+function checkAddress(service: string, address: string): void {
+  if (/^https?:/.test(address)) {
+    throw new TypeError(`${service} is an address without http://, for example localhost:50051.`);
+  }
+  if (!address.includes(":")) {
+    throw new TypeError(`${service} needs a port, for example ${address}:50051.`);
+  }
+}

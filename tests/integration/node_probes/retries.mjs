@@ -1,0 +1,17 @@
+// Makes one call of a tokenizer service that fails the first ones, or wants a certificate.
+
+import { readFileSync } from "node:fs";
+
+import { all, connect, failure, print } from "./probe.mjs";
+
+const file = (name) => (process.env[name] ? readFileSync(process.env[name]) : undefined);
+const { CA, METHOD, RETRIES = "3" } = process.env;
+const tls = CA ? { ca: file("CA"), certificate: file("CERTIFICATE"), key: file("KEY") } : undefined;
+const client = connect({ tls, retries: Number(RETRIES) });
+const calls = {
+  encode: () => client.tokenizer.encode("x"),
+  vocabulary: () => all(client.tokenizer.vocabulary()),
+  ready: () => client.waitUntilReady(1_000),
+};
+print({ failure: await failure(calls[METHOD]) });
+client.close();
