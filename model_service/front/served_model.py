@@ -11,7 +11,7 @@ from model_service.front.checks.response_size import ResponseLimits
 from model_service.front.engine_client.client import EngineClient
 from model_service.front.metrics import ModelMetrics
 from model_service.front.vocabulary.following import Following
-from model_service.front.vocabulary.table import VocabularyTable, with_roles
+from model_service.front.vocabulary.table import VocabularyTable
 from model_service.protocol import EngineInfo
 from model_service.protocol.parameters import GenerationConfig
 from rpc.errors import NotImplemented_, Paused
@@ -89,7 +89,7 @@ class ServedModel:
 
     def info_at(self, vocabulary: Reference) -> EngineInfo:
         """Describes the model, and its defaults, as requests of a revision see it."""
-        return with_roles(self.engine.info, self.vocabulary.roles(vocabulary.revision))
+        return self.vocabulary.described(self.engine.info, vocabulary.revision)
 
     async def resolve_vocabulary(self, request: NamesVocabulary) -> Reference:
         """Finds the revision that a request means, see `VocabularyTable.resolve`."""

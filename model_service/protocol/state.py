@@ -50,6 +50,9 @@ class EngineInfo(msgspec.Struct, frozen=True):
     rowless_id_count: int = 0
     """How many of the last ids of revision 0 the tokenizer has without a row in the model."""
 
+    not_generable: set[int] = set()
+    """Added ids that must not be generated, also those of later revisions."""
+
     @property
     def ids_without_rows(self) -> range:
         """Ids that no request may hold."""

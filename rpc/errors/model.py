@@ -88,9 +88,17 @@ class NonFiniteScores(ServiceError):
 class NoTokenLeft(ServiceError):
     """The processors excluded every token."""
 
-    def __init__(self, *, row: int, position: int) -> None:
+    def __init__(self, *, row: int, position: int, not_generable: int = 0) -> None:
+        """Describes a row that cannot go on.
+
+        Args:
+            row: index of the row.
+            position: of the token that was to be chosen.
+            not_generable: how many added ids may not be generated, whatever is allowed.
+        """
+        beside = f", beside {not_generable} added ids that are not generable" * bool(not_generable)
         super().__init__(
-            f"The processors exclude every token for row {row} at position {position}.",
+            f"The processors exclude every token for row {row} at position {position}{beside}.",
             row=row,
             position=position,
         )

@@ -68,6 +68,35 @@ def test_a_model_follows_tokens_that_become_special_and_adds_no_row(tokenizer, m
     assert generate(model, PROMPT).sequences[0].token_ids == before.sequences[0].token_ids
 
 
+def test_ids_that_must_not_be_generated_are_refused_where_a_request_asks_for_them(tokenizer, model):
+    silent = tokenizer.add("<silent>")
+    spoken = tokenizer.add("<spoken>", generable=True)
+    ids = [silent.results[0].id, spoken.results[0].id]
+    for allowed, effect in ((ids, "has no effect on"), (ids[:1], "leaves no token to choose but")):
+        request = model_service_pb2.GenerateRequest(
+            prompt=ragged(PROMPT),
+            generation_config={"max_new_tokens": 2, "allowed_token_ids": {"ids": allowed}},
+            vocabulary=spoken.vocabulary,
+        )
+        dry = model_info_service_pb2.ValidateRequestRequest(generate_request=request)
+        calls = ((model.info.ValidateRequest, dry), (model.model.Generate, request))
+        for call, message in calls:
+            with pytest.raises(grpc.RpcError) as caught:
+                call(message, timeout=30)
+            refused = refusal(caught.value)
+            assert refused.fields == ["generation_config.allowed_token_ids"]
+            assert f"{effect} id {ids[0]}" in refused.message
+    config = {"max_new_tokens": 2, "allowed_token_ids": {"ids": ids[1:]}}
+    assert generate(model, PROMPT, spoken.vocabulary, config).sequences[0].token_ids == [ids[1]] * 2
+    # A pipeline is the operator's own order; what it leaves is found out when it runs.
+    arguments = f'{{"token_ids": [{ids[0]}]}}'
+    pipeline = {"name": "allowed_token_ids", "arguments_json": arguments}
+    config = {"max_new_tokens": 2, "processors": [pipeline]}
+    (failed,) = generate(model, PROMPT, spoken.vocabulary, config).sequences
+    assert "beside" in failed.error.message
+    assert "not generable" in failed.error.message
+
+
 def test_a_token_can_be_used_as_soon_as_it_was_added(tokenizer, model):
     before = generate(model, PROMPT)
     size = tokenizer.newest().size

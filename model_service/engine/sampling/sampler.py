@@ -189,7 +189,8 @@ def _by_reference(logits: Tensor, draw: Draw) -> Choice:
     scores = choice.scores
     left = (scores > -torch.inf).nonzero()[:, 0]
     if len(left) == 0:
-        return Choice(failure=_failure("NoTokenLeft", draw))
+        forbidden = len(choosing.revision.forbidden)
+        return Choice(failure=_failure("NoTokenLeft", draw, not_generable=forbidden))
     if not choosing.config.do_sample:
         return Choice(int(scores.argmax()), scores)
     if choosing.config.seed_mode == "torch":
@@ -241,5 +242,5 @@ def _width(config: GenerationConfig) -> int:
     return WIDTHS[0] if is_narrow else WIDTHS[1]
 
 
-def _failure(error: str, draw: Draw) -> Failure:
-    return Failure(error, {"row": draw.index, "position": len(draw.token_ids)})
+def _failure(error: str, draw: Draw, **details: int) -> Failure:
+    return Failure(error, {"row": draw.index, "position": len(draw.token_ids), **details})

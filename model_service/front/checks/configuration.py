@@ -54,6 +54,7 @@ def resolve(
     max_return_sequences: int,
     context_length: int = MAX_CONTEXT_LENGTH,
     without_rows: range = NONE,
+    not_generable: frozenset[int] | set[int] = frozenset(),
     catalog: Catalog = BUILT_IN,
     path: str = "generation_config",
 ) -> ResolvedConfig:
@@ -67,6 +68,7 @@ def resolve(
         max_return_sequences: server's limit of `num_return_sequences`.
         context_length: most tokens of a sequence.
         without_rows: ids that the model has no rows for.
+        not_generable: added ids that must not be generated.
         catalog: the processors that `processors` may name.
         path: path of the message in the request.
 
@@ -80,6 +82,7 @@ def resolve(
         rows = token_ids(name, value)
         check_token_ids(f"{path}.{name}", rows, vocabulary_size, without_rows)
     given = Given(values, message.lenient, violations, path)
+    contradictions.check_generable(given, not_generable)
     config = _over_defaults(given, defaults, _replaced(message))
     if message.processors:
         given = given.without(

@@ -4,18 +4,29 @@ A field that is given without what it needs is refused, or ignored when the
 request is lenient. A model's default that lacks what it needs is off.
 """
 
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import msgspec
 
+from model_service.front.checks.configuration_fields import token_ids
 from model_service.protocol.number import Number
 from model_service.protocol.parameters import CONFIG_PARAMETERS, SAMPLING, GenerationConfig
 from wire.violations import Violations
 
 MAX_TORCH_SCORES = 2**24
 """Most scores that torch draws from."""
+
+_MEANT_TO_BE_GENERATED: Mapping[str, Callable[[Iterable[bool]], bool]] = {
+    "logit_bias": lambda _: True,
+    "allowed_token_ids": any,
+    "forced_eos_token_ids": any,
+    "forced_prefix": all,
+    "forced_bos_token_id": all,
+}
+"""Which of a field's ids have to be generable, so that a token is left."""
 
 _NEEDY = [row for row in CONFIG_PARAMETERS.values() if row.needs]
 
@@ -90,6 +101,28 @@ def check(given: Given, config: GenerationConfig, vocabulary_size: int) -> None:
     _check_forced(given, config)
     if "min_new_tokens" in given.values and config.min_new_tokens > config.max_new_tokens:
         given.note("min_new_tokens", f"must be at most max_new_tokens, {config.max_new_tokens}")
+
+
+def check_generable(given: Given, not_generable: frozenset[int] | set[int]) -> None:
+    """Notes ids that a request means to generate, and that must not be generated.
+
+    Args:
+        given: the request's fields.
+        not_generable: added ids that must not be generated.
+    """
+    for field, suffices in _MEANT_TO_BE_GENERATED.items():
+        if field not in given.values:
+            continue
+        ids = list(chain.from_iterable(token_ids(field, given.values[field])))
+        excluded = not_generable.intersection(ids)
+        is_left = suffices(token_id not in excluded for token_id in ids)
+        if excluded and not (is_left and given.lenient):
+            effect = "has no effect on" if is_left else "leaves no token to choose but"
+            given.note(
+                field,
+                f"{effect} id {min(excluded)}, which was added as not generable; leave it out"
+                f"{', or set lenient' * is_left}",
+            )
 
 
 def _check_count(given: Given, config: GenerationConfig) -> None:

@@ -228,6 +228,7 @@ def _resolve(asked: Asked[C], vocabulary: Reference, info: EngineInfo) -> Resolv
         max_return_sequences=asked.max_return_sequences,
         context_length=info.context_length,
         without_rows=info.ids_without_rows,
+        not_generable=info.not_generable,
         catalog=catalog(info),
     )
 

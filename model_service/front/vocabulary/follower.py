@@ -29,12 +29,13 @@ from model_service.front.vocabulary.service import (
 )
 from model_service.protocol import GrowVocabulary, NewRow, SpellTokens
 from rpc.errors import ServiceError
-from vocabulary import BrokenChainError, Change, Link, Reference, SpecialToken, verify
+from vocabulary import BrokenChainError, Change, Link, Reference, verify
 from wire.vocabulary import read_change
 
 CALL_TIMEOUT_S = 3.0
 HEARTBEAT_S = 2
 MISSED_HEARTBEATS = 3
+NO_CHANGE = Change()
 
 log = structlog.stdlib.get_logger("model_service.front.vocabulary.follower")
 
@@ -314,7 +315,7 @@ class Follower:
         self._following.reserved_rows = grown.reserved_rows
         self._following.added_rows_sha256 = grown.added_rows_sha256
         self._metrics.vocabulary.grown(grown.pause_s)
-        self._append(newest, link.change.special_tokens)
+        self._append(newest, link.change)
         self._connect(True)
 
     async def _settle(self) -> BaseException | None:
@@ -330,8 +331,9 @@ class Follower:
         await asyncio.wait([applying])
         return applying.exception()
 
-    def _append(self, reference: Reference, special_tokens: tuple[SpecialToken, ...] = ()) -> None:
-        self._table.append(reference, special_tokens)
+    def _append(self, reference: Reference, change: Change = NO_CHANGE) -> None:
+        not_generable = [new.id for new in change.tokens if not new.generable]
+        self._table.append(reference, change.special_tokens, not_generable)
         self._metrics.vocabulary.served(reference.revision, reference.size)
         log.info("vocabulary_applied", revision=reference.revision, size=reference.size)
         if self._first_revision is not None and reference.revision >= self._first_revision:

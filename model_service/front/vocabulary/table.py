@@ -1,7 +1,7 @@
 """The chain of vocabulary revisions that this replica has, and what a request's reference means."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 from lockstep.v1 import vocabulary_pb2
@@ -48,6 +48,7 @@ class VocabularyTable:
         self._wait_s = wait_s
         self._chain: list[Reference] = []
         self._roles: list[Mapping[Role, int]] = []
+        self._not_generable: set[int] = set()
         self._grown = asyncio.Event()
 
     @property
@@ -73,7 +74,17 @@ class VocabularyTable:
         """Returns the roles that revisions up to one that is there have given, and to which id."""
         return self._roles[revision]
 
-    def append(self, reference: Reference, special_tokens: Sequence[SpecialToken] = ()) -> None:
+    def described(self, info: EngineInfo, revision: int) -> EngineInfo:
+        """Describes a model, and its defaults, as requests of a revision that is there see it."""
+        info = with_roles(info, self.roles(revision))
+        return msgspec.structs.replace(info, not_generable=self._not_generable)
+
+    def append(
+        self,
+        reference: Reference,
+        special_tokens: Sequence[SpecialToken] = (),
+        not_generable: Iterable[int] = (),
+    ) -> None:
         """Adds the next revision, which the engine has applied.
 
         Revision 0 may be added twice: a checkpoint without a tokenizer has none of its own, and
@@ -82,6 +93,7 @@ class VocabularyTable:
         Args:
             reference: the state after it.
             special_tokens: the roles that it gives.
+            not_generable: the ids that it adds and that must not be generated.
         """
         if len(self._chain) == 1 and not reference.revision and not self._chain[0].fingerprint:
             self._chain[0] = reference
@@ -90,6 +102,7 @@ class VocabularyTable:
             raise AssertionError("Revisions are added in order. This is a bug.")
         given = {special.role: special.token_id for special in special_tokens}
         self._roles.append({**(self._roles[-1] if self._roles else {}), **given})
+        self._not_generable.update(not_generable)
         self._chain.append(reference)
         self._grown.set()
         self._grown = asyncio.Event()

@@ -22,10 +22,10 @@ DEFAULTS = GenerationConfig(
 GREEDY = GenerationConfig(max_new_tokens=16, top_k=50, eos_token_ids=(3,))
 
 
-def resolve(message: Message, defaults=DEFAULTS):
+def resolve(message: Message, defaults=DEFAULTS, **options):
     violations = Violations()
     resolved = configuration.resolve(
-        message, defaults, violations, vocabulary_size=100, max_return_sequences=8
+        message, defaults, violations, vocabulary_size=100, max_return_sequences=8, **options
     )
     violations.check()
     return resolved
@@ -128,6 +128,37 @@ def test_a_value_out_of_range_is_named(field, value):
 )
 def test_the_ends_of_every_range_are_allowed(field, value):
     resolve(Message(**{field: value}))
+
+
+@pytest.mark.parametrize(
+    ("fields", "effect", "is_ignored"),
+    [
+        ({"logit_bias": {97: 5.0, 1: 1.0}}, "has no effect on id 97", True),
+        ({"allowed_token_ids": {"ids": [1, 98, 97]}}, "has no effect on id 97", True),
+        ({"allowed_token_ids": {"ids": [98, 97]}}, "leaves no token to choose but id 97", False),
+        ({"forced_eos_token_ids": {"ids": [97, 3]}}, "has no effect on id 97", True),
+        ({"forced_eos_token_ids": {"ids": [97]}}, "leaves no token to choose but id 97", False),
+        ({"forced_prefix": {"ids": [1, 97]}}, "leaves no token to choose but id 97", False),
+        ({"forced_bos_token_id": 97}, "leaves no token to choose but id 97", False),
+    ],
+)
+def test_an_id_that_must_not_be_generated_is_refused_where_it_is_meant_to_be(
+    fields, effect, is_ignored
+):
+    resolve(Message(**fields), not_generable={1000})
+    with pytest.raises(InvalidField, match=f"{effect}, which was added as not generable"):
+        resolve(Message(**fields), not_generable={97, 98})
+    lenient = Message(lenient=True, **fields)
+    if is_ignored:
+        resolve(lenient, not_generable={97, 98})
+    else:
+        with pytest.raises(InvalidField, match=effect):
+            resolve(lenient, not_generable={97, 98})
+
+
+def test_an_id_that_must_not_be_generated_may_be_suppressed_and_may_end():
+    message = Message(suppress_tokens={"ids": [97]}, eos_token_ids={"ids": [97]})
+    assert resolve(message, not_generable={97}).config.suppress_tokens == (97,)
 
 
 def test_everything_wrong_is_reported_at_once():
