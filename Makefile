@@ -22,7 +22,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check $(QUIET)
 # The recipes call the environment's tools by name, and so do the tools they start.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help install model demo serve test bench check protos client docs fresh breaking clean
+.PHONY: help install model demo serve test bench check protos client docs site fresh breaking clean
 
 help:  ## List the verbs.
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -34,7 +34,7 @@ $(INSTALLED): pyproject.toml protos/pyproject.toml client/python/pyproject.toml 
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install --constraint constraints.txt $(TORCH_ARGS) torch
 	$(PIP) install --constraint constraints.txt \
-		--editable protos --editable client/python --editable '.[tokenizer,model,dev]'
+		--editable protos --editable client/python --editable '.[tokenizer,model,dev,docs]'
 	@touch $@
 
 model: install  ## Obtain and convert the default model, once.
@@ -73,6 +73,10 @@ client: install  ## Generate the blocking client from the asyncio one, and keywo
 docs: install  ## Write what pages and dashboard take from the code.
 	python -m docs.generate
 	python -m deploy.grafana
+
+site: install  ## Build the pages as a site, strictly, with a reference made from docstrings.
+	NO_MKDOCS_2_WARNING=1 mkdocs build --quiet
+	@echo "The site is in $(SCRATCH)/site."
 
 fresh: install
 	@rm -rf $(SCRATCH)/gen
