@@ -13,7 +13,14 @@ from starlette.testclient import TestClient
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import lockstep_client
-from examples import classification, contrastive_decoding, guidance, sampling_loop, web_service
+from examples import (
+    classification,
+    contrastive_decoding,
+    guidance,
+    perplexity,
+    sampling_loop,
+    web_service,
+)
 from lockstep_client import AsyncLockstep, Lockstep
 from tests.checkpoint_factory import make_checkpoint
 from tests.integration.model_process import model_process
@@ -86,6 +93,22 @@ def test_labels_get_the_probabilities_that_transformers_gives_them(run, ls, hugg
     np.testing.assert_allclose(shares, expected, rtol=1e-3)
     printed = run("classification", *texts).splitlines()
     assert [line.split("%")[1].strip() for line in printed] == texts
+
+
+def test_the_perplexity_of_a_long_text_is_that_of_overlapping_windows(run, ls, hugging_face):
+    tokenizer, model = hugging_face
+    text = "Once upon a time there was a model that counted one, two, three. " * 3
+    ids = tokenizer(text)["input_ids"]
+    log_p = []
+    for start in range(1, len(ids), 16):  # as transformers' page on perplexity does it
+        end = min(start + 16, len(ids))
+        first = max(end - 32, 0)
+        rows = log_softmax(model, ids[first:end])[start - first - 1 : -1]
+        log_p += rows[range(end - start), ids[start:end]].tolist()
+    expected = np.exp(-np.mean(log_p))
+    assert perplexity.perplexity(ls, text, window=32) == pytest.approx(expected, rel=1e-4)
+    whole = log_softmax(model, ids)[:-1][range(len(ids) - 1), ids[1:]].mean().item()
+    assert float(run("perplexity", stdin=text)) == pytest.approx(np.exp(-whole), abs=0.01)
 
 
 def test_mirostat_holds_the_surprise_of_a_text(run, ls: Lockstep):
