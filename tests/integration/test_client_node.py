@@ -303,6 +303,7 @@ def test_values_that_do_not_fit_are_refused_with_what_would(refusals):
 
 def test_ids_that_are_no_whole_numbers_are_refused(refusals):
     assert len(refusals["noIds"]) == 41
+    assert "eosTokenId takes" in refusals["noIds"][3]["message"]
     for refused in refusals["noIds"]:
         assert refused["name"] == "TypeError"
         assert "whole numbers" in refused["message"]
@@ -330,6 +331,12 @@ def test_a_service_that_is_away_has_a_sentence_of_its_own(refusals):
         assert "service at localhost:1: no" in message  # `nothing listens` or `nobody answers`
         assert message.endswith("Is the service running?")
     assert "it does not speak TLS" in refusals["nobody"]["tls"]["message"]
+
+
+def test_swapped_addresses_are_told_from_a_method_that_is_missing(refusals):
+    assert refusals["swapped"]["name"] == "ProtocolError"
+    expected = "is a tokenizer service; the model service was expected there."
+    assert expected in refusals["swapped"]["message"]
 
 
 def test_every_kind_of_call_ends_at_its_limit_where_nobody_answers(refusals):
@@ -424,6 +431,11 @@ async def test_repetition_can_be_switched_off(built: Path):
     assert (failure["reason"], service.calls) == ("OVERLOADED", 1)
 
 
+def test_a_call_that_nobody_has_looked_at_is_made_again_by_grpc_itself(built: Path):
+    answers = _probe("refused", built)
+    assert answers == {"encode": None, "openSession": None, "vocabulary": None, "numStreams": 6}
+
+
 async def test_both_sides_show_their_certificates(built: Path, tmp_path: Path):
     authority = trustme.CA()
     of_server, of_client = authority.issue_cert("localhost"), authority.issue_cert("client.test")
@@ -479,6 +491,7 @@ def test_the_packed_client_answers_where_it_is_installed(installed: Path, servic
     assert _run(command, installed, **services.environment) == "Hello\n"
 
 
+@pytest.mark.full
 def test_its_types_are_found_where_it_is_installed(installed: Path, built: Path):
     (installed / "use.ts").write_text(
         "import { Lockstep, type Completion } from 'lockstep-client';\n"

@@ -80,6 +80,7 @@ print({
     tls: await failure(() => once({ model: process.env.LOCKSTEP_MODEL, tls: {} }).model.info()),
     ready: await failure(() => once({ tokenizer: "localhost:1" }).waitUntilReady(500)),
   },
+  swapped: await failure(() => once({ model: process.env.LOCKSTEP_TOKENIZER }).model.info()),
   silent: await Promise.all(
     [
       (silent) => silent.tokenizer.encode("x", { timeoutMs: 300 }),

@@ -18,16 +18,23 @@ const INT32 = 2 ** 31;
  * @param given its fields; undefined and null are unset. Enumerations have their short names,
  *   lists of ids are arrays, durations are seconds, vectors are arrays of numbers
  * @param path where it is in what the caller gave, for errors
+ * @param names what the caller calls fields, for errors, where that is not the schema's name
  */
-export function build<Result>(type: string, given: object, path = ""): Result {
+export function build<Result>(
+  type: string,
+  given: object,
+  path = "",
+  names: Readonly<Record<string, string>> = {},
+): Result {
   const { field: fields } = message(type);
-  const names = fields.map(({ name }) => name);
-  checkNames(given, names, path ? `a field of ${path}` : `a field of ${type}`);
+  const existing = fields.map(({ name }) => name);
+  checkNames(given, existing, path ? `a field of ${path}` : `a field of ${type}`);
   const built: Record<string, unknown> = {};
   for (const field of fields) {
     const value = (given as Fields)[field.name];
     if (value === undefined || value === null) continue;
-    const where = path ? `${path}.${field.name}` : field.name;
+    const name = names[field.name] ?? field.name;
+    const where = path ? `${path}.${name}` : name;
     built[field.name] = convert(type, field, value, where);
   }
   return built as Result;

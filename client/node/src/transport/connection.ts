@@ -6,7 +6,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { Client, Metadata, type requestCallback } from "@grpc/grpc-js";
 import type { MethodDefinition } from "@grpc/proto-loader";
 
-import { ConnectionFailed } from "../errors.js";
+import { ConnectionFailed, ProtocolError, ServiceError } from "../errors.js";
 import type { Message } from "../protos.js";
 import { NewestVocabulary } from "../values/vocabularyRef.js";
 import { Duplex } from "./duplex.js";
@@ -204,8 +204,12 @@ export class Connection {
   #translated(error: unknown, signal: AbortSignal | undefined): unknown {
     if (signal?.aborted) return signal.reason;
     const translated = fromGrpc(error, this.endpoint.peer);
-    const broken = this.#closed && translated instanceof ConnectionFailed;
-    return broken ? closed(this.endpoint.peer) : translated;
+    if (this.#closed && translated instanceof ConnectionFailed) return closed(this.endpoint.peer);
+    if (translated instanceof ServiceError && translated.reason === "NOT_IMPLEMENTED") {
+      const mistaken = this.endpoint.mistaken(translated.metadata["services"]?.split(",") ?? []);
+      if (mistaken) return new ProtocolError(mistaken, { code: translated.code, cause: error });
+    }
+    return translated;
   }
 
   /** Returns a request of a method with the vocabulary that it goes with. */

@@ -42,6 +42,9 @@ export interface CallOptions {
 /** The names of `CallOptions`. */
 export const CallOptions: readonly string[] = ["timeoutMs", "signal"];
 
+/** What tells one service from the other. */
+const SERVICES = { tokenizer: "lockstep.v1.TokenizerService", model: "lockstep.v1.ModelService" };
+
 /** One service to connect to. */
 export class Endpoint {
   readonly timeoutMs: number | null;
@@ -70,6 +73,13 @@ export class Endpoint {
   /** Who is called, for messages. */
   get peer(): string {
     return `the ${this.service} service at ${this.address}`;
+  }
+
+  /** Says in a sentence that the other service is here, if its list of services has it. */
+  mistaken(services: readonly string[]): string | undefined {
+    const other = this.service === "model" ? "tokenizer" : "model";
+    if (!services.includes(SERVICES[other])) return undefined;
+    return `${this.address} is a ${other} service; the ${this.service} service was expected there.`;
   }
 
   /** Builds what grpc-js calls credentials. */

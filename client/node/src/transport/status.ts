@@ -114,11 +114,6 @@ function withoutReason(code: string, message: string, peer: string, cause: unkno
       return new DeadlineExceeded(`No answer from ${peer} within the limit.`, { code, cause });
     case "CANCELLED": // by the other side: who cancels here hears nothing of it
       return new ConnectionFailed(`The call to ${peer} was broken off: ${message}`, { code, cause });
-    case "UNIMPLEMENTED":
-      return new ProtocolError(
-        `${peer} does not have this method: is it the address of the other service? (${message})`,
-        { code, cause },
-      );
     default:
       return new ProtocolError(`${peer} answered ${code} without a reason: ${message}`, { code, cause });
   }
