@@ -33,15 +33,14 @@ class Lifecycle:
 
     Attributes:
         phase: changed by `set_ready` and `drain` only.
-        paused: whether the service refuses new work by itself, so that some of its
-            methods still answer.
+        withheld: why a server that is ready wants no new work; some of its methods still answer.
         draining: set once, when draining begins. A stream that would never end by
             itself waits for it.
     """
 
     def __init__(self, max_concurrent_calls: int) -> None:
         self.phase = Phase.LOADING
-        self.paused = False
+        self.withheld: set[str] = set()
         self.draining = asyncio.Event()
         self._running: set[RunningCall] = set()
         self._idle = asyncio.Event()

@@ -129,9 +129,12 @@ class Server:
         """Sends what the service returns here with the health status, as metadata."""
         self._health.describe(describe)
 
-    def set_paused(self, paused: bool) -> None:
-        """Reports `NOT_SERVING` while a service refuses new work by itself; calls still come."""
-        self.lifecycle.paused = paused
+    def set_withheld(self, reason: str, withheld: bool) -> None:
+        """Reports `NOT_SERVING` as long as there is a reason to; calls still come."""
+        if withheld:
+            self.lifecycle.withheld.add(reason)
+        else:
+            self.lifecycle.withheld.discard(reason)
         self._publish()
 
     @property
@@ -218,7 +221,7 @@ class Server:
 
     def _publish(self) -> None:
         """Tells Prometheus and probes what the lifecycle says."""
-        ready = self.lifecycle.phase is Phase.READY and not self.lifecycle.paused
+        ready = self.lifecycle.phase is Phase.READY and not self.lifecycle.withheld
         self._ready.labels(self._settings.service).set(ready)
         self._health.set_ready(ready)
 

@@ -47,6 +47,7 @@ from model_service.protocol import (
     GrowVocabulary,
     Load,
     OpenSession,
+    Ping,
     PrefixCacheFlushed,
     RebindSession,
     Rejected,
@@ -93,7 +94,7 @@ class Engine:
         self._places = places
         self._put = put
         self._events: list[Event] = []
-        self._load = Load()
+        self._load: Load | None = None  # that was reported last
         builder = SequenceBuilder(runner.vocabulary.revisions, custom)
         self._speculation = Speculation(takes_drafts=runner.takes_drafts)
         self._counted = self._counts()
@@ -137,6 +138,7 @@ class Engine:
             SpellTokens: self._spell_tokens,
             GrowVocabulary: self._growth.request,
             FlushPrefixCache: self._flush_prefix_cache,
+            Ping: self._answer_ping,
         }
 
     @property
@@ -280,6 +282,9 @@ class Engine:
 
     def _flush_prefix_cache(self, command: FlushPrefixCache) -> None:
         self._emit(PrefixCacheFlushed(command.request_id, self._places.flush()))
+
+    def _answer_ping(self, command: Ping) -> None:
+        self._load = None  # so that the next report is sent, whatever it says
 
     def _spell_tokens(self, command: SpellTokens) -> None:
         self._runner.vocabulary.spell(command.token_bytes)

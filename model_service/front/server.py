@@ -8,6 +8,7 @@ than 0, and its supervisor starts it again.
 import asyncio
 import os
 from collections.abc import Mapping
+from functools import partial
 
 import structlog
 from lockstep.v1 import (
@@ -58,6 +59,9 @@ SERVICES = (
 
 EXIT_FAILED = 1
 LAST_ANSWERS_S = 0.5
+
+# Why a service that has started is not ready.
+PAUSED, CONFLICT = "paused", "conflict"
 
 log = structlog.stdlib.get_logger("model_service.front.server")
 
@@ -159,7 +163,7 @@ class ModelServer:
             grpc_server,
         )
         model_admin_service_pb2_grpc.add_ModelAdminServiceServicer_to_server(
-            AdminServicer(self._model, report_paused=self.server.set_paused),
+            AdminServicer(self._model, report_paused=partial(self.server.set_withheld, PAUSED)),
             grpc_server,
         )
 
@@ -266,6 +270,7 @@ class ModelServer:
                 self.engine,
                 self._metrics,
                 self._model.following,
+                report_conflict=partial(self.server.set_withheld, CONFLICT),
                 meanwhile=None if waits else own,
             )
         if info.default_config.stop_strings:

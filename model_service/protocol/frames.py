@@ -55,6 +55,10 @@ class FlushPrefixCache(Request[PrefixCacheFlushed], tag="flush_prefix_cache"):
     """
 
 
+class Ping(msgspec.Struct, tag="ping"):
+    """Asks for a sign of life: a report, even if it says nothing new."""
+
+
 class Shutdown(msgspec.Struct, tag="shutdown"):
     """Ends the engine process."""
 
@@ -75,6 +79,7 @@ Command = (
     | SpellTokens
     | GrowVocabulary
     | FlushPrefixCache
+    | Ping
     | Shutdown
 )
 

@@ -43,6 +43,7 @@ from model_service.protocol import (
     LoadFailed,
     LoadProgress,
     OpenSession,
+    Ping,
     PrefixCacheFlushed,
     Ready,
     RebindSession,
@@ -170,6 +171,8 @@ class CountingEngine:
             self.events.append(SessionDescription(command.request_id, rows, 1))
         elif isinstance(command, SpellTokens):
             self.token_bytes.update(enumerate(command.token_bytes))
+        elif isinstance(command, Ping):
+            self.load = None
         elif isinstance(command, FlushPrefixCache):
             self.events.append(PrefixCacheFlushed(command.request_id, 0))
         elif isinstance(command, GrowVocabulary):

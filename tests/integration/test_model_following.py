@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from lockstep.v1 import model_info_service_pb2 as info_pb
 from lockstep.v1 import model_service_pb2, vocabulary_pb2
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.checkpoint_factory import VOCABULARY_SIZE, make_checkpoint
 from tests.integration.growing import Tokenizer, running_tokenizer, state, with_values
 from tests.integration.holding_proxy import holding_proxy
 from tests.integration.model_process import (
@@ -28,6 +30,7 @@ from tests.integration.model_process import (
     ragged,
     refusal,
 )
+from tests.ports import free_port
 from tests.services import ServiceProcess
 
 FOLLOWING = info_pb.VOCABULARY_FOLLOW_STATE_FOLLOWING
@@ -217,6 +220,30 @@ def test_a_change_that_does_not_fit_the_model_is_refused_and_reported(tiny_check
         assert values[("lockstep_model_vocabulary_lag_revisions",)] >= 1
         assert len(model.events("vocabulary_conflict")) <= 2  # once, not with every attempt
         assert health(model.service.health_address)[1]["follow-state"] == "conflict"
+
+
+def test_a_replica_that_meets_another_tokenizer_is_not_ready_until_its_own_is_back(
+    tiny_checkpoint, tmp_path
+):
+    other = make_checkpoint(tmp_path / "other", vocab_size=VOCABULARY_SIZE - 8)
+    for name in ("own", "others"):
+        (tmp_path / name).mkdir()
+    port = free_port()
+    address = f"127.0.0.1:{port}"
+    own = (tiny_checkpoint, tmp_path / "own", f"--port={port}")
+    with ExitStack() as stack:
+        with running_tokenizer(*own):
+            model = stack.enter_context(
+                model_process(tiny_checkpoint, tmp_path, "--tokenizer-address", address)
+            )
+            assert model.health() == "SERVING"
+        with running_tokenizer(other, tmp_path / "others", f"--port={port}"):
+            model.wait_for_health("NOT_SERVING")
+            assert following(model).state == CONFLICT
+            assert generate(model).revision == 0  # ids without a reference are its own still
+        with running_tokenizer(*own):
+            model.wait_for_health("SERVING")
+            wait_for(model, FOLLOWING)
 
 
 # --- TLS ------------------------------------------------------------------------------------------

@@ -242,6 +242,27 @@ def test_an_engine_that_hangs_ends_the_server(tiny_checkpoint, tmp_path):
         assert service.process.wait(20) == 1
 
 
+def test_an_engine_that_hangs_while_it_has_nothing_to_do_ends_the_server_as_well(
+    tiny_checkpoint, tmp_path
+):
+    flags = ("--engine-stall-timeout-s", "1")
+    with counting_process(tiny_checkpoint, tmp_path, *flags) as service:
+        os.kill(service.engine_pid(), signal.SIGSTOP)
+        assert service.process.wait(30) == 1
+        (lost,) = service.events("engine_lost")
+        assert lost["reason"] == "The engine does not answer."
+
+
+@pytest.mark.parametrize("start", [counting_process, model_process])
+def test_an_engine_that_has_nothing_to_do_is_not_taken_for_one_that_hangs(
+    tiny_checkpoint, tmp_path, start
+):
+    with start(tiny_checkpoint, tmp_path, "--engine-stall-timeout-s", "2") as service:
+        time.sleep(5)
+        assert service.health() == "SERVING"
+        assert not service.events("engine_lost")
+
+
 def test_an_operator_can_drain_and_resume(tiny_checkpoint, tmp_path):
     with counting_process(tiny_checkpoint, tmp_path) as service:
         events = stream(service)

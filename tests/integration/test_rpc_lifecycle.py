@@ -49,10 +49,10 @@ async def test_health_follows_loading_ready_and_draining():
 
 async def test_a_paused_server_tells_probes_and_still_answers_calls():
     async with running(Empty()) as (server, channel):
-        server.set_paused(True)
+        server.set_withheld("paused", True)
         assert (await statuses(server.health_port))[SERVICE] == NOT_SERVING
         await services.TokenizerServiceStub(channel).Encode(messages.EncodeRequest())
-        server.set_paused(False)
+        server.set_withheld("paused", False)
         assert (await statuses(server.health_port))[SERVICE] == SERVING
 
 

@@ -22,6 +22,7 @@ from model_service.protocol import (
     LoadFailed,
     LoadProgress,
     Message,
+    Ping,
     Ready,
     Report,
     Request,
@@ -31,6 +32,9 @@ from model_service.protocol import (
 from rpc import errors
 
 WATCH_INTERVAL_S = 0.25
+
+# What was measured is not believed when the watch looks later than this.
+MOST_LATE_S = 1.0
 
 R = TypeVar("R", bound=Response)
 
@@ -74,8 +78,8 @@ class EngineClient:
             max_waiting_sequences: rows admitted beyond that.
             buffer_bytes: rows of logits kept for a call that does not take them.
             stream_stall_timeout_s: time that events may wait to be taken.
-            engine_stall_timeout_s: time without a report, with calls to answer,
-                after which the engine counts as lost.
+            engine_stall_timeout_s: time without a report, with calls to answer or after it was
+                asked for a sign of life, after which the engine counts as lost.
         """
         self.load = Load()
         self.graphs = GraphStatus()
@@ -94,6 +98,7 @@ class EngineClient:
             cancel=lambda request_id: process.post(Cancel(request_id)),
         )
         self._heard_at = 0.0
+        self._pinged_at: float | None = None  # since when a sign of life is waited for
         self._info: EngineInfo | None = None
         self._ready: asyncio.Future[EngineInfo] = asyncio.get_running_loop().create_future()
         self._watcher: asyncio.Task[None] | None = None
@@ -219,7 +224,7 @@ class EngineClient:
             self._ready.set_exception(LoadError(message.reason))
 
     def _on_report(self, report: Report) -> None:
-        self._heard_at = time.monotonic()
+        self._heard_at, self._pinged_at = time.monotonic(), None
         for event in report.events:
             if isinstance(event, SequenceTokens):
                 self._record(event)
@@ -246,15 +251,29 @@ class EngineClient:
 
     async def _watch(self) -> None:
         """Ends calls that are not read, and notices when the engine is gone or hangs."""
-        ended = self._process.ended
+        ended, looked_at = self._process.ended, time.monotonic()
         while not ended.done():
             await asyncio.wait([ended], timeout=WATCH_INTERVAL_S)
             now = time.monotonic()
-            self._calls.fail_unread(now, self._stream_stall_timeout_s)
-            if self._calls and now - self._heard_at > self._engine_stall_timeout_s:
-                self._on_lost("The engine does not answer.")
-                return
+            if now - looked_at < MOST_LATE_S:  # else this process was held, and read no report
+                self._calls.fail_unread(now, self._stream_stall_timeout_s)
+                if self._is_silent(now):
+                    self._on_lost("The engine does not answer.")
+                    return
+            looked_at = now
         self._on_lost(ended.result())
+
+    def _is_silent(self, now: float) -> bool:
+        """Says whether the engine hangs. One that has nothing to report is asked for a sign."""
+        silent_s = now - self._heard_at
+        if self._calls:
+            return silent_s > self._engine_stall_timeout_s
+        if self._pinged_at is not None:
+            return now - self._pinged_at > self._engine_stall_timeout_s
+        if self._info is not None and silent_s > self._engine_stall_timeout_s / 2:
+            self._pinged_at = now
+            self.tell(Ping())
+        return False
 
     def _on_lost(self, reason: str) -> None:
         if not self._ready.done():

@@ -7,6 +7,7 @@ served, or stays on the revisions that it has.
 
 import asyncio
 import ssl
+from collections.abc import Callable
 from typing import Any, cast
 
 import grpc
@@ -56,6 +57,7 @@ class Follower:
         engine: EngineClient,
         metrics: ModelMetrics,
         following: Following,
+        report_conflict: Callable[[bool], None],
         meanwhile: Reference | None = None,
     ) -> None:
         """Prepares to follow; `run` follows.
@@ -67,6 +69,8 @@ class Follower:
             engine: what grows.
             metrics: where growth is recorded.
             following: is kept up to date, with its table, which has no revision at first.
+            report_conflict: makes health say whether another vocabulary is followed, so that no
+                text that the service encodes can be taken here.
             meanwhile: revision 0 to serve when the first attempt fails; None to wait until the
                 service has been followed.
         """
@@ -77,6 +81,7 @@ class Follower:
         self._engine = engine
         self._metrics = metrics
         self._following = following
+        self._report_conflict = report_conflict
         self._meanwhile = meanwhile
         self._warned_of = ""  # why the service is not reached
         self._backoff = Backoff()
@@ -128,6 +133,7 @@ class Follower:
             log.error("vocabulary_conflict", address=self._address.target, reason=reason)
         self._table.refused = reason
         self._table.is_another = is_another
+        self._report_conflict(is_another)
 
     def _serve_meanwhile(self) -> None:
         """Serves revision 0 of the checkpoint, unless the operator has named the service."""
@@ -144,6 +150,7 @@ class Follower:
         if connected and not self._following.connected:
             log.info("tokenizer_followed", address=self._address.target)
             self._table.refused = self._table.unreachable = self._warned_of = ""
+            self._report_conflict(False)
             self._backoff.reset()
         self._following.connected = connected
 

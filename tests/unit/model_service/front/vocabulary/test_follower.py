@@ -125,7 +125,7 @@ async def following(
     state = Following(table)
     metrics = ModelMetrics(CollectorRegistry(), "tiny")
     address = TokenizerAddress(f"127.0.0.1:{port}")
-    follower = Follower(address, base, client, metrics, state, meanwhile)
+    follower = Follower(address, base, client, metrics, state, lambda _: None, meanwhile)
     task = asyncio.create_task(follower.run())
     try:
         yield follower, table, state
@@ -514,7 +514,9 @@ async def test_a_follower_in_conflict_ends_when_it_is_told_to(after_s):
     async with serving(tokenizer) as port:
         state = Following(VocabularyTable(followed=True, wait_s=0))
         metrics = ModelMetrics(CollectorRegistry(), "tiny")
-        follower = Follower(TokenizerAddress(f"127.0.0.1:{port}"), BASE, client, metrics, state)
+        follower = Follower(
+            TokenizerAddress(f"127.0.0.1:{port}"), BASE, client, metrics, state, lambda _: None
+        )
         task = asyncio.create_task(follower.run())
         await reached(state, "conflict") if after_s else None
         await asyncio.sleep(after_s)
