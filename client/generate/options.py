@@ -66,7 +66,8 @@ def _class(node: ast.ClassDef, schema: Schema) -> str:
     keywords = dict(_keywords(node, messages, schema))
     if "GenerationConfig" in messages:
         text += "\n\n".join(_python(schema.comments["GenerationConfig"]).split("\n")) + "\n\n"
-        keywords = dict(_configuration(keywords, schema))
+        ours = dict(_configuration(keywords, schema))
+        keywords = {**ours, **{name: keywords[name] for name in keywords.keys() - ours.keys()}}
     paragraphs = [_wrapped(paragraph, "    ") for paragraph in text.strip().split("\n\n")]
     paragraphs[0] = paragraphs[0].removeprefix("    ")
     attributes = [

@@ -35,6 +35,9 @@ class GenerationOptions(TypedDict, total=False):
     early_stopping: bool | Literal["never"]
     negative_prompt: Ids | str
     processors: Sequence[str | tuple[str, Mapping[str, Any] | str]]
+    generation_config: Any
+    """Keywords in one: a mapping, or a `GenerationConfig` of Hugging Face's, of which what
+    differs from its defaults counts. Those that are given beside it go first."""
 
 
 class PromptOptions(GenerationOptions, total=False):

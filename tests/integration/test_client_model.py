@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GenerationConfig
 
 from lockstep_client import AsyncLockstep, Batch, Lockstep, ScoreSelection, exceptions
 from tests.checkpoint_factory import CONTEXT_LENGTH, VOCABULARY_SIZE
@@ -396,3 +396,38 @@ def test_every_call_takes_the_keywords_of_a_batch(client: Lockstep):
             session.generate(**batch)
     with pytest.raises(TypeError, match="Give prompts, or input_ids="):
         client.model.generate(batch, **batch)
+
+
+def test_full_sequences_are_those_of_generate_without_padding(
+    client: Lockstep, reference: Reference
+):
+    batch = client.tokenizer.pad(ROWS)
+    out = client.model.generate(batch, max_new_tokens=3, do_sample=False, eos_token_id=[])
+    assert out.full_sequences == [row + new for row, new in zip(ROWS, out.sequences, strict=True)]
+    theirs = reference.model.generate(
+        torch.tensor([ROWS[0]]), max_new_tokens=3, do_sample=False, pad_token_id=0, eos_token_id=-1
+    )
+    assert theirs.tolist() == out.full_sequences[:1]
+    with client.model.open_session([[5]], max_length=8) as session:
+        continued = session.generate(max_new_tokens=1)
+    with pytest.raises(ValueError, match="token_ids"):
+        _ = continued.full_sequences
+
+
+def test_a_configuration_of_hugging_faces_is_taken_and_keywords_go_before_it(client: Lockstep):
+    given = {"max_new_tokens": 3, "do_sample": True, "top_k": 4, "temperature": 0.5}
+    expected = client.model.validate([[5]], **given).effective_config
+    for config in (given, GenerationConfig(**given)):
+        assert client.model.validate([[5]], generation_config=config).effective_config == expected
+    changed = client.model.validate([[5]], generation_config=given, max_new_tokens=7)
+    assert changed.effective_config == expected | {"max_new_tokens": 7}
+    with client.model.open_session([[5]], generation_config=given) as session:
+        assert session.effective_config["top_k"] == 4
+
+
+def test_keywords_of_hugging_faces_that_change_nothing_are_taken(client: Lockstep):
+    harmless = {"pad_token_id": 0, "use_cache": True, "return_dict_in_generate": True}
+    off = {"output_attentions": False, "streamer": None}
+    options = {"max_new_tokens": 2, "do_sample": False}
+    expected = client.model.generate([[5]], **options).sequences
+    assert client.model.generate([[5]], **options, **harmless, **off).sequences == expected

@@ -204,3 +204,11 @@ def test_a_service_that_asks_for_a_certificate_is_shown_that_of_the_environment(
         assert CliRunner(env=half).invoke(app, arguments).exit_code == 2
         lost = {**own, "LOCKSTEP_TLS_KEY": str(tmp_path / "none")}
         assert CliRunner(env=lost).invoke(app, arguments).exit_code == 2
+
+
+def test_a_role_is_given_by_the_spelling_of_its_token(client):
+    added = client.vocabulary.add_tokens(["<role>"], special=True)
+    client.vocabulary.set_special_tokens({"pad": "<role>"})
+    assert client.tokenizer.info().special_tokens["pad"] == added.ids[0]
+    with pytest.raises(ValueError, match="there is no token '<none>'"):
+        client.vocabulary.set_special_tokens({"pad": "<none>"})

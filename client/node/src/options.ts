@@ -328,6 +328,11 @@ export interface GenerationOptions {
    * `temperature`. Range: [0, 100]; 0 turns it off. Unset means 0. Not in Hugging Face.
    */
   topNSigma?: number | undefined;
+  /**
+   * Keywords in one: a mapping, or a `GenerationConfig` of Hugging Face's, of which what
+   * differs from its defaults counts. Those that are given beside it go first.
+   */
+  generationConfig?: unknown | undefined;
 }
 
 /** The names of `GenerationOptions`. */
@@ -342,7 +347,7 @@ export const GenerationOptions: readonly string[] = [
   "lengthPenalty", "earlyStopping", "guidanceScale", "negativePrompt", "greenListWatermark",
   "synthIdWatermark", "maxLength", "minLength", "maxTime", "promptLookupNumTokens",
   "maxMatchingNgramSize", "renormalizeLogits", "removeInvalidValues", "lengthsIncludePadding",
-  "minTokensToKeep", "processors", "topNSigma",
+  "minTokensToKeep", "processors", "topNSigma", "generationConfig",
 ];
 
 /** Keywords of `generate` and `stream`, in addition to `GenerationOptions`. */

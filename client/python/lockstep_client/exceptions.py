@@ -1,6 +1,9 @@
 """What can go wrong, one class per reason.
 
     LockstepError
+    ├── InvalidArgument           an argument is wrong; no service was asked
+    ├── WrongType                 such an error that is a TypeError too
+    ├── WrongValue                such an error that is a ValueError too
     ├── ConnectionFailed          no answer from the address, or the connection broke
     ├── DeadlineExceeded          no answer within the timeout
     ├── Cancelled                 the client was closed
@@ -38,7 +41,8 @@
 
 A server newer than this client may name a reason that is not listed: it arrives
 as a plain `ServiceError` with that `reason`. Errors in the arguments of a call
-that need no server to be found are Python's own `TypeError` and `ValueError`.
+that need no server to be found are an `InvalidArgument`, and Python's own `TypeError`
+or `ValueError` too.
 """
 
 from collections.abc import Iterable, Mapping
@@ -92,6 +96,18 @@ class LockstepError(Exception):
         self.metadata = dict(metadata or {})
         self.violations = tuple(violations)
         self.retry_delay_s = retry_delay_s
+
+
+class InvalidArgument(LockstepError):
+    """An argument is wrong; no service was asked."""
+
+
+class WrongType(InvalidArgument, TypeError):
+    """An argument has another type, or a keyword does not exist."""
+
+
+class WrongValue(InvalidArgument, ValueError):
+    """An argument has a value that does not fit."""
 
 
 class ConnectionFailed(LockstepError):

@@ -78,7 +78,9 @@ def test_every_field_of_the_configuration_is_a_keyword():
     fields = {field.name for field in generation_pb2.GenerationConfig.DESCRIPTOR.fields}
     renamed = {"eos_token_ids", "forced_eos_token_ids"}
     keywords = lockstep_client.GenerationOptions.__annotations__.keys()
-    assert keywords == fields - renamed | {name.removesuffix("s") for name in renamed}
+    assert keywords - {"generation_config"} == fields - renamed | {
+        name.removesuffix("s") for name in renamed
+    }
 
 
 def test_every_exported_name_is_in_the_page_of_the_clients():

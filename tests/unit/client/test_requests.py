@@ -117,7 +117,7 @@ def test_a_content_is_a_text_or_null_or_absent():
 
 
 def test_a_message_without_a_role_is_refused_before_the_call():
-    with pytest.raises(ValueError, match="needs a role"):
+    with pytest.raises(ValueError, match="a mapping with a role"):
         tokenizer.apply_chat_template([{"content": "Hi"}], {})
 
 

@@ -25,6 +25,7 @@ from lockstep_client._results.scores import NextTokenScores, ScoredSequence
 from lockstep_client._transport.async_connection import AsyncConnection
 from lockstep_client._transport.endpoint import USE_DEFAULT, Timeout
 from lockstep_client._values.batch import Prompts, Row
+from lockstep_client._values.messages import build
 
 
 class AsyncModel:
@@ -123,7 +124,7 @@ class AsyncModel:
         Raises:
             SessionNotFound: it does not exist, or not any more.
         """
-        request = session_pb.GetSessionRequest(session_id=session_id)
+        request = build(session_pb.GetSessionRequest, session_id=session_id)
         response = await self._connection.unary(self._sessions.GetSession, request, timeout)
         found = AsyncSession.found(session_id, response)
         return AsyncSession(found, self._connection, self._sessions)

@@ -20,6 +20,7 @@ from lockstep_client._results.determinism import Determinism
 from lockstep_client._results.generation import GeneratedSequence, Generation, TokenDelta
 from lockstep_client._results.scores import positions
 from lockstep_client._transport import status
+from lockstep_client._values import batch as batches
 from lockstep_client._values.vocabulary_ref import VocabularyRef
 from lockstep_client.exceptions import LockstepError, NoTokenLeft, ProtocolError
 
@@ -80,6 +81,7 @@ class GenerationAssembler:
             raises: whether the error of a sequence is raised, or is in the result.
         """
         self._raises = raises
+        self._prompt = request.prompt
         self._reader = DeltaReader(request)
         self._keep_scores = keep_scores
         self._started: model_pb.GenerationStarted | None = None
@@ -135,6 +137,7 @@ class GenerationAssembler:
             timing=results.Timing.from_message(completed.timing),
             determinism=Determinism.from_message(started.determinism),
             session_id=completed.session_id,
+            prompts=batches.rows_of(self._prompt),
         )
 
     def _sequence(self, key: tuple[int, int]) -> GeneratedSequence:

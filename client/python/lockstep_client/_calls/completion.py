@@ -2,6 +2,7 @@
 
 from typing import cast
 
+from lockstep_client._requests import generation_config
 from lockstep_client._requests.options import (
     ChatOptions,
     CompletionOptions,
@@ -11,7 +12,7 @@ from lockstep_client._requests.options import (
 )
 from lockstep_client._requests.tokenizer import ChatMessages
 from lockstep_client._results.generation import Completion, Generation
-from lockstep_client.exceptions import ProtocolError
+from lockstep_client.exceptions import ProtocolError, WrongType, WrongValue
 
 _TEXT_KEYWORDS = CompletionOptions.__annotations__.keys() - GenerationOptions.__annotations__.keys()
 
@@ -51,9 +52,10 @@ def check(prompt: str | None, messages: ChatMessages | None, options: Completion
         ValueError: several sequences are asked for.
     """
     if (prompt is None) == (messages is None):
-        raise TypeError("Give either a text or messages.")
+        raise WrongType("Give either a text or messages.")
+    generation_config.checked(options, CompletionOptions)
     if options.get("num_return_sequences", 1) != 1:
-        raise ValueError("One text is returned; model.generate returns several sequences.")
+        raise WrongValue("One text is returned; model.generate returns several sequences.")
 
 
 def encode_options(options: CompletionOptions) -> EncodeOptions:

@@ -29,6 +29,7 @@ from lockstep_client._results.scores import (
 )
 from lockstep_client._transport import status
 from lockstep_client._values import vocabulary_ref
+from lockstep_client._values.messages import build
 from lockstep_client._values.tensors import Array
 from lockstep_client._values.vocabulary_ref import VocabularyRef
 from lockstep_client.exceptions import ServiceError, SessionBusy, SessionNotFound
@@ -227,7 +228,7 @@ class SessionState:
     def truncate_request(self, positions: int | Sequence[int]) -> session_pb.TruncateRequest:
         """Builds the request that cuts all rows at one position, or each at its own."""
         each = [positions] * len(self.position) if isinstance(positions, int) else positions
-        return session_pb.TruncateRequest(session_id=self.session_id, positions=each)
+        return build(session_pb.TruncateRequest, session_id=self.session_id, positions=each)
 
     def apply_rows(self, rows: Sequence[session_pb.SessionRow]) -> None:
         """Takes the rows after they were cut: what follows them is not known."""

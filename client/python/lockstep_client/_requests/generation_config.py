@@ -17,9 +17,12 @@ from lockstep.v1 import generation_pb2 as generation_pb
 from lockstep.v1 import scores_pb2 as scores_pb
 from lockstep.v1 import tokens_pb2 as tokens_pb
 
+from lockstep_client._requests import hugging_face
 from lockstep_client._requests.options import GenerationOptions, Ids
-from lockstep_client._values import durations, enums, fields, token_ids
+from lockstep_client._values import durations, enums, fields, messages, token_ids
 from lockstep_client._values.choices import check_names, choose
+from lockstep_client._values.messages import expected
+from lockstep_client.exceptions import InvalidArgument, WrongType
 
 
 def build(
@@ -40,12 +43,26 @@ def build(
     """
     config = generation_pb.GenerationConfig()
     empty = True
-    check_names(options, beside)
-    for name, value in options.items():
+    for name, value in checked(options, beside).items():
         if name in KEYWORDS and value is not None:
             config.MergeFrom(_field(name, value))
             empty = False
     return None if empty else config
+
+
+def checked(options: Mapping[str, Any], own: type) -> dict[str, Any]:
+    """Returns keywords, those of `generation_config` among them, and none that is harmless.
+
+    Args:
+        options: keywords.
+        own: a TypedDict of those of the call.
+
+    Raises:
+        WrongType: a keyword does not exist; it says why, or which was probably meant.
+    """
+    given = hugging_face.accepted(options, own.__annotations__)
+    check_names(given, own)
+    return given
 
 
 def _field(name: str, value: Any) -> generation_pb.GenerationConfig:
@@ -53,9 +70,14 @@ def _field(name: str, value: Any) -> generation_pb.GenerationConfig:
     convert = _CONVERTERS.get(name) or _converter(field)
     try:
         given: dict[str, Any] = {field.name: convert(value)}
-        return generation_pb.GenerationConfig(**given)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"{name}: {value!r} does not fit: {error}") from error
+    except InvalidArgument as error:
+        text = str(error) if str(error).startswith(name) else f"{name}: {error}"
+        raise type(error)(text) from None
+    except (TypeError, ValueError, AttributeError):
+        raise WrongType(f"{name} is {_SHAPES.get(name, expected(field))}, not {value!r}.") from None
+    shape = _SHAPES.get(name, "")
+    messages.check(generation_pb.GenerationConfig, field.name, given[field.name], name, shape)
+    return generation_pb.GenerationConfig(**given)
 
 
 def _converter(field: FieldDescriptor) -> Callable[[Any], Any]:
@@ -103,6 +125,8 @@ def _sequence_bias(
 
 def _processors(value: Sequence[str | tuple[str, Mapping[str, Any] | str]]) -> list[dict[str, str]]:
     """Builds a pipeline of names, or of names with arguments: a mapping, or JSON as it is."""
+    if isinstance(value, str):
+        raise TypeError
     pairs = [(entry, "") if isinstance(entry, str) else entry for entry in value]
     return [
         {
@@ -136,7 +160,18 @@ _CONVERTERS: dict[str, Callable[[Any], Any]] = {
     "processors": _processors,
 }
 
-KEYWORDS = frozenset(GenerationOptions.__annotations__)
+# What keywords take whose field does not say it.
+_SHAPES = {
+    "logit_bias": "a mapping of ids to numbers",
+    "sequence_bias": "a mapping of rows of ids to numbers, or a list of such pairs",
+    "exponential_decay_length_penalty": "a pair of a start and a factor",
+    "processors": "a list of names, or of pairs of a name and its arguments",
+    "max_time": "a number of seconds",
+    "bad_words_ids": "a list of rows of ids",
+    "stop_sequences": "a list of rows of ids",
+}
+
+KEYWORDS = frozenset(GenerationOptions.__annotations__) - {"generation_config"}
 
 
 def _plain(field: FieldDescriptor, value: Any) -> Any:

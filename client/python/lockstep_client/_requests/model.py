@@ -11,8 +11,10 @@ from lockstep_client._values import selection as selections
 from lockstep_client._values import session_retention, vocabulary_ref
 from lockstep_client._values.batch import Prompts, Row
 from lockstep_client._values.choices import choose
+from lockstep_client._values.messages import build
 from lockstep_client._values.selection import ScoreSelection
 from lockstep_client._values.vocabulary_ref import VocabularyRef
+from lockstep_client.exceptions import WrongType, WrongValue
 
 
 def generate(prompts: Prompts | None, options: GenerateOptions) -> model_pb.GenerateRequest:
@@ -39,7 +41,7 @@ def continue_session(
     """
     for name in batches.KEYS:
         if options.get(name) is not None:
-            raise TypeError(f"{name}: a session has its rows already; step appends ids to them.")
+            raise WrongType(f"{name}: a session has its rows already; step appends ids to them.")
     request = _generate(options, options.get("vocabulary") or vocabulary)
     request.session_id = session_id
     return request
@@ -57,7 +59,8 @@ def raises(options: GenerateOptions) -> bool:
 def _generate(
     options: GenerateOptions, vocabulary: VocabularyRef | None
 ) -> model_pb.GenerateRequest:
-    return model_pb.GenerateRequest(
+    return build(
+        model_pb.GenerateRequest,
         generation_config=generation_config.build(options, beside=GenerateOptions),
         scores=selections.message(_selection(options)),
         prompt_scores=selections.message(options.get("prompt_selection")),
@@ -75,7 +78,8 @@ def score(
 ) -> model_pb.ScoreRequest:
     """Builds a `Score` request."""
     prompts = batches.given(prompts, options)
-    return model_pb.ScoreRequest(
+    return build(
+        model_pb.ScoreRequest,
         prompt=batches.prompt_message(prompts),
         continuations=None if continuations is None else batches.ragged_message(continuations),
         scores=selections.message(options.get("selection")),
@@ -89,7 +93,8 @@ def score(
 def compute_logits(prompts: Prompts | None, options: ScoreOptions) -> model_pb.ComputeLogitsRequest:
     """Builds a `ComputeLogits` request."""
     prompts = batches.given(prompts, options)
-    return model_pb.ComputeLogitsRequest(
+    return build(
+        model_pb.ComputeLogitsRequest,
         prompt=batches.prompt_message(prompts),
         scores=selections.message(options.get("selection")),
         vocabulary=vocabulary_ref.message(
@@ -103,7 +108,7 @@ def _selection(options: GenerateOptions) -> ScoreSelection | None:
     logits, scores = options.get("output_logits", False), options.get("output_scores", False)
     selection = options.get("selection")
     if selection is not None and (logits or scores):
-        raise ValueError("Give selection, or output_logits and output_scores, not both.")
+        raise WrongValue("Give selection, or output_logits and output_scores, not both.")
     if logits or scores:
         return ScoreSelection(logits=logits, scores=scores, full=True)
     return selection

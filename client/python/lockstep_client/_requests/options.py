@@ -197,6 +197,9 @@ class GenerationOptions(TypedDict, total=False):
             standard deviations of all scores, excluded tokens not counted. The tokens kept do not
             depend on `temperature`. Range: [0, 100]; 0 turns it off. Unset means 0. Not in Hugging
             Face.
+        generation_config: Keywords in one: a mapping, or a `GenerationConfig` of Hugging Face's,
+            of which what differs from its defaults counts. Those that are given beside it go
+            first.
     """
 
     max_new_tokens: int
@@ -402,6 +405,9 @@ class GenerationOptions(TypedDict, total=False):
     """Keeps tokens whose score is at least the highest score minus top_n_sigma standard deviations
     of all scores, excluded tokens not counted. The tokens kept do not depend on `temperature`.
     Range: [0, 100]; 0 turns it off. Unset means 0. Not in Hugging Face."""
+    generation_config: Any
+    """Keywords in one: a mapping, or a `GenerationConfig` of Hugging Face's, of which what differs
+    from its defaults counts. Those that are given beside it go first."""
 
 
 class PromptOptions(GenerationOptions, total=False):

@@ -11,7 +11,9 @@ from lockstep_client._values import durations, token_ids, vocabulary_ref
 from lockstep_client._values import selection as selections
 from lockstep_client._values.batch import Prompts, Row
 from lockstep_client._values.choices import check_names
+from lockstep_client._values.messages import build
 from lockstep_client._values.tensors import Array
+from lockstep_client.exceptions import WrongType, WrongValue
 
 
 def open_session(prompts: Prompts | None, options: SessionOptions) -> session_pb.OpenSessionRequest:
@@ -23,7 +25,8 @@ def open_session(prompts: Prompts | None, options: SessionOptions) -> session_pb
     """
     prompts = batches.given(prompts, options)
     config = {name: value for name, value in options.items() if name != "max_length"}
-    return session_pb.OpenSessionRequest(
+    return build(
+        session_pb.OpenSessionRequest,
         prompt=batches.prompt_message(prompts),
         vocabulary=vocabulary_ref.message(
             options.get("vocabulary") or batches.vocabulary_of(prompts)
@@ -57,12 +60,15 @@ def step(
         TypeError: a keyword does not exist, or an id is not a whole number.
     """
     check_names(options, StepOptions)
+    if isinstance(rows, str) or not hasattr(rows, "__len__"):
+        raise WrongType(f"For each row an id or a list of ids is expected, not {rows!r}.")
     if len(rows) != len(positions):
-        raise ValueError(f"The session has {len(positions)} rows; ids for {len(rows)} were given.")
-    return session_pb.StepRequest(
+        raise WrongValue(f"The session has {len(positions)} rows; ids for {len(rows)} were given.")
+    return build(
+        session_pb.StepRequest,
         session_id=session_id,
         rows=[
-            session_pb.RowStep(ids=token_ids.one_or_row(ids), expected_position=position)
+            build(session_pb.RowStep, ids=token_ids.one_or_row(ids), expected_position=position)
             for ids, position in zip(rows, positions, strict=True)
         ],
         scores=selections.message(options.get("selection")),
@@ -75,4 +81,4 @@ def step(
 def _sampling(options: SessionOptions | StepOptions) -> session_pb.StepSampling | None:
     if not options.get("sample"):
         return None
-    return session_pb.StepSampling(append=options.get("append"))
+    return build(session_pb.StepSampling, append=options.get("append"))

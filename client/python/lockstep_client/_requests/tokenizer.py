@@ -18,11 +18,14 @@ from lockstep_client._values import batch as batches
 from lockstep_client._values import enums, token_ids, vocabulary_ref
 from lockstep_client._values.batch import SIDES, Batch, Prompts, Row
 from lockstep_client._values.choices import check_names, choose
+from lockstep_client._values.messages import build
+from lockstep_client.exceptions import WrongType, WrongValue
 
 TextPair = tuple[str, str]
 Texts = str | Sequence[str | TextPair]
 ChatMessages = Sequence[Mapping[str, Any]]
 
+_MESSAGES = '[{"role": "user", "content": "Hi"}]'
 _OFFSET_UNITS = enums.values(tokenizer_pb.OffsetUnit)
 _STRATEGIES: dict[bool | str, tokenizer_pb.PaddingStrategy] = {
     True: tokenizer_pb.PADDING_STRATEGY_LONGEST,
@@ -40,9 +43,11 @@ def encode(texts: Texts, options: EncodeOptions) -> tokenizer_pb.EncodeRequest:
     """
     check_names(options, EncodeOptions)
     unit = options.get("return_offsets")
-    return tokenizer_pb.EncodeRequest(
+    return build(
+        tokenizer_pb.EncodeRequest,
         items=text_items(texts),
-        options=tokenizer_pb.EncodeOptions(
+        options=build(
+            tokenizer_pb.EncodeOptions,
             add_special_tokens=options.get("add_special_tokens"),
             parse_special_tokens=options.get("parse_special_tokens"),
             truncation=_truncation(options),
@@ -62,7 +67,8 @@ def count_tokens(
     texts: Texts, add_special_tokens: bool | None, parse_special_tokens: bool | None
 ) -> tokenizer_pb.CountTokensRequest:
     """Builds a `CountTokens` request."""
-    return tokenizer_pb.CountTokensRequest(
+    return build(
+        tokenizer_pb.CountTokensRequest,
         items=text_items(texts),
         add_special_tokens=add_special_tokens,
         parse_special_tokens=parse_special_tokens,
@@ -70,17 +76,34 @@ def count_tokens(
 
 
 def text_items(texts: Texts) -> list[tokenizer_pb.TextItem]:
-    """Builds the items of one text, or of texts and pairs of texts."""
+    """Builds the items of one text, or of texts and pairs of texts.
+
+    Raises:
+        InvalidArgument: it has another form.
+    """
+    if not isinstance(texts, str) and not _is_list(texts):
+        raise WrongType(f"A text, or a list of them, is expected, not {texts!r}{_hint(texts)}.")
     items = []
     for text in [texts] if isinstance(texts, str) else texts:
-        first, second = (text, None) if isinstance(text, str) else text
-        items.append(tokenizer_pb.TextItem(text=first, text_pair=second))
+        pair = (text, None) if isinstance(text, str) else text
+        if not _is_list(pair) or len(pair) != 2 or not isinstance(pair[0], str):
+            raise WrongType(f"A text or a pair of texts is expected, not {text!r}{_hint(text)}.")
+        first, second = pair
+        items.append(build(tokenizer_pb.TextItem, text=first, text_pair=second))
     return items
 
 
 def is_one_row(rows: Prompts | Sequence[int]) -> bool:
-    """Says whether ids are one row and not a batch of rows."""
-    return not isinstance(rows, Batch | Mapping) and len(rows) > 0 and np.ndim(rows[0]) == 0
+    """Says whether ids are one row and not a batch of rows.
+
+    Raises:
+        InvalidArgument: it has another form.
+    """
+    if isinstance(rows, Batch | Mapping):
+        return False
+    if not hasattr(rows, "__len__"):
+        raise WrongType(f"A row of token ids, or a list of rows, is expected, not {rows!r}.")
+    return len(rows) > 0 and np.ndim(rows[0]) == 0
 
 
 def decode(rows: Prompts | Sequence[int], options: DecodeOptions) -> tokenizer_pb.DecodeRequest:
@@ -91,7 +114,8 @@ def decode(rows: Prompts | Sequence[int], options: DecodeOptions) -> tokenizer_p
     """
     check_names(options, DecodeOptions)
     batch: Any = [rows] if is_one_row(rows) else rows
-    return tokenizer_pb.DecodeRequest(
+    return build(
+        tokenizer_pb.DecodeRequest,
         batch=batches.prompt_message(batch),
         options=decode_options(options),
         return_bytes=options.get("return_bytes"),
@@ -102,32 +126,40 @@ def decode(rows: Prompts | Sequence[int], options: DecodeOptions) -> tokenizer_p
 
 def decode_options(options: DecodeOptions) -> tokenizer_pb.DecodeOptions:
     """Builds the options of `Decode` and `DecodeStream`."""
-    return tokenizer_pb.DecodeOptions(
+    return build(
+        tokenizer_pb.DecodeOptions,
         skip_special_tokens=options.get("skip_special_tokens"),
         clean_up_tokenization_spaces=options.get("clean_up_tokenization_spaces"),
     )
 
 
 def convert_tokens(tokens: Sequence[str], ids: Row) -> tokenizer_pb.ConvertTokensRequest:
-    """Builds a `ConvertTokens` request."""
-    return tokenizer_pb.ConvertTokensRequest(tokens=tokens, ids=token_ids.row(ids))
+    """Builds a `ConvertTokens` request.
+
+    Raises:
+        InvalidArgument: it has another form.
+    """
+    if isinstance(tokens, str):
+        raise WrongType(f"A list of spellings is expected, for example [{tokens!r}].")
+    return build(tokenizer_pb.ConvertTokensRequest, tokens=tokens, ids=token_ids.row(ids))
 
 
 def decode_piece(ids: Row) -> tokenizer_pb.DecodeStreamRequest:
     """Builds a message of `DecodeStream` with the next ids."""
-    return tokenizer_pb.DecodeStreamRequest(ids=token_ids.row(ids))
+    return build(tokenizer_pb.DecodeStreamRequest, ids=token_ids.row(ids))
 
 
 def get_vocabulary(start_id: int) -> tokenizer_pb.GetVocabularyRequest:
     """Builds a `GetVocabulary` request."""
-    return tokenizer_pb.GetVocabularyRequest(start_id=token_ids.one(start_id))
+    return build(tokenizer_pb.GetVocabularyRequest, start_id=token_ids.one(start_id))
 
 
 def pad(rows: Batch | Sequence[Row], options: PaddingOptions) -> tokenizer_pb.PadRequest:
     """Builds a `Pad` request."""
     check_names(options, PaddingOptions)
     unpadded = rows.token_ids if isinstance(rows, batches.Batch) else rows
-    return tokenizer_pb.PadRequest(
+    return build(
+        tokenizer_pb.PadRequest,
         token_batch=batches.ragged_message(unpadded),
         padding=_padding({"padding": "longest", **options}),
     )
@@ -138,9 +170,12 @@ def apply_chat_template(
 ) -> tokenizer_pb.ApplyChatTemplateRequest:
     """Builds an `ApplyChatTemplate` request for one conversation or several."""
     check_names(options, ChatOptions)
-    return tokenizer_pb.ApplyChatTemplateRequest(
+    return build(
+        tokenizer_pb.ApplyChatTemplateRequest,
         conversations=[
-            tokenizer_pb.Conversation(messages=[_chat_message(message) for message in messages])
+            build(
+                tokenizer_pb.Conversation, messages=[_chat_message(message) for message in messages]
+            )
             for messages in _conversations(conversations)
         ],
         add_generation_prompt=options.get("add_generation_prompt"),
@@ -161,7 +196,8 @@ def _padding(options: Mapping[str, Any]) -> tokenizer_pb.PaddingOptions | None:
         return None
     pad_token_id = options.get("pad_token_id")
     to_max_length = strategy == "max_length"
-    return tokenizer_pb.PaddingOptions(
+    return build(
+        tokenizer_pb.PaddingOptions,
         strategy=choose("padding", strategy, _STRATEGIES),
         side=side,
         pad_to_multiple_of=options.get("pad_to_multiple_of"),
@@ -175,8 +211,8 @@ def _truncation(options: Mapping[str, Any]) -> tokenizer_pb.TruncationOptions | 
     if not options.get("truncation"):
         return None
     if "max_length" not in options:
-        raise ValueError("truncation needs max_length.")
-    return tokenizer_pb.TruncationOptions(max_length=options["max_length"], side=side)
+        raise WrongValue("truncation needs max_length.")
+    return build(tokenizer_pb.TruncationOptions, max_length=options["max_length"], side=side)
 
 
 def _side(options: Mapping[str, Any], keyword: str) -> "tokens_pb.PaddingSide | None":
@@ -186,6 +222,8 @@ def _side(options: Mapping[str, Any], keyword: str) -> "tokens_pb.PaddingSide | 
 
 
 def _conversations(given: ChatMessages | Sequence[ChatMessages]) -> list[ChatMessages]:
+    if not _is_list(given):
+        raise WrongType(f"messages are a list such as {_MESSAGES}, not {given!r}.")
     single = [item for item in given if isinstance(item, Mapping)]
     if len(single) == len(given):
         return [single]
@@ -193,15 +231,38 @@ def _conversations(given: ChatMessages | Sequence[ChatMessages]) -> list[ChatMes
 
 
 def _chat_message(message: Mapping[str, Any]) -> tokenizer_pb.ChatMessage:
-    """Builds a message whose keys the template sees as they are: None is null, and not absent."""
-    if "role" not in message:
-        raise ValueError("Every message needs a role.")
+    """Builds a message whose keys the template sees as they are: None is null, and not absent.
+
+    Raises:
+        InvalidArgument: it has another form.
+    """
+    if not isinstance(message, Mapping) or "role" not in message:
+        raise WrongValue(f"A message is a mapping with a role, as in {_MESSAGES}, not {message!r}.")
     extra = {key: value for key, value in message.items() if key != "role"}
     content = extra.pop("content") if isinstance(extra.get("content"), str) else None
-    return tokenizer_pb.ChatMessage(
-        role=message["role"], content=content, extra_json=_json(extra or None)
+    return build(
+        tokenizer_pb.ChatMessage,
+        role=message["role"],
+        content=content,
+        extra_json=_json(extra or None),
     )
 
 
 def _json(value: Any) -> str | None:
-    return None if value is None else json.dumps(value, ensure_ascii=False)
+    try:
+        return None if value is None else json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError) as error:
+        raise WrongType(f"A template is given what JSON can say, not {value!r}: {error}.") from None
+
+
+def _hint(value: Any) -> str:
+    """Returns what may have been meant in place of texts."""
+    if isinstance(value, bytes | bytearray):
+        return "; decode the bytes first"
+    if isinstance(value, Sequence | Batch) or hasattr(value, "dtype"):
+        return "; ids go to `decode` and to `model`"
+    return ""
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray)

@@ -18,7 +18,7 @@ from lockstep_client._results.scores import PositionScores
 from lockstep_client._values import durations, enums
 from lockstep_client._values.tensors import Array
 from lockstep_client._values.vocabulary_ref import VocabularyRef
-from lockstep_client.exceptions import LockstepError
+from lockstep_client.exceptions import LockstepError, WrongValue
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +135,7 @@ class Generation:
         timing: times on the server.
         determinism: how far the result can be reproduced.
         session_id: the session that holds the sequences, where one was asked for.
+        prompts: ids of each prompt, without padding; empty where a session goes on.
     """
 
     details: tuple[GeneratedSequence, ...]
@@ -145,11 +146,23 @@ class Generation:
     timing: Timing
     determinism: Determinism
     session_id: str = ""
+    prompts: tuple[tuple[int, ...], ...] = field(default=(), repr=False)
 
     @property
     def sequences(self) -> list[list[int]]:
         """Generated ids of each sequence, without the prompt; a stop token is included."""
         return [list(sequence.token_ids) for sequence in self.details]
+
+    @property
+    def full_sequences(self) -> list[list[int]]:
+        """Prompt and generated ids of each sequence: `sequences` of Hugging Face, without padding.
+
+        Raises:
+            WrongValue: a session went on, which has the prompts: see its `token_ids()`.
+        """
+        if not self.prompts:
+            raise WrongValue("A session went on, and has the prompts: ask for its token_ids().")
+        return [[*self.prompts[each.prompt_index], *each.token_ids] for each in self.details]
 
     @property
     def finish_reasons(self) -> list[str]:

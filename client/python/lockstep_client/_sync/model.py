@@ -26,6 +26,7 @@ from lockstep_client._sync.streams import Stream
 from lockstep_client._transport.endpoint import USE_DEFAULT, Timeout
 from lockstep_client._transport.sync_connection import Connection
 from lockstep_client._values.batch import Prompts, Row
+from lockstep_client._values.messages import build
 
 
 class Model:
@@ -124,7 +125,7 @@ class Model:
         Raises:
             SessionNotFound: it does not exist, or not any more.
         """
-        request = session_pb.GetSessionRequest(session_id=session_id)
+        request = build(session_pb.GetSessionRequest, session_id=session_id)
         response = self._connection.unary(self._sessions.GetSession, request, timeout)
         found = Session.found(session_id, response)
         return Session(found, self._connection, self._sessions)

@@ -24,6 +24,7 @@ from lockstep_client._transport.endpoint import USE_DEFAULT, Timeout
 from lockstep_client._transport.sync_connection import Connection, Request, Response
 from lockstep_client._values import durations
 from lockstep_client._values.batch import Row
+from lockstep_client._values.messages import build
 from lockstep_client._values.tensors import Array
 from lockstep_client._values.vocabulary_ref import VocabularyRef
 from lockstep_client.exceptions import SessionBusy, SessionNotFound
@@ -178,7 +179,9 @@ class Session(SessionState, Closing):
         Returns:
             The copy, to be closed by itself.
         """
-        request = pb.ForkRequest(session_id=self.session_id, count=1, row_indices=row_indices)
+        request = build(
+            pb.ForkRequest, session_id=self.session_id, count=1, row_indices=row_indices
+        )
         response = self._call(self._stub.Fork, request, timeout)
         return self.copy(response.session_ids[0], row_indices)
 
@@ -189,7 +192,7 @@ class Session(SessionState, Closing):
             row_indices: the rows to go on with, in this order.
             timeout: in seconds.
         """
-        request = pb.SelectRowsRequest(session_id=self.session_id, row_indices=row_indices)
+        request = build(pb.SelectRowsRequest, session_id=self.session_id, row_indices=row_indices)
         response = self._call(self._stub.SelectRows, request, timeout)
         self.apply_selection(response, row_indices)
 

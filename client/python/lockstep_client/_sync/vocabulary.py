@@ -6,6 +6,7 @@ from contextlib import closing
 from typing import Unpack
 
 from lockstep.v1 import vocabulary_admin_service_pb2 as pb
+from lockstep.v1.tokenizer_service_pb2_grpc import TokenizerServiceStub
 from lockstep.v1.vocabulary_admin_service_pb2_grpc import VocabularyAdminServiceStub
 
 from lockstep_client._requests import vocabulary as requests
@@ -32,6 +33,7 @@ class Vocabulary:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._stub = VocabularyAdminServiceStub(connection.channel)
+        self._tokens = TokenizerServiceStub(connection.channel)
 
     def add_tokens(
         self,
@@ -58,7 +60,7 @@ class Vocabulary:
 
     def set_special_tokens(
         self,
-        roles: Mapping[str, int],
+        roles: Mapping[str, int | str],
         *,
         timeout: Timeout = USE_DEFAULT,
         **options: Unpack[ChangeOptions],
@@ -66,7 +68,7 @@ class Vocabulary:
         """Gives roles to existing ids as one new revision.
 
         Args:
-            roles: id of each role, for example `{"pad": 2}`.
+            roles: id or spelling of each role's token, for example `{"pad": "<pad>"}`.
             timeout: in seconds.
             **options: see `ChangeOptions`.
 
@@ -76,6 +78,10 @@ class Vocabulary:
         Raises:
             RevisionConflict: the vocabulary is not at `expected_revision` any more.
         """
+        spelled = requests.spelled(roles)
+        if spelled.tokens:
+            found = self._connection.unary(self._tokens.ConvertTokens, spelled, timeout)
+            roles = requests.resolved(roles, found)
         request = requests.set_special_tokens(roles, options)
         response = self._connection.unary(self._stub.SetSpecialTokens, request, timeout)
         return VocabularyRef.from_message(response.vocabulary)

@@ -3,6 +3,8 @@
 import re
 from typing import Final
 
+from lockstep_client.exceptions import WrongType, WrongValue
+
 _PORTS: Final = {"tokenizer": 50051, "model": 50052}
 _URL: Final = re.compile(r"(https?|grpcs?)://", re.IGNORECASE)
 _OTHER_TARGET: Final = re.compile(r"(unix|unix-abstract|ipv4|ipv6|vsock|xds):")
@@ -23,9 +25,9 @@ def check(service: str, address: object) -> None:
         ValueError: it has no host or port, or is a URL.
     """
     if not isinstance(address, str):
-        raise TypeError(f"{service}={address!r}: an address is a text such as {_example(service)}.")
+        raise WrongType(f"{service}={address!r}: an address is a text such as {_example(service)}.")
     if (problem := fault(address)) is not None:
-        raise ValueError(f"{service}={address!r}: {problem}, such as {_example(service)}.")
+        raise WrongValue(f"{service}={address!r}: {problem}, such as {_example(service)}.")
 
 
 def fault(address: str) -> str | None:

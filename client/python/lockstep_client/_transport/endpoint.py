@@ -1,11 +1,14 @@
 """How a channel is made: transport security, limits and keepalive."""
 
+import math
 from dataclasses import dataclass, field, replace
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import grpc
+import numpy as np
 
 from lockstep_client._transport import address
+from lockstep_client.exceptions import WrongType, WrongValue
 
 MAX_RECEIVE_BYTES: Final = 64 * 1024 * 1024
 DEFAULT_TIMEOUT_S: Final = 60.0
@@ -64,8 +67,11 @@ class Tls:
     server_name: str | None = None
 
     def __post_init__(self) -> None:
+        for name in ("ca", "certificate", "key"):
+            if not isinstance(getattr(self, name), bytes | None):
+                raise WrongType(f"{name} is the content of a PEM file, bytes, not another value.")
         if (self.certificate is None) != (self.key is None):  # gRPC would end the process
-            raise ValueError("`certificate` and `key` are given together, or neither of them is.")
+            raise WrongValue("`certificate` and `key` are given together, or neither of them is.")
 
     def credentials(self) -> grpc.ChannelCredentials:
         """Builds what grpcio calls them."""
@@ -97,6 +103,10 @@ class Endpoint:
 
     def __post_init__(self) -> None:
         address.check(self.service, self.address)
+        if not isinstance(self.tls, Tls | None):
+            raise WrongType(f"tls is Tls(), or Tls(ca=...), or None, not {self.tls!r}.")
+        check_timeout("timeout", self.timeout_s)
+        check_timeout("stream_timeout", self.stream_timeout_s)
 
     def without_retries(self) -> "Endpoint":
         """Returns the same service, for a caller that asks again by itself."""
@@ -120,8 +130,28 @@ class Endpoint:
 
     def unary_timeout_s(self, timeout: Timeout) -> float | None:
         """Returns the timeout of a call with one answer."""
-        return self.timeout_s if isinstance(timeout, UseDefault) else timeout
+        return (
+            self.timeout_s if isinstance(timeout, UseDefault) else check_timeout("timeout", timeout)
+        )
 
     def streaming_timeout_s(self, timeout: Timeout) -> float | None:
         """Returns the timeout of a call that streams."""
-        return self.stream_timeout_s if isinstance(timeout, UseDefault) else timeout
+        if isinstance(timeout, UseDefault):
+            return self.stream_timeout_s
+        return check_timeout("timeout", timeout)
+
+
+def check_timeout(keyword: str, timeout_s: Any) -> float | None:
+    """Returns a timeout, in seconds.
+
+    Raises:
+        WrongType: it is not a number, and not None.
+        WrongValue: it is negative, or not finite.
+    """
+    if timeout_s is None:
+        return None
+    if isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float | np.number):
+        raise WrongType(f"{keyword} is a number of seconds, or None for none, not {timeout_s!r}.")
+    if not 0 <= timeout_s < math.inf:
+        raise WrongValue(f"{keyword} is at least 0 seconds, or None for none, not {timeout_s!r}.")
+    return float(timeout_s)

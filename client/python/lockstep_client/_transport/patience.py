@@ -5,7 +5,8 @@ from typing import Final
 
 import grpc
 
-from lockstep_client.exceptions import ConnectionFailed, LockstepError
+from lockstep_client._transport.endpoint import check_timeout
+from lockstep_client.exceptions import ConnectionFailed, LockstepError, WrongType
 
 PAUSE_S: Final = 0.2
 
@@ -14,6 +15,8 @@ class Patience:
     """Counts down the time that a caller is willing to wait."""
 
     def __init__(self, timeout_s: float) -> None:
+        if check_timeout("timeout", timeout_s) is None:
+            raise WrongType("timeout is a number of seconds: how long to wait.")
         self._deadline = time.monotonic() + timeout_s
         self._reason: LockstepError | None = None
 

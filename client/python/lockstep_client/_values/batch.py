@@ -17,6 +17,7 @@ from lockstep_client._values.choices import choose
 from lockstep_client._values.tensors import Array
 from lockstep_client._values.token_ids import Row as Row
 from lockstep_client._values.vocabulary_ref import VocabularyRef
+from lockstep_client.exceptions import WrongType, WrongValue
 
 PaddingSide = Literal["left", "right"]
 ReturnTensors = Literal["np", "pt"]
@@ -239,7 +240,7 @@ class Batch(Mapping[str, Any]):
         if self.padded is not None:
             return self.padded
         if len({len(row) for row in self.token_ids}) > 1:
-            raise ValueError(
+            raise WrongValue(
                 "The rows differ in length: encode with padding='longest', pad them, or give "
                 "the batch as it is."
             )
@@ -262,7 +263,7 @@ def given(prompts: Prompts | None, options: Mapping[str, Any]) -> Prompts:
     if prompts is not None and not named:
         return prompts
     if prompts is not None or "input_ids" not in named:
-        raise TypeError("Give prompts, or input_ids= and what goes with it, and not both.")
+        raise WrongType("Give prompts, or input_ids= and what goes with it, and not both.")
     return named if len(named) > 1 else named["input_ids"]
 
 
@@ -293,6 +294,15 @@ def prompt_message(prompts: Prompts) -> tokens_pb.PromptBatch:
     return tokens_pb.PromptBatch(token_batch=ragged_message(prompts))
 
 
+def rows_of(message: tokens_pb.PromptBatch) -> tuple[tuple[int, ...], ...]:
+    """Reads the ids of prompts from their wire form, without padding."""
+    if not message.HasField("padded_batch"):
+        return tuple(tuple(row.ids) for row in message.token_batch.sequences)
+    ids = tensors.from_message(message.padded_batch.input_ids)
+    mask = tensors.from_message(message.padded_batch.attention_mask)
+    return tuple(tuple(row[kept == 1].tolist()) for row, kept in zip(ids, mask, strict=True))
+
+
 def vocabulary_of(prompts: Prompts) -> VocabularyRef | None:
     """Returns the vocabulary that prompts belong to, None where they do not say."""
     return prompts.vocabulary if isinstance(prompts, Batch) else None
@@ -305,6 +315,11 @@ def ragged_message(rows: Sequence[Row] | Array) -> tokens_pb.TokenBatch:
         TypeError: `rows` is not a list of rows, for example one row alone, or an id is not
             a whole number.
     """
+    if isinstance(rows, str | bytes) or not hasattr(rows, "__iter__"):
+        raise WrongType(
+            f"Rows of token ids are expected, for example [[1, 2], [3]], not {rows!r}; "
+            "tokenizer.encode makes them of texts."
+        )
     return tokens_pb.TokenBatch(
         sequences=[tokens_pb.TokenSequence(ids=token_ids.row(row)) for row in rows]
     )
@@ -313,13 +328,33 @@ def ragged_message(rows: Sequence[Row] | Array) -> tokens_pb.TokenBatch:
 def _mapping_message(mapping: Mapping[str, Any]) -> tokens_pb.PaddedBatch:
     missing = {"input_ids", "attention_mask"} - mapping.keys()
     if missing:
-        raise TypeError(f"The mapping lacks {' and '.join(sorted(missing))}.")
+        raise WrongType(f"The mapping lacks {' and '.join(sorted(missing))}.")
     positions = mapping.get("position_ids")
     return tokens_pb.PaddedBatch(
-        input_ids=tensors.to_message(token_ids.rectangle(mapping["input_ids"])),
-        attention_mask=tensors.to_message(mapping["attention_mask"]),
-        position_ids=None if positions is None else tensors.to_message(positions),
+        input_ids=tensors.to_message(_rectangle("input_ids", mapping["input_ids"])),
+        attention_mask=tensors.to_message(_rectangle("attention_mask", mapping["attention_mask"])),
+        position_ids=None
+        if positions is None
+        else tensors.to_message(_rectangle("position_ids", positions)),
     )
+
+
+def _rectangle(name: str, values: Any) -> Any:
+    """Returns a `[B, S]` array of whole numbers as it is; lists become one.
+
+    Raises:
+        InvalidArgument: it has another form.
+    """
+    try:
+        array = token_ids.rectangle(values)
+    except WrongType as error:
+        raise WrongType(f"{name}: {error}") from None
+    except (TypeError, ValueError):
+        raise WrongValue(
+            f"{name} is a rectangle of whole numbers, [B, S], not {values!r}; give rows of "
+            "different lengths as a list of rows, without a mask."
+        ) from None
+    return array
 
 
 def _int64(message: Any) -> Array:

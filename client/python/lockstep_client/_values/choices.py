@@ -4,6 +4,8 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
+from lockstep_client.exceptions import WrongType, WrongValue
+
 _Choice = TypeVar("_Choice")
 
 
@@ -22,7 +24,7 @@ def choose(keyword: str, value: Any, choices: Mapping[Any, _Choice]) -> _Choice:
         return choices[value]
     except (KeyError, TypeError):  # TypeError: what cannot be a key, a list for example
         names = ", ".join(repr(choice) for choice in choices)
-        raise ValueError(f"{keyword} is one of {names}, not {value!r}.") from None
+        raise WrongValue(f"{keyword} is one of {names}, not {value!r}.") from None
 
 
 def check_names(names: Iterable[str], options: type) -> None:
@@ -39,4 +41,4 @@ def check_names(names: Iterable[str], options: type) -> None:
         if name not in options.__annotations__:
             close = difflib.get_close_matches(name, options.__annotations__, n=1)
             meant = f" Did you mean {close[0]!r}?" if close else ""
-            raise TypeError(f"{name!r} is not a keyword argument of this call.{meant}")
+            raise WrongType(f"{name!r} is not a keyword argument of this call.{meant}")

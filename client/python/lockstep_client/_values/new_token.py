@@ -11,7 +11,9 @@ from lockstep.v1 import vocabulary_pb2 as vocabulary_pb
 
 from lockstep_client._values import enums, tensors, token_ids
 from lockstep_client._values.choices import choose
+from lockstep_client._values.messages import build
 from lockstep_client._values.tensors import Array
+from lockstep_client.exceptions import WrongValue
 
 Role = Literal["bos", "eos", "pad", "unk", "sep", "cls", "mask"]
 Initialization = Literal["mean_of_pieces", "mean", "copy", "zero", "values"]
@@ -67,8 +69,10 @@ class NewToken:
         initialization = self.initialization or (
             "mean_of_pieces" if self.input_values is None else "values"
         )
-        return admin_pb.TokenToAdd(
-            token=vocabulary_pb.AddedToken(
+        return build(
+            admin_pb.TokenToAdd,
+            token=build(
+                vocabulary_pb.AddedToken,
                 content=self.content,
                 special=self.special,
                 single_word=self.single_word,
@@ -87,4 +91,9 @@ class NewToken:
 
 
 def _vector(values: Array | None) -> tensor_pb.Tensor | None:
-    return None if values is None else tensors.to_message(np.asarray(values, dtype=np.float32))
+    if values is None:
+        return None
+    try:
+        return tensors.to_message(np.asarray(values, dtype=np.float32))
+    except (TypeError, ValueError):
+        raise WrongValue(f"Vectors of a token are numbers, [H], not {values!r}.") from None

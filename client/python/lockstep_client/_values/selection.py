@@ -9,6 +9,8 @@ from lockstep.v1 import tensor_pb2 as tensor_pb
 
 from lockstep_client._values import token_ids
 from lockstep_client._values.choices import choose
+from lockstep_client._values.messages import build, check
+from lockstep_client.exceptions import WrongType, WrongValue
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 Positions = Literal["last", "new", "all"]
@@ -64,14 +66,15 @@ class ScoreSelection:
     def __post_init__(self) -> None:
         amounts = (self.full, self.top_k is not None, self.token_ids is not None)
         if sum(amounts) > 1:
-            raise ValueError("Give at most one of full, top_k and token_ids.")
+            raise WrongValue("Give at most one of full, top_k and token_ids.")
         choose("dtype", self.dtype, _DTYPES)
         if self.positions is not None:
             choose("positions", self.positions, _POSITIONS)
 
     def to_message(self) -> scores_pb.ScoreSelection:
         """Builds the wire form."""
-        message = scores_pb.ScoreSelection(
+        message = build(
+            scores_pb.ScoreSelection,
             logits=self.logits,
             scores=self.scores,
             dtype=_DTYPES[self.dtype],
@@ -85,6 +88,7 @@ class ScoreSelection:
         if self.full:
             message.full = True
         elif self.top_k is not None:
+            check(scores_pb.ScoreSelection, "top_k", self.top_k)
             message.top_k = self.top_k
         elif self.token_ids is not None:
             message.token_ids.ids.extend(token_ids.row(self.token_ids))
@@ -100,5 +104,14 @@ class ScoreSelection:
 
 
 def message(selection: ScoreSelection | None) -> scores_pb.ScoreSelection | None:
-    """Builds the wire form of a selection; None stays unset."""
+    """Builds the wire form of a selection; None stays unset.
+
+    Raises:
+        InvalidArgument: it has another form.
+    """
+    if not isinstance(selection, ScoreSelection | None):
+        raise WrongType(
+            f"selection is a ScoreSelection, for example ScoreSelection(logits=True, top_k=5), "
+            f"not {selection!r}."
+        )
     return None if selection is None else selection.to_message()

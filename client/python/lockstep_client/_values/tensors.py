@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from lockstep.v1.tensor_pb2 import DataType, Tensor, TensorChunk
 
-from lockstep_client.exceptions import ProtocolError
+from lockstep_client.exceptions import ProtocolError, WrongType
 
 Array = npt.NDArray[Any]
 
@@ -33,7 +33,7 @@ def to_message(array: npt.ArrayLike) -> Tensor:
     values = np.asarray(array)
     dtype = values.dtype.newbyteorder("<")
     if dtype not in _WIRE_TYPES:
-        raise TypeError(f"An array of {values.dtype} cannot be sent.")
+        raise WrongType(f"An array of {values.dtype} cannot be sent.")
     data = np.ascontiguousarray(values, dtype=dtype).tobytes()
     return Tensor(dtype=_WIRE_TYPES[dtype], shape=values.shape, data=data)
 

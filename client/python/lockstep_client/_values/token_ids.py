@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from lockstep_client._values.tensors import Array
+from lockstep_client.exceptions import WrongType
 
 Row = Sequence[int] | Array
 """Token ids of one sequence, without padding."""
@@ -28,7 +29,7 @@ def one(value: Any) -> int:
             return operator.index(value)
         except TypeError:
             pass
-    raise TypeError(f"Token ids are whole numbers, not {_named(value)}.")
+    raise WrongType(f"Token ids are whole numbers, not {_named(value)}.")
 
 
 def row(values: Row) -> list[int]:
@@ -38,14 +39,14 @@ def row(values: Row) -> list[int]:
         TypeError: they are not a row, or not whole numbers.
     """
     if isinstance(values, str | bytes) or np.ndim(values) != 1:
-        raise TypeError("Rows of token ids are expected, for example [[1, 2], [3]].")
+        raise WrongType("Rows of token ids are expected, for example [[1, 2], [3]].")
     if len(values) == 0:  # numpy gives empty rows a type that is not an integer
         return []
     if not hasattr(values, "dtype"):
         return [one(value) for value in values]
     array: Any = values  # of numpy or of torch
     if not _holds_ids(array):
-        raise TypeError(f"Token ids are whole numbers, not {_named(array)}.")
+        raise WrongType(f"Token ids are whole numbers, not {_named(array)}.")
     ids: list[int] = array.tolist()
     return ids
 
@@ -71,7 +72,7 @@ def rectangle(values: Any) -> Any:
     if not hasattr(values, "dtype"):
         return np.array([row(each) for each in values], dtype=np.int64)
     if not _holds_ids(values):
-        raise TypeError(f"Token ids are whole numbers, not {_named(values)}.")
+        raise WrongType(f"Token ids are whole numbers, not {_named(values)}.")
     return values
 
 

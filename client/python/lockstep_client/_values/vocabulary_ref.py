@@ -5,6 +5,8 @@ from typing import Self
 
 from lockstep.v1 import vocabulary_pb2 as vocabulary_pb
 
+from lockstep_client.exceptions import WrongType
+
 
 @dataclass(frozen=True, slots=True)
 class VocabularyRef:
@@ -38,5 +40,11 @@ class VocabularyRef:
 
 
 def message(ref: VocabularyRef | None) -> vocabulary_pb.VocabularyRef | None:
-    """Builds the wire form of a reference; None stays unset."""
+    """Builds the wire form of a reference; None stays unset.
+
+    Raises:
+        InvalidArgument: it has another form.
+    """
+    if not isinstance(ref, VocabularyRef | None):
+        raise WrongType(f"vocabulary is a VocabularyRef, such as batch.vocabulary, not {ref!r}.")
     return None if ref is None else ref.to_message()
