@@ -5,6 +5,7 @@ all, and several processes may ask for the same one at once.
 """
 
 import contextlib
+import errno
 import os
 import shutil
 import sys
@@ -49,6 +50,18 @@ def entry(name: str, write: Callable[[Path], None], folder: Path | None = None) 
             "set LOCKSTEP_CACHE to one that can."
         ) from error
     return target
+
+
+def check_room(folder: Path, num_bytes: int) -> None:
+    """Checks that what is to be written fits the disk, before it is begun.
+
+    Raises:
+        OSError: it does not.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < num_bytes:
+        have = f"{num_bytes / 2**20:,.0f} MiB are needed and {free / 2**20:,.0f} MiB are free"
+        raise OSError(errno.ENOSPC, f"the disk is full: {have}")
 
 
 @contextlib.contextmanager

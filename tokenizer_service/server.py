@@ -35,7 +35,6 @@ from tokenizer_service.worker_pool import PoolLimits, WorkerPool
 from vocabulary import BrokenChainError
 
 SERVICES = ("lockstep.v1.TokenizerService", "lockstep.v1.VocabularyAdminService")
-EXIT_FAILED = 1
 
 # How long a thread may keep the interpreter that another one waits for. A call waits for it
 # several times; while a change of the vocabulary is worked out, Python's 5 ms add up.
@@ -171,13 +170,14 @@ def _read(settings: TokenizerSettings) -> tuple[TokenizerFiles, Tokenizer, Model
     return files, base, model_rows.read(checkpoint.folder)
 
 
-async def serve(settings: TokenizerSettings) -> int:
-    """Runs the service. Returns the exit code: one line on stderr says why it cannot."""
+async def serve(settings: TokenizerSettings) -> int | str:
+    """Runs the service. Returns the exit code, or why it cannot, which stderr is told too."""
     try:
         await TokenizerServer(settings).run()
     except START_ERRORS as error:
-        sys.stderr.write(f"python -m tokenizer_service: {error}\n")
-        return EXIT_FAILED
+        reason = f"python -m tokenizer_service: {error}"
+        sys.stderr.write(f"{reason}\n")
+        return reason
     return 0
 
 

@@ -58,6 +58,7 @@ SERVICES = (
 )
 
 EXIT_FAILED = 1
+PROGRAM = "python -m model_service"
 LAST_ANSWERS_S = 0.5
 
 # Why a service that has started is not ready.
@@ -167,8 +168,8 @@ class ModelServer:
             grpc_server,
         )
 
-    async def run(self) -> int:
-        """Serves until told to stop. Returns the exit code.
+    async def run(self) -> int | str:
+        """Serves until told to stop. Returns the exit code, or why the model is not served.
 
         Raises:
             OSError: a port is taken.
@@ -177,7 +178,7 @@ class ModelServer:
             return await self._run()
         except (CheckpointError, LoadError) as error:  # said last, where one looks for it
             log.error("model_not_served", model=self._settings.model, reason=str(error))
-            return EXIT_FAILED
+            return f"{PROGRAM}: {error}"
 
     async def _run(self) -> int:
         await self.server.start()
@@ -283,13 +284,13 @@ class ModelServer:
         return None
 
 
-async def serve(settings: ModelSettings) -> int:
-    """Runs the service. Returns the exit code."""
+async def serve(settings: ModelSettings) -> int | str:
+    """Runs the service. Returns the exit code, or why it cannot, which the log says too."""
     try:
         return await ModelServer(settings, os.environ).run()
     except OSError as error:  # a port, or a TLS file
         log.error("cannot_start", reason=str(error))
-        return EXIT_FAILED
+        return f"{PROGRAM}: {error}"
 
 
 def main() -> None:

@@ -76,14 +76,35 @@ class TokenIdOutOfRange(ServiceError):
 
 
 class ContextLengthExceeded(ServiceError):
-    """Prompt and new tokens together exceed the model's context."""
+    """Prompt and new tokens together exceed the model's context, or what a session has room for."""
 
     def __init__(
-        self, *, row: int, prompt_tokens: int, new_tokens: int, context_tokens: int
+        self,
+        *,
+        row: int,
+        prompt_tokens: int,
+        new_tokens: int,
+        context_tokens: int,
+        of_session: bool = False,
     ) -> None:
+        """Refuses a row.
+
+        Args:
+            row: index of the row.
+            prompt_tokens: that it has.
+            new_tokens: that are asked for.
+            context_tokens: that it may have.
+            of_session: whether that is the `max_length` of a session.
+        """
+        limit = "the session's max_length" if of_session else "the context"
+        remedy = (
+            "open a session with a larger max_length"
+            if of_session
+            else "encode the text with truncation and max_length, or ask for fewer new tokens"
+        )
         super().__init__(
             f"Row {row} has {prompt_tokens} prompt tokens; with {new_tokens} new tokens it "
-            f"exceeds the context of {context_tokens} tokens.",
+            f"exceeds {limit} of {context_tokens} tokens; {remedy}.",
             row=row,
             promptTokens=prompt_tokens,
             newTokens=new_tokens,

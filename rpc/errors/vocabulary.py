@@ -97,7 +97,11 @@ class NoChatTemplate(ServiceError):
     """The tokenizer has no chat template."""
 
     def __init__(self, tokenizer_id: str) -> None:
-        super().__init__("The tokenizer has no chat template.", tokenizerId=tokenizer_id)
+        super().__init__(
+            "The tokenizer has no chat template, as models that were not trained for chats: send "
+            "text instead of messages, or put a chat_template.jinja into the model's folder.",
+            tokenizerId=tokenizer_id,
+        )
 
 
 class ChatTemplateFailed(ServiceError):

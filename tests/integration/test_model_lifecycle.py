@@ -1,12 +1,16 @@
 """How a model service starts, stops, drains and dies."""
 
+import contextlib
 import json
 import os
 import pickle
+import pty
 import queue
 import re
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 import urllib.request
@@ -488,3 +492,22 @@ def test_a_server_whose_steps_cannot_be_compiled_serves_and_says_why(tiny_checkp
         assert 'lockstep_model_decode_graphs{model_name="tiny",state="unavailable"} 1.0' in (
             metrics(service)
         )
+
+
+@pytest.mark.parametrize("module", ["tokenizer_service", "model_service"])
+def test_a_terminal_shows_in_a_sentence_why_a_service_cannot_start(module):
+    ports = ["--port=0", "--health-port=0", "--metrics-port=0"]
+    terminal, end = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", module, "--model=gpt2", *ports], stdout=subprocess.PIPE, stderr=end
+    )
+    os.close(end)
+    shown = b""
+    with contextlib.suppress(OSError):  # how a terminal says that nobody writes to it any more
+        while data := os.read(terminal, 4096):
+            shown += data
+    os.close(terminal)
+    process.communicate()
+    assert process.returncode == 1
+    last = shown.decode().splitlines()[-1]
+    assert last.startswith(f"python -m {module}: The model 'gpt2' was not found")

@@ -176,6 +176,7 @@ def test_a_full_session_takes_no_more_tokens(tiny_model, open_session):
     step(tiny_model, session.session_id, [1, 2])
     answer = refused(step, tiny_model, session.session_id, [3])
     assert answer.reason == "CONTEXT_LENGTH_EXCEEDED"
+    assert "exceeds the session's max_length of 3 tokens" in answer.message
 
 
 @pytest.mark.parametrize("length", [2, CONTEXT_LENGTH + 1])

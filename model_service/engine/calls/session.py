@@ -115,5 +115,6 @@ def _no_room(seq: Sequence, num_new_tokens: int) -> Failure:
         "prompt_tokens": len(seq.token_ids),
         "new_tokens": num_new_tokens,
         "context_tokens": seq.max_length,
+        "of_session": True,
     }
     return Failure("ContextLengthExceeded", arguments)

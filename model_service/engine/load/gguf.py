@@ -13,6 +13,8 @@ import torch
 from gguf import GGUFReader
 from transformers import AutoModelForCausalLM, GgufConfig, PreTrainedModel
 
+from checkpoints import cache
+
 # Ids of tokens that end a turn of a chat, or a message of one.
 ENDS = ("tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id")
 
@@ -78,7 +80,10 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     arguments = parser.parse_args()
     try:
-        load(arguments.source).save_pretrained(arguments.folder)
+        model = load(arguments.source)
+        num_bytes = sum(parameter.nbytes for parameter in model.parameters())
+        cache.check_room(arguments.folder, num_bytes)
+        model.save_pretrained(arguments.folder)
     except (ValueError, OSError, NotImplementedError) as error:
         print(str(error).splitlines()[0])
         return 1

@@ -298,7 +298,7 @@ class AskedContinuation(Asked[ContinueSession]):
     def fit(self, checked: Checked) -> Plan[ContinueSession]:
         session, lengths = self._session, self.lengths
         max_length = session.command.max_length
-        resolved, num_new = fit_context(checked.resolved, lengths, max_length)
+        resolved, num_new = fit_context(checked.resolved, lengths, max_length, of_session=True)
         if not self._request.generation_config.HasField("min_new_tokens"):
             # It counts from the session's prompt, so the length of this call does not bound it.
             minimum = session.resolved.config.min_new_tokens

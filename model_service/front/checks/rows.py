@@ -236,7 +236,11 @@ def check_max_length(
 
 
 def fit_context(
-    resolved: ResolvedConfig, prompts: PromptLengths, context_length: int
+    resolved: ResolvedConfig,
+    prompts: PromptLengths,
+    context_length: int,
+    *,
+    of_session: bool = False,
 ) -> tuple[ResolvedConfig, list[int]]:
     """Checks that every row fits the context, and lowers a default that does not.
 
@@ -244,6 +248,12 @@ def fit_context(
     result depends on the length of another. A row whose default reaches the context is
     ended by that, whoever set the default: it may have more tokens than there is room
     for, so that it ends with `context_length`.
+
+    Args:
+        resolved: the configuration.
+        prompts: the lengths of the rows.
+        context_length: tokens that a row may have.
+        of_session: whether that is the `max_length` of a session.
 
     Returns:
         The configuration, and the most new tokens of each row before the context ends
@@ -260,7 +270,11 @@ def fit_context(
         needed = new if asked else 1
         if needed > room[row]:
             raise ContextLengthExceeded(
-                row=row, prompt_tokens=tokens, new_tokens=needed, context_tokens=context_length
+                row=row,
+                prompt_tokens=tokens,
+                new_tokens=needed,
+                context_tokens=context_length,
+                of_session=of_session,
             )
     largest = max(prompts.within(num_new, context_length))
     if not asked:

@@ -107,7 +107,11 @@ def read_step(
     for index, row in enumerate(request.rows):
         if len(row.ids) > max_length:
             raise ContextLengthExceeded(
-                row=index, prompt_tokens=0, new_tokens=len(row.ids), context_tokens=max_length
+                row=index,
+                prompt_tokens=0,
+                new_tokens=len(row.ids),
+                context_tokens=max_length,
+                of_session=True,
             )
     rows = [
         StepRow(list(row.ids), row.expected_position if row.HasField("expected_position") else None)

@@ -7,6 +7,14 @@ import pytest
 from checkpoints import CheckpointError, cache
 
 
+def test_what_does_not_fit_the_disk_is_refused_before_it_is_begun(cache_folder: Path):
+    def write(folder: Path) -> None:
+        cache.check_room(folder, 2**62)
+
+    with pytest.raises(CheckpointError, match=r"MiB are needed and .* are free.*LOCKSTEP_CACHE"):
+        cache.entry("large", write)
+
+
 def test_an_entry_is_written_once(cache_folder: Path):
     written = []
 

@@ -21,6 +21,11 @@ def test_a_name_that_is_nothing_lists_what_there_could_be(model):
     assert "\n" not in message
 
 
+def test_the_old_name_of_a_model_suggests_the_one_with_an_owner():
+    with pytest.raises(CheckpointError, match=r"Did you mean openai-community/gpt2\?"):
+        resolve("gpt2", need="model")
+
+
 def test_a_file_that_is_no_gguf_is_refused(tmp_path: Path):
     path = tmp_path / "pytorch_model.bin"
     path.write_bytes(b"\x80\x04K\x01.")

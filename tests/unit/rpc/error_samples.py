@@ -9,6 +9,9 @@ SAMPLES = (
     errors.MessageTooLarge(5_000_000, 4_194_304),
     errors.TokenIdOutOfRange("prompts", row=1, index=2, token_id=9, vocabulary_size=8),
     errors.ContextLengthExceeded(row=0, prompt_tokens=9, new_tokens=8, context_tokens=16),
+    errors.ContextLengthExceeded(
+        row=0, prompt_tokens=9, new_tokens=8, context_tokens=16, of_session=True
+    ),
     errors.NotImplemented_("beam search"),
     errors.VocabularyMismatch(Reference("a", 1, "f0", 8), Reference("b", 2, "f1", 9)),
     errors.VocabularyBehind(request_revision=3, server_revision=2),
