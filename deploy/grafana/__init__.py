@@ -1,1 +1,1 @@
-"""The dashboard, as code. `python -m deploy.grafana` writes its JSON."""
+"""The dashboards, as code. `python -m deploy.grafana` writes its JSON."""

@@ -1,44 +1,95 @@
-"""Writes `dashboards/lockstep.json` from `panels.py`. A test fails when the file is behind."""
+"""Writes `dashboards/*.json` from `boards`. A test fails when the files are behind."""
 
 import itertools
 import json
 import string
 from pathlib import Path
+from typing import Any, TypeAlias
 
-from grafana_foundation_sdk.builders import common, dashboard, prometheus, timeseries
+from grafana_foundation_sdk.builders import (
+    common,
+    dashboard,
+    heatmap,
+    prometheus,
+    stat,
+    timeseries,
+)
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.common import (
+    BigValueColorMode,
     LegendDisplayMode,
     LegendPlacement,
     SortOrder,
     TooltipDisplayMode,
 )
-from grafana_foundation_sdk.models.dashboard import DataSourceRef, VariableRefresh
+from grafana_foundation_sdk.models.dashboard import (
+    DashboardLinkType,
+    DataSourceRef,
+    Threshold,
+    ThresholdsMode,
+    VariableRefresh,
+)
+from grafana_foundation_sdk.models.heatmap import HeatmapColorMode
+from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
-from deploy.grafana.panels import ROWS, Panel
+from deploy.grafana.boards import BOARDS
+from deploy.grafana.panels import Board, Panel
 
-PATH = Path(__file__).parent / "dashboards" / "lockstep.json"
+FOLDER = Path(__file__).parent / "dashboards"
 
 # Never the name of one installation's data source: the reader chooses it.
 SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
-WIDTH, HEIGHT = 8, 8  # of a panel; the page is 24 wide
+WIDTH, HEIGHT = 8, 8  # of a graph; the page is 24 wide
+NUMBER_WIDTH, NUMBER_HEIGHT = 4, 4
 
+# Each one offers what is there within those before it.
 VARIABLES = (
-    ("instance", "Instance", "label_values(lockstep_ready, instance)"),
-    ("model", "Model", "label_values(lockstep_model_requests_running, model_name)"),
+    ("namespace", "Namespace", "label_values(lockstep_ready, namespace)"),
+    ("pod", "Pod", 'label_values(lockstep_ready{namespace=~"$namespace"}, pod)'),
+    (
+        "instance",
+        "Instance",
+        'label_values(lockstep_ready{namespace=~"$namespace",pod=~"$pod"}, instance)',
+    ),
+    (
+        "model",
+        "Model",
+        'label_values(lockstep_model_requests_running{namespace=~"$namespace"}, model_name)',
+    ),
 )
 
+# Moments that explain a change in a graph.
+ANNOTATIONS = (
+    (
+        "Revisions of the vocabulary",
+        'changes(lockstep_tokenizer_vocab_revision{namespace=~"$namespace"}[1m]) > 0',
+        "blue",
+    ),
+    (
+        "Deployments and restarts",
+        'time() - process_start_time_seconds{job=~"lockstep-.*",namespace=~"$namespace"} < 60',
+        "purple",
+    ),
+)
 
-def render() -> str:
-    """Returns the dashboard as JSON."""
+Built: TypeAlias = timeseries.Panel | heatmap.Panel | stat.Panel
+
+
+def render(shown: Board) -> str:
+    """Returns a dashboard as JSON."""
     board = (
-        dashboard.Dashboard("Lockstep")
-        .uid("lockstep")
-        .description("The tokenizer and the model service: calls, latency, engine, vocabulary.")
+        dashboard.Dashboard(shown.title)
+        .uid(f"lockstep-{shown.name}")
+        .description(shown.description)
         .tags(["lockstep"])
         .time("now-1h", "now")
         .refresh("30s")
         .timezone("browser")
+        .link(
+            dashboard.DashboardLink("Lockstep")
+            .type(DashboardLinkType.DASHBOARDS)
+            .tags(["lockstep"])
+        )
         .with_variable(
             dashboard.DatasourceVariable("datasource").label("Data source").type("prometheus")
         )
@@ -54,22 +105,47 @@ def render() -> str:
             .include_all(True)
             .all_value(".*")
         )
+    for name, expression, color in ANNOTATIONS:
+        board = board.annotation(
+            dashboard.AnnotationQuery()
+            .name(name)
+            .datasource(SOURCE)
+            .expr(expression)
+            .icon_color(color)
+            .enable(True)
+        )
     ids = itertools.count(1)
-    for row in ROWS:
+    for row in shown.rows:
         board = board.with_row(dashboard.Row(row.title).id(next(ids)))
         for panel in row.panels:
             board = board.with_panel(_panel(panel).id(next(ids)))
     return json.dumps(board.build(), cls=JSONEncoder, indent=2, sort_keys=True) + "\n"
 
 
-def _panel(panel: Panel) -> timeseries.Panel:
+def _panel(panel: Panel) -> Built:
+    kinds: dict[str, Any] = {"lines": _lines, "heatmap": _heatmap, "stat": _number}
+    built: Built = kinds[panel.kind](panel)
     built = (
+        built.title(panel.title).description(panel.description).unit(panel.unit).datasource(SOURCE)
+    )
+    for ref, query in zip(string.ascii_uppercase, panel.queries, strict=False):
+        target = (
+            prometheus.Dataquery()
+            .expr(query.expression)
+            .legend_format(query.legend)
+            .ref_id(ref)
+            .datasource(SOURCE)
+        )
+        if panel.kind == "heatmap":
+            target = target.format(PromQueryFormat.HEATMAP)
+        built = built.with_target(target)
+    return built
+
+
+def _lines(panel: Panel) -> timeseries.Panel:
+    return (
         timeseries.Panel()
-        .title(panel.title)
-        .description(panel.description)
-        .unit(panel.unit)
         .min(0)
-        .datasource(SOURCE)
         .span(WIDTH)
         .height(HEIGHT)
         .legend(
@@ -82,16 +158,30 @@ def _panel(panel: Panel) -> timeseries.Panel:
             common.VizTooltipOptions().mode(TooltipDisplayMode.MULTI).sort(SortOrder.DESCENDING)
         )
     )
-    for ref, query in zip(string.ascii_uppercase, panel.queries, strict=False):
-        built = built.with_target(
-            prometheus.Dataquery()
-            .expr(query.expression)
-            .legend_format(query.legend)
-            .ref_id(ref)
-            .datasource(SOURCE)
-        )
-    return built
+
+
+def _heatmap(panel: Panel) -> heatmap.Panel:
+    colors = heatmap.HeatmapColorOptions().mode(HeatmapColorMode.SCHEME).scheme("Oranges")
+    return heatmap.Panel().span(WIDTH).height(HEIGHT).calculate(False).color(colors.steps(64))
+
+
+def _number(panel: Panel) -> stat.Panel:
+    built = (
+        stat.Panel().span(NUMBER_WIDTH).height(NUMBER_HEIGHT).color_mode(BigValueColorMode.VALUE)
+    )
+    if panel.limits is None:
+        return built
+    warning, bad = panel.limits
+    colors = [(None, "green"), (warning, "orange"), (bad, "red")]
+    if bad < warning:
+        colors = [(None, "red"), (bad, "orange"), (warning, "green")]
+    return built.thresholds(
+        dashboard.ThresholdsConfig()
+        .mode(ThresholdsMode.ABSOLUTE)
+        .steps([Threshold(value=value, color=color) for value, color in colors])
+    )
 
 
 if __name__ == "__main__":
-    PATH.write_text(render())
+    for each in BOARDS:
+        (FOLDER / f"{each.name}.json").write_text(render(each))

@@ -1,4 +1,4 @@
-"""Dashboard, rules and scrape file, against what two real services expose."""
+"""Dashboards, rules and scrape file, against what two real services expose."""
 
 import json
 import re
@@ -15,26 +15,25 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from deploy.grafana.__main__ import PATH, VARIABLES, render
+from deploy.grafana.__main__ import ANNOTATIONS, FOLDER, VARIABLES, render
+from deploy.grafana.boards import BOARDS
 from deploy.local.stack import Stack
 from lockstep_client import Lockstep
 from model_service.front.settings import ModelSettings
 from tests.checkpoint_factory import make_checkpoint
 from tokenizer_service.settings import TokenizerSettings
 
-PROMETHEUS = PATH.parents[2] / "prometheus"
+PROMETHEUS = FOLDER.parents[1] / "prometheus"
 RULES = yaml.safe_load((PROMETHEUS / "rules.yml").read_text())
-BOARD = json.loads(PATH.read_text())
-PANELS = [panel for panel in BOARD["panels"] if panel["type"] != "row"]
 FREE_PORTS = ("--port", "0", "--health-port", "0", "--metrics-port", "0")
 
 SCENARIOS = Path(__file__).with_name("alerts.yml")
-RUNBOOKS = PATH.parents[3] / "docs" / "operations.md"
+RUNBOOKS = FOLDER.parents[2] / "docs" / "operations.md"
 
 # Added by Prometheus when it scrapes, the last two in Kubernetes only.
 TARGET_LABELS = {"instance", "job", "namespace", "pod"}
 # Made by Prometheus for each target.
-TARGET_METRICS = {"up"}
+TARGET_METRICS = {"up", "ALERTS"}
 COUNTER_FUNCTIONS = {"rate", "increase", "irate"}
 
 
@@ -46,11 +45,16 @@ class Usage:
     counters: set[str] = field(default_factory=set)
 
 
+def filled_in(expression: str, window: str = "10s") -> str:
+    """Returns an expression as Grafana sends it when all of everything is chosen."""
+    for name, *_ in VARIABLES:
+        expression = expression.replace(f"${name}", ".*")
+    return expression.replace("$__rate_interval", window)
+
+
 def read(expression: str) -> Usage:
-    for name, value in (("__rate_interval", "10s"), ("instance", ".*"), ("model", ".*")):
-        expression = expression.replace(f"${name}", value)
     usage = Usage()
-    _visit(promql_parser.parse(expression), usage, set(), counter=False)
+    _visit(promql_parser.parse(filled_in(expression)), usage, set(), counter=False)
     return usage
 
 
@@ -84,14 +88,18 @@ def _visit(node: Any, usage: Usage, grouping: set[str], *, counter: bool) -> Non
 
 
 def expressions() -> Iterator[tuple[str, str]]:
-    """Gives every expression of the dashboard and the rules, with a name for it."""
-    for panel in PANELS:
-        for target in panel["targets"]:
-            yield f"{panel['title']} {target['refId']}", target["expr"]
+    """Gives every expression of the dashboards and the rules, with a name for it."""
+    for board in BOARDS:
+        for row in board.rows:
+            for panel in row.panels:
+                for index, query in enumerate(panel.queries):
+                    yield f"{board.name}: {panel.title} {index}", query.expression
     for name, _, query in VARIABLES:
-        found = re.fullmatch(r"label_values\((\w+), (\w+)\)", query)
+        found = re.fullmatch(r"label_values\((.+), (\w+)\)", query)
         assert found, query
         yield f"variable {name}", f"sum by ({found[2]}) ({found[1]})"
+    for name, expression, _ in ANNOTATIONS:
+        yield f"annotation {name}", expression
     for group in RULES["groups"]:
         for rule in group["rules"]:
             yield rule.get("alert") or rule["record"], rule["expr"]
@@ -164,37 +172,51 @@ def test_an_expression_that_names_no_metric_of_ours_is_found(exposed):
     assert "vllm_requests" not in exposed
 
 
-def test_the_dashboard_is_what_the_code_gives():
-    assert PATH.read_text() == render(), "Run `make docs`."
+@pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.name)
+class TestBoard:
+    @pytest.fixture
+    def written(self, board):
+        return json.loads((FOLDER / f"{board.name}.json").read_text())
+
+    @pytest.fixture
+    def panels(self, written):
+        return [panel for panel in written["panels"] if panel["type"] != "row"]
+
+    def test_it_is_what_the_code_gives(self, board):
+        assert (FOLDER / f"{board.name}.json").read_text() == render(board), "Run `make docs`."
+
+    def test_every_panel_says_what_it_shows_from_a_source_that_the_reader_chooses(
+        self, written, panels
+    ):
+        assert {each["type"] for each in written["templating"]["list"]} == {"datasource", "query"}
+        for panel in panels:
+            assert panel["title"]
+            assert panel["description"]
+            assert panel["fieldConfig"]["defaults"]["unit"]
+            assert panel["datasource"]["uid"] == "${datasource}"
+            assert all(each["datasource"]["uid"] == "${datasource}" for each in panel["targets"])
+            assert all(each["legendFormat"] for each in panel["targets"])
+        ids = [panel["id"] for panel in written["panels"]]
+        titles = [panel["title"] for panel in panels]
+        assert len(set(ids)) == len(ids)
+        assert len(set(titles)) == len(titles)
+
+    def test_panels_do_not_overlap(self, written):
+        cells = set()
+        for panel in written["panels"]:
+            place = panel["gridPos"]
+            taken = {
+                (x, y)
+                for x in range(place["x"], place["x"] + place["w"])
+                for y in range(place["y"], place["y"] + place["h"])
+            }
+            assert not cells & taken, panel["title"]
+            assert max(x for x, _ in taken) < 24
+            cells |= taken
 
 
-def test_every_panel_says_what_it_shows_from_a_source_that_the_reader_chooses():
-    assert {each["type"] for each in BOARD["templating"]["list"]} == {"datasource", "query"}
-    for panel in PANELS:
-        assert panel["title"]
-        assert panel["description"]
-        assert panel["fieldConfig"]["defaults"]["unit"]
-        assert panel["datasource"]["uid"] == "${datasource}"
-        assert all(target["datasource"]["uid"] == "${datasource}" for target in panel["targets"])
-        assert all(target["legendFormat"] for target in panel["targets"])
-    ids = [panel["id"] for panel in BOARD["panels"]]
-    titles = [panel["title"] for panel in PANELS]
-    assert len(set(ids)) == len(ids)
-    assert len(set(titles)) == len(titles)
-
-
-def test_panels_do_not_overlap():
-    cells = set()
-    for panel in BOARD["panels"]:
-        place = panel["gridPos"]
-        taken = {
-            (x, y)
-            for x in range(place["x"], place["x"] + place["w"])
-            for y in range(place["y"], place["y"] + place["h"])
-        }
-        assert not cells & taken, panel["title"]
-        assert max(x for x, _ in taken) < 24
-        cells |= taken
+def test_no_file_is_left_of_a_dashboard_that_is_gone():
+    assert {path.stem for path in FOLDER.iterdir()} == {board.name for board in BOARDS}
 
 
 @pytest.mark.parametrize("name", ALERTS)
