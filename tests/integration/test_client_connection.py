@@ -105,7 +105,7 @@ def test_a_session_that_does_not_exist_is_not_found(client: Lockstep):
 
 def test_a_step_from_another_position_is_refused_and_changes_nothing(client: Lockstep):
     with client.model.open_session([[5, 6]]) as session:
-        behind = session.copy(session.session_id, ())
+        behind = session._copy(session.session_id, ())
         session.step([7])
         with pytest.raises(exceptions.PositionConflict) as raised:
             behind.step([8])

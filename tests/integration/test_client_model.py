@@ -292,7 +292,7 @@ def test_looking_ahead_and_repeating_a_step_leave_the_session_where_it_is(client
 def test_closing_a_session_twice_or_after_it_is_gone_does_nothing(client: Lockstep):
     before = client.model.load().session_count
     session = client.model.open_session([ROWS[0]])
-    same = session.copy(session.session_id, ())
+    same = session._copy(session.session_id, ())
     assert client.model.load().session_count == before + 1
     session.close()
     session.close()

@@ -41,7 +41,7 @@ def test_an_open_session_knows_positions_and_logits():
 
 def test_a_step_moves_positions_and_replaces_logits():
     state = _state()
-    result = state.apply_step(
+    result = state._apply_step(
         _step(
             pb.StepRowResult(position=5, scores=[_scores(8.0), _scores(9.0)], sampled_token_id=0),
             pb.StepRowResult(
@@ -59,7 +59,7 @@ def test_a_step_moves_positions_and_replaces_logits():
 
 def test_a_row_that_did_not_step_keeps_its_logits():
     state = _state()
-    state.apply_step(
+    state._apply_step(
         _step(pb.StepRowResult(position=5, scores=[_scores(9.0)]), pb.StepRowResult(position=2))
     )
     assert state.logits[:, 0].tolist() == [9.0, 2.0]
@@ -67,7 +67,7 @@ def test_a_row_that_did_not_step_keeps_its_logits():
 
 def test_looking_ahead_changes_nothing_that_is_known():
     state = _state()
-    result = state.apply_step(
+    result = state._apply_step(
         _step(
             pb.StepRowResult(position=4, scores=[_scores(9.0)]),
             pb.StepRowResult(position=2, scores=[_scores(9.0)]),
@@ -82,7 +82,7 @@ def test_a_row_that_failed_raises_after_the_others_were_taken():
     state = _state()
     error = error_reason_pb2.ItemError(reason=error_reason_pb2.ERROR_REASON_NON_FINITE_LOGITS)
     with pytest.raises(exceptions.NonFiniteLogits):
-        state.apply_step(
+        state._apply_step(
             _step(
                 pb.StepRowResult(position=5, error=error),
                 pb.StepRowResult(position=3, scores=[_scores(9.0)]),
@@ -94,41 +94,41 @@ def test_a_row_that_failed_raises_after_the_others_were_taken():
 
 def test_after_a_cut_nothing_is_known_about_the_next_token():
     state = _state()
-    assert list(state.truncate_request(1).positions) == [1, 1]
-    assert list(state.truncate_request([1, 2]).positions) == [1, 2]
-    state.apply_rows([pb.SessionRow(position=1), pb.SessionRow(position=1)])
+    assert list(state._truncate_request(1).positions) == [1, 1]
+    assert list(state._truncate_request([1, 2]).positions) == [1, 2]
+    state._apply_rows([pb.SessionRow(position=1), pb.SessionRow(position=1)])
     assert state.position == (1, 1)
     assert state.logits is None
 
 
 def test_a_fork_starts_where_its_original_is_and_goes_its_own_way():
     state = _state()
-    fork = state.copy("f", [1])
+    fork = state._copy("f", [1])
     assert (fork.session_id, fork.position, fork.seeds) == ("f", (2,), (2,))
     assert fork.logits[:, 0].tolist() == [2.0]
-    fork.apply_step(_step(pb.StepRowResult(position=3, scores=[_scores(9.0)])))
+    fork._apply_step(_step(pb.StepRowResult(position=3, scores=[_scores(9.0)])))
     assert state.position == (4, 2)
 
 
 def test_selected_rows_take_their_logits_along():
     state = _state()
     rows = [pb.SessionRow(position=p) for p in (2, 2, 4)]
-    state.apply_selection(pb.SelectRowsResponse(rows=rows), [1, 1, 0])
+    state._apply_selection(pb.SelectRowsResponse(rows=rows), [1, 1, 0])
     assert state.logits[:, 0].tolist() == [2.0, 2.0, 1.0]
 
 
 def test_a_session_that_moved_knows_its_revision_and_no_logits():
     state = _state()
-    request = state.rebind_request(None)
+    request = state._rebind_request(None)
     assert request.session_id == "s"
     assert not request.HasField("vocabulary")
     ref = vocabulary_pb2.VocabularyRef(tokenizer_id="t", revision=3, fingerprint="f", size=9)
     rows = [pb.SessionRow(position=4), pb.SessionRow(position=2)]
-    moved = state.apply_rebind(pb.RebindSessionResponse(vocabulary=ref, rows=rows))
+    moved = state._apply_rebind(pb.RebindSessionResponse(vocabulary=ref, rows=rows))
     assert moved == state.vocabulary == VocabularyRef("t", 3, "f", 9)
     assert state.logits is None
     assert state.position == (4, 2)
-    assert state.rebind_request(moved).vocabulary == ref
+    assert state._rebind_request(moved).vocabulary == ref
 
 
 def test_a_call_that_is_left_is_noted_and_one_that_is_refused_is_not():
@@ -139,16 +139,16 @@ def test_a_call_that_is_left_is_noted_and_one_that_is_refused_is_not():
         (exceptions.DeadlineExceeded("late"), True, False),
         (KeyboardInterrupt(), True, False),
     ):
-        with pytest.raises(type(error)), state.leaving():
+        with pytest.raises(type(error)), state._leaving():
             raise error
-        assert (state.unsettled, state.overrun) == (unsettled, overrun)
-    with pytest.raises(GeneratorExit), state.leaving(overrun=True):
+        assert (state._unsettled, state._overrun) == (unsettled, overrun)
+    with pytest.raises(GeneratorExit), state._leaving(overrun=True):
         raise GeneratorExit
-    assert state.overrun
-    assert list(state.undo_request().positions) == [4, 2]
-    assert not state.copy("fork", ()).unsettled
-    state.settled()
-    assert (state.unsettled, state.overrun) == (False, False)
+    assert state._overrun
+    assert list(state._undo_request().positions) == [4, 2]
+    assert not state._copy("fork", ())._unsettled
+    state._settled()
+    assert (state._unsettled, state._overrun) == (False, False)
 
 
 def test_a_call_that_was_left_is_waited_for_within_the_timeout():

@@ -28,6 +28,7 @@ from lockstep_client._transport.newest_vocabulary import NewestVocabulary
 from lockstep_client._transport.patience import Patience
 from lockstep_client._transport.request_id import one_request
 from lockstep_client._values.batch import Batch
+from lockstep_client._values.one_line import described
 from lockstep_client.exceptions import LockstepError
 
 
@@ -73,6 +74,10 @@ class AsyncLockstep(AsyncClosing):
         self.tokenizer = AsyncTokenizer(self._tokenizer)
         self.vocabulary = AsyncVocabulary(self._tokenizer)
         self.model = AsyncModel(self._model)
+
+    def __repr__(self) -> str:
+        addresses = (each.endpoint.address for each in (self._tokenizer, self._model))
+        return described(self, "tokenizer={} model={}".format(*addresses))
 
     async def generate(
         self,

@@ -26,6 +26,7 @@ from lockstep_client._transport.async_connection import AsyncConnection
 from lockstep_client._transport.endpoint import USE_DEFAULT, Timeout
 from lockstep_client._values.batch import Prompts, Row
 from lockstep_client._values.messages import build
+from lockstep_client._values.one_line import described
 
 
 class AsyncModel:
@@ -40,6 +41,9 @@ class AsyncModel:
         self._stub = ModelServiceStub(connection.channel)
         self._sessions = LogitsSessionServiceStub(connection.channel)
         self._info = ModelInfoServiceStub(connection.channel)
+
+    def __repr__(self) -> str:
+        return described(self, f"at {self._connection.endpoint.address}")
 
     async def generate(
         self,
@@ -126,7 +130,7 @@ class AsyncModel:
         """
         request = build(session_pb.GetSessionRequest, session_id=session_id)
         response = await self._connection.unary(self._sessions.GetSession, request, timeout)
-        found = AsyncSession.found(session_id, response)
+        found = AsyncSession._found(session_id, response)
         return AsyncSession(found, self._connection, self._sessions)
 
     async def score(

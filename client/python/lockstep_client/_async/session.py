@@ -24,6 +24,7 @@ from lockstep_client._transport.endpoint import USE_DEFAULT, Timeout
 from lockstep_client._values import durations
 from lockstep_client._values.batch import Row
 from lockstep_client._values.messages import build
+from lockstep_client._values.one_line import described, some
 from lockstep_client._values.tensors import Array
 from lockstep_client._values.vocabulary_ref import VocabularyRef
 from lockstep_client.exceptions import SessionBusy, SessionNotFound
@@ -51,6 +52,12 @@ class AsyncSession(SessionState, AsyncClosing):
         self._stub = stub
         self._model = ModelServiceStub(connection.channel)
 
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else f"{len(self.position)} rows"
+        positions = some(self.position)
+        where = f"{self.session_id} at {self._connection.endpoint.address}"
+        return described(self, f"{where}: {state}, positions {positions}")
+
     async def step(
         self,
         rows: Sequence[int | Row] | Array,
@@ -75,9 +82,9 @@ class AsyncSession(SessionState, AsyncClosing):
             ResponseTooLarge: the answer does not fit a message; an answer of a `step_stream`
                 may be larger.
         """
-        request = self.step_request(rows, options)
+        request = self._step_request(rows, options)
         response = await self._call(self._stub.Step, request, timeout)
-        return self.apply_step(response, look_ahead=request.look_ahead)
+        return self._apply_step(response, look_ahead=request.look_ahead)
 
     async def look_ahead(
         self,
@@ -115,7 +122,7 @@ class AsyncSession(SessionState, AsyncClosing):
             timeout: in seconds; the client's `stream_timeout` unless given.
             **options: see `GenerateOptions`.
         """
-        request = self.generate_request(options)
+        request = self._generate_request(options)
         assembler = GenerationAssembler(
             request, keep_scores=True, raises=model_requests.raises(options)
         )
@@ -138,7 +145,7 @@ class AsyncSession(SessionState, AsyncClosing):
             The tokens; its `.result` has what `generate` returns, without the rows of
             logits and scores, which only the deltas hold.
         """
-        request = self.generate_request(options)
+        request = self._generate_request(options)
         assembler = GenerationAssembler(
             request, keep_scores=False, raises=model_requests.raises(options)
         )
@@ -150,11 +157,11 @@ class AsyncSession(SessionState, AsyncClosing):
         turn = Turn(self._connection.endpoint.streaming_timeout_s(timeout))
         await self._settle(turn)
         new = deltas(self._connection, self._model, request, assembler, turn.timeout_s)
-        with self.leaving(overrun=True):
+        with self._leaving(overrun=True):
             async with aclosing(new):
                 async for delta in new:
                     yield delta
-        self.apply_generation(assembler.generation())
+        self._apply_generation(assembler.generation())
         assembler.result()  # raises what a row failed with
 
     async def truncate(
@@ -168,9 +175,9 @@ class AsyncSession(SessionState, AsyncClosing):
             positions: number of tokens to keep, of all rows or of each.
             timeout: in seconds.
         """
-        request = self.truncate_request(positions)
+        request = self._truncate_request(positions)
         response = await self._call(self._stub.Truncate, request, timeout)
-        self.apply_rows(response.rows)
+        self._apply_rows(response.rows)
 
     async def fork(
         self, row_indices: Sequence[int] = (), *, timeout: Timeout = USE_DEFAULT
@@ -188,7 +195,7 @@ class AsyncSession(SessionState, AsyncClosing):
             pb.ForkRequest, session_id=self.session_id, count=1, row_indices=row_indices
         )
         response = await self._call(self._stub.Fork, request, timeout)
-        return self.copy(response.session_ids[0], row_indices)
+        return self._copy(response.session_ids[0], row_indices)
 
     async def select_rows(
         self, row_indices: Sequence[int], *, timeout: Timeout = USE_DEFAULT
@@ -201,7 +208,7 @@ class AsyncSession(SessionState, AsyncClosing):
         """
         request = build(pb.SelectRowsRequest, session_id=self.session_id, row_indices=row_indices)
         response = await self._call(self._stub.SelectRows, request, timeout)
-        self.apply_selection(response, row_indices)
+        self._apply_selection(response, row_indices)
 
     async def rebind(
         self, vocabulary: VocabularyRef | None = None, *, timeout: Timeout = USE_DEFAULT
@@ -218,8 +225,8 @@ class AsyncSession(SessionState, AsyncClosing):
         Returns:
             The vocabulary that the session is on now.
         """
-        request = self.rebind_request(vocabulary)
-        return self.apply_rebind(await self._call(self._stub.RebindSession, request, timeout))
+        request = self._rebind_request(vocabulary)
+        return self._apply_rebind(await self._call(self._stub.RebindSession, request, timeout))
 
     async def token_ids(self, *, timeout: Timeout = USE_DEFAULT) -> list[list[int]]:
         """Returns the tokens of each row, prompt included, as the server has them."""
@@ -234,7 +241,7 @@ class AsyncSession(SessionState, AsyncClosing):
             ttl_s: a new idle time, in seconds; the one so far unless given.
             timeout: in seconds.
         """
-        self.check_open()
+        self._check_open()
         request = pb.TouchSessionRequest(session_id=self.session_id, ttl=durations.message(ttl_s))
         await self._connection.unary(self._stub.TouchSession, request, timeout)
 
@@ -261,20 +268,20 @@ class AsyncSession(SessionState, AsyncClosing):
         """Calls a method that uses the session, once no call that was left does."""
         turn = Turn(self._connection.endpoint.unary_timeout_s(timeout))
         await self._settle(turn)
-        with self.leaving():
+        with self._leaving():
             return await self._connection.unary(method, request, turn.timeout_s)
 
     async def _settle(self, turn: Turn) -> None:
         """Waits until a call that was left is over, and undoes it if it was a generation."""
-        self.check_open()
-        if not self.unsettled:
+        self._check_open()
+        if not self._unsettled:
             return
-        if self.overrun:
-            await self._once_free(self._stub.Truncate, self.undo_request(), turn)
+        if self._overrun:
+            await self._once_free(self._stub.Truncate, self._undo_request(), turn)
         else:
             request = pb.GetSessionRequest(session_id=self.session_id)
             await self._once_free(self._stub.GetSession, request, turn)
-        self.settled()
+        self._settled()
 
     async def _once_free(
         self, method: "UnaryUnaryMultiCallable[Request, Response]", request: Request, turn: Turn

@@ -40,15 +40,15 @@ class AsyncStepStream(AsyncClosing):
             **options: see `StepOptions`.
         """
         await self._settle()
-        request = self._session.step_request(rows, options)
+        request = self._session._step_request(rows, options)
         self._call.send(
             pb.StepStreamRequest(step=request, accept_chunks=True, accept_packed_chunks=True)
         )
         reader, answer = StepReader(), None
-        with self._session.leaving():
+        with self._session._leaving():
             while answer is None:
                 answer = reader.feed(await self._call.receive())
-        return self._session.apply_step(answer, look_ahead=request.look_ahead, read_row=reader.row)
+        return self._session._apply_step(answer, look_ahead=request.look_ahead, read_row=reader.row)
 
     async def close(self) -> None:
         """Ends the stream. The session goes on."""

@@ -3,6 +3,8 @@
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Generic, Self, TypeVar
 
+from lockstep_client._values.one_line import described
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -19,13 +21,20 @@ class AsyncStream(AsyncIterator[Item], Generic[Item, Result]):
         self._items = items
         self._result = result
         self._ended = False
+        self._count = 0
+
+    def __repr__(self) -> str:
+        state = "ended" if self._ended else "running" if self._count else "not begun"
+        return described(self, f"{state}, {self._count} items read")
 
     async def __anext__(self) -> Item:
         try:
-            return await anext(self._items)
+            item = await anext(self._items)
         except StopAsyncIteration:
             self._ended = True
             raise
+        self._count += 1
+        return item
 
     @property
     def result(self) -> Result:

@@ -33,6 +33,7 @@ from lockstep_client._values.batch import (
     Row,
     check_return_tensors,
 )
+from lockstep_client._values.one_line import described
 
 
 class AsyncTokenizer:
@@ -45,6 +46,9 @@ class AsyncTokenizer:
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
         self._stub = TokenizerServiceStub(connection.channel)
+
+    def __repr__(self) -> str:
+        return described(self, f"at {self._connection.endpoint.address}")
 
     async def encode(
         self,

@@ -30,6 +30,7 @@ from lockstep_client._results.scores import (
 from lockstep_client._transport import status
 from lockstep_client._values import vocabulary_ref
 from lockstep_client._values.messages import build
+from lockstep_client._values.one_line import one_line
 from lockstep_client._values.tensors import Array
 from lockstep_client._values.vocabulary_ref import VocabularyRef
 from lockstep_client.exceptions import ServiceError, SessionBusy, SessionNotFound
@@ -93,6 +94,8 @@ class StepResult:
     seeds: tuple[int | None, ...]
     determinism: Determinism
 
+    __repr__ = one_line
+
 
 class SessionState:
     """The state of a session as of the last answer.
@@ -109,8 +112,6 @@ class SessionState:
             where it was not asked to.
         finish_reasons: why each row would end with that; None while it goes on.
         closed: whether it was closed by this client.
-        unsettled: whether a call was left, so that the server may still be at it.
-        overrun: whether it was a generation, of which the server may have kept tokens.
     """
 
     def __init__(self, response: session_pb.OpenSessionResponse) -> None:
@@ -125,7 +126,9 @@ class SessionState:
         self.determinism = Determinism.from_message(response.determinism)
         self.sampled_token_ids = _sampled(response.rows)
         self.finish_reasons = _reasons(response.rows)
-        self.closed = self.unsettled = self.overrun = False
+        self.closed = False
+        self._unsettled = False  # a call was left: the server may still be at it
+        self._overrun = False  # it was a generation: the server may have kept tokens of it
 
     @property
     def logits(self) -> Array | None:
@@ -137,7 +140,7 @@ class SessionState:
         """`[B, V]` processed scores, typed as the logits; None without full rows."""
         return last_rows([row[-1].scores if row else None for row in self.rows])
 
-    def check_open(self) -> None:
+    def _check_open(self) -> None:
         """Refuses to use a session that this client has closed.
 
         Raises:
@@ -150,7 +153,7 @@ class SessionState:
             )
 
     @contextmanager
-    def leaving(self, *, overrun: bool = False) -> Iterator[None]:
+    def _leaving(self, *, overrun: bool = False) -> Iterator[None]:
         """Notes it when a call inside is left before the service has answered.
 
         Args:
@@ -161,25 +164,25 @@ class SessionState:
         except ServiceError:
             raise
         except BaseException:  # the caller leaves, or time is up, or the line broke
-            self.unsettled = True
-            self.overrun |= overrun
+            self._unsettled = True
+            self._overrun |= overrun
             raise
 
-    def undo_request(self) -> session_pb.TruncateRequest:
+    def _undo_request(self) -> session_pb.TruncateRequest:
         """Builds the request that forgets what a generation that was left may have added."""
-        return self.truncate_request(self.position)
+        return self._truncate_request(self.position)
 
-    def settled(self) -> None:
+    def _settled(self) -> None:
         """Takes that the session is free, and as it was before a generation that was left."""
-        self.unsettled = self.overrun = False
+        self._unsettled = self._overrun = False
 
-    def step_request(
+    def _step_request(
         self, rows: Sequence[Any] | Array, options: StepOptions
     ) -> session_pb.StepRequest:
         """Builds the request of the next step; an array is `[B]` or `[B, T]`, any integer type."""
         return requests.step(self.session_id, rows, self.position, options)
 
-    def apply_step(
+    def _apply_step(
         self,
         response: session_pb.StepResponse,
         *,
@@ -213,11 +216,11 @@ class SessionState:
                 raise status.from_item_error(row.error)
         return result
 
-    def generate_request(self, options: GenerateOptions) -> model_pb.GenerateRequest:
+    def _generate_request(self, options: GenerateOptions) -> model_pb.GenerateRequest:
         """Builds the request that generates from where the rows are."""
         return model_requests.continue_session(self.session_id, self.vocabulary, options)
 
-    def apply_generation(self, generation: Generation) -> None:
+    def _apply_generation(self, generation: Generation) -> None:
         """Takes what was generated: what follows it is not known."""
         self.position = tuple(
             position + len(sequence.token_ids)
@@ -225,17 +228,17 @@ class SessionState:
         )
         self.rows = tuple(() for _ in self.position)
 
-    def truncate_request(self, positions: int | Sequence[int]) -> session_pb.TruncateRequest:
+    def _truncate_request(self, positions: int | Sequence[int]) -> session_pb.TruncateRequest:
         """Builds the request that cuts all rows at one position, or each at its own."""
         each = [positions] * len(self.position) if isinstance(positions, int) else positions
         return build(session_pb.TruncateRequest, session_id=self.session_id, positions=each)
 
-    def apply_rows(self, rows: Sequence[session_pb.SessionRow]) -> None:
+    def _apply_rows(self, rows: Sequence[session_pb.SessionRow]) -> None:
         """Takes the rows after they were cut: what follows them is not known."""
         self.position = tuple(row.position for row in rows)
         self.rows = tuple(() for _ in rows)
 
-    def apply_selection(
+    def _apply_selection(
         self, response: session_pb.SelectRowsResponse, row_indices: Sequence[int]
     ) -> None:
         """Takes the rows after they were selected."""
@@ -243,20 +246,20 @@ class SessionState:
         self.seeds = tuple(row.seed for row in response.rows)
         self.rows = tuple(self.rows[index] for index in row_indices)
 
-    def rebind_request(self, vocabulary: VocabularyRef | None) -> session_pb.RebindSessionRequest:
+    def _rebind_request(self, vocabulary: VocabularyRef | None) -> session_pb.RebindSessionRequest:
         """Builds the request that moves the session to a newer revision."""
         return session_pb.RebindSessionRequest(
             session_id=self.session_id, vocabulary=vocabulary_ref.message(vocabulary)
         )
 
-    def apply_rebind(self, response: session_pb.RebindSessionResponse) -> VocabularyRef:
+    def _apply_rebind(self, response: session_pb.RebindSessionResponse) -> VocabularyRef:
         """Takes the new revision: what was known about the next token was of the old one."""
         self.vocabulary = VocabularyRef.from_message(response.vocabulary)
-        self.apply_rows(response.rows)
+        self._apply_rows(response.rows)
         return self.vocabulary
 
     @staticmethod
-    def found(
+    def _found(
         session_id: str, response: session_pb.GetSessionResponse
     ) -> session_pb.OpenSessionResponse:
         """Returns what the server has of a session as if it had just been opened."""
@@ -268,11 +271,11 @@ class SessionState:
             determinism=response.determinism,
         )
 
-    def copy(self, session_id: str, row_indices: Sequence[int]) -> Self:
+    def _copy(self, session_id: str, row_indices: Sequence[int]) -> Self:
         """Returns the state of a fork: this one's, under another name."""
         fork = copy.copy(self)
         fork.session_id = session_id
-        fork.closed = fork.unsettled = fork.overrun = False
+        fork.closed = fork._unsettled = fork._overrun = False
         if row_indices:
             fork.position = tuple(self.position[index] for index in row_indices)
             fork.seeds = tuple(self.seeds[index] for index in row_indices)

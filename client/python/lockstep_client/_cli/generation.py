@@ -13,6 +13,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from lockstep.v1 import generation_pb2 as generation_pb
 
 from lockstep_client._requests import generation_config
+from lockstep_client._values import fields
 
 _sampling = partial(typer.Option, rich_help_panel="Sampling")
 
@@ -202,11 +203,15 @@ def _settings(assignments: Iterable[str]) -> Iterator[tuple[str, Any]]:
 
 def _value(name: str, text: str) -> Any:
     """Reads JSON, and as a text what is none or belongs to a field of texts."""
-    field = generation_pb.GenerationConfig.DESCRIPTOR.fields_by_name.get(name)
+    field: Any = generation_pb.GenerationConfig.DESCRIPTOR.fields_by_name.get(name)
     try:
         value = json.loads(text)
     except ValueError:
         return text
-    if field is not None and field.type == FieldDescriptor.TYPE_STRING and not field.is_repeated:
+    if (
+        field is not None
+        and field.type == FieldDescriptor.TYPE_STRING
+        and not fields.is_repeated(field)
+    ):
         return text
     return value

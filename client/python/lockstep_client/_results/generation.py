@@ -15,7 +15,8 @@ from lockstep.v1 import generation_pb2 as generation_pb
 from lockstep_client._results.determinism import Determinism
 from lockstep_client._results.reading import read
 from lockstep_client._results.scores import PositionScores
-from lockstep_client._values import durations, enums
+from lockstep_client._values import durations, enums, html
+from lockstep_client._values.one_line import one_line
 from lockstep_client._values.tensors import Array
 from lockstep_client._values.vocabulary_ref import VocabularyRef
 from lockstep_client.exceptions import LockstepError, WrongValue
@@ -88,6 +89,8 @@ class TokenDelta:
     scores: tuple[PositionScores, ...] = ()
     prompt_scores: tuple[PositionScores, ...] = ()
 
+    __repr__ = one_line
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GeneratedSequence:
@@ -121,6 +124,8 @@ class GeneratedSequence:
     beam_indices: tuple[int, ...] = ()
     error: LockstepError | None = None
 
+    __repr__ = one_line
+
 
 @dataclass(frozen=True, eq=False)
 class Generation:
@@ -139,7 +144,7 @@ class Generation:
     """
 
     details: tuple[GeneratedSequence, ...]
-    effective_config: dict[str, Any]
+    effective_config: dict[str, Any] = field(repr=False)
     applied_processors: tuple[str, ...]
     vocabulary: VocabularyRef
     usage: Usage
@@ -147,6 +152,8 @@ class Generation:
     determinism: Determinism
     session_id: str = ""
     prompts: tuple[tuple[int, ...], ...] = field(default=(), repr=False)
+
+    __repr__ = one_line
 
     @property
     def sequences(self) -> list[list[int]]:
@@ -232,6 +239,21 @@ class Completion:
     effective_config: dict[str, Any] = field(repr=False)
     vocabulary: VocabularyRef = field(repr=False)
     stop_string: str = ""
+
+    __repr__ = one_line
+
+    def __str__(self) -> str:
+        return self.text
+
+    def _repr_html_(self) -> str:
+        """Shows the text, and how it came about."""
+        facts: dict[str, html.Cell] = {
+            "tokens": len(self.token_ids),
+            "finish reason": self.finish_reason,
+            "seed": self.seed,
+            "seconds": self.timing.total_s,
+        }
+        return html.stacked([html.text(self.text), html.facts(facts)])
 
     @property
     def text_before_stop(self) -> str:

@@ -10,6 +10,7 @@ from lockstep_client._requests import generation_config
 from lockstep_client._results.determinism import Determinism
 from lockstep_client._results.reading import read
 from lockstep_client._values import durations
+from lockstep_client._values.one_line import one_line
 from lockstep_client._values.vocabulary_ref import VocabularyRef
 
 
@@ -95,6 +96,8 @@ class ModelInfo:
     decode_graph_state: str
     decode_graph_reason: str
 
+    __repr__ = one_line
+
     @classmethod
     def from_message(cls, message: info_pb.GetModelInfoResponse) -> Self:
         """Reads the wire form."""
@@ -125,6 +128,8 @@ class Capabilities:
     score_dtypes: list[str]
     limits: dict[str, int]
     determinism_level: str
+
+    __repr__ = one_line
 
     @classmethod
     def from_message(cls, message: info_pb.GetCapabilitiesResponse) -> Self:
@@ -178,6 +183,8 @@ class Plan:
     kv_token_count: int
     max_response_bytes: int
 
+    __repr__ = one_line
+
     @classmethod
     def from_message(cls, message: info_pb.ValidateRequestResponse) -> Self:
         """Reads the wire form."""
@@ -206,6 +213,8 @@ class LogitsProcessor:
     arguments_schema: dict[str, Any]
     warper: bool
     repeatable: bool
+
+    __repr__ = one_line
 
     @classmethod
     def from_message(cls, message: info_pb.LogitsProcessorInfo) -> Self:

@@ -6,16 +6,20 @@ size of the vocabulary.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 
 import numpy as np
 from lockstep.v1 import model_service_pb2 as model_pb
 from lockstep.v1 import scores_pb2 as scores_pb
 
 from lockstep_client._results.determinism import Determinism
-from lockstep_client._values import tensors
+from lockstep_client._values import html, tensors
+from lockstep_client._values.one_line import one_line
 from lockstep_client._values.tensors import Array
 from lockstep_client._values.vocabulary_ref import VocabularyRef
+
+SHOWN_TOKENS: Final = 12
+"""Most tokens of a distribution that a notebook shows."""
 
 ReadRow = Callable[[scores_pb.ScoreRow], Array]
 
@@ -72,6 +76,37 @@ class PositionScores:
     scores_logprob: float | None = None
     processor_trace: tuple[tuple[str, float], ...] = ()
 
+    __repr__ = one_line
+
+    def _repr_html_(self) -> str:
+        """Shows the most probable tokens with bars: of the logits, and of the scores."""
+        rows: list[tuple[html.Cell, ...]] = []
+        for token in self._best():
+            raw = _probability(token.logit, self.logits_logsumexp, self.logits)
+            processed = _probability(token.score, self.scores_logsumexp, self.scores)
+            rows.append((token.token_id, token.logit, html.bar(raw), html.bar(processed)))
+        head = ("id", "logit", "model", "after processors")
+        where: dict[str, html.Cell] = {"position": self.position, "entropy": self.entropy}
+        if self.token_id is not None:
+            where |= {"token": self.token_id, "rank": self.rank, "log p": self.logits_logprob}
+        given = {name: value for name, value in where.items() if value is not None}
+        return html.stacked([html.facts(given), html.table(head, rows)])
+
+    def _best(self) -> Sequence[TokenScore]:
+        """Returns the tokens asked for, or else the best of full rows."""
+        row = self.logits if self.logits is not None else self.scores
+        if self.tokens or row is None:
+            return self.tokens[:SHOWN_TOKENS]
+        order = np.argsort(-row, kind="stable")[:SHOWN_TOKENS]
+        return [
+            TokenScore(
+                token_id=int(token_id),
+                logit=None if self.logits is None else float(self.logits[token_id]),
+                score=None if self.scores is None else float(self.scores[token_id]),
+            )
+            for token_id in order
+        ]
+
     @classmethod
     def from_message(
         cls, message: scores_pb.PositionScores, read_row: ReadRow = inline_row
@@ -88,6 +123,15 @@ class PositionScores:
                 for name in _OPTIONAL_SCALARS
             },
         )
+
+
+def _probability(value: float | None, logsumexp: float | None, row: Array | None) -> float | None:
+    """Softmax of one value, from the log-sum-exp or the `[V]` row of float32; None without."""
+    if logsumexp is None and row is not None:
+        logsumexp = float(np.logaddexp.reduce(row.astype(np.float64)))
+    if value is None or logsumexp is None:
+        return None
+    return float(np.exp(value - logsumexp))
 
 
 _OPTIONAL_SCALARS = (
@@ -115,6 +159,8 @@ class ScoredSequence:
     logits_logprob: float
     greedy: bool
 
+    __repr__ = one_line
+
 
 @dataclass(frozen=True, slots=True)
 class NextTokenScores:
@@ -129,6 +175,12 @@ class NextTokenScores:
     rows: tuple[tuple[PositionScores, ...], ...]
     vocabulary: VocabularyRef
     determinism: Determinism
+
+    __repr__ = one_line
+
+    def _repr_html_(self) -> str:
+        """Shows the distribution after each prompt."""
+        return html.stacked(row[-1]._repr_html_() for row in self.rows if row)
 
     @property
     def logits(self) -> Array | None:

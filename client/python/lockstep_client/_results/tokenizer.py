@@ -11,6 +11,7 @@ from lockstep.v1 import vocabulary_pb2 as vocabulary_pb
 from lockstep_client._results.reading import read
 from lockstep_client._values import enums
 from lockstep_client._values.batch import Batch, Encoding, Padded, ReturnTensors
+from lockstep_client._values.one_line import one_line
 from lockstep_client._values.vocabulary_ref import VocabularyRef
 from lockstep_client.exceptions import ProtocolError
 
@@ -30,6 +31,8 @@ class DecodedText:
     text_bytes: bytes = b""
     round_trip: bool | None = None
     first_difference: int | None = None
+
+    __repr__ = one_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,8 @@ class ConvertedTokens:
     ids: list[int | None]
     entries: list[VocabularyEntry]
 
+    __repr__ = one_line
+
 
 @dataclass(frozen=True, slots=True)
 class TokenizerInfo:
@@ -98,6 +103,8 @@ class TokenizerInfo:
     max_text_bytes: int
     max_message_bytes: int
     server_version: str
+
+    __repr__ = one_line
 
     @classmethod
     def from_message(cls, message: tokenizer_pb.GetTokenizerInfoResponse) -> Self:

@@ -8,6 +8,8 @@ from lockstep.v1 import vocabulary_admin_service_pb2 as admin_pb
 
 from lockstep_client._results.reading import read
 from lockstep_client._results.tokenizer import VocabularyEntry, roles
+from lockstep_client._values import html
+from lockstep_client._values.one_line import one_line
 from lockstep_client._values.vocabulary_ref import VocabularyRef
 
 
@@ -22,6 +24,8 @@ class TextTokens:
 
     ids: list[int]
     token_bytes: list[bytes]
+
+    __repr__ = one_line
 
     @classmethod
     def from_message(cls, message: admin_pb.TextTokens) -> Self:
@@ -82,6 +86,8 @@ class AddedToken:
     changed_entries: list[VocabularyEntry]
     num_changed_entries: int
 
+    __repr__ = one_line
+
     @classmethod
     def from_message(cls, message: admin_pb.AddedTokenResult) -> Self:
         """Reads the wire form."""
@@ -107,6 +113,8 @@ class AddedTokens:
     tokens: list[AddedToken]
     vocabulary: VocabularyRef
     text_effects: list[TextEffect]
+
+    __repr__ = one_line
 
     @property
     def ids(self) -> list[int]:
@@ -164,6 +172,27 @@ class Revision:
     special_tokens: dict[str, int]
     marked_tokens: dict[int, str]
     create_time: datetime | None
+
+    __repr__ = one_line
+
+    def _repr_html_(self) -> str:
+        """Shows what it added."""
+        ref, time = self.vocabulary, self.create_time
+        facts: dict[str, html.Cell] = {
+            "revision": ref.revision,
+            "ids": ref.size,
+            "fingerprint": ref.fingerprint[:12],
+            "time": "" if time is None else f"{time:%Y-%m-%d %H:%M:%S} UTC",
+        }
+        changes: list[tuple[html.Cell, ...]] = [
+            *((token_id, content, "added") for token_id, content in self.tokens.items()),
+            *(
+                (token_id, content, "made special")
+                for token_id, content in self.marked_tokens.items()
+            ),
+            *((token_id, role, "role") for role, token_id in self.special_tokens.items()),
+        ]
+        return html.stacked([html.facts(facts), html.table(("id", "", ""), changes)])
 
     @classmethod
     def from_message(cls, message: admin_pb.Revision) -> Self:

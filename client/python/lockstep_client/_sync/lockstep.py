@@ -29,6 +29,7 @@ from lockstep_client._transport.patience import Patience
 from lockstep_client._transport.request_id import one_request
 from lockstep_client._transport.sync_connection import Connection
 from lockstep_client._values.batch import Batch
+from lockstep_client._values.one_line import described
 from lockstep_client.exceptions import LockstepError
 
 
@@ -74,6 +75,10 @@ class Lockstep(Closing):
         self.tokenizer = Tokenizer(self._tokenizer)
         self.vocabulary = Vocabulary(self._tokenizer)
         self.model = Model(self._model)
+
+    def __repr__(self) -> str:
+        addresses = (each.endpoint.address for each in (self._tokenizer, self._model))
+        return described(self, "tokenizer={} model={}".format(*addresses))
 
     def generate(
         self,

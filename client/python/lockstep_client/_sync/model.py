@@ -27,6 +27,7 @@ from lockstep_client._transport.endpoint import USE_DEFAULT, Timeout
 from lockstep_client._transport.sync_connection import Connection
 from lockstep_client._values.batch import Prompts, Row
 from lockstep_client._values.messages import build
+from lockstep_client._values.one_line import described
 
 
 class Model:
@@ -41,6 +42,9 @@ class Model:
         self._stub = ModelServiceStub(connection.channel)
         self._sessions = LogitsSessionServiceStub(connection.channel)
         self._info = ModelInfoServiceStub(connection.channel)
+
+    def __repr__(self) -> str:
+        return described(self, f"at {self._connection.endpoint.address}")
 
     def generate(
         self,
@@ -127,7 +131,7 @@ class Model:
         """
         request = build(session_pb.GetSessionRequest, session_id=session_id)
         response = self._connection.unary(self._sessions.GetSession, request, timeout)
-        found = Session.found(session_id, response)
+        found = Session._found(session_id, response)
         return Session(found, self._connection, self._sessions)
 
     def score(

@@ -25,6 +25,7 @@ from lockstep_client._transport.sync_connection import Connection, Request, Resp
 from lockstep_client._values import durations
 from lockstep_client._values.batch import Row
 from lockstep_client._values.messages import build
+from lockstep_client._values.one_line import described, some
 from lockstep_client._values.tensors import Array
 from lockstep_client._values.vocabulary_ref import VocabularyRef
 from lockstep_client.exceptions import SessionBusy, SessionNotFound
@@ -52,6 +53,12 @@ class Session(SessionState, Closing):
         self._stub = stub
         self._model = ModelServiceStub(connection.channel)
 
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else f"{len(self.position)} rows"
+        positions = some(self.position)
+        where = f"{self.session_id} at {self._connection.endpoint.address}"
+        return described(self, f"{where}: {state}, positions {positions}")
+
     def step(
         self,
         rows: Sequence[int | Row] | Array,
@@ -76,9 +83,9 @@ class Session(SessionState, Closing):
             ResponseTooLarge: the answer does not fit a message; an answer of a `step_stream`
                 may be larger.
         """
-        request = self.step_request(rows, options)
+        request = self._step_request(rows, options)
         response = self._call(self._stub.Step, request, timeout)
-        return self.apply_step(response, look_ahead=request.look_ahead)
+        return self._apply_step(response, look_ahead=request.look_ahead)
 
     def look_ahead(
         self,
@@ -116,7 +123,7 @@ class Session(SessionState, Closing):
             timeout: in seconds; the client's `stream_timeout` unless given.
             **options: see `GenerateOptions`.
         """
-        request = self.generate_request(options)
+        request = self._generate_request(options)
         assembler = GenerationAssembler(
             request, keep_scores=True, raises=model_requests.raises(options)
         )
@@ -139,7 +146,7 @@ class Session(SessionState, Closing):
             The tokens; its `.result` has what `generate` returns, without the rows of
             logits and scores, which only the deltas hold.
         """
-        request = self.generate_request(options)
+        request = self._generate_request(options)
         assembler = GenerationAssembler(
             request, keep_scores=False, raises=model_requests.raises(options)
         )
@@ -151,9 +158,9 @@ class Session(SessionState, Closing):
         turn = Turn(self._connection.endpoint.streaming_timeout_s(timeout))
         self._settle(turn)
         new = deltas(self._connection, self._model, request, assembler, turn.timeout_s)
-        with self.leaving(overrun=True), closing(new):
+        with self._leaving(overrun=True), closing(new):
             yield from new
-        self.apply_generation(assembler.generation())
+        self._apply_generation(assembler.generation())
         assembler.result()  # raises what a row failed with
 
     def truncate(self, positions: int | Sequence[int], *, timeout: Timeout = USE_DEFAULT) -> None:
@@ -165,9 +172,9 @@ class Session(SessionState, Closing):
             positions: number of tokens to keep, of all rows or of each.
             timeout: in seconds.
         """
-        request = self.truncate_request(positions)
+        request = self._truncate_request(positions)
         response = self._call(self._stub.Truncate, request, timeout)
-        self.apply_rows(response.rows)
+        self._apply_rows(response.rows)
 
     def fork(self, row_indices: Sequence[int] = (), *, timeout: Timeout = USE_DEFAULT) -> Self:
         """Copies the session, or some of its rows, to a session of its own.
@@ -183,7 +190,7 @@ class Session(SessionState, Closing):
             pb.ForkRequest, session_id=self.session_id, count=1, row_indices=row_indices
         )
         response = self._call(self._stub.Fork, request, timeout)
-        return self.copy(response.session_ids[0], row_indices)
+        return self._copy(response.session_ids[0], row_indices)
 
     def select_rows(self, row_indices: Sequence[int], *, timeout: Timeout = USE_DEFAULT) -> None:
         """Replaces the rows by a selection of them, which may drop, repeat and reorder.
@@ -194,7 +201,7 @@ class Session(SessionState, Closing):
         """
         request = build(pb.SelectRowsRequest, session_id=self.session_id, row_indices=row_indices)
         response = self._call(self._stub.SelectRows, request, timeout)
-        self.apply_selection(response, row_indices)
+        self._apply_selection(response, row_indices)
 
     def rebind(
         self, vocabulary: VocabularyRef | None = None, *, timeout: Timeout = USE_DEFAULT
@@ -211,8 +218,8 @@ class Session(SessionState, Closing):
         Returns:
             The vocabulary that the session is on now.
         """
-        request = self.rebind_request(vocabulary)
-        return self.apply_rebind(self._call(self._stub.RebindSession, request, timeout))
+        request = self._rebind_request(vocabulary)
+        return self._apply_rebind(self._call(self._stub.RebindSession, request, timeout))
 
     def token_ids(self, *, timeout: Timeout = USE_DEFAULT) -> list[list[int]]:
         """Returns the tokens of each row, prompt included, as the server has them."""
@@ -227,7 +234,7 @@ class Session(SessionState, Closing):
             ttl_s: a new idle time, in seconds; the one so far unless given.
             timeout: in seconds.
         """
-        self.check_open()
+        self._check_open()
         request = pb.TouchSessionRequest(session_id=self.session_id, ttl=durations.message(ttl_s))
         self._connection.unary(self._stub.TouchSession, request, timeout)
 
@@ -254,20 +261,20 @@ class Session(SessionState, Closing):
         """Calls a method that uses the session, once no call that was left does."""
         turn = Turn(self._connection.endpoint.unary_timeout_s(timeout))
         self._settle(turn)
-        with self.leaving():
+        with self._leaving():
             return self._connection.unary(method, request, turn.timeout_s)
 
     def _settle(self, turn: Turn) -> None:
         """Waits until a call that was left is over, and undoes it if it was a generation."""
-        self.check_open()
-        if not self.unsettled:
+        self._check_open()
+        if not self._unsettled:
             return
-        if self.overrun:
-            self._once_free(self._stub.Truncate, self.undo_request(), turn)
+        if self._overrun:
+            self._once_free(self._stub.Truncate, self._undo_request(), turn)
         else:
             request = pb.GetSessionRequest(session_id=self.session_id)
             self._once_free(self._stub.GetSession, request, turn)
-        self.settled()
+        self._settled()
 
     def _once_free(
         self, method: "UnaryUnaryMultiCallable[Request, Response]", request: Request, turn: Turn

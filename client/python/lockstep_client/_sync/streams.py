@@ -4,6 +4,8 @@
 from collections.abc import Callable, Generator, Iterator
 from typing import Generic, Self, TypeVar
 
+from lockstep_client._values.one_line import described
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -20,13 +22,20 @@ class Stream(Iterator[Item], Generic[Item, Result]):
         self._items = items
         self._result = result
         self._ended = False
+        self._count = 0
+
+    def __repr__(self) -> str:
+        state = "ended" if self._ended else "running" if self._count else "not begun"
+        return described(self, f"{state}, {self._count} items read")
 
     def __next__(self) -> Item:
         try:
-            return next(self._items)
+            item = next(self._items)
         except StopIteration:
             self._ended = True
             raise
+        self._count += 1
+        return item
 
     @property
     def result(self) -> Result:

@@ -34,6 +34,7 @@ from lockstep_client._values.batch import (
     Row,
     check_return_tensors,
 )
+from lockstep_client._values.one_line import described
 
 
 class Tokenizer:
@@ -46,6 +47,9 @@ class Tokenizer:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._stub = TokenizerServiceStub(connection.channel)
+
+    def __repr__(self) -> str:
+        return described(self, f"at {self._connection.endpoint.address}")
 
     def encode(
         self,

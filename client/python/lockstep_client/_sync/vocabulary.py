@@ -20,6 +20,7 @@ from lockstep_client._results.vocabulary import (
 from lockstep_client._transport.endpoint import USE_DEFAULT, Timeout
 from lockstep_client._transport.sync_connection import Connection
 from lockstep_client._values.new_token import NewToken
+from lockstep_client._values.one_line import described
 from lockstep_client._values.vocabulary_ref import VocabularyRef
 
 
@@ -34,6 +35,9 @@ class Vocabulary:
         self._connection = connection
         self._stub = VocabularyAdminServiceStub(connection.channel)
         self._tokens = TokenizerServiceStub(connection.channel)
+
+    def __repr__(self) -> str:
+        return described(self, f"at {self._connection.endpoint.address}")
 
     def add_tokens(
         self,

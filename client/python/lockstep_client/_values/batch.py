@@ -12,8 +12,9 @@ import numpy as np
 from lockstep.v1 import tokenizer_service_pb2 as tokenizer_pb
 from lockstep.v1 import tokens_pb2 as tokens_pb
 
-from lockstep_client._values import enums, tensors, token_ids
+from lockstep_client._values import enums, html, tensors, token_ids
 from lockstep_client._values.choices import choose
+from lockstep_client._values.one_line import one_line
 from lockstep_client._values.tensors import Array
 from lockstep_client._values.token_ids import Row as Row
 from lockstep_client._values.vocabulary_ref import VocabularyRef
@@ -51,6 +52,15 @@ class Encoding:
     token_bytes: list[bytes] = field(default_factory=list)
     token_type_ids: list[int] = field(default_factory=list)
 
+    __repr__ = one_line
+
+    @property
+    def pieces(self) -> list[str]:
+        """What each id stands for, to be seen; empty unless bytes or spellings were asked for."""
+        if self.token_bytes:
+            return [html.piece(each) for each in self.token_bytes]
+        return list(self.tokens)
+
     @classmethod
     def from_message(cls, message: tokenizer_pb.EncodingDetails) -> Self:
         """Reads the wire form."""
@@ -83,6 +93,8 @@ class Padded:
     position_ids: Any
     padding_side: PaddingSide
     pad_token_id: int | None
+
+    __repr__ = one_line
 
     @classmethod
     def of_equal_rows(cls, rows: Sequence[Row]) -> Self:
@@ -189,6 +201,23 @@ class Batch(Mapping[str, Any]):
     encodings: list[Encoding] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
     return_tensors: ReturnTensors = field(default="np", compare=False, repr=False)
+
+    __repr__ = one_line
+
+    def _repr_html_(self) -> str:
+        """Shows the rows as colored pieces with their ids; pieces as far as they are known."""
+        rows = []
+        for index, ids in enumerate(self.token_ids[: html.MAX_ROWS]):
+            texts = self.encodings[index].pieces if index < len(self.encodings) else []
+            mask: list[int] = []
+            if self.padded is not None:
+                mask = [int(each) for each in self.padded.attention_mask[index]]
+                ids = [int(each) for each in self.padded.input_ids[index]]
+                waiting = iter(texts)
+                texts = [next(waiting, "") if each else "" for each in mask] if texts else []
+            rows.append((index, html.tokens(ids, texts, mask)))
+        more = {"rows": len(self.token_ids)}
+        return html.stacked([html.table(("row", "tokens"), rows), html.facts(more)])
 
     def __getitem__(self, key: str) -> Any:
         if key not in KEYS:

@@ -12,6 +12,7 @@ from lockstep.v1 import vocabulary_pb2 as vocabulary_pb
 from lockstep_client._values import enums, tensors, token_ids
 from lockstep_client._values.choices import choose
 from lockstep_client._values.messages import build
+from lockstep_client._values.one_line import one_line
 from lockstep_client._values.tensors import Array
 from lockstep_client.exceptions import WrongValue
 
@@ -58,6 +59,8 @@ class NewToken:
     input_values: Array | None = None
     output_values: Array | None = None
     generable: bool | None = None
+
+    __repr__ = one_line
 
     def to_message(self) -> admin_pb.TokenToAdd:
         """Builds the wire form.

@@ -5,6 +5,7 @@ from typing import Self
 
 from lockstep.v1 import vocabulary_pb2 as vocabulary_pb
 
+from lockstep_client._values.one_line import one_line
 from lockstep_client.exceptions import WrongType
 
 
@@ -23,6 +24,8 @@ class VocabularyRef:
     revision: int
     fingerprint: str
     size: int
+
+    __repr__ = one_line
 
     @classmethod
     def from_message(cls, message: vocabulary_pb.VocabularyRef) -> Self:
