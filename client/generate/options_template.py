@@ -61,8 +61,11 @@ class GenerateOptions(PromptOptions, total=False):
     """Whether full rows of raw logits are returned. Unset means False."""
     output_scores: bool
     """Whether full rows of processed scores are returned. Unset means False."""
+    processor_trace: bool
+    """Whether the score of the chosen or given token after each processor is. Unset means
+    False."""
     selection: ScoreSelection | None
-    """What to return about each generated token, instead of the two. Unset means nothing."""
+    """What to return about each generated token, instead of the three. Unset means nothing."""
     prompt_selection: ScoreSelection | None
     """prompt_scores"""
     errors: Literal["raise", "return"]
@@ -81,6 +84,14 @@ class GenerateOptions(PromptOptions, total=False):
 class ScoreOptions(PromptOptions, total=False):
     """Keywords of `score` and `compute_logits`, in addition to `PromptOptions`."""
 
+    output_logits: bool
+    """Whether full rows of raw logits are returned. Unset means False for `score`, True for
+    `compute_logits` without a `selection`."""
+    output_scores: bool
+    """Whether full rows of processed scores are returned. Unset means False."""
+    processor_trace: bool
+    """Whether the score of the chosen or given token after each processor is. Unset means
+    False."""
     selection: ScoreSelection | None
     """What to return about each token. Unset means its log-probability alone for `score`,
     and full rows of logits for `compute_logits`."""
@@ -98,6 +109,14 @@ class SessionOptions(PromptOptions, total=False):
     Fields: OpenSessionRequest, StepSampling
     """
 
+    output_logits: bool
+    """Whether full rows of raw logits are returned. Unset means True, unless
+    `selection` is given."""
+    output_scores: bool
+    """Whether full rows of processed scores are returned. Unset means False."""
+    processor_trace: bool
+    """Whether the score of the chosen or given token after each processor is. Unset means
+    False."""
     selection: ScoreSelection | None
     """scores"""
     ttl_s: float
@@ -117,6 +136,14 @@ class StepOptions(TypedDict, total=False):
     Fields: StepRequest, StepSampling
     """
 
+    output_logits: bool
+    """Whether full rows of raw logits are returned. Unset means True, unless
+    `selection` is given."""
+    output_scores: bool
+    """Whether full rows of processed scores are returned. Unset means False."""
+    processor_trace: bool
+    """Whether the score of the chosen or given token after each processor is. Unset means
+    False."""
     selection: ScoreSelection | None
     """scores"""
     sample: bool

@@ -431,3 +431,39 @@ def test_keywords_of_hugging_faces_that_change_nothing_are_taken(client: Lockste
     options = {"max_new_tokens": 2, "do_sample": False}
     expected = client.model.generate([[5]], **options).sequences
     assert client.model.generate([[5]], **options, **harmless, **off).sequences == expected
+
+
+WORDS = {"output_logits": True, "output_scores": True, "processor_trace": True}
+SAMPLED = {"do_sample": True, "top_k": 5, "temperature": 0.5, "seed": 3}
+
+
+def test_the_same_words_ask_for_rows_in_every_call(client: Lockstep):
+    model = client.model
+    out = model.generate([[5, 6]], max_new_tokens=2, **SAMPLED, **WORDS)
+    generated = out.details[0].scores[0]
+    (scored,) = model.score([[5, 6]], out.sequences, **SAMPLED, **WORDS)
+    after = model.compute_logits([[5, 6]], **SAMPLED, **WORDS)
+    with model.open_session([[5, 6]], **SAMPLED, **WORDS) as session:
+        assert (session.scores == after.scores).all()
+        step = session.step([out.sequences[0][:1]], output_scores=True, output_logits=False)
+        np.testing.assert_allclose(step.rows[0][0].scores, out.details[0].scores[1].scores)
+        assert step.rows[0][0].logits is None
+        session.truncate(2)
+    assert (generated.logits == after.logits[0]).all()
+    assert (generated.scores == after.scores[0]).all()
+    np.testing.assert_allclose(scored.scores[0].scores, after.scores[0], rtol=1e-5)
+    for given, drawn in zip(
+        scored.scores[0].processor_trace, generated.processor_trace, strict=True
+    ):
+        assert given == (drawn[0], pytest.approx(drawn[1], rel=1e-5))
+    assert [name for name, _ in generated.processor_trace] == ["temperature", "top_k"]
+
+
+def test_what_a_call_returns_by_itself_stays_beside_what_is_asked_for(client: Lockstep):
+    assert client.model.compute_logits([[5]], output_scores=True).logits is not None
+    assert (
+        client.model.compute_logits([[5]], output_scores=True, output_logits=False).logits is None
+    )
+    selection = ScoreSelection(logits=True, full=True)
+    with pytest.raises(ValueError, match="Give selection, or output_scores, not both"):
+        client.model.compute_logits([[5]], selection=selection, output_scores=True)

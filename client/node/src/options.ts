@@ -356,7 +356,11 @@ export interface GenerateOptions extends GenerationOptions {
   outputLogits?: boolean | undefined;
   /** Whether full rows of processed scores are returned. Unset means false. */
   outputScores?: boolean | undefined;
-  /** What to return about each generated token, instead of the two. Unset means nothing. */
+  /**
+   * Whether the score of the chosen or given token after each processor is. Unset means false.
+   */
+  processorTrace?: boolean | undefined;
+  /** What to return about each generated token, instead of the three. Unset means nothing. */
   selection?: ScoreSelection | undefined;
   /**
    * What to return about each prompt token except the first, which no distribution predicts.
@@ -409,12 +413,23 @@ export interface GenerateOptions extends GenerationOptions {
 /** The names of `GenerateOptions`. */
 export const GenerateOptions: readonly string[] = [
   ...GenerationOptions,
-  "outputLogits", "outputScores", "selection", "promptSelection", "errors", "vocabulary",
-  "seeds", "priority", "cacheSalt", "usePrefixCache", "keepSession",
+  "outputLogits", "outputScores", "processorTrace", "selection", "promptSelection", "errors",
+  "vocabulary", "seeds", "priority", "cacheSalt", "usePrefixCache", "keepSession",
 ];
 
 /** Keywords of `score` and `computeLogits`, in addition to `GenerationOptions`. */
 export interface ScoreOptions extends GenerationOptions {
+  /**
+   * Whether full rows of raw logits are returned. Unset means false for `score`, true for
+   * `computeLogits` without a `selection`.
+   */
+  outputLogits?: boolean | undefined;
+  /** Whether full rows of processed scores are returned. Unset means false. */
+  outputScores?: boolean | undefined;
+  /**
+   * Whether the score of the chosen or given token after each processor is. Unset means false.
+   */
+  processorTrace?: boolean | undefined;
   /**
    * What to return about each token. Unset means its log-probability alone for `score`, and
    * full rows of logits for `computeLogits`.
@@ -430,7 +445,7 @@ export interface ScoreOptions extends GenerationOptions {
 /** The names of `ScoreOptions`. */
 export const ScoreOptions: readonly string[] = [
   ...GenerationOptions,
-  "selection", "vocabulary",
+  "outputLogits", "outputScores", "processorTrace", "selection", "vocabulary",
 ];
 
 /**
@@ -440,6 +455,17 @@ export const ScoreOptions: readonly string[] = [
  * for them. Range: [longest prompt, context]. Unset means the server's default.
  */
 export interface SessionOptions extends GenerationOptions {
+  /**
+   * Whether full rows of raw logits are returned. Unset means true, unless `selection` is
+   * given.
+   */
+  outputLogits?: boolean | undefined;
+  /** Whether full rows of processed scores are returned. Unset means false. */
+  outputScores?: boolean | undefined;
+  /**
+   * Whether the score of the chosen or given token after each processor is. Unset means false.
+   */
+  processorTrace?: boolean | undefined;
   /** What to return about the prompt's end. Unset means full rows of logits, float32. */
   selection?: ScoreSelection | undefined;
   /**
@@ -467,11 +493,23 @@ export interface SessionOptions extends GenerationOptions {
 /** The names of `SessionOptions`. */
 export const SessionOptions: readonly string[] = [
   ...GenerationOptions,
-  "selection", "ttlS", "vocabulary", "cacheSalt", "sample", "append",
+  "outputLogits", "outputScores", "processorTrace", "selection", "ttlS", "vocabulary",
+  "cacheSalt", "sample", "append",
 ];
 
 /** Keywords of `step`. */
 export interface StepOptions {
+  /**
+   * Whether full rows of raw logits are returned. Unset means true, unless `selection` is
+   * given.
+   */
+  outputLogits?: boolean | undefined;
+  /** Whether full rows of processed scores are returned. Unset means false. */
+  outputScores?: boolean | undefined;
+  /**
+   * Whether the score of the chosen or given token after each processor is. Unset means false.
+   */
+  processorTrace?: boolean | undefined;
   /** What to return. Unset means as in the step before. */
   selection?: ScoreSelection | undefined;
   /** Whether the server chooses the next token of each stepped row. Unset means false. */
@@ -490,7 +528,8 @@ export interface StepOptions {
 
 /** The names of `StepOptions`. */
 export const StepOptions: readonly string[] = [
-  "selection", "sample", "append", "lookAhead", "stepId",
+  "outputLogits", "outputScores", "processorTrace", "selection", "sample", "append",
+  "lookAhead", "stepId",
 ];
 
 /** Keywords that say how a batch is padded. */

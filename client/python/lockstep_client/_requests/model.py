@@ -12,9 +12,8 @@ from lockstep_client._values import session_retention, vocabulary_ref
 from lockstep_client._values.batch import Prompts, Row
 from lockstep_client._values.choices import choose
 from lockstep_client._values.messages import build
-from lockstep_client._values.selection import ScoreSelection
 from lockstep_client._values.vocabulary_ref import VocabularyRef
-from lockstep_client.exceptions import WrongType, WrongValue
+from lockstep_client.exceptions import WrongType
 
 
 def generate(prompts: Prompts | None, options: GenerateOptions) -> model_pb.GenerateRequest:
@@ -62,7 +61,7 @@ def _generate(
     return build(
         model_pb.GenerateRequest,
         generation_config=generation_config.build(options, beside=GenerateOptions),
-        scores=selections.message(_selection(options)),
+        scores=selections.message(selections.of(options)),
         prompt_scores=selections.message(options.get("prompt_selection")),
         vocabulary=vocabulary_ref.message(vocabulary),
         seeds=options.get("seeds"),
@@ -82,7 +81,7 @@ def score(
         model_pb.ScoreRequest,
         prompt=batches.prompt_message(prompts),
         continuations=None if continuations is None else batches.ragged_message(continuations),
-        scores=selections.message(options.get("selection")),
+        scores=selections.message(selections.of(options)),
         vocabulary=vocabulary_ref.message(
             options.get("vocabulary") or batches.vocabulary_of(prompts)
         ),
@@ -96,19 +95,9 @@ def compute_logits(prompts: Prompts | None, options: ScoreOptions) -> model_pb.C
     return build(
         model_pb.ComputeLogitsRequest,
         prompt=batches.prompt_message(prompts),
-        scores=selections.message(options.get("selection")),
+        scores=selections.message(selections.of(options, logits=True)),
         vocabulary=vocabulary_ref.message(
             options.get("vocabulary") or batches.vocabulary_of(prompts)
         ),
         generation_config=generation_config.build(options, beside=ScoreOptions),
     )
-
-
-def _selection(options: GenerateOptions) -> ScoreSelection | None:
-    logits, scores = options.get("output_logits", False), options.get("output_scores", False)
-    selection = options.get("selection")
-    if selection is not None and (logits or scores):
-        raise WrongValue("Give selection, or output_logits and output_scores, not both.")
-    if logits or scores:
-        return ScoreSelection(logits=logits, scores=scores, full=True)
-    return selection

@@ -435,7 +435,9 @@ class GenerateOptions(PromptOptions, total=False):
     Attributes:
         output_logits: Whether full rows of raw logits are returned. Unset means False.
         output_scores: Whether full rows of processed scores are returned. Unset means False.
-        selection: What to return about each generated token, instead of the two. Unset means
+        processor_trace: Whether the score of the chosen or given token after each processor is.
+            Unset means False.
+        selection: What to return about each generated token, instead of the three. Unset means
             nothing.
         prompt_selection: What to return about each prompt token except the first, which no
             distribution predicts. Unset means nothing.
@@ -466,8 +468,11 @@ class GenerateOptions(PromptOptions, total=False):
     """Whether full rows of raw logits are returned. Unset means False."""
     output_scores: bool
     """Whether full rows of processed scores are returned. Unset means False."""
+    processor_trace: bool
+    """Whether the score of the chosen or given token after each processor is. Unset means
+    False."""
     selection: ScoreSelection | None
-    """What to return about each generated token, instead of the two. Unset means nothing."""
+    """What to return about each generated token, instead of the three. Unset means nothing."""
     prompt_selection: ScoreSelection | None
     """What to return about each prompt token except the first, which no distribution predicts.
     Unset means nothing."""
@@ -503,12 +508,25 @@ class ScoreOptions(PromptOptions, total=False):
     """Keywords of `score` and `compute_logits`, in addition to `PromptOptions`.
 
     Attributes:
+        output_logits: Whether full rows of raw logits are returned. Unset means False for `score`,
+            True for `compute_logits` without a `selection`.
+        output_scores: Whether full rows of processed scores are returned. Unset means False.
+        processor_trace: Whether the score of the chosen or given token after each processor is.
+            Unset means False.
         selection: What to return about each token. Unset means its log-probability alone for
             `score`, and full rows of logits for `compute_logits`.
         vocabulary: The vocabulary that the ids belong to. Unset means the vocabulary of the batch,
             and for ids without one the newest that this client has seen, or a newer one.
     """
 
+    output_logits: bool
+    """Whether full rows of raw logits are returned. Unset means False for `score`, True for
+    `compute_logits` without a `selection`."""
+    output_scores: bool
+    """Whether full rows of processed scores are returned. Unset means False."""
+    processor_trace: bool
+    """Whether the score of the chosen or given token after each processor is. Unset means
+    False."""
     selection: ScoreSelection | None
     """What to return about each token. Unset means its log-probability alone for `score`, and full
     rows of logits for `compute_logits`."""
@@ -524,6 +542,11 @@ class SessionOptions(PromptOptions, total=False):
     for them. Range: [longest prompt, context]. Unset means the server's default.
 
     Attributes:
+        output_logits: Whether full rows of raw logits are returned. Unset means True, unless
+            `selection` is given.
+        output_scores: Whether full rows of processed scores are returned. Unset means False.
+        processor_trace: Whether the score of the chosen or given token after each processor is.
+            Unset means False.
         selection: What to return about the prompt's end. Unset means full rows of logits, float32.
         ttl_s: Idle time after which the session may be dropped. Range: [1 s, server limit]. Unset
             means the server's default.
@@ -536,6 +559,14 @@ class SessionOptions(PromptOptions, total=False):
         append: Whether the chosen token is appended too, so that the next step needs no ids.
     """
 
+    output_logits: bool
+    """Whether full rows of raw logits are returned. Unset means True, unless `selection` is
+    given."""
+    output_scores: bool
+    """Whether full rows of processed scores are returned. Unset means False."""
+    processor_trace: bool
+    """Whether the score of the chosen or given token after each processor is. Unset means
+    False."""
     selection: ScoreSelection | None
     """What to return about the prompt's end. Unset means full rows of logits, float32."""
     ttl_s: float
@@ -558,6 +589,11 @@ class StepOptions(TypedDict, total=False):
     """Keywords of `step`.
 
     Attributes:
+        output_logits: Whether full rows of raw logits are returned. Unset means True, unless
+            `selection` is given.
+        output_scores: Whether full rows of processed scores are returned. Unset means False.
+        processor_trace: Whether the score of the chosen or given token after each processor is.
+            Unset means False.
         selection: What to return. Unset means as in the step before.
         sample: Whether the server chooses the next token of each stepped row. Unset means False.
         append: Whether the chosen token is appended too, so that the next step needs no ids.
@@ -567,6 +603,14 @@ class StepOptions(TypedDict, total=False):
             steps are not remembered; `expected_position` guards against them.
     """
 
+    output_logits: bool
+    """Whether full rows of raw logits are returned. Unset means True, unless `selection` is
+    given."""
+    output_scores: bool
+    """Whether full rows of processed scores are returned. Unset means False."""
+    processor_trace: bool
+    """Whether the score of the chosen or given token after each processor is. Unset means
+    False."""
     selection: ScoreSelection | None
     """What to return. Unset means as in the step before."""
     sample: bool

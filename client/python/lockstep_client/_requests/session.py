@@ -33,7 +33,7 @@ def open_session(prompts: Prompts | None, options: SessionOptions) -> session_pb
         ),
         max_length=options.get("max_length"),
         ttl=durations.message(options.get("ttl_s")),
-        scores=selections.message(options.get("selection")),
+        scores=selections.message(selections.of(options, logits=True)),
         generation_config=generation_config.build(config, beside=SessionOptions),
         cache_salt=options.get("cache_salt"),
         sampling=_sampling(options),
@@ -71,7 +71,7 @@ def step(
             build(session_pb.RowStep, ids=token_ids.one_or_row(ids), expected_position=position)
             for ids, position in zip(rows, positions, strict=True)
         ],
-        scores=selections.message(options.get("selection")),
+        scores=selections.message(selections.of(options, logits=True)),
         sampling=_sampling(options),
         step_id=options.get("step_id"),
         look_ahead=options.get("look_ahead"),

@@ -1,8 +1,8 @@
 """What comes back about the distribution at each position, and in which form."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from lockstep.v1 import scores_pb2 as scores_pb
 from lockstep.v1 import tensor_pb2 as tensor_pb
@@ -101,6 +101,28 @@ class ScoreSelection:
         if self.positions is None:
             return scores_pb.SCORE_POSITIONS_UNSPECIFIED
         return _POSITIONS[self.positions]
+
+
+def of(options: Mapping[str, Any], *, logits: bool = False) -> ScoreSelection | None:
+    """Returns what keywords select: a selection, or the words that stand for full rows.
+
+    Args:
+        options: keywords.
+        logits: whether rows of logits are what the call returns unless told otherwise.
+
+    Raises:
+        WrongValue: both are given.
+    """
+    words = ("output_logits", "output_scores", "processor_trace")
+    given = {name: options[name] for name in words if options.get(name) is not None}
+    selection: ScoreSelection | None = options.get("selection")
+    if selection is not None and any(given.values()):
+        raise WrongValue(f"Give selection, or {', '.join(given)}, not both.")
+    if selection is not None or not given or (not logits and not any(given.values())):
+        return selection
+    rows = bool(given.get("output_logits", logits)), bool(given.get("output_scores", False))
+    trace = bool(given.get("processor_trace", False))
+    return ScoreSelection(logits=rows[0], scores=rows[1], full=any(rows), processor_trace=trace)
 
 
 def message(selection: ScoreSelection | None) -> scores_pb.ScoreSelection | None:
