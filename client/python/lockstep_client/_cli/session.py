@@ -16,7 +16,7 @@ from rich.console import Console
 from lockstep_client import Lockstep, Tls
 from lockstep_client._cli.options import DEFAULT_MODEL, DEFAULT_TOKENIZER
 from lockstep_client._cli.wording import describe
-from lockstep_client.exceptions import InvalidField, LockstepError
+from lockstep_client.exceptions import InvalidArgument, InvalidField, LockstepError
 
 EXIT_FAILED: Final = 1
 EXIT_WRONG: Final = 2
@@ -49,7 +49,7 @@ def connected(
             sys.stdout.flush()
     except LockstepError as error:
         print(f"lockstep: {describe(error)}", file=sys.stderr)
-        wrong = isinstance(error, InvalidField)
+        wrong = isinstance(error, InvalidArgument | InvalidField)
         raise typer.Exit(EXIT_WRONG if wrong else EXIT_FAILED) from None
     except KeyboardInterrupt:
         print(file=sys.stderr)
