@@ -26,7 +26,8 @@ RULES = {
     r"\basyncio\.sleep\b": "time.sleep",
     r"\bgrpc\.aio\b": "grpc",
     r"\b_async\b": "_sync",
-    r"\basync_connection\b": "sync_connection",
+    r"\basync_(?=connection\b|workers\b)": "sync_",
+    r"\basynccontextmanager\b": "contextmanager",
     r", for asyncio\b": ", blocking",
     r"\btasks of one event loop\b": "threads",
 }

@@ -74,8 +74,9 @@ def _class(node: ast.ClassDef, schema: Schema) -> str:
         _wrapped(f"{name}: {' '.join(text.split())}", " " * 8, " " * 12)
         for name, (_, text) in keywords.items()
     ]
+    bases = ", ".join(map(ast.unparse, node.bases))
     lines = [
-        f"class {node.name}({ast.unparse(node.bases[0])}, total=False):",
+        f"class {node.name}({bases}, total=False):",
         '    """' + "\n\n".join(paragraphs) + "\n\n    Attributes:",
         *attributes,
         '    """\n',

@@ -40,6 +40,20 @@ class GenerationOptions(TypedDict, total=False):
     differs from its defaults counts. Those that are given beside it go first."""
 
 
+class ManyOptions(TypedDict, total=False):
+    """Keywords of calls that take any number of rows."""
+
+    errors: Literal["raise", "return"]
+    """What is done when rows fail: `raise` ends the call with the first error; `return` goes on
+    with the other rows, and has the error in the place of the row's result, or in the `errors` of
+    a batch. Unset means `raise`."""
+    progress: bool
+    """Whether a bar shows how many rows are done. Unset means False."""
+    concurrency: int | None
+    """Most requests at a time, where a call takes several. Unset means as many as keep the
+    service busy and leave others room."""
+
+
 class PromptOptions(GenerationOptions, total=False):
     """Keywords in place of prompts, as `**batch` gives them, in addition to `GenerationOptions`."""
 
@@ -69,8 +83,8 @@ class GenerateOptions(PromptOptions, total=False):
     prompt_selection: ScoreSelection | None
     """prompt_scores"""
     errors: Literal["raise", "return"]
-    """What is done when a sequence fails by itself: its error is raised once all have ended, or
-    returned in its `details` beside the other sequences. Unset means `raise`."""
+    """What is done when a sequence fails by itself: its error is raised once all of its request
+    have ended, or returned in its `details` beside the other sequences. Unset means `raise`."""
     vocabulary: VocabularyRef | None
     """The vocabulary that the ids belong to. Unset means the vocabulary of the batch, and for
     ids without one the newest that this client has seen, or a newer one."""
@@ -184,8 +198,8 @@ class CuttingOptions(PaddingOptions, total=False):
     parse_special_tokens: bool
 
 
-class EncodeOptions(CuttingOptions, total=False):
-    """Keywords of `encode`, in addition to `CuttingOptions` and `PaddingOptions`.
+class EncodeOptions(CuttingOptions, ManyOptions, total=False):
+    """Keywords of `encode`, in addition to `CuttingOptions`, `PaddingOptions`, `ManyOptions`.
 
     Fields: EncodeOptions, EncodeRequest
     """
@@ -218,8 +232,8 @@ class ChatOptions(CuttingOptions, total=False):
     """Further variables of the template."""
 
 
-class DecodeOptions(TypedDict, total=False):
-    """Keywords of `decode`.
+class DecodeOptions(ManyOptions, total=False):
+    """Keywords of `decode`, in addition to `ManyOptions`.
 
     Fields: DecodeOptions, DecodeRequest
     """

@@ -350,6 +350,28 @@ export const GenerationOptions: readonly string[] = [
   "minTokensToKeep", "processors", "topNSigma", "generationConfig",
 ];
 
+/** Keywords of calls that take any number of rows. */
+export interface ManyOptions {
+  /**
+   * What is done when rows fail: `raise` ends the call with the first error; `return` goes on
+   * with the other rows, and has the error in the place of the row's result, or in the `errors`
+   * of a batch. Unset means `raise`.
+   */
+  errors?: "raise" | "return" | undefined;
+  /** Whether a bar shows how many rows are done. Unset means false. */
+  progress?: boolean | undefined;
+  /**
+   * Most requests at a time, where a call takes several. Unset means as many as keep the
+   * service busy and leave others room.
+   */
+  concurrency?: number | undefined;
+}
+
+/** The names of `ManyOptions`. */
+export const ManyOptions: readonly string[] = [
+  "errors", "progress", "concurrency",
+];
+
 /** Keywords of `generate` and `stream`, in addition to `GenerationOptions`. */
 export interface GenerateOptions extends GenerationOptions {
   /** Whether full rows of raw logits are returned. Unset means false. */
@@ -368,8 +390,8 @@ export interface GenerateOptions extends GenerationOptions {
    */
   promptSelection?: ScoreSelection | undefined;
   /**
-   * What is done when a sequence fails by itself: its error is raised once all have ended, or
-   * returned in its `details` beside the other sequences. Unset means `raise`.
+   * What is done when a sequence fails by itself: its error is raised once all of its request
+   * have ended, or returned in its `details` beside the other sequences. Unset means `raise`.
    */
   errors?: "raise" | "return" | undefined;
   /**
@@ -579,7 +601,7 @@ export const CuttingOptions: readonly string[] = [
   "truncation", "truncationSide", "parseSpecialTokens",
 ];
 
-/** Keywords of `encode`, in addition to `CuttingOptions` and `PaddingOptions`. */
+/** Keywords of `encode`, in addition to `CuttingOptions`, `PaddingOptions`, `ManyOptions`. */
 export interface EncodeOptions extends CuttingOptions {
   /** Whether the tokenizer's template tokens (BOS and the like) are added. Unset means true. */
   addSpecialTokens?: boolean | undefined;
@@ -632,8 +654,8 @@ export const ChatOptions: readonly string[] = [
   "templateArguments",
 ];
 
-/** Keywords of `decode`. */
-export interface DecodeOptions {
+/** Keywords of `decode`, in addition to `ManyOptions`. */
+export interface DecodeOptions extends ManyOptions {
   /** Whether special tokens are skipped. Unset means true. */
   skipSpecialTokens?: boolean | undefined;
   /** Whether spaces before punctuation are removed. Unset means the tokenizer's own setting. */
@@ -646,6 +668,7 @@ export interface DecodeOptions {
 
 /** The names of `DecodeOptions`. */
 export const DecodeOptions: readonly string[] = [
+  ...ManyOptions,
   "skipSpecialTokens", "cleanUpTokenizationSpaces", "returnBytes", "checkRoundTrip",
 ];
 

@@ -46,7 +46,9 @@ def test_generated_modules_say_first_what_they_are_made_from():
 
 def test_every_public_method_says_itself_what_it_does():
     for path in generate.PACKAGE.glob("_async/*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
+        module = ast.parse(path.read_text())
+        classes = [node for node in module.body if isinstance(node, ast.ClassDef)]
+        for node in itertools.chain(module.body, *(each.body for each in classes)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name[0] != "_":
                 overloads = [name.id for name in node.decorator_list if isinstance(name, ast.Name)]
                 text = ast.get_docstring(node) or ""

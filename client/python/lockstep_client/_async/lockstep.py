@@ -1,19 +1,23 @@
 """Both services as one, for asyncio: text in, text out."""
 
 import asyncio
-from collections.abc import AsyncGenerator
-from typing import Unpack
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any, Literal, Unpack, overload
 
 from lockstep_client._async.model import AsyncModel
+from lockstep_client._async.row_calls import time_left
 from lockstep_client._async.streams import AsyncStream
 from lockstep_client._async.tokenizer import AsyncTokenizer
 from lockstep_client._async.vocabulary import AsyncVocabulary
-from lockstep_client._calls import completion
+from lockstep_client._calls import completion, row_results
+from lockstep_client._calls import progress as bars
 from lockstep_client._calls.completion import CompletionAssembler
+from lockstep_client._calls.row_requests import RowLimits
 from lockstep_client._requests.options import CompletionOptions, GenerateOptions
 from lockstep_client._requests.tokenizer import ChatMessages
 from lockstep_client._results.generation import Completion
 from lockstep_client._transport.async_connection import AsyncConnection
+from lockstep_client._transport.async_workers import run_each
 from lockstep_client._transport.closing import AsyncClosing
 from lockstep_client._transport.endpoint import (
     DEFAULT_RETRIES,
@@ -79,6 +83,7 @@ class AsyncLockstep(AsyncClosing):
         addresses = (each.endpoint.address for each in (self._tokenizer, self._model))
         return described(self, "tokenizer={} model={}".format(*addresses))
 
+    @overload
     async def generate(
         self,
         prompt: str | None = None,
@@ -86,13 +91,57 @@ class AsyncLockstep(AsyncClosing):
         messages: ChatMessages | None = None,
         timeout: Timeout = USE_DEFAULT,
         **options: Unpack[CompletionOptions],
-    ) -> Completion:
-        """Continues a text, or answers the messages of a conversation.
+    ) -> Completion: ...
+
+    @overload
+    async def generate(
+        self,
+        prompt: list[str] | tuple[str, ...],
+        *,
+        errors: Literal["raise", "return"] = "raise",
+        progress: bool = False,
+        concurrency: int | None = None,
+        timeout: Timeout = USE_DEFAULT,
+        **options: Unpack[CompletionOptions],
+    ) -> list[Completion]: ...
+
+    @overload
+    async def generate(
+        self,
+        *,
+        messages: Sequence[ChatMessages],
+        errors: Literal["raise", "return"] = "raise",
+        progress: bool = False,
+        concurrency: int | None = None,
+        timeout: Timeout = USE_DEFAULT,
+        **options: Unpack[CompletionOptions],
+    ) -> list[Completion]: ...
+
+    async def generate(
+        self,
+        prompt: str | list[str] | tuple[str, ...] | None = None,
+        *,
+        messages: ChatMessages | Sequence[ChatMessages] | None = None,
+        errors: Literal["raise", "return"] = "raise",
+        progress: bool = False,
+        concurrency: int | None = None,
+        timeout: Timeout = USE_DEFAULT,
+        **options: Unpack[CompletionOptions],
+    ) -> Any:
+        """Continues a text, or answers the messages of a conversation; or any number of them.
+
+        A list gives a list in its order. With a `seed`, each is drawn from a seed of its own,
+        which its completion has.
 
         Args:
-            prompt: the text.
-            messages: with `role` and `content` each, instead of a text.
-            timeout: of the generation, in seconds.
+            prompt: the text, or a list of texts.
+            messages: with `role` and `content` each, instead of a text; or a list of
+                conversations.
+            errors: of a list: `return` has the error in the place of a completion, see
+                `ManyOptions`.
+            progress: of a list: whether a bar shows how many texts are done.
+            concurrency: of a list: most texts at a time, see `ManyOptions`.
+            timeout: of the generation, in seconds; of all generations, where a list is given.
             **options: see `CompletionOptions` and `GenerationOptions`.
 
         Raises:
@@ -100,7 +149,33 @@ class AsyncLockstep(AsyncClosing):
                 does not exist.
             LockstepError: a service refused, failed or cannot be reached.
         """
-        completion.check(prompt, messages, options)
+        texts, are_several = completion.texts(prompt, messages, options)
+        if not are_several:
+            return await self._complete(*texts[0], timeout)
+        returns, left = row_results.returns(errors), time_left(timeout)
+
+        async def complete(text: completion.Text) -> Completion | LockstepError:
+            done: Completion | LockstepError
+            try:
+                done = await self._complete(*text, left())
+            except LockstepError as error:
+                if not returns:
+                    raise
+                done = error
+            advance(1)
+            return done
+
+        at_once = concurrency or RowLimits.of_sequences(await self.model.capabilities()).at_once
+        with bars.shown("generate", len(texts), progress=progress) as advance:
+            return await run_each(complete, texts, at_once)
+
+    async def _complete(
+        self,
+        prompt: str | None,
+        messages: ChatMessages | None,
+        options: CompletionOptions,
+        timeout: Timeout,
+    ) -> Completion:
         with one_request():
             generate_options = await self._generate_options(options)
             batch = await self._encode(prompt, messages, options)

@@ -1,8 +1,8 @@
 """The model service, for asyncio."""
 
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
-from typing import Unpack
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
+from typing import Literal, Unpack
 
 from lockstep.v1 import logits_session_service_pb2 as session_pb
 from lockstep.v1 import model_info_service_pb2 as info_pb
@@ -12,9 +12,12 @@ from lockstep.v1.model_info_service_pb2_grpc import ModelInfoServiceStub
 from lockstep.v1.model_service_pb2_grpc import ModelServiceStub
 
 from lockstep_client._async.deltas import deltas
+from lockstep_client._async.row_calls import call_rows, time_left
 from lockstep_client._async.session import AsyncSession
 from lockstep_client._async.streams import AsyncStream
+from lockstep_client._calls import row_requests, row_results
 from lockstep_client._calls.assembly import GenerationAssembler
+from lockstep_client._calls.row_requests import RowLimits
 from lockstep_client._requests import model as requests
 from lockstep_client._requests import session as session_requests
 from lockstep_client._requests.options import GenerateOptions, ScoreOptions, SessionOptions
@@ -23,7 +26,9 @@ from lockstep_client._results.generation import Generation, TokenDelta
 from lockstep_client._results.model_info import Capabilities, Load, LogitsProcessor, ModelInfo, Plan
 from lockstep_client._results.scores import NextTokenScores, ScoredSequence
 from lockstep_client._transport.async_connection import AsyncConnection
+from lockstep_client._transport.async_workers import AsyncOnce, turn
 from lockstep_client._transport.endpoint import USE_DEFAULT, Timeout
+from lockstep_client._transport.room import Room
 from lockstep_client._values.batch import Prompts, Row
 from lockstep_client._values.messages import build
 from lockstep_client._values.one_line import described
@@ -41,6 +46,8 @@ class AsyncModel:
         self._stub = ModelServiceStub(connection.channel)
         self._sessions = LogitsSessionServiceStub(connection.channel)
         self._info = ModelInfoServiceStub(connection.channel)
+        self._capabilities: AsyncOnce[Capabilities] = AsyncOnce()
+        self._room = Room()
 
     def __repr__(self) -> str:
         return described(self, f"at {self._connection.endpoint.address}")
@@ -49,18 +56,23 @@ class AsyncModel:
         self,
         prompts: Prompts | None = None,
         *,
+        progress: bool = False,
+        concurrency: int | None = None,
         timeout: Timeout = USE_DEFAULT,
         **options: Unpack[GenerateOptions],
     ) -> Generation:
         """Generates sequences and returns them when all have ended.
 
-        Rows of logits and scores of any number and size arrive in pieces: no
-        message limit applies to the result. A sequence that fails by itself raises
-        its error once all have ended, or with `errors="return"` has it in `details`.
+        Any number of prompts: they go in as many requests as needed. Rows of logits and
+        scores of any number and size arrive in pieces: no message limit applies to the
+        result. A sequence that fails by itself raises its error once all of its request
+        have ended, or with `errors="return"` has it in `details`.
 
         Args:
             prompts: a batch, rows of ids, or a mapping with `input_ids` and
                 `attention_mask`; or these as keywords, as of `**batch`.
+            progress: whether a bar shows how many prompts are done.
+            concurrency: most requests at a time, see `ManyOptions`.
             timeout: in seconds; the client's `stream_timeout` unless given.
             **options: see `GenerateOptions`.
 
@@ -71,10 +83,23 @@ class AsyncModel:
             VocabularyMismatch: the batch belongs to another vocabulary.
         """
         request = requests.generate(prompts, options)
-        assembler = GenerationAssembler(request, keep_scores=True, raises=requests.raises(options))
-        async for _ in deltas(self._connection, self._stub, request, assembler, timeout):
-            pass
-        return assembler.result()
+        raises = requests.raises(options)
+        per_row = row_requests.sequences_per_row(request.generation_config)
+
+        async def generate(part: model_pb.GenerateRequest, timeout: Timeout) -> Generation:
+            assembler = GenerationAssembler(part, keep_scores=True, raises=raises)
+            left = time_left(self._connection.endpoint.streaming_timeout_s(timeout))
+            async with self._places(row_requests.num_sequences(part), left()):
+                async for _ in deltas(self._connection, self._stub, part, assembler, left()):
+                    pass
+            return assembler.result()
+
+        async def limits() -> RowLimits:
+            return RowLimits.of_sequences(await self._limits(), per_row)
+
+        many = row_results.many(options.get("errors"), progress, concurrency)
+        parts = await call_rows("generate", request, generate, limits, timeout, many)
+        return row_results.generation(parts)
 
     def stream(
         self,
@@ -138,6 +163,9 @@ class AsyncModel:
         prompts: Prompts | None = None,
         continuations: Sequence[Row] | None = None,
         *,
+        errors: Literal["raise", "return"] = "raise",
+        progress: bool = False,
+        concurrency: int | None = None,
         timeout: Timeout = USE_DEFAULT,
         **options: Unpack[ScoreOptions],
     ) -> list[ScoredSequence]:
@@ -146,15 +174,29 @@ class AsyncModel:
         Args:
             prompts: as for `generate`: contexts, or what is scored itself.
             continuations: what is scored after each prompt.
+            errors: `return` has the error of a row in the place of its result, see `ManyOptions`.
+            progress: whether a bar shows how many prompts are done.
+            concurrency: most requests at a time, see `ManyOptions`.
             timeout: in seconds.
             **options: see `ScoreOptions`.
 
         Returns:
             One result per prompt.
         """
+
+        async def score(part: model_pb.ScoreRequest, timeout: Timeout) -> list[ScoredSequence]:
+            left = time_left(self._connection.endpoint.unary_timeout_s(timeout))
+            async with self._places(row_requests.num_sequences(part), left()):
+                response = await self._connection.unary(self._stub.Score, part, left())
+            return score_results.scored_sequences(response)
+
+        async def limits() -> RowLimits:
+            return RowLimits.of_sequences(await self._limits())
+
         request = requests.score(prompts, continuations, options)
-        response = await self._connection.unary(self._stub.Score, request, timeout)
-        return score_results.scored_sequences(response)
+        many = row_results.many(errors, progress, concurrency)
+        parts = await call_rows("score", request, score, limits, timeout, many)
+        return row_results.listed(parts)
 
     async def compute_logits(
         self,
@@ -227,3 +269,14 @@ class AsyncModel:
             async for delta in new:
                 yield delta
         assembler.result()  # raises what a sequence failed with
+
+    async def _limits(self) -> Capabilities:
+        return await self._capabilities.get(self.capabilities)
+
+    @asynccontextmanager
+    async def _places(self, count: int, timeout_s: float | None) -> AsyncIterator[None]:
+        """Waits until the service admits more sequences of this client, in order of arrival."""
+        if self._room.busy:
+            self._room.capacity = row_requests.admitted(await self._limits())
+        async with turn(self._room, count, timeout_s, self._connection.endpoint.peer):
+            yield

@@ -8,11 +8,16 @@ from lockstep.v1 import tokenizer_service_pb2 as pb
 from lockstep.v1.tokenizer_service_pb2_grpc import TokenizerServiceStub
 
 from lockstep_client._async.duplex import AsyncDuplex
+from lockstep_client._async.row_calls import call_rows
+from lockstep_client._calls import row_results
+from lockstep_client._calls.row_requests import RowLimits
+from lockstep_client._calls.row_results import Part
 from lockstep_client._requests import tokenizer as requests
 from lockstep_client._requests.options import (
     ChatOptions,
     DecodeOptions,
     EncodeOptions,
+    ManyOptions,
     PaddingOptions,
 )
 from lockstep_client._requests.tokenizer import ChatMessages, Texts
@@ -24,6 +29,7 @@ from lockstep_client._results.tokenizer import (
     VocabularyEntry,
 )
 from lockstep_client._transport.async_connection import AsyncConnection, Items, iterate
+from lockstep_client._transport.async_workers import AsyncOnce
 from lockstep_client._transport.closing import AsyncClosing
 from lockstep_client._transport.endpoint import USE_DEFAULT, Timeout
 from lockstep_client._values.batch import (
@@ -46,6 +52,7 @@ class AsyncTokenizer:
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
         self._stub = TokenizerServiceStub(connection.channel)
+        self._limits: AsyncOnce[RowLimits] = AsyncOnce()
 
     def __repr__(self) -> str:
         return described(self, f"at {self._connection.endpoint.address}")
@@ -60,6 +67,9 @@ class AsyncTokenizer:
     ) -> Batch:
         """Encodes one text, or texts and pairs of texts, to one row each.
 
+        Any number of texts: they go in as many requests as needed. All are encoded with one
+        revision of the vocabulary, also while tokens are added.
+
         Args:
             texts: the texts.
             return_tensors: `np` for numpy, `pt` for torch.
@@ -71,8 +81,18 @@ class AsyncTokenizer:
         """
         check_return_tensors(return_tensors)
         request = requests.encode(texts, options)
-        response = await self._connection.unary(self._stub.Encode, request, timeout)
-        return results.encoded(response, return_tensors)
+
+        async def encode(part: pb.EncodeRequest, timeout: Timeout) -> Batch:
+            return results.encoded(await self._connection.unary(self._stub.Encode, part, timeout))
+
+        async def all_rows() -> list[Part[Batch]]:
+            return await call_rows("encode", request, encode, self._row_limits, timeout, options)
+
+        parts = await all_rows()
+        if revision := row_results.newest_of_several(parts):
+            request.min_revision = revision
+            parts = await all_rows()
+        return row_results.batch(parts, return_tensors)
 
     @overload
     async def decode(
@@ -85,13 +105,21 @@ class AsyncTokenizer:
 
     @overload
     async def decode(
-        self, rows: Prompts, *, timeout: Timeout = USE_DEFAULT, **options: Unpack[DecodeOptions]
+        self,
+        rows: Prompts,
+        *,
+        timeout: Timeout = USE_DEFAULT,
+        **options: Unpack[DecodeOptions],
     ) -> list[str]: ...
 
     async def decode(
-        self, rows: Any, *, timeout: Timeout = USE_DEFAULT, **options: Unpack[DecodeOptions]
+        self,
+        rows: Any,
+        *,
+        timeout: Timeout = USE_DEFAULT,
+        **options: Unpack[DecodeOptions],
     ) -> str | list[str]:
-        """Decodes one row of ids to its text, or a batch to one text per row.
+        """Decodes one row of ids to its text, or a batch of any size to one text per row.
 
         Args:
             rows: ids, lists of ids, or a batch, whose padding is dropped.
@@ -102,7 +130,8 @@ class AsyncTokenizer:
             VocabularyMismatch: the batch belongs to another vocabulary.
             TokenIdOutOfRange: an id is not in it.
         """
-        texts = [row.text for row in await self.decode_rows(rows, timeout=timeout, **options)]
+        decoded = await self.decode_rows(rows, timeout=timeout, **options)
+        texts: list[Any] = [row.text if isinstance(row, DecodedText) else row for row in decoded]
         return texts[0] if requests.is_one_row(rows) else texts
 
     async def decode_rows(
@@ -119,8 +148,13 @@ class AsyncTokenizer:
             timeout: in seconds.
             **options: see `DecodeOptions`.
         """
+
+        async def decode(part: pb.DecodeRequest, timeout: Timeout) -> list[DecodedText]:
+            return results.decoded(await self._connection.unary(self._stub.Decode, part, timeout))
+
         request = requests.decode(rows, options)
-        return results.decoded(await self._connection.unary(self._stub.Decode, request, timeout))
+        parts = await call_rows("decode", request, decode, self._row_limits, timeout, options)
+        return row_results.listed(parts)
 
     async def decode_stream(
         self,
@@ -215,6 +249,7 @@ class AsyncTokenizer:
         add_special_tokens: bool | None = None,
         parse_special_tokens: bool | None = None,
         timeout: Timeout = USE_DEFAULT,
+        **many: Unpack[ManyOptions],
     ) -> list[int]:
         """Counts the ids that `encode` gives for each text.
 
@@ -224,10 +259,16 @@ class AsyncTokenizer:
             parse_special_tokens: whether special tokens spelled in a text are control ids;
                 False unless given.
             timeout: in seconds.
+            **many: see `ManyOptions`.
         """
+
+        async def count(part: pb.CountTokensRequest, timeout: Timeout) -> list[int]:
+            response = await self._connection.unary(self._stub.CountTokens, part, timeout)
+            return list(response.counts)
+
         request = requests.count_tokens(texts, add_special_tokens, parse_special_tokens)
-        response = await self._connection.unary(self._stub.CountTokens, request, timeout)
-        return list(response.counts)
+        parts = await call_rows("count", request, count, self._row_limits, timeout, many)
+        return row_results.listed(parts)
 
     async def convert_tokens(
         self,
@@ -276,6 +317,12 @@ class AsyncTokenizer:
         request = pb.GetTokenizerArtifactRequest()
         pieces = self._connection.stream(self._stub.GetTokenizerArtifact, request, timeout)
         return results.artifact([piece async for piece in pieces])
+
+    async def _row_limits(self) -> RowLimits:
+        async def ask() -> RowLimits:
+            return RowLimits.of_texts(await self.info())
+
+        return await self._limits.get(ask)
 
 
 class AsyncDecoder(AsyncClosing):

@@ -1,7 +1,9 @@
 """A call from text to text: its keywords, sorted by the calls that it is made of."""
 
+from collections.abc import Sequence
 from typing import cast
 
+from lockstep_client._calls.row_requests import row_seed
 from lockstep_client._requests import generation_config
 from lockstep_client._requests.options import (
     ChatOptions,
@@ -13,6 +15,9 @@ from lockstep_client._requests.options import (
 from lockstep_client._requests.tokenizer import ChatMessages
 from lockstep_client._results.generation import Completion, Generation
 from lockstep_client.exceptions import ProtocolError, WrongType, WrongValue
+
+Text = tuple[str | None, ChatMessages | None, CompletionOptions]
+"""A text, or messages, and the keywords that go with it."""
 
 _TEXT_KEYWORDS = CompletionOptions.__annotations__.keys() - GenerationOptions.__annotations__.keys()
 
@@ -53,9 +58,49 @@ def check(prompt: str | None, messages: ChatMessages | None, options: Completion
     """
     if (prompt is None) == (messages is None):
         raise WrongType("Give either a text or messages.")
+    if isinstance(prompt, list | tuple):
+        raise WrongType("A text is expected here, not a list; generate takes a list of texts.")
     generation_config.checked(options, CompletionOptions)
     if options.get("num_return_sequences", 1) != 1:
         raise WrongValue("One text is returned; model.generate returns several sequences.")
+
+
+def texts(
+    prompt: str | list[str] | tuple[str, ...] | None,
+    messages: ChatMessages | Sequence[ChatMessages] | None,
+    options: CompletionOptions,
+) -> tuple[list[Text], bool]:
+    """Returns texts or conversations, each as it is completed alone, and whether a list was given.
+
+    A seed of all becomes a seed of each, as of the rows of one generation.
+
+    Raises:
+        TypeError: not exactly one of `prompt` and `messages` is given.
+        ValueError: several sequences of each are asked for.
+    """
+    each_given: list[tuple[str | None, ChatMessages | None]]
+    if isinstance(prompt, list | tuple):
+        each_given = [(text, None) for text in prompt]
+    elif messages and all(_is_conversation(each) for each in messages):
+        each_given = [(None, cast(ChatMessages, each)) for each in messages]
+    else:
+        conversation = cast(ChatMessages | None, messages)
+        check(prompt, conversation, options)
+        return [(prompt, conversation, options)], False
+    for text, conversation in each_given:
+        check(text, conversation, options)
+    return [(*given, _with_seed(options, row)) for row, given in enumerate(each_given)], True
+
+
+def _is_conversation(each: object) -> bool:
+    return isinstance(each, Sequence) and not isinstance(each, str | bytes)
+
+
+def _with_seed(options: CompletionOptions, row: int) -> CompletionOptions:
+    seed = options.get("seed")
+    if seed is None:
+        return options
+    return {**options, "seed": row_seed(seed, row)}
 
 
 def encode_options(options: CompletionOptions) -> EncodeOptions:

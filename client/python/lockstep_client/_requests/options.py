@@ -410,6 +410,29 @@ class GenerationOptions(TypedDict, total=False):
     from its defaults counts. Those that are given beside it go first."""
 
 
+class ManyOptions(TypedDict, total=False):
+    """Keywords of calls that take any number of rows.
+
+    Attributes:
+        errors: What is done when rows fail: `raise` ends the call with the first error; `return`
+            goes on with the other rows, and has the error in the place of the row's result, or in
+            the `errors` of a batch. Unset means `raise`.
+        progress: Whether a bar shows how many rows are done. Unset means False.
+        concurrency: Most requests at a time, where a call takes several. Unset means as many as
+            keep the service busy and leave others room.
+    """
+
+    errors: Literal["raise", "return"]
+    """What is done when rows fail: `raise` ends the call with the first error; `return` goes on
+    with the other rows, and has the error in the place of the row's result, or in the `errors` of
+    a batch. Unset means `raise`."""
+    progress: bool
+    """Whether a bar shows how many rows are done. Unset means False."""
+    concurrency: int | None
+    """Most requests at a time, where a call takes several. Unset means as many as keep the service
+    busy and leave others room."""
+
+
 class PromptOptions(GenerationOptions, total=False):
     """Keywords in place of prompts, as `**batch` gives them, in addition to `GenerationOptions`.
 
@@ -441,8 +464,9 @@ class GenerateOptions(PromptOptions, total=False):
             nothing.
         prompt_selection: What to return about each prompt token except the first, which no
             distribution predicts. Unset means nothing.
-        errors: What is done when a sequence fails by itself: its error is raised once all have
-            ended, or returned in its `details` beside the other sequences. Unset means `raise`.
+        errors: What is done when a sequence fails by itself: its error is raised once all of its
+            request have ended, or returned in its `details` beside the other sequences. Unset
+            means `raise`.
         vocabulary: The vocabulary that the ids belong to. Unset means the vocabulary of the batch,
             and for ids without one the newest that this client has seen, or a newer one.
         seeds: Seeds of the rows, one per prompt. Empty means `seed` for all: rows still draw
@@ -477,8 +501,8 @@ class GenerateOptions(PromptOptions, total=False):
     """What to return about each prompt token except the first, which no distribution predicts.
     Unset means nothing."""
     errors: Literal["raise", "return"]
-    """What is done when a sequence fails by itself: its error is raised once all have ended, or
-    returned in its `details` beside the other sequences. Unset means `raise`."""
+    """What is done when a sequence fails by itself: its error is raised once all of its request
+    have ended, or returned in its `details` beside the other sequences. Unset means `raise`."""
     vocabulary: VocabularyRef | None
     """The vocabulary that the ids belong to. Unset means the vocabulary of the batch, and for ids
     without one the newest that this client has seen, or a newer one."""
@@ -673,8 +697,8 @@ class CuttingOptions(PaddingOptions, total=False):
     text is untrusted, and its characters stay characters."""
 
 
-class EncodeOptions(CuttingOptions, total=False):
-    """Keywords of `encode`, in addition to `CuttingOptions` and `PaddingOptions`.
+class EncodeOptions(CuttingOptions, ManyOptions, total=False):
+    """Keywords of `encode`, in addition to `CuttingOptions`, `PaddingOptions`, `ManyOptions`.
 
     Attributes:
         add_special_tokens: Whether the tokenizer's template tokens (BOS and the like) are added.
@@ -735,8 +759,8 @@ class ChatOptions(CuttingOptions, total=False):
     """Further variables of the template."""
 
 
-class DecodeOptions(TypedDict, total=False):
-    """Keywords of `decode`.
+class DecodeOptions(ManyOptions, total=False):
+    """Keywords of `decode`, in addition to `ManyOptions`.
 
     Attributes:
         skip_special_tokens: Whether special tokens are skipped. Unset means True.

@@ -2,15 +2,18 @@
 """Both services as one, blocking: text in, text out."""
 
 import time
-from collections.abc import Generator
-from typing import Unpack
+from collections.abc import Generator, Sequence
+from typing import Any, Literal, Unpack, overload
 
-from lockstep_client._calls import completion
+from lockstep_client._calls import completion, row_results
+from lockstep_client._calls import progress as bars
 from lockstep_client._calls.completion import CompletionAssembler
+from lockstep_client._calls.row_requests import RowLimits
 from lockstep_client._requests.options import CompletionOptions, GenerateOptions
 from lockstep_client._requests.tokenizer import ChatMessages
 from lockstep_client._results.generation import Completion
 from lockstep_client._sync.model import Model
+from lockstep_client._sync.row_calls import time_left
 from lockstep_client._sync.streams import Stream
 from lockstep_client._sync.tokenizer import Tokenizer
 from lockstep_client._sync.vocabulary import Vocabulary
@@ -28,6 +31,7 @@ from lockstep_client._transport.newest_vocabulary import NewestVocabulary
 from lockstep_client._transport.patience import Patience
 from lockstep_client._transport.request_id import one_request
 from lockstep_client._transport.sync_connection import Connection
+from lockstep_client._transport.sync_workers import run_each
 from lockstep_client._values.batch import Batch
 from lockstep_client._values.one_line import described
 from lockstep_client.exceptions import LockstepError
@@ -80,6 +84,7 @@ class Lockstep(Closing):
         addresses = (each.endpoint.address for each in (self._tokenizer, self._model))
         return described(self, "tokenizer={} model={}".format(*addresses))
 
+    @overload
     def generate(
         self,
         prompt: str | None = None,
@@ -87,13 +92,57 @@ class Lockstep(Closing):
         messages: ChatMessages | None = None,
         timeout: Timeout = USE_DEFAULT,
         **options: Unpack[CompletionOptions],
-    ) -> Completion:
-        """Continues a text, or answers the messages of a conversation.
+    ) -> Completion: ...
+
+    @overload
+    def generate(
+        self,
+        prompt: list[str] | tuple[str, ...],
+        *,
+        errors: Literal["raise", "return"] = "raise",
+        progress: bool = False,
+        concurrency: int | None = None,
+        timeout: Timeout = USE_DEFAULT,
+        **options: Unpack[CompletionOptions],
+    ) -> list[Completion]: ...
+
+    @overload
+    def generate(
+        self,
+        *,
+        messages: Sequence[ChatMessages],
+        errors: Literal["raise", "return"] = "raise",
+        progress: bool = False,
+        concurrency: int | None = None,
+        timeout: Timeout = USE_DEFAULT,
+        **options: Unpack[CompletionOptions],
+    ) -> list[Completion]: ...
+
+    def generate(
+        self,
+        prompt: str | list[str] | tuple[str, ...] | None = None,
+        *,
+        messages: ChatMessages | Sequence[ChatMessages] | None = None,
+        errors: Literal["raise", "return"] = "raise",
+        progress: bool = False,
+        concurrency: int | None = None,
+        timeout: Timeout = USE_DEFAULT,
+        **options: Unpack[CompletionOptions],
+    ) -> Any:
+        """Continues a text, or answers the messages of a conversation; or any number of them.
+
+        A list gives a list in its order. With a `seed`, each is drawn from a seed of its own,
+        which its completion has.
 
         Args:
-            prompt: the text.
-            messages: with `role` and `content` each, instead of a text.
-            timeout: of the generation, in seconds.
+            prompt: the text, or a list of texts.
+            messages: with `role` and `content` each, instead of a text; or a list of
+                conversations.
+            errors: of a list: `return` has the error in the place of a completion, see
+                `ManyOptions`.
+            progress: of a list: whether a bar shows how many texts are done.
+            concurrency: of a list: most texts at a time, see `ManyOptions`.
+            timeout: of the generation, in seconds; of all generations, where a list is given.
             **options: see `CompletionOptions` and `GenerationOptions`.
 
         Raises:
@@ -101,7 +150,33 @@ class Lockstep(Closing):
                 does not exist.
             LockstepError: a service refused, failed or cannot be reached.
         """
-        completion.check(prompt, messages, options)
+        texts, are_several = completion.texts(prompt, messages, options)
+        if not are_several:
+            return self._complete(*texts[0], timeout)
+        returns, left = row_results.returns(errors), time_left(timeout)
+
+        def complete(text: completion.Text) -> Completion | LockstepError:
+            done: Completion | LockstepError
+            try:
+                done = self._complete(*text, left())
+            except LockstepError as error:
+                if not returns:
+                    raise
+                done = error
+            advance(1)
+            return done
+
+        at_once = concurrency or RowLimits.of_sequences(self.model.capabilities()).at_once
+        with bars.shown("generate", len(texts), progress=progress) as advance:
+            return run_each(complete, texts, at_once)
+
+    def _complete(
+        self,
+        prompt: str | None,
+        messages: ChatMessages | None,
+        options: CompletionOptions,
+        timeout: Timeout,
+    ) -> Completion:
         with one_request():
             generate_options = self._generate_options(options)
             batch = self._encode(prompt, messages, options)

@@ -1,9 +1,9 @@
 # Generated from _async/model.py by `make client`.
 """The model service, blocking."""
 
-from collections.abc import Generator, Sequence
-from contextlib import closing
-from typing import Unpack
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
+from typing import Literal, Unpack
 
 from lockstep.v1 import logits_session_service_pb2 as session_pb
 from lockstep.v1 import model_info_service_pb2 as info_pb
@@ -12,7 +12,9 @@ from lockstep.v1.logits_session_service_pb2_grpc import LogitsSessionServiceStub
 from lockstep.v1.model_info_service_pb2_grpc import ModelInfoServiceStub
 from lockstep.v1.model_service_pb2_grpc import ModelServiceStub
 
+from lockstep_client._calls import row_requests, row_results
 from lockstep_client._calls.assembly import GenerationAssembler
+from lockstep_client._calls.row_requests import RowLimits
 from lockstep_client._requests import model as requests
 from lockstep_client._requests import session as session_requests
 from lockstep_client._requests.options import GenerateOptions, ScoreOptions, SessionOptions
@@ -21,10 +23,13 @@ from lockstep_client._results.generation import Generation, TokenDelta
 from lockstep_client._results.model_info import Capabilities, Load, LogitsProcessor, ModelInfo, Plan
 from lockstep_client._results.scores import NextTokenScores, ScoredSequence
 from lockstep_client._sync.deltas import deltas
+from lockstep_client._sync.row_calls import call_rows, time_left
 from lockstep_client._sync.session import Session
 from lockstep_client._sync.streams import Stream
 from lockstep_client._transport.endpoint import USE_DEFAULT, Timeout
+from lockstep_client._transport.room import Room
 from lockstep_client._transport.sync_connection import Connection
+from lockstep_client._transport.sync_workers import Once, turn
 from lockstep_client._values.batch import Prompts, Row
 from lockstep_client._values.messages import build
 from lockstep_client._values.one_line import described
@@ -42,6 +47,8 @@ class Model:
         self._stub = ModelServiceStub(connection.channel)
         self._sessions = LogitsSessionServiceStub(connection.channel)
         self._info = ModelInfoServiceStub(connection.channel)
+        self._capabilities: Once[Capabilities] = Once()
+        self._room = Room()
 
     def __repr__(self) -> str:
         return described(self, f"at {self._connection.endpoint.address}")
@@ -50,18 +57,23 @@ class Model:
         self,
         prompts: Prompts | None = None,
         *,
+        progress: bool = False,
+        concurrency: int | None = None,
         timeout: Timeout = USE_DEFAULT,
         **options: Unpack[GenerateOptions],
     ) -> Generation:
         """Generates sequences and returns them when all have ended.
 
-        Rows of logits and scores of any number and size arrive in pieces: no
-        message limit applies to the result. A sequence that fails by itself raises
-        its error once all have ended, or with `errors="return"` has it in `details`.
+        Any number of prompts: they go in as many requests as needed. Rows of logits and
+        scores of any number and size arrive in pieces: no message limit applies to the
+        result. A sequence that fails by itself raises its error once all of its request
+        have ended, or with `errors="return"` has it in `details`.
 
         Args:
             prompts: a batch, rows of ids, or a mapping with `input_ids` and
                 `attention_mask`; or these as keywords, as of `**batch`.
+            progress: whether a bar shows how many prompts are done.
+            concurrency: most requests at a time, see `ManyOptions`.
             timeout: in seconds; the client's `stream_timeout` unless given.
             **options: see `GenerateOptions`.
 
@@ -72,10 +84,23 @@ class Model:
             VocabularyMismatch: the batch belongs to another vocabulary.
         """
         request = requests.generate(prompts, options)
-        assembler = GenerationAssembler(request, keep_scores=True, raises=requests.raises(options))
-        for _ in deltas(self._connection, self._stub, request, assembler, timeout):
-            pass
-        return assembler.result()
+        raises = requests.raises(options)
+        per_row = row_requests.sequences_per_row(request.generation_config)
+
+        def generate(part: model_pb.GenerateRequest, timeout: Timeout) -> Generation:
+            assembler = GenerationAssembler(part, keep_scores=True, raises=raises)
+            left = time_left(self._connection.endpoint.streaming_timeout_s(timeout))
+            with self._places(row_requests.num_sequences(part), left()):
+                for _ in deltas(self._connection, self._stub, part, assembler, left()):
+                    pass
+            return assembler.result()
+
+        def limits() -> RowLimits:
+            return RowLimits.of_sequences(self._limits(), per_row)
+
+        many = row_results.many(options.get("errors"), progress, concurrency)
+        parts = call_rows("generate", request, generate, limits, timeout, many)
+        return row_results.generation(parts)
 
     def stream(
         self,
@@ -139,6 +164,9 @@ class Model:
         prompts: Prompts | None = None,
         continuations: Sequence[Row] | None = None,
         *,
+        errors: Literal["raise", "return"] = "raise",
+        progress: bool = False,
+        concurrency: int | None = None,
         timeout: Timeout = USE_DEFAULT,
         **options: Unpack[ScoreOptions],
     ) -> list[ScoredSequence]:
@@ -147,15 +175,29 @@ class Model:
         Args:
             prompts: as for `generate`: contexts, or what is scored itself.
             continuations: what is scored after each prompt.
+            errors: `return` has the error of a row in the place of its result, see `ManyOptions`.
+            progress: whether a bar shows how many prompts are done.
+            concurrency: most requests at a time, see `ManyOptions`.
             timeout: in seconds.
             **options: see `ScoreOptions`.
 
         Returns:
             One result per prompt.
         """
+
+        def score(part: model_pb.ScoreRequest, timeout: Timeout) -> list[ScoredSequence]:
+            left = time_left(self._connection.endpoint.unary_timeout_s(timeout))
+            with self._places(row_requests.num_sequences(part), left()):
+                response = self._connection.unary(self._stub.Score, part, left())
+            return score_results.scored_sequences(response)
+
+        def limits() -> RowLimits:
+            return RowLimits.of_sequences(self._limits())
+
         request = requests.score(prompts, continuations, options)
-        response = self._connection.unary(self._stub.Score, request, timeout)
-        return score_results.scored_sequences(response)
+        many = row_results.many(errors, progress, concurrency)
+        parts = call_rows("score", request, score, limits, timeout, many)
+        return row_results.listed(parts)
 
     def compute_logits(
         self,
@@ -227,3 +269,14 @@ class Model:
         with closing(new):
             yield from new
         assembler.result()  # raises what a sequence failed with
+
+    def _limits(self) -> Capabilities:
+        return self._capabilities.get(self.capabilities)
+
+    @contextmanager
+    def _places(self, count: int, timeout_s: float | None) -> Iterator[None]:
+        """Waits until the service admits more sequences of this client, in order of arrival."""
+        if self._room.busy:
+            self._room.capacity = row_requests.admitted(self._limits())
+        with turn(self._room, count, timeout_s, self._connection.endpoint.peer):
+            yield

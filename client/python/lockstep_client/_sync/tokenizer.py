@@ -8,11 +8,15 @@ from typing import Any, Unpack, overload
 from lockstep.v1 import tokenizer_service_pb2 as pb
 from lockstep.v1.tokenizer_service_pb2_grpc import TokenizerServiceStub
 
+from lockstep_client._calls import row_results
+from lockstep_client._calls.row_requests import RowLimits
+from lockstep_client._calls.row_results import Part
 from lockstep_client._requests import tokenizer as requests
 from lockstep_client._requests.options import (
     ChatOptions,
     DecodeOptions,
     EncodeOptions,
+    ManyOptions,
     PaddingOptions,
 )
 from lockstep_client._requests.tokenizer import ChatMessages, Texts
@@ -24,9 +28,11 @@ from lockstep_client._results.tokenizer import (
     VocabularyEntry,
 )
 from lockstep_client._sync.duplex import Duplex
+from lockstep_client._sync.row_calls import call_rows
 from lockstep_client._transport.closing import Closing
 from lockstep_client._transport.endpoint import USE_DEFAULT, Timeout
 from lockstep_client._transport.sync_connection import Connection, Items, iterate
+from lockstep_client._transport.sync_workers import Once
 from lockstep_client._values.batch import (
     Batch,
     Prompts,
@@ -47,6 +53,7 @@ class Tokenizer:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._stub = TokenizerServiceStub(connection.channel)
+        self._limits: Once[RowLimits] = Once()
 
     def __repr__(self) -> str:
         return described(self, f"at {self._connection.endpoint.address}")
@@ -61,6 +68,9 @@ class Tokenizer:
     ) -> Batch:
         """Encodes one text, or texts and pairs of texts, to one row each.
 
+        Any number of texts: they go in as many requests as needed. All are encoded with one
+        revision of the vocabulary, also while tokens are added.
+
         Args:
             texts: the texts.
             return_tensors: `np` for numpy, `pt` for torch.
@@ -72,8 +82,18 @@ class Tokenizer:
         """
         check_return_tensors(return_tensors)
         request = requests.encode(texts, options)
-        response = self._connection.unary(self._stub.Encode, request, timeout)
-        return results.encoded(response, return_tensors)
+
+        def encode(part: pb.EncodeRequest, timeout: Timeout) -> Batch:
+            return results.encoded(self._connection.unary(self._stub.Encode, part, timeout))
+
+        def all_rows() -> list[Part[Batch]]:
+            return call_rows("encode", request, encode, self._row_limits, timeout, options)
+
+        parts = all_rows()
+        if revision := row_results.newest_of_several(parts):
+            request.min_revision = revision
+            parts = all_rows()
+        return row_results.batch(parts, return_tensors)
 
     @overload
     def decode(
@@ -86,13 +106,21 @@ class Tokenizer:
 
     @overload
     def decode(
-        self, rows: Prompts, *, timeout: Timeout = USE_DEFAULT, **options: Unpack[DecodeOptions]
+        self,
+        rows: Prompts,
+        *,
+        timeout: Timeout = USE_DEFAULT,
+        **options: Unpack[DecodeOptions],
     ) -> list[str]: ...
 
     def decode(
-        self, rows: Any, *, timeout: Timeout = USE_DEFAULT, **options: Unpack[DecodeOptions]
+        self,
+        rows: Any,
+        *,
+        timeout: Timeout = USE_DEFAULT,
+        **options: Unpack[DecodeOptions],
     ) -> str | list[str]:
-        """Decodes one row of ids to its text, or a batch to one text per row.
+        """Decodes one row of ids to its text, or a batch of any size to one text per row.
 
         Args:
             rows: ids, lists of ids, or a batch, whose padding is dropped.
@@ -103,7 +131,8 @@ class Tokenizer:
             VocabularyMismatch: the batch belongs to another vocabulary.
             TokenIdOutOfRange: an id is not in it.
         """
-        texts = [row.text for row in self.decode_rows(rows, timeout=timeout, **options)]
+        decoded = self.decode_rows(rows, timeout=timeout, **options)
+        texts: list[Any] = [row.text if isinstance(row, DecodedText) else row for row in decoded]
         return texts[0] if requests.is_one_row(rows) else texts
 
     def decode_rows(
@@ -120,8 +149,13 @@ class Tokenizer:
             timeout: in seconds.
             **options: see `DecodeOptions`.
         """
+
+        def decode(part: pb.DecodeRequest, timeout: Timeout) -> list[DecodedText]:
+            return results.decoded(self._connection.unary(self._stub.Decode, part, timeout))
+
         request = requests.decode(rows, options)
-        return results.decoded(self._connection.unary(self._stub.Decode, request, timeout))
+        parts = call_rows("decode", request, decode, self._row_limits, timeout, options)
+        return row_results.listed(parts)
 
     def decode_stream(
         self,
@@ -212,6 +246,7 @@ class Tokenizer:
         add_special_tokens: bool | None = None,
         parse_special_tokens: bool | None = None,
         timeout: Timeout = USE_DEFAULT,
+        **many: Unpack[ManyOptions],
     ) -> list[int]:
         """Counts the ids that `encode` gives for each text.
 
@@ -221,10 +256,16 @@ class Tokenizer:
             parse_special_tokens: whether special tokens spelled in a text are control ids;
                 False unless given.
             timeout: in seconds.
+            **many: see `ManyOptions`.
         """
+
+        def count(part: pb.CountTokensRequest, timeout: Timeout) -> list[int]:
+            response = self._connection.unary(self._stub.CountTokens, part, timeout)
+            return list(response.counts)
+
         request = requests.count_tokens(texts, add_special_tokens, parse_special_tokens)
-        response = self._connection.unary(self._stub.CountTokens, request, timeout)
-        return list(response.counts)
+        parts = call_rows("count", request, count, self._row_limits, timeout, many)
+        return row_results.listed(parts)
 
     def convert_tokens(
         self,
@@ -273,6 +314,12 @@ class Tokenizer:
         request = pb.GetTokenizerArtifactRequest()
         pieces = self._connection.stream(self._stub.GetTokenizerArtifact, request, timeout)
         return results.artifact([piece for piece in pieces])
+
+    def _row_limits(self) -> RowLimits:
+        def ask() -> RowLimits:
+            return RowLimits.of_texts(self.info())
+
+        return self._limits.get(ask)
 
 
 class Decoder(Closing):

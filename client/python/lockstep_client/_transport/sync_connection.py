@@ -22,6 +22,7 @@ from lockstep_client._transport.newest_vocabulary import NewestVocabulary
 from lockstep_client._transport.pulse import PATIENCE_S, QUESTION_TIMEOUT_S
 from lockstep_client._transport.retries import Attempts
 from lockstep_client._transport.sync_deadline import OVERDUE, WATCH
+from lockstep_client._transport.sync_workers import STREAMS
 from lockstep_client.exceptions import LockstepError
 
 Request = TypeVar("Request")
@@ -154,7 +155,7 @@ class Connection(Caller, Closing):
         with self._translated_errors(attempts):
             call = method(argument, timeout=attempts.timeout_s, metadata=attempts.metadata)
             try:
-                with WATCH.over(call, attempts.deadline):
+                with WATCH.over(call, attempts.deadline), STREAMS.get().reading(call):
                     for response in call:
                         if response is OVERDUE:
                             raise status.overdue(self.endpoint.peer, attempts.limit)

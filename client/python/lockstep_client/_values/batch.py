@@ -18,7 +18,7 @@ from lockstep_client._values.one_line import one_line
 from lockstep_client._values.tensors import Array
 from lockstep_client._values.token_ids import Row as Row
 from lockstep_client._values.vocabulary_ref import VocabularyRef
-from lockstep_client.exceptions import WrongType, WrongValue
+from lockstep_client.exceptions import LockstepError, WrongType, WrongValue
 
 PaddingSide = Literal["left", "right"]
 ReturnTensors = Literal["np", "pt"]
@@ -193,6 +193,7 @@ class Batch(Mapping[str, Any]):
             was cut.
         texts: rendered texts of a chat template, for display; else empty.
         return_tensors: `np` where arrays are numpy, `pt` where they are torch tensors.
+        errors: why a row has no ids, by its number; empty unless `errors="return"` was asked for.
     """
 
     token_ids: list[list[int]]
@@ -200,6 +201,7 @@ class Batch(Mapping[str, Any]):
     padded: Padded | None = None
     encodings: list[Encoding] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
+    errors: dict[int, LockstepError] = field(default_factory=dict)
     return_tensors: ReturnTensors = field(default="np", compare=False, repr=False)
 
     __repr__ = one_line
