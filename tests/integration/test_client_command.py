@@ -426,3 +426,14 @@ def test_tokens_appear_as_they_are_generated(environment):
         process.send_signal(signal.SIGINT)
         process.wait(timeout=10)
     os.close(leader)
+
+
+@pytest.mark.parametrize("missing", ["rich", "typer"])
+def test_without_its_extra_the_command_says_what_to_install(missing: str, environment):
+    program = f"import sys; sys.modules[{missing!r}] = None\n"
+    program += "from lockstep_client._command import main; main()"
+    command = [sys.executable, "-c", program]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    sentence = f"needs {missing}: pip install 'lockstep-client[cli]'\n"
+    assert ended.returncode == 1
+    assert ended.stderr == f"lockstep: The command line {sentence}"
