@@ -72,6 +72,16 @@ def test_what_transformers_and_lockstep_name_alike_is_alike(grown, tmp_path, nam
     assert len(compared) >= count, compared
 
 
+def test_what_a_tour_returns_draws_itself(grown, tmp_path):
+    notebook = read("tour")
+    executed(notebook, grown, tmp_path, [])
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"][:-1]  # without the dump
+    drawn = [
+        any("text/html" in output.get("data", {}) for output in cell.outputs) for cell in cells
+    ]
+    assert drawn == [False, True, True, True, False, True, True]
+
+
 def equal(name: str, ours: object, theirs: object) -> bool:
     """Compares two values of one name; False for objects that have no common form."""
     if not isinstance(theirs, torch.Tensor) and type(theirs) not in (int, str, list, dict):
