@@ -22,7 +22,9 @@ class HoldingProxy:
         self._flowing = threading.Event()
         self._flowing.set()
         self._listener = socket.create_server(("127.0.0.1", 0))
+        self._lock = threading.Lock()  # of the two below
         self._sockets: list[socket.socket] = []
+        self._closed = False
         self.address = f"localhost:{self._listener.getsockname()[1]}"
         self.num_connections = 0
         threading.Thread(target=self._accept, daemon=True).start()
@@ -37,15 +39,20 @@ class HoldingProxy:
 
     def cut(self) -> None:
         """Closes every connection."""
-        for each in self._sockets:
+        with self._lock:
+            sockets, self._sockets = self._sockets, []
+        for each in sockets:
             with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
             each.close()
-        self._sockets.clear()
 
     def close(self) -> None:
         """Stops listening, and closes every connection."""
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes who accepts
         self._listener.close()
+        with self._lock:
+            self._closed = True
         self._flowing.set()
         self.cut()
 
@@ -63,7 +70,13 @@ class HoldingProxy:
         except OSError:
             inner.close()
             return
-        self._sockets += [inner, outer]
+        with self._lock:
+            if not self._closed:
+                self._sockets += [inner, outer]
+        if self._closed:
+            inner.close()
+            outer.close()
+            return
         for pair in ((inner, outer), (outer, inner)):
             threading.Thread(target=self._pass, args=pair, daemon=True).start()
 
