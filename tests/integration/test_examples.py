@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import io
+import json
 import runpy
 import sys
 
@@ -60,6 +61,22 @@ def hugging_face(services: Services):
 def log_softmax(model, ids: list[int]) -> torch.Tensor:
     with torch.no_grad():
         return model(torch.tensor([ids])).logits[0].log_softmax(-1)
+
+
+def test_a_batch_job_answers_every_line_once_and_in_order(run, ls: Lockstep, tmp_path):
+    prompts = [f"{number} plus {number} is" for number in range(70)]
+    prompts[3] = "too long " * 200
+    lines = [json.dumps({"id": i, "prompt": prompt}) for i, prompt in enumerate(prompts)]
+    source, target = tmp_path / "prompts.jsonl", tmp_path / "answers.jsonl"
+    source.write_text("\n".join(lines[:20]))
+    run("batch_job", str(source), str(target))
+    source.write_text("\n".join(lines))
+    run("batch_job", str(source), str(target))
+    answers = [json.loads(line) for line in target.read_text().splitlines()]
+    assert [answer["id"] for answer in answers] == list(range(70))
+    assert "context" in answers[3]["error"]
+    alone = ls.generate(prompts[69], max_new_tokens=64, do_sample=False)
+    assert answers[69]["text"] == alone.text
 
 
 def test_a_conversation_goes_on_when_the_context_is_full(run, monkeypatch):
