@@ -58,7 +58,9 @@ def check_room(folder: Path, num_bytes: int) -> None:
     Raises:
         OSError: it does not.
     """
-    free = shutil.disk_usage(folder).free
+    whole = folder.absolute()
+    there = next(each for each in (whole, *whole.parents) if each.exists())
+    free = shutil.disk_usage(there).free
     if free < num_bytes:
         have = f"{num_bytes / 2**20:,.0f} MiB are needed and {free / 2**20:,.0f} MiB are free"
         raise OSError(errno.ENOSPC, f"the disk is full: {have}")

@@ -16,7 +16,7 @@ from lockstep_client._calls.row_requests import (
 from lockstep_client._calls.row_results import Part
 from lockstep_client._requests.options import ManyOptions
 from lockstep_client._transport.async_workers import run_each
-from lockstep_client._transport.endpoint import Timeout, UseDefault
+from lockstep_client._transport.endpoint import Timeout, UseDefault, check_timeout
 from lockstep_client.exceptions import LockstepError
 
 Result = TypeVar("Result")
@@ -80,5 +80,5 @@ def time_left(timeout: Limit) -> Callable[[], Limit | float]:
     """Returns what says how much time the next request of a call has, from now on."""
     if timeout is None or isinstance(timeout, UseDefault):
         return lambda: timeout
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + (check_timeout("timeout", timeout) or 0.0)
     return lambda: max(deadline - time.monotonic(), 0.0)

@@ -1,6 +1,6 @@
 """A call from text to text: its keywords, sorted by the calls that it is made of."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 from lockstep_client._calls.row_requests import row_seed
@@ -81,7 +81,7 @@ def texts(
     each_given: list[tuple[str | None, ChatMessages | None]]
     if isinstance(prompt, list | tuple):
         each_given = [(text, None) for text in prompt]
-    elif messages and all(_is_conversation(each) for each in messages):
+    elif isinstance(messages, list | tuple) and messages and all(map(_is_conversation, messages)):
         each_given = [(None, cast(ChatMessages, each)) for each in messages]
     else:
         conversation = cast(ChatMessages | None, messages)
@@ -93,7 +93,7 @@ def texts(
 
 
 def _is_conversation(each: object) -> bool:
-    return isinstance(each, Sequence) and not isinstance(each, str | bytes)
+    return isinstance(each, list | tuple) and all(isinstance(one, Mapping) for one in each)
 
 
 def _with_seed(options: CompletionOptions, row: int) -> CompletionOptions:

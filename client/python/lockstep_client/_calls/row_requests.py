@@ -12,7 +12,7 @@ from lockstep.v1 import tokens_pb2 as tokens_pb
 
 from lockstep_client._results.model_info import Capabilities
 from lockstep_client._results.tokenizer import TokenizerInfo
-from lockstep_client._values import tensors
+from lockstep_client._values import fields, tensors
 from lockstep_client.exceptions import (
     FieldViolation,
     KVCacheExceeded,
@@ -227,8 +227,10 @@ def _mix(value: int) -> int:
 
 
 def _has(request: Message, name: str) -> bool:
-    field = request.DESCRIPTOR.fields_by_name[name]
-    return bool(getattr(request, name)) if field.is_repeated else bool(request.HasField(name))
+    field: Any = request.DESCRIPTOR.fields_by_name[name]
+    if fields.is_repeated(field):
+        return bool(getattr(request, name))
+    return bool(request.HasField(name))
 
 
 def _lists(rows: Any) -> Any:

@@ -152,7 +152,7 @@ class Attempts:
         """
         self.deadline = None if timeout_s is None else time.monotonic() + timeout_s
         whose = f"`timeout` of the call, or `{keyword}` of the client"
-        self.limit = f"{float('inf') if timeout_s is None else timeout_s:g} s ({whose})"
+        self.limit = f"{_seconds(timeout_s)} s ({whose})"
         self.metadata = ((request_id.KEY, request_id.current()),)
         self._throttle = throttle
         self._retries = retries
@@ -211,3 +211,10 @@ def may_pass(error: LockstepError) -> bool:
 def is_idempotent(request: Message) -> bool:
     """Says whether the method that takes this request may be called again."""
     return request.DESCRIPTOR.full_name in _IDEMPOTENT_REQUESTS
+
+
+def _seconds(timeout_s: float | None) -> str:
+    """Writes a limit as it was given, although a part of it may have passed already."""
+    if timeout_s is None:
+        return "inf"
+    return f"{timeout_s:.2g}" if timeout_s < 1 else f"{round(timeout_s, 1):g}"
