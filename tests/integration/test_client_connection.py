@@ -180,13 +180,14 @@ def test_a_host_that_does_not_exist_is_said_to_be_none():
 
 def test_a_call_that_takes_too_long_is_given_up_and_freed(client: Lockstep):
     client.model.info()  # connects, which takes time too
-    limit = "within 0.1 s (`timeout` of the call, or `stream_timeout` of the client)"
-    with pytest.raises(DeadlineExceeded, match=f"the model service at .* {re.escape(limit)}"):
+    limit = re.escape(" s (`timeout` of the call, or `stream_timeout` of the client)")
+    left = r"0\.(1|0\d+)"  # some of it went by before the request was sent
+    with pytest.raises(DeadlineExceeded, match=f"the model service at .* within {left}{limit}"):
         client.model.generate([[5]], max_new_tokens=250, eos_token_id=[], timeout=0.1)
     limit = "within 1e-06 s (`timeout` of the call, or `timeout` of the client)"
     with pytest.raises(DeadlineExceeded, match=re.escape(limit)):
         client.model.info(timeout=1e-6)
-    deadline = time.monotonic() + 1.0
+    deadline = time.monotonic() + 10.0
     while client.model.load().running_sequence_count:
         assert time.monotonic() < deadline
         time.sleep(0.02)

@@ -214,7 +214,7 @@ def is_idempotent(request: Message) -> bool:
 
 
 def _seconds(timeout_s: float | None) -> str:
-    """Writes a limit as it was given, although a part of it may have passed already."""
+    """Writes a limit without the digits of what has passed of it before the request."""
     if timeout_s is None:
         return "inf"
     return f"{timeout_s:.2g}" if timeout_s < 1 else f"{round(timeout_s, 1):g}"
