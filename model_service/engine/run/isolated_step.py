@@ -8,6 +8,7 @@ R: rows of logits wanted, V: ids of the newest revision.
 """
 
 import logging
+import traceback
 from dataclasses import dataclass
 
 import torch
@@ -70,6 +71,7 @@ def _attempt(runner: Runner, runs: list[Run]) -> Tensor | Exception:
     except Exception as error:
         for run in runs:
             run.sequence.note_written(run.num_tokens)
+        traceback.clear_frames(error.__traceback__)  # they hold the step's tensors
         return error
 
 

@@ -1,5 +1,7 @@
 """A step in which something fails: who ends, and who notices nothing."""
 
+import weakref
+
 import pytest
 import torch
 
@@ -106,3 +108,20 @@ def test_a_device_that_has_failed_ends_the_engine_at_once():
     engine.generate(2, [8])
     with pytest.raises(torch.AcceleratorError):
         engine.run()
+
+
+def test_what_a_failed_step_held_is_free_before_the_next_attempt():
+    engine = CountingEngine()
+    engine.generate(1, [4], new=1)
+    forward, held = engine.runner.forward, []
+
+    def short_once(runs):
+        activations = torch.zeros(8)
+        if not held:
+            held.append(weakref.ref(activations))
+            raise SHORTAGE
+        assert held[0]() is None
+        return forward(runs)
+
+    engine.runner.forward = short_once
+    assert tokens(engine.run(), 1) == [5]
