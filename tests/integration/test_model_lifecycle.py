@@ -261,8 +261,8 @@ def test_an_engine_that_hangs_while_it_has_nothing_to_do_ends_the_server_as_well
 def test_an_engine_that_has_nothing_to_do_is_not_taken_for_one_that_hangs(
     tiny_checkpoint, tmp_path, start
 ):
-    with start(tiny_checkpoint, tmp_path, "--engine-stall-timeout-s", "2") as service:
-        time.sleep(5)
+    with start(tiny_checkpoint, tmp_path, "--engine-stall-timeout-s", "5") as service:
+        time.sleep(10)  # asked after 2.5 s without a report, and lost after 5 s without an answer
         assert service.health() == "SERVING"
         assert not service.events("engine_lost")
 

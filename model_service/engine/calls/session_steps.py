@@ -141,11 +141,12 @@ class SessionSteps:
         call = session.call
         if not isinstance(call, SessionStep):  # another row has failed as well
             return
+        # First, since undoing hands over the scores of other rows, which would be its answer.
+        self._table.reject(call.request_id, failure)
         if isinstance(call.command, OpenSession):
             self._table.remove(call.command.session_id)
         else:
             self._undo(session, call)
-        self._table.reject(call.request_id, failure)
 
     def cancel(self, request_id: int) -> None:
         """Undoes the step that is this call, if it is under way: its rows are as before it.

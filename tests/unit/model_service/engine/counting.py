@@ -58,6 +58,7 @@ class CountingRunner:
         self.poisoned: set[int] = set()
         self.poisoned_tokens: set[int] = set()
         self.failures: dict[int, Exception] = {}  # by request; 0 is the engine's own
+        self.failing_tokens: set[int] = set()
         self.most_runs = num_slots  # that memory is sufficient for
 
     @property
@@ -109,7 +110,8 @@ class CountingRunner:
         for run in runs:
             if failure := self.failures.get(run.sequence.call.request_id):
                 raise failure
-        if len(runs) > self.most_runs:
+        last_tokens = {run.sequence.token_ids[-1] for run in runs}
+        if len(runs) > self.most_runs or last_tokens & self.failing_tokens:
             raise torch.OutOfMemoryError("not for so many")
         for run in runs:
             run.sequence.advance(run.length, len(run.drafts))

@@ -61,6 +61,17 @@ def test_a_step_of_a_session_that_fails_is_undone_and_can_be_made_again():
     assert [row.sampled_token_id for row in answer.rows] == [6, 10]
 
 
+def test_a_step_that_fails_in_one_row_is_refused_before_anything_of_its_other_rows_is_told():
+    engine = CountingEngine()
+    engine.open(1, [4], [8])
+    engine.run()
+    engine.runner.failing_tokens.add(9)
+    engine.step_session(2, [5], [9])
+    told = [event for event in engine.run() if event.request_id == 2]
+    assert isinstance(told[0], Rejected)
+    assert engine.rows() == [[4], [8]]
+
+
 def test_a_session_that_cannot_be_opened_leaves_nothing():
     engine = CountingEngine()
     engine.runner.failures[1] = BUG
