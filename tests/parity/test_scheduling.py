@@ -93,6 +93,8 @@ def test_tokens_of_preempted_sequences_equal_those_without(emptied, config, salt
     scheduler = engine.engine._scheduler
     # Every prompt in one step, however long the steps before it took.
     monkeypatch.setattr(scheduler, "_clock", PrefillClock(1.0))
+    # None of these has its place for its age, which nobody could take away.
+    monkeypatch.setattr(scheduler._waiting, "_num_taken", 0)
     scheduler._max_running, most = 5, scheduler._max_running
     before, events, ids = scheduler.num_preempted, [], []
     for seed, prompt in enumerate(prompts):  # each goes before the ones there are
