@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from model_service.engine.calls.generate_calls import advance
-from model_service.engine.calls.row_config import of_row
+from model_service.engine.calls.sequence_building import config_of_row
 from model_service.engine.calls.session import Session, continuation_refusal
 from model_service.engine.calls.session_table import SessionTable
 from model_service.engine.sampling.sampler import Choice
@@ -68,7 +68,7 @@ class Continuations:
         if session is None:
             return
         call = Continuation(command.request_id, command.config, command.session_id)
-        configs = [of_row(command.config, spec) for spec in command.sequences]
+        configs = [config_of_row(command.config, spec) for spec in command.sequences]
         self._start(session, call, configs, command.selection, command.prompt_selection)
 
     def resume(self, command: ContinueSession) -> None:

@@ -6,14 +6,29 @@ from dataclasses import dataclass, field
 from torch import Tensor
 from transformers.generation.logits_process import LogitsProcessor
 
-from model_service.engine.sampling import coverage
 from model_service.engine.sampling.custom_processors import CustomProcessor
 from model_service.engine.sampling.row import Row
 from model_service.engine.sampling.row_processors import RowProcessors
 from model_service.engine.sampling.torch_draws import TorchDraws
 from model_service.engine.vocabulary.vocabulary import RevisionRows
-from model_service.protocol.parameters import GenerationConfig
+from model_service.protocol.parameters import CONFIG_PARAMETERS, GenerationConfig
 from model_service.protocol.processor_order import applied_processors
+
+_UNCOVERED = {
+    do_sample: [
+        (row.name, row.default)
+        for row in CONFIG_PARAMETERS.values()
+        if row.fast_path not in ("always", "when sampling" if do_sample else "when greedy")
+    ]
+    for do_sample in (False, True)
+}
+"""Fields that the fast path does not understand, as their rows in the table say, with the value
+that turns them off, by `do_sample`. Sequences that use them are left to Hugging Face's classes."""
+
+
+def covers(config: GenerationConfig) -> bool:
+    """Whether the sampler's fast path does exactly what a configuration asks for."""
+    return all(getattr(config, name) == off for name, off in _UNCOVERED[config.do_sample])
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +78,7 @@ class Choosing:
     processors: list[ProcessorStep] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        self.covered = not self.searches and coverage.covers(self.config)
+        self.covered = not self.searches and covers(self.config)
 
     def for_processors(self) -> Row:
         """Returns what processors may know about the row."""

@@ -10,7 +10,7 @@ is taken:
    (`candidates.py`, `warpers.py`, `draw.py`), and on more of them where those do
    not tell;
 3. any row whose full scores are wanted, whose configuration asks for more than
-   the first two do (`coverage.py`), or that the second cannot decide for sure:
+   the first two do (`choosing.py`), or that the second cannot decide for sure:
    Hugging Face's own classes (`processors.py`).
 
 N: rows, V: ids of a row's revision; rows of logits may be wider.
