@@ -52,7 +52,7 @@ class Served:
         info = stubs.info()
         ids = info.control_token_ids
         entries = stubs.tokenizer.ConvertTokens(pb.ConvertTokensRequest(ids=ids)).entries
-        self.control_tokens = {entry.id: entry.token for entry in entries}
+        self.control_tokens = {entry.id: entry.spelling for entry in entries}
         # The token for unknown text is a control token too, and what such text becomes.
         unknown = [
             role.token_id

@@ -133,7 +133,7 @@ def test_ids_come_back_as_the_text(stubs):
     rows = rows_of(stubs.tokenizer.Encode(encode("Grüße aus 東京", "")).token_batch)
     response = stubs.tokenizer.Decode(decode(*rows, return_bytes=True, check_round_trip=True))
     assert [one.text for one in response.texts] == ["Grüße aus 東京", ""]
-    assert response.texts[0].text_bytes == "Grüße aus 東京".encode()
+    assert response.texts[0].raw_bytes == "Grüße aus 東京".encode()
     assert all(one.round_trip for one in response.texts)
 
 
@@ -243,7 +243,7 @@ def test_the_vocabulary_arrives_whole_and_in_order(stubs, library):
         for entry in response.entries
     ]
     assert [entry.id for entry in entries] == list(range(400))
-    assert [entry.token for entry in entries] == [
+    assert [entry.spelling for entry in entries] == [
         library.id_to_token(index) for index in range(400)
     ]
     tail = list(stubs.tokenizer.GetVocabulary(pb.GetVocabularyRequest(start_id=399)))

@@ -73,7 +73,7 @@ def test_an_added_token_is_encoded_at_once_and_ids_are_dense(stubs):
 def test_an_added_token_is_decoded_and_described(stubs):
     stubs.admin.AddTokens(adding("<é>"))
     entry = stubs.tokenizer.ConvertTokens(pb.ConvertTokensRequest(ids=[400])).entries[0]
-    assert (entry.token, entry.token_bytes) == ("<é>", "<é>".encode())
+    assert (entry.spelling, entry.token_bytes) == ("<é>", "<é>".encode())
     assert entry.type == vocabulary_pb2.TOKEN_TYPE_SPECIAL
     assert 400 in stubs.info().control_token_ids
     assert stubs.info().base_size == 400

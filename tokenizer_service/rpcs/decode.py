@@ -105,7 +105,7 @@ def _decode_rows(
         num_characters += len(one.text)
         if request.return_bytes:
             pieces = tokenizer.decode_byte_pieces(row, options)
-            one.text_bytes = yield from response.collect(pieces, b"", len(one.text))
+            one.raw_bytes = yield from response.collect(pieces, b"", len(one.text))
         if request.check_round_trip:
             _check_round_trip(tokenizer, index, row, one, service.limits.max_text_bytes)
         response.append(pb.DecodeResponse(texts=[one]))

@@ -165,7 +165,7 @@ def vocabulary_entries(
             id=token_id,
             token_bytes=table.token_bytes[token_id],
             type=f"TOKEN_TYPE_{table.types[token_id].name}",
-            token=table.tokens[token_id],
+            spelling=table.tokens[token_id],
         )
         for token_id in ids
     ]

@@ -22,13 +22,13 @@ class DecodedText:
 
     Attributes:
         text: the text; bytes that are not valid UTF-8 appear as U+FFFD.
-        text_bytes: the bytes; empty unless asked for.
+        raw_bytes: the bytes; empty unless asked for.
         round_trip: whether encoding `text` gives the same ids; None unless asked.
         first_difference: index of the first id that differs.
     """
 
     text: str
-    text_bytes: bytes = b""
+    raw_bytes: bytes = b""
     round_trip: bool | None = None
     first_difference: int | None = None
 
@@ -43,13 +43,13 @@ class VocabularyEntry:
         id: the id.
         token_bytes: the bytes it stands for, not always valid UTF-8 alone.
         type: `normal`, `byte`, `special`, `added` or `unused`.
-        token: its spelling inside the tokenizer, for example `Ġthe`.
+        spelling: how it is written inside the tokenizer, for example `Ġthe`.
     """
 
     id: int
     token_bytes: bytes
     type: str
-    token: str
+    spelling: str
 
     @classmethod
     def from_message(cls, message: vocabulary_pb.VocabularyEntry) -> Self:

@@ -179,16 +179,16 @@ class DecodeRequest(_message.Message):
     def __init__(self, batch: _Optional[_Union[_tokens_pb2.PromptBatch, _Mapping]] = ..., options: _Optional[_Union[DecodeOptions, _Mapping]] = ..., return_bytes: _Optional[bool] = ..., check_round_trip: _Optional[bool] = ..., vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularyRef, _Mapping]] = ...) -> None: ...
 
 class DecodedText(_message.Message):
-    __slots__ = ("text", "text_bytes", "round_trip", "first_difference")
+    __slots__ = ("text", "raw_bytes", "round_trip", "first_difference")
     TEXT_FIELD_NUMBER: _ClassVar[int]
-    TEXT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    RAW_BYTES_FIELD_NUMBER: _ClassVar[int]
     ROUND_TRIP_FIELD_NUMBER: _ClassVar[int]
     FIRST_DIFFERENCE_FIELD_NUMBER: _ClassVar[int]
     text: str
-    text_bytes: bytes
+    raw_bytes: bytes
     round_trip: bool
     first_difference: int
-    def __init__(self, text: _Optional[str] = ..., text_bytes: _Optional[bytes] = ..., round_trip: _Optional[bool] = ..., first_difference: _Optional[int] = ...) -> None: ...
+    def __init__(self, text: _Optional[str] = ..., raw_bytes: _Optional[bytes] = ..., round_trip: _Optional[bool] = ..., first_difference: _Optional[int] = ...) -> None: ...
 
 class DecodeResponse(_message.Message):
     __slots__ = ("texts", "vocabulary")

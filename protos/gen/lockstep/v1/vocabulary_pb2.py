@@ -17,7 +17,7 @@ from lockstep.v1 import limits_pb2 as lockstep_dot_v1_dot_limits__pb2
 from lockstep.v1 import tensor_pb2 as lockstep_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1clockstep/v1/vocabulary.proto\x12\x0blockstep.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18lockstep/v1/limits.proto\x1a\x18lockstep/v1/tensor.proto\"~\n\rVocabularyRef\x12\x1d\n\x0ctokenizer_id\x18\x01 \x01(\tB\x07\xca\xc2\x18\x03\x10\x80\x02\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x1c\n\x0b\x66ingerprint\x18\x03 \x01(\tB\x07\xca\xc2\x18\x03\x10\x80\x02\x12\x0c\n\x04size\x18\x04 \x01(\x05\x12\x10\n\x08or_newer\x18\x05 \x01(\x08\"\x94\x01\n\nAddedToken\x12\x18\n\x07\x63ontent\x18\x01 \x01(\tB\x07\xca\xc2\x18\x03\x10\x80\x02\x12\x0f\n\x07special\x18\x02 \x01(\x08\x12\x13\n\x0bsingle_word\x18\x03 \x01(\x08\x12\x0e\n\x06lstrip\x18\x04 \x01(\x08\x12\x0e\n\x06rstrip\x18\x05 \x01(\x08\x12\x17\n\nnormalized\x18\x06 \x01(\x08H\x00\x88\x01\x01\x42\r\n\x0b_normalized\"g\n\x0cSpecialToken\x12+\n\x04role\x18\x01 \x01(\x0e\x32\x1d.lockstep.v1.SpecialTokenRole\x12\x10\n\x08token_id\x18\x02 \x01(\x05\x12\x18\n\x07\x63ontent\x18\x03 \x01(\tB\x07\xca\xc2\x18\x03\x10\x80 \"g\n\x0fVocabularyEntry\x12\n\n\x02id\x18\x01 \x01(\x05\x12\x13\n\x0btoken_bytes\x18\x02 \x01(\x0c\x12$\n\x04type\x18\x03 \x01(\x0e\x32\x16.lockstep.v1.TokenType\x12\r\n\x05token\x18\x04 \x01(\t\"\xa4\x02\n\x08NewToken\x12\n\n\x02id\x18\x01 \x01(\x05\x12&\n\x05token\x18\x02 \x01(\x0b\x32\x17.lockstep.v1.AddedToken\x12\x14\n\x0cprevious_ids\x18\x03 \x03(\x05\x12\x11\n\tgenerable\x18\x04 \x01(\x08\x12\x36\n\x0einitialization\x18\x05 \x01(\x0e\x32\x1e.lockstep.v1.RowInitialization\x12\x1a\n\rcopy_token_id\x18\x06 \x01(\x05H\x00\x88\x01\x01\x12)\n\x0cinput_values\x18\x07 \x01(\x0b\x32\x13.lockstep.v1.Tensor\x12*\n\routput_values\x18\x08 \x01(\x0b\x32\x13.lockstep.v1.TensorB\x10\n\x0e_copy_token_id\"A\n\x0bMarkedToken\x12\n\n\x02id\x18\x01 \x01(\x05\x12&\n\x05token\x18\x02 \x01(\x0b\x32\x17.lockstep.v1.AddedToken\"\x9a\x02\n\x10VocabularyChange\x12.\n\nvocabulary\x18\x01 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\x12\x1a\n\x12parent_fingerprint\x18\x02 \x01(\t\x12%\n\x06tokens\x18\x03 \x03(\x0b\x32\x15.lockstep.v1.NewToken\x12\x31\n\x0especial_tokens\x18\x04 \x03(\x0b\x32\x19.lockstep.v1.SpecialToken\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\rmarked_tokens\x18\x06 \x03(\x0b\x32\x18.lockstep.v1.MarkedToken*\xfb\x01\n\x10SpecialTokenRole\x12\"\n\x1eSPECIAL_TOKEN_ROLE_UNSPECIFIED\x10\x00\x12\x1a\n\x16SPECIAL_TOKEN_ROLE_BOS\x10\x01\x12\x1a\n\x16SPECIAL_TOKEN_ROLE_EOS\x10\x02\x12\x1a\n\x16SPECIAL_TOKEN_ROLE_PAD\x10\x03\x12\x1a\n\x16SPECIAL_TOKEN_ROLE_UNK\x10\x04\x12\x1a\n\x16SPECIAL_TOKEN_ROLE_SEP\x10\x05\x12\x1a\n\x16SPECIAL_TOKEN_ROLE_CLS\x10\x06\x12\x1b\n\x17SPECIAL_TOKEN_ROLE_MASK\x10\x07*\x98\x01\n\tTokenType\x12\x1a\n\x16TOKEN_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11TOKEN_TYPE_NORMAL\x10\x01\x12\x13\n\x0fTOKEN_TYPE_BYTE\x10\x02\x12\x16\n\x12TOKEN_TYPE_SPECIAL\x10\x03\x12\x14\n\x10TOKEN_TYPE_ADDED\x10\x04\x12\x15\n\x11TOKEN_TYPE_UNUSED\x10\x05*\xd4\x01\n\x11RowInitialization\x12\"\n\x1eROW_INITIALIZATION_UNSPECIFIED\x10\x00\x12%\n!ROW_INITIALIZATION_MEAN_OF_PIECES\x10\x01\x12\x1b\n\x17ROW_INITIALIZATION_MEAN\x10\x02\x12\x1b\n\x17ROW_INITIALIZATION_COPY\x10\x03\x12\x1b\n\x17ROW_INITIALIZATION_ZERO\x10\x04\x12\x1d\n\x19ROW_INITIALIZATION_VALUES\x10\x05\x42\x89\x01\n\x0f\x64\x65v.lockstep.v1B\x0fVocabularyProtoP\x01Z#lockstep.dev/lockstep/v1;lockstepv1\xa2\x02\x05LKSV1\xaa\x02\x0bLockstep.V1\xba\x02\nLockstepV1\xca\x02\x0bLockstep\\V1\xea\x02\x0cLockstep::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1clockstep/v1/vocabulary.proto\x12\x0blockstep.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18lockstep/v1/limits.proto\x1a\x18lockstep/v1/tensor.proto\"~\n\rVocabularyRef\x12\x1d\n\x0ctokenizer_id\x18\x01 \x01(\tB\x07\xca\xc2\x18\x03\x10\x80\x02\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x1c\n\x0b\x66ingerprint\x18\x03 \x01(\tB\x07\xca\xc2\x18\x03\x10\x80\x02\x12\x0c\n\x04size\x18\x04 \x01(\x05\x12\x10\n\x08or_newer\x18\x05 \x01(\x08\"\x94\x01\n\nAddedToken\x12\x18\n\x07\x63ontent\x18\x01 \x01(\tB\x07\xca\xc2\x18\x03\x10\x80\x02\x12\x0f\n\x07special\x18\x02 \x01(\x08\x12\x13\n\x0bsingle_word\x18\x03 \x01(\x08\x12\x0e\n\x06lstrip\x18\x04 \x01(\x08\x12\x0e\n\x06rstrip\x18\x05 \x01(\x08\x12\x17\n\nnormalized\x18\x06 \x01(\x08H\x00\x88\x01\x01\x42\r\n\x0b_normalized\"g\n\x0cSpecialToken\x12+\n\x04role\x18\x01 \x01(\x0e\x32\x1d.lockstep.v1.SpecialTokenRole\x12\x10\n\x08token_id\x18\x02 \x01(\x05\x12\x18\n\x07\x63ontent\x18\x03 \x01(\tB\x07\xca\xc2\x18\x03\x10\x80 \"q\n\x0fVocabularyEntry\x12\n\n\x02id\x18\x01 \x01(\x05\x12\x13\n\x0btoken_bytes\x18\x02 \x01(\x0c\x12$\n\x04type\x18\x03 \x01(\x0e\x32\x16.lockstep.v1.TokenType\x12\x17\n\x08spelling\x18\x04 \x01(\tR\x05token\"\xa4\x02\n\x08NewToken\x12\n\n\x02id\x18\x01 \x01(\x05\x12&\n\x05token\x18\x02 \x01(\x0b\x32\x17.lockstep.v1.AddedToken\x12\x14\n\x0cprevious_ids\x18\x03 \x03(\x05\x12\x11\n\tgenerable\x18\x04 \x01(\x08\x12\x36\n\x0einitialization\x18\x05 \x01(\x0e\x32\x1e.lockstep.v1.RowInitialization\x12\x1a\n\rcopy_token_id\x18\x06 \x01(\x05H\x00\x88\x01\x01\x12)\n\x0cinput_values\x18\x07 \x01(\x0b\x32\x13.lockstep.v1.Tensor\x12*\n\routput_values\x18\x08 \x01(\x0b\x32\x13.lockstep.v1.TensorB\x10\n\x0e_copy_token_id\"A\n\x0bMarkedToken\x12\n\n\x02id\x18\x01 \x01(\x05\x12&\n\x05token\x18\x02 \x01(\x0b\x32\x17.lockstep.v1.AddedToken\"\x9a\x02\n\x10VocabularyChange\x12.\n\nvocabulary\x18\x01 \x01(\x0b\x32\x1a.lockstep.v1.VocabularyRef\x12\x1a\n\x12parent_fingerprint\x18\x02 \x01(\t\x12%\n\x06tokens\x18\x03 \x03(\x0b\x32\x15.lockstep.v1.NewToken\x12\x31\n\x0especial_tokens\x18\x04 \x03(\x0b\x32\x19.lockstep.v1.SpecialToken\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\rmarked_tokens\x18\x06 \x03(\x0b\x32\x18.lockstep.v1.MarkedToken*\xfb\x01\n\x10SpecialTokenRole\x12\"\n\x1eSPECIAL_TOKEN_ROLE_UNSPECIFIED\x10\x00\x12\x1a\n\x16SPECIAL_TOKEN_ROLE_BOS\x10\x01\x12\x1a\n\x16SPECIAL_TOKEN_ROLE_EOS\x10\x02\x12\x1a\n\x16SPECIAL_TOKEN_ROLE_PAD\x10\x03\x12\x1a\n\x16SPECIAL_TOKEN_ROLE_UNK\x10\x04\x12\x1a\n\x16SPECIAL_TOKEN_ROLE_SEP\x10\x05\x12\x1a\n\x16SPECIAL_TOKEN_ROLE_CLS\x10\x06\x12\x1b\n\x17SPECIAL_TOKEN_ROLE_MASK\x10\x07*\x98\x01\n\tTokenType\x12\x1a\n\x16TOKEN_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11TOKEN_TYPE_NORMAL\x10\x01\x12\x13\n\x0fTOKEN_TYPE_BYTE\x10\x02\x12\x16\n\x12TOKEN_TYPE_SPECIAL\x10\x03\x12\x14\n\x10TOKEN_TYPE_ADDED\x10\x04\x12\x15\n\x11TOKEN_TYPE_UNUSED\x10\x05*\xd4\x01\n\x11RowInitialization\x12\"\n\x1eROW_INITIALIZATION_UNSPECIFIED\x10\x00\x12%\n!ROW_INITIALIZATION_MEAN_OF_PIECES\x10\x01\x12\x1b\n\x17ROW_INITIALIZATION_MEAN\x10\x02\x12\x1b\n\x17ROW_INITIALIZATION_COPY\x10\x03\x12\x1b\n\x17ROW_INITIALIZATION_ZERO\x10\x04\x12\x1d\n\x19ROW_INITIALIZATION_VALUES\x10\x05\x42\x89\x01\n\x0f\x64\x65v.lockstep.v1B\x0fVocabularyProtoP\x01Z#lockstep.dev/lockstep/v1;lockstepv1\xa2\x02\x05LKSV1\xaa\x02\x0bLockstep.V1\xba\x02\nLockstepV1\xca\x02\x0bLockstep\\V1\xea\x02\x0cLockstep::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,12 +33,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ADDEDTOKEN'].fields_by_name['content']._serialized_options = b'\312\302\030\003\020\200\002'
   _globals['_SPECIALTOKEN'].fields_by_name['content']._loaded_options = None
   _globals['_SPECIALTOKEN'].fields_by_name['content']._serialized_options = b'\312\302\030\003\020\200 '
-  _globals['_SPECIALTOKENROLE']._serialized_start=1267
-  _globals['_SPECIALTOKENROLE']._serialized_end=1518
-  _globals['_TOKENTYPE']._serialized_start=1521
-  _globals['_TOKENTYPE']._serialized_end=1673
-  _globals['_ROWINITIALIZATION']._serialized_start=1676
-  _globals['_ROWINITIALIZATION']._serialized_end=1888
+  _globals['_SPECIALTOKENROLE']._serialized_start=1277
+  _globals['_SPECIALTOKENROLE']._serialized_end=1528
+  _globals['_TOKENTYPE']._serialized_start=1531
+  _globals['_TOKENTYPE']._serialized_end=1683
+  _globals['_ROWINITIALIZATION']._serialized_start=1686
+  _globals['_ROWINITIALIZATION']._serialized_end=1898
   _globals['_VOCABULARYREF']._serialized_start=130
   _globals['_VOCABULARYREF']._serialized_end=256
   _globals['_ADDEDTOKEN']._serialized_start=259
@@ -46,11 +46,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SPECIALTOKEN']._serialized_start=409
   _globals['_SPECIALTOKEN']._serialized_end=512
   _globals['_VOCABULARYENTRY']._serialized_start=514
-  _globals['_VOCABULARYENTRY']._serialized_end=617
-  _globals['_NEWTOKEN']._serialized_start=620
-  _globals['_NEWTOKEN']._serialized_end=912
-  _globals['_MARKEDTOKEN']._serialized_start=914
-  _globals['_MARKEDTOKEN']._serialized_end=979
-  _globals['_VOCABULARYCHANGE']._serialized_start=982
-  _globals['_VOCABULARYCHANGE']._serialized_end=1264
+  _globals['_VOCABULARYENTRY']._serialized_end=627
+  _globals['_NEWTOKEN']._serialized_start=630
+  _globals['_NEWTOKEN']._serialized_end=922
+  _globals['_MARKEDTOKEN']._serialized_start=924
+  _globals['_MARKEDTOKEN']._serialized_end=989
+  _globals['_VOCABULARYCHANGE']._serialized_start=992
+  _globals['_VOCABULARYCHANGE']._serialized_end=1274
 # @@protoc_insertion_point(module_scope)

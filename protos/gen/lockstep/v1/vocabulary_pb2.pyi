@@ -102,16 +102,16 @@ class SpecialToken(_message.Message):
     def __init__(self, role: _Optional[_Union[SpecialTokenRole, str]] = ..., token_id: _Optional[int] = ..., content: _Optional[str] = ...) -> None: ...
 
 class VocabularyEntry(_message.Message):
-    __slots__ = ("id", "token_bytes", "type", "token")
+    __slots__ = ("id", "token_bytes", "type", "spelling")
     ID_FIELD_NUMBER: _ClassVar[int]
     TOKEN_BYTES_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
-    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    SPELLING_FIELD_NUMBER: _ClassVar[int]
     id: int
     token_bytes: bytes
     type: TokenType
-    token: str
-    def __init__(self, id: _Optional[int] = ..., token_bytes: _Optional[bytes] = ..., type: _Optional[_Union[TokenType, str]] = ..., token: _Optional[str] = ...) -> None: ...
+    spelling: str
+    def __init__(self, id: _Optional[int] = ..., token_bytes: _Optional[bytes] = ..., type: _Optional[_Union[TokenType, str]] = ..., spelling: _Optional[str] = ...) -> None: ...
 
 class NewToken(_message.Message):
     __slots__ = ("id", "token", "previous_ids", "generable", "initialization", "copy_token_id", "input_values", "output_values")
