@@ -27,7 +27,7 @@ def run(service: Coroutine[Any, Any, int | str]) -> NoReturn:
     Nothing of Python is torn down, as that would stop the server: what has to be
     cleaned up, the service cleans up before it returns.
     """
-    heap.keep_large_blocks_out()
+    heap.keep_small()
     runner = asyncio.Runner()
     try:
         code: int | str = runner.run(service)
