@@ -22,6 +22,7 @@ from docs.client_names import client_names_table
 from docs.field_limits import field_limits_table
 from docs.hugging_face import hugging_face_table, processors_table
 from docs.modules import PACKAGES, modules_list, table_name
+from docs.roles import roles_table
 from docs.settings import settings_table
 from model_service.front.metrics import ModelMetrics
 from model_service.front.settings import ModelSettings
@@ -132,6 +133,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "field-limits": field_limits_table,
     "hugging-face": hugging_face_table,
     "processors": processors_table,
+    "roles": roles_table,
     "rpc-metrics": rpc_metrics_table,
     "tokenizer-metrics": tokenizer_metrics_table,
     "model-metrics": model_metrics_table,

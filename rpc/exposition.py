@@ -2,13 +2,17 @@
 
 import socket
 import sys
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from http import HTTPStatus
 from socketserver import TCPServer, ThreadingMixIn
 from threading import Lock, Thread
 from typing import Any
 
 import structlog
 from prometheus_client import CollectorRegistry, MetricsHandler
+
+from rpc.errors import PermissionDenied, ServiceError, Unauthenticated
 
 # How soon `close` is noticed.
 _POLL_S = 0.1
@@ -20,6 +24,9 @@ _SILENCE_S = 10
 # and that client asks again after a second, then two, then four.
 _BACKLOG = 128
 
+Check = Callable[[Sequence[str]], None]
+"""Raises Unauthenticated or PermissionDenied for values of the header `Authorization`."""
+
 _log = structlog.stdlib.get_logger(__name__)
 
 
@@ -30,15 +37,22 @@ class MetricsEndpoint:
         port: the port in use.
     """
 
-    def __init__(self, registry: CollectorRegistry, host: str, port: int) -> None:
+    def __init__(self, registry: CollectorRegistry, host: str, port: int, check: Check) -> None:
         """Binds the port and begins to serve.
+
+        Args:
+            registry: what is served.
+            host: address to listen on.
+            port: 0 picks a free one.
+            check: raises what keeps a caller from it.
 
         Raises:
             OSError: the port is taken.
         """
         server = _Server6 if ":" in host else _Server4
         try:
-            self._http = server((host, port), _Handler.factory(registry))
+            members = {"registry": registry, "check": staticmethod(check)}
+            self._http = server((host, port), type("_Checked", (_Handler,), members))
         except OSError as error:
             raise OSError(f"cannot listen on port {port} for metrics: {error.strerror}") from None
         self.port: int = self._http.server_address[1]
@@ -56,6 +70,23 @@ class MetricsEndpoint:
 
 class _Handler(MetricsHandler):
     timeout = _SILENCE_S  # for a client that says nothing, or does not read
+    check: Check
+
+    def do_GET(self) -> None:
+        try:
+            self.check(self.headers.get_all("Authorization", []))
+        except Unauthenticated as error:
+            self._refuse(HTTPStatus.UNAUTHORIZED, error)
+        except PermissionDenied as error:
+            self._refuse(HTTPStatus.FORBIDDEN, error)
+        else:
+            super().do_GET()
+
+    def _refuse(self, status: HTTPStatus, error: ServiceError) -> None:
+        self.send_response(status)
+        self.send_header("WWW-Authenticate", "Bearer")
+        self.end_headers()
+        self.wfile.write(f"{error}\n".encode())
 
 
 class _Server4(ThreadingMixIn, TCPServer):

@@ -76,13 +76,18 @@ def enclose_with_codec(handler: Handler, scope: Scope, decode: Codec, encode: Co
 
 
 def refuse(scope: Scope, error: Exception) -> Handler:
-    """Returns a handler that raises `error` inside of `scope`, for any kind of call."""
+    """Returns a handler that raises `error` inside of `scope`, for any kind of call.
+
+    The request is not read, not even the bytes of one that is unary.
+    """
 
     async def behavior(requests: object, context: Context) -> None:
         async with scope(context):
             raise error
 
-    return grpc.stream_stream_rpc_method_handler(behavior)
+    return grpc.stream_stream_rpc_method_handler(
+        behavior, request_deserializer=_same, response_serializer=_same
+    )
 
 
 @dataclass(frozen=True, slots=True)

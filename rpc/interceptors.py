@@ -37,13 +37,20 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
     Args:
         max_message_bytes: largest request message decoded.
         max_response_bytes: largest response message sent.
-        services: full names of what the server offers.
+        services: full names of what the port offers.
+        hides_admins: whether others, for admins, have another port.
     """
 
     def __init__(
-        self, *, max_message_bytes: int, max_response_bytes: int, services: Sequence[str]
+        self,
+        *,
+        max_message_bytes: int,
+        max_response_bytes: int,
+        services: Sequence[str],
+        hides_admins: bool = False,
     ) -> None:
         self._services = services
+        self._hides_admins = hides_admins
         self._max_message_bytes = max_message_bytes
         self._max_response_bytes = max_response_bytes
 
@@ -53,7 +60,9 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None:  # do not repeat what a scanner asked for
             scope = partial(_answer_errors, "This method")
-            unknown = errors.NotImplemented_("This method", services=self._services)
+            unknown = errors.NotImplemented_(
+                "This method", services=self._services, hides_admins=self._hides_admins
+            )
             return handlers.refuse(scope, unknown)
         method = handler_call_details.method.removeprefix("/")
         return handlers.enclose_with_codec(

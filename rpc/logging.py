@@ -16,8 +16,9 @@ from typing import Any
 import grpc
 import structlog
 
-from rpc import handlers, identity
+from rpc import handlers
 from rpc.handlers import Context, Continuation, Handler, Outcome
+from rpc.identity import caller
 
 REQUEST_ID_KEY = "x-request-id"
 TRACE_KEY = "traceparent"
@@ -71,8 +72,6 @@ class AccessLogInterceptor(grpc.aio.ServerInterceptor):
         async def logged(context: Context) -> AsyncIterator[None]:
             start = time.perf_counter()
             fields: dict[str, Any] = {}
-            if principal := identity.principal(context):
-                fields["principal"] = principal[:_MAX_PRINCIPAL_CHARS]
             _fields.set(fields)  # each call has a task of its own
             with structlog.contextvars.bound_contextvars(**names):
                 error: BaseException | None = None
@@ -82,6 +81,8 @@ class AccessLogInterceptor(grpc.aio.ServerInterceptor):
                     error = caught
                     raise
                 finally:
+                    if principal := caller():
+                        fields["principal"] = principal[:_MAX_PRINCIPAL_CHARS]
                     ended = handlers.outcome(context, error)
                     fields["duration_ms"] = round((time.perf_counter() - start) * 1000, 3)
                     self._write(method, ended, fields)

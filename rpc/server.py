@@ -6,6 +6,7 @@ import math
 import signal
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import cast
 
 import grpc
 import structlog
@@ -13,12 +14,19 @@ from prometheus_client import CollectorRegistry, Gauge
 
 from rpc.exposition import MetricsEndpoint
 from rpc.health import Describe, HealthServer
-from rpc.identity import IdentityInterceptor
+from rpc.identity import Role
+from rpc.identity.authenticator import Authenticator
+from rpc.identity.interceptor import IdentityInterceptor
+from rpc.identity.principals import Principals
+from rpc.identity.roles import check_policy
+from rpc.identity.watched_file import WatchedFile
+from rpc.identity.web_tokens import TokenIssuer
 from rpc.interceptors import AdmissionInterceptor, ErrorInterceptor
 from rpc.lifecycle import Lifecycle, Phase
 from rpc.logging import AccessLogInterceptor
 from rpc.metrics import MetricsInterceptor, RpcMetrics
 from rpc.options import server_options
+from rpc.ports import GrpcPorts, bind
 from rpc.settings import ServerSettings
 from rpc.tls import CertificateFiles
 
@@ -55,27 +63,20 @@ class Server:
             registry: what `/metrics` shows; the metrics of RPCs are added to it.
             service_names: full names of the services that will be registered. Their
                 modules must have been imported.
+
+        Raises:
+            OSError: a file that identifies callers cannot be read.
+            PolicyError: a method has no role.
         """
+        check_policy(service_names)
         self._settings = settings
         self._registry = registry
         self._service_names = tuple(service_names)
         self.lifecycle = Lifecycle(settings.max_concurrent_calls)
-        self.grpc = grpc.aio.server(
-            interceptors=[  # outermost first
-                AccessLogInterceptor(),
-                MetricsInterceptor(RpcMetrics(registry, service_names)),
-                ErrorInterceptor(
-                    max_message_bytes=settings.max_message_bytes,
-                    max_response_bytes=settings.max_response_bytes,
-                    services=self._service_names,
-                ),
-                AdmissionInterceptor(self.lifecycle),
-                IdentityInterceptor(),
-            ],
-            options=server_options(settings),
-        )
-        if settings.reflection:
-            _enable_reflection(self.grpc, self._service_names)
+        self._authenticator = _authenticator(settings)
+        self._rpc_metrics = RpcMetrics(registry, service_names)
+        self._ports = GrpcPorts(settings, self._service_names, self._make_grpc_server)
+        self.grpc = cast(grpc.aio.Server, self._ports)  # as far as generated code uses one
         self._health = HealthServer(service_names)
         self._ready = Gauge(
             "lockstep_ready", "1 while the service takes calls.", ["service"], registry=registry
@@ -87,38 +88,48 @@ class Server:
             registry=registry,
         ).labels(settings.service)
         self._certificate_expiry.set(math.nan)
+        self._open = Gauge(
+            "lockstep_open_to_anyone",
+            "1 if other machines may reach the service and nothing identifies callers.",
+            ["service"],
+            registry=registry,
+        ).labels(settings.service)
+        self._open.set(settings.is_public and not settings.identifies_callers)
         self._stop_now = asyncio.Event()
         self._metrics: MetricsEndpoint | None = None
         self.port = self.health_port = self.metrics_port = 0
 
     async def start(self) -> None:
-        """Binds the three ports, serves, and prints them as one JSON line on stdout.
+        """Binds the ports, serves, and prints them as one JSON line on stdout.
 
         Raises:
             OSError: a port is taken, or a TLS file cannot be read.
             ssl.SSLError: the TLS files do not fit together.
         """
-        self.port = self._bind_grpc()
-        self.health_port = _bind(
-            self._health.grpc, self._settings.host, self._settings.health_port, None
-        )
+        settings = self._settings
+        self._ports.bind(self._credentials())
+        self.port = self._ports.port
+        self.health_port = bind(self._health.grpc, settings.host, settings.health_port, None)
         self._metrics = MetricsEndpoint(
-            self._registry, self._settings.host, self._settings.metrics_port
+            self._registry, settings.host, settings.metrics_port, self._check_scrape
         )
         self.metrics_port = self._metrics.port
         self._publish()
         self._health.start()
-        await self.grpc.start()
+        await self._ports.start()
         line = {
             "event": "listening",
-            "service": self._settings.service,
-            "host": self._settings.host,
+            "service": settings.service,
+            "host": settings.host,
             "port": self.port,
             "health_port": self.health_port,
             "metrics_port": self.metrics_port,
         }
+        if self._ports.admin_port is not None:
+            line["admin_port"] = self._ports.admin_port
         print(json.dumps(line), flush=True)
-        _log.info("started", settings=self._settings.loggable())
+        _log.info("started", settings=settings.loggable())
+        self._warn_of_strangers()
 
     def set_ready(self, ready: bool) -> None:
         """Takes calls, or answers them with `LOADING`; health follows."""
@@ -175,7 +186,7 @@ class Server:
         if not self.draining:
             self.drain()
         await self._end_calls()
-        await self.grpc.stop(_FLUSH_S)
+        await self._ports.stop(_FLUSH_S)
         await self._health.stop()
         if self._metrics is not None:
             await asyncio.to_thread(self._metrics.close)
@@ -208,16 +219,65 @@ class Server:
         except TimeoutError:
             _log.error("calls left behind", running_calls=self.lifecycle.running)
 
-    def _bind_grpc(self) -> int:
+    def _make_grpc_server(self, offered: Sequence[str]) -> grpc.aio.Server:
         settings = self._settings
-        credentials = None
-        if settings.tls_certificate is not None and settings.tls_key is not None:
-            files = CertificateFiles(
-                settings.tls_certificate, settings.tls_key, settings.tls_client_ca
+        server = grpc.aio.server(
+            interceptors=[  # outermost first
+                AccessLogInterceptor(),
+                MetricsInterceptor(self._rpc_metrics),
+                ErrorInterceptor(
+                    max_message_bytes=settings.max_message_bytes,
+                    max_response_bytes=settings.max_response_bytes,
+                    services=offered,
+                    hides_admins=len(offered) < len(self._service_names),
+                ),
+                IdentityInterceptor(
+                    self._authenticator, by_certificate=settings.tls_client_ca is not None
+                ),
+                AdmissionInterceptor(self.lifecycle),
+            ],
+            options=server_options(settings),
+        )
+        if settings.reflection:
+            _enable_reflection(server, offered)
+        return server
+
+    def _credentials(self) -> grpc.ServerCredentials | None:
+        settings = self._settings
+        if settings.tls_certificate is None or settings.tls_key is None:
+            return None
+        files = CertificateFiles(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
+        self._certificate_expiry.set_function(files.expires_at)
+        return files.credentials()
+
+    def _check_scrape(self, authorization: Sequence[str]) -> None:
+        """Raises Unauthenticated or PermissionDenied for who may not read the metrics."""
+        authenticator = self._authenticator
+        found = authenticator.of_token(authorization) or authenticator.anonymous
+        found.require(Role.METRICS)
+
+    def _warn_of_strangers(self) -> None:
+        """Says in the log how a service is open that other machines may reach."""
+        settings = self._settings
+        if not settings.is_public:
+            return
+        if not settings.identifies_callers:
+            roles = ", ".join(sorted(settings.anonymous_roles)) or "none"
+            _log.warning(
+                "open_to_anyone",
+                host=settings.host,
+                roles=roles,
+                reason=f"Whoever reaches these ports has the roles: {roles}.",
+                remedy="Identify callers with --principals, --jwt-keys or --tls-client-ca; say with"
+                " --allow-anonymous what those without credentials may do; see docs/security.md.",
             )
-            credentials = files.credentials()
-            self._certificate_expiry.set_function(files.expires_at)
-        return _bind(self.grpc, settings.host, settings.port, credentials)
+        elif settings.tls_certificate is None:
+            _log.warning(
+                "tokens_in_plain_text",
+                host=settings.host,
+                remedy="Set --tls-certificate and --tls-key, unless a proxy on this machine ends "
+                "TLS: who reads a token on its way can use it.",
+            )
 
     def _publish(self) -> None:
         """Tells Prometheus and probes what the lifecycle says."""
@@ -226,22 +286,21 @@ class Server:
         self._health.set_ready(ready)
 
 
-def _bind(
-    server: grpc.aio.Server | grpc.Server,
-    host: str,
-    port: int,
-    credentials: grpc.ServerCredentials | None,
-) -> int:
-    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    try:
-        if credentials is None:
-            return server.add_insecure_port(address)
-        return server.add_secure_port(address, credentials)
-    except RuntimeError:
-        raise OSError(f"cannot listen on {address}: the port is in use or not allowed") from None
-
-
 def _enable_reflection(server: grpc.aio.Server, service_names: Sequence[str]) -> None:
     from grpc_reflection.v1alpha import reflection  # not needed in production
 
     reflection.enable_server_reflection((*service_names, reflection.SERVICE_NAME), server)
+
+
+def _authenticator(settings: ServerSettings) -> Authenticator:
+    principals, issuer = None, None
+    if settings.principals is not None:
+        principals = WatchedFile(settings.principals, Principals.read)
+    if settings.jwt_keys is not None:
+        issuer = TokenIssuer(
+            settings.jwt_keys,
+            issuer=settings.jwt_issuer,
+            audience=settings.jwt_audience,
+            roles_claim=settings.jwt_roles_claim,
+        )
+    return Authenticator(principals, issuer, settings.anonymous_roles)

@@ -6,15 +6,18 @@ values it needs as arguments. Units are in the names.
 
 import argparse
 import inspect
+import ipaddress
 import os
 import re
 import sys
 from collections.abc import Sequence
 from typing import Literal, NoReturn, Self
 
-from pydantic import Field, FilePath, ValidationError, model_validator
+from pydantic import Field, FilePath, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict, SettingsError
+
+from rpc.identity.roles import ALL_ROLES, Role, read_roles
 
 EXIT_USAGE = 2
 
@@ -41,11 +44,19 @@ class ServerSettings(BaseSettings):
     )
 
     host: str = "127.0.0.1"
-    """Address that all three ports listen on. `0.0.0.0` or `::` opens them to
-    other machines; set up TLS first."""
+    """Address that all ports listen on. `0.0.0.0` or `::` opens them to other
+    machines; read docs/security.md first."""
 
     port: int = Field(default=0, ge=0, le=65535)
     """gRPC port. 0 picks a free one; the line printed at start names it."""
+
+    admin_port: int | None = Field(default=None, ge=0, le=65535)
+    """gRPC port that the admin services move to, so that a network can keep others
+    from it; all methods are served there, and no admin's at `port`. Without it
+    `port` serves everything."""
+
+    admin_host: str = ""
+    """Address that `admin_port` listens on. Empty means that of `host`."""
 
     health_port: int = Field(default=0, ge=0, le=65535)
     """Port of `grpc.health.v1`, always plaintext, for probes. 0 picks a free one."""
@@ -62,6 +73,30 @@ class ServerSettings(BaseSettings):
     tls_client_ca: FilePath | None = None
     """PEM file with the authorities that sign client certificates. With it, a
     client without such a certificate is refused (mutual TLS)."""
+
+    principals: FilePath | None = None
+    """TOML file that says who callers are, by hashes of their bearer tokens or names
+    in their certificates, and what each may do; docs/security.md describes it. Read
+    again within a second when it changes."""
+
+    jwt_keys: FilePath | None = None
+    """JSON Web Key Set with the public keys of an identity provider, whose web tokens
+    (JWT) are taken as bearer tokens. Read again within a second when it changes."""
+
+    jwt_issuer: str = ""
+    """Issuer (`iss`) of these web tokens."""
+
+    jwt_audience: str = ""
+    """Audience (`aud`) that these web tokens must be for."""
+
+    jwt_roles_claim: str = "roles"
+    """Claim of these web tokens with the roles of the caller: a list, or a text with
+    spaces between."""
+
+    allow_anonymous: str | None = None
+    """Roles of callers without credentials, with commas between, or `all` or `none`.
+    Without it they may do everything on a machine's own address (`127.0.0.1`) while
+    nothing identifies callers, and else only read `/metrics`."""
 
     drain_timeout_s: float = Field(default=60.0, ge=0, allow_inf_nan=False)
     """Seconds that running calls get to finish after SIGTERM. Keep it below the
@@ -103,6 +138,24 @@ class ServerSettings(BaseSettings):
     def service(self) -> str:
         """The package that defines these settings, such as `tokenizer_service`."""
         return type(self).__module__.partition(".")[0]
+
+    @property
+    def is_public(self) -> bool:
+        """Whether other machines may reach a port."""
+        return not (is_loopback(self.host) and is_loopback(self.admin_host or self.host))
+
+    @property
+    def identifies_callers(self) -> bool:
+        """Whether one caller can be told from another."""
+        return any((self.principals, self.jwt_keys, self.tls_client_ca))
+
+    @property
+    def anonymous_roles(self) -> frozenset[Role]:
+        """What callers without credentials may do."""
+        if self.allow_anonymous is not None:
+            return read_roles(self.allow_anonymous)
+        trusted = not self.is_public and not self.identifies_callers
+        return ALL_ROLES if trusted else frozenset({Role.METRICS})
 
     def loggable(self) -> dict[str, object]:
         """Returns every value as a JSON type, without the passwords in URLs."""
@@ -181,6 +234,19 @@ class ServerSettings(BaseSettings):
             hint = " (on Kubernetes, set enableServiceLinks: false)" if links else ""
             raise SettingsError(f"unrecognized environment variables: {' '.join(unknown)}{hint}")
 
+    @field_validator("allow_anonymous")
+    @classmethod
+    def _roles_are_known(cls, roles: str | None) -> str | None:
+        if roles is not None:
+            read_roles(roles)
+        return roles
+
+    @model_validator(mode="after")
+    def _web_tokens_are_for_somebody(self) -> Self:
+        if len({bool(each) for each in (self.jwt_keys, self.jwt_issuer, self.jwt_audience)}) > 1:
+            raise ValueError("--jwt-keys, --jwt-issuer and --jwt-audience go together")
+        return self
+
     @model_validator(mode="after")
     def _tls_files_come_together(self) -> Self:
         if (self.tls_certificate is None) != (self.tls_key is None):
@@ -188,6 +254,14 @@ class ServerSettings(BaseSettings):
         if self.tls_client_ca is not None and self.tls_certificate is None:
             raise ValueError("--tls-client-ca needs --tls-certificate and --tls-key")
         return self
+
+
+def is_loopback(host: str) -> bool:
+    """Returns whether only the same machine reaches an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class _Parser(argparse.ArgumentParser):

@@ -46,6 +46,9 @@ TABLE: dict[type[errors.ServiceError], tuple[int, str]] = {
     errors.StoreUnavailable: (code_pb2.UNAVAILABLE, "STORE_UNAVAILABLE"),
     errors.TokenExists: (code_pb2.ALREADY_EXISTS, "TOKEN_EXISTS"),
     errors.SlowConsumer: (code_pb2.RESOURCE_EXHAUSTED, "SLOW_CONSUMER"),
+    errors.Unauthenticated: (code_pb2.UNAUTHENTICATED, "UNAUTHENTICATED"),
+    errors.PermissionDenied: (code_pb2.PERMISSION_DENIED, "PERMISSION_DENIED"),
+    errors.QuotaExceeded: (code_pb2.RESOURCE_EXHAUSTED, "QUOTA_EXCEEDED"),
 }
 
 

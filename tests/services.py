@@ -38,6 +38,7 @@ class ServiceProcess:
         address: where it serves gRPC.
         health_address: where it serves health.
         metrics_url: where it serves metrics.
+        admin_address: where it serves its admins, if not everywhere.
         log: file that its log is written to.
     """
 
@@ -45,6 +46,7 @@ class ServiceProcess:
     address: str
     health_address: str
     metrics_url: str
+    admin_address: str
     log: Path
 
     def handled(self, method: str, code: str | None = None) -> float:
@@ -194,6 +196,7 @@ def _listening(process: subprocess.Popen[str], log: Path) -> ServiceProcess:
         address=f"localhost:{event['port']}",
         health_address=f"localhost:{event['health_port']}",
         metrics_url=f"http://localhost:{event['metrics_port']}/metrics",
+        admin_address=f"localhost:{event.get('admin_port', event['port'])}",
         log=log,
     )
 

@@ -15,6 +15,7 @@ import checkpoints
 from checkpoints import CheckpointError
 from rpc import json_lines, program
 from rpc.errors import StoreUnavailable
+from rpc.identity import Allowance
 from rpc.metrics import process_registry
 from rpc.server import Server
 from tokenizer_service.chat.chat import ChatTemplates
@@ -126,6 +127,9 @@ class TokenizerServer:
             ),
             max_response_bytes=settings.max_response_bytes,
             max_added_tokens=settings.max_added_tokens,
+            additions=Allowance(
+                "added_tokens_per_hour", settings.quota_added_tokens_per_hour, period_s=3600
+            ),
             draining=self.server.lifecycle.draining,
         )
         self._service.set_result(service)

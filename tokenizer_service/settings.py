@@ -81,6 +81,10 @@ class TokenizerSettings(ServerSettings):
     max_added_tokens: int = Field(default=8192, ge=0)
     """Most tokens that all revisions together may add."""
 
+    quota_added_tokens_per_hour: int = Field(default=0, ge=0)
+    """Tokens that one caller may add in an hour, unless `principals` gives it another number;
+    importing a log is not counted. 0 means no limit but `max_added_tokens`."""
+
     template_workers: int = Field(default=2, ge=1, le=64)
     """Processes that render chat templates."""
 

@@ -14,6 +14,8 @@ from model_service.front.served_model import ServedModel
 from model_service.front.sessions.registry import SessionRegistry
 from model_service.front.sessions.session import Session
 from model_service.protocol import CloseSession, DescribeSession, Request, SequenceTokens
+from rpc import identity
+from rpc.identity import Role
 
 _UNARY_REMEDY = "Ask for fewer ids, fewer positions or a smaller dtype, or use GenerateStream."
 _BEAM_REMEDY = (
@@ -86,6 +88,7 @@ class Generations:
         Raises:
             ServiceError: it would be refused.
         """
+        _check_role(request)
         if request.session_id:
             with self._sessions.use(request.session_id) as session:
                 return await self._plan_continuation(request, session)
@@ -107,6 +110,7 @@ class Generations:
             ServiceError: the request is refused.
         """
         self._model.engine.check_room()
+        _check_role(request)
         if request.session_id:
             running = self._continue(request, in_one_message)
         elif request.HasField("keep_session"):
@@ -122,8 +126,9 @@ class Generations:
     ) -> AsyncIterator[Generation]:
         asked = AskedSequences(request, self._model.bounds)
         plan = await self._plan(request, asked, in_one_message)
-        async with self._call(plan) as call:
-            yield Generation(plan, call)
+        with self._model.quotas.generation(self._sessions.own(), plan.kv_tokens):
+            async with self._call(plan) as call:
+                yield Generation(plan, call)
 
     @asynccontextmanager
     async def _continue(
@@ -166,11 +171,13 @@ class Generations:
 
         Raises:
             Paused: no new work is taken.
+            QuotaExceeded: the caller has used its tokens.
             Overloaded: too much is in progress.
         """
         model = self._model
-        model.check_open()
+        model.check_open(plan.num_prompt_tokens)
         async with model.engine.stream(plan.command) as call:
+            model.quotas.tokens.use(plan.num_prompt_tokens)
             metrics = model.metrics.generations
             metrics.admitted(call.operation, plan.prompt_lengths)
             try:
@@ -221,3 +228,13 @@ class Generations:
             remedy = _BEAM_REMEDY if plan.answers_at_once else _UNARY_REMEDY
             self._model.response_limits.check_message(plan.response_bytes, remedy)
         return plan
+
+
+def _check_role(request: model_service_pb2.GenerateRequest) -> None:
+    """Checks that who makes the call may have sessions, if it uses or keeps one.
+
+    Raises:
+        Unauthenticated, PermissionDenied: it may not.
+    """
+    if request.session_id or request.HasField("keep_session"):
+        identity.require(Role.SESSION)

@@ -66,13 +66,16 @@ def tokenizer_address(settings: ModelSettings) -> TokenizerAddress | None:
     """
     if settings.tokenizer_address == NO_TOKENIZER:
         return None
+    token_file = settings.tokenizer_token_file
     if settings.tokenizer_tls_ca is None:
-        return TokenizerAddress(settings.tokenizer_address)
+        return TokenizerAddress(settings.tokenizer_address, token_file=token_file)
     files = CallerFiles(
         settings.tokenizer_tls_ca, settings.tokenizer_tls_certificate, settings.tokenizer_tls_key
     )
     files.credentials()  # what cannot be used is found out now
-    return TokenizerAddress(settings.tokenizer_address, files, settings.tokenizer_tls_name)
+    return TokenizerAddress(
+        settings.tokenizer_address, files, settings.tokenizer_tls_name, token_file
+    )
 
 
 def engine_settings(settings: ModelSettings, model: ModelFiles) -> EngineSettings:

@@ -10,6 +10,7 @@ from model_service.front.checks.plan import Asked, Plan, PlanLimits, plan
 from model_service.front.checks.response_size import ResponseLimits
 from model_service.front.engine_client.client import EngineClient
 from model_service.front.metrics import ModelMetrics
+from model_service.front.quotas import Quotas
 from model_service.front.vocabulary.following import Following
 from model_service.front.vocabulary.table import VocabularyTable
 from model_service.protocol import EngineInfo
@@ -40,6 +41,7 @@ class ServedModel:
         vocabulary: revisions that it has.
         following: how far they have kept up with the tokenizer service's.
         metrics: where calls are recorded.
+        quotas: what each caller may use.
         limits: bounds of a generation.
         response_limits: how large answers may be.
         fingerprint: SHA-256 over the checkpoint's files, once known.
@@ -52,6 +54,7 @@ class ServedModel:
     vocabulary: VocabularyTable
     following: Following
     metrics: ModelMetrics
+    quotas: Quotas
     limits: PlanLimits
     response_limits: ResponseLimits
     fingerprint: str = ""
@@ -63,14 +66,19 @@ class ServedModel:
         """How many rows a call may have, and how long."""
         return Bounds(self.limits.max_sequences_per_call, self.engine.info.context_length)
 
-    def check_open(self) -> None:
-        """Checks that new work is taken.
+    def check_open(self, num_tokens: int = 1) -> None:
+        """Checks that new work is taken from a caller.
+
+        Args:
+            num_tokens: tokens that it gives to begin with.
 
         Raises:
             Paused: an operator has asked for no new work.
+            QuotaExceeded: the caller has used its tokens.
         """
         if self.paused:
             raise Paused
+        self.quotas.tokens.check(num_tokens)
 
     def check_stop_strings(self, config: GenerationConfig) -> None:
         """Checks that the engine can find the stop strings of a configuration.

@@ -33,6 +33,7 @@ from model_service.front.launch import (
     tokenizer_address,
 )
 from model_service.front.metrics import ModelMetrics
+from model_service.front.quotas import Quotas
 from model_service.front.rpcs.admin import AdminServicer
 from model_service.front.rpcs.generate import ModelServicer
 from model_service.front.rpcs.info import InfoServicer, offered_methods
@@ -103,6 +104,7 @@ class ModelServer:
             self._metrics,
             max_running_sequences=settings.max_running_sequences,
             max_waiting_sequences=settings.max_waiting_sequences,
+            quota_sequences=settings.quota_sequences,
             buffer_bytes=settings.stream_buffer_bytes,
             stream_stall_timeout_s=settings.stream_stall_timeout_s,
             engine_stall_timeout_s=settings.engine_stall_timeout_s,
@@ -113,12 +115,19 @@ class ModelServer:
             wait_s=settings.vocabulary_wait_s,
             address=settings.tokenizer_address,
         )
+        quotas = Quotas(
+            self.engine,
+            sessions=settings.quota_sessions,
+            kv_percent=settings.quota_kv_percent,
+            tokens_per_minute=settings.quota_tokens_per_minute,
+        )
         self._model = ServedModel(
             name=settings.model,
             engine=self.engine,
             vocabulary=vocabulary,
             following=Following(vocabulary),
             metrics=self._metrics,
+            quotas=quotas,
             limits=PlanLimits(settings.max_sequences_per_call, settings.max_selected_tokens),
             response_limits=response_limits(settings),
         )
@@ -127,6 +136,7 @@ class ModelServer:
         self._sessions = SessionRegistry(
             self.engine,
             self._metrics,
+            quotas,
             max_sessions=settings.max_sessions,
             max_rows=settings.max_session_rows,
         )

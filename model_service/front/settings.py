@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, FilePath, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from rpc.settings import ServerSettings
+from rpc.settings import ServerSettings, is_loopback
 
 MEBIBYTE = 2**20
 NO_TOKENIZER = "none"
@@ -57,6 +57,11 @@ class ModelSettings(ServerSettings):
     tokenizer_tls_name: str = ""
     """Name to expect in the tokenizer service's certificate, if it differs from the address."""
 
+    tokenizer_token_file: FilePath | None = None
+    """File with a bearer token that is shown to the tokenizer service, where its principal needs
+    the role `info`; read again for every connection. It is not sent in plain text, except to this
+    machine."""
+
     dtype: Literal["fp32", "bf16", "fp16", "auto"] = "auto"
     """Type of weights and KV cache. `auto` is the checkpoint's own. Logits are always computed in
     float32 from the head's output."""
@@ -74,6 +79,20 @@ class ModelSettings(ServerSettings):
 
     max_waiting_sequences: int = Field(default=64, ge=0)
     """Most sequences that wait for a place. Beyond it `OVERLOADED` is answered at once."""
+
+    quota_sequences: int = Field(default=0, ge=0)
+    """Most sequences of one caller that run or wait, unless `principals` gives it another number.
+    0 means no limit of its own; callers share what there is in any case."""
+
+    quota_sessions: int = Field(default=0, ge=0)
+    """Most open sessions of one caller, likewise."""
+
+    quota_kv_percent: int = Field(default=0, ge=0, le=100)
+    """Most of the KV cache, in percent, that the generations and sessions of one caller may
+    reserve, likewise."""
+
+    quota_tokens_per_minute: int = Field(default=0, ge=0)
+    """Tokens of prompts, steps and answers that one caller may use in a minute, likewise."""
 
     max_sequences_per_call: int = Field(default=64, ge=1, le=4096)
     """Most prompts times sequences per prompt of one call."""
@@ -175,6 +194,14 @@ class ModelSettings(ServerSettings):
         is_named = self.awaits_tokenizer and self.tokenizer_address != NO_TOKENIZER
         if self.tokenizer_tls_ca is not None and not is_named:
             raise ValueError("--tokenizer-tls-ca needs --tokenizer-address")
+        return self
+
+    @model_validator(mode="after")
+    def _no_token_is_sent_in_plain_text(self) -> "ModelSettings":
+        host = self.tokenizer_address.rpartition(":")[0].strip("[]")
+        is_safe = self.tokenizer_tls_ca is not None or is_loopback(host)
+        if self.tokenizer_token_file is not None and not is_safe:
+            raise ValueError("--tokenizer-token-file needs --tokenizer-tls-ca")
         return self
 
     @model_validator(mode="after")

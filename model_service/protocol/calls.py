@@ -34,6 +34,9 @@ class Request(msgspec.Struct, Generic[R], kw_only=True):
     request_id: int = 0
     """Names the call. The front counts: it is filled in when the request is sent."""
 
+    principal: str = ""
+    """Who makes the call. Places are shared between principals first. Filled in like the number."""
+
     @property
     def num_rows(self) -> int:
         """Rows of a step that the call takes; 0 where no model takes part."""

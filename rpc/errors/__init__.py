@@ -15,6 +15,9 @@
     ├── SessionBusy               another call is using the session; retry
     ├── PositionConflict          the session is not where the step expected it
     ├── ResponseTooLarge          the response is larger than is sent
+    ├── Unauthenticated           it is not known who calls
+    ├── PermissionDenied          the caller lacks a role
+    ├── QuotaExceeded             the caller has used what it may; retry
     ├── Overloaded                too much in progress; retry
     ├── KVCacheExceeded           more KV cache than the server has in total
     ├── MemoryExhausted           memory was not sufficient for a sequence; retry
@@ -37,6 +40,18 @@ Anything else that escapes a servicer is a bug and reaches the caller as
 this tree to gRPC codes and `ErrorReason`.
 """
 
+from rpc.errors.identity import (
+    CredentialsFault as CredentialsFault,
+)
+from rpc.errors.identity import (
+    PermissionDenied as PermissionDenied,
+)
+from rpc.errors.identity import (
+    QuotaExceeded as QuotaExceeded,
+)
+from rpc.errors.identity import (
+    Unauthenticated as Unauthenticated,
+)
 from rpc.errors.model import (
     EngineLost as EngineLost,
 )

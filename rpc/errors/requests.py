@@ -115,16 +115,25 @@ class ContextLengthExceeded(ServiceError):
 class NotImplemented_(ServiceError):  # without the underscore it would hide the builtin
     """The method, or the feature asked for, is not offered by this server."""
 
-    def __init__(self, feature: str, reason: str = "", services: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        feature: str,
+        reason: str = "",
+        services: Sequence[str] = (),
+        *,
+        hides_admins: bool = False,
+    ) -> None:
         """Names what is not offered.
 
         Args:
             feature: the method or the field.
             reason: why not, with a remedy, if there is more to say.
             services: what the server offers, where it does not know the method.
+            hides_admins: whether it offers more at the port of its admins.
         """
         if services:
-            reason = f"it offers {', '.join(services)}"
+            elsewhere = ", and services for admins at its --admin-port" * hides_admins
+            reason = f"it offers {', '.join(services)}{elsewhere}"
         why = f": {reason}" if reason else ""
         super().__init__(
             f"{feature} is not offered by this server{why}.",

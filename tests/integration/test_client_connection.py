@@ -21,6 +21,7 @@ from lockstep_client import (
     exceptions,
 )
 from rpc import errors
+from tests.callers import write_principals
 from tests.integration.rpc_probe import running
 from tests.ports import free_port
 from tests.services import Services
@@ -324,3 +325,36 @@ async def test_a_server_without_tls_is_said_not_to_speak_it():
     ):
         with pytest.raises(ConnectionFailed, match="it does not speak TLS"):
             await client.tokenizer.info()
+
+
+# --- Who calls -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [Lockstep, AsyncLockstep])
+async def test_a_client_shows_its_token_and_says_what_is_wrong_with_it(make, tmp_path):
+    principals = write_principals(
+        tmp_path / "principals.toml", {"alice": {"roles": ["info"]}, "bob": {"roles": []}}
+    )
+    token = tmp_path / "token"
+    async with running(Counting(), principals=principals) as (server, _):
+
+        async def info():
+            client = make(
+                tokenizer=f"localhost:{server.port}", token=token, token_in_plain_text=True
+            )
+            if make is AsyncLockstep:
+                async with client:
+                    return await client.tokenizer.info()
+            with client:
+                return await asyncio.to_thread(client.tokenizer.info)
+
+        token.write_text("alice\n")
+        assert (await info()).model_type == "BPE"
+        token.write_text("eve\n")
+        with pytest.raises(exceptions.Unauthenticated) as unknown:
+            await info()
+        assert unknown.value.metadata["cause"] == "unknown"
+        token.write_text("bob\n")
+        with pytest.raises(exceptions.PermissionDenied) as denied:
+            await info()
+        assert denied.value.metadata == {"role": "info"}

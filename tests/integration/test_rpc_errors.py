@@ -9,6 +9,7 @@ from lockstep.v1 import tokenizer_service_pb2 as messages
 from lockstep.v1 import tokenizer_service_pb2_grpc as services
 
 from rpc import errors
+from rpc.identity.roles import POLICY, Role
 from tests.integration.rpc_probe import SERVICE, Failure, failure, running
 
 ENCODE = f"/{SERVICE}/Encode"
@@ -192,6 +193,12 @@ def handlers_that_raise(error):
         "unary_stream.write": grpc.unary_stream_rpc_method_handler(write, **codec),
         "stream_stream.write": grpc.stream_stream_rpc_method_handler(write, **codec),
     }
+
+
+@pytest.fixture(autouse=True)
+def probe_is_in_the_table(monkeypatch):
+    for name in handlers_that_raise(None):
+        monkeypatch.setitem(POLICY, f"/lockstep.test.Probe/{name}", Role.INFERENCE)
 
 
 async def answers_of_every_kind(error):

@@ -40,6 +40,7 @@ async def add_tokens(request: pb.AddTokensRequest, service: Service) -> pb.AddTo
     Raises:
         IdempotencyKeyReused: the key was used for another request.
         InvalidField: one or more fields are wrong, or a token is not allowed.
+        QuotaExceeded: the caller has added what it may.
         RevisionConflict: there is a newer revision than expected.
         StoreUnavailable: the store failed.
         TokenExists: a token exists with other attributes.
@@ -75,7 +76,8 @@ async def add_tokens(request: pb.AddTokensRequest, service: Service) -> pb.AddTo
     if call is None:
         reply = await service.vocabulary.preview(plan, expected_revision=expected_revision)
     else:
-        reply = await service.vocabulary.change(call, plan, expected_revision=expected_revision)
+        with service.additions.used(len(tokens)):
+            reply = await service.vocabulary.change(call, plan, expected_revision=expected_revision)
     return pb.AddTokensResponse.FromString(reply)
 
 

@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import dataclass
 
+from rpc.identity import Allowance
 from tokenizer_service.chat.chat import ChatTemplates
 from tokenizer_service.growth.live_vocabulary import LiveVocabulary
 from tokenizer_service.growth.model_rows import ModelRows
@@ -42,6 +43,7 @@ class Service:
         limits: what requests may ask for.
         max_response_bytes: the largest response that is sent.
         max_added_tokens: most tokens that all revisions may add.
+        additions: what each caller may still add.
         draining: set when the server shuts down; ends streams that would never end.
     """
 
@@ -54,4 +56,5 @@ class Service:
     limits: RequestLimits
     max_response_bytes: int
     max_added_tokens: int
+    additions: Allowance
     draining: asyncio.Event

@@ -18,7 +18,9 @@ import { NewestVocabulary } from "./values/vocabularyRef.js";
 import { Vocabulary } from "./vocabulary.js";
 
 const READY_PAUSE_MS = 200;
-const OPTIONS = ["tokenizer", "model", "tls", "timeoutMs", "streamTimeoutMs", "retries"];
+const OPTIONS = [
+  "tokenizer", "model", "tls", "timeoutMs", "streamTimeoutMs", "retries", "token", "tokenInPlainText",
+];
 const TLS = ["ca", "certificate", "key", "serverName"];
 
 /** Where the services are. */

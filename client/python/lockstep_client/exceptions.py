@@ -23,6 +23,9 @@
         ├── SessionBusy               another call is using the session; retry
         ├── PositionConflict          the session is not where the step expected it
         ├── ResponseTooLarge          the response is larger than the server's limit
+        ├── Unauthenticated           credentials are missing, unknown or expired
+        ├── PermissionDenied          the credentials lack the role that the call needs
+        ├── QuotaExceeded             this caller has used what it may; retry
         ├── Overloaded                too much in progress; retry
         ├── KVCacheExceeded           more KV cache than the server has in total
         ├── MemoryExhausted           memory was not sufficient for a sequence; retry
@@ -215,6 +218,24 @@ class ResponseTooLarge(ServiceError):
     """The response would be larger than the server's limit."""
 
     REASON = "RESPONSE_TOO_LARGE"
+
+
+class Unauthenticated(ServiceError):
+    """Credentials are missing, unknown or expired, as `metadata["cause"]` says. Send a `token`."""
+
+    REASON = "UNAUTHENTICATED"
+
+
+class PermissionDenied(ServiceError):
+    """The credentials lack the role that the call needs, `metadata["role"]`."""
+
+    REASON = "PERMISSION_DENIED"
+
+
+class QuotaExceeded(ServiceError):
+    """This caller has used what it may of `metadata["quota"]`, whatever is free. Retry."""
+
+    REASON = "QUOTA_EXCEEDED"
 
 
 class Overloaded(ServiceError):

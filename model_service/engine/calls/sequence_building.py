@@ -58,6 +58,7 @@ class SequenceBuilder:
                 limit=limit,
             ),
             salt=command.cache_salt,
+            principal=command.principal,
         )
 
     def resting(self, command: OpenSession | GenerateSession, row: int) -> Sequence:
@@ -68,6 +69,7 @@ class SequenceBuilder:
             max_length=command.max_length,
             choosing=self._choosing(command, row, command.max_length),
             salt=command.cache_salt,
+            principal=command.principal,
             in_session=True,
         )
 

@@ -6,14 +6,18 @@ prompt never stalls the others. A sequence is admitted when a slot and KV cache
 for its whole length are free: nothing runs out of memory halfway.
 
 Room is made in this order: donors go (`places.py`), then rows of sessions that
-are idle, then sequences of a higher priority number. A sequence that loses its
-slot keeps its tokens; they pass through the model again when it is its turn
-(`waiting.py`), and the outcome is the same.
+are idle, then sequences of a higher priority number, then those of a principal that
+has more than another (`shares.py`). A sequence that loses its slot keeps its tokens;
+they pass through the model again when it is its turn (`waiting.py`), and the outcome
+is the same.
 """
+
+from collections.abc import Iterator
 
 from model_service.engine.schedule import prefill
 from model_service.engine.schedule.places import Places
 from model_service.engine.schedule.prefill import PrefillClock
+from model_service.engine.schedule.shares import Shares
 from model_service.engine.schedule.waiting import Ticket, WaitingQueue
 from model_service.engine.sequences.run import Run
 from model_service.engine.sequences.sequence import Sequence
@@ -168,13 +172,41 @@ class Scheduler:
     # --- Admission -------------------------------------------------------------------------------
 
     def _admit(self) -> None:
-        while (ticket := self._waiting.next()) is not None and self._make_room(ticket):
+        while (ticket := self._next_with_room()) is not None:
             self._waiting.take(ticket)
             for seq in ticket.sequences:
                 self._places.take(seq)
                 self.active.append(seq)
                 if not seq.in_session:
                     self._running[seq] = ticket
+
+    def _next_with_room(self) -> Ticket | None:
+        """Returns the ticket that gets its places now, and makes room for it.
+
+        It is the next one, or, where that has no room, one whose principal then has no more
+        than the principal of the next has already. So a large ticket waits for its room
+        undisturbed, unless others run for its own principal.
+        """
+        ticket = self._waiting.next()
+        if ticket is None or self._make_room(ticket):
+            return ticket
+        others = self._waiting.of_others(ticket)
+        if not others:
+            return None
+        shares = self._shares()
+        most = shares.of(ticket.principal)
+        fair = (other for other in others if shares.with_(other) <= most)
+        return next((other for other in fair if self._make_room(other)), None)
+
+    def _shares(self) -> Shares:
+        return Shares(
+            self._tickets_running(),
+            max_rows=self._max_running,
+            max_tokens=self._places.total_tokens,
+        )
+
+    def _tickets_running(self) -> list[Ticket]:
+        return [*{id(ticket): ticket for ticket in self._running.values()}.values()]
 
     def _make_room(self, ticket: Ticket) -> bool:
         """Takes places from others as far as a ticket's claim goes; nothing if that is too little.
@@ -230,11 +262,32 @@ class Scheduler:
             excess -= seq.max_length
         return evictable
 
-    def _preemptible(self, ticket: Ticket) -> list[Ticket]:
-        """Returns the running tickets that may lose their places to a ticket, in this order."""
-        running = {id(other): other for other in self._running.values()}.values()
+    def _preemptible(self, ticket: Ticket) -> Iterator[Ticket]:
+        """Yields the running tickets that may lose their places to a ticket, in this order.
+
+        Those of a higher priority number, and among equals those of principals that keep at
+        least as much without it as the ticket's principal then has. So places are shared
+        evenly by those who want them, and nobody takes back what was taken for that.
+        """
+        running, shares = self._tickets_running(), self._shares()
         below = [t for t in running if t.priority > ticket.priority and t.can_be_preempted]
-        return sorted(below, key=lambda t: (t.priority, t.arrival), reverse=True)
+        for other in sorted(below, key=lambda t: (t.priority, t.arrival), reverse=True):
+            shares.take(other)
+            yield other
+        own = shares.with_(ticket)
+        equals = [
+            other
+            for other in running
+            if other.priority == ticket.priority
+            and other.principal != ticket.principal
+            and shares.without(other) >= own
+        ]
+        while equals:
+            other = max(equals, key=lambda t: (shares.of(t.principal), *t.ease_of_loss))
+            equals.remove(other)
+            if shares.without(other) >= own:
+                shares.take(other)
+                yield other
 
     def _preempt(self, ticket: Ticket) -> None:
         for seq in ticket.sequences:

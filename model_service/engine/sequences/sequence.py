@@ -119,6 +119,7 @@ class Sequence:
         call: what the present call asks for, or the last one asked for.
         salt: whose keys and values it may reuse, and who may reuse its own: sequences of the
             same salt. None means none.
+        principal: who it is computed for.
         in_session: whether it is a row of a session.
         companions: sequences that are admitted and removed together with this one.
         lookup: finds drafts, if it is to have any.
@@ -137,6 +138,7 @@ class Sequence:
     choosing: Choosing
     call: RowCall = field(default_factory=RowCall)
     salt: str | None = None
+    principal: str = ""
     in_session: bool = False
     companions: "tuple[Sequence, ...]" = ()
     lookup: PromptLookup | None = None
@@ -248,6 +250,7 @@ class Sequence:
             max_length=self.max_length,
             choosing=replace(self.choosing, torch_draws=draws and draws.copy()),
             salt=self.salt,
+            principal=self.principal,
             in_session=True,
             lends=self.lends,
             num_lost=self.num_passed,
@@ -279,6 +282,7 @@ class Sequence:
             choosing=self.choosing,
             call=RowCall(self.call.request_id),
             salt=self.salt,
+            principal=self.principal,
         )
         self.guidance = guide.guidance = Guidance(self, guide)
         self.companions = (guide,)
@@ -294,6 +298,7 @@ class Sequence:
                 choosing=replace(self.choosing),
                 call=RowCall(call.request_id, call.owner, call.selection, limit=call.limit),
                 salt=self.salt,
+                principal=self.principal,
             )
             for _ in range(count)
         )

@@ -21,6 +21,7 @@ from model_service.protocol.generation import ScoreSelection
 from model_service.protocol.parameters import IMPLYING_OFF, GenerationConfig
 from model_service.protocol.processor_order import applied_processors
 from rpc import identity
+from rpc.identity import Role
 from vocabulary import Reference
 from wire.token_ids import check_token_ids
 from wire.violations import Violations
@@ -195,6 +196,7 @@ def plan(asked: Asked[C], vocabulary: Reference, info: EngineInfo, limits: PlanL
         ContextLengthExceeded: a row does not fit.
         KVCacheExceeded: the rows need more KV cache than there is.
         NotImplemented_: a feature asked for is not offered.
+        Unauthenticated, PermissionDenied: the caller may not go before others.
     """
     violations = asked.violations
     resolved = asked.settle(_resolve(asked, vocabulary, info), info, limits)
@@ -209,6 +211,8 @@ def plan(asked: Asked[C], vocabulary: Reference, info: EngineInfo, limits: PlanL
         violations.add("priority", f"must be in [-{MAX_PRIORITY}, {MAX_PRIORITY}]")
     salt: str | None = read_salt(asked.cache_salt, violations)
     violations.check()
+    if asked.priority < 0:
+        identity.require(Role.MODEL_ADMIN)
     check_token_ids("prompt", asked.rows, vocabulary.size, info.ids_without_rows)
     if not asked.reuses:
         salt = None

@@ -30,6 +30,7 @@ class Call:
         settled: whether the engine has sent the call's last event.
         error: why the call failed, or None.
         buffered_bytes: memory of the scores that wait to be taken.
+        principal: who makes it.
         rpc: the RPC that takes the events, if it is one.
         operation: what its sequences are counted as, if it generates any.
     """
@@ -41,6 +42,7 @@ class Call:
             request: what begins it, with its number.
         """
         self.request_id = request.request_id
+        self.principal = request.principal
         self.unfinished_rows = request.num_sequences
         self._num_sequences = request.num_sequences
         self._num_permits = request.num_rows

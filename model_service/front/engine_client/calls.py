@@ -11,7 +11,9 @@ from model_service.front.engine_client.call import Call
 from model_service.protocol import Event, Rejected, Request, SequenceTokens, SessionAnswer
 from model_service.protocol.channel import RingReader
 from model_service.protocol.generation import PositionScores
-from rpc.errors import Overloaded, ServiceError, SlowConsumer
+from rpc import identity
+from rpc.errors import Overloaded, QuotaExceeded, ServiceError, SlowConsumer
+from rpc.identity import caller
 
 RETRY_DELAY_S = 0.25
 MAX_RETRY_DELAY_S = 5.0
@@ -31,6 +33,7 @@ class Calls:
         *,
         max_running_sequences: int,
         max_waiting_sequences: int,
+        quota_sequences: int = 0,
         buffer_bytes: int,
         cancel: Callable[[int], None],
     ) -> None:
@@ -40,6 +43,7 @@ class Calls:
             ring: where rows of logits come from.
             max_running_sequences: rows that run at once in the engine.
             max_waiting_sequences: rows admitted beyond that.
+            quota_sequences: rows of one caller; 0 means no limit of its own.
             buffer_bytes: scores kept for a call that does not take them; beyond
                 it the call fails.
             cancel: tells the engine that a request id is no longer waited for.
@@ -48,6 +52,7 @@ class Calls:
         self._ring = ring
         self._max_running_sequences = max_running_sequences
         self._max_rows = max_running_sequences + max_waiting_sequences
+        self._quota_sequences = quota_sequences
         self._buffer_bytes = buffer_bytes
         self._cancel = cancel
         self._last_request_id = 0
@@ -65,22 +70,39 @@ class Calls:
         """Checks that there are permits for so many more rows.
 
         Raises:
+            QuotaExceeded: the caller may not have so many.
             Overloaded: there are not.
         """
-        unfinished = self.num_unfinished_rows
-        if unfinished + num_rows > self._max_rows:
-            delay_s = RETRY_DELAY_S * unfinished / self._max_running_sequences
-            jitter = random.uniform(0.8, 1.2)  # keeps clients from coming at once
+        unfinished, own = self.num_unfinished_rows, self._rows_of(caller())
+        limit = identity.quota("sequences", self._quota_sequences)
+        if limit and own + num_rows > limit:
+            delay_s = self._retry_delay_s(own) if num_rows <= limit else None
+            raise QuotaExceeded("sequences", limit, retry_delay_s=delay_s)
+        # A caller has a right to an even share also where others have taken everything. So with
+        # n callers there are at most 1 + 1/2 + ... + 1/n times as many rows as are admitted.
+        principals = {call.principal for call in self._calls.values()} | {caller()}
+        is_fair = own + num_rows <= self._max_rows // len(principals)
+        if unfinished + num_rows > self._max_rows and not is_fair:
             raise Overloaded(
-                "sequences", self._max_rows, retry_delay_s=min(MAX_RETRY_DELAY_S, delay_s * jitter)
+                "sequences", self._max_rows, retry_delay_s=self._retry_delay_s(unfinished)
             )
+
+    def _rows_of(self, principal: str) -> int:
+        return sum(call.num_permits for call in self._calls.values() if call.principal == principal)
+
+    def _retry_delay_s(self, num_rows: int) -> float:
+        """Returns when so many rows may have become fewer."""
+        delay_s = RETRY_DELAY_S * num_rows / self._max_running_sequences
+        jitter = random.uniform(0.8, 1.2)  # keeps clients from coming at once
+        return min(MAX_RETRY_DELAY_S, delay_s * jitter)
 
     @contextmanager
     def open(self, request: Request[Any]) -> Iterator[Call]:
         """Registers a call for as long as the block runs; leaving it early cancels the call.
 
         Args:
-            request: what begins the call. It gets a number that none has had before.
+            request: what begins the call. It gets a number that none has had before, and is
+                made for whoever this code runs for.
 
         Raises:
             Overloaded: not enough permits are left.
@@ -88,6 +110,7 @@ class Calls:
         self.check_room(request.num_rows)
         self._last_request_id += 1
         request.request_id = self._last_request_id
+        request.principal = caller()
         call = Call(request)
         self._calls[call.request_id] = call
         try:

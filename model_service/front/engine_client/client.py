@@ -65,6 +65,7 @@ class EngineClient:
         *,
         max_running_sequences: int,
         max_waiting_sequences: int,
+        quota_sequences: int = 0,
         buffer_bytes: int,
         stream_stall_timeout_s: float,
         engine_stall_timeout_s: float,
@@ -76,6 +77,7 @@ class EngineClient:
             metrics: where steps and ends of sequences are recorded.
             max_running_sequences: rows that run at once.
             max_waiting_sequences: rows admitted beyond that.
+            quota_sequences: rows of one caller; 0 means no limit of its own.
             buffer_bytes: rows of logits kept for a call that does not take them.
             stream_stall_timeout_s: time that events may wait to be taken.
             engine_stall_timeout_s: time without a report, with calls to answer or after it was
@@ -94,6 +96,7 @@ class EngineClient:
             process.ring,
             max_running_sequences=max_running_sequences,
             max_waiting_sequences=max_waiting_sequences,
+            quota_sequences=quota_sequences,
             buffer_bytes=buffer_bytes,
             cancel=lambda request_id: process.post(Cancel(request_id)),
         )

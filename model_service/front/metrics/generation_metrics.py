@@ -44,6 +44,7 @@ _REFUSALS: dict[type[errors.ServiceError], str] = {
     errors.ContextLengthExceeded: "too_long",
     errors.ResponseTooLarge: "response_too_large",
     errors.Paused: "paused",
+    errors.QuotaExceeded: "quota",
 }
 
 

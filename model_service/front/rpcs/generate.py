@@ -7,7 +7,7 @@ from lockstep.v1 import generation_pb2, model_service_pb2, model_service_pb2_grp
 
 from model_service.front.checks.plan import Plan
 from model_service.front.generations import Generations
-from model_service.front.metrics.generation_metrics import GenerationMetrics, operation
+from model_service.front.metrics.generation_metrics import operation
 from model_service.front.rpcs import results, scoring
 from model_service.front.rpcs.generation_stream import StreamWriter
 from model_service.front.served_model import ServedModel
@@ -38,7 +38,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         with self._model.metrics.generations.count_rejections():
             async with self._generations.run(request, in_one_message=True) as generation:
                 plan = generation.plan
-                account = Account(plan, self._model.metrics.generations)
+                account = Account(plan, self._model)
                 sequences = [_new_sequence(plan, row) for row in range(len(plan.sequences))]
                 async for events in generation.events():
                     account.add(events)
@@ -61,7 +61,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         with self._model.metrics.generations.count_rejections():
             async with self._generations.run(request.request) as generation:
                 plan = generation.plan
-                account = Account(plan, self._model.metrics.generations)
+                account = Account(plan, self._model)
                 writer = StreamWriter(plan, self._model.response_limits.max_chunk_bytes)
                 yield model_service_pb2.GenerateStreamResponse(started=self._started(plan))
                 async for events in generation.events():
@@ -113,12 +113,13 @@ def _extend(sequence: generation_pb2.GeneratedSequence, event: SequenceTokens) -
 class Account:
     """Follows a generation from its arrival to its end."""
 
-    def __init__(self, plan: Plan[Request[SequenceTokens]], metrics: GenerationMetrics) -> None:
+    def __init__(self, plan: Plan[Request[SequenceTokens]], model: ServedModel) -> None:
         """Starts the clock."""
+        self._tokens = model.quotas.tokens
         self._operation = operation(plan.command)
         self._start = time.monotonic()
         self._plan = plan
-        self._metrics = metrics
+        self._metrics = model.metrics.generations
         self._num_tokens = [0] * len(plan.sequences)
         self._finishes: list[Finish] = []
 
@@ -127,6 +128,7 @@ class Account:
         for event in events:
             self._num_tokens[event.row] += len(event.token_ids)
             logging.count(generated_tokens=len(event.token_ids))
+            self._tokens.use(len(event.token_ids))
             for scores in (*event.scores, *event.prompt_scores):
                 self._count_bytes(scores)
             if event.finish is not None:

@@ -121,7 +121,8 @@ async def _run(
         ServiceError: the answer is too large, the engine refused the rows, or one failed.
     """
     model.response_limits.check_message(plan.response_bytes, _REMEDY)
-    model.check_open()
+    model.check_open(plan.num_prompt_tokens)
+    model.quotas.tokens.use(plan.num_prompt_tokens)
     close = CloseSession(plan.command.session_id)
     answer = await model.engine.ask(plan.command, undo=[close])
     model.engine.tell(close)

@@ -78,8 +78,11 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
             asked = _asked(request, self._model.bounds, self._terms, violations)
             plan = self._model.plan(asked, vocabulary)
             self._model.response_limits.check_message(plan.response_bytes, _OPENING_REMEDY)
+            self._model.quotas.tokens.check(plan.num_prompt_tokens)
             session = Session(plan, plan.command.selection, ttl_s)
             answer = await self._sessions.open(session, plan.command)
+            num_tokens = plan.num_prompt_tokens + len(answer.sampled_token_ids)
+            self._model.quotas.tokens.use(num_tokens)
         self._model.metrics.generations.admitted("open_session", plan.prompt_lengths)
         self._model.metrics.generations.generated(answer.sampled_token_ids)
         return logits_session_service_pb2.OpenSessionResponse(

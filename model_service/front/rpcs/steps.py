@@ -69,9 +69,13 @@ class Steps:
         )
 
     async def _step(self, session: Session, plan: StepPlan) -> StepAnswer:
+        num_tokens = sum(len(row.token_ids) for row in plan.command.rows)
+        self._model.quotas.tokens.check(max(num_tokens, 1))
         answered = await self._calls.step(session, plan)
-        self._model.metrics.sessions.stepped(sum(len(row.token_ids) for row in plan.command.rows))
-        self._model.metrics.generations.generated(answered.answer.sampled_token_ids)
+        sampled = answered.answer.sampled_token_ids
+        self._model.quotas.tokens.use(num_tokens + len(sampled))
+        self._model.metrics.sessions.stepped(num_tokens)
+        self._model.metrics.generations.generated(sampled)
         return answered
 
     def _read(

@@ -16,6 +16,7 @@ from model_service.front.engine_client.call import service_error
 from model_service.front.engine_client.client import EngineClient
 from model_service.front.metrics import ModelMetrics
 from model_service.front.metrics.session_metrics import CloseReason
+from model_service.front.quotas import Quotas
 from model_service.front.sessions.session import Session
 from model_service.protocol import (
     CloseSession,
@@ -40,18 +41,26 @@ class SessionRegistry:
     """
 
     def __init__(
-        self, engine: EngineClient, metrics: ModelMetrics, *, max_sessions: int, max_rows: int
+        self,
+        engine: EngineClient,
+        metrics: ModelMetrics,
+        quotas: Quotas,
+        *,
+        max_sessions: int,
+        max_rows: int,
     ) -> None:
         """Starts without sessions.
 
         Args:
             engine: what is told when a session ends.
             metrics: where opening and closing is recorded.
+            quotas: what each caller may have.
             max_sessions: most sessions.
             max_rows: most rows of all sessions.
         """
         self._engine = engine
         self._metrics = metrics
+        self._quotas = quotas
         self._max_sessions = max_sessions
         self._max_rows = max_rows
         self._sessions: dict[str, Session] = {}
@@ -120,9 +129,12 @@ class SessionRegistry:
 
     def list(self, after_serial: int, limit: int) -> list[Session]:
         """Returns the caller's sessions in order of opening, those after a serial number."""
+        return [*islice((s for s in self.own() if s.serial > after_serial), limit)]
+
+    def own(self) -> Sequence[Session]:
+        """Returns the caller's sessions in order of opening."""
         owner = identity.caller()
-        own = (s for s in self._sessions.values() if s.owner == owner and not s.expired)
-        return [*islice((s for s in own if s.serial > after_serial), limit)]
+        return [s for s in self._sessions.values() if s.owner == owner and not s.expired]
 
     async def close(self, session_id: str) -> tuple[Session, SessionDescription]:
         """Closes a session for its client, and returns what it was.
@@ -153,9 +165,11 @@ class SessionRegistry:
         """Adds sessions, all or none, that the engine does not have yet.
 
         Raises:
+            QuotaExceeded: the caller may not have them.
             Overloaded: there are too many sessions, or rows of sessions.
         """
         self.expire()
+        self._quotas.check_sessions(self.own(), sessions)
         if len(self._sessions) + len(sessions) > self._max_sessions:
             raise Overloaded("sessions", self._max_sessions, retry_delay_s=RETRY_DELAY_S)
         self.check_rows(sum(session.num_rows for session in sessions))

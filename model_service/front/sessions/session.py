@@ -100,9 +100,19 @@ class Session:
         return time.time() + self.used_at + self.ttl_s - time.monotonic()
 
     @property
+    def idle_left_s(self) -> float:
+        """Seconds until it expires if it is not used; all of them while a call uses it."""
+        return self.ttl_s if self.busy else self.used_at + self.ttl_s - time.monotonic()
+
+    @property
     def expired(self) -> bool:
         """Whether it has been idle for too long. Never while a call uses it."""
-        return not self.busy and time.monotonic() > self.used_at + self.ttl_s
+        return self.idle_left_s < 0
+
+    @property
+    def kv_tokens(self) -> int:
+        """Tokens of KV cache that its rows may take."""
+        return self.num_rows * self.max_length
 
     @property
     def num_rows(self) -> int:

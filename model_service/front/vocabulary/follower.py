@@ -102,7 +102,7 @@ class Follower:
             except TimeoutError:
                 self._lose("it is silent")
             except (OSError, ssl.SSLError) as error:
-                self._lose(f"its TLS files cannot be used: {error}")
+                self._lose(f"files of its connection cannot be used: {error}")
             except (ConflictError, BrokenChainError) as error:
                 self._refuse(str(error), is_another=True)
             except (ValueError, ServiceError) as error:  # a change that this model cannot take
@@ -158,22 +158,25 @@ class Follower:
         """Follows one connection to its end."""
         async with self._address.channel() as channel:
             stub = tokenizer_service_pb2_grpc.TokenizerServiceStub(channel)
+            metadata = self._address.metadata()
             info = await stub.GetTokenizerInfo(
-                tokenizer_service_pb2.GetTokenizerInfoRequest(), timeout=CALL_TIMEOUT_S
+                tokenizer_service_pb2.GetTokenizerInfoRequest(),
+                timeout=CALL_TIMEOUT_S,
+                metadata=metadata,
             )
             self._following.heard(info.vocabulary.revision)
             if self._first_revision is None:
                 self._first_revision = info.vocabulary.revision
             self._check_history(info.vocabulary)
             if not self._table.spelled:
-                await self._spell_tokens(stub, info)
+                await self._spell_tokens(stub, info, metadata)
             if info.vocabulary.revision == 0:
                 self._begin(info, info.vocabulary.fingerprint)
             request = tokenizer_service_pb2.WatchVocabularyRequest(
                 after_revision=max(0, len(self._table) - 1),
                 heartbeat_interval=Duration(seconds=HEARTBEAT_S),
             )
-            events = stub.WatchVocabulary(request)
+            events = stub.WatchVocabulary(request, metadata=metadata)
             try:
                 await self._read(events, info)
             finally:
@@ -276,6 +279,7 @@ class Follower:
         self,
         stub: "tokenizer_service_pb2_grpc.TokenizerServiceAsyncStub",
         info: tokenizer_service_pb2.GetTokenizerInfoResponse,
+        metadata: tuple[tuple[str, str], ...],
     ) -> None:
         """Tells the engine the bytes of the ids of revision 0.
 
@@ -283,7 +287,7 @@ class Follower:
             ConflictError: they cannot be had, or the model's own configuration needs bytes
                 that the tokenizer's tokens do not have.
         """
-        token_bytes = await fetch_spelling(stub, info)
+        token_bytes = await fetch_spelling(stub, info, metadata)
         if token_bytes is not None:
             self._engine.tell(SpellTokens(token_bytes))
             self._table.spelled = True

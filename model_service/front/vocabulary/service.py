@@ -3,10 +3,12 @@
 import asyncio
 import random
 from dataclasses import dataclass
+from pathlib import Path
 
 import grpc
 from lockstep.v1 import tokenizer_service_pb2, tokenizer_service_pb2_grpc
 
+from rpc.identity.interceptor import AUTHORIZATION_KEY
 from rpc.tls import CallerFiles
 
 _OPTIONS = [
@@ -33,11 +35,13 @@ class TokenizerAddress:
         target: `host:port`.
         files: what is trusted and shown; None sends plain text.
         name: name to expect in its certificate; empty for the name of the target.
+        token_file: file with the bearer token that is sent, or None.
     """
 
     target: str
     files: CallerFiles | None = None
     name: str = ""
+    token_file: Path | None = None
 
     def channel(self) -> grpc.aio.Channel:
         """Creates a channel for one connection.
@@ -50,6 +54,16 @@ class TokenizerAddress:
             return grpc.aio.insecure_channel(self.target, _OPTIONS)
         name = [("grpc.ssl_target_name_override", self.name)] if self.name else []
         return grpc.aio.secure_channel(self.target, self.files.credentials(), [*_OPTIONS, *name])
+
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """Returns what calls of one connection are sent with.
+
+        Raises:
+            OSError: the file of the token cannot be read.
+        """
+        if self.token_file is None:
+            return ()
+        return ((AUTHORIZATION_KEY, f"Bearer {self.token_file.read_text().strip()}"),)
 
 
 class Backoff:
@@ -86,12 +100,14 @@ class Backoff:
 async def fetch_spelling(
     stub: "tokenizer_service_pb2_grpc.TokenizerServiceAsyncStub",
     info: tokenizer_service_pb2.GetTokenizerInfoResponse,
+    metadata: tuple[tuple[str, str], ...],
 ) -> list[bytes] | None:
     """Fetches the bytes of every id of revision 0; later ids bring theirs.
 
     Args:
         stub: the tokenizer service.
         info: what it says about itself.
+        metadata: what is sent with the call.
 
     Returns:
         Bytes by id; None when the text of its tokens is not their concatenation.
@@ -103,7 +119,8 @@ async def fetch_spelling(
         return None
     token_bytes: list[bytes] = []
     request = tokenizer_service_pb2.GetVocabularyRequest()
-    async for part in stub.GetVocabulary(request, timeout=_SPELLING_TIMEOUT_S):
+    parts = stub.GetVocabulary(request, timeout=_SPELLING_TIMEOUT_S, metadata=metadata)
+    async for part in parts:
         token_bytes += [entry.token_bytes for entry in part.entries]
     if len(token_bytes) < info.base_size:
         raise ConflictError(

@@ -1,9 +1,12 @@
 import re
+from pathlib import Path
 
 import pytest
 
 from lockstep_client import USE_DEFAULT, Lockstep, Tls
 from lockstep_client._transport.endpoint import Endpoint
+from lockstep_client._transport.retries import Attempts, Throttle
+from lockstep_client.exceptions import InvalidArgument
 
 
 def test_none_means_no_timeout_and_is_not_the_default():
@@ -70,3 +73,59 @@ def test_grpc_makes_second_attempts_of_calls_with_one_answer_only():
     endpoint = Endpoint("model", "localhost:1")
     assert ("grpc.enable_retries", 1) in endpoint.options(streams=False)
     assert ("grpc.enable_retries", 0) in endpoint.options(streams=True)
+
+
+# --- Bearer tokens -------------------------------------------------------------------------------
+
+
+def test_a_token_is_shown_with_every_attempt_and_read_each_time(tmp_path):
+    path = tmp_path / "token"
+    path.write_text("one\n")
+    counted = iter(["first", "second"])
+    for token, expected in (
+        ("given", ["given", "given"]),
+        (path, ["one", "two"]),
+        (lambda: next(counted), ["first", "second"]),
+    ):
+        attempts = Attempts(Throttle(), retries=0, idempotent=True, timeout_s=1, token=token)
+        shown = [dict(attempts.metadata)["authorization"]]
+        path.write_text("two\n")
+        shown.append(dict(attempts.metadata)["authorization"])
+        assert shown == [f"Bearer {each}" for each in expected]
+
+
+def test_without_a_token_nothing_is_shown():
+    attempts = Attempts(Throttle(), retries=0, idempotent=True, timeout_s=1)
+    assert dict(attempts.metadata).keys() == {"x-request-id"}
+
+
+def test_a_token_is_not_sent_in_plain_text_unless_that_is_allowed():
+    with pytest.raises(ValueError, match="token_in_plain_text=True"):
+        Lockstep(token="secret")
+    Lockstep(token="secret", token_in_plain_text=True).close()
+    Lockstep(token="secret", tls=Tls()).close()
+
+
+def test_a_token_is_not_shown_in_a_representation():
+    assert "secret" not in repr(Endpoint("model", "localhost:1", Tls(), token="secret"))
+
+
+@pytest.mark.parametrize(
+    ("token", "error"),
+    [
+        ("", ValueError),
+        ("two words", ValueError),
+        ("é", ValueError),
+        (Path("/nowhere/token"), ValueError),
+        (lambda: None, TypeError),
+        (7, TypeError),
+    ],
+)
+def test_what_cannot_be_a_token_is_refused_without_a_call(token, error):
+    def call():
+        with Lockstep("localhost:1", token=token, token_in_plain_text=True) as client:
+            client.tokenizer.info()
+
+    with pytest.raises(error, match="token") as refused:
+        call()
+    assert isinstance(refused.value, InvalidArgument)

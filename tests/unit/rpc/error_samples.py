@@ -35,5 +35,8 @@ SAMPLES = (
     errors.StoreUnavailable("disk_full"),
     errors.TokenExists(index=0, token_id=7, attribute="generable", remedy="omit it"),
     errors.SlowConsumer(262_144),
+    errors.Unauthenticated("missing", "inference"),
+    errors.PermissionDenied("model-admin"),
+    errors.QuotaExceeded("tokens_per_minute", 1000, retry_delay_s=2.5),
     errors.InternalError("4f1c"),
 )

@@ -3,7 +3,7 @@
 import { Readable, type Writable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 
-import { Client, Metadata, type requestCallback } from "@grpc/grpc-js";
+import { Client, type requestCallback } from "@grpc/grpc-js";
 import type { MethodDefinition } from "@grpc/proto-loader";
 
 import { ConnectionFailed, ProtocolError, ServiceError } from "../errors.js";
@@ -51,7 +51,7 @@ export class Connection {
             method.requestSerialize,
             method.responseDeserialize,
             filled,
-            new Metadata(),
+            this.endpoint.metadata(),
             { deadline: attempts.deadline },
             done,
           ),
@@ -100,7 +100,7 @@ export class Connection {
         method.path,
         method.requestSerialize,
         method.responseDeserialize,
-        new Metadata(),
+        this.endpoint.metadata(),
         { deadline: deadlineAfter(timeoutMs) },
         done,
       );
@@ -119,7 +119,7 @@ export class Connection {
       method.path,
       method.requestSerialize,
       method.responseDeserialize,
-      new Metadata(),
+      this.endpoint.metadata(),
       { deadline: deadlineAfter(timeoutMs) },
     );
     const release = this.#track(call, signal);
@@ -170,7 +170,7 @@ export class Connection {
       method.requestSerialize,
       method.responseDeserialize,
       request,
-      new Metadata(),
+      this.endpoint.metadata(),
       { deadline },
     );
     call.on("error", () => {}); // of a call that is no longer read

@@ -1,6 +1,6 @@
 // How a service is connected to: transport security, limits and keepalive.
 
-import { credentials, type ChannelCredentials, type ChannelOptions } from "@grpc/grpc-js";
+import { credentials, Metadata, type ChannelCredentials, type ChannelOptions } from "@grpc/grpc-js";
 
 const MAX_RECEIVE_BYTES = 64 * 1024 * 1024;
 const DEFAULT_TIMEOUT_MS = 60_000;
@@ -29,6 +29,10 @@ export interface ConnectionOptions {
   streamTimeoutMs?: number | null | undefined;
   /** How often a call is repeated within its limit, where that does nothing twice. Default: 3. */
   retries?: number | undefined;
+  /** Bearer token that says who calls, or a function that returns it for each call. */
+  token?: string | (() => string) | undefined;
+  /** Whether the token is sent without `tls`, too. Default: false. */
+  tokenInPlainText?: boolean | undefined;
 }
 
 /** What every call takes beside its keywords. */
@@ -58,7 +62,12 @@ export class Endpoint {
     readonly options: ConnectionOptions,
   ) {
     checkAddress(service, address);
-    const { timeoutMs, streamTimeoutMs, retries, tls } = options;
+    const { timeoutMs, streamTimeoutMs, retries, tls, token, tokenInPlainText } = options;
+    if (token !== undefined && tls === undefined && !tokenInPlainText) {
+      throw new TypeError(
+        "token needs tls: whoever reads it on its way can use it. Where that cannot happen, allow it with tokenInPlainText.",
+      );
+    }
     this.timeoutMs = timeoutMs === undefined ? DEFAULT_TIMEOUT_MS : timeoutMs;
     this.streamTimeoutMs = streamTimeoutMs === undefined ? DEFAULT_STREAM_TIMEOUT_MS : streamTimeoutMs;
     this.retries = retries ?? DEFAULT_RETRIES;
@@ -80,6 +89,17 @@ export class Endpoint {
     const other = this.service === "model" ? "tokenizer" : "model";
     if (!services.includes(SERVICES[other])) return undefined;
     return `${this.address} is a ${other} service; the ${this.service} service was expected there.`;
+  }
+
+  /** Builds what a call is sent with: the token as it is now. */
+  metadata(): Metadata {
+    const metadata = new Metadata();
+    const { token } = this.options;
+    if (token !== undefined) {
+      const value = typeof token === "function" ? token() : token;
+      metadata.set("authorization", `Bearer ${value.trim()}`);
+    }
+    return metadata;
   }
 
   /** Builds what grpc-js calls credentials. */

@@ -46,7 +46,9 @@ export function mayPass(error: LockstepError): boolean {
 }
 
 /** What a service says before it has begun with a call: any method may be called again. */
-const REFUSALS: readonly string[] = ["LOADING", "OVERLOADED", "SESSION_BUSY", "VOCABULARY_BEHIND"];
+const REFUSALS: readonly string[] = [
+  "LOADING", "OVERLOADED", "QUOTA_EXCEEDED", "SESSION_BUSY", "VOCABULARY_BEHIND",
+];
 
 /**
  * Ends repetition while most calls of a connection find nobody: it would add to the load. A service

@@ -18,6 +18,7 @@ from lockstep_client._requests.tokenizer import ChatMessages
 from lockstep_client._results.generation import Completion
 from lockstep_client._transport.async_connection import AsyncConnection
 from lockstep_client._transport.async_workers import run_each
+from lockstep_client._transport.bearer_token import Token
 from lockstep_client._transport.closing import AsyncClosing
 from lockstep_client._transport.endpoint import (
     DEFAULT_RETRIES,
@@ -60,6 +61,8 @@ class AsyncLockstep(AsyncClosing):
         timeout: float | None = DEFAULT_TIMEOUT_S,
         stream_timeout: float | None = DEFAULT_STREAM_TIMEOUT_S,
         retries: int = DEFAULT_RETRIES,
+        token: Token | None = None,
+        token_in_plain_text: bool = False,
     ) -> None:
         """Prepares the connections.
 
@@ -71,10 +74,14 @@ class AsyncLockstep(AsyncClosing):
             stream_timeout: of calls that generate or stream; None for none.
             retries: how often a call is repeated within its timeout, where that does nothing
                 twice: while a service is away, or says when to come back. 0 for never.
+            token: bearer token that says who calls: a text, a `Path` of a file that is read
+                for every call, or a function that is called for every call and returns at once.
+            token_in_plain_text: whether it is sent without `tls`, too.
         """
-        newest, times = NewestVocabulary(), (timeout, stream_timeout, retries)
-        self._tokenizer = AsyncConnection(Endpoint("tokenizer", tokenizer, tls, *times), newest)
-        self._model = AsyncConnection(Endpoint("model", model, tls, *times), newest)
+        newest = NewestVocabulary()
+        common = (tls, timeout, stream_timeout, retries, token, token_in_plain_text)
+        self._tokenizer = AsyncConnection(Endpoint("tokenizer", tokenizer, *common), newest)
+        self._model = AsyncConnection(Endpoint("model", model, *common), newest)
         self.tokenizer = AsyncTokenizer(self._tokenizer)
         self.vocabulary = AsyncVocabulary(self._tokenizer)
         self.model = AsyncModel(self._model)

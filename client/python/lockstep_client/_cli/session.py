@@ -26,6 +26,10 @@ EXIT_INTERRUPTED: Final = 130
 CERTIFICATE_VARIABLE: Final = "LOCKSTEP_TLS_CERTIFICATE"
 KEY_VARIABLE: Final = "LOCKSTEP_TLS_KEY"
 
+# The file with the bearer token that a command shows, and whether it may without TLS.
+TOKEN_VARIABLE: Final = "LOCKSTEP_TOKEN_FILE"
+PLAIN_TEXT_VARIABLE: Final = "LOCKSTEP_TOKEN_IN_PLAIN_TEXT"
+
 out = Console(highlight=False)
 notes = Console(stderr=True, highlight=False)
 
@@ -44,7 +48,14 @@ def connected(
     """
     tls = _tls(tls_ca)
     try:
-        with Lockstep(tokenizer, model, tls=tls, stream_timeout=None) as client:
+        with Lockstep(
+            tokenizer,
+            model,
+            tls=tls,
+            stream_timeout=None,
+            token=Path(token_file) if (token_file := os.environ.get(TOKEN_VARIABLE)) else None,
+            token_in_plain_text=bool(os.environ.get(PLAIN_TEXT_VARIABLE)),
+        ) as client:
             yield client
             sys.stdout.flush()
     except LockstepError as error:

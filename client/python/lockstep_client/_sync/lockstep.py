@@ -17,6 +17,7 @@ from lockstep_client._sync.row_calls import time_left
 from lockstep_client._sync.streams import Stream
 from lockstep_client._sync.tokenizer import Tokenizer
 from lockstep_client._sync.vocabulary import Vocabulary
+from lockstep_client._transport.bearer_token import Token
 from lockstep_client._transport.closing import Closing
 from lockstep_client._transport.endpoint import (
     DEFAULT_RETRIES,
@@ -61,6 +62,8 @@ class Lockstep(Closing):
         timeout: float | None = DEFAULT_TIMEOUT_S,
         stream_timeout: float | None = DEFAULT_STREAM_TIMEOUT_S,
         retries: int = DEFAULT_RETRIES,
+        token: Token | None = None,
+        token_in_plain_text: bool = False,
     ) -> None:
         """Prepares the connections.
 
@@ -72,10 +75,14 @@ class Lockstep(Closing):
             stream_timeout: of calls that generate or stream; None for none.
             retries: how often a call is repeated within its timeout, where that does nothing
                 twice: while a service is away, or says when to come back. 0 for never.
+            token: bearer token that says who calls: a text, a `Path` of a file that is read
+                for every call, or a function that is called for every call and returns at once.
+            token_in_plain_text: whether it is sent without `tls`, too.
         """
-        newest, times = NewestVocabulary(), (timeout, stream_timeout, retries)
-        self._tokenizer = Connection(Endpoint("tokenizer", tokenizer, tls, *times), newest)
-        self._model = Connection(Endpoint("model", model, tls, *times), newest)
+        newest = NewestVocabulary()
+        common = (tls, timeout, stream_timeout, retries, token, token_in_plain_text)
+        self._tokenizer = Connection(Endpoint("tokenizer", tokenizer, *common), newest)
+        self._model = Connection(Endpoint("model", model, *common), newest)
         self.tokenizer = Tokenizer(self._tokenizer)
         self.vocabulary = Vocabulary(self._tokenizer)
         self.model = Model(self._model)

@@ -84,6 +84,7 @@ class Caller:
             retries=retries,
             idempotent=idempotent,
             timeout_s=limit(timeout),
+            token=self.endpoint.token,
             keyword="stream_timeout" if streams else "timeout",
         )
 

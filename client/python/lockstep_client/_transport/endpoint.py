@@ -7,7 +7,8 @@ from typing import Any, Final, Literal
 import grpc
 import numpy as np
 
-from lockstep_client._transport import address
+from lockstep_client._transport import address, bearer_token
+from lockstep_client._transport.bearer_token import Token
 from lockstep_client.exceptions import WrongType, WrongValue
 
 MAX_RECEIVE_BYTES: Final = 64 * 1024 * 1024
@@ -92,6 +93,8 @@ class Endpoint:
         stream_timeout_s: of calls that stream; None means no limit.
         retries: how often a call is repeated while the service is away, or says when to
             come back; see `retries`.
+        token: shown with every call, or None.
+        token_in_plain_text: whether it may be without `tls`.
     """
 
     service: Literal["tokenizer", "model"]
@@ -100,6 +103,8 @@ class Endpoint:
     timeout_s: float | None = DEFAULT_TIMEOUT_S
     stream_timeout_s: float | None = DEFAULT_STREAM_TIMEOUT_S
     retries: int = DEFAULT_RETRIES
+    token: Token | None = field(default=None, repr=False)
+    token_in_plain_text: bool = False
 
     def __post_init__(self) -> None:
         address.check(self.service, self.address)
@@ -107,6 +112,9 @@ class Endpoint:
             raise WrongType(f"tls is Tls(), or Tls(ca=...), or None, not {self.tls!r}.")
         check_timeout("timeout", self.timeout_s)
         check_timeout("stream_timeout", self.stream_timeout_s)
+        bearer_token.check(
+            self.token, secure=self.tls is not None, in_plain_text=self.token_in_plain_text
+        )
 
     def without_retries(self) -> "Endpoint":
         """Returns the same service, for a caller that asks again by itself."""

@@ -21,13 +21,15 @@ from lockstep.v1 import (
     vocabulary_admin_service_pb2,
 )
 
-from lockstep_client._transport import request_id
+from lockstep_client._transport import bearer_token, request_id
+from lockstep_client._transport.bearer_token import Token
 from lockstep_client.exceptions import (
     ConnectionFailed,
     DeadlineExceeded,
     Loading,
     LockstepError,
     Overloaded,
+    QuotaExceeded,
     SessionBusy,
     VocabularyBehind,
 )
@@ -98,7 +100,7 @@ _IDEMPOTENT_REQUESTS: Final = frozenset(
 
 
 # What a service says before it has begun with a call: any method may be called again.
-_REFUSALS: Final = (Loading, Overloaded, SessionBusy, VocabularyBehind)
+_REFUSALS: Final = (Loading, Overloaded, QuotaExceeded, SessionBusy, VocabularyBehind)
 
 
 class Throttle:
@@ -128,7 +130,6 @@ class Attempts:
     Attributes:
         deadline: by the monotonic clock, in seconds; None where there is none.
         limit: the timeout in words.
-        metadata: what each attempt sends beside the request: its id.
     """
 
     def __init__(
@@ -139,6 +140,7 @@ class Attempts:
         idempotent: bool,
         timeout_s: float | None,
         keyword: str = "timeout",
+        token: Token | None = None,
     ) -> None:
         """Begins with the first.
 
@@ -149,16 +151,23 @@ class Attempts:
                 only after one that the service has refused before it began.
             timeout_s: of all of them together; None means no limit.
             keyword: the client's keyword for it, where the call has none of its own.
+            token: what each attempt shows.
         """
         self.deadline = None if timeout_s is None else time.monotonic() + timeout_s
         whose = f"`timeout` of the call, or `{keyword}` of the client"
         self.limit = f"{_seconds(timeout_s)} s ({whose})"
-        self.metadata = ((request_id.KEY, request_id.current()),)
+        self._request_id = (request_id.KEY, request_id.current())
+        self._token = token
         self._throttle = throttle
         self._retries = retries
         self._idempotent = idempotent
         self._failed = 0
         self._reason: LockstepError | None = None
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """Returns what the next attempt sends beside the request: its id, and a token of now."""
+        return (self._request_id, *bearer_token.metadata(self._token))
 
     @property
     def timeout_s(self) -> float | None:

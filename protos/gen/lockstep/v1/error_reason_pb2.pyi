@@ -39,6 +39,9 @@ class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ERROR_REASON_SLOW_CONSUMER: _ClassVar[ErrorReason]
     ERROR_REASON_NON_FINITE_SCORES: _ClassVar[ErrorReason]
     ERROR_REASON_MEMORY_EXHAUSTED: _ClassVar[ErrorReason]
+    ERROR_REASON_UNAUTHENTICATED: _ClassVar[ErrorReason]
+    ERROR_REASON_PERMISSION_DENIED: _ClassVar[ErrorReason]
+    ERROR_REASON_QUOTA_EXCEEDED: _ClassVar[ErrorReason]
 ERROR_REASON_UNSPECIFIED: ErrorReason
 ERROR_REASON_INVALID_FIELD: ErrorReason
 ERROR_REASON_MALFORMED_MESSAGE: ErrorReason
@@ -69,6 +72,9 @@ ERROR_REASON_TOKEN_EXISTS: ErrorReason
 ERROR_REASON_SLOW_CONSUMER: ErrorReason
 ERROR_REASON_NON_FINITE_SCORES: ErrorReason
 ERROR_REASON_MEMORY_EXHAUSTED: ErrorReason
+ERROR_REASON_UNAUTHENTICATED: ErrorReason
+ERROR_REASON_PERMISSION_DENIED: ErrorReason
+ERROR_REASON_QUOTA_EXCEEDED: ErrorReason
 
 class ItemError(_message.Message):
     __slots__ = ("code", "reason", "message", "metadata")

@@ -71,6 +71,40 @@ def test_a_stream_of_new_calls_does_not_hold_up_a_call_with_many_sequences():
     assert ran.count(1) == 10  # with as many coming as are served, each round is one longer
 
 
+def test_principals_take_turns_whatever_number_of_calls_they_make():
+    engine = CountingEngine(max_running=1)
+    for request_id in range(1, 9):
+        engine.generate(request_id, [4], new=1, principal="many")
+    engine.generate(101, *([8] for _ in range(4)), new=1, principal="one")
+    engine.run()
+    ran = [step[0][0] for step in engine.runner.steps]
+    assert all(abs(2 * sum(i > 100 for i in ran[:n]) - n) <= 1 for n in range(8))
+
+
+def test_the_calls_of_a_principal_take_turns_in_its_part():
+    engine = CountingEngine(max_running=1)
+    engine.generate(1, *([4] for _ in range(4)), new=1, principal="two")
+    engine.generate(2, *([4] for _ in range(4)), new=1, principal="two")
+    engine.generate(3, *([4] for _ in range(8)), new=1, principal="one")
+    engine.run()
+    ran = [step[0][0] for step in engine.runner.steps]
+    assert all(abs(ran[:n].count(1) - ran[:n].count(2)) <= 1 for n in range(16))
+    assert all(abs(2 * ran[:n].count(3) - n) <= 2 for n in range(16))
+
+
+def test_who_comes_back_neither_catches_up_nor_waits_for_what_it_had():
+    engine = CountingEngine(max_running=1)
+    for request_id in range(1, 9):
+        engine.generate(request_id, [4], new=1, principal="first")
+    for _ in range(6):
+        engine.step()
+    engine.generate(101, *([8] for _ in range(6)), new=1, principal="late")
+    for _ in range(4):
+        engine.step()
+    ran = [step[0][0] > 100 for step in engine.runner.steps[6:]]
+    assert sorted(ran) == [False, False, True, True]
+
+
 def test_a_sequence_of_low_priority_is_served_though_others_keep_coming():
     engine = CountingEngine(max_running=1)
     engine.generate(1, [4], new=1, priority=1000)
@@ -165,6 +199,80 @@ def test_a_sequence_of_a_lower_number_takes_the_place_of_a_running_one(limits):
     assert second == 4
     assert engine.scheduler.num_preempted == 1
     assert_nothing_is_held(engine)
+
+
+def greedy(engine: CountingEngine, count: int = 12) -> list:
+    """Lets one principal have everything, and much more waiting."""
+    for request_id in range(1, count + 1):
+        engine.generate(request_id, [4], new=50, principal="greedy")
+    return engine.step()
+
+
+def test_a_small_caller_beside_a_greedy_one_runs_in_the_next_step():
+    engine = CountingEngine(max_running=4)
+    greedy(engine)
+    engine.generate(101, [8], new=2, principal="small")
+    events = [*engine.step(), *engine.step()]
+    assert tokens(events, 101) == [9, 10]
+    assert engine.scheduler.num_preempted == 1
+
+
+def test_what_a_greedy_caller_loses_goes_on_as_if_nothing_had_happened():
+    engine = CountingEngine(max_running=4)
+    events = greedy(engine)
+    engine.generate(101, [8], new=2, principal="small")
+    events += engine.run()
+    expected = [(4 + n) % 32 for n in range(1, 51)]
+    assert all(tokens(events, request_id) == expected for request_id in range(1, 13))
+    assert_nothing_is_held(engine)
+
+
+def test_places_are_taken_for_an_even_share_and_no_more():
+    engine = CountingEngine(max_running=4)
+    greedy(engine)
+    engine.generate(101, *([8] for _ in range(4)), new=50, principal="small")
+    for _ in range(5):
+        engine.step()
+        assert sum(request_id > 100 for request_id in running(engine)) == 2
+    assert engine.scheduler.num_preempted == 2
+
+
+def test_an_even_share_of_the_cache_is_one_too():
+    engine = CountingEngine(max_running=8, kv_tokens=200)
+    engine.generate(1, [4] * 10, [5] * 10, new=90, principal="greedy")  # 200 tokens
+    engine.step()
+    engine.generate(101, [8] * 10, new=10, principal="small")
+    engine.step()
+    assert 101 in running(engine)
+
+
+def test_a_large_sequence_of_a_small_caller_waits_undisturbed_for_its_room():
+    engine = CountingEngine(max_running=8, kv_tokens=200)
+    engine.generate(1, [4] * 10, new=40, principal="greedy")  # 50 tokens
+    engine.step()
+    engine.generate(101, [8] * 10, new=160, principal="small")  # 170 tokens
+    for request_id in range(2, 30):
+        engine.generate(request_id, [4] * 10, new=40, principal="greedy")
+    for _ in range(60):
+        engine.step()
+    assert 101 in running(engine)
+
+
+def test_a_caller_of_a_higher_number_takes_no_place_for_its_share():
+    engine = CountingEngine(max_running=2)
+    greedy(engine)
+    engine.generate(101, [8], new=2, priority=1, principal="small")
+    engine.step()
+    assert 101 not in running(engine)
+
+
+def test_a_greedy_callers_oldest_sequence_is_passed_by_a_small_caller():
+    engine = CountingEngine(max_running=2)
+    greedy(engine, 60)
+    for request_id in range(101, 140):
+        engine.generate(request_id, [8], new=1, principal="small")
+        events = [*engine.step(), *engine.step()]
+        assert tokens(events, request_id) == [9]
 
 
 @pytest.mark.parametrize("salt", ["", None])

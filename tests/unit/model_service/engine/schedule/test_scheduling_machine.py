@@ -106,15 +106,22 @@ class SchedulingMachine(RuleBasedStateMachine):
         rows=st.lists(prompts, min_size=1, max_size=4),
         new=st.integers(1, 12),
         priority=st.integers(-1, 1),
+        principal=st.sampled_from(["", "a", "b"]),
         salt=salts,
         config=configs,
     )
-    def generate(self, rows, new, priority, salt, config):
+    def generate(self, rows, new, priority, principal, salt, config):
         request_id = next(self.request_ids)
         expected = alone(rows, new, config)
         self.generations[request_id] = Generation(expected, [[] for _ in rows])
         self.engine.generate(
-            request_id, *rows, new=new, priority=priority, config=config, cache_salt=salt
+            request_id,
+            *rows,
+            new=new,
+            priority=priority,
+            principal=principal,
+            config=config,
+            cache_salt=salt,
         )
 
     @rule(count=st.integers(1, 6))

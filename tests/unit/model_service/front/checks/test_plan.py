@@ -14,13 +14,13 @@ from model_service.front.checks.prompts import read_prompts
 from model_service.front.checks.rows import sequence_seed
 from model_service.front.checks.sessions import SessionTerms
 from model_service.protocol import EngineInfo
-from rpc import identity
 from rpc.errors import (
     ContextLengthExceeded,
     InvalidField,
     KVCacheExceeded,
     TokenIdOutOfRange,
 )
+from tests.callers import called_by
 from tests.fakes.counting_engine import CountingEngine
 from vocabulary import Reference
 from wire.prompts import Bounds
@@ -309,9 +309,8 @@ def test_no_salt_makes_one_caller_look_like_another():
     pairs = [("", ""), ("", "a"), ("", "1:a"), ("a", ""), ("a", "a"), ("aa", ""), ("1:a", "")]
     salts = []
     for caller, salt in pairs:
-        token = identity._caller.set(caller)
-        salts.append(read_salt(salt, Violations()))
-        identity._caller.reset(token)
+        with called_by(caller):
+            salts.append(read_salt(salt, Violations()))
     assert all(one != other for one, other in combinations(salts, 2))
 
 

@@ -1,5 +1,7 @@
 """Calls in progress, without an engine."""
 
+from contextlib import ExitStack
+
 import pytest
 
 from model_service.front.engine_client.calls import Calls
@@ -16,7 +18,15 @@ from model_service.protocol import (
 from model_service.protocol.channel import RingReader, RingWriter
 from model_service.protocol.generation import PositionScores
 from model_service.protocol.parameters import GenerationConfig
-from rpc.errors import EngineLost, KVCacheExceeded, Overloaded, SessionNotFound, SlowConsumer
+from rpc.errors import (
+    EngineLost,
+    KVCacheExceeded,
+    Overloaded,
+    QuotaExceeded,
+    SessionNotFound,
+    SlowConsumer,
+)
+from tests.callers import called_by
 
 
 def request(num_sequences: int = 1, *, num_beams: int = 1) -> Generate:
@@ -114,6 +124,41 @@ async def test_a_call_holds_permits_for_the_rows_that_the_engine_runs(ends):
         with ends.table.open(request()):
             pass
     assert ends.table.num_unfinished_rows == 0
+
+
+async def test_a_full_table_still_admits_a_caller_up_to_an_even_share(ends):
+    with ExitStack() as open_calls:
+        with called_by("greedy"):
+            open_calls.enter_context(ends.table.open(request(3)))
+            with pytest.raises(Overloaded), ends.table.open(request()):
+                pass
+        with called_by("small"):
+            open_calls.enter_context(ends.table.open(request()))
+            with pytest.raises(Overloaded), ends.table.open(request()):
+                pass
+        with called_by("third"):
+            open_calls.enter_context(ends.table.open(request()))
+        with called_by("fourth"), pytest.raises(Overloaded), ends.table.open(request()):
+            pass
+    assert ends.table.num_unfinished_rows == 0
+
+
+async def test_a_caller_has_as_many_rows_in_progress_as_it_may(ends):
+    with called_by("alice", quotas={"sequences": 1}), ends.table.open(request()):
+        with pytest.raises(QuotaExceeded) as refused, ends.table.open(request()):
+            pass
+        assert refused.value.metadata == {"quota": "sequences", "limit": "1"}
+        assert refused.value.retry_delay_s > 0
+        with pytest.raises(QuotaExceeded) as refused, ends.table.open(request(2)):
+            pass
+        assert refused.value.retry_delay_s is None  # the call alone is larger
+    with called_by("bob"), ends.table.open(request(2)):
+        pass
+
+
+async def test_the_engine_is_told_who_calls(ends):
+    with called_by("alice"), ends.table.open(request()) as call:
+        assert call.principal == "alice"
 
 
 async def test_the_first_error_of_a_call_is_the_one_it_ends_with(ends):

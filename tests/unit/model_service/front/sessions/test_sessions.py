@@ -10,12 +10,14 @@ from model_service.front.checks.configuration import ResolvedConfig
 from model_service.front.checks.plan import Plan
 from model_service.front.checks.sessions import new_session_id
 from model_service.front.metrics import ModelMetrics
+from model_service.front.quotas import Quotas
 from model_service.front.sessions.registry import SessionRegistry
 from model_service.front.sessions.session import Session
 from model_service.protocol import DescribeSession, OpenSession, SequenceSpec, SessionAnswer
 from model_service.protocol.generation import ScoreSelection
 from model_service.protocol.parameters import GenerationConfig
-from rpc.errors import Overloaded, SessionBusy, SessionNotFound
+from rpc.errors import Overloaded, QuotaExceeded, SessionBusy, SessionNotFound
+from tests.callers import called_by
 from tests.fakes.engine import engine
 from vocabulary import Reference
 
@@ -34,9 +36,10 @@ async def open_session(sessions: SessionRegistry, session: Session) -> SessionAn
     return await sessions.open(session, session.plan.command)
 
 
-def registry(client, *, max_sessions: int = 2, max_rows: int = 4) -> SessionRegistry:
+def registry(client, *, max_sessions: int = 2, max_rows: int = 4, **quota: int) -> SessionRegistry:
     metrics = ModelMetrics(CollectorRegistry(), "tiny")
-    return SessionRegistry(client, metrics, max_sessions=max_sessions, max_rows=max_rows)
+    quotas = Quotas(client, **{"sessions": 0, "kv_percent": 0, "tokens_per_minute": 0, **quota})
+    return SessionRegistry(client, metrics, quotas, max_sessions=max_sessions, max_rows=max_rows)
 
 
 async def test_an_opened_session_has_the_positions_of_its_prompts():
@@ -180,3 +183,49 @@ def test_names_of_sessions_cannot_be_guessed():
     names = {new_session_id() for _ in range(1000)}
     assert len(names) == 1000
     assert min(map(len, names)) >= 22
+
+
+# --- Quotas --------------------------------------------------------------------------------------
+
+
+async def test_a_caller_has_as_many_sessions_as_it_may_and_is_told_when_the_first_one_ends():
+    async with engine() as client:
+        sessions = registry(client, max_sessions=9, max_rows=9, sessions=2)
+        with called_by("alice"):
+            await open_session(sessions, make_session(ttl_s=100))
+            await open_session(sessions, make_session(ttl_s=50))
+            with pytest.raises(QuotaExceeded) as refused:
+                await open_session(sessions, make_session())
+        assert refused.value.metadata == {"quota": "sessions", "limit": "2"}
+        assert 40 < refused.value.retry_delay_s <= 50
+        with called_by("bob"):
+            await open_session(sessions, make_session())
+        with called_by("carol", quotas={"sessions": 3}):
+            for _ in range(3):
+                await open_session(sessions, make_session())
+
+
+async def test_a_caller_reserves_as_much_of_the_cache_as_it_may():
+    async with engine() as client:
+        percent = 32 * 100 // client.info.kv_total_tokens + 1
+        limit = client.info.kv_total_tokens * percent // 100
+        sessions = registry(client, max_sessions=99, max_rows=99, kv_percent=percent)
+        with called_by("alice"):
+            for _ in range(limit // 16):
+                await open_session(sessions, make_session())
+            with pytest.raises(QuotaExceeded) as refused:
+                await open_session(sessions, make_session())
+            assert refused.value.metadata == {"quota": "kv_percent", "limit": str(percent)}
+            assert refused.value.retry_delay_s is not None
+            quotas = sessions._quotas
+            with pytest.raises(QuotaExceeded), quotas.generation(sessions.own(), 16):
+                pass
+            with pytest.raises(QuotaExceeded) as alone, quotas.generation((), limit + 1):
+                pass
+            assert alone.value.retry_delay_s is None  # it never will
+        with called_by("bob"), quotas.generation((), limit):
+            with pytest.raises(QuotaExceeded) as refused, quotas.generation((), 1):
+                pass
+            assert refused.value.retry_delay_s == 1.0
+        with called_by("bob"), quotas.generation((), limit):
+            pass
