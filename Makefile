@@ -22,10 +22,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check $(QUIET)
 # The recipes call the environment's tools by name, and so do the tools they start.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help install model demo serve test bench check protos client docs site fresh breaking clean
+.PHONY: help install model demo serve test test-images bench check images protos client docs site fresh \
+	breaking clean
 
 help:  ## List the verbs.
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
 
 install: $(INSTALLED)  ## Create .venv with the services, the client and the tools.
 
@@ -50,6 +51,10 @@ serve: install  ## Keep both services up until Ctrl-C.
 test: install  ## Run the tests, in three processes: they wait a good part of the time.
 	pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
+test-images: install  ## Build the images on a base of Debian's, run the rendered pods with podman (root).
+	tests/images/prepare
+	pytest -m images tests/images
+
 bench: install  ## Measure against transformers' generate.
 	python -m bench
 
@@ -60,6 +65,11 @@ check: install breaking fresh  ## Format, lint, types, imports, schema: what CI 
 	lint-imports
 	buf lint protos
 	buf format --diff --exit-code protos
+	hadolint deploy/containers/*.Containerfile
+
+images:  ## Build both container images with buildah, each with a bill of materials.
+	deploy/containers/build tokenizer
+	deploy/containers/build model
 
 protos: install  ## Generate protos/gen from the schemas, and what the client takes from them.
 	buf format --write protos
@@ -73,6 +83,7 @@ client: install  ## Generate the blocking client from the asyncio one, and keywo
 docs: install  ## Write what pages and dashboard take from the code.
 	python -m docs.generate
 	python -m deploy.grafana
+	python -m deploy.kubernetes
 
 site: install  ## Build the pages as a site, strictly, with a reference made from docstrings.
 	NO_MKDOCS_2_WARNING=1 mkdocs build --quiet

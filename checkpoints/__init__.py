@@ -7,7 +7,7 @@ process of its own.
 from checkpoints.adapter import Adapter
 from checkpoints.adapter import resolve as resolve_adapter
 from checkpoints.checkpoint import Checkpoint
-from checkpoints.errors import CheckpointError
+from checkpoints.errors import CheckpointAbsent, CheckpointError
 from checkpoints.resolution import resolve
 from checkpoints.smollm2 import NAME as DEFAULT_MODEL
 
@@ -15,6 +15,7 @@ __all__ = [
     "DEFAULT_MODEL",
     "Adapter",
     "Checkpoint",
+    "CheckpointAbsent",
     "CheckpointError",
     "resolve",
     "resolve_adapter",

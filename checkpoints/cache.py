@@ -16,7 +16,10 @@ from pathlib import Path
 import filelock
 import platformdirs
 
-from checkpoints.errors import CheckpointError
+from checkpoints.errors import CheckpointAbsent, CheckpointError
+
+# Of a folder that somebody else fills, such as a volume that is mounted read-only.
+_NOT_OURS = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def root() -> Path:
@@ -34,7 +37,8 @@ def entry(name: str, write: Callable[[Path], None], folder: Path | None = None) 
         folder: holds the entry instead of the cache folder.
 
     Raises:
-        CheckpointError: the cache folder cannot be written.
+        CheckpointAbsent: it does not exist, and this process may not write it.
+        CheckpointError: the cache folder cannot be written for another reason.
     """
     target = (folder or root()) / name
     if target.is_dir():
@@ -45,6 +49,12 @@ def entry(name: str, write: Callable[[Path], None], folder: Path | None = None) 
             if not target.is_dir():  # another process may have been faster
                 _write(target, write)
     except OSError as error:
+        if error.errno in _NOT_OURS:
+            raise CheckpointAbsent(
+                f"{target.name} is not in the cache folder {root()}, which this process may only "
+                f"read ({error.strerror}): let `python -m checkpoints MODEL` put it there, or set "
+                "LOCKSTEP_CACHE to a folder that can be written."
+            ) from error
         raise CheckpointError(
             f"The cache folder {root()} cannot be written ({error.strerror or error}): "
             "set LOCKSTEP_CACHE to one that can."

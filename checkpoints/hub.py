@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from checkpoints.errors import CheckpointError
+from checkpoints.errors import CheckpointAbsent, CheckpointError
 
 _ID = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[\w.-]+))?")
 
@@ -21,7 +21,8 @@ def download(model: str) -> Path:
     """Returns the folder of a snapshot, downloaded unless the hub's own cache has it.
 
     Raises:
-        CheckpointError: the hub does not have the model, or cannot be reached.
+        CheckpointAbsent: the hub cannot be reached, or may not be.
+        CheckpointError: the hub does not have the model.
     """
     # Imported late: it takes a second, and most starts have a folder.
     import huggingface_hub
@@ -43,7 +44,7 @@ def download(model: str) -> Path:
             "`hf auth login`. If a folder was meant, it does not exist."
         ) from error
     except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as error:
-        raise CheckpointError(
+        raise CheckpointAbsent(
             f"The hub cannot be reached and {model} is not in its cache: download it where there "
             f"is a network (`hf download {match['repository']} --local-dir DIR`) and name DIR "
             "with --model. If a folder was meant, it does not exist."

@@ -5,7 +5,7 @@ from pathlib import Path
 from checkpoints import folder as model_folder
 from checkpoints import gguf, hub, smollm2
 from checkpoints.checkpoint import Checkpoint
-from checkpoints.errors import CheckpointError
+from checkpoints.errors import CheckpointAbsent, CheckpointError
 from checkpoints.folder import Need
 
 # Names from before every model of the hub had an owner, for models that are served.
@@ -30,7 +30,8 @@ def resolve(model: str, *, need: Need) -> Checkpoint:
         need: `tokenizer` asks for `tokenizer.json`, `model` for `config.json` and safetensors.
 
     Raises:
-        CheckpointError: the model is not found, is damaged, or holds code or pickles.
+        CheckpointAbsent: the model is not found.
+        CheckpointError: it is damaged, or holds code or pickles.
     """
     path = Path(model).expanduser()
     if model == smollm2.NAME:
@@ -43,7 +44,7 @@ def resolve(model: str, *, need: Need) -> Checkpoint:
         checkpoint = Checkpoint(model, hub.download(model))
     else:
         meant = f" Did you mean {found}?" if (found := _RENAMED.get(model.lower())) else ""
-        raise CheckpointError(
+        raise CheckpointAbsent(
             f"The model {model!r} was not found: name an existing folder or .gguf file, a hub id "
             f"(org/name) or {smollm2.NAME}.{meant}"
         )

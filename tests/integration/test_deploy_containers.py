@@ -49,6 +49,14 @@ def test_base_image_and_certificates_are_the_builders_choice(service):
 
 
 @pytest.mark.parametrize("service", SERVICES)
+def test_an_image_says_what_it_is_and_has_a_bill_of_materials(service):
+    (labels,) = arguments(service, "LABEL")
+    for name in ("title", "description", "licenses", "version", "revision", "created"):
+        assert f"org.opencontainers.image.{name}=" in labels
+    assert any("cyclonedx-py environment" in each for each in arguments(service, "RUN"))
+
+
+@pytest.mark.parametrize("service", SERVICES)
 def test_ports_are_those_of_the_settings(service):
     settings = SERVICES[service]()
     expected = f"{settings.port} {settings.health_port} {settings.metrics_port}"
@@ -84,7 +92,7 @@ def test_what_is_copied_exists_and_is_in_the_build_context(service):
 
 
 def test_the_tokenizer_image_asks_for_no_torch():
-    (install,) = [each for each in arguments("tokenizer", "RUN") if "pip install" in each]
+    (install,) = [each for each in arguments("tokenizer", "RUN") if "lockstep/bin/pip" in each]
     assert "'.[tokenizer]'" in install
     assert "torch" not in install
     groups = requirements(ROOT)

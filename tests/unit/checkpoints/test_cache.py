@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from checkpoints import CheckpointError, cache
+from checkpoints import CheckpointAbsent, CheckpointError, cache
 
 
 def test_what_does_not_fit_the_disk_is_refused_before_it_is_begun(cache_folder: Path):
@@ -83,6 +83,12 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("LOCKSTEP_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(CheckpointError, match="set LOCKSTEP_CACHE"):
+        cache.entry("a/b", lambda folder: None)
+
+
+def test_what_is_not_in_a_cache_that_may_only_be_read_is_said_to_be_absent(monkeypatch):
+    monkeypatch.setenv("LOCKSTEP_CACHE", "/sys/lockstep")  # nobody may make a folder there
+    with pytest.raises(CheckpointAbsent, match="b is not in the cache folder /sys/lockstep"):
         cache.entry("a/b", lambda folder: None)
 
 

@@ -53,3 +53,42 @@ def test_the_command_prints_the_folder_and_nothing_else(model_folder: Path):
     command = [sys.executable, "-m", "checkpoints", str(model_folder)]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     assert (result.stdout, result.stderr) == (f"{model_folder}\n", "")
+
+
+def test_obtaining_a_model_reads_its_weights_for_later_starts(model_folder: Path, cache_folder):
+    command = [sys.executable, "-m", "checkpoints", str(model_folder)]
+    subprocess.run(command, capture_output=True, check=True)
+    assert str(model_folder / "model.safetensors") in (cache_folder / "digests.json").read_text()
+
+
+@pytest.fixture
+def waiting(tmp_path: Path):
+    """The command that waits for a model, which is not there."""
+    command = [sys.executable, "-m", "checkpoints", "--wait", str(tmp_path / "later")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with process:
+        yield process
+        process.kill()
+
+
+def test_waiting_for_a_model_says_what_is_missing_and_ends_when_it_is_there(
+    waiting: subprocess.Popen[str], tmp_path: Path, model_folder: Path
+):
+    assert f"Waiting for the model. The model '{tmp_path}/later'" in waiting.stderr.readline()
+    model_folder.rename(tmp_path / "later")
+    assert waiting.stdout.readline() == f"{tmp_path}/later\n"
+    assert waiting.wait(30) == 0
+
+
+def test_waiting_for_a_model_ends_on_a_signal(waiting: subprocess.Popen[str]):
+    waiting.stderr.readline()
+    waiting.terminate()
+    assert waiting.wait(30) == 1
+
+
+def test_nobody_waits_for_a_model_that_is_damaged(model_folder: Path):
+    (model_folder / "config.json").write_text("{")
+    command = [sys.executable, "-m", "checkpoints", "--wait", str(model_folder)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 1
+    assert "config.json" in result.stderr

@@ -1,0 +1,53 @@
+"""The pods of an overlay as podman plays them: on this machine's network and folders."""
+
+import copy
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from tests.manifests import Manifest, of_kind, workloads
+
+# What podman has no use for or no notion of.
+_LEFT_OUT = ("serviceAccountName", "topologySpreadConstraints")
+_PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
+
+
+def pod(overlay: str, workload: str, folders: Mapping[str, Path]) -> str:
+    """Returns a pod of a workload, with the ConfigMaps that it reads, as YAML.
+
+    Args:
+        overlay: whose objects they are.
+        workload: the workload's name, without a hash.
+        folders: what stands in place of each volume claim.
+    """
+    (owner,) = [
+        each for each in workloads(overlay) if each["metadata"]["name"].startswith(workload)
+    ]
+    spec = copy.deepcopy(owner["spec"]["template"]["spec"])
+    for name in _LEFT_OUT:
+        spec.pop(name, None)
+    for volume in spec["volumes"]:
+        if claim := volume.pop("persistentVolumeClaim", None):
+            path = str(folders[claim["claimName"]])
+            volume["hostPath"] = {"path": path, "type": "Directory"}
+    spec["hostNetwork"] = True
+    # There are no Services here.
+    names = [each["metadata"]["name"] for each in of_kind(overlay, "Service")]
+    spec["hostAliases"] = [{"ip": "127.0.0.1", "hostnames": names}]
+    for container in [*spec.get("initContainers", ()), *spec["containers"]]:
+        container.pop("ports", None)
+        container["image"] = f"localhost/{container['image']}"
+        container["imagePullPolicy"] = "Never"
+        for probe in _PROBES:
+            container.pop(probe, None)
+    maps = [copy.deepcopy(each) for each in of_kind(overlay, "ConfigMap")]
+    for each in maps:
+        each["metadata"].pop("namespace", None)
+    labels = owner["spec"]["template"]["metadata"]["labels"]
+    made: Manifest = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": workload, "labels": labels},
+        "spec": spec,
+    }
+    return "---\n".join(json.dumps(each, indent=2) + "\n" for each in [*maps, made])
