@@ -407,8 +407,8 @@ export interface GenerateOptions extends GenerationOptions {
   /**
    * Lower numbers go first. A running sequence makes room for one with a lower number and goes
    * on later; only its timing changes. From time to time a place goes to the sequence that has
-   * waited longest, whatever its number. Range: [-1000, 1000]; one below 0 needs the role
-   * `model-admin`. Unset means 0.
+   * waited longest, whatever its number. Range: [-1000, 1000]. Unset means 0. One below 0 needs
+   * the role `model-admin`.
    */
   priority?: number | undefined;
   /**

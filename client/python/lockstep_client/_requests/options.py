@@ -473,8 +473,8 @@ class GenerateOptions(PromptOptions, total=False):
             independently of each other.
         priority: Lower numbers go first. A running sequence makes room for one with a lower number
             and goes on later; only its timing changes. From time to time a place goes to the
-            sequence that has waited longest, whatever its number. Range: [-1000, 1000]; one below
-            0 needs the role `model-admin`. Unset means 0.
+            sequence that has waited longest, whatever its number. Range: [-1000, 1000]. Unset
+            means 0. One below 0 needs the role `model-admin`.
         cache_salt: Limits reuse of the prompt's KV cache to requests with the same salt. Callers
             with different client certificates never share. At most 256 characters. Unset means the
             empty salt, which counts as a salt of its own.
@@ -512,8 +512,8 @@ class GenerateOptions(PromptOptions, total=False):
     priority: int
     """Lower numbers go first. A running sequence makes room for one with a lower number and goes
     on later; only its timing changes. From time to time a place goes to the sequence that has
-    waited longest, whatever its number. Range: [-1000, 1000]; one below 0 needs the role
-    `model-admin`. Unset means 0."""
+    waited longest, whatever its number. Range: [-1000, 1000]. Unset means 0. One below 0 needs the
+    role `model-admin`."""
     cache_salt: str
     """Limits reuse of the prompt's KV cache to requests with the same salt. Callers with different
     client certificates never share. At most 256 characters. Unset means the empty salt, which
