@@ -1,4 +1,4 @@
-"""The images, run by the rendered pods of the overlay `cpu` with callers known: `make test-images`."""
+"""The images, run by the pods of the overlay `cpu` with `principals`: `make test-images`."""
 
 import hashlib
 import json
