@@ -60,7 +60,10 @@ class ScoreSelection(msgspec.Struct, frozen=True):
     """Whether log softmax(logits)[token_id] is returned even when nothing else about logits is."""
 
     processor_trace: bool = False
-    """Whether the score of the chosen token after each processor is returned."""
+    """Whether scores of the chosen token and of the ids selected are, after each processor."""
+
+    top_k_of_both: bool = False
+    """Whether `top_k` selects the best ids by scores in addition to those by logits."""
 
 
 class TokenScore(msgspec.Struct, frozen=True, array_like=True):
@@ -72,10 +75,12 @@ class TokenScore(msgspec.Struct, frozen=True, array_like=True):
 
 
 class ProcessorTrace(msgspec.Struct, frozen=True, array_like=True):
-    """The score of the chosen token after one processor."""
+    """Scores after one processor: of the chosen token, if any, and of the ids selected."""
 
     processor: str
-    score: float
+    score: float | None
+    logsumexp: float | None = None
+    token_scores: list[float] = []
 
 
 class PositionScores(msgspec.Struct, frozen=True):

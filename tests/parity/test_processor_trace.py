@@ -98,6 +98,33 @@ def test_a_step_is_traced_when_the_server_chooses(pair_of):
     assert traced(position) == expected_trace([*PROMPT, 17], logits, chosen)
 
 
+def test_selected_ids_are_traced_where_no_token_is_chosen(pair_of):
+    engine = pair_of("llama").engine
+    config = engine.config(do_sample=True, top_k=0, processors=specs(NAMES))
+    wanted = ScoreSelection(
+        logits=True, scores=True, amount="top_k", top_k=3, logsumexp=True, processor_trace=True
+    )
+    full = ScoreSelection(logits=True, amount="full")
+    answers = []
+    for number, selection in enumerate((wanted, full), start=9011):
+        opening = OpenSession(
+            "s", [SequenceSpec(PROMPT, 3)], config, 0, 64, selection, request_id=number
+        )
+        engine.handle(opening)
+        (answer,) = engine.drain()
+        engine.handle(CloseSession("s", request_id=number + 10))
+        engine.drain()
+        answers.append(answer.rows[0].scores[0])
+    position, whole = answers
+    row = torch.from_numpy(array(whole.logits))[None].clone()
+    selected = [token.token_id for token in position.tokens]
+    for entry, name in zip(position.processor_trace, NAMES, strict=True):
+        row = PARTS[name][1]()(torch.tensor([PROMPT]), row)
+        assert (entry.processor, entry.score) == (name, None)
+        assert entry.token_scores == pytest.approx(row[0, selected].tolist(), abs=1e-5)
+        assert entry.logsumexp == pytest.approx(float(row[0].double().logsumexp(-1)), abs=1e-5)
+
+
 def test_what_keeps_forbidden_ids_out_counts_as_part_of_the_processor_before_it():
     config = {
         "max_new_tokens": 5,

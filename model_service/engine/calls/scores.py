@@ -50,10 +50,18 @@ def describe(
     logits = logits[: seq.choosing.revision.size]
     wanted = scores if selection.scores else None
     described = report(selection, position, token_id, logits, wanted)
-    if not selection.processor_trace or token_id is None:
+    if not selection.processor_trace or (token_id is None and not described.tokens):
         return described
     guide_logits = None if seq.guidance is None else seq.guidance.guide_logits
-    trace = processors.trace(seq.choosing, seq.token_ids[:position], logits, token_id, guide_logits)
+    trace = processors.trace(
+        seq.choosing,
+        seq.token_ids[:position],
+        logits,
+        token_id,
+        guide_logits,
+        selected=[token.token_id for token in described.tokens],
+        logsumexp=selection.logsumexp,
+    )
     return msgspec.structs.replace(described, processor_trace=trace)
 
 
@@ -144,6 +152,8 @@ def _tokens(selection: ScoreSelection, logits: Tensor, scores: Tensor | None) ->
     if selection.amount == "top_k":
         ranked = logits if selection.logits or scores is None else scores
         ids = top_ids(ranked, selection.top_k)
+        if selection.top_k_of_both and scores is not None:
+            ids = _with_top_scores(ids.cpu(), scores.cpu(), selection.top_k)
     elif selection.amount == "token_ids":
         ids = torch.tensor(selection.token_ids, dtype=torch.int64)
     else:
@@ -152,6 +162,13 @@ def _tokens(selection: ScoreSelection, logits: Tensor, scores: Tensor | None) ->
     raw = logits[ids].tolist() if selection.logits else [None] * len(ids)
     processed = scores[ids].tolist() if scores is not None else [None] * len(ids)
     return [TokenScore(*entry) for entry in zip(ids.tolist(), raw, processed, strict=True)]
+
+
+def _with_top_scores(ids: Tensor, scores: Tensor, count: int) -> Tensor:
+    """Appends the ids of the highest scores `[V]` that are not excluded, each id once."""
+    best = top_ids(scores, count)
+    new = ~torch.isin(best, ids) & (scores[best] > -torch.inf)
+    return torch.cat((ids, best[new]))
 
 
 def top_ids(values: Tensor, count: int) -> Tensor:

@@ -11,7 +11,7 @@ not change what it returns.
 V: ids of the sequence's revision.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import torch
@@ -98,10 +98,13 @@ def trace(
     choosing: Choosing,
     token_ids: list[int],
     logits: Tensor,
-    token_id: int,
+    token_id: int | None,
     guide_logits: Tensor | None = None,
+    *,
+    selected: Sequence[int] = (),
+    logsumexp: bool = False,
 ) -> list[ProcessorTrace]:
-    """Computes the score of one id after each processor, in order; as `scores` otherwise.
+    """Computes scores of single ids after each processor, in order; as `scores` otherwise.
 
     Excluding forbidden ids is not a processor here: it counts as part of the
     processor before it, or of the first one.
@@ -110,19 +113,25 @@ def trace(
         choosing: as in `scores`.
         token_ids: as in `scores`.
         logits: `[V]` float32, as in `scores`.
-        token_id: the id.
+        token_id: the id that was chosen, if any.
         guide_logits: as in `scores`.
+        selected: other ids.
+        logsumexp: whether log-sum-exp of all scores is wanted too.
 
     Raises:
         ProcessorError: a processor failed.
     """
     traced: list[ProcessorTrace] = []
     for name, processed in _apply(choosing, token_ids, logits, guide_logits):
-        score = float(processed[token_id])
-        if name is not None:
-            traced.append(ProcessorTrace(name, score))
-        elif traced:
-            traced[-1] = ProcessorTrace(traced[-1].processor, score)
+        if name is None and not traced:
+            continue
+        entry = ProcessorTrace(
+            name or traced.pop().processor,
+            None if token_id is None else float(processed[token_id]),
+            float(processed.double().logsumexp(-1)) if logsumexp else None,
+            processed[list(selected)].tolist(),
+        )
+        traced.append(entry)
     return traced
 
 

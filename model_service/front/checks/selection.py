@@ -22,7 +22,8 @@ FULL_LOGITS = ScoreSelection(logits=True, amount="full")
 
 _POSITION_OVERHEAD_BYTES = 96  # every statistic, tags and lengths
 _TOKEN_SCORE_BYTES = 18  # id, two floats, tags and length
-_TRACE_ENTRY_BYTES = 12  # a float, tags and lengths, without the name
+_TRACE_ENTRY_BYTES = 24  # two floats, tags and lengths, without the name
+_TRACE_SCORE_BYTES = 4
 
 Positions = Literal["last", "new", "all", "list"]
 Amount = Literal["none", "full", "top_k", "token_ids"]
@@ -76,6 +77,8 @@ def read_selection(
     _check_amount(message, amount, field, violations, vocabulary_size, max_selected_tokens)
     if message.logsumexp and not (message.logits or message.scores):
         violations.add(f"{field}.logsumexp", "needs logits or scores to be set")
+    if message.top_k_of_both and not (amount == "top_k" and message.logits and message.scores):
+        violations.add(f"{field}.top_k_of_both", "needs top_k, logits and scores to be set")
     if message.dtype not in DTYPES:
         violations.add(f"{field}.dtype", "must be FLOAT32, FLOAT16 or BFLOAT16")
     elif DTYPES[message.dtype] != "float32" and amount != "full":
@@ -99,6 +102,7 @@ def read_selection(
         entropy=message.entropy,
         logsumexp=message.logsumexp,
         processor_trace=message.processor_trace,
+        top_k_of_both=message.top_k_of_both,
     )
 
 
@@ -126,15 +130,22 @@ def position_bytes(
         vocabulary_size: width of a full row.
         processors: names of the applied processors.
     """
+    count = _num_selected(selection)
     total = _POSITION_OVERHEAD_BYTES
     if selection.processor_trace:
-        total += sum(len(name) + _TRACE_ENTRY_BYTES for name in processors)
+        entry = _TRACE_ENTRY_BYTES + count * _TRACE_SCORE_BYTES
+        total += sum(len(name) + entry for name in processors)
     kinds = selection.logits + selection.scores
     if selection.amount == "full":
         row = vocabulary_size * FLOAT_BYTES[selection.dtype]
         return total + kinds * (row + 32)
-    count = {"top_k": selection.top_k, "token_ids": len(selection.token_ids)}
-    return total + count.get(selection.amount, 0) * _TOKEN_SCORE_BYTES
+    return total + count * _TOKEN_SCORE_BYTES
+
+
+def _num_selected(selection: ScoreSelection) -> int:
+    """Returns the most ids that `top_k` or `token_ids` report at a position."""
+    top_k = selection.top_k * (2 if selection.top_k_of_both else 1)
+    return {"top_k": top_k, "token_ids": len(selection.token_ids)}.get(selection.amount, 0)
 
 
 def num_positions(selection: ScoreSelection, given_tokens: int) -> int:

@@ -103,5 +103,5 @@ class StreamWriter:
 def _inline_bytes(scores: PositionScores) -> int:
     """Estimates the bytes of one position in a message."""
     rows = sum(len(row) for row in (scores.logits, scores.scores) if isinstance(row, bytes))
-    trace = sum(len(entry.processor) + 12 for entry in scores.processor_trace)
+    trace = sum(len(e.processor) + 24 + 4 * len(e.token_scores) for e in scores.processor_trace)
     return rows + trace + 18 * len(scores.tokens) + 96

@@ -60,7 +60,12 @@ def position_scores(
         ],
     )
     for entry in scores.processor_trace:
-        message.processor_trace.add(processor=entry.processor, score=entry.score)
+        message.processor_trace.add(
+            processor=entry.processor,
+            score=entry.score,
+            logsumexp=entry.logsumexp,
+            token_scores=entry.token_scores,
+        )
     if isinstance(scores.logits, bytes):
         message.logits.CopyFrom(write_row(scores.logits, scores.dtype))
     if isinstance(scores.scores, bytes):

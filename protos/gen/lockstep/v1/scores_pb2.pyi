@@ -23,7 +23,7 @@ SCORE_POSITIONS_ALL: ScorePositions
 SCORE_POSITIONS_LIST: ScorePositions
 
 class ScoreSelection(_message.Message):
-    __slots__ = ("logits", "scores", "full", "top_k", "token_ids", "dtype", "positions", "position_list", "rank", "entropy", "logsumexp", "processor_trace")
+    __slots__ = ("logits", "scores", "full", "top_k", "token_ids", "dtype", "positions", "position_list", "rank", "entropy", "logsumexp", "processor_trace", "top_k_of_both")
     LOGITS_FIELD_NUMBER: _ClassVar[int]
     SCORES_FIELD_NUMBER: _ClassVar[int]
     FULL_FIELD_NUMBER: _ClassVar[int]
@@ -36,6 +36,7 @@ class ScoreSelection(_message.Message):
     ENTROPY_FIELD_NUMBER: _ClassVar[int]
     LOGSUMEXP_FIELD_NUMBER: _ClassVar[int]
     PROCESSOR_TRACE_FIELD_NUMBER: _ClassVar[int]
+    TOP_K_OF_BOTH_FIELD_NUMBER: _ClassVar[int]
     logits: bool
     scores: bool
     full: bool
@@ -48,7 +49,8 @@ class ScoreSelection(_message.Message):
     entropy: bool
     logsumexp: bool
     processor_trace: bool
-    def __init__(self, logits: _Optional[bool] = ..., scores: _Optional[bool] = ..., full: _Optional[bool] = ..., top_k: _Optional[int] = ..., token_ids: _Optional[_Union[TokenIdList, _Mapping]] = ..., dtype: _Optional[_Union[_tensor_pb2.DataType, str]] = ..., positions: _Optional[_Union[ScorePositions, str]] = ..., position_list: _Optional[_Iterable[int]] = ..., rank: _Optional[bool] = ..., entropy: _Optional[bool] = ..., logsumexp: _Optional[bool] = ..., processor_trace: _Optional[bool] = ...) -> None: ...
+    top_k_of_both: bool
+    def __init__(self, logits: _Optional[bool] = ..., scores: _Optional[bool] = ..., full: _Optional[bool] = ..., top_k: _Optional[int] = ..., token_ids: _Optional[_Union[TokenIdList, _Mapping]] = ..., dtype: _Optional[_Union[_tensor_pb2.DataType, str]] = ..., positions: _Optional[_Union[ScorePositions, str]] = ..., position_list: _Optional[_Iterable[int]] = ..., rank: _Optional[bool] = ..., entropy: _Optional[bool] = ..., logsumexp: _Optional[bool] = ..., processor_trace: _Optional[bool] = ..., top_k_of_both: _Optional[bool] = ...) -> None: ...
 
 class TokenIdList(_message.Message):
     __slots__ = ("ids",)
@@ -105,9 +107,13 @@ class PositionScores(_message.Message):
     def __init__(self, position: _Optional[int] = ..., token_id: _Optional[int] = ..., logits: _Optional[_Union[ScoreRow, _Mapping]] = ..., scores: _Optional[_Union[ScoreRow, _Mapping]] = ..., tokens: _Optional[_Iterable[_Union[TokenScore, _Mapping]]] = ..., logits_logsumexp: _Optional[float] = ..., scores_logsumexp: _Optional[float] = ..., entropy: _Optional[float] = ..., rank: _Optional[int] = ..., processor_trace: _Optional[_Iterable[_Union[ProcessorTrace, _Mapping]]] = ..., logits_logprob: _Optional[float] = ..., scores_logprob: _Optional[float] = ...) -> None: ...
 
 class ProcessorTrace(_message.Message):
-    __slots__ = ("processor", "score")
+    __slots__ = ("processor", "score", "logsumexp", "token_scores")
     PROCESSOR_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
+    LOGSUMEXP_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_SCORES_FIELD_NUMBER: _ClassVar[int]
     processor: str
     score: float
-    def __init__(self, processor: _Optional[str] = ..., score: _Optional[float] = ...) -> None: ...
+    logsumexp: float
+    token_scores: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, processor: _Optional[str] = ..., score: _Optional[float] = ..., logsumexp: _Optional[float] = ..., token_scores: _Optional[_Iterable[float]] = ...) -> None: ...

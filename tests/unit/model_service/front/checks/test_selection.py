@@ -130,6 +130,15 @@ def test_positions_are_counted(positions, count):
         ScoreSelection(scores=True, amount="token_ids", token_ids=tuple(range(10))),
         ScoreSelection(rank=True, entropy=True, logsumexp=True),
         ScoreSelection(processor_trace=True),
+        ScoreSelection(
+            logits=True,
+            scores=True,
+            amount="top_k",
+            top_k=5,
+            top_k_of_both=True,
+            logsumexp=True,
+            processor_trace=True,
+        ),
     ],
 )
 def test_no_position_is_larger_than_was_computed_before(selection):
@@ -152,7 +161,16 @@ def test_no_position_is_larger_than_was_computed_before(selection):
         rank=2**31 - 1,
         logits_logprob=-1.0,
         scores_logprob=-1.0,
-        processor_trace=[ProcessorTrace(name, -1.0) for name in names],
+        processor_trace=[ProcessorTrace(name, -1.0, -1.0, [-1.0] * count) for name in names],
     )
     message = position_scores(scores)
     assert message.ByteSize() + 8 <= position_bytes(selection, 100, names)
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [{"logits": True, "top_k": 2}, {"scores": True, "top_k": 2}, {"logits": True, "scores": True}],
+)
+def test_the_best_of_both_need_both_and_a_number(wanted):
+    assert violated(Message(top_k_of_both=True, **wanted)) == ["scores.top_k_of_both"]
+    assert read(Message(top_k_of_both=True, logits=True, scores=True, top_k=2)).top_k_of_both
