@@ -6,7 +6,6 @@ tokenizer loads.
 
 import asyncio
 import gc
-import os
 import sys
 from contextlib import AsyncExitStack
 
@@ -14,7 +13,7 @@ import structlog
 
 import checkpoints
 from checkpoints import CheckpointError
-from rpc import json_lines, program, span_collector
+from rpc import json_lines, program
 from rpc.errors import StoreUnavailable
 from rpc.identity import Allowance
 from rpc.metrics import process_registry
@@ -68,8 +67,7 @@ class TokenizerServer:
         self._registry = process_registry()
         self._resources = AsyncExitStack()
         self._service: asyncio.Future[Service] = asyncio.get_running_loop().create_future()
-        tracer = span_collector.tracer(os.environ, "lockstep-tokenizer")
-        self.server = Server(settings, self._registry, SERVICES, tracer)
+        self.server = Server(settings, self._registry, SERVICES)
         servicers.register(self.server.grpc, self._service)
 
     async def run(self) -> None:

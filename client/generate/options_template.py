@@ -114,6 +114,14 @@ class ScoreOptions(PromptOptions, total=False):
     ids without one the newest that this client has seen, or a newer one."""
 
 
+class DistributionOptions(PromptOptions, total=False):
+    """Keywords of `distribution`, in addition to `PromptOptions`."""
+
+    vocabulary: VocabularyRef | None
+    """The vocabulary that the ids belong to. Unset means the vocabulary of the batch, and for
+    ids without one the newest that this client has seen, or a newer one."""
+
+
 class SessionOptions(PromptOptions, total=False):
     """Keywords of `open_session`, in addition to `PromptOptions`.
 

@@ -27,8 +27,8 @@ _TYPES = {
     "float": "number",
     "str": "string",
 }
-# Classes of keywords that are only Python's: `**batch` gives them.
-_ONLY_PYTHON = {"PromptOptions": "GenerationOptions"}
+# Classes of keywords that are only Python's, and what they extend: `**batch` gives the first ones.
+_ONLY_PYTHON = {"PromptOptions": "GenerationOptions", "DistributionOptions": "GenerationOptions"}
 
 _IMPORTED = {
     "ScoreSelection": "./values/selection.js",

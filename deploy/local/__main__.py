@@ -86,7 +86,8 @@ def _serve(model: str, store: str) -> int:
         _report(f"Logs are in {stack.folder}. The vocabulary is kept in {store};")
         _report(f"to start over with it: stop both, then {command} vocab reset{again}")
         _report(f'Try: {command} generate "The capital of France is"')
-        _report("Ctrl-C stops both.")
+        _report(f"Steps are compiled in the first minutes, which are slower; {command} info says")
+        _report("when that is done. Ctrl-C stops both.")
         while True:
             stack.check()
             time.sleep(CHECK_S)

@@ -63,6 +63,30 @@ def test_generate_reads_stdin_and_answers_in_json(lockstep, client: Lockstep):
     assert answer["effective_config"]["do_sample"] is True
 
 
+def test_a_seed_alone_says_that_tokens_are_drawn(lockstep, client: Lockstep):
+    result = lockstep("generate", PROMPT, "-n", "8", "--seed", "7", "--json")
+    expected = client.generate(PROMPT, max_new_tokens=8, do_sample=True, seed=7)
+    assert json.loads(result.stdout)["token_ids"] == expected.token_ids
+
+
+@pytest.mark.parametrize(("count", "is_shown"), [(65, True), (64, False)])
+def test_many_texts_have_a_bar_on_a_terminal(environment, count, is_shown):
+    leader, follower = pty.openpty()
+    process = subprocess.run(
+        [*COMMAND, "encode", "--json", *["abc"] * count],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=follower,
+        timeout=60,
+        check=True,
+    )
+    os.write(follower, b"end")
+    os.close(follower)
+    assert len(json.loads(process.stdout)["token_ids"]) == count
+    assert (f"{count}/{count}".encode() in os.read(leader, 2**16)) is is_shown
+    os.close(leader)
+
+
 def test_generate_searches_with_beams(lockstep, client: Lockstep):
     expected = client.generate(PROMPT, max_new_tokens=8, do_sample=False, num_beams=3)
     greedy = client.generate(PROMPT, max_new_tokens=8, do_sample=False)
@@ -230,6 +254,7 @@ def test_a_wrong_command_line_is_exit_code_2(lockstep, arguments):
         (["generate", "x", "--temperature", "0"], "use --greedy instead of 0"),
         (["generate", "x", "--greedy", "--top-k", "3"], "--top-k: has no effect without --sample"),
         (["generate", "x", "--greedy", "--top-k", "3"], "or add --set lenient=true"),
+        (["generate", "x", "--greedy", "--seed", "3"], "no effect together with --greedy"),
         (["generate", "x", "-n", "0"], "--max-new-tokens"),
         (["generate", "x", "--beams", "3", "--bias", "1=999"], "--bias: "),
         (["generate", ""], "lockstep: the prompt is empty"),

@@ -90,8 +90,8 @@ def test_every_field_that_is_wrong_is_named(client: Lockstep):
     with pytest.raises(exceptions.InvalidField) as raised:
         client.model.generate([[5]], do_sample=True, temperature=-1.0, top_p=2.0)
     assert {v.field for v in raised.value.violations} == {
-        "generation_config.temperature",
-        "generation_config.top_p",
+        "temperature",
+        "top_p",
     }
 
 

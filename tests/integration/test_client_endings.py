@@ -115,7 +115,8 @@ class Failing(services_pb.TokenizerServiceServicer):
 
     async def DecodeStream(self, request_iterator, context):
         await self._fail(context)
-        yield messages.DecodeStreamResponse(text="a")
+        async for request in request_iterator:
+            yield messages.DecodeStreamResponse(text=" ".join(map(str, request.ids)))
 
     async def _fail(self, context):
         self.calls += 1
@@ -166,8 +167,9 @@ async def test_a_call_that_the_service_cancels_is_made_again():
             entries = await asyncio.to_thread(lambda: list(ls.tokenizer.vocabulary()))
             assert [entry.id for entry in entries] == [7]
             servicer.calls = 0
-            with ls.tokenizer.open_decoder() as decoder, pytest.raises(ConnectionFailed):
-                await asyncio.to_thread(decoder.feed, [5])
+            with ls.tokenizer.open_decoder() as decoder:
+                assert await asyncio.to_thread(decoder.feed, [5]) == "5"
+                assert await asyncio.to_thread(decoder.feed, [6, 7]) == "6 7"
         async with AsyncLockstep(tokenizer=address) as als:
             servicer.calls = 0
             assert (await als.tokenizer.info()).model_type == "BPE"
@@ -175,8 +177,8 @@ async def test_a_call_that_the_service_cancels_is_made_again():
             assert [entry.id async for entry in als.tokenizer.vocabulary()] == [7]
             servicer.calls = 0
             async with als.tokenizer.open_decoder() as decoder:
-                with pytest.raises(ConnectionFailed):
-                    await decoder.feed([5])
+                assert await decoder.feed([5]) == "5"
+                assert await decoder.feed([6, 7]) == "6 7"
 
 
 async def test_nothing_goes_on_waiting_for_the_requests_of_a_call_that_has_failed():
@@ -218,6 +220,28 @@ async def test_a_stream_is_not_repeated_once_it_has_begun():
             with pytest.raises(exceptions.Draining):
                 await asyncio.to_thread(next, entries)
     assert servicer.calls == 1
+
+
+async def test_streams_both_ways_are_not_repeated_once_they_have_answered():
+    class Breaking(Failing):
+        async def DecodeStream(self, request_iterator, context):
+            self.calls += 1
+            await anext(aiter(request_iterator))
+            yield messages.DecodeStreamResponse(text="a")
+            await self.fail(context)
+
+    servicer = Breaking(_drain)
+    async with running(servicer) as (server, _):
+        address = f"127.0.0.1:{server.port}"
+        with _client(address, 10.0) as ls, ls.tokenizer.open_decoder() as decoder:
+            assert await asyncio.to_thread(decoder.feed, [5]) == "a"
+            with pytest.raises(exceptions.Draining):
+                await asyncio.to_thread(decoder.feed, [6])
+        async with AsyncLockstep(tokenizer=address) as als, als.tokenizer.open_decoder() as twin:
+            assert await twin.feed([5]) == "a"
+            with pytest.raises(exceptions.Draining):
+                await twin.feed([6])
+    assert servicer.calls == 2
 
 
 async def test_a_client_that_is_closed_says_so_to_calls_that_run_and_that_come():

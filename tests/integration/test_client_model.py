@@ -433,6 +433,23 @@ def test_keywords_of_hugging_faces_that_change_nothing_are_taken(client: Lockste
     assert client.model.generate([[5]], **options, **harmless, **off).sequences == expected
 
 
+def test_a_seed_where_nothing_is_drawn_is_a_warning(client: Lockstep):
+    greedy = {"do_sample": False, "seed": 3}
+    unused = pytest.warns(UserWarning, match="seed has no effect without do_sample=True")
+    with unused:
+        client.model.generate([[5]], max_new_tokens=1, **greedy)
+    with unused:
+        client.model.generate([[5]], max_new_tokens=1, do_sample=False, seeds=[3])
+    with unused:
+        list(client.stream("The", max_new_tokens=1, **greedy))
+    with unused:
+        client.model.open_session([[5]], **greedy).close()
+    # Every warning is an error in tests.
+    out = client.model.generate([[5]], max_new_tokens=1, do_sample=True, seed=3)
+    client.model.generate([[5]], max_new_tokens=1, do_sample=True, seeds=out.seeds)
+    client.model.generate([[5]], max_new_tokens=1, do_sample=False)
+
+
 WORDS = {"output_logits": True, "output_scores": True, "processor_trace": True}
 SAMPLED = {"do_sample": True, "top_k": 5, "temperature": 0.5, "seed": 3}
 

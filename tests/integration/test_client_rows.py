@@ -124,8 +124,8 @@ def test_an_answer_that_is_too_large_comes_in_smaller_ones(services: Services, l
 
 @pytest.mark.parametrize("wrong", [0, 70, 149])
 def test_one_row_that_is_wrong_raises_with_its_number(ls: Lockstep, wrong):
-    rows = [[5]] * 150
-    rows[wrong] = [WRONG_ID]
+    rows = [[5, 6]] * 150
+    rows[wrong] = [5, WRONG_ID]
     for call in (ls.tokenizer.decode, ls.model.score, ls.model.generate):
         with pytest.raises(exceptions.TokenIdOutOfRange, match=rf"\brow {wrong}\b") as raised:
             call(rows)
@@ -135,7 +135,7 @@ def test_one_row_that_is_wrong_raises_with_its_number(ls: Lockstep, wrong):
 def test_one_row_that_is_wrong_costs_no_other_its_result(ls: Lockstep):
     rows = [[5, row % 300] for row in range(150)]
     good = ls.model.generate(rows, max_new_tokens=2, do_sample=False)
-    rows[70] = [WRONG_ID]
+    rows[70] = [5, WRONG_ID]
     decoded = ls.tokenizer.decode(rows, errors="return")
     scored = ls.model.score(rows, errors="return")
     out = ls.model.generate(rows, max_new_tokens=2, do_sample=False, errors="return")

@@ -14,7 +14,7 @@ from tests.services import ROOT, Services, running_services
 
 PRINTED = {
     "README.md": "(2, 4, 320)",
-    "docs/client.md": "generation_config.top_p",
+    "docs/client.md": "top_p must be",
     "docs/coming_from.md": "",
     "docs/tutorial.md": "(1, 321)",
     "docs/vocabulary.md": "(1, 8, 322)",

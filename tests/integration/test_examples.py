@@ -18,7 +18,6 @@ from examples import (
     classification,
     contrastive_decoding,
     guidance,
-    perplexity,
     sampling_loop,
     web_service,
 )
@@ -116,14 +115,19 @@ def test_the_perplexity_of_a_long_text_is_that_of_overlapping_windows(run, ls, h
     tokenizer, model = hugging_face
     text = "Once upon a time there was a model that counted one, two, three. " * 3
     ids = tokenizer(text)["input_ids"]
-    log_p = []
-    for start in range(1, len(ids), 16):  # as transformers' page on perplexity does it
-        end = min(start + 16, len(ids))
-        first = max(end - 32, 0)
-        rows = log_softmax(model, ids[first:end])[start - first - 1 : -1]
-        log_p += rows[range(end - start), ids[start:end]].tolist()
+    log_p, scored = [], 1
+    for first in range(0, len(ids), 16):  # as transformers' page on perplexity does it
+        end = min(first + 32, len(ids))
+        rows = log_softmax(model, ids[first:end])[scored - first - 1 : -1]
+        log_p += rows[range(end - scored), ids[scored:end]].tolist()
+        scored = end
+        if end == len(ids):
+            break
+    assert len(log_p) == len(ids) - 1
     expected = np.exp(-np.mean(log_p))
-    assert perplexity.perplexity(ls, text, window=32) == pytest.approx(expected, rel=1e-4)
+    assert ls.perplexity(text, window=32) == pytest.approx(expected, rel=1e-4)
+    both = ls.perplexity([text, text[:20]], window=32)
+    assert both == pytest.approx([expected, ls.perplexity(text[:20])], rel=1e-4)
     whole = log_softmax(model, ids)[:-1][range(len(ids) - 1), ids[1:]].mean().item()
     assert float(run("perplexity", stdin=text)) == pytest.approx(np.exp(-whole), abs=0.01)
 

@@ -512,6 +512,19 @@ def test_given_tokens_are_scored(tiny_model, hugging_face):
         assert sequence.logits_logprob == pytest.approx(sum(expected), abs=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("prompts", "continuations", "field"),
+    [([[5, 6], [7]], None, "prompt"), ([[5], []], [[6], [7]], "continuations")],
+)
+def test_a_row_without_a_token_to_score_is_refused(tiny_model, prompts, continuations, field):
+    given = {} if continuations is None else {"continuations": ragged(*continuations).token_batch}
+    with pytest.raises(grpc.RpcError) as caught:
+        tiny_model.model.Score(model_service_pb2.ScoreRequest(prompt=ragged(*prompts), **given))
+    refused = refusal(caught.value)
+    assert refused.fields == [field]
+    assert "row 1 has no token to score" in caught.value.details()
+
+
 def test_the_greedy_continuation_is_scored_as_greedy(tiny_model):
     best = ids(generate(tiny_model, ragged(PROMPTS[0]), {"max_new_tokens": 3}))[0]
     for continuation, greedy in ((best, True), ([best[0], (best[1] + 1) % 300], False)):

@@ -61,7 +61,8 @@ def _answer(render: Any, request: dict[str, Any], setup: dict[str, Any]) -> dict
     except MemoryError:
         return {"refusal": "the template needs more memory than allowed"}
     except Exception as error:  # a template can raise anything
-        return {"refusal": _refusal(error, setup["templates"][request["template"]])}
+        said = _refusal(error, setup["templates"][request["template"]])
+        return {"refusal": said + _remedy(request["conversations"])}
     if sum(len(text.encode()) for text in texts) > setup["output_limit_bytes"]:
         return {"refusal": "the template's output is longer than allowed"}
     return {"texts": texts}
@@ -75,6 +76,15 @@ def _refusal(error: Exception, source: str) -> str:
     if message in constants:
         return f"the template refused the messages: {message}"
     return f"the template refused the messages ({type(error).__name__})"
+
+
+def _remedy(conversations: list[list[dict[str, Any]]]) -> str:
+    """Says what a template may not take that many others take: content in parts."""
+    for messages in conversations:
+        for number, message in enumerate(messages):
+            if isinstance(message.get("content"), list):
+                return f"; message {number} has parts as its content: give a text instead"
+    return ""
 
 
 def _limit_memory(limit_bytes: int) -> None:

@@ -23,6 +23,7 @@ from lockstep_client._requests.options import (
     CompletionOptions,
     CuttingOptions,
     DecodeOptions,
+    DistributionOptions,
     EncodeOptions,
     GenerateOptions,
     GenerationOptions,
@@ -34,6 +35,7 @@ from lockstep_client._requests.options import (
     StepOptions,
 )
 from lockstep_client._results.determinism import Determinism
+from lockstep_client._results.distribution import Distribution
 from lockstep_client._results.generation import (
     Completion,
     GeneratedSequence,
@@ -124,6 +126,8 @@ __all__ = [
     "DecodedText",
     "Decoder",
     "Determinism",
+    "Distribution",
+    "DistributionOptions",
     "EncodeOptions",
     "Encoding",
     "GenerateOptions",

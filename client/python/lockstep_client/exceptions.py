@@ -59,7 +59,7 @@ class FieldViolation:
     """One thing that is wrong with a request.
 
     Attributes:
-        field: path of the field, for example `generation_config.top_k`.
+        field: the keyword, and the place in its value, for example `top_k` or `prompts[3]`.
         description: what is wrong and what would be right.
     """
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 import msgspec
 from lockstep.v1 import generation_pb2, model_service_pb2
 
-from model_service.front import gen_ai
 from model_service.front.checks.opening import AskedOpening
 from model_service.front.checks.plan import Plan
 from model_service.front.checks.prompts import read_continuations, read_prompts
@@ -104,13 +103,26 @@ def _read_rows(
     continued = request.HasField("continuations")
     prompts = read_prompts(request.prompt, violations, model.bounds, allow_empty_rows=continued)
     if not continued:
+        _check_tokens_to_score("prompt", prompts, prompts, violations)
         return prompts, [1] * len(prompts)
     continuations = read_continuations(request.continuations, violations, model.bounds)
     if len(continuations) != len(prompts):
         violations.add("continuations", f"must have one row per prompt, {len(prompts)}")
         return prompts, [1] * len(prompts)
     rows = [a + b for a, b in zip(prompts, continuations, strict=True)]
+    _check_tokens_to_score("continuations", rows, continuations, violations)
     return rows, [max(1, len(prompt)) for prompt in prompts]
+
+
+def _check_tokens_to_score(
+    field: str, rows: list[list[int]], given: list[list[int]], violations: Violations
+) -> None:
+    """Notes rows of a single token. Those that are given nothing to score are noted already."""
+    for row, (ids, scored) in enumerate(zip(rows, given, strict=True)):
+        if len(ids) == 1 and scored:
+            violations.add(
+                field, f"row {row} has no token to score: the first of a row has none before it"
+            )
 
 
 async def _run(
@@ -128,7 +140,6 @@ async def _run(
     answer = await model.engine.ask(plan.command, undo=[close])
     model.engine.tell(close)
     model.metrics.generations.admitted(operation, plan.prompt_lengths)
-    gen_ai.describe_request(model.name, operation)
     for row in answer.rows:
         if row.failure is not None:
             raise service_error(row.failure)

@@ -2,10 +2,11 @@ import io
 import json
 
 import pytest
+from lockstep.v1.model_info_service_pb2 import DecodeGraphState, GetModelInfoResponse
 from rich.console import Console
 
-from lockstep_client import exceptions
-from lockstep_client._cli import distribution, session, token_text
+from lockstep_client import Completion, ModelInfo, Timing, Usage, VocabularyRef, exceptions
+from lockstep_client._cli import distribution, generate, session, token_text
 from lockstep_client._cli.stepper import Candidate, Distribution
 from lockstep_client._results.tokenizer import VocabularyEntry
 
@@ -88,6 +89,17 @@ def test_an_error_is_one_line_with_its_class_or_every_violation():
     assert session.describe(error) == "a: first; b: second"
     busy = exceptions.Overloaded("busy", retry_delay_s=0.5)
     assert session.describe(busy) == "Overloaded: busy (retry in 0.5 s)"
+
+
+@pytest.mark.parametrize("state", ["compiling", "ready"])
+def test_a_slow_first_minute_is_told(capsys, state):
+    number = DecodeGraphState.Value(f"DECODE_GRAPH_STATE_{state.upper()}")
+    model = ModelInfo.from_message(GetModelInfoResponse(decode_graph_state=number))
+    ref = VocabularyRef("tiny", 0, "ab" * 32, 320)
+    answer = Completion("a", [5], [4], "max_new_tokens", 1, Usage(), Timing(), {}, ref)
+    generate._summarize(answer, model)
+    said = " ".join(capsys.readouterr().err.split())
+    assert ("faster once the model service has compiled its steps" in said) == (state != "ready")
 
 
 def test_json_is_one_line_and_keeps_characters(capsys):

@@ -9,6 +9,7 @@ from lockstep.v1 import generation_pb2
 from lockstep_client import (
     Batch,
     Completion,
+    Distribution,
     Encoding,
     GeneratedSequence,
     Lockstep,
@@ -30,6 +31,15 @@ REF = VocabularyRef("tiny", 3, "ab" * 32, 49152)
 HUGE = 10_000
 ROW = np.zeros(49152, dtype=np.float32)
 SCORES = PositionScores(position=7, token_id=5, logits=ROW, scores=ROW, rank=1)
+DISTRIBUTION = Distribution(
+    token_ids=[7042, 260],
+    stages=["model", "top_k"],
+    scores=np.array([[2.0, 1.0], [2.0, -np.inf]], dtype=np.float32),
+    logsumexp=np.array([3.0, 2.0]),
+    position=5,
+    vocabulary=REF,
+    texts=["␣Paris", "␣<b>"],
+)
 DETERMINISM = Determinism.from_message(generation_pb2.Determinism())
 
 
@@ -48,6 +58,7 @@ VALUES = [
     SCORES,
     PositionScores(position=1, tokens=(TokenScore(5, 1.0, None),) * HUGE),
     ScoredSequence((SCORES,) * HUGE, -1.0, False),
+    DISTRIBUTION,
     NextTokenScores(((SCORES,) * HUGE,) * HUGE, REF, DETERMINISM),
     Revision(REF, "cd" * 32, {i: "<a>\n" * 99 for i in range(HUGE)}, {"pad": 1}, {}, None),
 ]
@@ -142,3 +153,26 @@ def test_a_distribution_is_drawn_with_bars_of_its_probabilities():
 def test_a_drawing_is_of_bounded_size(value):
     if hasattr(value, "_repr_html_"):
         assert len(value._repr_html_()) < 1_000_000
+
+
+def test_a_distribution_is_printed_as_a_table_with_a_column_for_each_stage():
+    assert str(DISTRIBUTION).splitlines() == [
+        "token     id  model   top_k",
+        "␣Paris  7042  36.8%  100.0%",
+        "␣<b>     260  13.5%       -",
+        "others        49.7%       -",
+    ]
+    without = str(DISTRIBUTION.with_texts([])).splitlines()
+    assert without[1] == "7042    36.8%  100.0%"
+
+
+def test_a_distribution_is_drawn_with_a_bar_for_each_stage():
+    drawn = DISTRIBUTION._repr_html_()
+    assert "<th>top_k</th>" in drawn
+    assert "&lt;b&gt;" in drawn
+    assert drawn.count("background:#3b82f6") == 6
+
+
+def test_a_stage_that_leaves_no_token_has_no_probabilities():
+    empty = Distribution([5], ["model"], np.array([[-np.inf]]), np.array([-np.inf]), 1, REF)
+    assert empty.probabilities.tolist() == [[0.0]]

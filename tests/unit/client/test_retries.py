@@ -1,5 +1,6 @@
 import importlib
 import time
+from queue import SimpleQueue
 
 import grpc
 import pytest
@@ -8,6 +9,7 @@ from lockstep.v1 import logits_session_service_pb2, tokenizer_service_pb2
 from lockstep_client import exceptions
 from lockstep_client._transport import retries, status
 from lockstep_client._transport.retries import Attempts, Throttle, is_idempotent
+from lockstep_client._transport.sent_requests import SentRequests
 from lockstep_client.exceptions import (
     ConnectionFailed,
     DeadlineExceeded,
@@ -179,3 +181,25 @@ def test_a_call_that_its_connection_has_no_room_for_is_not_a_service_that_is_awa
     error = status.from_status(UNAVAILABLE, message, (), "the model service at localhost:1")
     assert type(error) is Overloaded
     assert error.retry_delay_s
+
+
+def test_requests_of_a_stream_both_ways_are_sent_again_until_it_answers():
+    decode = tokenizer_service_pb2.DecodeStreamRequest
+    requests = SentRequests(SimpleQueue)
+    first, second, third = decode(ids=[1]), decode(ids=[2]), decode(ids=[3])
+    requests.put_nowait(first)
+    assert requests.are_repeatable
+    before = requests.again()
+    assert before.get_nowait() is first
+    requests.put_nowait(second)
+    again = requests.again()
+    assert [before.get_nowait(), before.get_nowait()] == [second, None]  # it is told to end
+    requests.forget()
+    requests.put_nowait(third)
+    assert [again.get_nowait() for _ in range(3)] == [first, second, third]
+
+
+def test_steps_of_a_stream_are_not_sent_again_by_themselves():
+    requests = SentRequests(SimpleQueue)
+    requests.put_nowait(logits_session_service_pb2.StepStreamRequest())
+    assert not requests.are_repeatable

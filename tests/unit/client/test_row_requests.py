@@ -121,14 +121,14 @@ def test_what_is_on_its_way_is_admitted(running, waiting, per_row):
 
 def test_an_error_names_the_row_of_the_call():
     error = exceptions.InvalidField(
-        "items[3].text is not a text.",
+        "texts[3].text is not a text.",
         metadata={"row": "3"},
-        violations=[exceptions.FieldViolation("items[3]", "row 3 has 3 of them")],
+        violations=[exceptions.FieldViolation("texts[3]", "row 3 has 3 of them")],
     )
-    row_requests.locate(error, 60)
-    assert str(error) == "items[63].text is not a text."
+    row_requests.locate(error, range(60, 70))
+    assert str(error) == "texts[63].text is not a text."
     assert error.metadata["row"] == "63"
-    assert error.violations[0] == exceptions.FieldViolation("items[63]", "row 63 has 3 of them")
+    assert error.violations[0] == exceptions.FieldViolation("texts[63]", "row 63 has 3 of them")
 
 
 def test_fewer_rows_help_where_the_answer_is_too_large_or_others_are_wanted():

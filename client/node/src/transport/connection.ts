@@ -3,14 +3,14 @@
 import { Readable, type Writable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 
-import { Client, type Metadata, type requestCallback } from "@grpc/grpc-js";
+import { Client, type requestCallback } from "@grpc/grpc-js";
 import type { MethodDefinition } from "@grpc/proto-loader";
 
 import { ConnectionFailed, ProtocolError, ServiceError } from "../errors.js";
 import type { Message } from "../protos.js";
 import { NewestVocabulary } from "../values/vocabularyRef.js";
 import { Duplex } from "./duplex.js";
-import { newRequestId, type CallOptions, type Endpoint } from "./endpoint.js";
+import type { CallOptions, Endpoint } from "./endpoint.js";
 import { Attempts, isIdempotent, Throttle } from "./retries.js";
 import { closed, fromGrpc } from "./status.js";
 
@@ -39,9 +39,8 @@ export class Connection {
   async unary<Request extends object, Response extends object>(
     method: Method<Request, Response>,
     request: Request,
-    { timeoutMs = this.endpoint.timeoutMs, signal, ...names }: CallOptions = {},
+    { timeoutMs = this.endpoint.timeoutMs, signal }: CallOptions = {},
   ): Promise<Response> {
-    const metadata = this.#metadata(names);
     const attempts = this.#attempts(method.path, timeoutMs);
     const filled = this.#filled(method, request);
     for (;;) {
@@ -52,7 +51,7 @@ export class Connection {
             method.requestSerialize,
             method.responseDeserialize,
             filled,
-            metadata(),
+            this.endpoint.metadata(),
             { deadline: attempts.deadline },
             done,
           ),
@@ -70,15 +69,13 @@ export class Connection {
   async *stream<Request extends object, Response extends object>(
     method: Method<Request, Response>,
     request: Request,
-    { timeoutMs = this.endpoint.streamTimeoutMs, signal, ...names }: CallOptions = {},
+    { timeoutMs = this.endpoint.streamTimeoutMs, signal }: CallOptions = {},
   ): AsyncGenerator<Response> {
-    const metadata = this.#metadata(names);
     const attempts = this.#attempts(method.path, timeoutMs);
     const filled = this.#filled(method, request);
     for (let begun = false; ; ) {
       try {
-        const answers = this.#responses(method, filled, metadata, attempts.deadline, signal);
-        for await (const response of answers) {
+        for await (const response of this.#responses(method, filled, attempts.deadline, signal)) {
           if (!begun) attempts.succeed();
           begun = true;
           this.newest.note(request, response);
@@ -96,14 +93,14 @@ export class Connection {
   async upload<Request, Response>(
     method: Method<Request, Response>,
     requests: Iterable<Request>,
-    { timeoutMs = this.endpoint.streamTimeoutMs, signal, ...names }: CallOptions = {},
+    { timeoutMs = this.endpoint.streamTimeoutMs, signal }: CallOptions = {},
   ): Promise<Response> {
     return this.#answer<Response>(signal, (done) => {
       const call = this.#client.makeClientStreamRequest(
         method.path,
         method.requestSerialize,
         method.responseDeserialize,
-        this.#metadata(names)(),
+        this.endpoint.metadata(),
         { deadline: deadlineAfter(timeoutMs) },
         done,
       );
@@ -115,14 +112,14 @@ export class Connection {
   /** Begins a call with streams both ways. */
   duplex<Request, Response>(
     method: Method<Request, Response>,
-    { timeoutMs = this.endpoint.streamTimeoutMs, signal, ...names }: CallOptions = {},
+    { timeoutMs = this.endpoint.streamTimeoutMs, signal }: CallOptions = {},
   ): Duplex<Request, Response> {
     this.#check(signal);
     const call = this.#client.makeBidiStreamRequest(
       method.path,
       method.requestSerialize,
       method.responseDeserialize,
-      this.#metadata(names)(),
+      this.endpoint.metadata(),
       { deadline: deadlineAfter(timeoutMs) },
     );
     const release = this.#track(call, signal);
@@ -164,7 +161,6 @@ export class Connection {
   async *#responses<Request, Response>(
     method: Method<Request, Response>,
     request: Request,
-    metadata: () => Metadata,
     deadline: number,
     signal: AbortSignal | undefined,
   ): AsyncGenerator<Response> {
@@ -174,7 +170,7 @@ export class Connection {
       method.requestSerialize,
       method.responseDeserialize,
       request,
-      metadata(),
+      this.endpoint.metadata(),
       { deadline },
     );
     call.on("error", () => {}); // of a call that is no longer read
@@ -214,16 +210,6 @@ export class Connection {
       if (mistaken) return new ProtocolError(mistaken, { code: translated.code, cause: error });
     }
     return translated;
-  }
-
-  /** Returns what makes the metadata of each attempt of a call. */
-  #metadata({ requestId = newRequestId(), traceparent }: CallOptions): () => Metadata {
-    return () => {
-      const metadata = this.endpoint.metadata();
-      metadata.set("x-request-id", requestId);
-      if (traceparent !== undefined) metadata.set("traceparent", traceparent);
-      return metadata;
-    };
   }
 
   /** Returns a request of a method with the vocabulary that it goes with. */

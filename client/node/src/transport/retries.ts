@@ -19,7 +19,7 @@ const TOKEN_RATIO = 0.1;
  */
 export const IDEMPOTENT_METHODS: Readonly<Record<string, readonly string[]>> = {
   "lockstep.v1.TokenizerService": [
-    "Encode", "Decode", "Pad", "ApplyChatTemplate", "CountTokens", "ConvertTokens",
+    "Encode", "Decode", "DecodeStream", "Pad", "ApplyChatTemplate", "CountTokens", "ConvertTokens",
     "GetTokenizerInfo", "GetVocabulary", "GetTokenizerArtifact",
   ],
   "lockstep.v1.VocabularyAdminService": [

@@ -6,15 +6,22 @@ from typing import Any, Literal, Unpack, overload
 
 from lockstep_client._async.model import AsyncModel
 from lockstep_client._async.row_calls import time_left
-from lockstep_client._async.streams import AsyncStream, in_one_request
+from lockstep_client._async.streams import AsyncStream
 from lockstep_client._async.tokenizer import AsyncTokenizer
 from lockstep_client._async.vocabulary import AsyncVocabulary
 from lockstep_client._calls import completion, row_results
 from lockstep_client._calls import progress as bars
 from lockstep_client._calls.completion import CompletionAssembler
+from lockstep_client._calls.keyword_help import with_keywords
 from lockstep_client._calls.row_requests import RowLimits
-from lockstep_client._requests.options import CompletionOptions, GenerateOptions
+from lockstep_client._requests.options import (
+    CompletionOptions,
+    GenerationOptions,
+    Ids,
+    ManyOptions,
+)
 from lockstep_client._requests.tokenizer import ChatMessages
+from lockstep_client._results.distribution import Distribution
 from lockstep_client._results.generation import Completion
 from lockstep_client._transport.async_connection import AsyncConnection
 from lockstep_client._transport.async_workers import run_each
@@ -31,12 +38,13 @@ from lockstep_client._transport.endpoint import (
 )
 from lockstep_client._transport.newest_vocabulary import NewestVocabulary
 from lockstep_client._transport.patience import Patience
-from lockstep_client._transport.request_id import OneRequest
+from lockstep_client._transport.request_id import one_request
 from lockstep_client._values.batch import Batch
 from lockstep_client._values.one_line import described
 from lockstep_client.exceptions import LockstepError
 
 
+@with_keywords
 class AsyncLockstep(AsyncClosing):
     """A client of both services, for asyncio.
 
@@ -183,7 +191,7 @@ class AsyncLockstep(AsyncClosing):
         options: CompletionOptions,
         timeout: Timeout,
     ) -> Completion:
-        with OneRequest("generate") as request, request.calls():
+        with one_request():
             generate_options = await self._generate_options(options)
             batch = await self._encode(prompt, messages, options)
             generation = await self.model.generate(batch, timeout=timeout, **generate_options)
@@ -209,7 +217,93 @@ class AsyncLockstep(AsyncClosing):
         completion.check(prompt, messages, options)
         assembler = CompletionAssembler()
         pieces = self._pieces(prompt, messages, options, timeout, assembler)
-        return AsyncStream(in_one_request("stream", pieces), assembler.result)
+        return AsyncStream(pieces, assembler.result)
+
+    async def distribution(
+        self,
+        prompt: str | None = None,
+        *,
+        messages: ChatMessages | None = None,
+        candidates: int | Ids = 10,
+        timeout: Timeout = USE_DEFAULT,
+        **options: Unpack[CompletionOptions],
+    ) -> Distribution:
+        """Shows the tokens that may come next after a text, before and after every processor.
+
+            print(ls.distribution("The capital of France is", do_sample=True, temperature=0.7))
+
+        Args:
+            prompt: the text.
+            messages: with `role` and `content` each, instead of a text.
+            candidates: how many tokens are shown: the most probable ones of the model, and
+                as many of those after the processors; or the ids to show.
+            timeout: of the computation, in seconds.
+            **options: as of `generate`, see `CompletionOptions` and `GenerationOptions`.
+
+        Raises:
+            TypeError: as of `generate`.
+            LockstepError: a service refused, failed or cannot be reached.
+        """
+        completion.check(prompt, messages, options)
+        with one_request():
+            batch = await self._encode(prompt, messages, options)
+            (found,) = await self.model.distribution(
+                batch,
+                candidates=candidates,
+                timeout=timeout,
+                **completion.generate_options(options),
+            )
+            named = await self.tokenizer.convert_tokens(ids=found.token_ids)
+        return found.with_texts([entry.visible for entry in named.entries])
+
+    @overload
+    async def perplexity(
+        self,
+        text: str,
+        *,
+        window: int | None = None,
+        stride: int | None = None,
+        timeout: Timeout = USE_DEFAULT,
+        **many: Unpack[ManyOptions],
+    ) -> float: ...
+
+    @overload
+    async def perplexity(
+        self,
+        text: list[str] | tuple[str, ...],
+        *,
+        window: int | None = None,
+        stride: int | None = None,
+        timeout: Timeout = USE_DEFAULT,
+        **many: Unpack[ManyOptions],
+    ) -> list[float]: ...
+
+    async def perplexity(
+        self,
+        text: str | list[str] | tuple[str, ...],
+        *,
+        window: int | None = None,
+        stride: int | None = None,
+        timeout: Timeout = USE_DEFAULT,
+        **many: Unpack[ManyOptions],
+    ) -> Any:
+        """Computes how well the model predicts a text of any length, or each of several.
+
+        exp of the mean negative log-probability of the tokens after the first. A text that is
+        longer than a window is scored in windows that overlap, each token once.
+
+        Args:
+            text: the text, or a list of texts, of at least two tokens each.
+            window: most tokens that the model sees at once; its context unless given.
+            stride: how far a window is moved; half a window unless given.
+            timeout: of the scoring, in seconds.
+            **many: see `ManyOptions`.
+        """
+        batch = await self.tokenizer.encode(text)
+        size = window or (await self.model.info()).context_length
+        scored = await self.model.score(batch, window=size, stride=stride, timeout=timeout, **many)
+        values = [each if isinstance(each, LockstepError) else each.perplexity for each in scored]
+        return values[0] if isinstance(text, str) else values
 
     async def wait_until_ready(self, timeout: float = 60.0) -> None:
         """Waits until both services answer.
@@ -247,7 +341,7 @@ class AsyncLockstep(AsyncClosing):
             messages or [], **completion.chat_options(options)
         )
 
-    async def _generate_options(self, options: CompletionOptions) -> GenerateOptions:
+    async def _generate_options(self, options: CompletionOptions) -> GenerationOptions:
         """Returns the keywords that go to the model, ids in place of text.
 
         Called before the prompt is encoded: its vocabulary has every id of an older one.

@@ -17,11 +17,21 @@ from lockstep_client._async.session import AsyncSession
 from lockstep_client._async.streams import AsyncStream
 from lockstep_client._calls import row_requests, row_results
 from lockstep_client._calls.assembly import GenerationAssembler
+from lockstep_client._calls.keyword_help import with_keywords
 from lockstep_client._calls.row_requests import RowLimits
+from lockstep_client._calls.windows import Windows
+from lockstep_client._requests import generation_config
 from lockstep_client._requests import model as requests
 from lockstep_client._requests import session as session_requests
-from lockstep_client._requests.options import GenerateOptions, ScoreOptions, SessionOptions
+from lockstep_client._requests.options import (
+    DistributionOptions,
+    GenerateOptions,
+    Ids,
+    ScoreOptions,
+    SessionOptions,
+)
 from lockstep_client._results import scores as score_results
+from lockstep_client._results.distribution import Distribution, distributions
 from lockstep_client._results.generation import Generation, TokenDelta
 from lockstep_client._results.model_info import Capabilities, Load, LogitsProcessor, ModelInfo, Plan
 from lockstep_client._results.scores import NextTokenScores, ScoredSequence
@@ -34,6 +44,7 @@ from lockstep_client._values.messages import build
 from lockstep_client._values.one_line import described
 
 
+@with_keywords
 class AsyncModel:
     """Runs the model.
 
@@ -143,6 +154,8 @@ class AsyncModel:
         """
         request = session_requests.open_session(prompts, options)
         response = await self._connection.unary(self._sessions.OpenSession, request, timeout)
+        if request.generation_config.HasField("seed"):
+            generation_config.warn_of_unused_seed(response.effective_config)
         return AsyncSession(response, self._connection, self._sessions)
 
     async def get_session(self, session_id: str, *, timeout: Timeout = USE_DEFAULT) -> AsyncSession:
@@ -163,6 +176,8 @@ class AsyncModel:
         prompts: Prompts | None = None,
         continuations: Sequence[Row] | None = None,
         *,
+        window: int | None = None,
+        stride: int | None = None,
         errors: Literal["raise", "return"] = "raise",
         progress: bool = False,
         concurrency: int | None = None,
@@ -174,6 +189,10 @@ class AsyncModel:
         Args:
             prompts: as for `generate`: contexts, or what is scored itself.
             continuations: what is scored after each prompt.
+            window: most tokens that the model sees at once: a row may then be longer than its
+                context. Unset means that a row is scored as a whole.
+            stride: how far a window is moved: each token is scored after at least
+                `window - stride` others, where there are as many. Half a window unless given.
             errors: `return` has the error of a row in the place of its result, see `ManyOptions`.
             progress: whether a bar shows how many prompts are done.
             concurrency: most requests at a time, see `ManyOptions`.
@@ -193,10 +212,12 @@ class AsyncModel:
         async def limits() -> RowLimits:
             return RowLimits.of_sequences(await self._limits())
 
-        request = requests.score(prompts, continuations, options)
+        windows = Windows(requests.score(prompts, continuations, options), window, stride)
         many = row_results.many(errors, progress, concurrency)
-        parts = await call_rows("score", request, score, limits, timeout, many)
-        return row_results.listed(parts)
+        parts = await call_rows(
+            "score", windows.request, score, limits, timeout, many, windows.row_numbers
+        )
+        return windows.joined(row_results.listed(parts))
 
     async def compute_logits(
         self,
@@ -215,6 +236,31 @@ class AsyncModel:
         request = requests.compute_logits(prompts, options)
         response = await self._connection.unary(self._stub.ComputeLogits, request, timeout)
         return score_results.next_token_scores(response)
+
+    async def distribution(
+        self,
+        prompts: Prompts | None = None,
+        *,
+        candidates: int | Ids = 10,
+        timeout: Timeout = USE_DEFAULT,
+        **options: Unpack[DistributionOptions],
+    ) -> list[Distribution]:
+        """Shows what `generate` would choose the next token from, and what each processor does.
+
+        Args:
+            prompts: as for `generate`.
+            candidates: how many tokens are shown: the most probable ones of the model, and
+                as many of those after the processors; or the ids to show.
+            timeout: in seconds.
+            **options: see `DistributionOptions`; what is not given is the model's default.
+
+        Returns:
+            One distribution for each prompt, with the ids of tokens; `Lockstep.distribution`
+            adds what they stand for.
+        """
+        request = requests.distribution(prompts, candidates, options)
+        response = await self._connection.unary(self._stub.ComputeLogits, request, timeout)
+        return distributions(response)
 
     async def info(self, *, timeout: Timeout = USE_DEFAULT) -> ModelInfo:
         """Describes the model."""

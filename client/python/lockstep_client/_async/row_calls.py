@@ -1,7 +1,7 @@
 """Calls with any number of rows, made as requests that the service takes, for asyncio."""
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from lockstep_client._calls import progress as bars
@@ -30,6 +30,7 @@ async def call_rows(
     limits: Callable[[], Awaitable[RowLimits]],
     timeout: Timeout,
     options: ManyOptions,
+    row_numbers: Sequence[int] | None = None,
 ) -> list[Part[Result]]:
     """Makes a call, in parts where it has more rows or bytes than one request may have.
 
@@ -40,6 +41,7 @@ async def call_rows(
         limits: asks for the limits of the service.
         timeout: of the whole call; the client's own holds for each request.
         options: see `ManyOptions`.
+        row_numbers: how the caller numbers the rows, where that is not their order.
 
     Returns:
         The results, in the order of the rows.
@@ -52,6 +54,7 @@ async def call_rows(
     bounds = await limits() if len(rows) > 1 else None
     parts = rows.parts(bounds) if bounds else [range(len(rows))]
     left = time_left(timeout)
+    numbers = range(len(rows)) if row_numbers is None else row_numbers
 
     advance: Callable[[int], None]
 
@@ -62,7 +65,7 @@ async def call_rows(
             if len(part) > 1 and may_pass_in_halves(error, returns=returns):
                 middle = len(part) // 2
                 return [*await run(part[:middle]), *await run(part[middle:])]
-            locate(error, part.start)
+            locate(error, numbers[part.start : part.stop])
             if not returns:
                 raise
             advance(len(part))

@@ -14,6 +14,7 @@ from lockstep_client._async.duplex import AsyncDuplex
 from lockstep_client._async.step_stream import AsyncStepStream
 from lockstep_client._async.streams import AsyncStream
 from lockstep_client._calls.assembly import GenerationAssembler
+from lockstep_client._calls.keyword_help import with_keywords
 from lockstep_client._calls.session_state import BUSY_LIMIT_S, SessionState, StepResult, Turn
 from lockstep_client._requests import model as model_requests
 from lockstep_client._requests.options import GenerateOptions, StepOptions
@@ -34,6 +35,7 @@ if TYPE_CHECKING:  # what has type parameters in the stub files only
     from lockstep.v1.logits_session_service_pb2_grpc import LogitsSessionServiceAsyncStub
 
 
+@with_keywords
 class AsyncSession(SessionState, AsyncClosing):
     """Rows whose KV cache the server keeps, while the caller chooses the tokens.
 

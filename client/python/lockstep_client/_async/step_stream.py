@@ -6,6 +6,7 @@ from typing import Unpack
 from lockstep.v1 import logits_session_service_pb2 as pb
 
 from lockstep_client._async.duplex import AsyncDuplex
+from lockstep_client._calls.keyword_help import with_keywords
 from lockstep_client._calls.session_state import SessionState, StepResult
 from lockstep_client._calls.step_reader import StepReader
 from lockstep_client._requests.options import StepOptions
@@ -14,6 +15,7 @@ from lockstep_client._values.batch import Row
 from lockstep_client._values.tensors import Array
 
 
+@with_keywords
 class AsyncStepStream(AsyncClosing):
     """Saves the cost of a call for each step. An error ends the stream, not the session.
 

@@ -10,6 +10,7 @@ from lockstep.v1.tokenizer_service_pb2_grpc import TokenizerServiceStub
 from lockstep_client._async.duplex import AsyncDuplex
 from lockstep_client._async.row_calls import call_rows
 from lockstep_client._calls import row_results
+from lockstep_client._calls.keyword_help import with_keywords
 from lockstep_client._calls.row_requests import RowLimits
 from lockstep_client._calls.row_results import Part
 from lockstep_client._requests import tokenizer as requests
@@ -42,6 +43,7 @@ from lockstep_client._values.batch import (
 from lockstep_client._values.one_line import described
 
 
+@with_keywords
 class AsyncTokenizer:
     """Turns text into ids and back.
 

@@ -82,6 +82,7 @@ class GenerationAssembler:
         """
         self._raises = raises
         self._prompt = request.prompt
+        self._has_seed = bool(request.seeds) or request.generation_config.HasField("seed")
         self._reader = DeltaReader(request)
         self._keep_scores = keep_scores
         self._started: model_pb.GenerationStarted | None = None
@@ -98,6 +99,8 @@ class GenerationAssembler:
         match event.WhichOneof("event"):
             case "started":
                 self._started = event.started
+                if self._has_seed:
+                    generation_config.warn_of_unused_seed(event.started.effective_config)
             case "finished":
                 sequence = event.finished.sequence
                 self._finished[sequence.prompt_index, sequence.sequence_index] = sequence

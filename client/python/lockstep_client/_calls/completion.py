@@ -9,7 +9,6 @@ from lockstep_client._requests.options import (
     ChatOptions,
     CompletionOptions,
     EncodeOptions,
-    GenerateOptions,
     GenerationOptions,
 )
 from lockstep_client._requests.tokenizer import ChatMessages
@@ -120,9 +119,9 @@ def chat_options(options: CompletionOptions) -> ChatOptions:
     return {}
 
 
-def generate_options(options: CompletionOptions) -> GenerateOptions:
+def generate_options(options: CompletionOptions) -> GenerationOptions:
     """Returns the keywords that go to the model."""
     return cast(
-        GenerateOptions,
+        GenerationOptions,
         {name: value for name, value in options.items() if name not in _TEXT_KEYWORDS},
     )

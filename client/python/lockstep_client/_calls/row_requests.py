@@ -1,7 +1,7 @@
 """Requests with any number of rows, cut into requests that a service takes. Pure: no I/O."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
@@ -32,8 +32,8 @@ _ENTRY_BYTES: Final = 8
 
 _GOLDEN_GAMMA: Final = 0x9E3779B97F4A7C15
 
-# How errors name a row: `row 3`, `items[3]`, `prompt.token_batch.sequences[3]`.
-_ROW: Final = re.compile(r"(\brow |\b(?:items|sequences|continuations|seeds)\[)(\d+)")
+# How errors name a row: `row 3`, `texts[3]`, `prompts[3]`.
+_ROW: Final = re.compile(r"(\b[Rr]ow |\b(?:texts|rows|prompts|continuations|seeds)\[)(\d+)")
 
 _TOO_LARGE: Final = (MessageTooLarge, ResponseTooLarge, KVCacheExceeded)
 
@@ -190,16 +190,20 @@ def may_pass_in_halves(error: LockstepError, *, returns: bool) -> bool:
     return returns and any(map(_ROW.search, names))
 
 
-def locate(error: LockstepError, first_row: int) -> None:
+def locate(error: LockstepError, rows: Sequence[int]) -> None:
     """Lets an error of a request name the rows of the call that the request is a part of.
 
     Args:
         error: the error.
-        first_row: the row of the call that is the first of the request.
+        rows: the row of the call that each row of the request is.
     """
 
+    def numbered(number: str) -> int:
+        row = int(number)
+        return rows[row] if row < len(rows) else row
+
     def shift(text: str) -> str:
-        return _ROW.sub(lambda found: f"{found[1]}{int(found[2]) + first_row}", text)
+        return _ROW.sub(lambda found: f"{found[1]}{numbered(found[2])}", text)
 
     error.args = (shift(str(error)), *error.args[1:])
     error.violations = tuple(
@@ -207,7 +211,7 @@ def locate(error: LockstepError, first_row: int) -> None:
         for violation in error.violations
     )
     if "row" in error.metadata:
-        error.metadata["row"] = str(int(error.metadata["row"]) + first_row)
+        error.metadata["row"] = str(numbered(error.metadata["row"]))
 
 
 def _give_seeds(part: model_pb.GenerateRequest, rows: range) -> None:

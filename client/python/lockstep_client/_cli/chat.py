@@ -34,7 +34,7 @@ def chat(
             messages += conversation(question)
             stream = client.stream(messages=messages, **keywords)
             try:
-                completion = answer(stream, json=json)
+                completion = answer(client, stream, json=json)
             except KeyboardInterrupt:
                 notes.print("\n[dim]stopped; the answer is not part of the conversation[/]")
                 messages.pop()

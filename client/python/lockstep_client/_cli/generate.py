@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lockstep_client import Completion, Stream
+from lockstep_client import Completion, Lockstep, ModelInfo, Stream
 from lockstep_client._cli import options
 from lockstep_client._cli.generation import generation
 from lockstep_client._cli.options import DEFAULT_MODEL, DEFAULT_TOKENIZER
@@ -31,7 +31,7 @@ def generate(
     if chat or system is not None:
         source = {"messages": conversation(prompt, system)}
     with connected(tokenizer=tokenizer, model=model, tls_ca=tls_ca) as client:
-        answer(client.stream(**source, **keywords), json=json)
+        answer(client, client.stream(**source, **keywords), json=json)
 
 
 def conversation(question: str, system: str | None = None) -> list[dict[str, str]]:
@@ -40,7 +40,7 @@ def conversation(question: str, system: str | None = None) -> list[dict[str, str
     return [*first, {"role": "user", "content": question}]
 
 
-def answer(stream: Stream[str, Completion], *, json: bool) -> Completion:
+def answer(client: Lockstep, stream: Stream[str, Completion], *, json: bool) -> Completion:
     """Prints pieces of text as they come, or the result as JSON, and returns the result."""
     with stream:
         for piece in stream:
@@ -50,12 +50,12 @@ def answer(stream: Stream[str, Completion], *, json: bool) -> Completion:
         print_json(stream.result)
     else:
         print()
-        _summarize(stream.result)
+        _summarize(stream.result, client.model.info())
     return stream.result
 
 
-def _summarize(completion: Completion) -> None:
-    """Says on stderr how much was generated, why it ended and how long it took."""
+def _summarize(completion: Completion, model: ModelInfo) -> None:
+    """Says on stderr how much was generated, why it ended, how long it took and may take later."""
     timing, count = completion.timing, completion.usage.completion_token_count
     facts = [f"{count} tokens", completion.finish_reason.replace("_", " ")]
     facts.append(f"first after {1000 * (timing.queue_s + timing.prefill_s):.0f} ms")
@@ -63,4 +63,6 @@ def _summarize(completion: Completion) -> None:
         facts.append(f"then {(count - 1) / timing.decode_s:.1f} tokens/s")
     if completion.effective_config.get("do_sample"):
         facts.append(f"seed {completion.seed}")
+    if model.decode_graph_state == "compiling":
+        facts.append("faster once the model service has compiled its steps")
     notes.print(f"[dim]{' · '.join(facts)}[/]")

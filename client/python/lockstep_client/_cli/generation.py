@@ -24,7 +24,8 @@ NAMES: Final = {
     "num_beams": "beams",
     "logit_bias": "bias",
 }
-_WARPERS: Final = (
+_DRAWS: Final = (
+    "seed",
     "temperature",
     "top_k",
     "top_p",
@@ -101,7 +102,8 @@ def _flags(
         ),
     ] = None,
     seed: Annotated[
-        int | None, _sampling(help="Seed of the draws. The same seed draws the same tokens.")
+        int | None,
+        _sampling(help="Seed of the draws: the same seed draws the same tokens. Implies --sample."),
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -167,8 +169,10 @@ def _keywords(given: dict[str, Any]) -> dict[str, Any]:
         if name in keywords:
             raise typer.BadParameter(f"{flag(name)} is given, too.", param_hint=f"--set {name}")
         keywords[name] = value
-    if any(name in keywords for name in _WARPERS):
+    if any(name in keywords for name in _DRAWS):
         keywords.setdefault("do_sample", True)
+    if "seed" in keywords and not keywords["do_sample"]:
+        raise typer.BadParameter("has no effect together with --greedy.", param_hint="--seed")
     return keywords
 
 

@@ -1,7 +1,7 @@
 """`lockstep score`: how probable a text is, token by token."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -37,12 +37,11 @@ def score(
     """
     with connected(tokenizer=tokenizer, model=model, tls_ca=tls_ca) as client:
         batch = client.tokenizer.encode(text if context is None else context)
-        (token_ids,) = batch.token_ids
-        first = 1
+        (token_ids,), first, continuations = batch.token_ids, 1, None
         if context is not None:
             first = len(token_ids)
-            (more,) = client.tokenizer.encode(text, add_special_tokens=False).token_ids
-            token_ids = [*token_ids, *more]
+            continuations = client.tokenizer.encode(text, add_special_tokens=False).token_ids
+            token_ids = [*token_ids, *continuations[0]]
         if len(token_ids) <= first:
             raise typer.BadParameter(
                 f"The text has {len(token_ids) - first + 1} token, and nothing before it: "
@@ -51,54 +50,30 @@ def score(
                 else "The text is empty.",
                 param_hint="TEXT",
             )
-        windows = list(_windows(token_ids, first, client.model.info().context_length))
-        scored = [
-            client.model.score(
-                [token_ids[begin:at]],
-                [token_ids[at:end]],
-                vocabulary=batch.vocabulary,
-                selection=ScoreSelection(logits=True, rank=True),
-            )[0]
-            for begin, at, end in windows
-        ]
-        scores = [position for window in scored for position in window.scores]
+        context_length = client.model.info().context_length
+        (scored,) = client.model.score(
+            batch,
+            continuations,
+            window=context_length,
+            selection=ScoreSelection(logits=True, rank=True),
+            progress=notes.is_terminal and len(token_ids) > context_length,
+        )
         entries = _entries(client, token_ids[first:])
-    logprob = sum(window.logits_logprob for window in scored)
-    perplexity = math.exp(-logprob / len(scores))
     if json:
-        greedy = all(window.greedy for window in scored)
         print_json(
             {
-                "logprob": logprob,
-                "perplexity": perplexity,
-                "greedy": greedy,
-                "tokens": _records(scores, entries, first),
+                "logprob": scored.logits_logprob,
+                "perplexity": scored.perplexity,
+                "greedy": scored.greedy,
+                "tokens": _records(scored.scores, entries, first),
             }
         )
         return
-    out.print(_table(scores, entries))
+    out.print(_table(scored.scores, entries))
     notes.print(
-        f"[dim]{len(scores)} tokens · log-probability {logprob:.3f} · "
-        f"perplexity {perplexity:.2f}[/]"
+        f"[dim]{len(scored.scores)} tokens · log-probability {scored.logits_logprob:.3f} · "
+        f"perplexity {scored.perplexity:.2f}[/]"
     )
-
-
-def _windows(
-    token_ids: Sequence[int], first: int, context_length: int
-) -> Iterator[tuple[int, int, int]]:
-    """Yields where a window begins, where its scored tokens begin, and its end.
-
-    Args:
-        token_ids: the context and the text.
-        first: index of the first token that is scored.
-        context_length: most tokens of a window.
-    """
-    count, at = len(token_ids), first
-    while at < count:
-        begin = 0 if count <= context_length else max(at - context_length // 2, 0)
-        end = min(begin + context_length, count)
-        yield begin, at, end
-        at = end
 
 
 def _entries(client: Lockstep, token_ids: Sequence[int]) -> list[VocabularyEntry]:
@@ -108,7 +83,7 @@ def _entries(client: Lockstep, token_ids: Sequence[int]) -> list[VocabularyEntry
     return [by_id[token_id] for token_id in token_ids]
 
 
-def _table(scores: list[PositionScores], entries: list[VocabularyEntry]) -> Table:
+def _table(scores: Sequence[PositionScores], entries: list[VocabularyEntry]) -> Table:
     table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 1))
     table.add_column("token", no_wrap=True)
     for name in ("id", "rank", "log p"):
@@ -127,7 +102,7 @@ def _table(scores: list[PositionScores], entries: list[VocabularyEntry]) -> Tabl
 
 
 def _records(
-    scores: list[PositionScores], entries: list[VocabularyEntry], first: int
+    scores: Sequence[PositionScores], entries: list[VocabularyEntry], first: int
 ) -> list[dict[str, Any]]:
     return [
         {

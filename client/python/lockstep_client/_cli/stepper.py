@@ -118,7 +118,8 @@ class Stepper:
             **self._keywords,
         )
         self.config = session.effective_config
-        self._keywords["seed"] = session.seeds[0]  # reopened, the sequence draws the same
+        if self.config["do_sample"]:  # reopened, the sequence draws the same
+            self._keywords["seed"] = session.seeds[0]
         if before:
             self._step([last])
         else:

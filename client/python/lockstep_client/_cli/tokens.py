@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from rich.table import Table
@@ -13,6 +13,9 @@ from lockstep_client._cli import options, token_text
 from lockstep_client._cli.options import DEFAULT_TOKENIZER
 from lockstep_client._cli.session import connected, notes, out, print_json
 from lockstep_client._cli.standard_streams import given_texts
+
+MANY_TEXTS: Final = 64
+"""Above it a bar shows on a terminal how many are done."""
 
 
 class Side(StrEnum):
@@ -50,6 +53,7 @@ def encode(
             add_special_tokens=add_special_tokens,
             padding="longest" if pad else False,
             padding_side=pad.value if pad else "left",
+            progress=notes.is_terminal and len(texts) > MANY_TEXTS,
         )
         if json:
             print_json(_json(batch))

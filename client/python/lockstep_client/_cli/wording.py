@@ -9,9 +9,9 @@ from lockstep_client.exceptions import FieldViolation, InvalidField, LockstepErr
 
 # What the services advise, as it is done on a command line.
 _REMEDIES: Final = {
-    r"set do_sample = false\b": "use --greedy",
-    r"do_sample = true\b": "--sample",
-    r"set lenient\b": "add --set lenient=true",
+    r"set do_sample=False\b": "use --greedy",
+    r"do_sample=True\b": "--sample",
+    r"set lenient=True\b": "add --set lenient=true",
 }
 _KEYWORD: Final = re.compile(
     "|".join(rf"(?<![-\w])`?{name}`?(?!\w)" for name in generation_config.KEYWORDS if "_" in name)
@@ -32,8 +32,8 @@ def _violation(violation: FieldViolation) -> str:
     field = violation.field
     if field.startswith("prompt") and "at least one token" in violation.description:
         return "the prompt is empty"
-    name = re.split(r"[.\[]", field.removeprefix("generation_config."))[0]
-    if field.startswith("generation_config.") and name in generation_config.KEYWORDS:
+    name = re.split(r"[.\[]", field)[0]
+    if name in generation_config.KEYWORDS:
         field = flag(name)
     return f"{field}: {_in_flags(violation.description)}"
 

@@ -6,6 +6,7 @@ differently or gives another shape.
 """
 
 import json
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -88,6 +89,15 @@ def _converter(field: FieldDescriptor) -> Callable[[Any], Any]:
         case "Duration":
             return durations.message
     return _plain_value
+
+
+def warn_of_unused_seed(effective_config: generation_pb.GenerationConfig) -> None:
+    """Warns a caller who has given a seed where nothing is drawn."""
+    if not effective_config.do_sample:
+        warnings.warn(
+            "seed has no effect without do_sample=True: the most probable tokens are taken.",
+            stacklevel=2,
+        )
 
 
 def to_dict(config: generation_pb.GenerationConfig) -> dict[str, Any]:

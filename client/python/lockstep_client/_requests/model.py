@@ -1,19 +1,26 @@
 """Requests to `ModelService`, built from keywords. Pure: no I/O."""
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 from lockstep.v1 import model_service_pb2 as model_pb
 
 from lockstep_client._requests import generation_config
-from lockstep_client._requests.options import GenerateOptions, ScoreOptions
+from lockstep_client._requests.options import (
+    DistributionOptions,
+    GenerateOptions,
+    Ids,
+    ScoreOptions,
+)
 from lockstep_client._values import batch as batches
 from lockstep_client._values import selection as selections
-from lockstep_client._values import session_retention, vocabulary_ref
+from lockstep_client._values import session_retention, token_ids, vocabulary_ref
 from lockstep_client._values.batch import Prompts, Row
 from lockstep_client._values.choices import choose
 from lockstep_client._values.messages import build
+from lockstep_client._values.selection import ScoreSelection
 from lockstep_client._values.vocabulary_ref import VocabularyRef
-from lockstep_client.exceptions import WrongType
+from lockstep_client.exceptions import WrongType, WrongValue
 
 
 def generate(prompts: Prompts | None, options: GenerateOptions) -> model_pb.GenerateRequest:
@@ -101,3 +108,35 @@ def compute_logits(prompts: Prompts | None, options: ScoreOptions) -> model_pb.C
         ),
         generation_config=generation_config.build(options, beside=ScoreOptions),
     )
+
+
+def distribution(
+    prompts: Prompts | None, candidates: int | Ids, options: DistributionOptions
+) -> model_pb.ComputeLogitsRequest:
+    """Builds a `ComputeLogits` request with the trace of every processor.
+
+    Args:
+        prompts: as of `compute_logits`.
+        candidates: how many of the most probable tokens are reported, or which ids.
+        options: see `DistributionOptions`.
+
+    Raises:
+        InvalidArgument: `candidates` is neither, or a keyword does not exist or fit.
+    """
+    generation_config.checked(options, DistributionOptions)
+    amount: dict[str, Any] = {"top_k": candidates, "top_k_of_both": True}
+    if not isinstance(candidates, int):
+        try:
+            amount = {"token_ids": token_ids.row(candidates)}
+        except WrongType:
+            raise WrongType(
+                f"candidates is a number of tokens, or a row of ids, not {candidates!r}."
+            ) from None
+    elif candidates < 1:
+        raise WrongValue(f"candidates is at least 1, not {candidates}.")
+    selection = ScoreSelection(
+        logits=True, scores=True, logsumexp=True, processor_trace=True, **amount
+    )
+    request = compute_logits(prompts, cast(ScoreOptions, {**options, "selection": selection}))
+    request.generation_config.SetInParent()  # the model's own defaults, as in `generate`
+    return request

@@ -560,6 +560,19 @@ class ScoreOptions(PromptOptions, total=False):
     without one the newest that this client has seen, or a newer one."""
 
 
+class DistributionOptions(PromptOptions, total=False):
+    """Keywords of `distribution`, in addition to `PromptOptions`.
+
+    Attributes:
+        vocabulary: The vocabulary that the ids belong to. Unset means the vocabulary of the batch,
+            and for ids without one the newest that this client has seen, or a newer one.
+    """
+
+    vocabulary: VocabularyRef | None
+    """The vocabulary that the ids belong to. Unset means the vocabulary of the batch, and for ids
+    without one the newest that this client has seen, or a newer one."""
+
+
 class SessionOptions(PromptOptions, total=False):
     """Keywords of `open_session`, in addition to `PromptOptions`.
 

@@ -80,5 +80,7 @@ def step(
 
 def _sampling(options: SessionOptions | StepOptions) -> session_pb.StepSampling | None:
     if not options.get("sample"):
+        if options.get("append"):
+            raise WrongValue("append needs sample=True: it appends what the server chooses.")
         return None
     return build(session_pb.StepSampling, append=options.get("append"))

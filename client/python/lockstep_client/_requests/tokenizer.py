@@ -181,8 +181,8 @@ def apply_chat_template(
         add_generation_prompt=options.get("add_generation_prompt"),
         continue_final_message=options.get("continue_final_message"),
         template_name=options.get("template_name"),
-        tools_json=_json(options.get("tools")),
-        documents_json=_json(options.get("documents")),
+        tools_json=_json_list("tools", options.get("tools")),
+        documents_json=_json_list("documents", options.get("documents")),
         template_arguments_json=_json(options.get("template_arguments")),
         parse_special_tokens=options.get("parse_special_tokens"),
         padding=_padding(options),
@@ -224,10 +224,8 @@ def _side(options: Mapping[str, Any], keyword: str) -> "tokens_pb.PaddingSide | 
 def _conversations(given: ChatMessages | Sequence[ChatMessages]) -> list[ChatMessages]:
     if not _is_list(given):
         raise WrongType(f"messages are a list such as {_MESSAGES}, not {given!r}.")
-    single = [item for item in given if isinstance(item, Mapping)]
-    if len(single) == len(given):
-        return [single]
-    return [item for item in given if not isinstance(item, Mapping)]
+    conversations: Any = given if given and all(map(_is_list, given)) else [given]
+    return list(conversations)
 
 
 def _chat_message(message: Mapping[str, Any]) -> tokenizer_pb.ChatMessage:
@@ -246,6 +244,12 @@ def _chat_message(message: Mapping[str, Any]) -> tokenizer_pb.ChatMessage:
         content=content,
         extra_json=_json(extra or None),
     )
+
+
+def _json_list(keyword: str, value: Any) -> str | None:
+    if value is not None and not _is_list(value):
+        raise WrongType(f"{keyword} is a list, each entry a mapping, not {value!r}.")
+    return _json(value)
 
 
 def _json(value: Any) -> str | None:

@@ -4,6 +4,7 @@ The distribution at index t is the one from which token t was drawn. V is the
 size of the vocabulary.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Self
@@ -117,12 +118,16 @@ class PositionScores:
             logits=read_row(message.logits) if message.HasField("logits") else None,
             scores=read_row(message.scores) if message.HasField("scores") else None,
             tokens=tuple(_token_score(token) for token in message.tokens),
-            processor_trace=tuple((t.processor, t.score) for t in message.processor_trace),
+            processor_trace=_trace(message) if message.HasField("token_id") else (),
             **{
                 name: getattr(message, name) if message.HasField(name) else None
                 for name in _OPTIONAL_SCALARS
             },
         )
+
+
+def _trace(message: scores_pb.PositionScores) -> tuple[tuple[str, float], ...]:
+    return tuple((entry.processor, entry.score) for entry in message.processor_trace)
 
 
 def _probability(value: float | None, logsumexp: float | None, row: Array | None) -> float | None:
@@ -160,6 +165,11 @@ class ScoredSequence:
     greedy: bool
 
     __repr__ = one_line
+
+    @property
+    def perplexity(self) -> float:
+        """Exp of the mean negative log-probability of the tokens scored."""
+        return math.exp(-self.logits_logprob / len(self.scores))
 
 
 @dataclass(frozen=True, slots=True)

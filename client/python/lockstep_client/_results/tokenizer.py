@@ -9,7 +9,7 @@ from lockstep.v1 import tokenizer_service_pb2 as tokenizer_pb
 from lockstep.v1 import vocabulary_pb2 as vocabulary_pb
 
 from lockstep_client._results.reading import read
-from lockstep_client._values import enums
+from lockstep_client._values import enums, html
 from lockstep_client._values.batch import Batch, Encoding, Padded, ReturnTensors
 from lockstep_client._values.one_line import one_line
 from lockstep_client._values.vocabulary_ref import VocabularyRef
@@ -50,6 +50,11 @@ class VocabularyEntry:
     token_bytes: bytes
     type: str
     spelling: str
+
+    @property
+    def visible(self) -> str:
+        r"""What it stands for, with every character visible: `␣the`, `⏎`, `\xf0`."""
+        return html.piece(self.token_bytes)
 
     @classmethod
     def from_message(cls, message: vocabulary_pb.VocabularyEntry) -> Self:

@@ -8,13 +8,20 @@ from typing import Any, Literal, Unpack, overload
 from lockstep_client._calls import completion, row_results
 from lockstep_client._calls import progress as bars
 from lockstep_client._calls.completion import CompletionAssembler
+from lockstep_client._calls.keyword_help import with_keywords
 from lockstep_client._calls.row_requests import RowLimits
-from lockstep_client._requests.options import CompletionOptions, GenerateOptions
+from lockstep_client._requests.options import (
+    CompletionOptions,
+    GenerationOptions,
+    Ids,
+    ManyOptions,
+)
 from lockstep_client._requests.tokenizer import ChatMessages
+from lockstep_client._results.distribution import Distribution
 from lockstep_client._results.generation import Completion
 from lockstep_client._sync.model import Model
 from lockstep_client._sync.row_calls import time_left
-from lockstep_client._sync.streams import Stream, in_one_request
+from lockstep_client._sync.streams import Stream
 from lockstep_client._sync.tokenizer import Tokenizer
 from lockstep_client._sync.vocabulary import Vocabulary
 from lockstep_client._transport.bearer_token import Token
@@ -30,7 +37,7 @@ from lockstep_client._transport.endpoint import (
 )
 from lockstep_client._transport.newest_vocabulary import NewestVocabulary
 from lockstep_client._transport.patience import Patience
-from lockstep_client._transport.request_id import OneRequest
+from lockstep_client._transport.request_id import one_request
 from lockstep_client._transport.sync_connection import Connection
 from lockstep_client._transport.sync_workers import run_each
 from lockstep_client._values.batch import Batch
@@ -38,6 +45,7 @@ from lockstep_client._values.one_line import described
 from lockstep_client.exceptions import LockstepError
 
 
+@with_keywords
 class Lockstep(Closing):
     """A client of both services, blocking.
 
@@ -184,7 +192,7 @@ class Lockstep(Closing):
         options: CompletionOptions,
         timeout: Timeout,
     ) -> Completion:
-        with OneRequest("generate") as request, request.calls():
+        with one_request():
             generate_options = self._generate_options(options)
             batch = self._encode(prompt, messages, options)
             generation = self.model.generate(batch, timeout=timeout, **generate_options)
@@ -210,7 +218,93 @@ class Lockstep(Closing):
         completion.check(prompt, messages, options)
         assembler = CompletionAssembler()
         pieces = self._pieces(prompt, messages, options, timeout, assembler)
-        return Stream(in_one_request("stream", pieces), assembler.result)
+        return Stream(pieces, assembler.result)
+
+    def distribution(
+        self,
+        prompt: str | None = None,
+        *,
+        messages: ChatMessages | None = None,
+        candidates: int | Ids = 10,
+        timeout: Timeout = USE_DEFAULT,
+        **options: Unpack[CompletionOptions],
+    ) -> Distribution:
+        """Shows the tokens that may come next after a text, before and after every processor.
+
+            print(ls.distribution("The capital of France is", do_sample=True, temperature=0.7))
+
+        Args:
+            prompt: the text.
+            messages: with `role` and `content` each, instead of a text.
+            candidates: how many tokens are shown: the most probable ones of the model, and
+                as many of those after the processors; or the ids to show.
+            timeout: of the computation, in seconds.
+            **options: as of `generate`, see `CompletionOptions` and `GenerationOptions`.
+
+        Raises:
+            TypeError: as of `generate`.
+            LockstepError: a service refused, failed or cannot be reached.
+        """
+        completion.check(prompt, messages, options)
+        with one_request():
+            batch = self._encode(prompt, messages, options)
+            (found,) = self.model.distribution(
+                batch,
+                candidates=candidates,
+                timeout=timeout,
+                **completion.generate_options(options),
+            )
+            named = self.tokenizer.convert_tokens(ids=found.token_ids)
+        return found.with_texts([entry.visible for entry in named.entries])
+
+    @overload
+    def perplexity(
+        self,
+        text: str,
+        *,
+        window: int | None = None,
+        stride: int | None = None,
+        timeout: Timeout = USE_DEFAULT,
+        **many: Unpack[ManyOptions],
+    ) -> float: ...
+
+    @overload
+    def perplexity(
+        self,
+        text: list[str] | tuple[str, ...],
+        *,
+        window: int | None = None,
+        stride: int | None = None,
+        timeout: Timeout = USE_DEFAULT,
+        **many: Unpack[ManyOptions],
+    ) -> list[float]: ...
+
+    def perplexity(
+        self,
+        text: str | list[str] | tuple[str, ...],
+        *,
+        window: int | None = None,
+        stride: int | None = None,
+        timeout: Timeout = USE_DEFAULT,
+        **many: Unpack[ManyOptions],
+    ) -> Any:
+        """Computes how well the model predicts a text of any length, or each of several.
+
+        exp of the mean negative log-probability of the tokens after the first. A text that is
+        longer than a window is scored in windows that overlap, each token once.
+
+        Args:
+            text: the text, or a list of texts, of at least two tokens each.
+            window: most tokens that the model sees at once; its context unless given.
+            stride: how far a window is moved; half a window unless given.
+            timeout: of the scoring, in seconds.
+            **many: see `ManyOptions`.
+        """
+        batch = self.tokenizer.encode(text)
+        size = window or (self.model.info()).context_length
+        scored = self.model.score(batch, window=size, stride=stride, timeout=timeout, **many)
+        values = [each if isinstance(each, LockstepError) else each.perplexity for each in scored]
+        return values[0] if isinstance(text, str) else values
 
     def wait_until_ready(self, timeout: float = 60.0) -> None:
         """Waits until both services answer.
@@ -248,7 +342,7 @@ class Lockstep(Closing):
             messages or [], **completion.chat_options(options)
         )
 
-    def _generate_options(self, options: CompletionOptions) -> GenerateOptions:
+    def _generate_options(self, options: CompletionOptions) -> GenerationOptions:
         """Returns the keywords that go to the model, ids in place of text.
 
         Called before the prompt is encoded: its vocabulary has every id of an older one.

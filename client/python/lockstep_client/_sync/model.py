@@ -14,11 +14,21 @@ from lockstep.v1.model_service_pb2_grpc import ModelServiceStub
 
 from lockstep_client._calls import row_requests, row_results
 from lockstep_client._calls.assembly import GenerationAssembler
+from lockstep_client._calls.keyword_help import with_keywords
 from lockstep_client._calls.row_requests import RowLimits
+from lockstep_client._calls.windows import Windows
+from lockstep_client._requests import generation_config
 from lockstep_client._requests import model as requests
 from lockstep_client._requests import session as session_requests
-from lockstep_client._requests.options import GenerateOptions, ScoreOptions, SessionOptions
+from lockstep_client._requests.options import (
+    DistributionOptions,
+    GenerateOptions,
+    Ids,
+    ScoreOptions,
+    SessionOptions,
+)
 from lockstep_client._results import scores as score_results
+from lockstep_client._results.distribution import Distribution, distributions
 from lockstep_client._results.generation import Generation, TokenDelta
 from lockstep_client._results.model_info import Capabilities, Load, LogitsProcessor, ModelInfo, Plan
 from lockstep_client._results.scores import NextTokenScores, ScoredSequence
@@ -35,6 +45,7 @@ from lockstep_client._values.messages import build
 from lockstep_client._values.one_line import described
 
 
+@with_keywords
 class Model:
     """Runs the model.
 
@@ -144,6 +155,8 @@ class Model:
         """
         request = session_requests.open_session(prompts, options)
         response = self._connection.unary(self._sessions.OpenSession, request, timeout)
+        if request.generation_config.HasField("seed"):
+            generation_config.warn_of_unused_seed(response.effective_config)
         return Session(response, self._connection, self._sessions)
 
     def get_session(self, session_id: str, *, timeout: Timeout = USE_DEFAULT) -> Session:
@@ -164,6 +177,8 @@ class Model:
         prompts: Prompts | None = None,
         continuations: Sequence[Row] | None = None,
         *,
+        window: int | None = None,
+        stride: int | None = None,
         errors: Literal["raise", "return"] = "raise",
         progress: bool = False,
         concurrency: int | None = None,
@@ -175,6 +190,10 @@ class Model:
         Args:
             prompts: as for `generate`: contexts, or what is scored itself.
             continuations: what is scored after each prompt.
+            window: most tokens that the model sees at once: a row may then be longer than its
+                context. Unset means that a row is scored as a whole.
+            stride: how far a window is moved: each token is scored after at least
+                `window - stride` others, where there are as many. Half a window unless given.
             errors: `return` has the error of a row in the place of its result, see `ManyOptions`.
             progress: whether a bar shows how many prompts are done.
             concurrency: most requests at a time, see `ManyOptions`.
@@ -194,10 +213,12 @@ class Model:
         def limits() -> RowLimits:
             return RowLimits.of_sequences(self._limits())
 
-        request = requests.score(prompts, continuations, options)
+        windows = Windows(requests.score(prompts, continuations, options), window, stride)
         many = row_results.many(errors, progress, concurrency)
-        parts = call_rows("score", request, score, limits, timeout, many)
-        return row_results.listed(parts)
+        parts = call_rows(
+            "score", windows.request, score, limits, timeout, many, windows.row_numbers
+        )
+        return windows.joined(row_results.listed(parts))
 
     def compute_logits(
         self,
@@ -216,6 +237,31 @@ class Model:
         request = requests.compute_logits(prompts, options)
         response = self._connection.unary(self._stub.ComputeLogits, request, timeout)
         return score_results.next_token_scores(response)
+
+    def distribution(
+        self,
+        prompts: Prompts | None = None,
+        *,
+        candidates: int | Ids = 10,
+        timeout: Timeout = USE_DEFAULT,
+        **options: Unpack[DistributionOptions],
+    ) -> list[Distribution]:
+        """Shows what `generate` would choose the next token from, and what each processor does.
+
+        Args:
+            prompts: as for `generate`.
+            candidates: how many tokens are shown: the most probable ones of the model, and
+                as many of those after the processors; or the ids to show.
+            timeout: in seconds.
+            **options: see `DistributionOptions`; what is not given is the model's default.
+
+        Returns:
+            One distribution for each prompt, with the ids of tokens; `Lockstep.distribution`
+            adds what they stand for.
+        """
+        request = requests.distribution(prompts, candidates, options)
+        response = self._connection.unary(self._stub.ComputeLogits, request, timeout)
+        return distributions(response)
 
     def info(self, *, timeout: Timeout = USE_DEFAULT) -> ModelInfo:
         """Describes the model."""

@@ -11,6 +11,7 @@ from lockstep.v1 import model_service_pb2 as model_pb
 from lockstep.v1.model_service_pb2_grpc import ModelServiceStub
 
 from lockstep_client._calls.assembly import GenerationAssembler
+from lockstep_client._calls.keyword_help import with_keywords
 from lockstep_client._calls.session_state import BUSY_LIMIT_S, SessionState, StepResult, Turn
 from lockstep_client._requests import model as model_requests
 from lockstep_client._requests.options import GenerateOptions, StepOptions
@@ -35,6 +36,7 @@ if TYPE_CHECKING:  # what has type parameters in the stub files only
     from lockstep.v1.logits_session_service_pb2_grpc import LogitsSessionServiceStub
 
 
+@with_keywords
 class Session(SessionState, Closing):
     """Rows whose KV cache the server keeps, while the caller chooses the tokens.
 

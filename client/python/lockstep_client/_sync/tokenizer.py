@@ -9,6 +9,7 @@ from lockstep.v1 import tokenizer_service_pb2 as pb
 from lockstep.v1.tokenizer_service_pb2_grpc import TokenizerServiceStub
 
 from lockstep_client._calls import row_results
+from lockstep_client._calls.keyword_help import with_keywords
 from lockstep_client._calls.row_requests import RowLimits
 from lockstep_client._calls.row_results import Part
 from lockstep_client._requests import tokenizer as requests
@@ -43,6 +44,7 @@ from lockstep_client._values.batch import (
 from lockstep_client._values.one_line import described
 
 
+@with_keywords
 class Tokenizer:
     """Turns text into ids and back.
 

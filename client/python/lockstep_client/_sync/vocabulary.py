@@ -9,6 +9,7 @@ from lockstep.v1 import vocabulary_admin_service_pb2 as pb
 from lockstep.v1.tokenizer_service_pb2_grpc import TokenizerServiceStub
 from lockstep.v1.vocabulary_admin_service_pb2_grpc import VocabularyAdminServiceStub
 
+from lockstep_client._calls.keyword_help import with_keywords
 from lockstep_client._requests import vocabulary as requests
 from lockstep_client._requests.options import AddOptions, ChangeOptions
 from lockstep_client._results.vocabulary import (
@@ -24,6 +25,7 @@ from lockstep_client._values.one_line import described
 from lockstep_client._values.vocabulary_ref import VocabularyRef
 
 
+@with_keywords
 class Vocabulary:
     """Changes the vocabulary while both services run.
 

@@ -27,6 +27,7 @@ from lockstep_client._transport.endpoint import MAX_UNARY_CALLS, USE_DEFAULT, En
 from lockstep_client._transport.newest_vocabulary import NewestVocabulary
 from lockstep_client._transport.pulse import PATIENCE_S, QUESTION_TIMEOUT_S
 from lockstep_client._transport.retries import Attempts
+from lockstep_client._transport.sent_requests import SentRequests
 from lockstep_client.exceptions import LockstepError
 
 Request = TypeVar("Request")
@@ -73,14 +74,10 @@ class AsyncConnection(Caller, AsyncClosing):
         await self._check_pulse()
         while True:
             try:
-                with (
-                    self._attempt(method, attempts) as metadata,
-                    self._deadline(attempts),
-                    self._translated_errors(attempts),
-                ):
+                with self._deadline(attempts), self._translated_errors(attempts):
                     async with self._places:
                         response = await method(
-                            request, timeout=attempts.timeout_s, metadata=metadata
+                            request, timeout=attempts.timeout_s, metadata=attempts.metadata
                         )
             except LockstepError as error:
                 await asyncio.sleep(attempts.pause_s(error))
@@ -101,20 +98,9 @@ class AsyncConnection(Caller, AsyncClosing):
             LockstepError: the call failed.
         """
         attempts = self._attempts(request, timeout, streams=True)
-        await self._check_pulse()
-        while True:
-            async with aclosing(self._responses(method, request, attempts)) as responses:
-                try:
-                    first = await anext(responses, None)
-                except LockstepError as error:
-                    await asyncio.sleep(attempts.pause_s(error))
-                    continue
-                attempts.succeed()
-                if first is not None:
-                    yield first
-                    async for response in responses:
-                        yield response
-                return
+        async with aclosing(self._repeated(method, lambda: request, attempts)) as responses:
+            async for response in responses:
+                yield response
 
     async def upload(
         self,
@@ -129,51 +115,63 @@ class AsyncConnection(Caller, AsyncClosing):
         """
         await self._check_pulse()
         attempts = self._only_attempt(timeout)
-        with (
-            self._attempt(method, attempts) as metadata,
-            self._deadline(attempts),
-            self._translated_errors(attempts),
-        ):
-            return await method(requests, timeout=attempts.timeout_s, metadata=metadata)
+        with self._deadline(attempts), self._translated_errors(attempts):
+            return await method(requests, timeout=attempts.timeout_s, metadata=attempts.metadata)
 
     def exchange(
         self, method: "aio.StreamStreamMultiCallable[Request, Response]", timeout: Timeout
-    ) -> tuple[asyncio.Queue[Request | None], AsyncGenerator[Response]]:
+    ) -> tuple[SentRequests[asyncio.Queue[Request | None]], AsyncGenerator[Response]]:
         """Prepares a call with streams both ways, which begins with the first response.
 
         Returns:
             Where requests are put, None as the last of them, and the responses; closing
             these cancels the call.
         """
-        requests = asyncio.Queue[Request | None]()
+        requests = SentRequests[asyncio.Queue[Request | None]](asyncio.Queue)
         return requests, self._exchange(method, requests, timeout)
 
     async def _exchange(
         self,
         method: Callable[..., Any],
-        requests: asyncio.Queue[Request | None],
+        requests: SentRequests[Any],
         timeout: Timeout,
     ) -> AsyncGenerator[Any]:
-        await self._check_pulse()
-        responses = self._responses(method, _until_none(requests), self._only_attempt(timeout))
+        attempts = self._attempts_of(requests, timeout)
+        responses = self._repeated(method, lambda: _until_none(requests.again()), attempts)
         try:
             async with aclosing(responses):
                 async for response in responses:
+                    requests.forget()
                     yield response
         finally:
             requests.put_nowait(None)  # lets gRPC's task go that waits for requests
+
+    async def _repeated(
+        self, method: Callable[..., Any], argument: Callable[[], Any], attempts: Attempts
+    ) -> AsyncGenerator[Any]:
+        """Makes attempts of a call that answers with a stream, until one begins to answer."""
+        await self._check_pulse()
+        while True:
+            async with aclosing(self._responses(method, argument(), attempts)) as responses:
+                try:
+                    first = await anext(responses, None)
+                except LockstepError as error:
+                    await asyncio.sleep(attempts.pause_s(error))
+                    continue
+                attempts.succeed()
+                if first is not None:
+                    yield first
+                    async for response in responses:
+                        yield response
+                return
 
     async def _responses(
         self, method: Callable[..., Any], argument: Any, attempts: Attempts
     ) -> AsyncGenerator[Any]:
         """Makes one attempt of a call that answers with a stream."""
         deadline = Deadline(attempts, self.endpoint.peer)
-        with (
-            self._attempt(method, attempts) as metadata,
-            closing(deadline),
-            self._translated_errors(attempts),
-        ):
-            call = method(argument, timeout=attempts.timeout_s, metadata=metadata)
+        with closing(deadline), self._translated_errors(attempts):
+            call = method(argument, timeout=attempts.timeout_s, metadata=attempts.metadata)
             try:
                 messages = aiter(call)
                 while True:

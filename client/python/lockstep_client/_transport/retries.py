@@ -51,6 +51,7 @@ IDEMPOTENT_METHODS: Final = {
     "lockstep.v1.TokenizerService": (
         "Encode",
         "Decode",
+        "DecodeStream",
         "Pad",
         "ApplyChatTemplate",
         "CountTokens",

@@ -9,6 +9,7 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from lockstep.v1.error_reason_pb2 import ErrorReason, ItemError
 
+from lockstep_client._transport.keywords import in_keywords, keyword
 from lockstep_client.exceptions import (
     Cancelled,
     ConnectionFailed,
@@ -142,14 +143,27 @@ def _from_details(code: grpc.StatusCode, status: Status) -> ServiceError | None:
             detail.Unpack(bad_request)
     if info.domain != DOMAIN:
         return None
+    violations = [
+        FieldViolation(keyword(violation.field), in_keywords(violation.description))
+        for violation in bad_request.field_violations
+    ]
     return BY_REASON.get(info.reason, ServiceError)(
-        status.message,
+        "; ".join(f"{each.field}: {each.description}" for each in violations)
+        or _said(status.message, info),
         code=code,
         reason=info.reason,
         metadata=info.metadata,
-        violations=(FieldViolation(v.field, v.description) for v in bad_request.field_violations),
+        violations=violations,
         retry_delay_s=retry_delay_s,
     )
+
+
+def _said(message: str, info: ErrorInfo) -> str:
+    """Returns the text of a status with the keyword of the field that it is about."""
+    field = info.metadata.get("field") or info.metadata.get("feature") or ""
+    if field and message.startswith(field):
+        message = keyword(field) + message.removeprefix(field)
+    return in_keywords(message)
 
 
 def _without_reason(code: grpc.StatusCode, message: str, peer: str) -> LockstepError:

@@ -21,6 +21,7 @@ from lockstep_client._transport.endpoint import (
 from lockstep_client._transport.newest_vocabulary import NewestVocabulary
 from lockstep_client._transport.pulse import PATIENCE_S, QUESTION_TIMEOUT_S
 from lockstep_client._transport.retries import Attempts
+from lockstep_client._transport.sent_requests import SentRequests
 from lockstep_client._transport.sync_deadline import OVERDUE, WATCH
 from lockstep_client._transport.sync_workers import STREAMS
 from lockstep_client.exceptions import LockstepError
@@ -65,12 +66,10 @@ class Connection(Caller, Closing):
         self._check_pulse()
         while True:
             try:
-                with (
-                    self._attempt(method, attempts) as metadata,
-                    self._translated_errors(attempts),
-                    self._place(attempts),
-                ):
-                    response = method(request, timeout=attempts.timeout_s, metadata=metadata)
+                with self._translated_errors(attempts), self._place(attempts):
+                    response = method(
+                        request, timeout=attempts.timeout_s, metadata=attempts.metadata
+                    )
             except LockstepError as error:
                 self._closed.wait(attempts.pause_s(error))
             else:
@@ -90,19 +89,7 @@ class Connection(Caller, Closing):
             LockstepError: the call failed.
         """
         attempts = self._attempts(request, timeout, streams=True)
-        self._check_pulse()
-        while True:
-            with closing(self._responses(method, request, attempts)) as responses:
-                try:
-                    first = next(responses, None)
-                except LockstepError as error:
-                    self._closed.wait(attempts.pause_s(error))
-                    continue
-                attempts.succeed()
-                if first is not None:
-                    yield first
-                    yield from responses
-                return
+        yield from self._repeated(method, lambda: request, attempts)
 
     def upload(
         self,
@@ -118,8 +105,8 @@ class Connection(Caller, Closing):
         self._check_pulse()
         attempts = self._only_attempt(timeout)
         timeout_s = attempts.timeout_s
-        with self._attempt(method, attempts) as metadata, self._translated_errors(attempts):
-            call = method.future(requests, timeout=timeout_s, metadata=metadata)
+        with self._translated_errors(attempts):
+            call = method.future(requests, timeout=timeout_s, metadata=attempts.metadata)
             try:
                 return call.result(None if timeout_s is None else timeout_s + GRACE_S)
             except grpc.FutureTimeoutError as error:
@@ -129,33 +116,53 @@ class Connection(Caller, Closing):
 
     def exchange(
         self, method: "grpc.StreamStreamMultiCallable[Request, Response]", timeout: Timeout
-    ) -> tuple[SimpleQueue[Request | None], Generator[Response]]:
+    ) -> tuple[SentRequests[SimpleQueue[Request | None]], Generator[Response]]:
         """Prepares a call with streams both ways, which begins with the first response.
 
         Returns:
             Where requests are put, None as the last of them, and the responses; closing
             these cancels the call.
         """
-        requests: SimpleQueue[Request | None] = SimpleQueue()
+        requests = SentRequests[SimpleQueue[Request | None]](SimpleQueue)
         return requests, self._exchange(method, requests, timeout)
 
     def _exchange(
-        self, method: Callable[..., Any], requests: SimpleQueue[Request | None], timeout: Timeout
+        self, method: Callable[..., Any], requests: SentRequests[Any], timeout: Timeout
     ) -> Generator[Any]:
-        self._check_pulse()
+        attempts = self._attempts_of(requests, timeout)
         try:
-            yield from self._responses(
-                method, iter(requests.get, None), self._only_attempt(timeout)
-            )
+            for response in self._repeated(
+                method, lambda: iter(requests.again().get, None), attempts
+            ):
+                requests.forget()
+                yield response
         finally:
-            requests.put(None)  # lets gRPC's thread go that waits for requests
+            requests.put_nowait(None)  # lets gRPC's thread go that waits for requests
+
+    def _repeated(
+        self, method: Callable[..., Any], argument: Callable[[], Any], attempts: Attempts
+    ) -> Generator[Any]:
+        """Makes attempts of a call that answers with a stream, until one begins to answer."""
+        self._check_pulse()
+        while True:
+            with closing(self._responses(method, argument(), attempts)) as responses:
+                try:
+                    first = next(responses, None)
+                except LockstepError as error:
+                    self._closed.wait(attempts.pause_s(error))
+                    continue
+                attempts.succeed()
+                if first is not None:
+                    yield first
+                    yield from responses
+                return
 
     def _responses(
         self, method: Callable[..., Any], argument: Any, attempts: Attempts
     ) -> Generator[Any]:
         """Makes one attempt of a call that answers with a stream."""
-        with self._attempt(method, attempts) as metadata, self._translated_errors(attempts):
-            call = method(argument, timeout=attempts.timeout_s, metadata=metadata)
+        with self._translated_errors(attempts):
+            call = method(argument, timeout=attempts.timeout_s, metadata=attempts.metadata)
             try:
                 with WATCH.over(call, attempts.deadline), STREAMS.get().reading(call):
                     for response in call:

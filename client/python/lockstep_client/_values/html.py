@@ -49,13 +49,13 @@ def tokens(token_ids: Sequence[int], texts: Sequence[str] = (), mask: Sequence[i
     return Markup("".join(boxes) + _more(len(token_ids), _MAX_PIECES))
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[Cell]]) -> Markup:
-    """Draws a table."""
+def table(head: Sequence[str], rows: Sequence[Sequence[Cell]], max_rows: int = MAX_ROWS) -> Markup:
+    """Draws a table, of many rows the first ones."""
     lines = ["<tr>" + "".join(f"<th>{html.escape(name)}</th>" for name in head) + "</tr>"]
-    for row in rows[:MAX_ROWS]:
+    for row in rows[:max_rows]:
         cells = "".join(f'<td style="text-align:left">{_cell(cell)}</td>' for cell in row)
         lines.append(f"<tr>{cells}</tr>")
-    return Markup(f"<table>{''.join(lines)}</table>" + _more(len(rows), MAX_ROWS))
+    return Markup(f"<table>{''.join(lines)}</table>" + _more(len(rows), max_rows))
 
 
 def facts(values: Mapping[str, Cell]) -> Markup:

@@ -48,6 +48,8 @@ class ScoreSelection:
         entropy: whether the entropy is returned, in nats.
         logsumexp: whether log-sum-exp is returned.
         processor_trace: whether the chosen token's score after each processor is.
+        top_k_of_both: whether `top_k` tokens by scores are returned in addition to those by
+            logits.
     """
 
     logits: bool = False
@@ -62,6 +64,7 @@ class ScoreSelection:
     entropy: bool = False
     logsumexp: bool = False
     processor_trace: bool = False
+    top_k_of_both: bool = False
 
     def __post_init__(self) -> None:
         amounts = (self.full, self.top_k is not None, self.token_ids is not None)
@@ -84,6 +87,7 @@ class ScoreSelection:
             entropy=self.entropy,
             logsumexp=self.logsumexp,
             processor_trace=self.processor_trace,
+            top_k_of_both=self.top_k_of_both,
         )
         if self.full:
             message.full = True

@@ -129,6 +129,15 @@ async def test_a_refusal_never_repeats_what_the_caller_sent(chat):
     assert "secret" not in str(caught.value)
 
 
+async def test_a_refusal_of_content_in_parts_says_so(chat):
+    parts = [{"type": "text", "text": "hello"}]
+    with pytest.raises(ChatTemplateFailed, match="message 0 has parts as its content: give a text"):
+        await chat(parts, template="measures")
+    with pytest.raises(ChatTemplateFailed) as caught:
+        await chat("hello", template="refuses")
+    assert "parts" not in str(caught.value)
+
+
 async def test_an_unknown_template_is_refused(chat):
     with pytest.raises(InvalidField, match="template_name"):
         await chat(template="mine")
