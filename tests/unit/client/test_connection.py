@@ -80,13 +80,13 @@ def test_grpc_makes_second_attempts_of_calls_with_one_answer_only():
 
 def test_a_token_is_shown_with_every_attempt_and_read_each_time(tmp_path):
     path = tmp_path / "token"
-    path.write_text("one\n")
     counted = iter(["first", "second"])
     for token, expected in (
         ("given", ["given", "given"]),
         (path, ["one", "two"]),
         (lambda: next(counted), ["first", "second"]),
     ):
+        path.write_text("one\n")
         attempts = Attempts(Throttle(), retries=0, idempotent=True, timeout_s=1, token=token)
         shown = [dict(attempts.metadata)["authorization"]]
         path.write_text("two\n")
