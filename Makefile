@@ -35,7 +35,7 @@ $(INSTALLED): pyproject.toml protos/pyproject.toml client/python/pyproject.toml 
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install --constraint constraints.txt $(TORCH_ARGS) torch
 	$(PIP) install --constraint constraints.txt \
-		--editable protos --editable client/python --editable '.[tokenizer,model,dev,docs]'
+		--editable protos --editable client/python --editable '.[tokenizer,model,otel,dev,docs]'
 	@touch $@
 
 model: install  ## Obtain and convert the default model, once.

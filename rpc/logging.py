@@ -21,10 +21,8 @@ from rpc.handlers import Context, Continuation, Handler, Outcome
 from rpc.identity import caller
 
 REQUEST_ID_KEY = "x-request-id"
-TRACE_KEY = "traceparent"
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
-_TRACE = re.compile(r"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 _MAX_METHOD_CHARS = 128
 _MAX_PRINCIPAL_CHARS = 256
 
@@ -43,6 +41,11 @@ def note(**fields: str) -> None:
     """Adds fields to the line of the call that this code runs for, if it runs for one."""
     if (noted := _fields.get()) is not None:
         noted.update(fields)
+
+
+def noted() -> dict[str, Any]:
+    """Returns what was noted and counted for the call that this code runs for, so far."""
+    return dict(_fields.get() or {})
 
 
 def count(**numbers: int) -> None:
@@ -66,14 +69,14 @@ class AccessLogInterceptor(grpc.aio.ServerInterceptor):
         if handler is None:
             return None
         method = handler_call_details.method[:_MAX_METHOD_CHARS]
-        names = _names(handler_call_details.invocation_metadata)
+        request_id = _request_id(handler_call_details.invocation_metadata)
 
         @asynccontextmanager
         async def logged(context: Context) -> AsyncIterator[None]:
             start = time.perf_counter()
             fields: dict[str, Any] = {}
             _fields.set(fields)  # each call has a task of its own
-            with structlog.contextvars.bound_contextvars(**names):
+            with structlog.contextvars.bound_contextvars(request_id=request_id):
                 error: BaseException | None = None
                 try:
                     yield
@@ -123,19 +126,9 @@ class Sample:
         return self._left_out.pop(kind, 0)
 
 
-def _names(metadata: Iterable[tuple[str, Any]]) -> dict[str, str]:
-    """Returns the caller's ids of request and trace where they are harmless.
-
-    Without an id of the request there is a new one.
-    """
-    given = dict(metadata)
-    names = {"request_id": uuid.uuid4().hex}
-    if _REQUEST_ID.fullmatch(_text(given.get(REQUEST_ID_KEY))):
-        names["request_id"] = given[REQUEST_ID_KEY]
-    if found := _TRACE.fullmatch(_text(given.get(TRACE_KEY))):
-        names["trace_id"] = found[1]
-    return names
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
+def _request_id(metadata: Iterable[tuple[str, Any]]) -> str:
+    """Returns the caller's id of the request where it is harmless, and else a new one."""
+    given = dict(metadata).get(REQUEST_ID_KEY)
+    if isinstance(given, str) and _REQUEST_ID.fullmatch(given):
+        return given
+    return uuid.uuid4().hex

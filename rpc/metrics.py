@@ -25,7 +25,7 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
-from rpc import handlers, status
+from rpc import handlers, status, tracing
 from rpc.handlers import Context, Continuation, Handler, Outcome
 
 OTHER = "other"
@@ -193,7 +193,8 @@ class MetricsInterceptor(grpc.aio.ServerInterceptor):
                     error = caught
                     raise
                 finally:
-                    method.handling.observe(time.perf_counter() - start)
+                    seconds = time.perf_counter() - start
+                    method.handling.observe(seconds, tracing.exemplar(tracing.current()))
                     self._metrics.handled(method, handlers.outcome(context, error))
 
         return handlers.enclose(_measure_messages(handler, method), measured)

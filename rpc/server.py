@@ -29,6 +29,7 @@ from rpc.options import server_options
 from rpc.ports import GrpcPorts, bind
 from rpc.settings import ServerSettings
 from rpc.tls import CertificateFiles
+from rpc.tracing import Tracer, TracingInterceptor
 
 # Time for handlers to clean up after a call that was ended, and for the last answers
 # to be sent: to callers that read slowly, and to those who go on calling.
@@ -55,6 +56,7 @@ class Server:
         settings: ServerSettings,
         registry: CollectorRegistry,
         service_names: Sequence[str],
+        tracer: Tracer | None = None,
     ) -> None:
         """Wires the server. Binds no port yet.
 
@@ -63,6 +65,7 @@ class Server:
             registry: what `/metrics` shows; the metrics of RPCs are added to it.
             service_names: full names of the services that will be registered. Their
                 modules must have been imported.
+            tracer: makes the spans of calls; None for none.
 
         Raises:
             OSError: a file that identifies callers cannot be read.
@@ -70,6 +73,7 @@ class Server:
         """
         check_policy(service_names)
         self._settings = settings
+        self._tracer = tracer
         self._registry = registry
         self._service_names = tuple(service_names)
         self.lifecycle = Lifecycle(settings.max_concurrent_calls)
@@ -176,6 +180,7 @@ class Server:
         with suppress(TimeoutError):
             async with asyncio.timeout(_FLUSH_S):
                 await self.lifecycle.wait_quiet()
+        await self._send_spans()
 
     async def stop(self) -> None:
         """Refuses new calls, ends running ones with `DRAINING`, and closes the ports.
@@ -191,6 +196,7 @@ class Server:
         if self._metrics is not None:
             await asyncio.to_thread(self._metrics.close)
             self._metrics = None
+        await self._send_spans()
 
     def _on_signal(self) -> None:
         if self.draining:
@@ -219,11 +225,16 @@ class Server:
         except TimeoutError:
             _log.error("calls left behind", running_calls=self.lifecycle.running)
 
+    async def _send_spans(self) -> None:
+        if self._tracer is not None:
+            await asyncio.to_thread(self._tracer.close)
+
     def _make_grpc_server(self, offered: Sequence[str]) -> grpc.aio.Server:
         settings = self._settings
         server = grpc.aio.server(
             interceptors=[  # outermost first
                 AccessLogInterceptor(),
+                TracingInterceptor(self._tracer, offered),
                 MetricsInterceptor(self._rpc_metrics),
                 ErrorInterceptor(
                     max_message_bytes=settings.max_message_bytes,

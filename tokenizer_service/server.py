@@ -6,6 +6,7 @@ tokenizer loads.
 
 import asyncio
 import gc
+import os
 import sys
 from contextlib import AsyncExitStack
 
@@ -13,7 +14,7 @@ import structlog
 
 import checkpoints
 from checkpoints import CheckpointError
-from rpc import json_lines, program
+from rpc import json_lines, program, span_collector
 from rpc.errors import StoreUnavailable
 from rpc.identity import Allowance
 from rpc.metrics import process_registry
@@ -67,7 +68,8 @@ class TokenizerServer:
         self._registry = process_registry()
         self._resources = AsyncExitStack()
         self._service: asyncio.Future[Service] = asyncio.get_running_loop().create_future()
-        self.server = Server(settings, self._registry, SERVICES)
+        tracer = span_collector.tracer(os.environ, "lockstep-tokenizer")
+        self.server = Server(settings, self._registry, SERVICES, tracer)
         servicers.register(self.server.grpc, self._service)
 
     async def run(self) -> None:

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from lockstep.v1 import model_service_pb2
 
+from model_service.front import gen_ai
 from model_service.front.checks.generation import AskedContinuation, AskedSequences, AskedSession
 from model_service.front.checks.plan import Asked, Plan
 from model_service.front.checks.sessions import SessionTerms
@@ -180,6 +181,7 @@ class Generations:
             model.quotas.tokens.use(plan.num_prompt_tokens)
             metrics = model.metrics.generations
             metrics.admitted(call.operation, plan.prompt_lengths)
+            gen_ai.describe_request(model.name, call.operation, plan.resolved.config)
             try:
                 yield call
             finally:

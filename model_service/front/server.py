@@ -44,7 +44,7 @@ from model_service.front.settings import ModelSettings
 from model_service.front.vocabulary.follower import Follower
 from model_service.front.vocabulary.following import Following
 from model_service.front.vocabulary.table import VocabularyTable
-from rpc import json_lines, program
+from rpc import json_lines, program, span_collector
 from rpc.control_groups import available_cores
 from rpc.metrics import process_registry
 from rpc.server import Server
@@ -93,7 +93,8 @@ class ModelServer:
         self._settings = settings
         registry = process_registry()
         self._metrics = ModelMetrics(registry, short_name(settings.model))
-        self.server = Server(settings, registry, SERVICES)
+        tracer = span_collector.tracer(environment, "lockstep-model")
+        self.server = Server(settings, registry, SERVICES, tracer)
         process = EngineProcess(
             engine_module,
             engine_environment(environment, settings.threads or available_cores()),

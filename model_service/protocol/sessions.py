@@ -35,6 +35,12 @@ class SessionAnswer(Response, tag="session_answer"):
     cached_tokens: int = 0
     """Tokens whose KV cache was copied from another sequence instead of computed."""
 
+    queue_s: float = 0.0
+    """From arrival to the first step of a row."""
+
+    run_s: float = 0.0
+    """From then to the answer of the last row."""
+
     @property
     def sampled_token_ids(self) -> list[int]:
         """The tokens that the engine chose."""

@@ -2,37 +2,41 @@
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tests.manifests import Manifest, of_kind, workloads
+from tests.manifests import Manifest
 
 # What podman has no use for or no notion of.
 _LEFT_OUT = ("serviceAccountName", "topologySpreadConstraints")
 _PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 
 
-def pod(overlay: str, workload: str, folders: Mapping[str, Path]) -> str:
+def pod(manifests: Sequence[Manifest], workload: str, folders: Mapping[str, Path]) -> str:
     """Returns a pod of a workload, with the ConfigMaps that it reads, as YAML.
 
     Args:
-        overlay: whose objects they are.
+        manifests: all objects.
         workload: the workload's name, without a hash.
-        folders: what stands in place of each volume claim.
+        folders: what stands in place of each volume claim and Secret, by its name.
     """
     (owner,) = [
-        each for each in workloads(overlay) if each["metadata"]["name"].startswith(workload)
+        each
+        for each in manifests
+        if each["kind"] in ("Deployment", "StatefulSet", "Job")
+        and each["metadata"]["name"].startswith(workload)
     ]
     spec = copy.deepcopy(owner["spec"]["template"]["spec"])
     for name in _LEFT_OUT:
         spec.pop(name, None)
     for volume in spec["volumes"]:
-        if claim := volume.pop("persistentVolumeClaim", None):
-            path = str(folders[claim["claimName"]])
-            volume["hostPath"] = {"path": path, "type": "Directory"}
+        claim = volume.pop("persistentVolumeClaim", {}).get("claimName")
+        secret = volume.pop("secret", {}).get("secretName")
+        if name := claim or secret:
+            volume["hostPath"] = {"path": str(folders[name]), "type": "Directory"}
     spec["hostNetwork"] = True
     # There are no Services here.
-    names = [each["metadata"]["name"] for each in of_kind(overlay, "Service")]
+    names = [each["metadata"]["name"] for each in manifests if each["kind"] == "Service"]
     spec["hostAliases"] = [{"ip": "127.0.0.1", "hostnames": names}]
     for container in [*spec.get("initContainers", ()), *spec["containers"]]:
         container.pop("ports", None)
@@ -40,7 +44,7 @@ def pod(overlay: str, workload: str, folders: Mapping[str, Path]) -> str:
         container["imagePullPolicy"] = "Never"
         for probe in _PROBES:
             container.pop(probe, None)
-    maps = [copy.deepcopy(each) for each in of_kind(overlay, "ConfigMap")]
+    maps = [copy.deepcopy(each) for each in manifests if each["kind"] == "ConfigMap"]
     for each in maps:
         each["metadata"].pop("namespace", None)
     labels = owner["spec"]["template"]["metadata"]["labels"]

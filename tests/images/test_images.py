@@ -1,5 +1,6 @@
-"""The images, as the rendered pods of the overlay `cpu` run them: `make test-images`."""
+"""The images, run by the pods of the overlay `cpu` with `principals`: `make test-images`."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -13,15 +14,34 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from lockstep_client import Lockstep
+from deploy.kubernetes.manifests import KUSTOMIZE, Manifest, kustomize
+from lockstep_client import Lockstep, LockstepError
 from tests.images.pods import pod
-from tests.manifests import services
 
 pytestmark = [pytest.mark.images, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
 USER = 10001
 SERVICES = ("tokenizer", "model")
+TOKEN = "a token of somebody who may do everything"
+WAIT = ("-m", "checkpoints", "--wait", "--need=tokenizer", "smollm2-135m-instruct")
+PRINCIPALS = f"""
+[operator]
+roles = ["inference", "session", "info", "vocabulary-admin", "model-admin"]
+token_sha256 = ["{hashlib.sha256(TOKEN.encode()).hexdigest()}"]
+"""
+
+
+def _with_principals(folder: Path) -> list[Manifest]:
+    folder.mkdir()
+    there = os.path.relpath(KUSTOMIZE, folder)
+    kustomization = {
+        "resources": [f"{there}/overlays/cpu"],
+        "components": [f"{there}/components/principals"],
+        "namespace": "lockstep",
+    }
+    (folder / "kustomization.yaml").write_text(json.dumps(kustomization))
+    return kustomize(folder)
 
 
 class Podman:
@@ -33,13 +53,13 @@ class Podman:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.volumes = {
-            "lockstep-models": folder / "models",
-            "lockstep-vocabulary": folder / "store",
-        }
+        names = ("lockstep-models", "lockstep-vocabulary", "lockstep-principals")
+        self.volumes = {name: folder / name for name in names}
         for path in self.volumes.values():
             path.mkdir()
             os.chown(path, USER, USER)
+        (self.volumes["lockstep-principals"] / "principals.toml").write_text(PRINCIPALS)
+        self.manifests = _with_principals(folder / "overlay")
         self._played: list[subprocess.Popen[str]] = []
 
     def __call__(self, *arguments: str, check: bool = True) -> str:
@@ -54,7 +74,7 @@ class Podman:
     def play(self, workload: str) -> subprocess.Popen[str]:
         """Begins to play a pod; this ends when its first containers have."""
         path = self.folder / f"{workload}.yaml"
-        path.write_text(pod("cpu", workload, self.volumes))
+        path.write_text(pod(self.manifests, workload, self.volumes))
         command = ["podman", "play", "kube", "--network=host", str(path)]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, text=True)
         self._played.append(process)
@@ -113,7 +133,7 @@ def model(podman: Podman, waiting: dict[str, subprocess.Popen[str]]) -> None:
 
 @pytest.fixture(scope="module")
 def client(podman: Podman, model: None) -> Iterator[Lockstep]:
-    with Lockstep() as lockstep:
+    with Lockstep(token=TOKEN, token_in_plain_text=True) as lockstep:
         lockstep.wait_until_ready(timeout=300)
         yield lockstep
 
@@ -139,16 +159,20 @@ def test_text_is_generated_through_both(client):
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_every_probe_of_the_manifests_is_answered_well(client, service):
-    for name, spec, _ in services("cpu"):
-        if name != f"lockstep-{service}":
-            continue
-        for kind in ("startup", "readiness", "liveness"):
-            probe = spec["containers"][0][f"{kind}Probe"]["grpc"]
-            with grpc.insecure_channel(f"127.0.0.1:{probe['port']}") as channel:
-                request = health_pb2.HealthCheckRequest(service=probe.get("service", ""))
-                answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=10)
-            assert answer.status == health_pb2.HealthCheckResponse.SERVING, kind
+def test_every_probe_of_the_manifests_is_answered_well(podman, client, service):
+    (workload,) = [
+        each
+        for each in podman.manifests
+        if each["kind"] in ("Deployment", "StatefulSet")
+        and each["metadata"]["name"] == f"lockstep-{service}"
+    ]
+    (container,) = workload["spec"]["template"]["spec"]["containers"]
+    for kind in ("startup", "readiness", "liveness"):
+        probe = container[f"{kind}Probe"]["grpc"]
+        with grpc.insecure_channel(f"127.0.0.1:{probe['port']}") as channel:
+            request = health_pb2.HealthCheckRequest(service=probe.get("service", ""))
+            answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=10)
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING, kind
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -168,7 +192,10 @@ def test_the_engine_has_a_thread_for_each_core_that_was_asked_for(podman, client
 
 
 def test_an_added_token_is_known_to_both_and_survives_the_tokenizer_service(podman, client):
-    client.vocabulary.add_tokens(["<image-test>"])
+    with pytest.raises(LockstepError):  # at its own port only
+        client.vocabulary.add_tokens(["<image-test>"])
+    with Lockstep("localhost:50061", token=TOKEN, token_in_plain_text=True) as admin:
+        admin.vocabulary.add_tokens(["<image-test>"])
     encoded = client.tokenizer.encode("<image-test>")
     client.model.generate(encoded, max_new_tokens=1)
     podman("restart", "--time=75", "lockstep-tokenizer-tokenizer")
@@ -187,6 +214,18 @@ def test_an_image_says_what_it_is_and_what_is_in_it(podman, service):
     names = {component["name"] for component in bill["components"]}
     assert {"grpcio", "transformers"} <= names
     assert ("torch" in names) is (service == "model")
+
+
+def test_a_model_in_an_image_is_found_where_it_is_mounted(podman, model):
+    weights = "localhost/lockstep-weights:test"
+    file = str(ROOT / "deploy" / "containers" / "weights.Containerfile")
+    folder = str(podman.volumes["lockstep-models"])
+    podman("build", "--isolation=chroot", f"--file={file}", f"--tag={weights}", folder)
+    mount = f"--mount=type=image,source={weights},destination=/models"
+    command = ["--entrypoint=python", "--env=LOCKSTEP_CACHE=/models", "--network=host", mount]
+    found = podman("run", "--rm", *command, "localhost/lockstep-tokenizer:0.1.0", *WAIT)
+    assert found.startswith("/models/converted/smollm2-135m-instruct")
+    podman("image", "rm", weights)
 
 
 def test_a_running_call_finishes_while_its_pod_drains(podman, client):

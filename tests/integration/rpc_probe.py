@@ -8,6 +8,7 @@ end. `GetVocabulary` from the id `FLOOD` writes as fast as it is read.
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
@@ -22,9 +23,10 @@ from lockstep.v1 import tokenizer_service_pb2_grpc as services
 from prometheus_client import CollectorRegistry
 from pydantic_settings import SettingsConfigDict
 
-from rpc import json_lines, metrics, program
+from rpc import json_lines, metrics, program, span_collector
 from rpc.server import Server
 from rpc.settings import ServerSettings
+from rpc.tracing import Tracer
 
 SERVICE = "lockstep.v1.TokenizerService"
 CHUNKS = 10
@@ -43,6 +45,7 @@ async def running(
     *,
     ready: bool = True,
     capture: bool = True,
+    tracer: Tracer | None = None,
     **settings: object,
 ) -> AsyncIterator[tuple[Server, grpc.aio.Channel]]:
     """Yields the server and a channel to it.
@@ -51,10 +54,11 @@ async def running(
         servicer: what it serves.
         ready: whether it takes calls from the start.
         capture: whether to keep its log lines out of the test's output.
+        tracer: makes spans.
         settings: other than the defaults.
     """
     with structlog.testing.capture_logs() if capture else nullcontext():
-        server = Server(ProbeSettings(**settings), CollectorRegistry(), [SERVICE])
+        server = Server(ProbeSettings(**settings), CollectorRegistry(), [SERVICE], tracer)
         services.add_TokenizerServiceServicer_to_server(servicer, server.grpc)
         try:
             await server.start()
@@ -157,7 +161,8 @@ class Streams(services.TokenizerServiceServicer):
 
 
 async def _serve(settings: ProbeSettings) -> int:
-    server = Server(settings, metrics.process_registry(), [SERVICE])
+    tracer = span_collector.tracer(os.environ, "probe")
+    server = Server(settings, metrics.process_registry(), [SERVICE], tracer)
     services.add_TokenizerServiceServicer_to_server(Streams(), server.grpc)
     await server.start()
     server.set_ready(True)

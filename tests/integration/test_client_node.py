@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from lockstep_client._transport.retries import IDEMPOTENT_METHODS
 from rpc import errors
 from tests.integration.rpc_probe import running
 from tests.integration.test_client_connection import Counting
-from tests.services import ROOT, Services, running_process
+from tests.services import ROOT, ServiceProcess, Services, running_process
 
 SOURCE = ROOT / "client" / "node"
 PROBES = Path(__file__).with_name("node_probes")
@@ -383,6 +384,32 @@ def test_changes_of_the_vocabulary_fail_by_reason(growth):
     assert growth["exists"]["reason"] == "TOKEN_EXISTS"
     assert growth["conflict"]["reason"] == "REVISION_CONFLICT"
     assert "role is one of 'bos', 'eos', 'pad'" in growth["role"]["message"]
+
+
+def test_calls_have_an_id_in_the_logs_and_the_trace_that_they_are_given(
+    built: Path, services: Services
+):
+    trace, request_id = "4bf92f3577b34da6a3ce929d0e0e4736", "named-by-the-caller"
+    sent = {"TRACEPARENT": f"00-{trace}-00f067aa0ba902b7-01", "REQUEST_ID": request_id}
+    _probe("traced", built, **services.environment, **sent)
+
+    def calls(service: ServiceProcess, **fields: str) -> list[dict[str, Any]]:
+        lines = map(json.loads, service.log.read_text().splitlines())
+        return [line for line in lines if fields.items() <= line.items()]
+
+    deadline = time.monotonic() + 10
+    while not (named := calls(services.tokenizer, request_id=request_id)):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    of_trace = [
+        line
+        for each in (services.tokenizer, services.model)
+        for line in calls(each, trace_id=trace)
+    ]
+    methods = {line["method"].rpartition("/")[2] for line in of_trace if line["event"] == "call"}
+    assert methods == {"Encode", "GenerateStream", "DecodeStream"}
+    assert len({line["request_id"] for line in of_trace}) == 1
+    assert "trace_id" not in named[0]
 
 
 class Failing(Counting):

@@ -9,6 +9,7 @@ import yaml
 from deploy.grafana.boards import BOARDS
 from deploy.kubernetes import alerts
 from deploy.kubernetes.manifests import kustomize
+from rpc.identity.roles import Role
 from tests.manifests import (
     COMPONENTS,
     FOLDER,
@@ -171,6 +172,27 @@ class TestTLS:
         issuers = {each["metadata"]["name"] for each in of_kind("tls", "Issuer")}
         for certificate in of_kind("tls", "Certificate"):
             assert certificate["spec"]["issuerRef"]["name"] in issuers
+
+
+class TestPrincipals:
+    def test_a_caller_without_credentials_may_change_and_generate_nothing(self):
+        for _, _, settings in services("production"):
+            assert settings.anonymous_roles <= {Role.INFO, Role.METRICS}
+            assert in_pod(settings.principals) == Path("/secrets/principals/principals.toml")
+
+    def test_admin_services_have_a_port_that_nobody_else_reaches(self):
+        ports = {settings.admin_port for _, _, settings in services("production")}
+        admins = named("production", "NetworkPolicy", "lockstep-admin")["spec"]["ingress"]
+        assert {port["port"] for rule in admins for port in rule["ports"]} == ports
+        for policy in of_kind("production", "NetworkPolicy"):
+            if policy["metadata"]["name"] != "lockstep-admin":
+                for rule in policy["spec"].get("ingress", ()):
+                    assert not ports & {port["port"] for port in rule["ports"]}
+        for service, spec, settings in services("production"):
+            declared = {
+                port["name"]: port["containerPort"] for port in spec["containers"][0]["ports"]
+            }
+            assert declared["admin"] == settings.admin_port, service
 
 
 class TestAutoscalers:

@@ -202,7 +202,11 @@ def test_services_lead_to_named_ports_and_one_has_no_cluster_address(name):
     for service in of_kind(name, "Service"):
         (port,) = service["spec"]["ports"]
         pods = service["spec"]["selector"]["app.kubernetes.io/name"]
-        assert (port["targetPort"], port["port"]) == ("grpc", settings[pods].port)
+        if service["metadata"]["name"].endswith("-admin"):
+            expected = ("admin", settings[pods].admin_port)
+        else:
+            expected = ("grpc", settings[pods].port)
+        assert (port["targetPort"], port["port"]) == expected
         assert port["appProtocol"] == "kubernetes.io/h2c"
         headless = service["metadata"]["name"].endswith("-headless")
         assert (service["spec"].get("clusterIP") == "None") is headless

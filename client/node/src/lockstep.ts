@@ -11,7 +11,7 @@ import { Completion } from "./results/generation.js";
 import { Stream } from "./stream.js";
 import { Tokenizer } from "./tokenizer.js";
 import { Connection } from "./transport/connection.js";
-import { Endpoint, type CallOptions, type ConnectionOptions } from "./transport/endpoint.js";
+import { Endpoint, newRequestId, type CallOptions, type ConnectionOptions } from "./transport/endpoint.js";
 import { mayPass } from "./transport/retries.js";
 import type { Batch } from "./values/batch.js";
 import { NewestVocabulary } from "./values/vocabularyRef.js";
@@ -109,12 +109,13 @@ export class Lockstep {
   async *#pieces(
     prompt: Prompt,
     options: CompletionOptions,
-    call: CallOptions,
+    { requestId = newRequestId(), ...others }: CallOptions,
     finish: (completion: Completion) => void,
   ): AsyncGenerator<string> {
     const { addSpecialTokens, parseSpecialTokens, skipSpecialTokens, ...generating } = options;
-    const { signal } = call;
-    const encoding = { addSpecialTokens, parseSpecialTokens, signal };
+    const call = { ...others, requestId };
+    const { signal, traceparent } = call;
+    const encoding = { addSpecialTokens, parseSpecialTokens, signal, requestId, traceparent };
     if (typeof generating.negativePrompt === "string") {
       // Before the prompt: the newer vocabulary has every id of an older one.
       const negative = await this.tokenizer.encode(generating.negativePrompt, encoding);

@@ -7,6 +7,8 @@ does. A row without a slot waits for one, and its tokens pass through the model
 again. A call that is cancelled before is undone as a whole.
 """
 
+import time
+
 from torch import Tensor
 
 from model_service.engine.calls.scores import describe
@@ -125,6 +127,8 @@ class SessionSteps:
         call, session.call = session.call, None
         assert isinstance(call, SessionStep)
         rows = [call.answers[row] for row in range(len(session.rows))]
+        now = time.monotonic()
+        begun = min((seq.call.prefill_start for seq in session.rows if seq.call.steps), default=now)
         self._table.emit(
             SessionAnswer(
                 call.request_id,
@@ -132,6 +136,8 @@ class SessionSteps:
                 self._table.kv_bytes(session),
                 recomputed=call.recomputed,
                 cached_tokens=sum(seq.call.num_reused for seq in session.rows),
+                queue_s=begun - session.rows[0].call.arrival,
+                run_s=now - begun,
             )
         )
 

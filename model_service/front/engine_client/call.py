@@ -7,10 +7,11 @@ from typing import Any
 
 import structlog
 
+from model_service.front.engine_client import engine_spans
 from model_service.front.metrics.generation_metrics import operation
-from model_service.protocol import Failure, Request, Response, SequenceTokens
+from model_service.protocol import Failure, Request, Response, SequenceTokens, SessionAnswer
 from model_service.protocol.generation import PositionScores
-from rpc import errors, running_call
+from rpc import errors, running_call, tracing
 from rpc.errors import ServiceError
 
 TOKEN_SCORE_BYTES = 120  # a struct of one int and two floats
@@ -33,6 +34,7 @@ class Call:
         principal: who makes it.
         rpc: the RPC that takes the events, if it is one.
         operation: what its sequences are counted as, if it generates any.
+        trace: of the RPC, if it has one.
     """
 
     def __init__(self, request: Request[Any]) -> None:
@@ -51,6 +53,9 @@ class Call:
         self.buffered_bytes = 0
         self.rpc = running_call.current()
         self.operation = operation(request)
+        self.trace = tracing.current()
+        self._request = request
+        self._sent_ns = time.time_ns()
         self._grown_at: dict[int, float] = {}
         self._waiting: dict[int, SequenceTokens] = {}
         self._waiting_since = 0.0
@@ -89,12 +94,16 @@ class Call:
         if event.finish is not None:
             self.unfinished_rows -= 1
             self.settled = self.unfinished_rows == 0
+            if self.trace is not None and self.trace.recorded:
+                engine_spans.add_sequence(self.trace, self._sent_ns, event)
         self._wake.set()
 
     def put_answer(self, answer: Response) -> None:
         """Ends the call with its only event."""
         self._answer = answer
         self.settled = True
+        if self.trace is not None and self.trace.recorded and isinstance(answer, SessionAnswer):
+            engine_spans.add_session(self.trace, self._sent_ns, self._request, answer)
         self._wake.set()
 
     def reject(self, failure: Failure) -> None:

@@ -246,9 +246,9 @@ class EngineClient:
             return  # its caller left, and it was counted then
         gap_s = call.grown(event.row, self._heard_at)
         if gap_s is not None:
-            metrics.waited(call.operation, gap_s)
+            metrics.waited(call.operation, gap_s, call.trace)
         if event.finish is not None:
-            metrics.finished(call.operation, event.finish)
+            metrics.finished(call.operation, event.finish, call.trace)
 
     # --- Watching -------------------------------------------------------------------------------
 

@@ -8,7 +8,8 @@ from model_service.front.metrics.families import TOKEN_BUCKETS, Families
 from model_service.front.metrics.token_rate import TokenRate
 from model_service.protocol import ContinueSession, Finish, Generate, Request
 from model_service.protocol.generation import FinishReason
-from rpc import errors, logging
+from rpc import errors, logging, tracing
+from rpc.tracing import Trace
 
 GeneratingOperation = Literal["generate", "beam_search", "continue_session"]
 """What a sequence that is generated belongs to."""
@@ -55,6 +56,11 @@ def operation(request: Request[Any]) -> GeneratingOperation:
     if isinstance(request, Generate) and request.config.num_beams > 1:
         return "beam_search"
     return "generate"
+
+
+def finish_label(reason: FinishReason) -> str:
+    """Returns what the end of a sequence is counted as."""
+    return _FINISH_LABELS[reason]
 
 
 class GenerationMetrics:
@@ -144,25 +150,31 @@ class GenerationMetrics:
         if num_added := sum(token_id >= self._base_size for token_id in token_ids):
             self._added_tokens.inc(num_added)
 
-    def waited(self, operation: GeneratingOperation, seconds: float) -> None:
-        """Records the time between two steps that gave a sequence tokens."""
-        self._gaps.of(operation).observe(seconds)
+    def waited(
+        self, operation: GeneratingOperation, seconds: float, trace: Trace | None = None
+    ) -> None:
+        """Records the time between two steps that gave a sequence of a trace tokens."""
+        self._gaps.of(operation).observe(seconds, tracing.exemplar(trace))
 
-    def finished(self, operation: GeneratingOperation, finish: Finish) -> None:
-        """Records the end of a sequence and where its time went."""
-        self._finished.of(operation, _FINISH_LABELS[finish.reason]).inc()
+    def finished(
+        self, operation: GeneratingOperation, finish: Finish, trace: Trace | None = None
+    ) -> None:
+        """Records the end of a sequence of a trace, and where its time went."""
+        self._finished.of(operation, finish_label(finish.reason)).inc()
         if finish.failure is not None and finish.failure.error == "NonFiniteLogits":
             self._nonfinite.inc()
         first_token_s = finish.queue_s + finish.prefill_s
-        self._queue.of(operation).observe(finish.queue_s)
-        self._first_token.of(operation).observe(first_token_s)
-        self._request.of(operation).observe(first_token_s + finish.decode_s)
+        leads_to = tracing.exemplar(trace)
+        self._queue.of(operation).observe(finish.queue_s, leads_to)
+        self._first_token.of(operation).observe(first_token_s, leads_to)
+        self._request.of(operation).observe(first_token_s + finish.decode_s, leads_to)
 
     def answered(self, operation: GeneratingOperation, finish: Finish, num_tokens: int) -> None:
         """Records length and pace of a finished sequence."""
         self._generated_lengths.of(operation).observe(num_tokens)
         if num_tokens > 1:
-            self._per_token.of(operation).observe(finish.decode_s / (num_tokens - 1))
+            pace_s = finish.decode_s / (num_tokens - 1)
+            self._per_token.of(operation).observe(pace_s, tracing.exemplar(tracing.current()))
 
     def abandoned(
         self, operation: GeneratingOperation, num_sequences: int, *, failed: bool

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Literal, get_args
 
 from model_service.front.metrics.families import Families
-from rpc import logging
+from rpc import logging, tracing
 
 LIFETIME_BUCKETS_S = (1, 5, 15, 60, 300, 900, 1800, 3600, 7200)
 
@@ -54,7 +54,8 @@ class SessionMetrics:
         """Times the block as a step, if it ends well."""
         start = time.perf_counter()
         yield
-        self._steps.of(method).observe(time.perf_counter() - start)
+        seconds = time.perf_counter() - start
+        self._steps.of(method).observe(seconds, tracing.exemplar(tracing.current()))
 
     def stepped(self, num_tokens: int) -> None:
         """Counts the tokens that a step gave, also for its call's line of the log."""

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterable
 
 from lockstep.v1 import generation_pb2, model_service_pb2, model_service_pb2_grpc
 
+from model_service.front import gen_ai
 from model_service.front.checks.plan import Plan
 from model_service.front.generations import Generations
 from model_service.front.metrics.generation_metrics import operation
@@ -134,6 +135,8 @@ class Account:
             if event.finish is not None:
                 self._finishes.append(event.finish)
                 self._metrics.answered(self._operation, event.finish, self._num_tokens[event.row])
+        if len(self._finishes) == len(self._num_tokens):
+            gen_ai.describe_ends(self._finishes)
 
     def usage(self) -> generation_pb2.Usage:
         """Returns the counts so far."""

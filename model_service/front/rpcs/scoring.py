@@ -8,6 +8,7 @@ from dataclasses import replace
 import msgspec
 from lockstep.v1 import generation_pb2, model_service_pb2
 
+from model_service.front import gen_ai
 from model_service.front.checks.opening import AskedOpening
 from model_service.front.checks.plan import Plan
 from model_service.front.checks.prompts import read_continuations, read_prompts
@@ -140,6 +141,7 @@ async def _run(
     answer = await model.engine.ask(plan.command, undo=[close])
     model.engine.tell(close)
     model.metrics.generations.admitted(operation, plan.prompt_lengths)
+    gen_ai.describe_request(model.name, operation)
     for row in answer.rows:
         if row.failure is not None:
             raise service_error(row.failure)

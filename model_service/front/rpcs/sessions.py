@@ -13,6 +13,7 @@ from lockstep.v1 import (
     vocabulary_pb2,
 )
 
+from model_service.front import gen_ai
 from model_service.front.checks.opening import AskedOpening
 from model_service.front.checks.prompts import read_prompts
 from model_service.front.checks.sessions import SessionTerms, read_fork
@@ -84,6 +85,7 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
             num_tokens = plan.num_prompt_tokens + len(answer.sampled_token_ids)
             self._model.quotas.tokens.use(num_tokens)
         self._model.metrics.generations.admitted("open_session", plan.prompt_lengths)
+        gen_ai.describe_request(self._model.name, "open_session")
         self._model.metrics.generations.generated(answer.sampled_token_ids)
         return logits_session_service_pb2.OpenSessionResponse(
             session_id=session.session_id,

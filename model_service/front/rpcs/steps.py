@@ -2,6 +2,7 @@
 
 from lockstep.v1 import logits_session_service_pb2 as pb
 
+from model_service.front import gen_ai
 from model_service.front.checks.response_size import distribution_bytes, row_bytes
 from model_service.front.checks.sessions import StepPlan, read_step
 from model_service.front.rpcs import results
@@ -72,6 +73,7 @@ class Steps:
         num_tokens = sum(len(row.token_ids) for row in plan.command.rows)
         self._model.quotas.tokens.check(max(num_tokens, 1))
         answered = await self._calls.step(session, plan)
+        gen_ai.describe_request(self._model.name, "step")
         sampled = answered.answer.sampled_token_ids
         self._model.quotas.tokens.use(num_tokens + len(sampled))
         self._model.metrics.sessions.stepped(num_tokens)

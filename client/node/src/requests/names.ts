@@ -8,8 +8,8 @@ export function split<Options extends CallOptions>(
   keywords: readonly string[],
 ): [CallOptions, Omit<Options, keyof CallOptions>] {
   checkNames(options, [...keywords, ...CallOptions], "an option of this call");
-  const { timeoutMs, signal, ...others } = options;
-  return [{ timeoutMs, signal }, others];
+  const { timeoutMs, signal, requestId, traceparent, ...others } = options;
+  return [{ timeoutMs, signal, requestId, traceparent }, others];
 }
 
 /** Refuses names that do not exist, and says which was probably meant. */

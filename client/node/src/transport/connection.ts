@@ -3,14 +3,14 @@
 import { Readable, type Writable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 
-import { Client, type requestCallback } from "@grpc/grpc-js";
+import { Client, type Metadata, type requestCallback } from "@grpc/grpc-js";
 import type { MethodDefinition } from "@grpc/proto-loader";
 
 import { ConnectionFailed, ProtocolError, ServiceError } from "../errors.js";
 import type { Message } from "../protos.js";
 import { NewestVocabulary } from "../values/vocabularyRef.js";
 import { Duplex } from "./duplex.js";
-import type { CallOptions, Endpoint } from "./endpoint.js";
+import { newRequestId, type CallOptions, type Endpoint } from "./endpoint.js";
 import { Attempts, isIdempotent, Throttle } from "./retries.js";
 import { closed, fromGrpc } from "./status.js";
 
@@ -39,8 +39,9 @@ export class Connection {
   async unary<Request extends object, Response extends object>(
     method: Method<Request, Response>,
     request: Request,
-    { timeoutMs = this.endpoint.timeoutMs, signal }: CallOptions = {},
+    { timeoutMs = this.endpoint.timeoutMs, signal, ...names }: CallOptions = {},
   ): Promise<Response> {
+    const metadata = this.#metadata(names);
     const attempts = this.#attempts(method.path, timeoutMs);
     const filled = this.#filled(method, request);
     for (;;) {
@@ -51,7 +52,7 @@ export class Connection {
             method.requestSerialize,
             method.responseDeserialize,
             filled,
-            this.endpoint.metadata(),
+            metadata(),
             { deadline: attempts.deadline },
             done,
           ),
@@ -69,13 +70,15 @@ export class Connection {
   async *stream<Request extends object, Response extends object>(
     method: Method<Request, Response>,
     request: Request,
-    { timeoutMs = this.endpoint.streamTimeoutMs, signal }: CallOptions = {},
+    { timeoutMs = this.endpoint.streamTimeoutMs, signal, ...names }: CallOptions = {},
   ): AsyncGenerator<Response> {
+    const metadata = this.#metadata(names);
     const attempts = this.#attempts(method.path, timeoutMs);
     const filled = this.#filled(method, request);
     for (let begun = false; ; ) {
       try {
-        for await (const response of this.#responses(method, filled, attempts.deadline, signal)) {
+        const answers = this.#responses(method, filled, metadata, attempts.deadline, signal);
+        for await (const response of answers) {
           if (!begun) attempts.succeed();
           begun = true;
           this.newest.note(request, response);
@@ -93,14 +96,14 @@ export class Connection {
   async upload<Request, Response>(
     method: Method<Request, Response>,
     requests: Iterable<Request>,
-    { timeoutMs = this.endpoint.streamTimeoutMs, signal }: CallOptions = {},
+    { timeoutMs = this.endpoint.streamTimeoutMs, signal, ...names }: CallOptions = {},
   ): Promise<Response> {
     return this.#answer<Response>(signal, (done) => {
       const call = this.#client.makeClientStreamRequest(
         method.path,
         method.requestSerialize,
         method.responseDeserialize,
-        this.endpoint.metadata(),
+        this.#metadata(names)(),
         { deadline: deadlineAfter(timeoutMs) },
         done,
       );
@@ -112,14 +115,14 @@ export class Connection {
   /** Begins a call with streams both ways. */
   duplex<Request, Response>(
     method: Method<Request, Response>,
-    { timeoutMs = this.endpoint.streamTimeoutMs, signal }: CallOptions = {},
+    { timeoutMs = this.endpoint.streamTimeoutMs, signal, ...names }: CallOptions = {},
   ): Duplex<Request, Response> {
     this.#check(signal);
     const call = this.#client.makeBidiStreamRequest(
       method.path,
       method.requestSerialize,
       method.responseDeserialize,
-      this.endpoint.metadata(),
+      this.#metadata(names)(),
       { deadline: deadlineAfter(timeoutMs) },
     );
     const release = this.#track(call, signal);
@@ -161,6 +164,7 @@ export class Connection {
   async *#responses<Request, Response>(
     method: Method<Request, Response>,
     request: Request,
+    metadata: () => Metadata,
     deadline: number,
     signal: AbortSignal | undefined,
   ): AsyncGenerator<Response> {
@@ -170,7 +174,7 @@ export class Connection {
       method.requestSerialize,
       method.responseDeserialize,
       request,
-      this.endpoint.metadata(),
+      metadata(),
       { deadline },
     );
     call.on("error", () => {}); // of a call that is no longer read
@@ -210,6 +214,16 @@ export class Connection {
       if (mistaken) return new ProtocolError(mistaken, { code: translated.code, cause: error });
     }
     return translated;
+  }
+
+  /** Returns what makes the metadata of each attempt of a call. */
+  #metadata({ requestId = newRequestId(), traceparent }: CallOptions): () => Metadata {
+    return () => {
+      const metadata = this.endpoint.metadata();
+      metadata.set("x-request-id", requestId);
+      if (traceparent !== undefined) metadata.set("traceparent", traceparent);
+      return metadata;
+    };
   }
 
   /** Returns a request of a method with the vocabulary that it goes with. */

@@ -1,5 +1,7 @@
 // How a service is connected to: transport security, limits and keepalive.
 
+import { randomUUID } from "node:crypto";
+
 import { credentials, Metadata, type ChannelCredentials, type ChannelOptions } from "@grpc/grpc-js";
 
 const MAX_RECEIVE_BYTES = 64 * 1024 * 1024;
@@ -41,10 +43,19 @@ export interface CallOptions {
   timeoutMs?: number | null | undefined;
   /** Cancels the call when it is aborted; the call then fails with the signal's reason. */
   signal?: AbortSignal | undefined;
+  /** The id that the services' logs have for this call. Unset means a new one. */
+  requestId?: string | undefined;
+  /** The W3C `traceparent` of the span that this call is part of. */
+  traceparent?: string | undefined;
 }
 
 /** The names of `CallOptions`. */
-export const CallOptions: readonly string[] = ["timeoutMs", "signal"];
+export const CallOptions: readonly string[] = ["timeoutMs", "signal", "requestId", "traceparent"];
+
+/** Returns an id for calls that belong together. */
+export function newRequestId(): string {
+  return randomUUID().replaceAll("-", "");
+}
 
 /** What tells one service from the other. */
 const SERVICES = { tokenizer: "lockstep.v1.TokenizerService", model: "lockstep.v1.ModelService" };

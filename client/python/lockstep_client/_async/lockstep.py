@@ -6,7 +6,7 @@ from typing import Any, Literal, Unpack, overload
 
 from lockstep_client._async.model import AsyncModel
 from lockstep_client._async.row_calls import time_left
-from lockstep_client._async.streams import AsyncStream
+from lockstep_client._async.streams import AsyncStream, in_one_request
 from lockstep_client._async.tokenizer import AsyncTokenizer
 from lockstep_client._async.vocabulary import AsyncVocabulary
 from lockstep_client._calls import completion, row_results
@@ -38,7 +38,7 @@ from lockstep_client._transport.endpoint import (
 )
 from lockstep_client._transport.newest_vocabulary import NewestVocabulary
 from lockstep_client._transport.patience import Patience
-from lockstep_client._transport.request_id import one_request
+from lockstep_client._transport.request_id import OneRequest
 from lockstep_client._values.batch import Batch
 from lockstep_client._values.one_line import described
 from lockstep_client.exceptions import LockstepError
@@ -191,7 +191,7 @@ class AsyncLockstep(AsyncClosing):
         options: CompletionOptions,
         timeout: Timeout,
     ) -> Completion:
-        with one_request():
+        with OneRequest("generate") as request, request.calls():
             generate_options = await self._generate_options(options)
             batch = await self._encode(prompt, messages, options)
             generation = await self.model.generate(batch, timeout=timeout, **generate_options)
@@ -217,7 +217,7 @@ class AsyncLockstep(AsyncClosing):
         completion.check(prompt, messages, options)
         assembler = CompletionAssembler()
         pieces = self._pieces(prompt, messages, options, timeout, assembler)
-        return AsyncStream(pieces, assembler.result)
+        return AsyncStream(in_one_request("stream", pieces), assembler.result)
 
     async def distribution(
         self,
@@ -245,7 +245,7 @@ class AsyncLockstep(AsyncClosing):
             LockstepError: a service refused, failed or cannot be reached.
         """
         completion.check(prompt, messages, options)
-        with one_request():
+        with OneRequest("distribution") as request, request.calls():
             batch = await self._encode(prompt, messages, options)
             (found,) = await self.model.distribution(
                 batch,

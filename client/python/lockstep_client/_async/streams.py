@@ -1,8 +1,10 @@
 """Running calls that give items one by one, and a result in the end, for asyncio."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from typing import Generic, Self, TypeVar
 
+from lockstep_client._transport.request_id import OneRequest
 from lockstep_client._values.one_line import described
 
 Item = TypeVar("Item")
@@ -57,3 +59,21 @@ class AsyncStream(AsyncIterator[Item], Generic[Item, Result]):
 
     async def __aexit__(self, *exception: object) -> None:
         await self.aclose()
+
+
+async def in_one_request(name: str, items: AsyncGenerator[Item]) -> AsyncGenerator[Item]:
+    """Yields the items, and makes the calls that each needs part of one request.
+
+    Args:
+        name: what the client does, for traces.
+        items: whatever is closed when this is.
+    """
+    with OneRequest(name) as request:
+        async with aclosing(items):
+            while True:
+                with request.calls():
+                    try:
+                        item = await anext(items)
+                    except StopAsyncIteration:
+                        return
+                yield item

@@ -21,7 +21,7 @@ from lockstep_client._results.distribution import Distribution
 from lockstep_client._results.generation import Completion
 from lockstep_client._sync.model import Model
 from lockstep_client._sync.row_calls import time_left
-from lockstep_client._sync.streams import Stream
+from lockstep_client._sync.streams import Stream, in_one_request
 from lockstep_client._sync.tokenizer import Tokenizer
 from lockstep_client._sync.vocabulary import Vocabulary
 from lockstep_client._transport.bearer_token import Token
@@ -37,7 +37,7 @@ from lockstep_client._transport.endpoint import (
 )
 from lockstep_client._transport.newest_vocabulary import NewestVocabulary
 from lockstep_client._transport.patience import Patience
-from lockstep_client._transport.request_id import one_request
+from lockstep_client._transport.request_id import OneRequest
 from lockstep_client._transport.sync_connection import Connection
 from lockstep_client._transport.sync_workers import run_each
 from lockstep_client._values.batch import Batch
@@ -192,7 +192,7 @@ class Lockstep(Closing):
         options: CompletionOptions,
         timeout: Timeout,
     ) -> Completion:
-        with one_request():
+        with OneRequest("generate") as request, request.calls():
             generate_options = self._generate_options(options)
             batch = self._encode(prompt, messages, options)
             generation = self.model.generate(batch, timeout=timeout, **generate_options)
@@ -218,7 +218,7 @@ class Lockstep(Closing):
         completion.check(prompt, messages, options)
         assembler = CompletionAssembler()
         pieces = self._pieces(prompt, messages, options, timeout, assembler)
-        return Stream(pieces, assembler.result)
+        return Stream(in_one_request("stream", pieces), assembler.result)
 
     def distribution(
         self,
@@ -246,7 +246,7 @@ class Lockstep(Closing):
             LockstepError: a service refused, failed or cannot be reached.
         """
         completion.check(prompt, messages, options)
-        with one_request():
+        with OneRequest("distribution") as request, request.calls():
             batch = self._encode(prompt, messages, options)
             (found,) = self.model.distribution(
                 batch,

@@ -2,8 +2,10 @@
 """Running calls that give items one by one, and a result in the end, blocking."""
 
 from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from typing import Generic, Self, TypeVar
 
+from lockstep_client._transport.request_id import OneRequest
 from lockstep_client._values.one_line import described
 
 Item = TypeVar("Item")
@@ -58,3 +60,20 @@ class Stream(Iterator[Item], Generic[Item, Result]):
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def in_one_request(name: str, items: Generator[Item]) -> Generator[Item]:
+    """Yields the items, and makes the calls that each needs part of one request.
+
+    Args:
+        name: what the client does, for traces.
+        items: whatever is closed when this is.
+    """
+    with OneRequest(name) as request, closing(items):
+        while True:
+            with request.calls():
+                try:
+                    item = next(items)
+                except StopIteration:
+                    return
+            yield item

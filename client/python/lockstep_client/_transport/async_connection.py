@@ -74,10 +74,14 @@ class AsyncConnection(Caller, AsyncClosing):
         await self._check_pulse()
         while True:
             try:
-                with self._deadline(attempts), self._translated_errors(attempts):
+                with (
+                    self._attempt(method, attempts) as metadata,
+                    self._deadline(attempts),
+                    self._translated_errors(attempts),
+                ):
                     async with self._places:
                         response = await method(
-                            request, timeout=attempts.timeout_s, metadata=attempts.metadata
+                            request, timeout=attempts.timeout_s, metadata=metadata
                         )
             except LockstepError as error:
                 await asyncio.sleep(attempts.pause_s(error))
@@ -115,8 +119,12 @@ class AsyncConnection(Caller, AsyncClosing):
         """
         await self._check_pulse()
         attempts = self._only_attempt(timeout)
-        with self._deadline(attempts), self._translated_errors(attempts):
-            return await method(requests, timeout=attempts.timeout_s, metadata=attempts.metadata)
+        with (
+            self._attempt(method, attempts) as metadata,
+            self._deadline(attempts),
+            self._translated_errors(attempts),
+        ):
+            return await method(requests, timeout=attempts.timeout_s, metadata=metadata)
 
     def exchange(
         self, method: "aio.StreamStreamMultiCallable[Request, Response]", timeout: Timeout
@@ -170,8 +178,12 @@ class AsyncConnection(Caller, AsyncClosing):
     ) -> AsyncGenerator[Any]:
         """Makes one attempt of a call that answers with a stream."""
         deadline = Deadline(attempts, self.endpoint.peer)
-        with closing(deadline), self._translated_errors(attempts):
-            call = method(argument, timeout=attempts.timeout_s, metadata=attempts.metadata)
+        with (
+            self._attempt(method, attempts) as metadata,
+            closing(deadline),
+            self._translated_errors(attempts),
+        ):
+            call = method(argument, timeout=attempts.timeout_s, metadata=metadata)
             try:
                 messages = aiter(call)
                 while True:

@@ -1,11 +1,13 @@
 """What calls need to know, whether they block or not."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any, Final
 
 import grpc
 
-from lockstep_client._transport import status
+from lockstep_client._transport import status, tracing
 from lockstep_client._transport.endpoint import Endpoint, Timeout
 from lockstep_client._transport.newest_vocabulary import NewestVocabulary
 from lockstep_client._transport.pulse import Pulse
@@ -31,6 +33,7 @@ class Channels:
 
     Attributes:
         both: to be closed.
+        paths: of the methods that were made, as `/package.Service/Method`.
     """
 
     def __init__(self, api: ModuleType, endpoint: Endpoint) -> None:
@@ -41,10 +44,21 @@ class Channels:
             endpoint: the service.
         """
         unary, streams = self.both = [_open(api, endpoint, streams=each) for each in (False, True)]
-        self.unary_unary = unary.unary_unary
-        self.unary_stream = streams.unary_stream
-        self.stream_unary = streams.stream_unary
-        self.stream_stream = streams.stream_stream
+        self.paths: dict[Any, str] = {}
+        self.unary_unary = self._named(unary.unary_unary)
+        self.unary_stream = self._named(streams.unary_stream)
+        self.stream_unary = self._named(streams.stream_unary)
+        self.stream_stream = self._named(streams.stream_stream)
+
+    def _named(self, make: Callable[..., Any]) -> Callable[..., Any]:
+        """Makes methods whose paths are known."""
+
+        def make_named(path: str, *arguments: Any, **keywords: Any) -> Any:
+            method = make(path, *arguments, **keywords)
+            self.paths[method] = path
+            return method
+
+        return make_named
 
 
 class Caller:
@@ -96,6 +110,12 @@ class Caller:
             token=self.endpoint.token,
             keyword="stream_timeout" if streams else "timeout",
         )
+
+    @contextmanager
+    def _attempt(self, method: Any, attempts: Attempts) -> Iterator[tracing.Metadata]:
+        """Makes the block an attempt of a call. Gives what is sent with the request."""
+        with tracing.attempt(self._channels.paths[method], self.endpoint) as headers:
+            yield (*attempts.metadata, *headers)
 
     def _translated(
         self, error: grpc.RpcError, attempts: Attempts, *, closed: bool

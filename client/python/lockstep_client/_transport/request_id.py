@@ -1,10 +1,12 @@
-"""The id under which the services' logs have a request, the same for calls that belong together."""
+"""Calls that belong together: one id in the logs of the services, and one span above them."""
 
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Final
+from typing import Final, Self
+
+from lockstep_client._transport.tracing import Operation
 
 KEY: Final = "x-request-id"
 
@@ -16,11 +18,30 @@ def current() -> str:
     return _current.get() or uuid.uuid4().hex
 
 
-@contextmanager
-def one_request() -> Iterator[None]:
-    """Gives all calls inside of the block one id. Nothing may be yielded out of it."""
-    token = _current.set(current())
-    try:
-        yield
-    finally:
-        _current.reset(token)
+class OneRequest:
+    """All calls of one request, until the `with` block ends."""
+
+    def __init__(self, name: str) -> None:
+        """Begins it.
+
+        Args:
+            name: what the client does, for traces.
+        """
+        self._id = current()
+        self._operation = Operation(name)
+
+    @contextmanager
+    def calls(self) -> Iterator[None]:
+        """Makes the calls inside of the block part of it. Nothing may be yielded out of it."""
+        token = _current.set(self._id)
+        try:
+            with self._operation.calls():
+                yield
+        finally:
+            _current.reset(token)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        self._operation.__exit__(kind, error, traceback)

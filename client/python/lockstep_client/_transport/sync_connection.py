@@ -66,10 +66,12 @@ class Connection(Caller, Closing):
         self._check_pulse()
         while True:
             try:
-                with self._translated_errors(attempts), self._place(attempts):
-                    response = method(
-                        request, timeout=attempts.timeout_s, metadata=attempts.metadata
-                    )
+                with (
+                    self._attempt(method, attempts) as metadata,
+                    self._translated_errors(attempts),
+                    self._place(attempts),
+                ):
+                    response = method(request, timeout=attempts.timeout_s, metadata=metadata)
             except LockstepError as error:
                 self._closed.wait(attempts.pause_s(error))
             else:
@@ -105,8 +107,8 @@ class Connection(Caller, Closing):
         self._check_pulse()
         attempts = self._only_attempt(timeout)
         timeout_s = attempts.timeout_s
-        with self._translated_errors(attempts):
-            call = method.future(requests, timeout=timeout_s, metadata=attempts.metadata)
+        with self._attempt(method, attempts) as metadata, self._translated_errors(attempts):
+            call = method.future(requests, timeout=timeout_s, metadata=metadata)
             try:
                 return call.result(None if timeout_s is None else timeout_s + GRACE_S)
             except grpc.FutureTimeoutError as error:
@@ -161,8 +163,8 @@ class Connection(Caller, Closing):
         self, method: Callable[..., Any], argument: Any, attempts: Attempts
     ) -> Generator[Any]:
         """Makes one attempt of a call that answers with a stream."""
-        with self._translated_errors(attempts):
-            call = method(argument, timeout=attempts.timeout_s, metadata=attempts.metadata)
+        with self._attempt(method, attempts) as metadata, self._translated_errors(attempts):
+            call = method(argument, timeout=attempts.timeout_s, metadata=metadata)
             try:
                 with WATCH.over(call, attempts.deadline), STREAMS.get().reading(call):
                     for response in call:

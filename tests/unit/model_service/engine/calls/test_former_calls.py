@@ -3,7 +3,13 @@
 import msgspec
 import pytest
 
-from model_service.protocol import Cancel, Event, SequenceTokens, TruncateSession
+from model_service.protocol import (
+    Cancel,
+    Event,
+    SequenceTokens,
+    SessionAnswer,
+    TruncateSession,
+)
 from model_service.protocol.generation import ScoreSelection
 from tests.unit.model_service.engine.counting import CountingEngine
 
@@ -112,6 +118,8 @@ def answered(engine: CountingEngine, later: str, *, evicted: bool) -> list[Event
         if isinstance(event, SequenceTokens) and event.finish is not None:
             times = {"queue_s": 0.0, "prefill_s": 0.0, "decode_s": 0.0}
             event.finish = msgspec.structs.replace(event.finish, **times)
+        elif isinstance(event, SessionAnswer):
+            event.queue_s = event.run_s = 0.0
     return events
 
 
