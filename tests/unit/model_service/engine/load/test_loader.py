@@ -3,12 +3,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from lockstep.v1.generation_pb2 import GenerationConfig
 from transformers import AutoModelForCausalLM, GemmaConfig, LlamaConfig, MistralConfig, Qwen2Config
 
 from model_service.engine.load.loader import Refused, layer_windows
+from model_service.front.checks.configuration import effective_message, resolve
 from model_service.protocol.processor_arguments import GreenListWatermark
 from tests.checkpoint_factory import CONTEXT_LENGTH, make_checkpoint
 from tests.engine_harness import InprocEngine
+from wire.violations import Violations
 
 
 @pytest.fixture
@@ -112,6 +115,19 @@ def test_a_negative_max_time_of_the_models_own_ends_after_a_token_as_in_generate
     output = model.generate(torch.tensor([[5, 6, 7]]), max_new_tokens=8)
     assert tokens == output[0, 3:].tolist()
     assert len(tokens) == 1
+
+
+def test_a_call_with_a_negative_max_time_of_the_models_own_can_be_repeated_from_its_answer(
+    checkpoint,
+):
+    set_defaults(checkpoint, max_time=-1.0)
+    defaults = InprocEngine(checkpoint).info.default_config
+    asked, violations = GenerationConfig(), Violations()
+    for _ in range(2):
+        resolved = resolve(asked, defaults, violations, vocabulary_size=320, max_return_sequences=1)
+        violations.check()
+        assert resolved.config.max_time == defaults.max_time
+        asked = effective_message(resolved, seed=1)
 
 
 @pytest.mark.parametrize(
