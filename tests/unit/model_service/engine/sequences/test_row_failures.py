@@ -167,7 +167,7 @@ def test_a_call_that_cannot_be_built_is_rejected_alone(monkeypatch, caplog):
     engine.generate(HOLDS, [20], new=4)
     events = engine.step()
     with monkeypatch.context() as patch:
-        patch.setattr(sequence_building, "of_row", None)
+        patch.setattr(sequence_building, "config_of_row", None)
         engine.generate(FAILS, FIRST_PROMPT, new=4)
     events += engine.run()
     (rejected,) = [event for event in events if isinstance(event, Rejected)]
