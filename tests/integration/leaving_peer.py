@@ -61,16 +61,19 @@ def _copy(source: socket.socket, sink: socket.socket) -> None:
 
 
 @contextmanager
-def leaving_peer(then: str | None = None) -> Iterator[str]:
+def leaving_peer(then: str | None = None, num_passed: int = 0) -> Iterator[str]:
     """Listens for one call, and yields the address.
 
     Args:
         then: what listens there afterwards (`host:port`); nothing if None.
+        num_passed: connections before that call's, which `then` gets too.
     """
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
         with suppress(OSError):  # the test is over
+            for _ in range(num_passed):
+                _pass_on(listener.accept()[0], then)
             _serve(listener, then)
             while then is not None:
                 _pass_on(listener.accept()[0], then)

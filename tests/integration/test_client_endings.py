@@ -97,6 +97,33 @@ async def test_a_call_that_a_connection_at_its_end_has_not_taken_is_made_once_on
                 assert observer.model.load().session_count == num_sessions + 1
 
 
+async def test_a_stream_both_ways_that_a_connection_at_its_end_has_not_taken_goes_over_the_next(
+    services: Services,
+):
+    model, tokenizer = services.model.address, services.tokenizer.address
+    with Lockstep(model=model) as observer, observer.model.open_session([[5, 6]]) as session:
+        # The first connection is that of calls with one answer.
+        with leaving_peer(model, num_passed=1) as address, Lockstep(model=address) as ls:
+            found = await asyncio.to_thread(ls.model.get_session, session.session_id)
+            with found.step_stream() as stream:
+                assert await asyncio.to_thread(_positions, stream, 7, 8) == [3, 4]
+        with leaving_peer(model, num_passed=1) as address:
+            async with AsyncLockstep(model=address) as als:
+                found = await als.model.get_session(session.session_id)
+                async with found.step_stream() as stream:
+                    assert [(await stream.step([id])).rows[0][0].position for id in (9, 10)] == [
+                        5,
+                        6,
+                    ]
+        assert observer.model.get_session(session.session_id).token_ids() == [[5, 6, 7, 8, 9, 10]]
+    with leaving_peer(tokenizer) as address, Lockstep(tokenizer=address) as ls:
+        assert await asyncio.to_thread(ls.tokenizer.open_decoder().feed, [40]) == "F"
+
+
+def _positions(stream, *ids):
+    return [stream.step([id]).rows[0][0].position for id in ids]
+
+
 class Failing(services_pb.TokenizerServiceServicer):
     """Fails calls in one way, the first so many of them, and counts them."""
 

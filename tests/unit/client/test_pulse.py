@@ -78,3 +78,9 @@ def test_a_service_that_breaks_a_call_off_is_there(pulse):
     assert not pulse.doubt(ConnectionFailed("broken off", code=grpc.StatusCode.CANCELLED))
     pulse.hear(Failed(grpc.StatusCode.CANCELLED))
     pulse.check()
+
+
+def test_a_service_that_ends_a_connection_in_time_is_there(pulse):
+    unavailable = grpc.StatusCode.UNAVAILABLE
+    assert not pulse.doubt(ConnectionFailed("too late", code=unavailable, retry_delay_s=0.0))
+    pulse.check()

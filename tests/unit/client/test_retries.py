@@ -203,3 +203,21 @@ def test_steps_of_a_stream_are_not_sent_again_by_themselves():
     requests = SentRequests(SimpleQueue)
     requests.put_nowait(logits_session_service_pb2.StepStreamRequest())
     assert not requests.are_repeatable
+
+
+GOAWAY = "GOAWAY received; Error code: 0; Debug Text: max_age"
+
+
+@pytest.mark.parametrize("message", [GOAWAY, f"Stream removed ({GOAWAY})"])
+def test_a_call_that_the_service_has_not_looked_at_is_repeated_whatever_it_changes(message):
+    error = status.from_status(UNAVAILABLE, message, (), "the model service at localhost:1")
+    assert type(error) is ConnectionFailed
+    assert _attempts(idempotent=False).pause_s(error) > 0
+
+
+@pytest.mark.parametrize("breaking", ["Socket closed", "recvmsg:Connection reset by peer (104)"])
+def test_a_call_whose_connection_breaks_after_its_planned_end_may_have_been_looked_at(breaking):
+    message = f"Stream removed ({breaking} ({GOAWAY}))"
+    error = status.from_status(UNAVAILABLE, message, (), "the model service at localhost:1")
+    with pytest.raises(ConnectionFailed):
+        _attempts(idempotent=False).pause_s(error)

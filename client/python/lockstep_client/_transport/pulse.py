@@ -43,7 +43,11 @@ class Pulse:
 
     def doubt(self, error: LockstepError) -> bool:
         """Takes how a call has failed, and says whether the service should be asked."""
-        unreachable = isinstance(error, ConnectionFailed) and error.code is _UNREACHABLE
+        unreachable = (
+            isinstance(error, ConnectionFailed)
+            and error.code is _UNREACHABLE
+            and error.retry_delay_s is None  # otherwise the connection only had its time
+        )
         if unreachable:
             self.away = str(error)
         return unreachable or isinstance(error, DeadlineExceeded)

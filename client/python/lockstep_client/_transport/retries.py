@@ -100,8 +100,16 @@ _IDEMPOTENT_REQUESTS: Final = frozenset(
 )
 
 
-# What a service says before it has begun with a call: any method may be called again.
-_REFUSALS: Final = (Loading, Overloaded, QuotaExceeded, SessionBusy, VocabularyBehind)
+# What a service says before it has begun with a call: any method may be called again. So may one
+# that it has not even looked at, which is a `ConnectionFailed` with a time.
+_REFUSALS: Final = (
+    ConnectionFailed,
+    Loading,
+    Overloaded,
+    QuotaExceeded,
+    SessionBusy,
+    VocabularyBehind,
+)
 
 
 class Throttle:
@@ -192,7 +200,8 @@ class Attempts:
         """
         if isinstance(error, DeadlineExceeded) and self._reason is not None:
             raise self._reason
-        if not may_pass(error) or not (self._idempotent or isinstance(error, _REFUSALS)):
+        refused = isinstance(error, _REFUSALS) and error.retry_delay_s is not None
+        if not may_pass(error) or not (self._idempotent or refused):
             raise error
         self._failed += 1
         self._reason = error

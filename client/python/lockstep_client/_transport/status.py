@@ -1,5 +1,6 @@
 """The exceptions that statuses of gRPC stand for."""
 
+import re
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -57,6 +58,10 @@ _SENTENCES: Final[dict[tuple[str, ...], str]] = {
 # has as many as it may have. A new connection does not know yet how many these are.
 _REFUSED = "RST_STREAM with error code 7"
 _REFUSED_RETRY_S = 0.1
+
+# How gRPC ends a call that the server has not looked at, as it had ended the connection before.
+# Of a call that it has looked at, the text says first how the connection broke.
+_TOO_LATE = re.compile(r"(Stream removed \()?GOAWAY received")
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -173,6 +178,12 @@ def _without_reason(code: grpc.StatusCode, message: str, peer: str) -> LockstepE
                 f"This connection has as many calls as {peer} takes at a time.",
                 code=grpc.StatusCode.RESOURCE_EXHAUSTED,
                 retry_delay_s=_REFUSED_RETRY_S,
+            )
+        case grpc.StatusCode.UNAVAILABLE if _TOO_LATE.match(message):
+            return ConnectionFailed(
+                f"Cannot reach {peer}: it has ended the connection, and not looked at this call.",
+                code=code,
+                retry_delay_s=0.0,
             )
         case grpc.StatusCode.UNAVAILABLE:
             return ConnectionFailed(f"Cannot reach {peer}: {_what_happened(message)}", code=code)
