@@ -33,7 +33,7 @@ from grafana_foundation_sdk.models.heatmap import HeatmapColorMode
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 from deploy.grafana.boards import BOARDS
-from deploy.grafana.panels import Board, Panel
+from deploy.grafana.panels import VARIABLES, Board, Panel
 
 FOLDER = Path(__file__).parent / "dashboards"
 
@@ -41,22 +41,6 @@ FOLDER = Path(__file__).parent / "dashboards"
 SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 WIDTH, HEIGHT = 8, 8  # of a graph; the page is 24 wide
 NUMBER_WIDTH, NUMBER_HEIGHT = 4, 4
-
-# Each one offers what is there within those before it.
-VARIABLES = (
-    ("namespace", "Namespace", "label_values(lockstep_ready, namespace)"),
-    ("pod", "Pod", 'label_values(lockstep_ready{namespace=~"$namespace"}, pod)'),
-    (
-        "instance",
-        "Instance",
-        'label_values(lockstep_ready{namespace=~"$namespace",pod=~"$pod"}, instance)',
-    ),
-    (
-        "model",
-        "Model",
-        'label_values(lockstep_model_requests_running{namespace=~"$namespace"}, model_name)',
-    ),
-)
 
 # Moments that explain a change in a graph.
 ANNOTATIONS = (
@@ -138,6 +122,8 @@ def _panel(panel: Panel) -> Built:
         )
         if panel.kind == "heatmap":
             target = target.format(PromQueryFormat.HEATMAP)
+        elif "_seconds_bucket{" in query.expression:
+            target = target.exemplar(True)  # points that lead to a trace
         built = built.with_target(target)
     return built
 

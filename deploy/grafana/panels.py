@@ -1,7 +1,24 @@
 """What a dashboard is made of, and the shapes of its queries."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+# What a reader chooses: name, label and query of each. It offers what is there within those before.
+VARIABLES = (
+    ("namespace", "Namespace", "label_values(lockstep_ready, namespace)"),
+    ("pod", "Pod", 'label_values(lockstep_ready{namespace=~"$namespace"}, pod)'),
+    (
+        "instance",
+        "Instance",
+        'label_values(lockstep_ready{namespace=~"$namespace",pod=~"$pod"}, instance)',
+    ),
+    (
+        "model",
+        "Model",
+        'label_values(lockstep_model_requests_running{namespace=~"$namespace"}, model_name)',
+    ),
+)
 
 # The selectors of every query, of the variables that all dashboards have. Outside of Kubernetes
 # nothing has a namespace or a pod, which `.*` matches too.
@@ -82,24 +99,29 @@ def quantiles(metric: str, labels: str, legend: str = "") -> tuple[Query, ...]:
     )
 
 
-def rate(metric: str, labels: str, *by: str) -> Query:
+def rate(metric: str, labels: str, *by: str, name: str = "") -> Query:
     """Gives the rate per second of a counter, summed over all labels but `by`."""
-    legend = " ".join(f"{{{{{label}}}}}" for label in by) or metric.removesuffix("_total")
+    legend = _legend(name, by) or metric.removesuffix("_total")
     expression = f"rate({metric}{{{labels}}}[{WINDOW}])"
     return Query(f"sum by ({', '.join(by)}) ({expression})" if by else f"sum({expression})", legend)
 
 
-def mean(metric: str, labels: str) -> Query:
+def mean(metric: str, labels: str, *, name: str = "mean") -> Query:
     """Gives the mean of a histogram's observations over the window."""
     selector = f"{{{labels}}}[{WINDOW}]"
     quotient = f"sum(rate({metric}_sum{selector})) / sum(rate({metric}_count{selector}))"
-    return Query(quotient, "mean")
+    return Query(quotient, name)
 
 
-def gauge(metric: str, labels: str, *by: str, function: str = "sum") -> Query:
+def gauge(metric: str, labels: str, *by: str, function: str = "sum", name: str = "") -> Query:
     """Gives a gauge, combined over all labels but `by`."""
-    legend = " ".join(f"{{{{{label}}}}}" for label in by) or metric
+    legend = _legend(name, by) or metric
     return Query(f"{function} by ({', '.join(by)}) ({metric}{{{labels}}})", legend)
+
+
+def _legend(name: str, by: Sequence[str]) -> str:
+    """Names a line by what is shown, if the panel shows more, and by its labels."""
+    return " ".join(filter(None, (name, *(f"{{{{{label}}}}}" for label in by))))
 
 
 def heatmap(title: str, description: str, unit: str, metric: str, labels: str) -> Panel:
@@ -117,3 +139,15 @@ def stat(
 ) -> Panel:
     """Gives one number."""
     return Panel(title, description, unit, (Query(expression, title),), kind="stat", limits=limits)
+
+
+def filled_in(expression: str, window: str) -> str:
+    """Returns a query as Grafana sends it when all of everything is chosen.
+
+    Args:
+        expression: the query.
+        window: over which rates are taken, as `15s`.
+    """
+    for name, *_ in VARIABLES:
+        expression = expression.replace(f"${name}", ".*")
+    return expression.replace(WINDOW, window)

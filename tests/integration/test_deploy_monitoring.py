@@ -15,8 +15,9 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from deploy.grafana.__main__ import ANNOTATIONS, FOLDER, VARIABLES, render
+from deploy.grafana.__main__ import ANNOTATIONS, FOLDER, render
 from deploy.grafana.boards import BOARDS
+from deploy.grafana.panels import VARIABLES, filled_in
 from deploy.local.stack import Stack
 from lockstep_client import Lockstep
 from model_service.front.settings import ModelSettings
@@ -45,16 +46,9 @@ class Usage:
     counters: set[str] = field(default_factory=set)
 
 
-def filled_in(expression: str, window: str = "10s") -> str:
-    """Returns an expression as Grafana sends it when all of everything is chosen."""
-    for name, *_ in VARIABLES:
-        expression = expression.replace(f"${name}", ".*")
-    return expression.replace("$__rate_interval", window)
-
-
 def read(expression: str) -> Usage:
     usage = Usage()
-    _visit(promql_parser.parse(filled_in(expression)), usage, set(), counter=False)
+    _visit(promql_parser.parse(filled_in(expression, "10s")), usage, set(), counter=False)
     return usage
 
 
@@ -200,6 +194,11 @@ class TestBoard:
         titles = [panel["title"] for panel in panels]
         assert len(set(ids)) == len(ids)
         assert len(set(titles)) == len(titles)
+
+    def test_the_lines_of_a_panel_have_names_of_their_own(self, panels):
+        for panel in panels:
+            legends = [target["legendFormat"] for target in panel["targets"]]
+            assert len(set(legends)) == len(legends), panel["title"]
 
     def test_panels_do_not_overlap(self, written):
         cells = set()

@@ -1,7 +1,11 @@
-"""Every query of dashboards and rules, run by a real Prometheus that scrapes both services."""
+"""Every query of dashboards and rules, run by a real Prometheus that scrapes both services.
+
+With `LOCKSTEP_PICTURES=docs/pictures/boards` it draws the pictures of the pages again.
+"""
 
 import json
 import math
+import os
 import shutil
 import subprocess
 import threading
@@ -17,6 +21,9 @@ from typing import Any
 import pytest
 import yaml
 
+from deploy.grafana.boards import BOARDS
+from deploy.grafana.panels import filled_in
+from deploy.grafana.pictures import Answers, draw_all
 from deploy.local.stack import Stack
 from lockstep_client import Lockstep
 from lockstep_client.exceptions import LockstepError
@@ -27,7 +34,6 @@ from tests.integration.test_deploy_monitoring import (
     FREE_PORTS,
     PROMETHEUS,
     RECORDED,
-    filled_in,
 )
 from tests.ports import free_port
 
@@ -41,11 +47,11 @@ class Prometheus:
     """A server that scrapes every second."""
 
     def __init__(self, url: str) -> None:
-        self._url = url
+        self.url = url
 
     def ask(self, path: str, **arguments: object) -> Any:
         query = urllib.parse.urlencode(arguments)
-        with urllib.request.urlopen(f"{self._url}/api/v1/{path}?{query}", timeout=30) as answer:
+        with urllib.request.urlopen(f"{self.url}/api/v1/{path}?{query}", timeout=30) as answer:
             return json.load(answer)["data"]
 
     def numbers(self, expression: str, start: float) -> list[float]:
@@ -159,16 +165,19 @@ def test_every_query_has_an_answer_while_both_services_work(tmp_path):
         tokenizer_flags=(*FREE_PORTS, "--store", f"sqlite:///{tmp_path}/vocabulary.db"),
         model_flags=(*FREE_PORTS, *limits, *sizes, "--decode-graphs", "off"),
     )
+    pictures = Path(os.environ.get("LOCKSTEP_PICTURES", tmp_path / "pictures"))
     start = time.time()
     with stack, scraping(tmp_path, stack) as prometheus:
         for job in ("lockstep-tokenizer", "lockstep-model"):
             prometheus.wait_for(f'up{{job="{job}"}} == 1')
         with load(stack) as ends:
             time.sleep(LOAD_S)
+            end = time.time()
             values = {
                 name: prometheus.numbers(filled_in(expression, "15s"), start)
                 for name, expression in EXPRESSIONS.items()
             }
+        draw_all(Answers(prometheus.url, end - LOAD_S, end, "15s"), pictures)
         rules = [rule for group in prometheus.ask("rules")["groups"] for rule in group["rules"]]
     print(f"{len(values)} queries, {sum(map(len, values.values()))} numbers, {dict(ends)}")
     # Alerts have an answer when something is wrong, and nothing expires without TLS.
@@ -176,3 +185,4 @@ def test_every_query_has_an_answer_while_both_services_work(tmp_path):
     assert [name for name, found in values.items() if not found and name not in silent] == []
     assert {rule["health"] for rule in rules} == {"ok"}
     assert {rule["name"] for rule in rules} == RECORDED | set(ALERTS)
+    assert {path.stem for path in pictures.iterdir()} == {board.name for board in BOARDS}

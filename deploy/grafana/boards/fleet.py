@@ -211,7 +211,12 @@ PROCESSES = Row(
             "short",
             (
                 rate("process_cpu_seconds_total", REPLICA, "job", *PER_REPLICA),
-                rate("lockstep_model_engine_process_cpu_seconds_total", REPLICA, *PER_REPLICA),
+                rate(
+                    "lockstep_model_engine_process_cpu_seconds_total",
+                    REPLICA,
+                    *PER_REPLICA,
+                    name="engine",
+                ),
             ),
         ),
         Panel(

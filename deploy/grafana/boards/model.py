@@ -162,8 +162,8 @@ ENGINE = Row(
             "In the batch, and waiting for a place.",
             "short",
             (
-                gauge("lockstep_model_requests_running", MODEL, *PER_REPLICA),
-                gauge("lockstep_model_requests_waiting", MODEL, *PER_REPLICA),
+                gauge("lockstep_model_requests_running", MODEL, *PER_REPLICA, name="running"),
+                gauge("lockstep_model_requests_waiting", MODEL, *PER_REPLICA, name="waiting"),
             ),
         ),
         Panel(
@@ -215,8 +215,8 @@ ENGINE = Row(
             "Sequences that decode in a step, and tokens of a step: the higher, the better used.",
             "short",
             (
-                mean("lockstep_model_batch_sequences", MODEL),
-                mean("lockstep_model_batch_tokens", MODEL),
+                mean("lockstep_model_batch_sequences", MODEL, name="sequences"),
+                mean("lockstep_model_batch_tokens", MODEL, name="tokens"),
             ),
         ),
         Panel(

@@ -139,8 +139,20 @@ GROWTH = Row(
             "Ids of the newest revision.",
             "short",
             (
-                gauge("lockstep_tokenizer_vocab_size", REPLICA, "tokenizer", function="max"),
-                gauge("lockstep_model_vocabulary_size", MODEL, "model_name", function="max"),
+                gauge(
+                    "lockstep_tokenizer_vocab_size",
+                    REPLICA,
+                    "tokenizer",
+                    function="max",
+                    name="tokenizer",
+                ),
+                gauge(
+                    "lockstep_model_vocabulary_size",
+                    MODEL,
+                    "model_name",
+                    function="max",
+                    name="model",
+                ),
             ),
         ),
     ),
