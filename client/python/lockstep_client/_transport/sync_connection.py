@@ -73,10 +73,10 @@ class Connection(Caller, Closing):
                 ):
                     response = method(request, timeout=attempts.timeout_s, metadata=metadata)
             except LockstepError as error:
-                self._closed.wait(attempts.pause_s(error))
+                self._closed.wait(self._pause_s(attempts, error))
             else:
                 attempts.succeed()
-                self._newest.note(request, response)
+                self._newest.note(request, response, by_owner=self._owns_vocabulary)
                 return response
 
     def stream(
@@ -151,7 +151,7 @@ class Connection(Caller, Closing):
                 try:
                     first = next(responses, None)
                 except LockstepError as error:
-                    self._closed.wait(attempts.pause_s(error))
+                    self._closed.wait(self._pause_s(attempts, error))
                     continue
                 attempts.succeed()
                 if first is not None:
