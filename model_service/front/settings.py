@@ -109,6 +109,10 @@ class ModelSettings(ServerSettings):
     max_session_ttl_s: float = Field(default=3600.0, ge=1)
     """Longest idle time that a session may ask for."""
 
+    session_drain_silence_s: float = Field(default=5.0, ge=0, allow_inf_nan=False)
+    """After SIGTERM, seconds without a call after which a session is not waited for. Sessions in
+    use go on until `drain_timeout_s`."""
+
     session_new_tokens: int = Field(default=1024, ge=1)
     """Tokens that a session without `max_length` has room for, in addition to its prompt."""
 

@@ -35,6 +35,11 @@ class LogitsSessionServiceStub:
     (`SESSION_NOT_FOUND`) is answered, and the client opens another with the
     tokens so far.
 
+    While the server shuts down, calls that go on with a session are answered until
+    its time to drain is over, and their trailing metadata says in `x-draining-ms`
+    how many milliseconds are left. New sessions, `Fork` among them, are refused
+    with `UNAVAILABLE` (`DRAINING`).
+
     If the server asks for client certificates, a session belongs to the caller
     that opened it; for any other caller it does not exist. Otherwise every caller
     that knows its name may use it.
@@ -148,6 +153,11 @@ class LogitsSessionServiceAsyncStub(LogitsSessionServiceStub):
     (`SESSION_NOT_FOUND`) is answered, and the client opens another with the
     tokens so far.
 
+    While the server shuts down, calls that go on with a session are answered until
+    its time to drain is over, and their trailing metadata says in `x-draining-ms`
+    how many milliseconds are left. New sessions, `Fork` among them, are refused
+    with `UNAVAILABLE` (`DRAINING`).
+
     If the server asks for client certificates, a session belongs to the caller
     that opened it; for any other caller it does not exist. Otherwise every caller
     that knows its name may use it.
@@ -256,6 +266,11 @@ class LogitsSessionServiceServicer(metaclass=_abc_1.ABCMeta):
     one replica until it is closed or expires; then `NOT_FOUND`
     (`SESSION_NOT_FOUND`) is answered, and the client opens another with the
     tokens so far.
+
+    While the server shuts down, calls that go on with a session are answered until
+    its time to drain is over, and their trailing metadata says in `x-draining-ms`
+    how many milliseconds are left. New sessions, `Fork` among them, are refused
+    with `UNAVAILABLE` (`DRAINING`).
 
     If the server asks for client certificates, a session belongs to the caller
     that opened it; for any other caller it does not exist. Otherwise every caller
