@@ -26,6 +26,7 @@ else:
 
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]
 Scope = Callable[[Context], AbstractAsyncContextManager[None]]
+Prepare = Callable[[Context], Awaitable[None]]
 Codec = Callable[[Any], Any]
 
 _MAKERS = {
@@ -73,6 +74,31 @@ def enclose_with_codec(handler: Handler, scope: Scope, decode: Codec, encode: Co
         decode if handler.request_streaming else None,
         encode if handler.response_streaming else None,
     )
+
+
+def before_answer(handler: Handler, prepare: Prepare) -> Handler:
+    """Returns a handler that awaits `prepare` once there is an answer, before it is sent.
+
+    What `prepare` sends, such as initial metadata, is therefore never part of a refusal:
+    gRPC makes no second attempt of a call whose initial metadata it has seen.
+    """
+    method = _method(handler)
+
+    async def unary(request: Any, context: Context) -> Any:
+        response = await method(request, context)
+        await prepare(context)
+        return response
+
+    async def stream(request: Any, context: Context) -> AsyncGenerator[Any]:
+        async with aclosing(method(request, context)) as responses:
+            async for first in responses:
+                await prepare(context)
+                yield first
+                async for response in responses:
+                    yield response
+
+    behavior = stream if handler.response_streaming else unary
+    return _handler(handler, behavior, handler.request_deserializer, handler.response_serializer)
 
 
 def refuse(scope: Scope, error: Exception) -> Handler:

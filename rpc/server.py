@@ -4,7 +4,7 @@ import asyncio
 import json
 import math
 import signal
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import cast
 
@@ -21,7 +21,7 @@ from rpc.identity.principals import Principals
 from rpc.identity.roles import check_policy
 from rpc.identity.watched_file import WatchedFile
 from rpc.identity.web_tokens import TokenIssuer
-from rpc.interceptors import AdmissionInterceptor, CheckRoom, ErrorInterceptor
+from rpc.interceptors import AdmissionInterceptor, ErrorInterceptor
 from rpc.lifecycle import Lifecycle, Phase
 from rpc.logging import AccessLogInterceptor
 from rpc.metrics import MetricsInterceptor, RpcMetrics
@@ -35,7 +35,6 @@ from rpc.tracing import Tracer, TracingInterceptor
 # to be sent: to callers that read slowly, and to those who go on calling.
 _CLEANUP_S = 5.0
 _FLUSH_S = 1.0
-_POLL_S = 0.05
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -59,9 +58,7 @@ class Server:
         service_names: Sequence[str],
         tracer: Tracer | None = None,
         *,
-        check_room: CheckRoom = lambda method: None,
-        continuing: Collection[str] = (),
-        expects_calls: Callable[[], bool] = lambda: False,
+        interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
     ) -> None:
         """Wires the server. Binds no port yet.
 
@@ -71,11 +68,7 @@ class Server:
             service_names: full names of the services that will be registered. Their
                 modules must have been imported.
             tracer: makes the spans of calls; None for none.
-            check_room: raises the refusal of a call for which there is no room, given its path.
-                Nothing of the call is read before.
-            continuing: paths, `/package.Service/Method`, of methods that go on with what the
-                server holds for a caller. They are answered while it drains.
-            expects_calls: says whether more of these are worth waiting for when none runs.
+            interceptors: the service's own, which see admitted calls only.
 
         Raises:
             OSError: a file that identifies callers cannot be read.
@@ -86,11 +79,9 @@ class Server:
         self._tracer = tracer
         self._registry = registry
         self._service_names = tuple(service_names)
-        self._check_room = check_room
-        self._continuing = frozenset(continuing)
-        self._expects_calls = expects_calls
         self.lifecycle = Lifecycle(settings.max_concurrent_calls)
         self._authenticator = _authenticator(settings)
+        self._interceptors = tuple(interceptors)
         self._rpc_metrics = RpcMetrics(registry, service_names)
         self._ports = GrpcPorts(settings, self._service_names, self._make_grpc_server)
         self.grpc = cast(grpc.aio.Server, self._ports)  # as far as generated code uses one
@@ -171,8 +162,8 @@ class Server:
         return self.lifecycle.phase is Phase.DRAINING
 
     def drain(self) -> None:
-        """Begins to shut down, as SIGTERM does: what is begun goes on, new work is refused."""
-        self.lifecycle.drain(self._settings.drain_timeout_s)
+        """Begins to shut down, as SIGTERM does: running calls go on, new ones are refused."""
+        self.lifecycle.drain()
         self._publish()
         _log.info("draining", running_calls=self.lifecycle.running)
 
@@ -219,7 +210,7 @@ class Server:
 
     async def _finish_calls(self) -> None:
         waits = [
-            asyncio.create_task(self._wait_unneeded()),
+            asyncio.create_task(self.lifecycle.wait_idle()),
             asyncio.create_task(self._stop_now.wait()),
         ]
         _, pending = await asyncio.wait(
@@ -228,13 +219,6 @@ class Server:
         for task in pending:
             task.cancel()
         _log.info("stopping", running_calls=self.lifecycle.running)
-
-    async def _wait_unneeded(self) -> None:
-        """Returns when no call runs and none is expected."""
-        await self.lifecycle.wait_idle()
-        while self._expects_calls():
-            await asyncio.sleep(_POLL_S)
-            await self.lifecycle.wait_idle()
 
     async def _end_calls(self) -> None:
         """Ends what still runs, and waits until the handlers have cleaned up."""
@@ -265,7 +249,8 @@ class Server:
                 IdentityInterceptor(
                     self._authenticator, by_certificate=settings.tls_client_ca is not None
                 ),
-                AdmissionInterceptor(self.lifecycle, self._check_room, self._continuing),
+                AdmissionInterceptor(self.lifecycle),
+                *self._interceptors,
             ],
             options=server_options(settings),
         )

@@ -28,6 +28,7 @@ TABLE: dict[type[errors.ServiceError], tuple[int, str]] = {
     errors.RevisionConflict: (code_pb2.ABORTED, "REVISION_CONFLICT"),
     errors.IdempotencyKeyReused: (code_pb2.INVALID_ARGUMENT, "IDEMPOTENCY_KEY_REUSED"),
     errors.SessionNotFound: (code_pb2.NOT_FOUND, "SESSION_NOT_FOUND"),
+    errors.SessionOnOtherReplica: (code_pb2.FAILED_PRECONDITION, "SESSION_ON_OTHER_REPLICA"),
     errors.SessionBusy: (code_pb2.ABORTED, "SESSION_BUSY"),
     errors.PositionConflict: (code_pb2.ABORTED, "POSITION_CONFLICT"),
     errors.ResponseTooLarge: (code_pb2.RESOURCE_EXHAUSTED, "RESPONSE_TOO_LARGE"),

@@ -143,6 +143,9 @@ class SessionOptions(PromptOptions, total=False):
     """scores"""
     ttl_s: float
     """ttl"""
+    reopen: bool
+    """Whether the session is opened again by itself, with `reopen`, where a call of it finds it
+    lost. Unset means False."""
     vocabulary: VocabularyRef | None
     """The vocabulary that the ids belong to. Unset means the vocabulary of the batch, and for
     ids without one the newest that this client has seen, or a newer one."""

@@ -7,6 +7,7 @@ than 0, and its supervisor starts it again.
 
 import asyncio
 import os
+import socket
 from collections.abc import Mapping
 from functools import partial
 
@@ -37,9 +38,12 @@ from model_service.front.quotas import Quotas
 from model_service.front.rpcs.admin import AdminServicer
 from model_service.front.rpcs.generate import ModelServicer
 from model_service.front.rpcs.info import InfoServicer, offered_methods
+from model_service.front.rpcs.session_token import SessionTokenInterceptor
 from model_service.front.rpcs.sessions import SessionServicer
 from model_service.front.served_model import ServedModel
+from model_service.front.sessions import replica
 from model_service.front.sessions.registry import SessionRegistry
+from model_service.front.sessions.replica import Replica
 from model_service.front.settings import ModelSettings
 from model_service.front.vocabulary.follower import Follower
 from model_service.front.vocabulary.following import Following
@@ -51,26 +55,11 @@ from rpc.server import Server
 from vocabulary import Reference, tokenizer_id_of
 
 ENGINE_MODULE = "model_service.engine.process"
-SESSIONS = "lockstep.v1.LogitsSessionService"
 SERVICES = (
     "lockstep.v1.ModelService",
-    SESSIONS,
+    "lockstep.v1.LogitsSessionService",
     "lockstep.v1.ModelInfoService",
     "lockstep.v1.ModelAdminService",
-)
-
-# Methods that begin something new in the engine, and those that go on with an open session.
-BEGINNING = (
-    *(f"/lockstep.v1.ModelService/{name}" for name in ("Generate", "GenerateStream")),
-    *(f"/lockstep.v1.ModelService/{name}" for name in ("Score", "ComputeLogits")),
-    f"/{SESSIONS}/OpenSession",
-)
-CONTINUING = tuple(
-    f"/{SESSIONS}/{name}"
-    for name in (
-        *("Step", "StepStream", "Truncate", "SelectRows", "RebindSession"),
-        *("GetSession", "ListSessions", "TouchSession", "CloseSession"),
-    )
 )
 
 EXIT_FAILED = 1
@@ -106,18 +95,13 @@ class ModelServer:
             engine_module: what is run as the engine process.
         """
         self._settings = settings
+        self._environment = environment
+        self._replica = Replica(settings.replica, settings.replica_address)
         registry = process_registry()
         self._metrics = ModelMetrics(registry, short_name(settings.model))
         tracer = span_collector.tracer(environment, "lockstep-model")
-        self.server = Server(
-            settings,
-            registry,
-            SERVICES,
-            tracer,
-            continuing=CONTINUING,
-            check_room=self._check_room,
-            expects_calls=lambda: self._sessions.used_within(settings.session_drain_silence_s),
-        )
+        interceptors = [SessionTokenInterceptor(self._replica)]
+        self.server = Server(settings, registry, SERVICES, tracer, interceptors=interceptors)
         process = EngineProcess(
             engine_module,
             engine_environment(environment, settings.threads or available_cores()),
@@ -161,15 +145,11 @@ class ModelServer:
             self.engine,
             self._metrics,
             quotas,
+            self._replica,
             max_sessions=settings.max_sessions,
             max_rows=settings.max_session_rows,
         )
         self._register_servicers()
-
-    def _check_room(self, method: str) -> None:
-        if method in BEGINNING:
-            with self._metrics.generations.count_rejections():
-                self.engine.check_room()
 
     def _register_servicers(self) -> None:
         settings, grpc_server = self._settings, self.server.grpc
@@ -177,6 +157,7 @@ class ModelServer:
             ttl_s=settings.session_ttl_s,
             max_ttl_s=settings.max_session_ttl_s,
             new_tokens=settings.session_new_tokens,
+            new_id=self._replica.new_session_id,
         )
         generations = Generations(self._model, self._sessions, terms)
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(
@@ -221,6 +202,7 @@ class ModelServer:
 
     async def _run(self) -> int:
         await self.server.start()
+        self._name_replica()
         self._say_whom_it_follows()
         serving = asyncio.create_task(self.server.serve_until_stopped())
         working = asyncio.create_task(self._work())
@@ -237,6 +219,12 @@ class ModelServer:
             working.cancel()
             await asyncio.gather(serving, working, return_exceptions=True)
             await self.engine.stop()
+
+    def _name_replica(self) -> None:
+        if not self._replica.name:
+            host, port = socket.gethostname(), self.server.port
+            self._replica.name = replica.default_name(self._environment, host, port)
+        log.info("replica", name=self._replica.name, address=self._settings.replica_address)
 
     def _say_whom_it_follows(self) -> None:
         if self._tokenizer is None:

@@ -109,9 +109,18 @@ class ModelSettings(ServerSettings):
     max_session_ttl_s: float = Field(default=3600.0, ge=1)
     """Longest idle time that a session may ask for."""
 
-    session_drain_silence_s: float = Field(default=5.0, ge=0, allow_inf_nan=False)
-    """After SIGTERM, seconds without a call after which a session is not waited for. Sessions in
-    use go on until `drain_timeout_s`."""
+    replica: str = Field(default="", pattern=r"^[A-Za-z0-9._:/-]{0,128}$")
+    """Name of this replica, which the names of its sessions begin with. Empty means
+    `POD_NAMESPACE/POD_NAME` where these variables are set, and this machine's name with the port
+    otherwise. It must differ from the names of all other replicas, and stay the same at a
+    restart."""
+
+    replica_address: str = Field(
+        default="", pattern=r"^([A-Za-z0-9.-]|\{pod\}|\{namespace\})*(:[0-9]+)?$"
+    )
+    """`host:port` at which a replica alone is reached, `{pod}` and `{namespace}` standing for the
+    parts of its name. Told to callers whose session another replica has. Empty means that only a
+    name that is a host and a port is told."""
 
     session_new_tokens: int = Field(default=1024, ge=1)
     """Tokens that a session without `max_length` has room for, in addition to its prompt."""

@@ -26,6 +26,12 @@ class SequenceSpec(msgspec.Struct, frozen=True, array_like=True):
     """Leading ids that count as the prompt; None means all. The others are given, and count as
     generated. Sessions only."""
 
+    @property
+    def prompt_length(self) -> int:
+        """Leading ids that count as the prompt."""
+        whole = len(self.prompt_token_ids)
+        return whole if self.num_prompt_tokens is None else self.num_prompt_tokens
+
 
 class Finish(msgspec.Struct, frozen=True):
     """How a sequence ended, and where its time went."""

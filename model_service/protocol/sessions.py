@@ -56,6 +56,9 @@ class SessionDescription(Response, tag="session_description"):
 
     kv_bytes: int
 
+    num_pending: tuple[int, ...] = ()
+    """Last tokens of each row that have not passed through the model. Not after `CloseSession`."""
+
 
 class SessionForked(Response, tag="session_forked"):
     """The new sessions exist."""
@@ -102,6 +105,10 @@ class OpenSession(NewSession[SessionAnswer], tag="open_session"):
 
     append: bool = False
     """Whether the chosen token is appended."""
+
+    pending: tuple[tuple[int, ...], ...] = ()
+    """Tokens that each row gets once its prompt has passed through the model: the next step
+    begins with them. Empty for none."""
 
 
 class GenerateSession(NewSession[SequenceTokens], tag="generate_session"):

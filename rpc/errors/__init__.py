@@ -12,6 +12,7 @@
     ├── RevisionConflict          another call changed the vocabulary first
     ├── IdempotencyKeyReused      the key was used with another request
     ├── SessionNotFound           the KV cache is gone; open a session again
+    ├── SessionOnOtherReplica     another replica has the session; call that one
     ├── SessionBusy               another call is using the session; retry
     ├── PositionConflict          the session is not where the step expected it
     ├── ResponseTooLarge          the response is larger than is sent
@@ -78,6 +79,9 @@ from rpc.errors.model import (
 )
 from rpc.errors.model import (
     SessionNotFound as SessionNotFound,
+)
+from rpc.errors.model import (
+    SessionOnOtherReplica as SessionOnOtherReplica,
 )
 from rpc.errors.requests import (
     ContextLengthExceeded as ContextLengthExceeded,

@@ -12,6 +12,27 @@ class SessionNotFound(ServiceError):
         )
 
 
+class SessionOnOtherReplica(ServiceError):
+    """Another replica has the session, if it still exists."""
+
+    def __init__(self, session_id: str, *, replica: str, address: str = "") -> None:
+        """Says where the session is.
+
+        Args:
+            session_id: the session.
+            replica: name of the replica that has it.
+            address: `HOST:PORT` at which that replica alone is reached; empty if unknown.
+        """
+        where = f" at {address}" if address else ""
+        super().__init__(
+            f"The replica {replica}{where} has the session; send the call there, or send the "
+            "answers' x-session-token along, by which a gateway finds it.",
+            sessionId=session_id,
+            replica=replica,
+            address=address,
+        )
+
+
 class SessionBusy(ServiceError):
     """Another call is using the session."""
 

@@ -141,6 +141,8 @@ class CountingEngine:
             rows = [list(spec.prompt_token_ids) for spec in command.sequences]
             self.sessions[command.session_id] = rows
             self.answer(command.request_id, rows, rows, command.selection)
+            for row, pending in zip(rows, command.pending, strict=False):
+                row += pending
         elif isinstance(command, StepSession):
             self.step_session(command)
         elif isinstance(command, TruncateSession):
@@ -168,7 +170,8 @@ class CountingEngine:
                 return
             if isinstance(command, CloseSession):
                 del self.sessions[command.session_id]
-            self.events.append(SessionDescription(command.request_id, rows, 1))
+            num_pending = (0,) * len(rows)
+            self.events.append(SessionDescription(command.request_id, rows, 1, num_pending))
         elif isinstance(command, SpellTokens):
             self.token_bytes.update(enumerate(command.token_bytes))
         elif isinstance(command, Ping):

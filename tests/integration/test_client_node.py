@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from lockstep.v1 import tokenizer_service_pb2 as messages
 from lockstep_client import Lockstep, ScoreSelection
 from lockstep_client._transport.retries import IDEMPOTENT_METHODS
 from rpc import errors
+from tests.integration.model_process import counting_process
 from tests.integration.rpc_probe import running
 from tests.integration.test_client_connection import Counting
+from tests.ports import free_port
 from tests.services import ROOT, ServiceProcess, Services, running_process
 
 SOURCE = ROOT / "client" / "node"
@@ -565,3 +568,25 @@ def test_methods_that_are_repeated_are_those_of_the_python_client(built: Path):
     )
     methods = json.loads(_run(["node", "-e", script], built))
     assert methods == {name: list(names) for name, names in IDEMPOTENT_METHODS.items()}
+
+
+def test_sessions_are_followed_to_their_replica_and_opened_again(
+    built: Path, tiny_checkpoint: Path, tmp_path: Path
+):
+    with ExitStack() as running:
+        names = []
+        for folder in (tmp_path / "one", tmp_path / "two"):
+            folder.mkdir()
+            names.append(f"127.0.0.1:{free_port()}")
+            flags = [f"--port={names[-1].rpartition(':')[2]}", f"--replica={names[-1]}"]
+            running.enter_context(counting_process(tiny_checkpoint, folder, *flags))
+        seen = _probe("replicas", built, ONE=names[0], TWO=names[1])
+    assert seen["token"] == names[0]
+    assert seen["stepped"] == [7, 8, 12]
+    assert (seen["sequences"], seen["streamed"]) == ([[8, 9]], [[10]])
+    assert seen["forbidden"]["reason"] == "SESSION_ON_OTHER_REPLICA"
+    assert seen["forbidden"]["metadata"]["address"] == names[0]
+    assert seen["reopened"] == [8, [8, 9], [10], 8]
+    assert seen["tokenIds"] == [[5, 6, 7, 8, 9, 10]]
+    assert seen["sameSeeds"]
+    assert seen["gone"]["reason"] == "SESSION_NOT_FOUND"

@@ -6,6 +6,7 @@ import type { TokenDelta } from "./results/generation.js";
 import type { GenerateRequest } from "./schema/lockstep/v1/GenerateRequest.js";
 import type { Connection } from "./transport/connection.js";
 import type { CallOptions } from "./transport/endpoint.js";
+import type { Route } from "./transport/route.js";
 
 /** Runs a generation; leaving the generator cancels it. The assembler has the result in the end. */
 export async function* deltas(
@@ -13,8 +14,9 @@ export async function* deltas(
   request: GenerateRequest,
   assembler: GenerationAssembler,
   options: CallOptions,
+  route?: Route,
 ): AsyncGenerator<TokenDelta> {
-  for await (const event of connection.stream(MODEL.GenerateStream, { request }, options)) {
+  for await (const event of connection.stream(MODEL.GenerateStream, { request }, options, route)) {
     yield* assembler.feed(event);
   }
 }

@@ -20,6 +20,7 @@ import { Vocabulary } from "./vocabulary.js";
 const READY_PAUSE_MS = 200;
 const OPTIONS = [
   "tokenizer", "model", "tls", "timeoutMs", "streamTimeoutMs", "retries", "token", "tokenInPlainText",
+  "follow",
 ];
 const TLS = ["ca", "certificate", "key", "serverName"];
 

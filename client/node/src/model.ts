@@ -20,15 +20,24 @@ import {
   type Plan,
 } from "./results/modelInfo.js";
 import { NextTokenScores, readPositions, type ScoredSequence } from "./results/scores.js";
+import type { GenerateRequest } from "./schema/lockstep/v1/GenerateRequest.js";
 import { Session } from "./session.js";
+import { SessionLink } from "./sessionLink.js";
 import { readSession } from "./sessionState.js";
 import { Stream } from "./stream.js";
 import type { Connection } from "./transport/connection.js";
 import type { CallOptions } from "./transport/endpoint.js";
-import type { Prompts } from "./values/batch.js";
+import { Route } from "./transport/route.js";
+import { rowsOf, type Prompts } from "./values/batch.js";
+
+/** Tokens of as many sessions are remembered. */
+const MOST_TOKENS = 1024;
 
 /** Runs the model. */
 export class Model {
+  // The tokens of sessions that generations have left behind, by their names.
+  readonly #tokens = new Map<string, string>();
+
   constructor(private readonly connection: Connection) {}
 
   /**
@@ -40,7 +49,7 @@ export class Model {
     const [call, keywords] = split(options, GenerateOptions);
     const request = requests.generate(prompts, keywords);
     const assembler = new GenerationAssembler(request, true, keywords.errors);
-    for await (const _ of deltas(this.connection, request, assembler, call));
+    for await (const _ of this.#deltas(request, assembler, call));
     return assembler.result();
   }
 
@@ -56,7 +65,7 @@ export class Model {
     const request = requests.generate(prompts, keywords);
     const assembler = new GenerationAssembler(request, false, keywords.errors);
     return new Stream(
-      (stoppable) => deltas(this.connection, request, assembler, stoppable),
+      (stoppable) => this.#deltas(request, assembler, stoppable),
       () => assembler.result(),
       call,
     );
@@ -65,19 +74,33 @@ export class Model {
   /** Opens a session, in which the caller chooses the tokens. Close it. */
   async openSession(prompts: Prompts, options: SessionOptions & CallOptions = {}): Promise<Session> {
     const [call, keywords] = split(options, SessionOptions);
-    const request = requests.openSession(prompts, keywords);
-    const response = await this.connection.unary(SESSIONS.OpenSession, request, call);
-    return new Session(this.connection, readSession(response));
+    const { reopen, ...others } = keywords;
+    const request = requests.openSession(prompts, others);
+    const link = new SessionLink(this.connection);
+    const response = await this.connection.unary(SESSIONS.OpenSession, request, call, link.route);
+    return new Session(link, readSession(response, rowsOf(prompts), request), reopen);
   }
 
   /**
    * Returns a session that exists: one that a generation left behind, or an earlier client. What
    * follows its tokens is not known before its next step.
+   *
+   * `sessionToken` is that of the session, if it was not this client that had it: a gateway may need
+   * it to find the session's replica. `reopen` is as of `openSession`.
    */
-  async getSession(sessionId: string, options: CallOptions = {}): Promise<Session> {
-    const [call] = split(options, []);
-    const found = await this.connection.unary(SESSIONS.GetSession, { sessionId }, call);
-    return new Session(this.connection, readSession({ ...found, sessionId, scores: [] }));
+  async getSession(
+    sessionId: string,
+    options: { sessionToken?: string; reopen?: boolean } & CallOptions = {},
+  ): Promise<Session> {
+    const [call, { sessionToken = this.#tokens.get(sessionId), reopen }] = split(options, [
+      "sessionToken",
+      "reopen",
+    ]);
+    const link = new SessionLink(this.connection, new Route(sessionId, sessionToken));
+    const found = await link.reach(() =>
+      link.connection.unary(SESSIONS.GetSession, { sessionId }, call, link.route),
+    );
+    return new Session(link, readSession({ ...found, sessionId, scores: [] }), reopen);
   }
 
   /** Computes the probabilities of given tokens: of the prompts, or of what follows each. */
@@ -132,5 +155,18 @@ export class Model {
     const [call, keywords] = split(options, GenerateOptions);
     const generateRequest = requests.generate(prompts, keywords);
     return readPlan(await this.connection.unary(MODEL_INFO.ValidateRequest, { generateRequest }, call));
+  }
+
+  async *#deltas(
+    request: GenerateRequest,
+    assembler: GenerationAssembler,
+    call: CallOptions,
+  ): AsyncGenerator<TokenDelta> {
+    const route = new Route();
+    yield* deltas(this.connection, request, assembler, call, route);
+    const { sessionId } = assembler;
+    if (!sessionId || !route.token) return;
+    this.#tokens.set(sessionId, route.token);
+    if (this.#tokens.size > MOST_TOKENS) this.#tokens.delete(this.#tokens.keys().next().value!);
   }
 }

@@ -497,6 +497,11 @@ export interface SessionOptions extends GenerationOptions {
    */
   ttlS?: number | undefined;
   /**
+   * Whether the session is opened again by itself, with `reopen`, where a call of it finds it
+   * lost. Unset means false.
+   */
+  reopen?: boolean | undefined;
+  /**
    * The vocabulary that the ids belong to. Unset means the vocabulary of the batch, and for ids
    * without one the newest that this client has seen, or a newer one.
    */
@@ -516,7 +521,7 @@ export interface SessionOptions extends GenerationOptions {
 /** The names of `SessionOptions`. */
 export const SessionOptions: readonly string[] = [
   ...GenerationOptions,
-  "outputLogits", "outputScores", "processorTrace", "selection", "ttlS", "vocabulary",
+  "outputLogits", "outputScores", "processorTrace", "selection", "ttlS", "reopen", "vocabulary",
   "cacheSalt", "sample", "append",
 ];
 

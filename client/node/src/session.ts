@@ -12,15 +12,18 @@ import { split } from "./requests/names.js";
 import { GenerationAssembler } from "./results/assembly.js";
 import type { Generation, TokenDelta } from "./results/generation.js";
 import type { GenerateRequest } from "./schema/lockstep/v1/GenerateRequest.js";
-import { SessionState, type SessionFacts, type StepResult } from "./sessionState.js";
+import type { TouchSessionRequest } from "./schema/lockstep/v1/TouchSessionRequest.js";
+import { SessionLink } from "./sessionLink.js";
+import { isLoss, SessionState, type SessionFacts, type StepResult } from "./sessionState.js";
 import { StepStream } from "./stepStream.js";
 import { Stream } from "./stream.js";
-import type { Connection, Method } from "./transport/connection.js";
+import type { Method } from "./transport/connection.js";
 import type { CallOptions } from "./transport/endpoint.js";
 import { readVocabularyRef, type VocabularyRef } from "./values/vocabularyRef.js";
 
 const BUSY_LIMIT_MS = 5_000;
 const BUSY_PAUSE_MS = 100;
+const MOST_REOPENINGS = 3;
 
 /** For each row a token id or a list of them; an empty list leaves the row alone. */
 export type Rows = ArrayLike<number | bigint | Ids>;
@@ -38,11 +41,26 @@ export class Session extends SessionState {
   #unsettled = false;
   #overrun = false;
 
+  #link: SessionLink;
+
+  /**
+   * @param link where it is reached
+   * @param facts what is known about it
+   * @param reopens whether it is opened again by itself where it is lost
+   */
   constructor(
-    private readonly connection: Connection,
+    link: SessionLink,
     facts: SessionFacts,
+    private readonly reopens = false,
   ) {
     super(facts);
+    this.#link = link;
+    link.route.sessionId = facts.sessionId;
+  }
+
+  /** What tells a gateway which replica has the session, for `getSession` elsewhere. */
+  get sessionToken(): string {
+    return this.#link.route.token;
   }
 
   /**
@@ -53,7 +71,7 @@ export class Session extends SessionState {
     const [call, keywords] = split(options, StepOptions);
     const request = step(this.sessionId, rows, this.position, keywords);
     const response = await this.#call(SESSIONS.Step, request, call);
-    return this.applyStep(response, keywords.lookAhead ?? false);
+    return this.applyStep(request, response);
   }
 
   /** Steps, and forgets the ids again: the session is as before. The result has the distributions. */
@@ -67,8 +85,8 @@ export class Session extends SessionState {
    */
   stepStream(options: CallOptions = {}): StepStream {
     const [call] = split(options, []);
-    const duplex = this.connection.duplex(SESSIONS.StepStream, call);
-    return new StepStream(this, duplex, (use) => this.#settled(use));
+    const begin = () => this.#link.connection.duplex(SESSIONS.StepStream, call, this.#link.route);
+    return new StepStream(this, begin, (use) => this.#lasting(() => this.#settled(use)));
   }
 
   /**
@@ -78,18 +96,24 @@ export class Session extends SessionState {
   async generate(options: GenerateOptions & CallOptions = {}): Promise<Generation> {
     const [call, keywords] = split(options, GenerateOptions);
     const request = continueSession(this.sessionId, this.vocabulary, keywords);
-    const assembler = new GenerationAssembler(request, true, keywords.errors);
-    for await (const _ of this.#deltas(request, assembler, call));
-    return assembler.result();
+    const assembler = await this.#lasting(async () => {
+      const attempt = new GenerationAssembler(request, true, keywords.errors);
+      for await (const _ of this.#deltas(request, attempt, call));
+      return attempt;
+    });
+    return this.#generated(assembler);
   }
 
-  /** As `generate`, and yields tokens as they are chosen. Left before its end, it is undone. */
+  /**
+   * As `generate`, and yields tokens as they are chosen. Left before its end, it is undone. Once it
+   * has begun, it ends with its session, also with `reopen: true`.
+   */
   stream(options: GenerateOptions & CallOptions = {}): Stream<TokenDelta, Generation> {
     const [call, keywords] = split(options, GenerateOptions);
     const request = continueSession(this.sessionId, this.vocabulary, keywords);
     const assembler = new GenerationAssembler(request, false, keywords.errors);
     return new Stream(
-      (stoppable) => this.#deltas(request, assembler, stoppable),
+      (stoppable) => this.#stream(request, assembler, stoppable),
       () => assembler.result(),
       call,
     );
@@ -110,7 +134,8 @@ export class Session extends SessionState {
     const chosen = rowIndices.length > 0 ? rowIndices : this.position.map((_, index) => index);
     const pick = <Each>(all: readonly Each[]) => chosen.map((index) => all[index]!);
     const { vocabulary, effectiveConfig, determinism } = this;
-    return new Session(this.connection, {
+    const facts = {
+      known: this.known.pick(chosen),
       sessionId: sessionIds[0]!,
       vocabulary,
       effectiveConfig,
@@ -120,7 +145,8 @@ export class Session extends SessionState {
       position: pick(this.position),
       rows: pick(this.rows),
       seeds: pick(this.seeds),
-    });
+    };
+    return new Session(this.#link.fork(facts.sessionId), facts, this.reopens);
   }
 
   /** Replaces the rows by a selection of them, which may drop, repeat and reorder. */
@@ -153,7 +179,28 @@ export class Session extends SessionState {
   /** Postpones the expiry; `ttlS` is a new idle time, in seconds. */
   async touch(options: { ttlS?: number } & CallOptions = {}): Promise<void> {
     const [call, { ttlS: ttl }] = split(options, ["ttlS"]);
-    await this.connection.unary(SESSIONS.TouchSession, this.#request("TouchSessionRequest", { ttl }), call);
+    const request = this.#request("TouchSessionRequest", { ttl });
+    await this.#lasting(() => this.#send(SESSIONS.TouchSession, request, call));
+    this.known.touch((request as TouchSessionRequest).ttl);
+  }
+
+  /**
+   * Opens the session again from the tokens that this client has, for one that is lost. Steps after
+   * it return what they would have returned: rows keep their prompts, seeds, configuration and
+   * revision, and what is known of them. The name is another, and the KV cache is computed again. A
+   * session that is not lost is left to expire.
+   */
+  async reopen(options: CallOptions = {}): Promise<void> {
+    const [call] = split(options, []);
+    this.#checkOpen();
+    if (this.position.includes(0)) throw gone("A row without tokens cannot be opened again; open a new session.");
+    const link = new SessionLink(this.#link.home);
+    const request = this.known.reopening(this.vocabulary);
+    // At worst, when it is repeated, a session is left to expire.
+    const { sessionId } = await link.home.unary(SESSIONS.OpenSession, request, call, link.route, true);
+    this.sessionId = link.route.sessionId = sessionId;
+    this.#link = link;
+    this.#unsettled = this.#overrun = false;
   }
 
   /** Frees what the server holds. Does nothing where the session is gone already. */
@@ -161,9 +208,11 @@ export class Session extends SessionState {
     const [call] = split(options, []);
     if (this.closed) return;
     try {
-      await this.#onceFree(SESSIONS.CloseSession, { sessionId: this.sessionId }, call);
+      const request = { sessionId: this.sessionId };
+      await this.#link.reach(() => this.#onceFree(SESSIONS.CloseSession, request, call));
     } catch (error) {
-      if (!(error instanceof ServiceError && error.reason === "SESSION_NOT_FOUND")) throw error;
+      const isGone = error instanceof ServiceError && error.reason === "SESSION_NOT_FOUND";
+      if (!isGone && !(this.reopens && isLoss(error))) throw error;
     }
     this.closed = true;
   }
@@ -172,15 +221,34 @@ export class Session extends SessionState {
     await this.close();
   }
 
+  async *#stream(
+    request: GenerateRequest,
+    assembler: GenerationAssembler,
+    call: CallOptions,
+  ): AsyncGenerator<TokenDelta> {
+    const { events, first } = await this.#lasting(async () => {
+      const begun = this.#deltas(request, assembler, call);
+      return { events: begun, first: await begun.next() };
+    });
+    try {
+      if (!first.done) yield first.value;
+      yield* events;
+    } finally {
+      await events.return(undefined);
+    }
+    this.#generated(assembler);
+  }
+
   async *#deltas(
     request: GenerateRequest,
     assembler: GenerationAssembler,
     call: CallOptions,
   ): AsyncGenerator<TokenDelta> {
     await this.#settle();
+    const { connection, route } = this.#link;
     let answered = false;
     try {
-      yield* deltas(this.connection, request, assembler, call);
+      yield* deltas(connection, { ...request, sessionId: this.sessionId }, assembler, call, route);
       answered = true;
     } catch (error) {
       answered = error instanceof ServiceError;
@@ -189,7 +257,12 @@ export class Session extends SessionState {
       // Where the caller leaves, or time is up, or the line broke.
       if (!answered) this.#unsettled = this.#overrun = true;
     }
+  }
+
+  /** Takes a generation that is complete. Throws the error of a row that failed. */
+  #generated(assembler: GenerationAssembler): Generation {
     this.applyGeneration(assembler.generation());
+    return assembler.result();
   }
 
   /** Calls a method that uses the session. */
@@ -198,7 +271,38 @@ export class Session extends SessionState {
     request: Request,
     call: CallOptions,
   ): Promise<Response> {
-    return this.#settled(() => this.connection.unary(method, request, call));
+    return this.#lasting(() => this.#settled(() => this.#send(method, request, call)));
+  }
+
+  #send<Request extends object, Response extends object>(
+    method: Method<Request, Response>,
+    request: Request,
+    call: CallOptions,
+  ): Promise<Response> {
+    const { connection, route } = this.#link;
+    // The name is another one since the request was built, if the session was opened again.
+    return connection.unary(method, { ...request, sessionId: this.sessionId }, call, route);
+  }
+
+  /** Uses the session, which is opened again where it is lost, if that was asked for. */
+  async #lasting<Result>(use: () => Promise<Result>): Promise<Result> {
+    const attempt = async () => {
+      this.#checkOpen();
+      return use();
+    };
+    for (let reopenings = 0; this.reopens && reopenings < MOST_REOPENINGS; reopenings++) {
+      try {
+        return await this.#link.reach(attempt);
+      } catch (error) {
+        if (!isLoss(error)) throw error;
+        await this.reopen();
+      }
+    }
+    return this.#link.reach(attempt);
+  }
+
+  #checkOpen(): void {
+    if (this.closed) throw gone("The session was closed by this client; open a new one.");
   }
 
   /** Uses the session once no call that was left does. */
@@ -228,7 +332,7 @@ export class Session extends SessionState {
     const patientUntil = Date.now() + BUSY_LIMIT_MS;
     for (;;) {
       try {
-        return await this.connection.unary(method, request, call);
+        return await this.#send(method, request, call);
       } catch (error) {
         const busy = error instanceof ServiceError && error.reason === "SESSION_BUSY";
         if (!busy || Date.now() > patientUntil) throw error;
@@ -245,4 +349,9 @@ export class Session extends SessionState {
   #request(type: string, fields: object): object {
     return build(type, { sessionId: this.sessionId, ...fields });
   }
+}
+
+/** Builds the error of a session that is no more. */
+function gone(message: string): ServiceError {
+  return new ServiceError(message, { code: "NOT_FOUND", reason: "SESSION_NOT_FOUND" });
 }

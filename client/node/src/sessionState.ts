@@ -1,14 +1,18 @@
 // What a client knows about a session as of its last answer. B is the number of rows, V the size
 // of the vocabulary.
 
+import { ConnectionFailed, ServiceError } from "./errors.js";
 import type { GenerationOptions } from "./options.js";
 import { generationOptions } from "./requests/generationConfig.js";
 import { readDeterminism, type Determinism } from "./results/determinism.js";
 import { readFinishReason, type FinishReason, type Generation } from "./results/generation.js";
 import { readPositions, type PositionScores, type ReadRow } from "./results/scores.js";
 import type { OpenSessionResponse__Output } from "./schema/lockstep/v1/OpenSessionResponse.js";
+import type { OpenSessionRequest } from "./schema/lockstep/v1/OpenSessionRequest.js";
 import type { SessionRow__Output } from "./schema/lockstep/v1/SessionRow.js";
+import type { StepRequest } from "./schema/lockstep/v1/StepRequest.js";
 import type { StepResponse__Output } from "./schema/lockstep/v1/StepResponse.js";
+import { SessionRows } from "./sessionRows.js";
 import { fromItem } from "./transport/status.js";
 import { stackRows, type Tensor } from "./values/tensor.js";
 import { readVocabularyRef, type VocabularyRef } from "./values/vocabularyRef.js";
@@ -33,6 +37,8 @@ export interface StepResult {
 
 /** What is known about a session. */
 export interface SessionFacts {
+  /** The tokens of its rows, from which it can be opened again. */
+  known: SessionRows;
   /** Its name. */
   sessionId: string;
   /** The vocabulary it is on. */
@@ -52,9 +58,14 @@ export interface SessionFacts {
   seeds: bigint[];
 }
 
-/** Reads the answer that a session begins with. */
-export function readSession(answer: SessionAnswer): SessionFacts {
+/** Reads the answer that a session begins with, where it knows what was asked. */
+export function readSession(
+  answer: SessionAnswer,
+  prompts?: readonly (readonly number[])[],
+  request?: OpenSessionRequest,
+): SessionFacts {
   return {
+    known: SessionRows.of(answer, prompts, request),
     sessionId: answer.sessionId,
     vocabulary: readVocabularyRef(answer.vocabulary),
     effectiveConfig: generationOptions(answer.effectiveConfig),
@@ -69,7 +80,7 @@ export function readSession(answer: SessionAnswer): SessionFacts {
 
 /** The state of a session as of the last answer. */
 export class SessionState implements SessionFacts {
-  readonly sessionId: string;
+  sessionId: string;
   readonly effectiveConfig: GenerationOptions;
   readonly determinism: Determinism;
   readonly sampledTokenIds: (number | undefined)[];
@@ -78,8 +89,11 @@ export class SessionState implements SessionFacts {
   position: number[];
   rows: PositionScores[][];
   seeds: bigint[];
+  /** @internal */
+  known: SessionRows;
 
   constructor(facts: SessionFacts) {
+    this.known = facts.known;
     this.sessionId = facts.sessionId;
     this.effectiveConfig = facts.effectiveConfig;
     this.determinism = facts.determinism;
@@ -107,7 +121,7 @@ export class SessionState implements SessionFacts {
    *
    * @internal
    */
-  applyStep(response: StepResponse__Output, lookAhead: boolean, readRow?: ReadRow): StepResult {
+  applyStep(request: StepRequest, response: StepResponse__Output, readRow?: ReadRow): StepResult {
     this.position = response.rows.map((row) => row.position);
     const result: StepResult = {
       rows: response.rows.map((row) => readPositions(row.scores, readRow)),
@@ -118,7 +132,8 @@ export class SessionState implements SessionFacts {
       seeds: response.rows.map(({ seed }) => (seed === undefined ? undefined : BigInt(seed))),
       determinism: readDeterminism(response.determinism),
     };
-    if (!lookAhead) {
+    if (!request.lookAhead) {
+      this.known.step(request, response);
       // Rows that did not step keep what is known about them.
       this.rows = result.rows.map((row, index) => (row.length > 0 ? row : this.rows[index]!));
     }
@@ -128,6 +143,7 @@ export class SessionState implements SessionFacts {
 
   /** Takes what was generated: what follows it is not known. @internal */
   applyGeneration({ details }: Generation): void {
+    this.known.generate(details.map(({ tokenIds }) => tokenIds));
     this.position = this.position.map((position, row) => position + details[row]!.tokenIds.length);
     this.rows = this.position.map(() => []);
   }
@@ -135,19 +151,30 @@ export class SessionState implements SessionFacts {
   /** Takes the rows after they were cut: what follows them is not known. @internal */
   applyRows(rows: readonly SessionRow__Output[]): void {
     this.position = rows.map((row) => row.position);
+    this.known.cut(this.position);
     this.rows = rows.map(() => []);
   }
 
   /** Takes the rows after they were selected. @internal */
   applySelection(rows: readonly SessionRow__Output[], rowIndices: readonly number[]): void {
+    this.known = this.known.pick(rowIndices);
     this.position = rows.map((row) => row.position);
     this.seeds = rows.map((row) => BigInt(row.seed));
     this.rows = rowIndices.map((index) => this.rows[index]!);
   }
 }
 
+const LOSSES: readonly string[] = [
+  "DRAINING", "ENGINE_LOST", "SESSION_NOT_FOUND", "SESSION_ON_OTHER_REPLICA",
+];
+
+/** Says whether a call of a session has failed with the session lost, or out of reach. */
+export function isLoss(error: unknown): boolean {
+  return error instanceof ConnectionFailed || (error instanceof ServiceError && LOSSES.includes(error.reason));
+}
+
 /** What the state of a session begins with. */
 export type SessionAnswer = Pick<
   OpenSessionResponse__Output,
-  "sessionId" | "rows" | "scores" | "vocabulary" | "effectiveConfig" | "determinism"
+  "sessionId" | "rows" | "scores" | "vocabulary" | "effectiveConfig" | "determinism" | "maxLength"
 >;

@@ -5,51 +5,72 @@ import { StepOptions } from "./options.js";
 import { step } from "./requests/model.js";
 import { checkNames } from "./requests/names.js";
 import { AnnouncedRows } from "./results/scores.js";
+import type { StepRequest } from "./schema/lockstep/v1/StepRequest.js";
 import type { StepResponse__Output } from "./schema/lockstep/v1/StepResponse.js";
 import type { StepStreamRequest } from "./schema/lockstep/v1/StepStreamRequest.js";
 import type { StepStreamResponse__Output } from "./schema/lockstep/v1/StepStreamResponse.js";
 import type { Rows } from "./session.js";
-import type { SessionState, StepResult } from "./sessionState.js";
+import { isLoss, type SessionState, type StepResult } from "./sessionState.js";
 import type { Duplex } from "./transport/duplex.js";
 
 /** Saves the cost of a call for each step. An error ends the stream, not the session. */
 export class StepStream {
+  #call: Duplex<StepStreamRequest, StepStreamResponse__Output>;
+
+  /**
+   * @param session what is stepped
+   * @param begin begins the call, again where the session has moved
+   * @param using uses the session, wherever it is
+   */
   constructor(
     private readonly session: SessionState,
-    private readonly call: Duplex<StepStreamRequest, StepStreamResponse__Output>,
-    private readonly settled: <Result>(use: () => Promise<Result>) => Promise<Result>,
-  ) {}
+    private readonly begin: () => Duplex<StepStreamRequest, StepStreamResponse__Output>,
+    private readonly using: <Result>(use: () => Promise<Result>) => Promise<Result>,
+  ) {
+    this.#call = begin();
+  }
 
   /** Steps the session, see `Session.step`. */
   async step(rows: Rows, options: StepOptions = {}): Promise<StepResult> {
     checkNames(options, StepOptions, "an option of a step");
-    return this.settled(async () => {
+    return this.using(async () => {
       const request = step(this.session.sessionId, rows, this.session.position, options);
-      this.call.send({ step: request, acceptChunks: true, acceptPackedChunks: true });
       const announced = new AnnouncedRows();
-      const answer = await this.#answer(announced);
-      return this.session.applyStep(answer, options.lookAhead ?? false, (row) =>
-        announced.take(row, "DATA_TYPE_FLOAT32"),
-      );
+      const answer = await this.#exchange(request, announced);
+      return this.session.applyStep(request, answer, (row) => announced.take(row, "DATA_TYPE_FLOAT32"));
     });
   }
 
   /** Ends the stream. The session goes on. */
   close(): void {
-    this.call.close();
+    this.#call.close();
   }
 
   [Symbol.dispose](): void {
     this.close();
   }
 
+  async #exchange(step: StepRequest, announced: AnnouncedRows): Promise<StepResponse__Output> {
+    try {
+      this.#call.send({ step, acceptChunks: true, acceptPackedChunks: true });
+      return await this.#answer(announced);
+    } catch (error) {
+      if (isLoss(error)) {
+        // The stream has ended with it.
+        this.#call.close();
+        this.#call = this.begin();
+      }
+      throw error;
+    }
+  }
+
   /** Reads an answer, and the rows that it announces, to the end. */
   async #answer(rows: AnnouncedRows): Promise<StepResponse__Output> {
-    const { step: answer } = await this.call.receive();
+    const { step: answer } = await this.#call.receive();
     if (!answer) throw new ProtocolError("A message of the stream does not begin an answer.");
     const positions = answer.rows.flatMap((row) => row.scores);
     while (!rows.complete(positions)) {
-      const { step: next, chunk, chunks } = await this.call.receive();
+      const { step: next, chunk, chunks } = await this.#call.receive();
       if (next) throw new ProtocolError("A message of the stream does not continue the answer.");
       for (const piece of chunk ? [chunk] : chunks) rows.add(piece);
     }

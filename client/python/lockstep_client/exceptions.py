@@ -20,6 +20,7 @@
         ├── RevisionConflict          another call changed the vocabulary first
         ├── IdempotencyKeyReused      the key was used with another request
         ├── SessionNotFound           the session is gone; open a new one
+        ├── SessionOnOtherReplica     another replica has the session, and was not followed to
         ├── SessionBusy               another call is using the session; retry
         ├── PositionConflict          the session is not where the step expected it
         ├── ResponseTooLarge          the response is larger than the server's limit
@@ -200,6 +201,15 @@ class SessionNotFound(ServiceError):
     """The session does not exist any more. Open one with the tokens so far."""
 
     REASON = "SESSION_NOT_FOUND"
+
+
+class SessionOnOtherReplica(ServiceError):
+    """Another replica has the session: `metadata["replica"]`, at `metadata["address"]`.
+
+    Calls of a session go there by themselves, unless `follow` keeps them from it.
+    """
+
+    REASON = "SESSION_ON_OTHER_REPLICA"
 
 
 class SessionBusy(ServiceError):

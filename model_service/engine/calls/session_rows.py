@@ -152,7 +152,9 @@ class SessionRows:
             self._table.reject(request_id, Failure("SessionNotFound", {"session_id": session_id}))
             return
         rows = [list(seq.token_ids) for seq in session.rows]
-        self._table.emit(SessionDescription(request_id, rows, self._table.kv_bytes(session)))
+        pending = tuple(len(seq.token_ids) - seq.num_passed for seq in session.rows)
+        kv_bytes = self._table.kv_bytes(session)
+        self._table.emit(SessionDescription(request_id, rows, kv_bytes, pending))
 
     def _copy_cache(self, source: Sequence, target: Sequence) -> int:
         """Copies what is cached of a row, if anything can be, and returns how many tokens."""

@@ -115,6 +115,8 @@ class SessionSteps:
             failure = row_failure.internal(error)
         if token_id is not None and command.append and position < seq.max_length:
             seq.give([token_id])
+        if isinstance(command, OpenSession) and command.pending:
+            seq.give(list(command.pending[seq.row]))
         if isinstance(command, StepSession) and command.look_ahead:
             seq.put_back(call.marks[seq.row])
         call.answers[seq.row] = SessionRowAnswer(

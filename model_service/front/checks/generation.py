@@ -18,7 +18,7 @@ from model_service.front.checks.rows import (
     fit_context,
     new_tokens,
 )
-from model_service.front.checks.sessions import SessionTerms, new_session_id
+from model_service.front.checks.sessions import SessionTerms
 from model_service.protocol import (
     ContinueSession,
     EngineInfo,
@@ -199,7 +199,7 @@ class AskedSession(_Prompted[GenerateSession]):
         self, checked: Checked, sequences: list[SequenceSpec], num_new: list[int]
     ) -> tuple[GenerateSession, int]:
         command = GenerateSession(
-            new_session_id(),
+            self._terms.new_id(),
             sequences,
             checked.resolved.config,
             revision=checked.vocabulary.revision,
@@ -259,7 +259,7 @@ class AskedContinuation(Asked[ContinueSession]):
 
     @property
     def prompt_lengths(self) -> list[int]:
-        return [len(spec.prompt_token_ids) for spec in self._session.sequences]
+        return [spec.prompt_length for spec in self._session.sequences]
 
     def settle(
         self, resolved: ResolvedConfig, info: EngineInfo, limits: PlanLimits

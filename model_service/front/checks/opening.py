@@ -1,7 +1,7 @@
 """What the openings of sessions ask, including those that `ComputeLogits` and `Score` make."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 import msgspec
 from lockstep.v1 import generation_pb2
@@ -11,7 +11,7 @@ from model_service.front.checks.configuration import ResolvedConfig
 from model_service.front.checks.plan import Asked, Checked, Plan, PlanLimits
 from model_service.front.checks.response_size import distribution_bytes
 from model_service.front.checks.selection import FULL_LOGITS, Use
-from model_service.front.checks.sessions import new_session_id
+from model_service.front.checks.sessions import RowOrigin, new_session_id
 from model_service.protocol import EngineInfo, OpenSession, SequenceSpec
 from model_service.protocol.generation import ScoreSelection
 from rpc.errors import ContextLengthExceeded
@@ -26,6 +26,8 @@ class AskedOpening(Asked[OpenSession]):
             then have no length limit.
         num_prompt_tokens: leading tokens of each row that count as its prompt; None
             means all.
+        origins: what each row was in a session that is gone; empty for rows that begin.
+        new_id: makes up the name of the session.
         sample: whether the engine chooses the next token of each row.
         append: whether that token is appended.
     """
@@ -34,11 +36,15 @@ class AskedOpening(Asked[OpenSession]):
     unsaid: ScoreSelection | None = FULL_LOGITS
     max_length: int | None = None
     num_prompt_tokens: list[int] | None = None
+    origins: list[RowOrigin] = field(default_factory=list)
+    new_id: Callable[[], str] = new_session_id
     sample: bool = False
     append: bool = False
 
     @property
     def prompt_lengths(self) -> list[int]:
+        if self.origins:
+            return [origin.num_prompt_tokens for origin in self.origins]
         return self.num_prompt_tokens or [len(row) for row in self.rows]
 
     def settle(
@@ -58,14 +64,10 @@ class AskedOpening(Asked[OpenSession]):
             resolved = _without_limit(resolved)
             max_length = max(map(len, self.rows))
         seed = rows.random_seed() if resolved.seed is None else resolved.seed
-        starts: Sequence[int | None] = self.num_prompt_tokens or [None] * len(self.rows)
         selection = checked.selection or FULL_LOGITS
         command = OpenSession(
-            new_session_id(),
-            [
-                SequenceSpec(row, rows.sequence_seed(seed, index, 0), num_prompt_tokens=start)
-                for index, (row, start) in enumerate(zip(self.rows, starts, strict=True))
-            ],
+            self.new_id(),
+            self._sequences(seed),
             resolved.config,
             revision=vocabulary.revision,
             max_length=max_length,
@@ -73,6 +75,10 @@ class AskedOpening(Asked[OpenSession]):
             cache_salt=checked.salt,
             sample=self.sample,
             append=self.append,
+            pending=tuple(
+                tuple(row[len(row) - origin.num_pending :])
+                for row, origin in zip(self.rows, self.origins, strict=False)
+            ),
         )
         lengths = [len(row) for row in self.rows]
         return Plan(
@@ -84,6 +90,21 @@ class AskedOpening(Asked[OpenSession]):
             kv_tokens=rows.session_kv_tokens(command, checked.info),
             response_bytes=distribution_bytes(selection, lengths, resolved.config, vocabulary.size),
         )
+
+    def _sequences(self, seed: int) -> list[SequenceSpec]:
+        """Returns the rows as the engine begins with them."""
+        origins = self.origins or [
+            RowOrigin(length, rows.sequence_seed(seed, index, 0))
+            for index, length in enumerate(self.prompt_lengths)
+        ]
+        return [
+            SequenceSpec(
+                row[: len(row) - origin.num_pending],
+                origin.seed,
+                num_prompt_tokens=origin.num_prompt_tokens,
+            )
+            for row, origin in zip(self.rows, origins, strict=True)
+        ]
 
 
 def _without_limit(resolved: ResolvedConfig) -> ResolvedConfig:

@@ -1,7 +1,7 @@
 """What calls of sessions ask: time and room, a step, a fork, a selection of rows."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from google.protobuf.duration_pb2 import Duration
@@ -19,6 +19,11 @@ MIN_TTL_S = 1.0
 MAX_STEP_ID_LENGTH = 128
 
 
+def new_session_id() -> str:
+    """Returns a name that cannot be guessed: 128 random bits."""
+    return secrets.token_urlsafe(16)
+
+
 @dataclass(frozen=True, slots=True)
 class SessionTerms:
     """The server's terms.
@@ -27,11 +32,13 @@ class SessionTerms:
         ttl_s: idle time of a session that asks for none.
         max_ttl_s: longest idle time that can be asked for.
         new_tokens: room beyond what is needed in a session that asks for no length.
+        new_id: makes up the name of a session.
     """
 
     ttl_s: float
     max_ttl_s: float
     new_tokens: int
+    new_id: Callable[[], str] = new_session_id
 
     def read_ttl(self, ttl: Duration, violations: Violations, field: str = "ttl") -> float:
         """Reads an idle time, in seconds.
@@ -52,9 +59,19 @@ class SessionTerms:
         return max(num_tokens, min(num_tokens + self.new_tokens, context_length))
 
 
-def new_session_id() -> str:
-    """Returns a name that cannot be guessed: 128 random bits."""
-    return secrets.token_urlsafe(16)
+@dataclass(frozen=True, slots=True)
+class RowOrigin:
+    """What a row was in a session that is gone.
+
+    Attributes:
+        num_prompt_tokens: leading tokens that are its prompt.
+        seed: seed of its draws.
+        num_pending: last tokens that have not passed through the model.
+    """
+
+    num_prompt_tokens: int
+    seed: int
+    num_pending: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +175,40 @@ def read_row_indices(
         if not 0 <= index < num_rows:
             violations.add(f"row_indices[{place}]", f"must be in [0, {num_rows - 1}]")
     return list(indices)
+
+
+def read_origins(
+    origins: Sequence[logits_session_service_pb2.RowOrigin],
+    rows: list[list[int]],
+    violations: Violations,
+) -> list[RowOrigin]:
+    """Checks what rows were in a session that is gone.
+
+    Args:
+        origins: the field `origins`, empty for rows that begin.
+        rows: the tokens of each row.
+        violations: what is wrong is noted here.
+    """
+    if origins and len(origins) != len(rows):
+        violations.add("origins", f"must have one entry per prompt, {len(rows)}")
+        return []
+    for index, (origin, row) in enumerate(zip(origins, rows, strict=False)):
+        most_pending = max(0, len(row) - 1)
+        if not 0 <= origin.pending_token_count <= most_pending:
+            violations.add(
+                f"origins[{index}].pending_token_count", f"must be in [0, {most_pending}]"
+            )
+        elif not 1 <= origin.prompt_token_count <= len(row) - origin.pending_token_count:
+            violations.add(
+                f"origins[{index}].prompt_token_count",
+                f"must be in [1, {len(row) - origin.pending_token_count}]",
+            )
+        if origin.seed < 0:
+            violations.add(f"origins[{index}].seed", "must be in [0, 2^63)")
+    return [
+        RowOrigin(origin.prompt_token_count, origin.seed, origin.pending_token_count)
+        for origin in origins
+    ]
 
 
 def read_fork(

@@ -14,7 +14,7 @@ from lockstep.v1 import (
 from model_service.front.engine_client.call import service_error
 from model_service.front.metrics.vocabulary_metrics import FollowState
 from model_service.front.vocabulary.following import Following
-from model_service.protocol import EngineInfo, Failure, Finish, SessionRowAnswer
+from model_service.protocol import EngineInfo, Failure, Finish, SequenceSpec, SessionRowAnswer
 from model_service.protocol.generation import Dtype, FinishReason, PositionScores
 from rpc import status
 from wire import tensors, times
@@ -118,11 +118,12 @@ def determinism(info: EngineInfo, model_fingerprint: str) -> generation_pb2.Dete
     )
 
 
-def opened_row(row: SessionRowAnswer, seed: int) -> logits_session_service_pb2.SessionRow:
-    """Writes a row of a session that was opened, with the seed of its draws."""
+def opened_row(row: SessionRowAnswer, spec: SequenceSpec) -> logits_session_service_pb2.SessionRow:
+    """Writes a row of a session that was opened."""
     return logits_session_service_pb2.SessionRow(
         position=row.position,
-        seed=seed,
+        seed=spec.seed,
+        prompt_token_count=spec.prompt_length,
         sampled_token_id=row.sampled_token_id,
         finish_reason=finish_reason(row.finish_reason) if row.finish_reason else None,
     )

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
+import msgspec
 from lockstep.v1 import (
     generation_pb2,
     logits_session_service_pb2,
@@ -16,7 +17,7 @@ from lockstep.v1 import (
 from model_service.front import gen_ai
 from model_service.front.checks.opening import AskedOpening
 from model_service.front.checks.prompts import read_prompts
-from model_service.front.checks.sessions import SessionTerms, read_fork
+from model_service.front.checks.sessions import SessionTerms, read_fork, read_origins
 from model_service.front.rpcs import results
 from model_service.front.rpcs.step_stream import StepWriter
 from model_service.front.rpcs.steps import Steps
@@ -25,6 +26,7 @@ from model_service.front.sessions.changes import SessionCalls
 from model_service.front.sessions.registry import SessionRegistry
 from model_service.front.sessions.session import Session
 from model_service.protocol import DescribeSession
+from model_service.protocol.generation import ScoreSelection
 from rpc.errors import InvalidField
 from rpc.handlers import Context
 from rpc.streams import until_drained
@@ -78,10 +80,13 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
             vocabulary = await self._model.resolve_vocabulary(request)
             asked = _asked(request, self._model.bounds, self._terms, violations)
             plan = self._model.plan(asked, vocabulary)
-            self._model.response_limits.check_message(plan.response_bytes, _OPENING_REMEDY)
             self._model.quotas.tokens.check(plan.num_prompt_tokens)
-            session = Session(plan, plan.command.selection, ttl_s)
-            answer = await self._sessions.open(session, plan.command)
+            session, command = Session(plan, plan.command.selection, ttl_s), plan.command
+            if asked.origins:  # their caller has what was returned about them
+                command = msgspec.structs.replace(command, selection=ScoreSelection())
+            else:
+                self._model.response_limits.check_message(plan.response_bytes, _OPENING_REMEDY)
+            answer = await self._sessions.open(session, command)
             num_tokens = plan.num_prompt_tokens + len(answer.sampled_token_ids)
             self._model.quotas.tokens.use(num_tokens)
         self._model.metrics.generations.admitted("open_session", plan.prompt_lengths)
@@ -90,7 +95,7 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
         return logits_session_service_pb2.OpenSessionResponse(
             session_id=session.session_id,
             rows=[
-                results.opened_row(row, spec.seed)
+                results.opened_row(row, spec)
                 for row, spec in zip(answer.rows, plan.sequences, strict=True)
             ],
             scores=[
@@ -98,6 +103,7 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
                     scores=[results.position_scores(scores) for scores in row.scores]
                 )
                 for row in answer.rows
+                if not asked.origins
             ],
             vocabulary=_vocabulary(session),
             effective_config=session.plan.effective_config,
@@ -108,6 +114,7 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
                 cached_prompt_token_count=answer.cached_tokens,
             ),
             determinism=results.determinism(self._model.engine.info, self._model.fingerprint),
+            max_length=session.max_length,
         )
 
     async def Step(
@@ -198,13 +205,17 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
     ) -> logits_session_service_pb2.GetSessionResponse:
         with self._sessions.use(request.session_id) as session:
             description = await self._model.engine.ask(DescribeSession(session.session_id))
-        rows = zip(description.rows, session.plan.sequences, strict=True)
+        rows = zip(description.rows, session.plan.sequences, description.num_pending, strict=True)
         return logits_session_service_pb2.GetSessionResponse(
             rows=[
                 logits_session_service_pb2.SessionRow(
-                    position=len(ids), tokens=tokens_pb2.TokenSequence(ids=ids), seed=spec.seed
+                    position=len(ids),
+                    tokens=tokens_pb2.TokenSequence(ids=ids),
+                    seed=spec.seed,
+                    prompt_token_count=spec.prompt_length,
+                    pending_token_count=num_pending,
                 )
-                for ids, spec in rows
+                for ids, spec, num_pending in rows
             ],
             vocabulary=_vocabulary(session),
             kv_bytes=description.kv_bytes,
@@ -212,6 +223,7 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
             expire_time=times.timestamp(session.expires_at),
             effective_config=session.plan.effective_config,
             determinism=results.determinism(self._model.engine.info, self._model.fingerprint),
+            max_length=session.max_length,
         )
 
     async def ListSessions(
@@ -264,6 +276,7 @@ def _asked(
 ) -> AskedOpening:
     """Reads what a session is opened with."""
     prompts = read_prompts(request.prompt, violations, bounds)
+    origins = read_origins(request.origins, prompts, violations)
     max_length = request.max_length
     if not request.HasField("max_length"):
         longest = max(map(len, prompts), default=0)
@@ -275,6 +288,8 @@ def _asked(
         scores=request.scores if request.HasField("scores") else None,
         max_length=max_length,
         cache_salt=request.cache_salt,
+        origins=origins,
+        new_id=terms.new_id,
         sample=request.HasField("sampling"),
         append=request.sampling.append,
     )
@@ -286,6 +301,8 @@ def _vocabulary(session: Session) -> vocabulary_pb2.VocabularyRef:
 
 def _rows(session: Session) -> list[logits_session_service_pb2.SessionRow]:
     return [
-        logits_session_service_pb2.SessionRow(position=position, seed=spec.seed)
+        logits_session_service_pb2.SessionRow(
+            position=position, seed=spec.seed, prompt_token_count=spec.prompt_length
+        )
         for position, spec in zip(session.positions, session.plan.sequences, strict=True)
     ]

@@ -90,6 +90,7 @@ class SessionCalls:
             if len(lengths) != session.num_rows:
                 raise InvalidField("positions", f"must have one per row, {session.num_rows}")
             session.apply(await self._engine.ask(TruncateSession(session_id, lengths)))
+            session.cut_prompts()
         return session
 
     async def fork(self, session: Session, rows: list[int], count: int) -> ForkedSessions:
@@ -99,7 +100,7 @@ class SessionCalls:
             Overloaded: there are too many sessions, rows or tokens of sessions.
             KVCacheExceeded: the tokens will never fit.
         """
-        forks = [session.fork(rows) for _ in range(count)]
+        forks = [session.fork(rows, self._sessions.new_id()) for _ in range(count)]
         names = [fork.session_id for fork in forks]
         self._sessions.admit(forks)
         try:

@@ -17,6 +17,7 @@ from model_service.front.engine_client.client import EngineClient
 from model_service.front.metrics import ModelMetrics
 from model_service.front.metrics.session_metrics import CloseReason
 from model_service.front.quotas import Quotas
+from model_service.front.sessions.replica import Replica, public_part
 from model_service.front.sessions.session import Session
 from model_service.protocol import (
     CloseSession,
@@ -25,10 +26,10 @@ from model_service.protocol import (
     SessionDescription,
 )
 from rpc import identity, logging
-from rpc.errors import Overloaded, SessionBusy, SessionNotFound
-from rpc.pace import Pace
+from rpc.errors import Overloaded, SessionBusy
 
 SWEEP_INTERVAL_S = 0.5
+RETRY_DELAY_S = 1.0
 
 log = structlog.stdlib.get_logger("model_service.front.sessions.registry")
 
@@ -45,6 +46,7 @@ class SessionRegistry:
         engine: EngineClient,
         metrics: ModelMetrics,
         quotas: Quotas,
+        replica: Replica,
         *,
         max_sessions: int,
         max_rows: int,
@@ -55,18 +57,22 @@ class SessionRegistry:
             engine: what is told when a session ends.
             metrics: where opening and closing is recorded.
             quotas: what each caller may have.
+            replica: this replica, which the names of its sessions begin with.
             max_sessions: most sessions.
             max_rows: most rows of all sessions.
         """
         self._engine = engine
         self._metrics = metrics
         self._quotas = quotas
+        self._replica = replica
         self._max_sessions = max_sessions
         self._max_rows = max_rows
-        places = max(1, max_sessions)
-        self._pace = Pace(places, usual_s=float(places))  # one a second, until it is measured
         self._sessions: dict[str, Session] = {}
         self._serials = count(1)
+
+    def new_id(self) -> str:
+        """Makes up the name of a session."""
+        return self._replica.new_session_id()
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -103,6 +109,7 @@ class SessionRegistry:
 
         Raises:
             SessionNotFound: it does not exist or has expired.
+            SessionOnOtherReplica: it is not this replica's.
             SessionBusy: another call has it.
         """
         session = self._find(session_id)
@@ -122,6 +129,7 @@ class SessionRegistry:
 
         Raises:
             SessionNotFound: it does not exist or has expired.
+            SessionOnOtherReplica: it is not this replica's.
         """
         session = self._find(session_id)
         session.used_at = time.monotonic()
@@ -143,6 +151,7 @@ class SessionRegistry:
 
         Raises:
             SessionNotFound: it does not exist or has expired.
+            SessionOnOtherReplica: it is not this replica's.
             SessionBusy: a call has it that does not generate.
         """
         session = self._find(session_id)
@@ -150,11 +159,6 @@ class SessionRegistry:
             raise SessionBusy(session_id)
         self.remove(session, "client")
         return session, await self._engine.ask(CloseSession(session_id))
-
-    def used_within(self, seconds: float) -> bool:
-        """Says whether a call uses a session, or has lately."""
-        since = time.monotonic() - seconds
-        return any(session.busy or session.used_at > since for session in self._sessions.values())
 
     async def expire_forever(self) -> None:
         """Closes sessions that have been idle for too long, until cancelled."""
@@ -178,13 +182,12 @@ class SessionRegistry:
         self.expire()
         self._quotas.check_sessions(self.own(), sessions)
         if len(self._sessions) + len(sessions) > self._max_sessions:
-            raise Overloaded("sessions", self._max_sessions, retry_delay_s=self._one_ends_s())
+            raise Overloaded("sessions", self._max_sessions, retry_delay_s=RETRY_DELAY_S)
         self.check_rows(sum(session.num_rows for session in sessions))
         for session in sessions:
             session.serial = next(self._serials)
             self._sessions[session.session_id] = session
             _note(session)
-            self._pace.taken(len(self._sessions), time.monotonic())
             self._metrics.sessions.opened()
         self._record()
 
@@ -196,16 +199,12 @@ class SessionRegistry:
         """
         num_rows = sum(session.num_rows for session in self._sessions.values())
         if num_rows + num_more > self._max_rows:
-            raise Overloaded("session_rows", self._max_rows, retry_delay_s=self._one_ends_s())
-
-    def _one_ends_s(self) -> float:
-        """Returns the time until a session is closed, in seconds."""
-        return 1 / self._pace.per_second(time.monotonic())
+            raise Overloaded("session_rows", self._max_rows, retry_delay_s=RETRY_DELAY_S)
 
     def _find(self, session_id: str) -> Session:
         session = self._sessions.get(session_id)
         if session is None or session.expired or session.owner != identity.caller():
-            raise SessionNotFound(session_id)
+            raise self._replica.absence(session_id)
         _note(session)
         return session
 
@@ -218,7 +217,6 @@ class SessionRegistry:
         """
         session.closed = True
         if self._sessions.pop(session.session_id, None) is not None:
-            self._pace.freed(1, len(self._sessions), time.monotonic())
             self._metrics.sessions.closed(reason, time.monotonic() - session.opened_at)
             self._record()
 
@@ -229,4 +227,4 @@ class SessionRegistry:
 
 def _note(session: Session) -> None:
     """Names a session in the line of its call, by a part of its name: the whole is a secret."""
-    logging.note(session=session.session_id[:8])
+    logging.note(session=public_part(session.session_id))

@@ -9,7 +9,6 @@ import msgspec
 
 from model_service.front.checks.plan import Plan
 from model_service.front.checks.selection import FULL_LOGITS
-from model_service.front.checks.sessions import new_session_id
 from model_service.protocol import GenerateSession, OpenSession, SessionAnswer
 from model_service.protocol.generation import ScoreSelection
 from rpc import identity
@@ -123,9 +122,9 @@ class Session:
         """Returns the plan that has these rows in place of its own."""
         return replace(self.plan, sequences=[self.plan.sequences[i] for i in indices])
 
-    def fork(self, indices: list[int]) -> "Session":
-        """Returns a session of its own that has copies of these rows."""
-        command = msgspec.structs.replace(self.plan.command, session_id=new_session_id())
+    def fork(self, indices: list[int], session_id: str) -> "Session":
+        """Returns a session of its own, of this name, that has copies of these rows."""
+        command = msgspec.structs.replace(self.plan.command, session_id=session_id)
         plan = replace(self.select(indices), command=command)
         return Session(plan, self.selection, self.ttl_s)
 
@@ -143,6 +142,14 @@ class Session:
             yield
         finally:
             self.generating = False
+
+    def cut_prompts(self) -> None:
+        """Notes that tokens of prompts are gone where rows are shorter now."""
+        sequences = [
+            msgspec.structs.replace(spec, num_prompt_tokens=min(spec.prompt_length, position))
+            for spec, position in zip(self.plan.sequences, self.positions, strict=True)
+        ]
+        self.plan = replace(self.plan, sequences=sequences)
 
     def apply(self, answer: SessionAnswer) -> None:
         """Takes over the state that the engine answered with."""

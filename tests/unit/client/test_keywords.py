@@ -45,6 +45,7 @@ CALLS = [
 OURS = {
     "session_id",
     "expected_position",
+    "origins",
     "count",
     "extra_json",
     "lengths",

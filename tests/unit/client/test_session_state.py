@@ -1,8 +1,9 @@
 import time
+from typing import Any
 
 import numpy as np
 import pytest
-from lockstep.v1 import error_reason_pb2, generation_pb2, scores_pb2, vocabulary_pb2
+from lockstep.v1 import error_reason_pb2, generation_pb2, scores_pb2, tokens_pb2, vocabulary_pb2
 from lockstep.v1 import logits_session_service_pb2 as pb
 from lockstep.v1 import model_service_pb2 as model_pb
 
@@ -17,18 +18,28 @@ def _scores(value: float) -> scores_pb2.PositionScores:
     return scores_pb2.PositionScores(logits=scores_pb2.ScoreRow(tensor=tensors.to_message(row)))
 
 
+def ragged(*rows: list[int]) -> tokens_pb2.PromptBatch:
+    sequences = [tokens_pb2.TokenSequence(ids=row) for row in rows]
+    return tokens_pb2.PromptBatch(token_batch=tokens_pb2.TokenBatch(sequences=sequences))
+
+
 def _state() -> SessionState:
     return SessionState(
+        pb.OpenSessionRequest(prompt=ragged([1, 2, 3, 4], [5, 6])),
         pb.OpenSessionResponse(
             session_id="s",
             rows=[pb.SessionRow(position=4, seed=1), pb.SessionRow(position=2, seed=2)],
             scores=[model_pb.PositionScoresList(scores=[_scores(v)]) for v in (1.0, 2.0)],
-        )
+        ),
     )
 
 
 def _step(*rows: pb.StepRowResult) -> pb.StepResponse:
     return pb.StepResponse(rows=rows)
+
+
+def _asked(*rows: list[int], **options: Any) -> pb.StepRequest:
+    return pb.StepRequest(rows=[pb.RowStep(ids=ids) for ids in rows], **options)
 
 
 def test_an_open_session_knows_positions_and_logits():
@@ -42,6 +53,7 @@ def test_an_open_session_knows_positions_and_logits():
 def test_a_step_moves_positions_and_replaces_logits():
     state = _state()
     result = state._apply_step(
+        _asked([7], [8], sampling=pb.StepSampling()),
         _step(
             pb.StepRowResult(position=5, scores=[_scores(8.0), _scores(9.0)], sampled_token_id=0),
             pb.StepRowResult(
@@ -49,7 +61,7 @@ def test_a_step_moves_positions_and_replaces_logits():
                 scores=[_scores(7.0)],
                 finish_reason=generation_pb2.FINISH_REASON_EOS_TOKEN,
             ),
-        )
+        ),
     )
     assert state.position == (5, 3)
     assert state.logits[:, 0].tolist() == [9.0, 7.0]
@@ -60,7 +72,8 @@ def test_a_step_moves_positions_and_replaces_logits():
 def test_a_row_that_did_not_step_keeps_its_logits():
     state = _state()
     state._apply_step(
-        _step(pb.StepRowResult(position=5, scores=[_scores(9.0)]), pb.StepRowResult(position=2))
+        _asked([7], []),
+        _step(pb.StepRowResult(position=5, scores=[_scores(9.0)]), pb.StepRowResult(position=2)),
     )
     assert state.logits[:, 0].tolist() == [9.0, 2.0]
 
@@ -68,11 +81,11 @@ def test_a_row_that_did_not_step_keeps_its_logits():
 def test_looking_ahead_changes_nothing_that_is_known():
     state = _state()
     result = state._apply_step(
+        _asked([7], [8], look_ahead=True),
         _step(
             pb.StepRowResult(position=4, scores=[_scores(9.0)]),
             pb.StepRowResult(position=2, scores=[_scores(9.0)]),
         ),
-        look_ahead=True,
     )
     assert state.logits[:, 0].tolist() == [1.0, 2.0]
     assert result.rows[0][0].logits[0] == 9.0
@@ -83,10 +96,11 @@ def test_a_row_that_failed_raises_after_the_others_were_taken():
     error = error_reason_pb2.ItemError(reason=error_reason_pb2.ERROR_REASON_NON_FINITE_LOGITS)
     with pytest.raises(exceptions.NonFiniteLogits):
         state._apply_step(
+            _asked([7], [8]),
             _step(
                 pb.StepRowResult(position=5, error=error),
                 pb.StepRowResult(position=3, scores=[_scores(9.0)]),
-            )
+            ),
         )
     assert state.position == (5, 3)
     assert state.logits[1, 0] == 9.0
@@ -106,7 +120,7 @@ def test_a_fork_starts_where_its_original_is_and_goes_its_own_way():
     fork = state._copy("f", [1])
     assert (fork.session_id, fork.position, fork.seeds) == ("f", (2,), (2,))
     assert fork.logits[:, 0].tolist() == [2.0]
-    fork._apply_step(_step(pb.StepRowResult(position=3, scores=[_scores(9.0)])))
+    fork._apply_step(_asked([8]), _step(pb.StepRowResult(position=3, scores=[_scores(9.0)])))
     assert state.position == (4, 2)
 
 

@@ -18,6 +18,7 @@ SAMPLES = (
     errors.RevisionConflict(expected=1, current=2),
     errors.IdempotencyKeyReused(4),
     errors.SessionNotFound("s"),
+    errors.SessionOnOtherReplica("s", replica="prod/model-a", address="model-a.prod:x"),
     errors.SessionBusy("s"),
     errors.PositionConflict(row=0, expected=4, current=5),
     errors.ResponseTooLarge(9, 8),

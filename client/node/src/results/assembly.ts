@@ -94,6 +94,11 @@ export class GenerationAssembler {
     return this.errors === "return" ? generation : generation.throwErrors();
   }
 
+  /** The session that a complete generation has left behind; empty if there is none. */
+  get sessionId(): string {
+    return this.#completed?.sessionId ?? "";
+  }
+
   /** Returns the result, with the errors of sequences in it. */
   generation(): Generation {
     const [started, completed] = [this.#started, this.#completed];

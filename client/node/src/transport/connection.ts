@@ -12,6 +12,7 @@ import { NewestVocabulary } from "../values/vocabularyRef.js";
 import { Duplex } from "./duplex.js";
 import { newRequestId, type CallOptions, type Endpoint } from "./endpoint.js";
 import { Attempts, isIdempotent, Throttle } from "./retries.js";
+import { Route } from "./route.js";
 import { closed, fromGrpc } from "./status.js";
 
 /** A method of a service, with the types of its messages. */
@@ -22,6 +23,7 @@ export class Connection {
   readonly #client: Client;
   readonly #throttle = new Throttle();
   readonly #running = new Set<() => void>();
+  readonly #replicas = new Map<string, Connection>();
   #closed = false;
 
   /**
@@ -35,27 +37,36 @@ export class Connection {
     this.#client = new Client(endpoint.address, endpoint.credentials(), endpoint.channelOptions());
   }
 
-  /** Calls a method that has one answer. */
+  /**
+   * Calls a method that has one answer.
+   *
+   * @param route of the session that the call is about
+   * @param repeatable whether this call may be repeated, where the method in general may not
+   */
   async unary<Request extends object, Response extends object>(
     method: Method<Request, Response>,
     request: Request,
     { timeoutMs = this.endpoint.timeoutMs, signal, ...names }: CallOptions = {},
+    route = new Route(),
+    repeatable = isIdempotent(method.path),
   ): Promise<Response> {
     const metadata = this.#metadata(names);
-    const attempts = this.#attempts(method.path, timeoutMs);
+    const attempts = this.#attempts(repeatable, timeoutMs);
     const filled = this.#filled(method, request);
     for (;;) {
       try {
         const response = await this.#answer<Response>(signal, (done) =>
-          this.#client.makeUnaryRequest(
-            method.path,
-            method.requestSerialize,
-            method.responseDeserialize,
-            filled,
-            metadata(),
-            { deadline: attempts.deadline },
-            done,
-          ),
+          this.#client
+            .makeUnaryRequest(
+              method.path,
+              method.requestSerialize,
+              method.responseDeserialize,
+              filled,
+              route.metadata(metadata()),
+              { deadline: attempts.deadline },
+              done,
+            )
+            .on("metadata", (answered) => route.take(answered)),
         );
         attempts.succeed();
         this.newest.note(request, response);
@@ -71,13 +82,14 @@ export class Connection {
     method: Method<Request, Response>,
     request: Request,
     { timeoutMs = this.endpoint.streamTimeoutMs, signal, ...names }: CallOptions = {},
+    route = new Route(),
   ): AsyncGenerator<Response> {
     const metadata = this.#metadata(names);
-    const attempts = this.#attempts(method.path, timeoutMs);
+    const attempts = this.#attempts(isIdempotent(method.path), timeoutMs);
     const filled = this.#filled(method, request);
     for (let begun = false; ; ) {
       try {
-        const answers = this.#responses(method, filled, metadata, attempts.deadline, signal);
+        const answers = this.#responses(method, filled, metadata, attempts.deadline, route, signal);
         for await (const response of answers) {
           if (!begun) attempts.succeed();
           begun = true;
@@ -116,29 +128,40 @@ export class Connection {
   duplex<Request, Response>(
     method: Method<Request, Response>,
     { timeoutMs = this.endpoint.streamTimeoutMs, signal, ...names }: CallOptions = {},
+    route = new Route(),
   ): Duplex<Request, Response> {
     this.#check(signal);
     const call = this.#client.makeBidiStreamRequest(
       method.path,
       method.requestSerialize,
       method.responseDeserialize,
-      this.#metadata(names)(),
+      route.metadata(this.#metadata(names)()),
       { deadline: deadlineAfter(timeoutMs) },
     );
     const release = this.#track(call, signal);
     return new Duplex(call, this.endpoint.peer, release, (error) => this.#translated(error, signal));
   }
 
+  /** Returns the connection to one replica of the service alone; undefined where it may not be. */
+  replica(address: string): Connection | undefined {
+    const endpoint = this.endpoint.replica(address);
+    if (endpoint === undefined) return undefined;
+    const known = this.#replicas.get(address) ?? new Connection(endpoint, this.newest);
+    this.#replicas.set(address, known);
+    return known;
+  }
+
   /** Closes the channel; running calls are cancelled. */
   close(): void {
     this.#closed = true;
     for (const cancel of this.#running) cancel();
+    for (const replica of this.#replicas.values()) replica.close();
     this.#client.close();
   }
 
-  #attempts(path: string, timeoutMs: number | null): Attempts {
+  #attempts(idempotent: boolean, timeoutMs: number | null): Attempts {
     const deadline = deadlineAfter(timeoutMs);
-    return new Attempts(this.#throttle, isIdempotent(path), this.endpoint.retries, deadline);
+    return new Attempts(this.#throttle, idempotent, this.endpoint.retries, deadline);
   }
 
   /** Makes one attempt of a call that has one answer. */
@@ -166,6 +189,7 @@ export class Connection {
     request: Request,
     metadata: () => Metadata,
     deadline: number,
+    route: Route,
     signal: AbortSignal | undefined,
   ): AsyncGenerator<Response> {
     this.#check(signal);
@@ -174,10 +198,11 @@ export class Connection {
       method.requestSerialize,
       method.responseDeserialize,
       request,
-      metadata(),
+      route.metadata(metadata()),
       { deadline },
     );
     call.on("error", () => {}); // of a call that is no longer read
+    call.on("metadata", (answered) => route.take(answered));
     const release = this.#track(call, signal);
     try {
       for await (const response of call) yield response as Response;

@@ -35,6 +35,13 @@ export interface ConnectionOptions {
   token?: string | (() => string) | undefined;
   /** Whether the token is sent without `tls`, too. Default: false. */
   tokenInPlainText?: boolean | undefined;
+  /**
+   * Where calls of a session may go when the service names the replica that has it. True, the
+   * default: with TLS to a replica that shows a certificate for the name expected of the service,
+   * in plain text to the host of the service and to names below it. A list has the hosts to trust
+   * instead, `*` standing for any text. False: nowhere.
+   */
+  follow?: boolean | readonly string[] | undefined;
 }
 
 /** What every call takes beside its keywords. */
@@ -90,6 +97,29 @@ export class Endpoint {
     return new Endpoint(this.service, this.address, { ...this.options, retries: 0 });
   }
 
+  /**
+   * Returns the endpoint of one replica of this service; undefined where it is not trusted.
+   *
+   * An answer names it, and whoever has written that answer must not be able to send this client
+   * anywhere: see `follow`.
+   */
+  replica(address: string): Endpoint | undefined {
+    const { follow = true, ...options } = this.options;
+    const host = hostOf(address);
+    if (host === undefined || follow === false) return undefined;
+    const own = hostOf(this.address.replace(/^dns:(\/\/[^/]*\/)?/, ""));
+    if (follow !== true) {
+      const trusted = follow.some((pattern) => matches(host, pattern));
+      return trusted ? new Endpoint(this.service, address, { ...options, follow }) : undefined;
+    }
+    if (this.#tls === undefined) {
+      return own !== undefined && isWithin(host, own) ? new Endpoint(this.service, address, options) : undefined;
+    }
+    const serverName = this.#tls.serverName ?? own;
+    if (serverName === undefined) return undefined;
+    return new Endpoint(this.service, address, { ...options, tls: { ...this.#tls, serverName } });
+  }
+
   /** Who is called, for messages. */
   get peer(): string {
     return `the ${this.service} service at ${this.address}`;
@@ -136,6 +166,33 @@ export class Endpoint {
         : { "grpc.ssl_target_name_override": this.#tls.serverName }),
     };
   }
+}
+
+const LOOPBACK: readonly string[] = ["localhost", "127.0.0.1", "::1"];
+
+/** Returns the host of `HOST:PORT`, in lower case. */
+function hostOf(address: string): string | undefined {
+  const [, host] = /^(\[[^\]]+\]|[^:/[\]]+):\d+$/.exec(address) ?? [];
+  return host?.replace(/[[\]]/g, "").toLowerCase();
+}
+
+/** Says whether a host is another one, or has a name below it, or both are this machine. */
+function isWithin(inner: string, outer: string): boolean {
+  return inner === outer || inner.endsWith(`.${outer}`) || [inner, outer].every((host) => LOOPBACK.includes(host));
+}
+
+/** Says whether a host fits a pattern, in which `*` stands for any text. */
+function matches(host: string, pattern: string): boolean {
+  const [first = "", ...others] = pattern.split("*");
+  if (others.length === 0) return host === pattern;
+  let rest = host.startsWith(first) ? host.slice(first.length) : undefined;
+  for (const [index, part] of others.entries()) {
+    if (rest === undefined) return false;
+    const last = index === others.length - 1;
+    const at = last ? (rest.endsWith(part) ? rest.length - part.length : -1) : rest.indexOf(part);
+    rest = at < 0 ? undefined : rest.slice(at + part.length);
+  }
+  return rest !== undefined;
 }
 
 /** Refuses what Node.js would look up as the name of a host. */

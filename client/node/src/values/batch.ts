@@ -172,6 +172,18 @@ export function promptMessage(prompts: Prompts): PromptBatch {
   return { tokenBatch: tokenBatch(prompts instanceof Batch ? prompts.tokenIds : prompts) };
 }
 
+/** Returns the ids of prompts, without padding. */
+export function rowsOf(prompts: Prompts): number[][] {
+  if (!(prompts instanceof Batch)) return prompts.map((row) => idRow(row, "prompts"));
+  if (prompts.padded === undefined || prompts.tokenIds.length > 0) return prompts.tokenIds;
+  const { inputIds, attentionMask } = prompts.padded;
+  const [count = 0, width = 0] = inputIds.shape;
+  return Array.from({ length: count }, (_, row) => {
+    const ids = inputIds.data.slice(row * width, (row + 1) * width);
+    return Array.from(ids, Number).filter((_, column) => attentionMask.data[row * width + column] === 1n);
+  });
+}
+
 /** Builds the wire form of rows of ids. */
 export function tokenBatch(rows: readonly Ids[]): TokenBatch {
   if (!Array.isArray(rows)) {

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Generic
 from lockstep_client._transport.async_connection import AsyncConnection, Request, Response
 from lockstep_client._transport.closing import AsyncClosing
 from lockstep_client._transport.endpoint import Timeout
+from lockstep_client._transport.route import Route
 from lockstep_client.exceptions import ProtocolError
 
 if TYPE_CHECKING:  # what has type parameters in the stub files only
@@ -19,9 +20,10 @@ class AsyncDuplex(AsyncClosing, Generic[Request, Response]):
         connection: AsyncConnection,
         method: "StreamStreamMultiCallable[Request, Response]",
         timeout: Timeout,
+        route: Route | None = None,
     ) -> None:
         self._service = connection.endpoint.service
-        self._requests, self._responses = connection.exchange(method, timeout)
+        self._requests, self._responses = connection.exchange(method, timeout, route)
 
     def send(self, request: Request) -> None:
         """Sends a request, and does not wait for an answer."""

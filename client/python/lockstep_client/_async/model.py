@@ -7,18 +7,19 @@ from typing import Literal, Unpack
 from lockstep.v1 import logits_session_service_pb2 as session_pb
 from lockstep.v1 import model_info_service_pb2 as info_pb
 from lockstep.v1 import model_service_pb2 as model_pb
-from lockstep.v1.logits_session_service_pb2_grpc import LogitsSessionServiceStub
 from lockstep.v1.model_info_service_pb2_grpc import ModelInfoServiceStub
 from lockstep.v1.model_service_pb2_grpc import ModelServiceStub
 
 from lockstep_client._async.deltas import deltas
 from lockstep_client._async.row_calls import call_rows, time_left
 from lockstep_client._async.session import AsyncSession
+from lockstep_client._async.session_link import AsyncSessionLink
 from lockstep_client._async.streams import AsyncStream
 from lockstep_client._calls import row_requests, row_results
 from lockstep_client._calls.assembly import GenerationAssembler
 from lockstep_client._calls.keyword_help import with_keywords
 from lockstep_client._calls.row_requests import RowLimits
+from lockstep_client._calls.session_tokens import SessionTokens
 from lockstep_client._calls.windows import Windows
 from lockstep_client._requests import generation_config
 from lockstep_client._requests import model as requests
@@ -39,6 +40,7 @@ from lockstep_client._transport.async_connection import AsyncConnection
 from lockstep_client._transport.async_workers import AsyncOnce, turn
 from lockstep_client._transport.endpoint import USE_DEFAULT, Timeout
 from lockstep_client._transport.room import Room
+from lockstep_client._transport.route import Route
 from lockstep_client._values.batch import Prompts, Row
 from lockstep_client._values.messages import build
 from lockstep_client._values.one_line import described
@@ -55,7 +57,7 @@ class AsyncModel:
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
         self._stub = ModelServiceStub(connection.channel)
-        self._sessions = LogitsSessionServiceStub(connection.channel)
+        self._tokens = SessionTokens()
         self._info = ModelInfoServiceStub(connection.channel)
         self._capabilities: AsyncOnce[Capabilities] = AsyncOnce()
         self._room = Room()
@@ -98,11 +100,13 @@ class AsyncModel:
         per_row = row_requests.sequences_per_row(request.generation_config)
 
         async def generate(part: model_pb.GenerateRequest, timeout: Timeout) -> Generation:
-            assembler = GenerationAssembler(part, keep_scores=True, raises=raises)
+            assembler, route = GenerationAssembler(part, keep_scores=True, raises=raises), Route()
             left = time_left(self._connection.endpoint.streaming_timeout_s(timeout))
             async with self._places(row_requests.num_sequences(part), left()):
-                async for _ in deltas(self._connection, self._stub, part, assembler, left()):
+                new = deltas(self._connection, self._stub, part, assembler, left(), route)
+                async for _ in new:
                     pass
+            self._tokens.keep(assembler, route)
             return assembler.result()
 
         async def limits() -> RowLimits:
@@ -153,23 +157,49 @@ class AsyncModel:
             The session, to be closed. `.logits` are those after the prompts.
         """
         request = session_requests.open_session(prompts, options)
-        response = await self._connection.unary(self._sessions.OpenSession, request, timeout)
+        link = AsyncSessionLink(self._connection, Route())
+        response = await self._connection.unary(
+            link.methods.sessions.OpenSession, request, timeout, route=link.route
+        )
         if request.generation_config.HasField("seed"):
             generation_config.warn_of_unused_seed(response.effective_config)
-        return AsyncSession(response, self._connection, self._sessions)
+        return AsyncSession(request, response, link, reopens=bool(options.get("reopen")))
 
-    async def get_session(self, session_id: str, *, timeout: Timeout = USE_DEFAULT) -> AsyncSession:
+    async def get_session(
+        self,
+        session_id: str,
+        *,
+        session_token: str = "",
+        reopen: bool = False,
+        timeout: Timeout = USE_DEFAULT,
+    ) -> AsyncSession:
         """Returns a session that exists: one that a generation left behind, or an earlier client.
 
         What follows its tokens is not known before its next step.
 
+        Args:
+            session_id: its name.
+            session_token: its `session_token`, if it was not this client that had it; a
+                gateway may need it to find the session's replica.
+            reopen: see `SessionOptions`.
+            timeout: in seconds.
+
         Raises:
             SessionNotFound: it does not exist, or not any more.
+            SessionOnOtherReplica: another replica has it, which cannot be followed to.
         """
         request = build(session_pb.GetSessionRequest, session_id=session_id)
-        response = await self._connection.unary(self._sessions.GetSession, request, timeout)
-        found = AsyncSession._found(session_id, response)
-        return AsyncSession(found, self._connection, self._sessions)
+        token = session_token or self._tokens.get(session_id)
+        link = AsyncSessionLink(self._connection, Route(session_id, token))
+        left = time_left(self._connection.endpoint.unary_timeout_s(timeout))
+
+        async def get() -> session_pb.GetSessionResponse:
+            return await link.connection.unary(
+                link.methods.sessions.GetSession, request, left(), route=link.route
+            )
+
+        found = AsyncSession._found(session_id, await link.reach(get))
+        return AsyncSession(session_pb.OpenSessionRequest(), found, link, reopens=reopen)
 
     async def score(
         self,
@@ -310,10 +340,12 @@ class AsyncModel:
     async def _deltas(
         self, request: model_pb.GenerateRequest, assembler: GenerationAssembler, timeout: Timeout
     ) -> AsyncGenerator[TokenDelta]:
-        new = deltas(self._connection, self._stub, request, assembler, timeout)
+        route = Route()
+        new = deltas(self._connection, self._stub, request, assembler, timeout, route)
         async with aclosing(new):
             async for delta in new:
                 yield delta
+        self._tokens.keep(assembler, route)
         assembler.result()  # raises what a sequence failed with
 
     async def _limits(self) -> Capabilities:

@@ -1,25 +1,23 @@
 """A session, for asyncio."""
 
-import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
-from typing import TYPE_CHECKING, Self, Unpack
+from typing import Self, Unpack
 
 from lockstep.v1 import logits_session_service_pb2 as pb
 from lockstep.v1 import model_service_pb2 as model_pb
-from lockstep.v1.model_service_pb2_grpc import ModelServiceStub
 
 from lockstep_client._async.deltas import deltas
 from lockstep_client._async.duplex import AsyncDuplex
+from lockstep_client._async.session_calls import AsyncSessionCalls
 from lockstep_client._async.step_stream import AsyncStepStream
 from lockstep_client._async.streams import AsyncStream
 from lockstep_client._calls.assembly import GenerationAssembler
 from lockstep_client._calls.keyword_help import with_keywords
-from lockstep_client._calls.session_state import BUSY_LIMIT_S, SessionState, StepResult, Turn
+from lockstep_client._calls.session_state import LOSSES, StepResult, Turn
 from lockstep_client._requests import model as model_requests
 from lockstep_client._requests.options import GenerateOptions, StepOptions
 from lockstep_client._results.generation import Generation, TokenDelta
-from lockstep_client._transport.async_connection import AsyncConnection, Request, Response
 from lockstep_client._transport.closing import AsyncClosing
 from lockstep_client._transport.endpoint import USE_DEFAULT, Timeout
 from lockstep_client._values import durations
@@ -28,36 +26,26 @@ from lockstep_client._values.messages import build
 from lockstep_client._values.one_line import described, some
 from lockstep_client._values.tensors import Array
 from lockstep_client._values.vocabulary_ref import VocabularyRef
-from lockstep_client.exceptions import SessionBusy, SessionNotFound
-
-if TYPE_CHECKING:  # what has type parameters in the stub files only
-    from grpc.aio import UnaryUnaryMultiCallable
-    from lockstep.v1.logits_session_service_pb2_grpc import LogitsSessionServiceAsyncStub
+from lockstep_client.exceptions import SessionNotFound
 
 
 @with_keywords
-class AsyncSession(SessionState, AsyncClosing):
+class AsyncSession(AsyncSessionCalls, AsyncClosing):
     """Rows whose KV cache the server keeps, while the caller chooses the tokens.
 
     One call at a time may use it. Close it, or use it in an `async with` block: the
     server holds memory for it until then, or until it expires.
     """
 
-    def __init__(
-        self,
-        response: pb.OpenSessionResponse,
-        connection: AsyncConnection,
-        stub: "LogitsSessionServiceAsyncStub",
-    ) -> None:
-        super().__init__(response)
-        self._connection = connection
-        self._stub = stub
-        self._model = ModelServiceStub(connection.channel)
+    @property
+    def session_token(self) -> str:
+        """What tells a gateway which replica has the session, for `get_session` elsewhere."""
+        return self._link.route.token
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else f"{len(self.position)} rows"
         positions = some(self.position)
-        where = f"{self.session_id} at {self._connection.endpoint.address}"
+        where = f"{self.session_id} at {self._link.connection.endpoint.address}"
         return described(self, f"{where}: {state}, positions {positions}")
 
     async def step(
@@ -80,13 +68,14 @@ class AsyncSession(SessionState, AsyncClosing):
 
         Raises:
             PositionConflict: the session is not where this client left it.
-            SessionNotFound: it expired, or the server restarted.
+            SessionNotFound: it expired, or the server restarted; see `reopen`.
+            SessionOnOtherReplica: another replica has it, which cannot be followed to.
             ResponseTooLarge: the answer does not fit a message; an answer of a `step_stream`
                 may be larger.
         """
         request = self._step_request(rows, options)
-        response = await self._call(self._stub.Step, request, timeout)
-        return self._apply_step(response, look_ahead=request.look_ahead)
+        response = await self._call(lambda methods: methods.sessions.Step, request, timeout)
+        return self._apply_step(request, response)
 
     async def look_ahead(
         self,
@@ -109,8 +98,14 @@ class AsyncSession(SessionState, AsyncClosing):
         Args:
             timeout: of the whole stream, in seconds.
         """
-        call = AsyncDuplex(self._connection, self._stub.StepStream, timeout)
-        return AsyncStepStream(self, call, lambda: self._settle(Turn(BUSY_LIMIT_S)))
+
+        def begin() -> AsyncDuplex[pb.StepStreamRequest, pb.StepStreamResponse]:
+            link = self._link
+            return AsyncDuplex(
+                link.connection, link.methods.sessions.StepStream, timeout, link.route
+            )
+
+        return AsyncStepStream(self, begin)
 
     async def generate(
         self, *, timeout: Timeout = USE_DEFAULT, **options: Unpack[GenerateOptions]
@@ -125,19 +120,24 @@ class AsyncSession(SessionState, AsyncClosing):
             **options: see `GenerateOptions`.
         """
         request = self._generate_request(options)
-        assembler = GenerationAssembler(
-            request, keep_scores=True, raises=model_requests.raises(options)
-        )
-        async for _ in self._generate(request, assembler, timeout):
-            pass
-        return assembler.result()
+        raises = model_requests.raises(options)
+        turn = Turn(self._link.home.endpoint.streaming_timeout_s(timeout))
+
+        async def generate() -> GenerationAssembler:
+            assembler = GenerationAssembler(request, keep_scores=True, raises=raises)
+            async for _ in self._deltas(request, assembler, turn):
+                pass
+            return assembler
+
+        return self._generated(await self._lasting(generate, turn))
 
     def stream(
         self, *, timeout: Timeout = USE_DEFAULT, **options: Unpack[GenerateOptions]
     ) -> AsyncStream[TokenDelta, Generation]:
         """As `generate`, and yields tokens as they are chosen.
 
-        Left before its end, it is undone: the rows are as they were.
+        Left before its end, it is undone: the rows are as they were. Once it has begun, it
+        ends with its session, also with `reopen=True`.
 
         Args:
             timeout: of the whole stream, in seconds.
@@ -156,15 +156,42 @@ class AsyncSession(SessionState, AsyncClosing):
     async def _generate(
         self, request: model_pb.GenerateRequest, assembler: GenerationAssembler, timeout: Timeout
     ) -> AsyncGenerator[TokenDelta]:
-        turn = Turn(self._connection.endpoint.streaming_timeout_s(timeout))
+        turn = Turn(self._link.home.endpoint.streaming_timeout_s(timeout))
+
+        async def begin() -> tuple[AsyncGenerator[TokenDelta], TokenDelta | None]:
+            new = self._deltas(request, assembler, turn)
+            return new, await anext(new, None)
+
+        new, first = await self._lasting(begin, turn)
+        async with aclosing(new):
+            if first is not None:
+                yield first
+            async for delta in new:
+                yield delta
+        self._generated(assembler)
+
+    async def _deltas(
+        self, request: model_pb.GenerateRequest, assembler: GenerationAssembler, turn: Turn
+    ) -> AsyncGenerator[TokenDelta]:
         await self._settle(turn)
-        new = deltas(self._connection, self._model, request, assembler, turn.timeout_s)
+        request.session_id = self.session_id
+        link = self._link
+        new = deltas(
+            link.connection, link.methods.model, request, assembler, turn.timeout_s, link.route
+        )
         with self._leaving(overrun=True):
             async with aclosing(new):
                 async for delta in new:
                     yield delta
+
+    def _generated(self, assembler: GenerationAssembler) -> Generation:
+        """Takes a generation that is complete.
+
+        Raises:
+            LockstepError: a row failed.
+        """
         self._apply_generation(assembler.generation())
-        assembler.result()  # raises what a row failed with
+        return assembler.result()
 
     async def truncate(
         self, positions: int | Sequence[int], *, timeout: Timeout = USE_DEFAULT
@@ -178,7 +205,7 @@ class AsyncSession(SessionState, AsyncClosing):
             timeout: in seconds.
         """
         request = self._truncate_request(positions)
-        response = await self._call(self._stub.Truncate, request, timeout)
+        response = await self._call(lambda methods: methods.sessions.Truncate, request, timeout)
         self._apply_rows(response.rows)
 
     async def fork(
@@ -196,8 +223,10 @@ class AsyncSession(SessionState, AsyncClosing):
         request = build(
             pb.ForkRequest, session_id=self.session_id, count=1, row_indices=row_indices
         )
-        response = await self._call(self._stub.Fork, request, timeout)
-        return self._copy(response.session_ids[0], row_indices)
+        response = await self._call(lambda methods: methods.sessions.Fork, request, timeout)
+        fork = self._copy(response.session_ids[0], row_indices)
+        fork._link = self._link.fork(fork.session_id)
+        return fork
 
     async def select_rows(
         self, row_indices: Sequence[int], *, timeout: Timeout = USE_DEFAULT
@@ -209,7 +238,7 @@ class AsyncSession(SessionState, AsyncClosing):
             timeout: in seconds.
         """
         request = build(pb.SelectRowsRequest, session_id=self.session_id, row_indices=row_indices)
-        response = await self._call(self._stub.SelectRows, request, timeout)
+        response = await self._call(lambda methods: methods.sessions.SelectRows, request, timeout)
         self._apply_selection(response, row_indices)
 
     async def rebind(
@@ -228,12 +257,15 @@ class AsyncSession(SessionState, AsyncClosing):
             The vocabulary that the session is on now.
         """
         request = self._rebind_request(vocabulary)
-        return self._apply_rebind(await self._call(self._stub.RebindSession, request, timeout))
+        response = await self._call(
+            lambda methods: methods.sessions.RebindSession, request, timeout
+        )
+        return self._apply_rebind(response)
 
     async def token_ids(self, *, timeout: Timeout = USE_DEFAULT) -> list[list[int]]:
         """Returns the tokens of each row, prompt included, as the server has them."""
         request = pb.GetSessionRequest(session_id=self.session_id)
-        response = await self._call(self._stub.GetSession, request, timeout)
+        response = await self._call(lambda methods: methods.sessions.GetSession, request, timeout)
         return [list(row.tokens.ids) for row in response.rows]
 
     async def touch(self, *, ttl_s: float | None = None, timeout: Timeout = USE_DEFAULT) -> None:
@@ -243,9 +275,12 @@ class AsyncSession(SessionState, AsyncClosing):
             ttl_s: a new idle time, in seconds; the one so far unless given.
             timeout: in seconds.
         """
-        self._check_open()
         request = pb.TouchSessionRequest(session_id=self.session_id, ttl=durations.message(ttl_s))
-        await self._connection.unary(self._stub.TouchSession, request, timeout)
+        await self._call(
+            lambda methods: methods.sessions.TouchSession, request, timeout, settles=False
+        )
+        if ttl_s is not None:
+            self._known.opening.ttl.CopyFrom(request.ttl)
 
     async def close(self, *, timeout: Timeout = USE_DEFAULT) -> None:
         """Frees what the server holds. Does nothing where the session is gone already.
@@ -255,41 +290,15 @@ class AsyncSession(SessionState, AsyncClosing):
         """
         if self.closed:
             return
-        turn = Turn(self._connection.endpoint.unary_timeout_s(timeout))
+        turn = Turn(self._link.home.endpoint.unary_timeout_s(timeout))
         request = pb.CloseSessionRequest(session_id=self.session_id)
-        with suppress(SessionNotFound):  # expired, evicted or lost with the engine: nothing is held
-            await self._once_free(self._stub.CloseSession, request, turn)
+
+        async def close() -> pb.CloseSessionResponse:
+            return await self._once_free(
+                lambda methods: methods.sessions.CloseSession, request, turn
+            )
+
+        # Expired, evicted or lost with the engine: nothing is held.
+        with suppress(*LOSSES if self._reopens else (SessionNotFound,)):
+            await self._link.reach(close)
         self.closed = True
-
-    async def _call(
-        self,
-        method: "UnaryUnaryMultiCallable[Request, Response]",
-        request: Request,
-        timeout: Timeout,
-    ) -> Response:
-        """Calls a method that uses the session, once no call that was left does."""
-        turn = Turn(self._connection.endpoint.unary_timeout_s(timeout))
-        await self._settle(turn)
-        with self._leaving():
-            return await self._connection.unary(method, request, turn.timeout_s)
-
-    async def _settle(self, turn: Turn) -> None:
-        """Waits until a call that was left is over, and undoes it if it was a generation."""
-        self._check_open()
-        if not self._unsettled:
-            return
-        if self._overrun:
-            await self._once_free(self._stub.Truncate, self._undo_request(), turn)
-        else:
-            request = pb.GetSessionRequest(session_id=self.session_id)
-            await self._once_free(self._stub.GetSession, request, turn)
-        self._settled()
-
-    async def _once_free(
-        self, method: "UnaryUnaryMultiCallable[Request, Response]", request: Request, turn: Turn
-    ) -> Response:
-        while True:
-            try:
-                return await self._connection.unary(method, request, turn.timeout_s)
-            except SessionBusy as error:
-                await asyncio.sleep(turn.pause_s(error))

@@ -1,13 +1,14 @@
 """Steps of a session over one stream, for asyncio."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Unpack
 
 from lockstep.v1 import logits_session_service_pb2 as pb
 
 from lockstep_client._async.duplex import AsyncDuplex
+from lockstep_client._async.session_calls import AsyncSessionCalls
 from lockstep_client._calls.keyword_help import with_keywords
-from lockstep_client._calls.session_state import SessionState, StepResult
+from lockstep_client._calls.session_state import BUSY_LIMIT_S, LOSSES, StepResult, Turn
 from lockstep_client._calls.step_reader import StepReader
 from lockstep_client._requests.options import StepOptions
 from lockstep_client._transport.closing import AsyncClosing
@@ -24,13 +25,12 @@ class AsyncStepStream(AsyncClosing):
 
     def __init__(
         self,
-        session: SessionState,
-        call: AsyncDuplex[pb.StepStreamRequest, pb.StepStreamResponse],
-        settle: Callable[[], Awaitable[None]],
+        session: AsyncSessionCalls,
+        begin: Callable[[], AsyncDuplex[pb.StepStreamRequest, pb.StepStreamResponse]],
     ) -> None:
         self._session = session
-        self._call = call
-        self._settle = settle
+        self._begin = begin
+        self._call = begin()
 
     async def step(
         self, rows: Sequence[int | Row] | Array, **options: Unpack[StepOptions]
@@ -41,16 +41,31 @@ class AsyncStepStream(AsyncClosing):
             rows: as there; an array is `[B]` or `[B, T]` of any integer type.
             **options: see `StepOptions`.
         """
-        await self._settle()
         request = self._session._step_request(rows, options)
+        turn = Turn(self._session._link.home.endpoint.timeout_s)
+
+        async def step() -> tuple[pb.StepResponse, StepReader]:
+            await self._session._settle(Turn(BUSY_LIMIT_S))
+            request.session_id = self._session.session_id
+            try:
+                with self._session._leaving():
+                    return await self._exchange(request)
+            except LOSSES:  # the stream has ended with it
+                await self._call.close()
+                self._call = self._begin()
+                raise
+
+        answer, reader = await self._session._lasting(step, turn)
+        return self._session._apply_step(request, answer, reader.row)
+
+    async def _exchange(self, request: pb.StepRequest) -> tuple[pb.StepResponse, StepReader]:
         self._call.send(
             pb.StepStreamRequest(step=request, accept_chunks=True, accept_packed_chunks=True)
         )
         reader, answer = StepReader(), None
-        with self._session._leaving():
-            while answer is None:
-                answer = reader.feed(await self._call.receive())
-        return self._session._apply_step(answer, look_ahead=request.look_ahead, read_row=reader.row)
+        while answer is None:
+            answer = reader.feed(await self._call.receive())
+        return answer, reader
 
     async def close(self) -> None:
         """Ends the stream. The session goes on."""

@@ -112,6 +112,11 @@ class GenerationAssembler:
             self._deltas.setdefault((delta.prompt_index, delta.sequence_index), []).append(kept)
         return deltas
 
+    @property
+    def session_id(self) -> str:
+        """The session that a complete generation has left behind; empty if there is none."""
+        return "" if self._completed is None else self._completed.session_id
+
     def result(self) -> Generation:
         """Returns the result.
 

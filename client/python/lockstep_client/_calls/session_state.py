@@ -14,6 +14,7 @@ import grpc
 from lockstep.v1 import logits_session_service_pb2 as session_pb
 from lockstep.v1 import model_service_pb2 as model_pb
 
+from lockstep_client._calls.session_rows import SessionRows
 from lockstep_client._requests import generation_config
 from lockstep_client._requests import model as model_requests
 from lockstep_client._requests import session as requests
@@ -33,11 +34,25 @@ from lockstep_client._values.messages import build
 from lockstep_client._values.one_line import one_line
 from lockstep_client._values.tensors import Array
 from lockstep_client._values.vocabulary_ref import VocabularyRef
-from lockstep_client.exceptions import ServiceError, SessionBusy, SessionNotFound
+from lockstep_client.exceptions import (
+    ConnectionFailed,
+    Draining,
+    EngineLost,
+    ServiceError,
+    SessionBusy,
+    SessionNotFound,
+    SessionOnOtherReplica,
+)
 
 BUSY_LIMIT_S: Final = 5.0
 """How long a call that was left is waited for."""
 BUSY_PAUSE_S: Final = 0.1
+
+LOSSES: Final = (ConnectionFailed, Draining, EngineLost, SessionNotFound, SessionOnOtherReplica)
+"""What calls of a session fail with where the session may be lost, and goes on only elsewhere."""
+REOPENING_PAUSES_S: Final = (0.2, 0.4, 0.8)
+"""A session is opened again for one call as often, and where the connection had failed, the call
+waits as long."""
 
 
 class Turn:
@@ -114,7 +129,10 @@ class SessionState:
         closed: whether it was closed by this client.
     """
 
-    def __init__(self, response: session_pb.OpenSessionResponse) -> None:
+    def __init__(
+        self, request: session_pb.OpenSessionRequest, response: session_pb.OpenSessionResponse
+    ) -> None:
+        self._known = SessionRows.of_answer(request, response)
         self.session_id = response.session_id
         self.vocabulary = VocabularyRef.from_message(response.vocabulary)
         self.effective_config: dict[str, Any] = generation_config.to_dict(response.effective_config)
@@ -184,16 +202,15 @@ class SessionState:
 
     def _apply_step(
         self,
+        request: session_pb.StepRequest,
         response: session_pb.StepResponse,
-        *,
-        look_ahead: bool = False,
         read_row: ReadRow = inline_row,
     ) -> StepResult:
         """Takes the answer of a step.
 
         Args:
+            request: the step.
             response: the answer.
-            look_ahead: whether the rows are as before it.
             read_row: finds the values of full rows.
 
         Raises:
@@ -209,7 +226,9 @@ class SessionState:
             seeds=tuple(row.seed if row.HasField("seed") else None for row in response.rows),
             determinism=Determinism.from_message(response.determinism),
         )
-        if not look_ahead:  # rows that did not step keep what is known about them
+        if not request.look_ahead:
+            self._known.step(request, response)
+            # Rows that did not step keep what is known about them.
             self.rows = tuple(new or old for new, old in zip(result.rows, self.rows, strict=True))
         for row in response.rows:
             if row.HasField("error"):
@@ -222,6 +241,7 @@ class SessionState:
 
     def _apply_generation(self, generation: Generation) -> None:
         """Takes what was generated: what follows it is not known."""
+        self._known.generate([sequence.token_ids for sequence in generation.details])
         self.position = tuple(
             position + len(sequence.token_ids)
             for position, sequence in zip(self.position, generation.details, strict=True)
@@ -236,12 +256,14 @@ class SessionState:
     def _apply_rows(self, rows: Sequence[session_pb.SessionRow]) -> None:
         """Takes the rows after they were cut: what follows them is not known."""
         self.position = tuple(row.position for row in rows)
+        self._known.cut(self.position)
         self.rows = tuple(() for _ in rows)
 
     def _apply_selection(
         self, response: session_pb.SelectRowsResponse, row_indices: Sequence[int]
     ) -> None:
         """Takes the rows after they were selected."""
+        self._known = self._known.copy(row_indices)
         self.position = tuple(row.position for row in response.rows)
         self.seeds = tuple(row.seed for row in response.rows)
         self.rows = tuple(self.rows[index] for index in row_indices)
@@ -258,6 +280,26 @@ class SessionState:
         self._apply_rows(response.rows)
         return self.vocabulary
 
+    def _reopen_request(self) -> session_pb.OpenSessionRequest:
+        """Builds the request for a session that goes on as this one would have.
+
+        Raises:
+            SessionNotFound: a row has no token to begin with.
+        """
+        if not all(self.position):
+            raise SessionNotFound(
+                "A row without tokens cannot be opened again; open a new session.",
+                code=grpc.StatusCode.NOT_FOUND,
+            )
+        request = self._known.reopening()
+        request.vocabulary.CopyFrom(self.vocabulary.to_message())
+        return request
+
+    def _apply_reopening(self, response: session_pb.OpenSessionResponse) -> None:
+        """Takes the name of the session that goes on; all that was known holds for it, too."""
+        self.session_id = response.session_id
+        self._settled()
+
     @staticmethod
     def _found(
         session_id: str, response: session_pb.GetSessionResponse
@@ -265,6 +307,7 @@ class SessionState:
         """Returns what the server has of a session as if it had just been opened."""
         return session_pb.OpenSessionResponse(
             session_id=session_id,
+            max_length=response.max_length,
             rows=response.rows,
             vocabulary=response.vocabulary,
             effective_config=response.effective_config,
@@ -275,6 +318,7 @@ class SessionState:
         """Returns the state of a fork: this one's, under another name."""
         fork = copy.copy(self)
         fork.session_id = session_id
+        fork._known = self._known.copy(row_indices)
         fork.closed = fork._unsettled = fork._overrun = False
         if row_indices:
             fork.position = tuple(self.position[index] for index in row_indices)

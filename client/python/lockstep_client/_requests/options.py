@@ -588,6 +588,8 @@ class SessionOptions(PromptOptions, total=False):
         selection: What to return about the prompt's end. Unset means full rows of logits, float32.
         ttl_s: Idle time after which the session may be dropped. Range: [1 s, server limit]. Unset
             means the server's default.
+        reopen: Whether the session is opened again by itself, with `reopen`, where a call of it
+            finds it lost. Unset means False.
         vocabulary: The vocabulary that the ids belong to. Unset means the vocabulary of the batch,
             and for ids without one the newest that this client has seen, or a newer one.
         cache_salt: Limits reuse of the prompts' KV cache to requests with the same salt. Callers
@@ -610,6 +612,9 @@ class SessionOptions(PromptOptions, total=False):
     ttl_s: float
     """Idle time after which the session may be dropped. Range: [1 s, server limit]. Unset means
     the server's default."""
+    reopen: bool
+    """Whether the session is opened again by itself, with `reopen`, where a call of it finds it
+    lost. Unset means False."""
     vocabulary: VocabularyRef | None
     """The vocabulary that the ids belong to. Unset means the vocabulary of the batch, and for ids
     without one the newest that this client has seen, or a newer one."""

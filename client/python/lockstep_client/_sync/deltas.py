@@ -10,6 +10,7 @@ from lockstep.v1 import model_service_pb2 as pb
 from lockstep_client._calls.assembly import GenerationAssembler
 from lockstep_client._results.generation import TokenDelta
 from lockstep_client._transport.endpoint import Timeout
+from lockstep_client._transport.route import Route
 from lockstep_client._transport.sync_connection import Connection
 
 if TYPE_CHECKING:  # exists in the stub file only
@@ -22,6 +23,7 @@ def deltas(
     request: pb.GenerateRequest,
     assembler: GenerationAssembler,
     timeout: Timeout,
+    route: Route | None = None,
 ) -> Generator[TokenDelta]:
     """Runs a generation; closing the generator cancels it.
 
@@ -31,8 +33,10 @@ def deltas(
         request: what is generated.
         assembler: takes every event, and has the result in the end.
         timeout: of the whole call, in seconds.
+        route: of the session that it is about, if there is one.
     """
     message = pb.GenerateStreamRequest(request=request)
-    with closing(connection.stream(stub.GenerateStream, message, timeout)) as events:
+    responses = connection.stream(stub.GenerateStream, message, timeout, route=route)
+    with closing(responses) as events:
         for event in events:
             yield from assembler.feed(event)

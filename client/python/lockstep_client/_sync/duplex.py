@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Generic
 
 from lockstep_client._transport.closing import Closing
 from lockstep_client._transport.endpoint import Timeout
+from lockstep_client._transport.route import Route
 from lockstep_client._transport.sync_connection import Connection, Request, Response
 from lockstep_client.exceptions import ProtocolError
 
@@ -20,9 +21,10 @@ class Duplex(Closing, Generic[Request, Response]):
         connection: Connection,
         method: "StreamStreamMultiCallable[Request, Response]",
         timeout: Timeout,
+        route: Route | None = None,
     ) -> None:
         self._service = connection.endpoint.service
-        self._requests, self._responses = connection.exchange(method, timeout)
+        self._requests, self._responses = connection.exchange(method, timeout, route)
 
     def send(self, request: Request) -> None:
         """Sends a request, and does not wait for an answer."""

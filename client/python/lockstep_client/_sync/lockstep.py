@@ -32,6 +32,7 @@ from lockstep_client._transport.endpoint import (
     DEFAULT_TIMEOUT_S,
     USE_DEFAULT,
     Endpoint,
+    Follow,
     Timeout,
     Tls,
 )
@@ -72,6 +73,7 @@ class Lockstep(Closing):
         retries: int = DEFAULT_RETRIES,
         token: Token | None = None,
         token_in_plain_text: bool = False,
+        follow: Follow = True,
     ) -> None:
         """Prepares the connections.
 
@@ -86,11 +88,15 @@ class Lockstep(Closing):
             token: bearer token that says who calls: a text, a `Path` of a file that is read
                 for every call, or a function that is called for every call and returns at once.
             token_in_plain_text: whether it is sent without `tls`, too.
+            follow: where calls of a session may go when the service names the replica that has
+                it. True: with TLS to a replica that shows a certificate for the name expected of
+                `model`, in plain text to the host of `model` and to names below it. A list has
+                the hosts to trust instead, `*` standing for any text. False: nowhere.
         """
         newest = NewestVocabulary()
         common = (tls, timeout, stream_timeout, retries, token, token_in_plain_text)
         self._tokenizer = Connection(Endpoint("tokenizer", tokenizer, *common), newest)
-        self._model = Connection(Endpoint("model", model, *common), newest)
+        self._model = Connection(Endpoint("model", model, *common, follow), newest)
         self.tokenizer = Tokenizer(self._tokenizer)
         self.vocabulary = Vocabulary(self._tokenizer)
         self.model = Model(self._model)

@@ -8,7 +8,6 @@ from typing import Literal, Unpack
 from lockstep.v1 import logits_session_service_pb2 as session_pb
 from lockstep.v1 import model_info_service_pb2 as info_pb
 from lockstep.v1 import model_service_pb2 as model_pb
-from lockstep.v1.logits_session_service_pb2_grpc import LogitsSessionServiceStub
 from lockstep.v1.model_info_service_pb2_grpc import ModelInfoServiceStub
 from lockstep.v1.model_service_pb2_grpc import ModelServiceStub
 
@@ -16,6 +15,7 @@ from lockstep_client._calls import row_requests, row_results
 from lockstep_client._calls.assembly import GenerationAssembler
 from lockstep_client._calls.keyword_help import with_keywords
 from lockstep_client._calls.row_requests import RowLimits
+from lockstep_client._calls.session_tokens import SessionTokens
 from lockstep_client._calls.windows import Windows
 from lockstep_client._requests import generation_config
 from lockstep_client._requests import model as requests
@@ -35,9 +35,11 @@ from lockstep_client._results.scores import NextTokenScores, ScoredSequence
 from lockstep_client._sync.deltas import deltas
 from lockstep_client._sync.row_calls import call_rows, time_left
 from lockstep_client._sync.session import Session
+from lockstep_client._sync.session_link import SessionLink
 from lockstep_client._sync.streams import Stream
 from lockstep_client._transport.endpoint import USE_DEFAULT, Timeout
 from lockstep_client._transport.room import Room
+from lockstep_client._transport.route import Route
 from lockstep_client._transport.sync_connection import Connection
 from lockstep_client._transport.sync_workers import Once, turn
 from lockstep_client._values.batch import Prompts, Row
@@ -56,7 +58,7 @@ class Model:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._stub = ModelServiceStub(connection.channel)
-        self._sessions = LogitsSessionServiceStub(connection.channel)
+        self._tokens = SessionTokens()
         self._info = ModelInfoServiceStub(connection.channel)
         self._capabilities: Once[Capabilities] = Once()
         self._room = Room()
@@ -99,11 +101,13 @@ class Model:
         per_row = row_requests.sequences_per_row(request.generation_config)
 
         def generate(part: model_pb.GenerateRequest, timeout: Timeout) -> Generation:
-            assembler = GenerationAssembler(part, keep_scores=True, raises=raises)
+            assembler, route = GenerationAssembler(part, keep_scores=True, raises=raises), Route()
             left = time_left(self._connection.endpoint.streaming_timeout_s(timeout))
             with self._places(row_requests.num_sequences(part), left()):
-                for _ in deltas(self._connection, self._stub, part, assembler, left()):
+                new = deltas(self._connection, self._stub, part, assembler, left(), route)
+                for _ in new:
                     pass
+            self._tokens.keep(assembler, route)
             return assembler.result()
 
         def limits() -> RowLimits:
@@ -154,23 +158,49 @@ class Model:
             The session, to be closed. `.logits` are those after the prompts.
         """
         request = session_requests.open_session(prompts, options)
-        response = self._connection.unary(self._sessions.OpenSession, request, timeout)
+        link = SessionLink(self._connection, Route())
+        response = self._connection.unary(
+            link.methods.sessions.OpenSession, request, timeout, route=link.route
+        )
         if request.generation_config.HasField("seed"):
             generation_config.warn_of_unused_seed(response.effective_config)
-        return Session(response, self._connection, self._sessions)
+        return Session(request, response, link, reopens=bool(options.get("reopen")))
 
-    def get_session(self, session_id: str, *, timeout: Timeout = USE_DEFAULT) -> Session:
+    def get_session(
+        self,
+        session_id: str,
+        *,
+        session_token: str = "",
+        reopen: bool = False,
+        timeout: Timeout = USE_DEFAULT,
+    ) -> Session:
         """Returns a session that exists: one that a generation left behind, or an earlier client.
 
         What follows its tokens is not known before its next step.
 
+        Args:
+            session_id: its name.
+            session_token: its `session_token`, if it was not this client that had it; a
+                gateway may need it to find the session's replica.
+            reopen: see `SessionOptions`.
+            timeout: in seconds.
+
         Raises:
             SessionNotFound: it does not exist, or not any more.
+            SessionOnOtherReplica: another replica has it, which cannot be followed to.
         """
         request = build(session_pb.GetSessionRequest, session_id=session_id)
-        response = self._connection.unary(self._sessions.GetSession, request, timeout)
-        found = Session._found(session_id, response)
-        return Session(found, self._connection, self._sessions)
+        token = session_token or self._tokens.get(session_id)
+        link = SessionLink(self._connection, Route(session_id, token))
+        left = time_left(self._connection.endpoint.unary_timeout_s(timeout))
+
+        def get() -> session_pb.GetSessionResponse:
+            return link.connection.unary(
+                link.methods.sessions.GetSession, request, left(), route=link.route
+            )
+
+        found = Session._found(session_id, link.reach(get))
+        return Session(session_pb.OpenSessionRequest(), found, link, reopens=reopen)
 
     def score(
         self,
@@ -311,9 +341,11 @@ class Model:
     def _deltas(
         self, request: model_pb.GenerateRequest, assembler: GenerationAssembler, timeout: Timeout
     ) -> Generator[TokenDelta]:
-        new = deltas(self._connection, self._stub, request, assembler, timeout)
+        route = Route()
+        new = deltas(self._connection, self._stub, request, assembler, timeout, route)
         with closing(new):
             yield from new
+        self._tokens.keep(assembler, route)
         assembler.result()  # raises what a sequence failed with
 
     def _limits(self) -> Capabilities:

@@ -1,64 +1,52 @@
 # Generated from _async/session.py by `make client`.
 """A session, blocking."""
 
-import time
 from collections.abc import Generator, Sequence
 from contextlib import closing, suppress
-from typing import TYPE_CHECKING, Self, Unpack
+from typing import Self, Unpack
 
 from lockstep.v1 import logits_session_service_pb2 as pb
 from lockstep.v1 import model_service_pb2 as model_pb
-from lockstep.v1.model_service_pb2_grpc import ModelServiceStub
 
 from lockstep_client._calls.assembly import GenerationAssembler
 from lockstep_client._calls.keyword_help import with_keywords
-from lockstep_client._calls.session_state import BUSY_LIMIT_S, SessionState, StepResult, Turn
+from lockstep_client._calls.session_state import LOSSES, StepResult, Turn
 from lockstep_client._requests import model as model_requests
 from lockstep_client._requests.options import GenerateOptions, StepOptions
 from lockstep_client._results.generation import Generation, TokenDelta
 from lockstep_client._sync.deltas import deltas
 from lockstep_client._sync.duplex import Duplex
+from lockstep_client._sync.session_calls import SessionCalls
 from lockstep_client._sync.step_stream import StepStream
 from lockstep_client._sync.streams import Stream
 from lockstep_client._transport.closing import Closing
 from lockstep_client._transport.endpoint import USE_DEFAULT, Timeout
-from lockstep_client._transport.sync_connection import Connection, Request, Response
 from lockstep_client._values import durations
 from lockstep_client._values.batch import Row
 from lockstep_client._values.messages import build
 from lockstep_client._values.one_line import described, some
 from lockstep_client._values.tensors import Array
 from lockstep_client._values.vocabulary_ref import VocabularyRef
-from lockstep_client.exceptions import SessionBusy, SessionNotFound
-
-if TYPE_CHECKING:  # what has type parameters in the stub files only
-    from grpc import UnaryUnaryMultiCallable
-    from lockstep.v1.logits_session_service_pb2_grpc import LogitsSessionServiceStub
+from lockstep_client.exceptions import SessionNotFound
 
 
 @with_keywords
-class Session(SessionState, Closing):
+class Session(SessionCalls, Closing):
     """Rows whose KV cache the server keeps, while the caller chooses the tokens.
 
     One call at a time may use it. Close it, or use it in a `with` block: the
     server holds memory for it until then, or until it expires.
     """
 
-    def __init__(
-        self,
-        response: pb.OpenSessionResponse,
-        connection: Connection,
-        stub: "LogitsSessionServiceStub",
-    ) -> None:
-        super().__init__(response)
-        self._connection = connection
-        self._stub = stub
-        self._model = ModelServiceStub(connection.channel)
+    @property
+    def session_token(self) -> str:
+        """What tells a gateway which replica has the session, for `get_session` elsewhere."""
+        return self._link.route.token
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else f"{len(self.position)} rows"
         positions = some(self.position)
-        where = f"{self.session_id} at {self._connection.endpoint.address}"
+        where = f"{self.session_id} at {self._link.connection.endpoint.address}"
         return described(self, f"{where}: {state}, positions {positions}")
 
     def step(
@@ -81,13 +69,14 @@ class Session(SessionState, Closing):
 
         Raises:
             PositionConflict: the session is not where this client left it.
-            SessionNotFound: it expired, or the server restarted.
+            SessionNotFound: it expired, or the server restarted; see `reopen`.
+            SessionOnOtherReplica: another replica has it, which cannot be followed to.
             ResponseTooLarge: the answer does not fit a message; an answer of a `step_stream`
                 may be larger.
         """
         request = self._step_request(rows, options)
-        response = self._call(self._stub.Step, request, timeout)
-        return self._apply_step(response, look_ahead=request.look_ahead)
+        response = self._call(lambda methods: methods.sessions.Step, request, timeout)
+        return self._apply_step(request, response)
 
     def look_ahead(
         self,
@@ -110,8 +99,12 @@ class Session(SessionState, Closing):
         Args:
             timeout: of the whole stream, in seconds.
         """
-        call = Duplex(self._connection, self._stub.StepStream, timeout)
-        return StepStream(self, call, lambda: self._settle(Turn(BUSY_LIMIT_S)))
+
+        def begin() -> Duplex[pb.StepStreamRequest, pb.StepStreamResponse]:
+            link = self._link
+            return Duplex(link.connection, link.methods.sessions.StepStream, timeout, link.route)
+
+        return StepStream(self, begin)
 
     def generate(
         self, *, timeout: Timeout = USE_DEFAULT, **options: Unpack[GenerateOptions]
@@ -126,19 +119,24 @@ class Session(SessionState, Closing):
             **options: see `GenerateOptions`.
         """
         request = self._generate_request(options)
-        assembler = GenerationAssembler(
-            request, keep_scores=True, raises=model_requests.raises(options)
-        )
-        for _ in self._generate(request, assembler, timeout):
-            pass
-        return assembler.result()
+        raises = model_requests.raises(options)
+        turn = Turn(self._link.home.endpoint.streaming_timeout_s(timeout))
+
+        def generate() -> GenerationAssembler:
+            assembler = GenerationAssembler(request, keep_scores=True, raises=raises)
+            for _ in self._deltas(request, assembler, turn):
+                pass
+            return assembler
+
+        return self._generated(self._lasting(generate, turn))
 
     def stream(
         self, *, timeout: Timeout = USE_DEFAULT, **options: Unpack[GenerateOptions]
     ) -> Stream[TokenDelta, Generation]:
         """As `generate`, and yields tokens as they are chosen.
 
-        Left before its end, it is undone: the rows are as they were.
+        Left before its end, it is undone: the rows are as they were. Once it has begun, it
+        ends with its session, also with `reopen=True`.
 
         Args:
             timeout: of the whole stream, in seconds.
@@ -157,13 +155,39 @@ class Session(SessionState, Closing):
     def _generate(
         self, request: model_pb.GenerateRequest, assembler: GenerationAssembler, timeout: Timeout
     ) -> Generator[TokenDelta]:
-        turn = Turn(self._connection.endpoint.streaming_timeout_s(timeout))
+        turn = Turn(self._link.home.endpoint.streaming_timeout_s(timeout))
+
+        def begin() -> tuple[Generator[TokenDelta], TokenDelta | None]:
+            new = self._deltas(request, assembler, turn)
+            return new, next(new, None)
+
+        new, first = self._lasting(begin, turn)
+        with closing(new):
+            if first is not None:
+                yield first
+            yield from new
+        self._generated(assembler)
+
+    def _deltas(
+        self, request: model_pb.GenerateRequest, assembler: GenerationAssembler, turn: Turn
+    ) -> Generator[TokenDelta]:
         self._settle(turn)
-        new = deltas(self._connection, self._model, request, assembler, turn.timeout_s)
+        request.session_id = self.session_id
+        link = self._link
+        new = deltas(
+            link.connection, link.methods.model, request, assembler, turn.timeout_s, link.route
+        )
         with self._leaving(overrun=True), closing(new):
             yield from new
+
+    def _generated(self, assembler: GenerationAssembler) -> Generation:
+        """Takes a generation that is complete.
+
+        Raises:
+            LockstepError: a row failed.
+        """
         self._apply_generation(assembler.generation())
-        assembler.result()  # raises what a row failed with
+        return assembler.result()
 
     def truncate(self, positions: int | Sequence[int], *, timeout: Timeout = USE_DEFAULT) -> None:
         """Forgets tokens of every row from a position on, or of each from its own.
@@ -175,7 +199,7 @@ class Session(SessionState, Closing):
             timeout: in seconds.
         """
         request = self._truncate_request(positions)
-        response = self._call(self._stub.Truncate, request, timeout)
+        response = self._call(lambda methods: methods.sessions.Truncate, request, timeout)
         self._apply_rows(response.rows)
 
     def fork(self, row_indices: Sequence[int] = (), *, timeout: Timeout = USE_DEFAULT) -> Self:
@@ -191,8 +215,10 @@ class Session(SessionState, Closing):
         request = build(
             pb.ForkRequest, session_id=self.session_id, count=1, row_indices=row_indices
         )
-        response = self._call(self._stub.Fork, request, timeout)
-        return self._copy(response.session_ids[0], row_indices)
+        response = self._call(lambda methods: methods.sessions.Fork, request, timeout)
+        fork = self._copy(response.session_ids[0], row_indices)
+        fork._link = self._link.fork(fork.session_id)
+        return fork
 
     def select_rows(self, row_indices: Sequence[int], *, timeout: Timeout = USE_DEFAULT) -> None:
         """Replaces the rows by a selection of them, which may drop, repeat and reorder.
@@ -202,7 +228,7 @@ class Session(SessionState, Closing):
             timeout: in seconds.
         """
         request = build(pb.SelectRowsRequest, session_id=self.session_id, row_indices=row_indices)
-        response = self._call(self._stub.SelectRows, request, timeout)
+        response = self._call(lambda methods: methods.sessions.SelectRows, request, timeout)
         self._apply_selection(response, row_indices)
 
     def rebind(
@@ -221,12 +247,13 @@ class Session(SessionState, Closing):
             The vocabulary that the session is on now.
         """
         request = self._rebind_request(vocabulary)
-        return self._apply_rebind(self._call(self._stub.RebindSession, request, timeout))
+        response = self._call(lambda methods: methods.sessions.RebindSession, request, timeout)
+        return self._apply_rebind(response)
 
     def token_ids(self, *, timeout: Timeout = USE_DEFAULT) -> list[list[int]]:
         """Returns the tokens of each row, prompt included, as the server has them."""
         request = pb.GetSessionRequest(session_id=self.session_id)
-        response = self._call(self._stub.GetSession, request, timeout)
+        response = self._call(lambda methods: methods.sessions.GetSession, request, timeout)
         return [list(row.tokens.ids) for row in response.rows]
 
     def touch(self, *, ttl_s: float | None = None, timeout: Timeout = USE_DEFAULT) -> None:
@@ -236,9 +263,10 @@ class Session(SessionState, Closing):
             ttl_s: a new idle time, in seconds; the one so far unless given.
             timeout: in seconds.
         """
-        self._check_open()
         request = pb.TouchSessionRequest(session_id=self.session_id, ttl=durations.message(ttl_s))
-        self._connection.unary(self._stub.TouchSession, request, timeout)
+        self._call(lambda methods: methods.sessions.TouchSession, request, timeout, settles=False)
+        if ttl_s is not None:
+            self._known.opening.ttl.CopyFrom(request.ttl)
 
     def close(self, *, timeout: Timeout = USE_DEFAULT) -> None:
         """Frees what the server holds. Does nothing where the session is gone already.
@@ -248,41 +276,13 @@ class Session(SessionState, Closing):
         """
         if self.closed:
             return
-        turn = Turn(self._connection.endpoint.unary_timeout_s(timeout))
+        turn = Turn(self._link.home.endpoint.unary_timeout_s(timeout))
         request = pb.CloseSessionRequest(session_id=self.session_id)
-        with suppress(SessionNotFound):  # expired, evicted or lost with the engine: nothing is held
-            self._once_free(self._stub.CloseSession, request, turn)
+
+        def close() -> pb.CloseSessionResponse:
+            return self._once_free(lambda methods: methods.sessions.CloseSession, request, turn)
+
+        # Expired, evicted or lost with the engine: nothing is held.
+        with suppress(*LOSSES if self._reopens else (SessionNotFound,)):
+            self._link.reach(close)
         self.closed = True
-
-    def _call(
-        self,
-        method: "UnaryUnaryMultiCallable[Request, Response]",
-        request: Request,
-        timeout: Timeout,
-    ) -> Response:
-        """Calls a method that uses the session, once no call that was left does."""
-        turn = Turn(self._connection.endpoint.unary_timeout_s(timeout))
-        self._settle(turn)
-        with self._leaving():
-            return self._connection.unary(method, request, turn.timeout_s)
-
-    def _settle(self, turn: Turn) -> None:
-        """Waits until a call that was left is over, and undoes it if it was a generation."""
-        self._check_open()
-        if not self._unsettled:
-            return
-        if self._overrun:
-            self._once_free(self._stub.Truncate, self._undo_request(), turn)
-        else:
-            request = pb.GetSessionRequest(session_id=self.session_id)
-            self._once_free(self._stub.GetSession, request, turn)
-        self._settled()
-
-    def _once_free(
-        self, method: "UnaryUnaryMultiCallable[Request, Response]", request: Request, turn: Turn
-    ) -> Response:
-        while True:
-            try:
-                return self._connection.unary(method, request, turn.timeout_s)
-            except SessionBusy as error:
-                time.sleep(turn.pause_s(error))

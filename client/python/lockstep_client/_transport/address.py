@@ -10,7 +10,9 @@ _URL: Final = re.compile(r"(https?|grpcs?)://", re.IGNORECASE)
 _OTHER_TARGET: Final = re.compile(r"(unix|unix-abstract|ipv4|ipv6|vsock|xds):")
 _DNS: Final = re.compile(r"dns:(//[^/]*/)?")
 _HOST_AND_PORT: Final = re.compile(r"(\[[^]]+\]|[^:/\[\]]+):(\d+)")
+_LIST: Final = re.compile(r"ipv[46]:")
 _LAST_PORT: Final = 65535
+_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 def check(service: str, address: object) -> None:
@@ -28,6 +30,24 @@ def check(service: str, address: object) -> None:
         raise WrongType(f"{service}={address!r}: an address is a text such as {_example(service)}.")
     if (problem := fault(address)) is not None:
         raise WrongValue(f"{service}={address!r}: {problem}, such as {_example(service)}.")
+
+
+def host(address: str) -> str | None:
+    """Returns the host of an address, in lower case; None where it names none, or several."""
+    found = _HOST_AND_PORT.fullmatch(_DNS.sub("", address, count=1))
+    return None if found is None or _problem(address) else found[1].strip("[]").lower()
+
+
+def hosts(address: str) -> list[str]:
+    """Returns the hosts of an address, of which `ipv4:` and `ipv6:` may list several."""
+    listed = _LIST.match(address)
+    each = address[listed.end() :].split(",") if listed else [address]
+    return [found for found in map(host, each) if found is not None]
+
+
+def is_within(inner: str, outer: str) -> bool:
+    """Says whether a host is another one, or has a name below it, or both are this machine."""
+    return inner == outer or inner.endswith(f".{outer}") or {inner, outer} <= _LOOPBACK
 
 
 def fault(address: str) -> str | None:

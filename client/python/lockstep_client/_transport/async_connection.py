@@ -27,6 +27,7 @@ from lockstep_client._transport.endpoint import MAX_UNARY_CALLS, USE_DEFAULT, En
 from lockstep_client._transport.newest_vocabulary import NewestVocabulary
 from lockstep_client._transport.pulse import PATIENCE_S, QUESTION_TIMEOUT_S
 from lockstep_client._transport.retries import Attempts
+from lockstep_client._transport.route import Route
 from lockstep_client._transport.sent_requests import SentRequests
 from lockstep_client.exceptions import LockstepError
 
@@ -58,19 +59,28 @@ class AsyncConnection(Caller, AsyncClosing):
         self._places = asyncio.Semaphore(MAX_UNARY_CALLS)
         self._asking: asyncio.Task[None] | None = None
         self._closed = False
+        self._replicas: dict[Endpoint, AsyncConnection] = {}
 
     async def unary(
         self,
         method: "aio.UnaryUnaryMultiCallable[Request, Response]",
         request: Request,
         timeout: Timeout = USE_DEFAULT,
+        *,
+        route: Route | None = None,
     ) -> Response:
         """Calls a method that has one answer.
+
+        Args:
+            method: the method.
+            request: its request.
+            timeout: in seconds.
+            route: of the session that the call is about, if there is one.
 
         Raises:
             LockstepError: the call failed.
         """
-        attempts = self._attempts(request, timeout, streams=False)
+        attempts = self._attempts(request, timeout, route, streams=False)
         await self._check_pulse()
         while True:
             try:
@@ -80,14 +90,15 @@ class AsyncConnection(Caller, AsyncClosing):
                     self._translated_errors(attempts),
                 ):
                     async with self._places:
-                        response = await method(
-                            request, timeout=attempts.timeout_s, metadata=metadata
-                        )
+                        call = method(request, timeout=attempts.timeout_s, metadata=metadata)
+                        response = await call
+                        if route is not None:
+                            route.take(await call.initial_metadata())
             except LockstepError as error:
-                await asyncio.sleep(self._pause_s(attempts, error))
+                await asyncio.sleep(attempts.pause_s(error))
             else:
                 attempts.succeed()
-                self._newest.note(request, response, by_owner=self._owns_vocabulary)
+                self._newest.note(request, response)
                 return response
 
     async def stream(
@@ -95,13 +106,15 @@ class AsyncConnection(Caller, AsyncClosing):
         method: "aio.UnaryStreamMultiCallable[Request, Response]",
         request: Request,
         timeout: Timeout = USE_DEFAULT,
+        *,
+        route: Route | None = None,
     ) -> AsyncGenerator[Response]:
         """Calls a method that answers with a stream; closing the generator cancels the call.
 
         Raises:
             LockstepError: the call failed.
         """
-        attempts = self._attempts(request, timeout, streams=True)
+        attempts = self._attempts(request, timeout, route, streams=True)
         async with aclosing(self._repeated(method, lambda: request, attempts)) as responses:
             async for response in responses:
                 yield response
@@ -127,7 +140,10 @@ class AsyncConnection(Caller, AsyncClosing):
             return await method(requests, timeout=attempts.timeout_s, metadata=metadata)
 
     def exchange(
-        self, method: "aio.StreamStreamMultiCallable[Request, Response]", timeout: Timeout
+        self,
+        method: "aio.StreamStreamMultiCallable[Request, Response]",
+        timeout: Timeout,
+        route: Route | None = None,
     ) -> tuple[SentRequests[asyncio.Queue[Request | None]], AsyncGenerator[Response]]:
         """Prepares a call with streams both ways, which begins with the first response.
 
@@ -136,15 +152,16 @@ class AsyncConnection(Caller, AsyncClosing):
             these cancels the call.
         """
         requests = SentRequests[asyncio.Queue[Request | None]](asyncio.Queue)
-        return requests, self._exchange(method, requests, timeout)
+        return requests, self._exchange(method, requests, timeout, route)
 
     async def _exchange(
         self,
         method: Callable[..., Any],
         requests: SentRequests[Any],
         timeout: Timeout,
+        route: Route | None,
     ) -> AsyncGenerator[Any]:
-        attempts = self._attempts_of(requests, timeout)
+        attempts = self._attempts_of(requests, timeout, route)
         responses = self._repeated(method, lambda: _until_none(requests.again()), attempts)
         try:
             async with aclosing(responses):
@@ -164,7 +181,7 @@ class AsyncConnection(Caller, AsyncClosing):
                 try:
                     first = await anext(responses, None)
                 except LockstepError as error:
-                    await asyncio.sleep(self._pause_s(attempts, error))
+                    await asyncio.sleep(attempts.pause_s(error))
                     continue
                 attempts.succeed()
                 if first is not None:
@@ -192,9 +209,22 @@ class AsyncConnection(Caller, AsyncClosing):
                             response = await anext(messages)
                         except StopAsyncIteration:
                             return
+                        if attempts.route is not None:
+                            attempts.route.take(await call.initial_metadata())
                     yield response
             finally:
                 call.cancel()
+
+    def replica(self, address: str) -> "AsyncConnection | None":
+        """Returns the connection to one replica of the service alone; None where it may not be.
+
+        Args:
+            address: what the service says, see `Endpoint.replica`.
+        """
+        endpoint = self.endpoint.replica(address)
+        if endpoint is not None and endpoint not in self._replicas:
+            self._replicas[endpoint] = AsyncConnection(endpoint, self._newest)
+        return None if endpoint is None else self._replicas[endpoint]
 
     @contextmanager
     def _deadline(self, attempts: Attempts) -> Iterator[None]:
@@ -244,6 +274,8 @@ class AsyncConnection(Caller, AsyncClosing):
             self._asking.cancel()
         for channel in self._channels.both:
             await channel.close()
+        for replica in self._replicas.values():
+            await replica.close()
 
 
 async def _until_none(requests: asyncio.Queue[Request | None]) -> AsyncIterator[Request]:

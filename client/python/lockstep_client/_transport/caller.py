@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
-from typing import Any, Final
+from typing import Any, Final, Self, TypeVar
 
 import grpc
 
@@ -12,6 +12,7 @@ from lockstep_client._transport.endpoint import Endpoint, Timeout
 from lockstep_client._transport.newest_vocabulary import NewestVocabulary
 from lockstep_client._transport.pulse import Pulse
 from lockstep_client._transport.retries import Attempts, Throttle, is_idempotent
+from lockstep_client._transport.route import Route
 from lockstep_client._transport.sent_requests import SentRequests
 from lockstep_client.exceptions import (
     ConnectionFailed,
@@ -20,6 +21,8 @@ from lockstep_client.exceptions import (
     LockstepError,
     ProtocolError,
 )
+
+Made = TypeVar("Made")
 
 SERVICES: Final = {
     "tokenizer": "lockstep.v1.TokenizerService",
@@ -77,47 +80,49 @@ class Caller:
         self._pulse = Pulse(endpoint)
         self._ask = self._channels.unary_unary(self._pulse.question)
         self._throttle = Throttle()
-        self._owns_vocabulary = endpoint.service == "tokenizer"
+        self._kept: dict[Any, Any] = {}
 
-    def _attempts(self, request: Any, timeout: Timeout, *, streams: bool) -> Attempts:
-        filled = self._newest.fill(request)
-        attempts = self._limited(
+    def kept(self, make: Callable[[Self], Made]) -> Made:
+        """Returns what is made of this connection once, when it is first asked for."""
+        if make not in self._kept:
+            self._kept[make] = make(self)
+        made: Made = self._kept[make]
+        return made
+
+    def _attempts(
+        self, request: Any, timeout: Timeout, route: Route | None, *, streams: bool
+    ) -> Attempts:
+        self._newest.fill(request)
+        return self._limited(
             timeout,
+            route,
             streams=streams,
             retries=self.endpoint.retries,
             idempotent=is_idempotent(request),
         )
-        attempts.vocabulary = filled
-        return attempts
 
-    def _pause_s(self, attempts: Attempts, error: LockstepError) -> float:
-        """Returns the time to wait before the next attempt, as `Attempts.pause_s`.
-
-        Raises:
-            LockstepError: why the call has failed, where it is not made again.
-        """
-        try:
-            return attempts.pause_s(error)
-        except LockstepError as last:
-            vocabulary = attempts.vocabulary
-            explained = self._newest.explained(last, vocabulary, by_owner=self._owns_vocabulary)
-            if explained is last:
-                raise
-            raise explained from last
-
-    def _attempts_of(self, requests: SentRequests[Any], timeout: Timeout) -> Attempts:
+    def _attempts_of(
+        self, requests: SentRequests[Any], timeout: Timeout, route: Route | None
+    ) -> Attempts:
         return self._limited(
             timeout,
+            route,
             streams=True,
             retries=self.endpoint.retries,
             idempotent=requests.are_repeatable,
         )
 
     def _only_attempt(self, timeout: Timeout) -> Attempts:
-        return self._limited(timeout, streams=True, retries=0, idempotent=False)
+        return self._limited(timeout, None, streams=True, retries=0, idempotent=False)
 
     def _limited(
-        self, timeout: Timeout, *, streams: bool, retries: int, idempotent: bool
+        self,
+        timeout: Timeout,
+        route: Route | None,
+        *,
+        streams: bool,
+        retries: int,
+        idempotent: bool,
     ) -> Attempts:
         limit = self.endpoint.streaming_timeout_s if streams else self.endpoint.unary_timeout_s
         return Attempts(
@@ -127,6 +132,7 @@ class Caller:
             timeout_s=limit(timeout),
             token=self.endpoint.token,
             keyword="stream_timeout" if streams else "timeout",
+            route=route,
         )
 
     @contextmanager

@@ -1,7 +1,9 @@
 """How a channel is made: transport security, limits and keepalive."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from typing import Any, Final, Literal
 
 import grpc
@@ -46,6 +48,11 @@ class UseDefault:
 USE_DEFAULT: Final = UseDefault()
 
 Timeout = float | None | UseDefault
+
+
+Follow = bool | Sequence[str]
+"""Where calls of a session may follow it: True for addresses that prove to be of the same service,
+False for nowhere, or a list of hosts, in which `*` stands for any text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +102,8 @@ class Endpoint:
             come back; see `retries`.
         token: shown with every call, or None.
         token_in_plain_text: whether it may be without `tls`.
+        follow: where calls of a session may go when the service says which of its replicas has
+            it, see `Follow`.
     """
 
     service: Literal["tokenizer", "model"]
@@ -105,8 +114,10 @@ class Endpoint:
     retries: int = DEFAULT_RETRIES
     token: Token | None = field(default=None, repr=False)
     token_in_plain_text: bool = False
+    follow: Follow = True
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "follow", _check_follow(self.follow))
         address.check(self.service, self.address)
         if not isinstance(self.tls, Tls | None):
             raise WrongType(f"tls is Tls(), or Tls(ca=...), or None, not {self.tls!r}.")
@@ -119,6 +130,30 @@ class Endpoint:
     def without_retries(self) -> "Endpoint":
         """Returns the same service, for a caller that asks again by itself."""
         return replace(self, retries=0)
+
+    def replica(self, of_replica: str) -> "Endpoint | None":
+        """Returns the endpoint of one replica of this service; None where it is not trusted.
+
+        An answer names it, and whoever has written that answer must not be able to send this
+        client anywhere. With TLS the replica has to show a certificate for the name that is
+        expected of the service itself. In plain text, where nobody can prove who he is, the
+        address has to be of the same host or below it. Hosts that `follow` lists are trusted.
+
+        Args:
+            of_replica: `HOST:PORT`.
+        """
+        host = address.host(of_replica)
+        if host is None or self.follow is False:
+            return None
+        tls = self.tls
+        if self.follow is not True:
+            trusted = any(fnmatchcase(host, pattern) for pattern in self.follow)
+        elif tls is None:
+            trusted = any(address.is_within(host, own) for own in address.hosts(self.address))
+        else:
+            name = tls.server_name or address.host(self.address)
+            trusted, tls = name is not None, replace(tls, server_name=name)
+        return replace(self, address=of_replica, tls=tls) if trusted else None
 
     @property
     def peer(self) -> str:
@@ -147,6 +182,21 @@ class Endpoint:
         if isinstance(timeout, UseDefault):
             return self.stream_timeout_s
         return check_timeout("timeout", timeout)
+
+
+def _check_follow(follow: Any) -> bool | tuple[str, ...]:
+    """Returns what may be followed, so that it can be compared.
+
+    Raises:
+        WrongType: it is not True, False or a list of texts.
+    """
+    if isinstance(follow, bool):
+        return follow
+    if isinstance(follow, Sequence) and not isinstance(follow, str):
+        hosts = tuple(follow)
+        if all(isinstance(host, str) for host in hosts):
+            return hosts
+    raise WrongType(f"follow is True, False, or a list of hosts, not {follow!r}.")
 
 
 def check_timeout(keyword: str, timeout_s: Any) -> float | None:

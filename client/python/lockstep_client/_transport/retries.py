@@ -19,11 +19,11 @@ from lockstep.v1 import (
     model_service_pb2,
     tokenizer_service_pb2,
     vocabulary_admin_service_pb2,
-    vocabulary_pb2,
 )
 
 from lockstep_client._transport import bearer_token, request_id
 from lockstep_client._transport.bearer_token import Token
+from lockstep_client._transport.route import Metadata, Route
 from lockstep_client.exceptions import (
     ConnectionFailed,
     DeadlineExceeded,
@@ -140,7 +140,7 @@ class Attempts:
     Attributes:
         deadline: by the monotonic clock, in seconds; None where there is none.
         limit: the timeout in words.
-        vocabulary: what the client lets the request ask for by itself, or None.
+        route: of the session that the call is about, or None.
     """
 
     def __init__(
@@ -152,6 +152,7 @@ class Attempts:
         timeout_s: float | None,
         keyword: str = "timeout",
         token: Token | None = None,
+        route: Route | None = None,
     ) -> None:
         """Begins with the first.
 
@@ -163,13 +164,14 @@ class Attempts:
             timeout_s: of all of them together; None means no limit.
             keyword: the client's keyword for it, where the call has none of its own.
             token: what each attempt shows.
+            route: of the session that the call is about, which each attempt names.
         """
         self.deadline = None if timeout_s is None else time.monotonic() + timeout_s
         whose = f"`timeout` of the call, or `{keyword}` of the client"
         self.limit = f"{_seconds(timeout_s)} s ({whose})"
         self._request_id = (request_id.KEY, request_id.current())
+        self.route = route
         self._token = token
-        self.vocabulary: vocabulary_pb2.VocabularyRef | None = None
         self._throttle = throttle
         self._retries = retries
         self._idempotent = idempotent
@@ -177,9 +179,10 @@ class Attempts:
         self._reason: LockstepError | None = None
 
     @property
-    def metadata(self) -> tuple[tuple[str, str], ...]:
+    def metadata(self) -> Metadata:
         """Returns what the next attempt sends beside the request: its id, and a token of now."""
-        return (self._request_id, *bearer_token.metadata(self._token))
+        named = () if self.route is None else self.route.metadata
+        return (self._request_id, *named, *bearer_token.metadata(self._token))
 
     @property
     def timeout_s(self) -> float | None:

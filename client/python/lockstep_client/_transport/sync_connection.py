@@ -21,6 +21,7 @@ from lockstep_client._transport.endpoint import (
 from lockstep_client._transport.newest_vocabulary import NewestVocabulary
 from lockstep_client._transport.pulse import PATIENCE_S, QUESTION_TIMEOUT_S
 from lockstep_client._transport.retries import Attempts
+from lockstep_client._transport.route import Route
 from lockstep_client._transport.sent_requests import SentRequests
 from lockstep_client._transport.sync_deadline import OVERDUE, WATCH
 from lockstep_client._transport.sync_workers import STREAMS
@@ -50,19 +51,28 @@ class Connection(Caller, Closing):
         self._answered = threading.Event()
         self._answered.set()
         self._closed = threading.Event()
+        self._replicas: dict[Endpoint, Connection] = {}
 
     def unary(
         self,
         method: "grpc.UnaryUnaryMultiCallable[Request, Response]",
         request: Request,
         timeout: Timeout = USE_DEFAULT,
+        *,
+        route: Route | None = None,
     ) -> Response:
         """Calls a method that has one answer.
+
+        Args:
+            method: the method.
+            request: its request.
+            timeout: in seconds.
+            route: of the session that the call is about, if there is one.
 
         Raises:
             LockstepError: the call failed.
         """
-        attempts = self._attempts(request, timeout, streams=False)
+        attempts = self._attempts(request, timeout, route, streams=False)
         self._check_pulse()
         while True:
             try:
@@ -71,12 +81,16 @@ class Connection(Caller, Closing):
                     self._translated_errors(attempts),
                     self._place(attempts),
                 ):
-                    response = method(request, timeout=attempts.timeout_s, metadata=metadata)
+                    response, call = method.with_call(
+                        request, timeout=attempts.timeout_s, metadata=metadata
+                    )
+                    if route is not None:
+                        route.take(call.initial_metadata())
             except LockstepError as error:
-                self._closed.wait(self._pause_s(attempts, error))
+                self._closed.wait(attempts.pause_s(error))
             else:
                 attempts.succeed()
-                self._newest.note(request, response, by_owner=self._owns_vocabulary)
+                self._newest.note(request, response)
                 return response
 
     def stream(
@@ -84,13 +98,15 @@ class Connection(Caller, Closing):
         method: "grpc.UnaryStreamMultiCallable[Request, Response]",
         request: Request,
         timeout: Timeout = USE_DEFAULT,
+        *,
+        route: Route | None = None,
     ) -> Generator[Response]:
         """Calls a method that answers with a stream; closing the generator cancels the call.
 
         Raises:
             LockstepError: the call failed.
         """
-        attempts = self._attempts(request, timeout, streams=True)
+        attempts = self._attempts(request, timeout, route, streams=True)
         yield from self._repeated(method, lambda: request, attempts)
 
     def upload(
@@ -117,7 +133,10 @@ class Connection(Caller, Closing):
                 call.cancel()
 
     def exchange(
-        self, method: "grpc.StreamStreamMultiCallable[Request, Response]", timeout: Timeout
+        self,
+        method: "grpc.StreamStreamMultiCallable[Request, Response]",
+        timeout: Timeout,
+        route: Route | None = None,
     ) -> tuple[SentRequests[SimpleQueue[Request | None]], Generator[Response]]:
         """Prepares a call with streams both ways, which begins with the first response.
 
@@ -126,12 +145,16 @@ class Connection(Caller, Closing):
             these cancels the call.
         """
         requests = SentRequests[SimpleQueue[Request | None]](SimpleQueue)
-        return requests, self._exchange(method, requests, timeout)
+        return requests, self._exchange(method, requests, timeout, route)
 
     def _exchange(
-        self, method: Callable[..., Any], requests: SentRequests[Any], timeout: Timeout
+        self,
+        method: Callable[..., Any],
+        requests: SentRequests[Any],
+        timeout: Timeout,
+        route: Route | None,
     ) -> Generator[Any]:
-        attempts = self._attempts_of(requests, timeout)
+        attempts = self._attempts_of(requests, timeout, route)
         try:
             for response in self._repeated(
                 method, lambda: iter(requests.again().get, None), attempts
@@ -151,7 +174,7 @@ class Connection(Caller, Closing):
                 try:
                     first = next(responses, None)
                 except LockstepError as error:
-                    self._closed.wait(self._pause_s(attempts, error))
+                    self._closed.wait(attempts.pause_s(error))
                     continue
                 attempts.succeed()
                 if first is not None:
@@ -170,9 +193,25 @@ class Connection(Caller, Closing):
                     for response in call:
                         if response is OVERDUE:
                             raise status.overdue(self.endpoint.peer, attempts.limit)
+                        if attempts.route is not None:
+                            attempts.route.take(call.initial_metadata())
                         yield response
             finally:
                 call.cancel()
+
+    def replica(self, address: str) -> "Connection | None":
+        """Returns the connection to one replica of the service alone; None where it may not be.
+
+        Args:
+            address: what the service says, see `Endpoint.replica`.
+        """
+        endpoint = self.endpoint.replica(address)
+        if endpoint is None:
+            return None
+        with self._asking:
+            if endpoint not in self._replicas:
+                self._replicas[endpoint] = Connection(endpoint, self._newest)
+            return self._replicas[endpoint]
 
     @contextmanager
     def _place(self, attempts: Attempts) -> Iterator[None]:
@@ -229,3 +268,5 @@ class Connection(Caller, Closing):
         self._closed.set()
         for channel in self._channels.both:
             channel.close()
+        for replica in list(self._replicas.values()):
+            replica.close()

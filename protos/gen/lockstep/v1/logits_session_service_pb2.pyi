@@ -19,7 +19,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class OpenSessionRequest(_message.Message):
-    __slots__ = ("prompt", "vocabulary", "max_length", "ttl", "scores", "generation_config", "cache_salt", "sampling")
+    __slots__ = ("prompt", "vocabulary", "max_length", "ttl", "scores", "generation_config", "cache_salt", "sampling", "origins")
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     VOCABULARY_FIELD_NUMBER: _ClassVar[int]
     MAX_LENGTH_FIELD_NUMBER: _ClassVar[int]
@@ -28,6 +28,7 @@ class OpenSessionRequest(_message.Message):
     GENERATION_CONFIG_FIELD_NUMBER: _ClassVar[int]
     CACHE_SALT_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
+    ORIGINS_FIELD_NUMBER: _ClassVar[int]
     prompt: _tokens_pb2.PromptBatch
     vocabulary: _vocabulary_pb2.VocabularyRef
     max_length: int
@@ -36,24 +37,39 @@ class OpenSessionRequest(_message.Message):
     generation_config: _generation_pb2.GenerationConfig
     cache_salt: str
     sampling: StepSampling
-    def __init__(self, prompt: _Optional[_Union[_tokens_pb2.PromptBatch, _Mapping]] = ..., vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularyRef, _Mapping]] = ..., max_length: _Optional[int] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., scores: _Optional[_Union[_scores_pb2.ScoreSelection, _Mapping]] = ..., generation_config: _Optional[_Union[_generation_pb2.GenerationConfig, _Mapping]] = ..., cache_salt: _Optional[str] = ..., sampling: _Optional[_Union[StepSampling, _Mapping]] = ...) -> None: ...
+    origins: _containers.RepeatedCompositeFieldContainer[RowOrigin]
+    def __init__(self, prompt: _Optional[_Union[_tokens_pb2.PromptBatch, _Mapping]] = ..., vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularyRef, _Mapping]] = ..., max_length: _Optional[int] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., scores: _Optional[_Union[_scores_pb2.ScoreSelection, _Mapping]] = ..., generation_config: _Optional[_Union[_generation_pb2.GenerationConfig, _Mapping]] = ..., cache_salt: _Optional[str] = ..., sampling: _Optional[_Union[StepSampling, _Mapping]] = ..., origins: _Optional[_Iterable[_Union[RowOrigin, _Mapping]]] = ...) -> None: ...
+
+class RowOrigin(_message.Message):
+    __slots__ = ("prompt_token_count", "seed", "pending_token_count")
+    PROMPT_TOKEN_COUNT_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    PENDING_TOKEN_COUNT_FIELD_NUMBER: _ClassVar[int]
+    prompt_token_count: int
+    seed: int
+    pending_token_count: int
+    def __init__(self, prompt_token_count: _Optional[int] = ..., seed: _Optional[int] = ..., pending_token_count: _Optional[int] = ...) -> None: ...
 
 class SessionRow(_message.Message):
-    __slots__ = ("position", "tokens", "seed", "sampled_token_id", "finish_reason")
+    __slots__ = ("position", "tokens", "seed", "sampled_token_id", "finish_reason", "prompt_token_count", "pending_token_count")
     POSITION_FIELD_NUMBER: _ClassVar[int]
     TOKENS_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     SAMPLED_TOKEN_ID_FIELD_NUMBER: _ClassVar[int]
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_TOKEN_COUNT_FIELD_NUMBER: _ClassVar[int]
+    PENDING_TOKEN_COUNT_FIELD_NUMBER: _ClassVar[int]
     position: int
     tokens: _tokens_pb2.TokenSequence
     seed: int
     sampled_token_id: int
     finish_reason: _generation_pb2.FinishReason
-    def __init__(self, position: _Optional[int] = ..., tokens: _Optional[_Union[_tokens_pb2.TokenSequence, _Mapping]] = ..., seed: _Optional[int] = ..., sampled_token_id: _Optional[int] = ..., finish_reason: _Optional[_Union[_generation_pb2.FinishReason, str]] = ...) -> None: ...
+    prompt_token_count: int
+    pending_token_count: int
+    def __init__(self, position: _Optional[int] = ..., tokens: _Optional[_Union[_tokens_pb2.TokenSequence, _Mapping]] = ..., seed: _Optional[int] = ..., sampled_token_id: _Optional[int] = ..., finish_reason: _Optional[_Union[_generation_pb2.FinishReason, str]] = ..., prompt_token_count: _Optional[int] = ..., pending_token_count: _Optional[int] = ...) -> None: ...
 
 class OpenSessionResponse(_message.Message):
-    __slots__ = ("session_id", "rows", "scores", "vocabulary", "effective_config", "expire_time", "kv_bytes", "usage", "determinism")
+    __slots__ = ("session_id", "rows", "scores", "vocabulary", "effective_config", "expire_time", "kv_bytes", "usage", "determinism", "max_length")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
     SCORES_FIELD_NUMBER: _ClassVar[int]
@@ -63,6 +79,7 @@ class OpenSessionResponse(_message.Message):
     KV_BYTES_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
     DETERMINISM_FIELD_NUMBER: _ClassVar[int]
+    MAX_LENGTH_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     rows: _containers.RepeatedCompositeFieldContainer[SessionRow]
     scores: _containers.RepeatedCompositeFieldContainer[_model_service_pb2.PositionScoresList]
@@ -72,7 +89,8 @@ class OpenSessionResponse(_message.Message):
     kv_bytes: int
     usage: _generation_pb2.Usage
     determinism: _generation_pb2.Determinism
-    def __init__(self, session_id: _Optional[str] = ..., rows: _Optional[_Iterable[_Union[SessionRow, _Mapping]]] = ..., scores: _Optional[_Iterable[_Union[_model_service_pb2.PositionScoresList, _Mapping]]] = ..., vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularyRef, _Mapping]] = ..., effective_config: _Optional[_Union[_generation_pb2.GenerationConfig, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., kv_bytes: _Optional[int] = ..., usage: _Optional[_Union[_generation_pb2.Usage, _Mapping]] = ..., determinism: _Optional[_Union[_generation_pb2.Determinism, _Mapping]] = ...) -> None: ...
+    max_length: int
+    def __init__(self, session_id: _Optional[str] = ..., rows: _Optional[_Iterable[_Union[SessionRow, _Mapping]]] = ..., scores: _Optional[_Iterable[_Union[_model_service_pb2.PositionScoresList, _Mapping]]] = ..., vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularyRef, _Mapping]] = ..., effective_config: _Optional[_Union[_generation_pb2.GenerationConfig, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., kv_bytes: _Optional[int] = ..., usage: _Optional[_Union[_generation_pb2.Usage, _Mapping]] = ..., determinism: _Optional[_Union[_generation_pb2.Determinism, _Mapping]] = ..., max_length: _Optional[int] = ...) -> None: ...
 
 class RowStep(_message.Message):
     __slots__ = ("ids", "expected_position")
@@ -217,7 +235,7 @@ class GetSessionRequest(_message.Message):
     def __init__(self, session_id: _Optional[str] = ...) -> None: ...
 
 class GetSessionResponse(_message.Message):
-    __slots__ = ("rows", "vocabulary", "kv_bytes", "create_time", "expire_time", "effective_config", "determinism")
+    __slots__ = ("rows", "vocabulary", "kv_bytes", "create_time", "expire_time", "effective_config", "determinism", "max_length")
     ROWS_FIELD_NUMBER: _ClassVar[int]
     VOCABULARY_FIELD_NUMBER: _ClassVar[int]
     KV_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -225,6 +243,7 @@ class GetSessionResponse(_message.Message):
     EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
     EFFECTIVE_CONFIG_FIELD_NUMBER: _ClassVar[int]
     DETERMINISM_FIELD_NUMBER: _ClassVar[int]
+    MAX_LENGTH_FIELD_NUMBER: _ClassVar[int]
     rows: _containers.RepeatedCompositeFieldContainer[SessionRow]
     vocabulary: _vocabulary_pb2.VocabularyRef
     kv_bytes: int
@@ -232,7 +251,8 @@ class GetSessionResponse(_message.Message):
     expire_time: _timestamp_pb2.Timestamp
     effective_config: _generation_pb2.GenerationConfig
     determinism: _generation_pb2.Determinism
-    def __init__(self, rows: _Optional[_Iterable[_Union[SessionRow, _Mapping]]] = ..., vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularyRef, _Mapping]] = ..., kv_bytes: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., effective_config: _Optional[_Union[_generation_pb2.GenerationConfig, _Mapping]] = ..., determinism: _Optional[_Union[_generation_pb2.Determinism, _Mapping]] = ...) -> None: ...
+    max_length: int
+    def __init__(self, rows: _Optional[_Iterable[_Union[SessionRow, _Mapping]]] = ..., vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularyRef, _Mapping]] = ..., kv_bytes: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., effective_config: _Optional[_Union[_generation_pb2.GenerationConfig, _Mapping]] = ..., determinism: _Optional[_Union[_generation_pb2.Determinism, _Mapping]] = ..., max_length: _Optional[int] = ...) -> None: ...
 
 class RebindSessionRequest(_message.Message):
     __slots__ = ("session_id", "vocabulary")

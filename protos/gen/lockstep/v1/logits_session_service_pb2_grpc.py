@@ -32,12 +32,13 @@ class LogitsSessionServiceStub:
     A session holds one or more rows. One call at a time may use it. It lives in
     one replica until it is closed or expires; then `NOT_FOUND`
     (`SESSION_NOT_FOUND`) is answered, and the client opens another with the
-    tokens so far.
+    tokens so far (`OpenSessionRequest.origins`).
 
-    While the server shuts down, calls that go on with a session are answered until
-    its time to drain is over, and their trailing metadata says in `x-draining-ms`
-    how many milliseconds are left. New sessions, `Fork` among them, are refused
-    with `UNAVAILABLE` (`DRAINING`).
+    The name of a session says which replica has it, and any other replica answers
+    `FAILED_PRECONDITION` (`SESSION_ON_OTHER_REPLICA`) with the address. A call
+    without `x-session-token` in its metadata gets one in the initial metadata of
+    its answer. Sent back with later calls, beside the session's name as
+    `x-session-id`, it lets a gateway choose the replica.
 
     If the server asks for client certificates, a session belongs to the caller
     that opened it; for any other caller it does not exist. Otherwise every caller
@@ -50,7 +51,8 @@ class LogitsSessionServiceStub:
 
     Every method can give these errors, in addition to the ones listed with it: as
     `ModelService`; for methods with a `session_id` also `NOT_FOUND`
-    (`SESSION_NOT_FOUND`) and `ABORTED` (`SESSION_BUSY`).
+    (`SESSION_NOT_FOUND`), `FAILED_PRECONDITION` (`SESSION_ON_OTHER_REPLICA`) and
+    `ABORTED` (`SESSION_BUSY`).
     """
 
     def __init__(self, channel):
@@ -123,12 +125,13 @@ class LogitsSessionServiceServicer:
     A session holds one or more rows. One call at a time may use it. It lives in
     one replica until it is closed or expires; then `NOT_FOUND`
     (`SESSION_NOT_FOUND`) is answered, and the client opens another with the
-    tokens so far.
+    tokens so far (`OpenSessionRequest.origins`).
 
-    While the server shuts down, calls that go on with a session are answered until
-    its time to drain is over, and their trailing metadata says in `x-draining-ms`
-    how many milliseconds are left. New sessions, `Fork` among them, are refused
-    with `UNAVAILABLE` (`DRAINING`).
+    The name of a session says which replica has it, and any other replica answers
+    `FAILED_PRECONDITION` (`SESSION_ON_OTHER_REPLICA`) with the address. A call
+    without `x-session-token` in its metadata gets one in the initial metadata of
+    its answer. Sent back with later calls, beside the session's name as
+    `x-session-id`, it lets a gateway choose the replica.
 
     If the server asks for client certificates, a session belongs to the caller
     that opened it; for any other caller it does not exist. Otherwise every caller
@@ -141,7 +144,8 @@ class LogitsSessionServiceServicer:
 
     Every method can give these errors, in addition to the ones listed with it: as
     `ModelService`; for methods with a `session_id` also `NOT_FOUND`
-    (`SESSION_NOT_FOUND`) and `ABORTED` (`SESSION_BUSY`).
+    (`SESSION_NOT_FOUND`), `FAILED_PRECONDITION` (`SESSION_ON_OTHER_REPLICA`) and
+    `ABORTED` (`SESSION_BUSY`).
     """
 
     def OpenSession(self, request, context):
@@ -345,12 +349,13 @@ class LogitsSessionService:
     A session holds one or more rows. One call at a time may use it. It lives in
     one replica until it is closed or expires; then `NOT_FOUND`
     (`SESSION_NOT_FOUND`) is answered, and the client opens another with the
-    tokens so far.
+    tokens so far (`OpenSessionRequest.origins`).
 
-    While the server shuts down, calls that go on with a session are answered until
-    its time to drain is over, and their trailing metadata says in `x-draining-ms`
-    how many milliseconds are left. New sessions, `Fork` among them, are refused
-    with `UNAVAILABLE` (`DRAINING`).
+    The name of a session says which replica has it, and any other replica answers
+    `FAILED_PRECONDITION` (`SESSION_ON_OTHER_REPLICA`) with the address. A call
+    without `x-session-token` in its metadata gets one in the initial metadata of
+    its answer. Sent back with later calls, beside the session's name as
+    `x-session-id`, it lets a gateway choose the replica.
 
     If the server asks for client certificates, a session belongs to the caller
     that opened it; for any other caller it does not exist. Otherwise every caller
@@ -363,7 +368,8 @@ class LogitsSessionService:
 
     Every method can give these errors, in addition to the ones listed with it: as
     `ModelService`; for methods with a `session_id` also `NOT_FOUND`
-    (`SESSION_NOT_FOUND`) and `ABORTED` (`SESSION_BUSY`).
+    (`SESSION_NOT_FOUND`), `FAILED_PRECONDITION` (`SESSION_ON_OTHER_REPLICA`) and
+    `ABORTED` (`SESSION_BUSY`).
     """
 
     @staticmethod

@@ -33,12 +33,13 @@ class LogitsSessionServiceStub:
     A session holds one or more rows. One call at a time may use it. It lives in
     one replica until it is closed or expires; then `NOT_FOUND`
     (`SESSION_NOT_FOUND`) is answered, and the client opens another with the
-    tokens so far.
+    tokens so far (`OpenSessionRequest.origins`).
 
-    While the server shuts down, calls that go on with a session are answered until
-    its time to drain is over, and their trailing metadata says in `x-draining-ms`
-    how many milliseconds are left. New sessions, `Fork` among them, are refused
-    with `UNAVAILABLE` (`DRAINING`).
+    The name of a session says which replica has it, and any other replica answers
+    `FAILED_PRECONDITION` (`SESSION_ON_OTHER_REPLICA`) with the address. A call
+    without `x-session-token` in its metadata gets one in the initial metadata of
+    its answer. Sent back with later calls, beside the session's name as
+    `x-session-id`, it lets a gateway choose the replica.
 
     If the server asks for client certificates, a session belongs to the caller
     that opened it; for any other caller it does not exist. Otherwise every caller
@@ -51,7 +52,8 @@ class LogitsSessionServiceStub:
 
     Every method can give these errors, in addition to the ones listed with it: as
     `ModelService`; for methods with a `session_id` also `NOT_FOUND`
-    (`SESSION_NOT_FOUND`) and `ABORTED` (`SESSION_BUSY`).
+    (`SESSION_NOT_FOUND`), `FAILED_PRECONDITION` (`SESSION_ON_OTHER_REPLICA`) and
+    `ABORTED` (`SESSION_BUSY`).
     """
 
     @_typing.overload
@@ -151,12 +153,13 @@ class LogitsSessionServiceAsyncStub(LogitsSessionServiceStub):
     A session holds one or more rows. One call at a time may use it. It lives in
     one replica until it is closed or expires; then `NOT_FOUND`
     (`SESSION_NOT_FOUND`) is answered, and the client opens another with the
-    tokens so far.
+    tokens so far (`OpenSessionRequest.origins`).
 
-    While the server shuts down, calls that go on with a session are answered until
-    its time to drain is over, and their trailing metadata says in `x-draining-ms`
-    how many milliseconds are left. New sessions, `Fork` among them, are refused
-    with `UNAVAILABLE` (`DRAINING`).
+    The name of a session says which replica has it, and any other replica answers
+    `FAILED_PRECONDITION` (`SESSION_ON_OTHER_REPLICA`) with the address. A call
+    without `x-session-token` in its metadata gets one in the initial metadata of
+    its answer. Sent back with later calls, beside the session's name as
+    `x-session-id`, it lets a gateway choose the replica.
 
     If the server asks for client certificates, a session belongs to the caller
     that opened it; for any other caller it does not exist. Otherwise every caller
@@ -169,7 +172,8 @@ class LogitsSessionServiceAsyncStub(LogitsSessionServiceStub):
 
     Every method can give these errors, in addition to the ones listed with it: as
     `ModelService`; for methods with a `session_id` also `NOT_FOUND`
-    (`SESSION_NOT_FOUND`) and `ABORTED` (`SESSION_BUSY`).
+    (`SESSION_NOT_FOUND`), `FAILED_PRECONDITION` (`SESSION_ON_OTHER_REPLICA`) and
+    `ABORTED` (`SESSION_BUSY`).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -265,12 +269,13 @@ class LogitsSessionServiceServicer(metaclass=_abc_1.ABCMeta):
     A session holds one or more rows. One call at a time may use it. It lives in
     one replica until it is closed or expires; then `NOT_FOUND`
     (`SESSION_NOT_FOUND`) is answered, and the client opens another with the
-    tokens so far.
+    tokens so far (`OpenSessionRequest.origins`).
 
-    While the server shuts down, calls that go on with a session are answered until
-    its time to drain is over, and their trailing metadata says in `x-draining-ms`
-    how many milliseconds are left. New sessions, `Fork` among them, are refused
-    with `UNAVAILABLE` (`DRAINING`).
+    The name of a session says which replica has it, and any other replica answers
+    `FAILED_PRECONDITION` (`SESSION_ON_OTHER_REPLICA`) with the address. A call
+    without `x-session-token` in its metadata gets one in the initial metadata of
+    its answer. Sent back with later calls, beside the session's name as
+    `x-session-id`, it lets a gateway choose the replica.
 
     If the server asks for client certificates, a session belongs to the caller
     that opened it; for any other caller it does not exist. Otherwise every caller
@@ -283,7 +288,8 @@ class LogitsSessionServiceServicer(metaclass=_abc_1.ABCMeta):
 
     Every method can give these errors, in addition to the ones listed with it: as
     `ModelService`; for methods with a `session_id` also `NOT_FOUND`
-    (`SESSION_NOT_FOUND`) and `ABORTED` (`SESSION_BUSY`).
+    (`SESSION_NOT_FOUND`), `FAILED_PRECONDITION` (`SESSION_ON_OTHER_REPLICA`) and
+    `ABORTED` (`SESSION_BUSY`).
     """
 
     @_abc_1.abstractmethod

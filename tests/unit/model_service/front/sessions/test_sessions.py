@@ -12,6 +12,7 @@ from model_service.front.checks.sessions import new_session_id
 from model_service.front.metrics import ModelMetrics
 from model_service.front.quotas import Quotas
 from model_service.front.sessions.registry import SessionRegistry
+from model_service.front.sessions.replica import Replica
 from model_service.front.sessions.session import Session
 from model_service.protocol import DescribeSession, OpenSession, SequenceSpec, SessionAnswer
 from model_service.protocol.generation import ScoreSelection
@@ -39,7 +40,10 @@ async def open_session(sessions: SessionRegistry, session: Session) -> SessionAn
 def registry(client, *, max_sessions: int = 2, max_rows: int = 4, **quota: int) -> SessionRegistry:
     metrics = ModelMetrics(CollectorRegistry(), "tiny")
     quotas = Quotas(client, **{"sessions": 0, "kv_percent": 0, "tokens_per_minute": 0, **quota})
-    return SessionRegistry(client, metrics, quotas, max_sessions=max_sessions, max_rows=max_rows)
+    replica = Replica("tiny:1")
+    return SessionRegistry(
+        client, metrics, quotas, replica, max_sessions=max_sessions, max_rows=max_rows
+    )
 
 
 async def test_an_opened_session_has_the_positions_of_its_prompts():
