@@ -5,7 +5,8 @@ code UNKNOWN never.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, NoReturn
@@ -20,13 +21,16 @@ from grpc_status import rpc_status
 
 from rpc import errors, field_limits, handlers, logging, status
 from rpc.handlers import Codec, Context, Continuation, Handler
-from rpc.lifecycle import Lifecycle
+from rpc.lifecycle import Lifecycle, Phase
 
 PUSHBACK_KEY = "grpc-retry-pushback-ms"
 NEVER_RETRY = "-1"
+DRAINING_KEY = "x-draining-ms"
 
 # A client's retry policy may retry these codes, whatever the reason.
 _RETRIED_CODES = (code_pb2.RESOURCE_EXHAUSTED, code_pb2.UNAVAILABLE)
+
+CheckRoom = Callable[[str], None]
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -104,23 +108,53 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
 
 
 class AdmissionInterceptor(grpc.aio.ServerInterceptor):
-    """Lets calls in while the server is ready, and counts them until they are answered."""
+    """Lets calls in while the server is ready, and counts them until they are answered.
 
-    def __init__(self, lifecycle: Lifecycle) -> None:
+    A call that is turned away is not read: its refusal costs as little as a refusal can, and
+    what runs is not held up.
+
+    Args:
+        lifecycle: the server's.
+        check_room: raises the refusal of a call for which there is no room, given its path.
+        continuing: paths of the methods that are let in while the server drains, too. Their
+            callers are told of it, with the milliseconds that are left.
+    """
+
+    def __init__(
+        self, lifecycle: Lifecycle, check_room: CheckRoom, continuing: Collection[str]
+    ) -> None:
         self._lifecycle = lifecycle
+        self._check_room = check_room
+        self._continuing = continuing
 
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> Handler | None:
         handler = await continuation(handler_call_details)
-        return None if handler is None else handlers.enclose(handler, self._admitted)
+        if handler is None:
+            return None
+        method = handler_call_details.method
+        continues = method in self._continuing
+        try:
+            self._lifecycle.check_open(continues=continues)
+            self._check_room(method)
+        except errors.ServiceError as refusal:
+            return handlers.refuse(self._counted, refusal)
+        return handlers.enclose(handler, partial(self._admitted, continues))
 
     @asynccontextmanager
-    async def _admitted(self, context: Context) -> AsyncIterator[None]:
+    async def _admitted(self, continues: bool, context: Context) -> AsyncIterator[None]:
+        async with self._counted(context), self._lifecycle.admitted(continues=continues):
+            yield
+            if continues and self._lifecycle.phase is Phase.DRAINING:
+                left_s = max(self._lifecycle.ends_at - time.monotonic(), 0.0)
+                context.set_trailing_metadata(((DRAINING_KEY, str(round(left_s * 1000))),))
+
+    @asynccontextmanager
+    async def _counted(self, context: Context) -> AsyncIterator[None]:
         self._lifecycle.arrived()
         context.add_done_callback(self._answered)  # type: ignore[arg-type]  # a class of its own in the stubs
-        async with self._lifecycle.admitted():
-            yield
+        yield
 
     def _answered(self, context: Context) -> None:
         self._lifecycle.answered()

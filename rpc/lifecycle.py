@@ -4,6 +4,7 @@ Owned by the event loop; nothing here is safe to call from another thread.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -33,6 +34,7 @@ class Lifecycle:
 
     Attributes:
         phase: changed by `set_ready` and `drain` only.
+        ends_at: when running calls are ended, by the monotonic clock; infinite until `drain`.
         withheld: why a server that is ready wants no new work; some of its methods still answer.
         draining: set once, when draining begins. A stream that would never end by
             itself waits for it.
@@ -42,10 +44,12 @@ class Lifecycle:
         self.phase = Phase.LOADING
         self.withheld: set[str] = set()
         self.draining = asyncio.Event()
+        self.ends_at = math.inf
         self._running: set[RunningCall] = set()
         self._idle = asyncio.Event()
         self._idle.set()
         self._max_concurrent_calls = max_concurrent_calls
+        self._over = False
         self._unanswered = 0
         self._last_arrival = float("-inf")
 
@@ -59,26 +63,32 @@ class Lifecycle:
         if self.phase is not Phase.DRAINING:
             self.phase = Phase.READY if ready else Phase.LOADING
 
-    def drain(self) -> None:
-        """Refuses new calls from now on, for good. Running calls go on."""
+    def drain(self, grace_s: float = 0.0) -> None:
+        """Refuses new work from now on, for good. Running calls go on, for so long at most."""
         self.phase = Phase.DRAINING
+        self.ends_at = time.monotonic() + grace_s
         self.draining.set()
 
     def end_calls(self) -> None:
-        """Ends every running call: `Draining` is what its caller gets."""
+        """Ends every running call, and takes none: `Draining` is what callers get."""
+        self._over = True
         for call in self._running:
             call.end(errors.Draining())
 
     @asynccontextmanager
-    async def admitted(self) -> AsyncIterator[None]:
+    async def admitted(self, *, continues: bool = False) -> AsyncIterator[None]:
         """Counts a call for as long as the block runs.
+
+        Args:
+            continues: whether it goes on with something that the server holds for its caller,
+                and so is let in while the server drains.
 
         Raises:
             Loading: the server is not ready.
             Draining: the server is shutting down, or has no more time for this call.
             Overloaded: as many calls run as the server takes.
         """
-        self._check_open()
+        self.check_open(continues=continues)
         async with running_call.begin() as call:
             self._running.add(call)
             self._idle.clear()
@@ -107,10 +117,15 @@ class Lifecycle:
         while self._unanswered or time.monotonic() - self._last_arrival < _QUIET_S:  # noqa: ASYNC110  # quiet is no event
             await asyncio.sleep(_POLL_S)
 
-    def _check_open(self) -> None:
+    def check_open(self, *, continues: bool = False) -> None:
+        """Checks that a call would be let in now, as `admitted` does.
+
+        Raises:
+            Loading, Draining, Overloaded: it would not.
+        """
         if self.phase is Phase.LOADING:
             raise errors.Loading
-        if self.phase is Phase.DRAINING:
+        if self.phase is Phase.DRAINING and (self._over or not continues):
             raise errors.Draining
         if self.running >= self._max_concurrent_calls:
             raise errors.Overloaded(

@@ -29,12 +29,18 @@ _MAX_PRINCIPAL_CHARS = 256
 # Of calls refused for one reason, this many have a line each second.
 _REFUSALS_PER_S = 10
 
+_given_id: ContextVar[str] = ContextVar("given_id", default="")
 _fields: ContextVar[dict[str, Any] | None] = ContextVar("fields", default=None)
 
 
 def request_id() -> str:
     """Returns the id of the call this code runs for, and an empty text outside of one."""
     return str(structlog.contextvars.get_contextvars().get("request_id", ""))
+
+
+def given_request_id() -> str:
+    """Returns the id of the call this code runs for if its caller gave it one, or an empty text."""
+    return _given_id.get()
 
 
 def note(**fields: str) -> None:
@@ -65,17 +71,20 @@ class AccessLogInterceptor(grpc.aio.ServerInterceptor):
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> Handler | None:
+        metadata = handler_call_details.invocation_metadata
+        given_id = _given_id_in(metadata)
+        _given_id.set(given_id)  # each call has a task of its own
         handler = await continuation(handler_call_details)
         if handler is None:
             return None
         method = handler_call_details.method[:_MAX_METHOD_CHARS]
-        request_id = _request_id(handler_call_details.invocation_metadata)
+        request_id = given_id or uuid.uuid4().hex
 
         @asynccontextmanager
         async def logged(context: Context) -> AsyncIterator[None]:
             start = time.perf_counter()
             fields: dict[str, Any] = {}
-            _fields.set(fields)  # each call has a task of its own
+            _fields.set(fields)
             with structlog.contextvars.bound_contextvars(request_id=request_id):
                 error: BaseException | None = None
                 try:
@@ -126,9 +135,7 @@ class Sample:
         return self._left_out.pop(kind, 0)
 
 
-def _request_id(metadata: Iterable[tuple[str, Any]]) -> str:
-    """Returns the caller's id of the request where it is harmless, and else a new one."""
+def _given_id_in(metadata: Iterable[tuple[str, Any]]) -> str:
+    """Returns the id that a caller gave its call, or an empty text where it is not harmless."""
     given = dict(metadata).get(REQUEST_ID_KEY)
-    if isinstance(given, str) and _REQUEST_ID.fullmatch(given):
-        return given
-    return uuid.uuid4().hex
+    return given if isinstance(given, str) and _REQUEST_ID.fullmatch(given) else ""

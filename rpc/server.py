@@ -4,7 +4,7 @@ import asyncio
 import json
 import math
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from typing import cast
 
@@ -21,7 +21,7 @@ from rpc.identity.principals import Principals
 from rpc.identity.roles import check_policy
 from rpc.identity.watched_file import WatchedFile
 from rpc.identity.web_tokens import TokenIssuer
-from rpc.interceptors import AdmissionInterceptor, ErrorInterceptor
+from rpc.interceptors import AdmissionInterceptor, CheckRoom, ErrorInterceptor
 from rpc.lifecycle import Lifecycle, Phase
 from rpc.logging import AccessLogInterceptor
 from rpc.metrics import MetricsInterceptor, RpcMetrics
@@ -35,6 +35,7 @@ from rpc.tracing import Tracer, TracingInterceptor
 # to be sent: to callers that read slowly, and to those who go on calling.
 _CLEANUP_S = 5.0
 _FLUSH_S = 1.0
+_POLL_S = 0.05
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -59,6 +60,9 @@ class Server:
         tracer: Tracer | None = None,
         *,
         interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+        check_room: CheckRoom = lambda method: None,
+        continuing: Collection[str] = (),
+        expects_calls: Callable[[], bool] = lambda: False,
     ) -> None:
         """Wires the server. Binds no port yet.
 
@@ -69,6 +73,11 @@ class Server:
                 modules must have been imported.
             tracer: makes the spans of calls; None for none.
             interceptors: the service's own, which see admitted calls only.
+            check_room: raises the refusal of a call for which there is no room, given its path.
+                Nothing of the call is read before.
+            continuing: paths, `/package.Service/Method`, of methods that go on with what the
+                server holds for a caller. They are answered while it drains.
+            expects_calls: says whether more of these are worth waiting for when none runs.
 
         Raises:
             OSError: a file that identifies callers cannot be read.
@@ -79,6 +88,9 @@ class Server:
         self._tracer = tracer
         self._registry = registry
         self._service_names = tuple(service_names)
+        self._check_room = check_room
+        self._continuing = frozenset(continuing)
+        self._expects_calls = expects_calls
         self.lifecycle = Lifecycle(settings.max_concurrent_calls)
         self._authenticator = _authenticator(settings)
         self._interceptors = tuple(interceptors)
@@ -162,8 +174,8 @@ class Server:
         return self.lifecycle.phase is Phase.DRAINING
 
     def drain(self) -> None:
-        """Begins to shut down, as SIGTERM does: running calls go on, new ones are refused."""
-        self.lifecycle.drain()
+        """Begins to shut down, as SIGTERM does: what is begun goes on, new work is refused."""
+        self.lifecycle.drain(self._settings.drain_timeout_s)
         self._publish()
         _log.info("draining", running_calls=self.lifecycle.running)
 
@@ -210,7 +222,7 @@ class Server:
 
     async def _finish_calls(self) -> None:
         waits = [
-            asyncio.create_task(self.lifecycle.wait_idle()),
+            asyncio.create_task(self._wait_unneeded()),
             asyncio.create_task(self._stop_now.wait()),
         ]
         _, pending = await asyncio.wait(
@@ -219,6 +231,13 @@ class Server:
         for task in pending:
             task.cancel()
         _log.info("stopping", running_calls=self.lifecycle.running)
+
+    async def _wait_unneeded(self) -> None:
+        """Returns when no call runs and none is expected."""
+        await self.lifecycle.wait_idle()
+        while self._expects_calls():
+            await asyncio.sleep(_POLL_S)
+            await self.lifecycle.wait_idle()
 
     async def _end_calls(self) -> None:
         """Ends what still runs, and waits until the handlers have cleaned up."""
@@ -249,7 +268,7 @@ class Server:
                 IdentityInterceptor(
                     self._authenticator, by_certificate=settings.tls_client_ca is not None
                 ),
-                AdmissionInterceptor(self.lifecycle),
+                AdmissionInterceptor(self.lifecycle, self._check_room, self._continuing),
                 *self._interceptors,
             ],
             options=server_options(settings),

@@ -15,6 +15,9 @@ os.environ.setdefault("LOCKSTEP_MODEL_DECODE_GRAPHS", "off")
 # A tokenizer service that happens to run here is followed by no test; those about it name theirs.
 os.environ.setdefault("LOCKSTEP_MODEL_TOKENIZER_ADDRESS", "none")
 
+# What a test leaves open is not waited for when its services stop.
+os.environ.setdefault("LOCKSTEP_MODEL_SESSION_DRAIN_SILENCE_S", "0.5")
+
 # The limits of an example's time would measure how busy the machine is.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")

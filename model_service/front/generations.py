@@ -110,7 +110,6 @@ class Generations:
         Raises:
             ServiceError: the request is refused.
         """
-        self._model.engine.check_room()
         _check_role(request)
         if request.session_id:
             running = self._continue(request, in_one_message)

@@ -55,11 +55,26 @@ from rpc.server import Server
 from vocabulary import Reference, tokenizer_id_of
 
 ENGINE_MODULE = "model_service.engine.process"
+SESSIONS = "lockstep.v1.LogitsSessionService"
 SERVICES = (
     "lockstep.v1.ModelService",
-    "lockstep.v1.LogitsSessionService",
+    SESSIONS,
     "lockstep.v1.ModelInfoService",
     "lockstep.v1.ModelAdminService",
+)
+
+# Methods that begin something new in the engine, and those that go on with an open session.
+BEGINNING = (
+    *(f"/lockstep.v1.ModelService/{name}" for name in ("Generate", "GenerateStream")),
+    *(f"/lockstep.v1.ModelService/{name}" for name in ("Score", "ComputeLogits")),
+    f"/{SESSIONS}/OpenSession",
+)
+CONTINUING = tuple(
+    f"/{SESSIONS}/{name}"
+    for name in (
+        *("Step", "StepStream", "Truncate", "SelectRows", "RebindSession"),
+        *("GetSession", "ListSessions", "TouchSession", "CloseSession"),
+    )
 )
 
 EXIT_FAILED = 1
@@ -100,8 +115,16 @@ class ModelServer:
         registry = process_registry()
         self._metrics = ModelMetrics(registry, short_name(settings.model))
         tracer = span_collector.tracer(environment, "lockstep-model")
-        interceptors = [SessionTokenInterceptor(self._replica)]
-        self.server = Server(settings, registry, SERVICES, tracer, interceptors=interceptors)
+        self.server = Server(
+            settings,
+            registry,
+            SERVICES,
+            tracer,
+            interceptors=[SessionTokenInterceptor(self._replica)],
+            continuing=CONTINUING,
+            check_room=self._check_room,
+            expects_calls=lambda: self._sessions.used_within(settings.session_drain_silence_s),
+        )
         process = EngineProcess(
             engine_module,
             engine_environment(environment, settings.threads or available_cores()),
@@ -150,6 +173,11 @@ class ModelServer:
             max_rows=settings.max_session_rows,
         )
         self._register_servicers()
+
+    def _check_room(self, method: str) -> None:
+        if method in BEGINNING:
+            with self._metrics.generations.count_rejections():
+                self.engine.check_room()
 
     def _register_servicers(self) -> None:
         settings, grpc_server = self._settings, self.server.grpc

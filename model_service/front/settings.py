@@ -122,6 +122,10 @@ class ModelSettings(ServerSettings):
     parts of its name. Told to callers whose session another replica has. Empty means that only a
     name that is a host and a port is told."""
 
+    session_drain_silence_s: float = Field(default=5.0, ge=0, allow_inf_nan=False)
+    """After SIGTERM, seconds without a call after which a session is not waited for. Sessions in
+    use go on until `drain_timeout_s`."""
+
     session_new_tokens: int = Field(default=1024, ge=1)
     """Tokens that a session without `max_length` has room for, in addition to its prompt."""
 

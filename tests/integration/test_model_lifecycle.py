@@ -352,6 +352,8 @@ def assert_slow_consumer_recorded(service):
     assert 'lockstep_calls_failed_total{reason="SLOW_CONSUMER"} 1.0' in text
     (handled,) = re.findall(r'handled_total{grpc_code="RES.*,grpc_method="GenerateS.* (.*)', text)
     assert handled == "1.0"
+    sequences = r'requests_finished_total{.*finish_reason="error",.*operation="generate".* (.*)'
+    assert re.findall(sequences, text) == ["64.0"]
 
 
 def test_metrics_tell_what_was_done(tiny_checkpoint, tmp_path):
@@ -460,6 +462,53 @@ def test_a_step_stream_that_falls_silent_does_not_hold_the_shutdown(tiny_checkpo
         assert answer.code is grpc.StatusCode.UNAVAILABLE
         assert answer.reason == "DRAINING"
         assert answer.retry
+        assert service.process.wait(10) == 0
+
+
+def test_sessions_step_on_while_the_server_drains_and_no_new_one_is_opened(
+    tiny_checkpoint, tmp_path
+):
+    with counting_process(tiny_checkpoint, tmp_path) as service:
+        opening = logits_session_service_pb2.OpenSessionRequest(prompt=ragged([5]))
+        session_id = service.sessions.OpenSession(opening).session_id
+        service.sessions.OpenSession(opening)  # left behind: nobody waits for it
+        service.process.terminate()
+        service.wait_for_health("NOT_SERVING")
+        started = time.monotonic()
+        for token in range(30):  # 3 s
+            request = step_of(session_id, token).step
+            answer, call = service.sessions.Step.with_call(request)
+            assert answer.rows[0].position == token + 2
+            left_ms = int(dict(call.trailing_metadata())["x-draining-ms"])
+            assert 0 < left_ms <= 60_000
+            time.sleep(0.1)
+        assert left_ms < 60_000 - 1000 * (time.monotonic() - started) + 2000
+        fork = logits_session_service_pb2.ForkRequest(session_id=session_id, count=1)
+        for refused_call in (service.sessions.OpenSession, opening), (service.sessions.Fork, fork):
+            answer = refused(*refused_call)
+            assert (answer.reason, answer.retry) == ("DRAINING", True)
+        close = logits_session_service_pb2.CloseSessionRequest(session_id=session_id)
+        assert service.sessions.CloseSession(close).token_count == 31
+        assert service.process.wait(10) == 0
+
+
+def test_a_session_that_steps_for_ever_is_ended_with_the_grace_period(tiny_checkpoint, tmp_path):
+    with counting_process(tiny_checkpoint, tmp_path, "--drain-timeout-s", "1") as service:
+        opening = logits_session_service_pb2.OpenSessionRequest(prompt=ragged([5]))
+        session_id = service.sessions.OpenSession(opening).session_id
+        service.process.terminate()
+        service.wait_for_health("NOT_SERVING")
+        steps = 0
+
+        def step_for_ever() -> None:
+            nonlocal steps
+            while True:
+                service.sessions.Step(step_of(session_id, 5).step)
+                steps += 1
+                time.sleep(0.02)
+
+        assert refused(step_for_ever).reason == "DRAINING"
+        assert steps > 0
         assert service.process.wait(10) == 0
 
 

@@ -8,7 +8,10 @@ import pytest
 from lockstep.v1 import vocabulary_admin_service_pb2 as admin
 from lockstep.v1 import vocabulary_pb2
 
+from lockstep_client import Lockstep
+from lockstep_client.exceptions import VocabularyMismatch
 from tests.integration.tokenizer_process import running_tokenizer
+from tests.ports import free_port
 from tests.tokenizer_factory import make_tokenizer_folder
 
 COMMAND = [sys.executable, "-c", "from lockstep_client._cli import main; main()", "vocab", "reset"]
@@ -50,6 +53,29 @@ def test_a_reset_store_begins_again_and_the_old_one_is_kept(folder, tmp_path):
         assert stubs.info().vocabulary.revision == 0
     with running_tokenizer(folder, tmp_path, store=kept) as stubs:
         assert stubs.info().vocabulary == added.vocabulary
+
+
+@pytest.mark.parametrize("grows_again", [False, True])
+def test_a_client_that_lives_on_is_told_once_that_the_vocabulary_was_set_back(
+    folder, tmp_path, grows_again
+):
+    store, port = tmp_path / "vocabulary.sqlite", free_port()
+    with Lockstep(tokenizer=f"127.0.0.1:{port}", model="127.0.0.1:1") as ls:
+        with running_tokenizer(folder, tmp_path, f"--port={port}") as stubs:
+            add(stubs, "<a>")
+            first = ls.tokenizer.encode("<a>")
+            assert ls.tokenizer.decode(first.token_ids) == ["<a>"]
+        assert reset(folder, store, "--yes").returncode == 0
+        with running_tokenizer(folder, tmp_path, f"--port={port}") as stubs:
+            if grows_again:
+                add(stubs, "<b>")
+            with pytest.raises(VocabularyMismatch, match="set back") as told:
+                ls.tokenizer.decode([[5]])
+            assert told.value.metadata["cause"] == "set_back"
+            assert ls.tokenizer.decode([[5]])
+            now = ls.tokenizer.encode("x").vocabulary
+            assert now is not None
+            assert now.fingerprint == stubs.info().vocabulary.fingerprint
 
 
 def test_without_a_store_there_is_nothing_to_reset(folder, tmp_path):

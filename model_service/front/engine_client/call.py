@@ -28,7 +28,7 @@ class Call:
     Attributes:
         request_id: the number that the engine knows the call by.
         unfinished_rows: rows whose last event has not come.
-        settled: whether the engine has sent the call's last event.
+        settled: whether the engine has sent the call's last event, or was told to drop the call.
         error: why the call failed, or None.
         buffered_bytes: memory of the scores that wait to be taken.
         principal: who makes it.
@@ -64,8 +64,8 @@ class Call:
 
     @property
     def num_permits(self) -> int:
-        """Permits that the unfinished rows hold: their share, rounded up."""
-        if not self.unfinished_rows:
+        """Permits that the unfinished rows of a call under way hold: their share, rounded up."""
+        if self.settled or not self.unfinished_rows:
             return 0
         return -(-self.unfinished_rows * self._num_permits // self._num_sequences)
 

@@ -1,6 +1,6 @@
 """All calls to the engine in progress: who may start another, and whose an event is."""
 
-import random
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,12 +11,17 @@ from model_service.front.engine_client.call import Call
 from model_service.protocol import Event, Rejected, Request, SequenceTokens, SessionAnswer
 from model_service.protocol.channel import RingReader
 from model_service.protocol.generation import PositionScores
-from rpc import identity
+from rpc import identity, logging
 from rpc.errors import Overloaded, QuotaExceeded, ServiceError, SlowConsumer
 from rpc.identity import caller
+from rpc.pace import Pace
+from rpc.turns import Turns
 
-RETRY_DELAY_S = 0.25
-MAX_RETRY_DELAY_S = 5.0
+# How long a row takes, until some have ended.
+USUAL_ROW_S = 0.25
+
+# How much of the estimate is what the newest call has.
+_NEWEST_SHARE = 0.1
 
 
 class Calls:
@@ -50,12 +55,15 @@ class Calls:
         """
         self._calls: dict[int, Call] = {}
         self._ring = ring
-        self._max_running_sequences = max_running_sequences
         self._max_rows = max_running_sequences + max_waiting_sequences
         self._quota_sequences = quota_sequences
         self._buffer_bytes = buffer_bytes
         self._cancel = cancel
         self._last_request_id = 0
+        self._num_permits = 0
+        self._rows_of_a_call = 1.0
+        self._pace = Pace(max_running_sequences, usual_s=USUAL_ROW_S)
+        self._turns = Turns(max_waiting_sequences // 2)
 
     def __bool__(self) -> bool:
         """Whether any call is in progress."""
@@ -64,37 +72,15 @@ class Calls:
     @property
     def num_unfinished_rows(self) -> int:
         """Rows that run or wait, by the permits they hold."""
-        return sum(call.num_permits for call in self._calls.values())
+        return self._num_permits
 
-    def check_room(self, num_rows: int) -> None:
-        """Checks that there are permits for so many more rows.
+    def check_room(self) -> None:
+        """Checks that there is a permit for the call that this code runs for, before it is read.
 
         Raises:
-            QuotaExceeded: the caller may not have so many.
-            Overloaded: there are not.
+            QuotaExceeded, Overloaded: there is none for its caller.
         """
-        unfinished, own = self.num_unfinished_rows, self._rows_of(caller())
-        limit = identity.quota("sequences", self._quota_sequences)
-        if limit and own + num_rows > limit:
-            delay_s = self._retry_delay_s(own) if num_rows <= limit else None
-            raise QuotaExceeded("sequences", limit, retry_delay_s=delay_s)
-        # A caller has a right to an even share also where others have taken everything. So with
-        # n callers there are at most 1 + 1/2 + ... + 1/n times as many rows as are admitted.
-        principals = {call.principal for call in self._calls.values()} | {caller()}
-        is_fair = own + num_rows <= self._max_rows // len(principals)
-        if unfinished + num_rows > self._max_rows and not is_fair:
-            raise Overloaded(
-                "sequences", self._max_rows, retry_delay_s=self._retry_delay_s(unfinished)
-            )
-
-    def _rows_of(self, principal: str) -> int:
-        return sum(call.num_permits for call in self._calls.values() if call.principal == principal)
-
-    def _retry_delay_s(self, num_rows: int) -> float:
-        """Returns when so many rows may have become fewer."""
-        delay_s = RETRY_DELAY_S * num_rows / self._max_running_sequences
-        jitter = random.uniform(0.8, 1.2)  # keeps clients from coming at once
-        return min(MAX_RETRY_DELAY_S, delay_s * jitter)
+        self._check_room(1, expected=round(self._rows_of_a_call))
 
     @contextmanager
     def open(self, request: Request[Any]) -> Iterator[Call]:
@@ -105,14 +91,20 @@ class Calls:
                 made for whoever this code runs for.
 
         Raises:
-            Overloaded: not enough permits are left.
+            QuotaExceeded: the caller may not have so many permits.
+            Overloaded: not enough are left.
         """
-        self.check_room(request.num_rows)
+        num_rows = request.num_rows
+        self._rows_of_a_call += _NEWEST_SHARE * (num_rows - self._rows_of_a_call)
+        self._check_room(num_rows, expected=num_rows)
+        self._turns.take(_waiting_name())
         self._last_request_id += 1
         request.request_id = self._last_request_id
         request.principal = caller()
         call = Call(request)
         self._calls[call.request_id] = call
+        self._num_permits += call.num_permits
+        self._pace.taken(self._num_permits, time.monotonic())
         try:
             yield call
         finally:
@@ -128,14 +120,17 @@ class Calls:
         call = self._calls.get(event.request_id)
         wanted = call is not None and not call.ended
         self._take_rows(event, wanted)
-        if call is None or not wanted:
-            return
+        if call is not None and wanted:
+            with self._releasing(call):
+                self._put(call, event)
+        if call is not None and call.buffered_bytes > self._buffer_bytes:
+            self._fail_slow(call)
+
+    def _put(self, call: Call, event: Event) -> None:
         if isinstance(event, Rejected):
             call.reject(event.failure)
         elif isinstance(event, SequenceTokens):
             call.put_tokens(event)
-            if call.buffered_bytes > self._buffer_bytes:
-                self._fail_slow(call)
         else:
             call.put_answer(event)
 
@@ -160,9 +155,55 @@ class Calls:
 
     def _abandon(self, call: Call) -> None:
         if not call.settled:
-            call.settled = True
-            call.unfinished_rows = 0
+            with self._releasing(call):
+                call.settled = True
             self._cancel(call.request_id)
+
+    def _check_room(self, num_rows: int, *, expected: int) -> None:
+        """Checks that there are permits, and gives a turn to a call for which there are not.
+
+        Args:
+            num_rows: permits that there have to be.
+            expected: permits that it will need, as far as that is known.
+
+        Raises:
+            QuotaExceeded: its caller may not have so many.
+            Overloaded: there are not.
+        """
+        now, own = time.monotonic(), self._rows_of(caller())
+        per_second = self._pace.per_second(now)
+        limit = identity.quota("sequences", self._quota_sequences)
+        if limit and own + num_rows > limit:
+            own_per_second = per_second * own / max(self._num_permits, 1)
+            delay_s = (own + num_rows - limit) / own_per_second if num_rows <= limit else None
+            raise QuotaExceeded("sequences", limit, retry_delay_s=delay_s)
+        name = _waiting_name()
+        num_kept = 0 if self._turns.has_come(name, now) else self._turns.num_kept(now)
+        free = self._max_rows - self._num_permits - num_kept
+        if num_rows > free and not self._is_fair(own + num_rows):
+            delay_s = self._turns.give(name, expected, expected - free, per_second, now)
+            raise Overloaded("sequences", self._max_rows, retry_delay_s=delay_s)
+
+    def _is_fair(self, num_rows: int) -> bool:
+        """Says whether a caller may have so many rows although others have taken everything.
+
+        Each has a right to an even share. So with n callers there are at most
+        1 + 1/2 + ... + 1/n times as many rows as are admitted.
+        """
+        callers = {call.principal for call in self._calls.values()} | {caller()}
+        return len(callers) > 1 and num_rows <= self._max_rows // len(callers)
+
+    def _rows_of(self, principal: str) -> int:
+        return sum(call.num_permits for call in self._calls.values() if call.principal == principal)
+
+    @contextmanager
+    def _releasing(self, call: Call) -> Iterator[None]:
+        """Takes back the permits that a call no longer needs after the block."""
+        held = call.num_permits
+        yield
+        released = held - call.num_permits
+        self._num_permits -= released
+        self._pace.freed(released, self._num_permits, time.monotonic())
 
     def _take_rows(self, event: Event, wanted: bool) -> None:
         if isinstance(event, SequenceTokens):
@@ -189,3 +230,9 @@ class Calls:
         for row in rows.values():
             self._ring.skip(row)
         return scores
+
+
+def _waiting_name() -> str:
+    """Returns the name under which the call that this code runs for waits, if it has an id."""
+    request_id = logging.given_request_id()
+    return request_id and f"{request_id} of {caller()}"

@@ -150,12 +150,12 @@ class EngineClient:
     # --- Calls ----------------------------------------------------------------------------------
 
     def check_room(self) -> None:
-        """Checks that there is room for another row, before a request is read for nothing.
+        """Checks that there is room for the call that this code runs for, before it is read.
 
         Raises:
-            Overloaded: there is none.
+            QuotaExceeded, Overloaded: there is none.
         """
-        self._calls.check_room(1)
+        self._calls.check_room()
 
     @asynccontextmanager
     async def stream(self, request: Request[SequenceTokens]) -> AsyncIterator[Call]:
@@ -242,8 +242,8 @@ class EngineClient:
         metrics = self._metrics.generations
         metrics.generated(event.token_ids)
         call = self._calls.find(event.request_id)
-        if call is None:
-            return  # its caller left, and it was counted then
+        if call is None or call.ended:
+            return  # its sequences are counted when its handler leaves
         gap_s = call.grown(event.row, self._heard_at)
         if gap_s is not None:
             metrics.waited(call.operation, gap_s, call.trace)

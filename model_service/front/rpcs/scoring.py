@@ -34,7 +34,6 @@ async def compute_logits(
     Raises:
         ServiceError: the request is wrong, or a row failed.
     """
-    model.engine.check_room()
     vocabulary = await model.resolve_vocabulary(request)
     violations = Violations()
     asked = AskedOpening(
@@ -68,7 +67,6 @@ async def score(
     Raises:
         ServiceError: the request is wrong, or a row failed.
     """
-    model.engine.check_room()
     vocabulary = await model.resolve_vocabulary(request)
     violations = Violations()
     rows, starts = _read_rows(request, violations, model)

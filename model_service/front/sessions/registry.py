@@ -27,9 +27,9 @@ from model_service.protocol import (
 )
 from rpc import identity, logging
 from rpc.errors import Overloaded, SessionBusy
+from rpc.pace import Pace
 
 SWEEP_INTERVAL_S = 0.5
-RETRY_DELAY_S = 1.0
 
 log = structlog.stdlib.get_logger("model_service.front.sessions.registry")
 
@@ -67,6 +67,8 @@ class SessionRegistry:
         self._replica = replica
         self._max_sessions = max_sessions
         self._max_rows = max_rows
+        places = max(1, max_sessions)
+        self._pace = Pace(places, usual_s=float(places))  # one a second, until it is measured
         self._sessions: dict[str, Session] = {}
         self._serials = count(1)
 
@@ -160,6 +162,11 @@ class SessionRegistry:
         self.remove(session, "client")
         return session, await self._engine.ask(CloseSession(session_id))
 
+    def used_within(self, seconds: float) -> bool:
+        """Says whether a call uses a session, or has lately."""
+        since = time.monotonic() - seconds
+        return any(session.busy or session.used_at > since for session in self._sessions.values())
+
     async def expire_forever(self) -> None:
         """Closes sessions that have been idle for too long, until cancelled."""
         while True:
@@ -182,12 +189,13 @@ class SessionRegistry:
         self.expire()
         self._quotas.check_sessions(self.own(), sessions)
         if len(self._sessions) + len(sessions) > self._max_sessions:
-            raise Overloaded("sessions", self._max_sessions, retry_delay_s=RETRY_DELAY_S)
+            raise Overloaded("sessions", self._max_sessions, retry_delay_s=self._one_ends_s())
         self.check_rows(sum(session.num_rows for session in sessions))
         for session in sessions:
             session.serial = next(self._serials)
             self._sessions[session.session_id] = session
             _note(session)
+            self._pace.taken(len(self._sessions), time.monotonic())
             self._metrics.sessions.opened()
         self._record()
 
@@ -199,7 +207,11 @@ class SessionRegistry:
         """
         num_rows = sum(session.num_rows for session in self._sessions.values())
         if num_rows + num_more > self._max_rows:
-            raise Overloaded("session_rows", self._max_rows, retry_delay_s=RETRY_DELAY_S)
+            raise Overloaded("session_rows", self._max_rows, retry_delay_s=self._one_ends_s())
+
+    def _one_ends_s(self) -> float:
+        """Returns the time until a session is closed, in seconds."""
+        return 1 / self._pace.per_second(time.monotonic())
 
     def _find(self, session_id: str) -> Session:
         session = self._sessions.get(session_id)
@@ -217,6 +229,7 @@ class SessionRegistry:
         """
         session.closed = True
         if self._sessions.pop(session.session_id, None) is not None:
+            self._pace.freed(1, len(self._sessions), time.monotonic())
             self._metrics.sessions.closed(reason, time.monotonic() - session.opened_at)
             self._record()
 

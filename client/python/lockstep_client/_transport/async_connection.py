@@ -95,10 +95,10 @@ class AsyncConnection(Caller, AsyncClosing):
                         if route is not None:
                             route.take(await call.initial_metadata())
             except LockstepError as error:
-                await asyncio.sleep(attempts.pause_s(error))
+                await asyncio.sleep(self._pause_s(attempts, error))
             else:
                 attempts.succeed()
-                self._newest.note(request, response)
+                self._newest.note(request, response, by_owner=self._owns_vocabulary)
                 return response
 
     async def stream(
@@ -181,7 +181,7 @@ class AsyncConnection(Caller, AsyncClosing):
                 try:
                     first = await anext(responses, None)
                 except LockstepError as error:
-                    await asyncio.sleep(attempts.pause_s(error))
+                    await asyncio.sleep(self._pause_s(attempts, error))
                     continue
                 attempts.succeed()
                 if first is not None:

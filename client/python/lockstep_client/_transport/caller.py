@@ -80,6 +80,7 @@ class Caller:
         self._pulse = Pulse(endpoint)
         self._ask = self._channels.unary_unary(self._pulse.question)
         self._throttle = Throttle()
+        self._owns_vocabulary = endpoint.service == "tokenizer"
         self._kept: dict[Any, Any] = {}
 
     def kept(self, make: Callable[[Self], Made]) -> Made:
@@ -92,14 +93,31 @@ class Caller:
     def _attempts(
         self, request: Any, timeout: Timeout, route: Route | None, *, streams: bool
     ) -> Attempts:
-        self._newest.fill(request)
-        return self._limited(
+        filled = self._newest.fill(request)
+        attempts = self._limited(
             timeout,
             route,
             streams=streams,
             retries=self.endpoint.retries,
             idempotent=is_idempotent(request),
         )
+        attempts.vocabulary = filled
+        return attempts
+
+    def _pause_s(self, attempts: Attempts, error: LockstepError) -> float:
+        """Returns the time to wait before the next attempt, as `Attempts.pause_s`.
+
+        Raises:
+            LockstepError: why the call has failed, where it is not made again.
+        """
+        try:
+            return attempts.pause_s(error)
+        except LockstepError as last:
+            vocabulary = attempts.vocabulary
+            explained = self._newest.explained(last, vocabulary, by_owner=self._owns_vocabulary)
+            if explained is last:
+                raise
+            raise explained from last
 
     def _attempts_of(
         self, requests: SentRequests[Any], timeout: Timeout, route: Route | None

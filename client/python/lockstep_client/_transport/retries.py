@@ -19,6 +19,7 @@ from lockstep.v1 import (
     model_service_pb2,
     tokenizer_service_pb2,
     vocabulary_admin_service_pb2,
+    vocabulary_pb2,
 )
 
 from lockstep_client._transport import bearer_token, request_id
@@ -141,6 +142,7 @@ class Attempts:
         deadline: by the monotonic clock, in seconds; None where there is none.
         limit: the timeout in words.
         route: of the session that the call is about, or None.
+        vocabulary: what the client lets the request ask for by itself, or None.
     """
 
     def __init__(
@@ -172,6 +174,7 @@ class Attempts:
         self._request_id = (request_id.KEY, request_id.current())
         self.route = route
         self._token = token
+        self.vocabulary: vocabulary_pb2.VocabularyRef | None = None
         self._throttle = throttle
         self._retries = retries
         self._idempotent = idempotent

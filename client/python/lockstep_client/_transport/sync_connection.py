@@ -87,10 +87,10 @@ class Connection(Caller, Closing):
                     if route is not None:
                         route.take(call.initial_metadata())
             except LockstepError as error:
-                self._closed.wait(attempts.pause_s(error))
+                self._closed.wait(self._pause_s(attempts, error))
             else:
                 attempts.succeed()
-                self._newest.note(request, response)
+                self._newest.note(request, response, by_owner=self._owns_vocabulary)
                 return response
 
     def stream(
@@ -174,7 +174,7 @@ class Connection(Caller, Closing):
                 try:
                     first = next(responses, None)
                 except LockstepError as error:
-                    self._closed.wait(attempts.pause_s(error))
+                    self._closed.wait(self._pause_s(attempts, error))
                     continue
                 attempts.succeed()
                 if first is not None:

@@ -41,6 +41,11 @@ class LogitsSessionServiceStub:
     its answer. Sent back with later calls, beside the session's name as
     `x-session-id`, it lets a gateway choose the replica.
 
+    While the server shuts down, calls that go on with a session are answered until
+    its time to drain is over, and their trailing metadata says in `x-draining-ms`
+    how many milliseconds are left. New sessions, `Fork` among them, are refused
+    with `UNAVAILABLE` (`DRAINING`).
+
     If the server asks for client certificates, a session belongs to the caller
     that opened it; for any other caller it does not exist. Otherwise every caller
     that knows its name may use it.
@@ -161,6 +166,11 @@ class LogitsSessionServiceAsyncStub(LogitsSessionServiceStub):
     its answer. Sent back with later calls, beside the session's name as
     `x-session-id`, it lets a gateway choose the replica.
 
+    While the server shuts down, calls that go on with a session are answered until
+    its time to drain is over, and their trailing metadata says in `x-draining-ms`
+    how many milliseconds are left. New sessions, `Fork` among them, are refused
+    with `UNAVAILABLE` (`DRAINING`).
+
     If the server asks for client certificates, a session belongs to the caller
     that opened it; for any other caller it does not exist. Otherwise every caller
     that knows its name may use it.
@@ -276,6 +286,11 @@ class LogitsSessionServiceServicer(metaclass=_abc_1.ABCMeta):
     without `x-session-token` in its metadata gets one in the initial metadata of
     its answer. Sent back with later calls, beside the session's name as
     `x-session-id`, it lets a gateway choose the replica.
+
+    While the server shuts down, calls that go on with a session are answered until
+    its time to drain is over, and their trailing metadata says in `x-draining-ms`
+    how many milliseconds are left. New sessions, `Fork` among them, are refused
+    with `UNAVAILABLE` (`DRAINING`).
 
     If the server asks for client certificates, a session belongs to the caller
     that opened it; for any other caller it does not exist. Otherwise every caller

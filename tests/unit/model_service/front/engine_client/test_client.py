@@ -114,7 +114,7 @@ async def test_a_call_beyond_the_permits_is_refused_at_once_with_a_delay():
             async with run(client, specs([4], [4]), ENDLESS):
                 pass
         assert caught.value.metadata == {"resource": "sequences", "limit": "6"}
-        assert 0.2 <= caught.value.retry_delay_s <= 0.4
+        assert 0 < caught.value.retry_delay_s < 1  # one more row than it can take has to end
         async with run(client, specs([4]), ENDLESS) as call:
             await anext(call)
 
