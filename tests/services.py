@@ -16,7 +16,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
 
 from lockstep_client import Lockstep
@@ -25,6 +27,8 @@ from tests.checkpoint_factory import make_checkpoint
 ROOT = Path(__file__).parent.parent
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 30.0
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
 
 FREE_PORTS = ("--port=0", "--health-port=0", "--metrics-port=0")
 
@@ -48,6 +52,17 @@ class ServiceProcess:
     metrics_url: str
     admin_address: str
     log: Path
+
+    def wait_until_serving(self) -> None:
+        """Waits until probes say that it takes calls, which needs no credentials."""
+        deadline = time.monotonic() + START_TIMEOUT_S
+        with grpc.insecure_channel(self.health_address) as channel:
+            health = health_pb2_grpc.HealthStub(channel)
+            request = health_pb2.HealthCheckRequest()
+            while health.Check(request, timeout=10, wait_for_ready=True).status != SERVING:
+                assert self.process.poll() is None, self.log.read_text()[-2000:]
+                assert time.monotonic() < deadline, self.log.read_text()[-2000:]
+                time.sleep(0.05)
 
     def handled(self, method: str, code: str | None = None) -> float:
         """Returns how many calls of a method have ended, with a code or with any."""

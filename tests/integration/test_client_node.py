@@ -19,6 +19,7 @@ from lockstep.v1 import tokenizer_service_pb2 as messages
 from lockstep_client import Lockstep, ScoreSelection
 from lockstep_client._transport.retries import IDEMPOTENT_METHODS
 from rpc import errors
+from tests.callers import write_principals
 from tests.integration.model_process import counting_process
 from tests.integration.rpc_probe import running
 from tests.integration.test_client_connection import Counting
@@ -490,6 +491,23 @@ async def test_both_sides_show_their_certificates(built: Path, tmp_path: Path):
         assert await _call(built, server.port, "encode", **ca, **own) is None
         without = await _call(built, server.port, "encode", **ca)
     assert (without["name"], service.calls) == ("ConnectionFailed", 1)
+
+
+async def test_a_token_says_who_calls(built: Path, tmp_path: Path):
+    principals = write_principals(tmp_path / "principals.toml", {"alice": {"roles": ["inference"]}})
+    service = Failing()
+    async with running(service, principals=principals) as (server, _):
+        assert await _call(built, server.port, "encode", TOKEN="alice\n") is None
+        unknown = await _call(built, server.port, "encode", TOKEN="eve")
+        denied = await _call(built, server.port, "vocabulary", TOKEN="alice")
+    assert (unknown["reason"], unknown["metadata"]["cause"]) == ("UNAUTHENTICATED", "unknown")
+    assert (denied["reason"], denied["metadata"]["role"]) == ("PERMISSION_DENIED", "info")
+    assert service.calls == 1
+
+
+def test_a_token_is_not_sent_in_plain_text_unless_that_is_allowed(refusals):
+    assert refusals["token"]["name"] == "TypeError"
+    assert "tokenInPlainText" in refusals["token"]["message"]
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import grpc
 import pytest
 from google.protobuf import message_factory
 from google.protobuf.descriptor_pool import Default as default_pool
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 from lockstep.v1 import logits_session_service_pb2 as sessions
 
 from rpc.identity import Role
@@ -87,11 +86,7 @@ def services(tiny_checkpoint, tmp_path_factory):
             folder=folder,
         ) as tokenizer,
     ):
-        with grpc.insecure_channel(tokenizer.health_address) as channel:
-            health = health_pb2_grpc.HealthStub(channel)
-            request = health_pb2.HealthCheckRequest()
-            while health.Check(request, wait_for_ready=True).status != 1:
-                pass
+        tokenizer.wait_until_serving()
         yield {"tokenizer": tokenizer, "model": model.service}
 
 

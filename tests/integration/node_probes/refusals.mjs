@@ -25,6 +25,7 @@ async function closedWhileRunning() {
 }
 
 print({
+  token: await failure(() => new Lockstep({ token: "secret" })),
   left: await left(),
   names: {
     generate: await failure(() => model.generate([[5]], { max_new_tokens: 3 })),

@@ -5,9 +5,10 @@ import { readFileSync } from "node:fs";
 import { all, connect, failure, print } from "./probe.mjs";
 
 const file = (name) => (process.env[name] ? readFileSync(process.env[name]) : undefined);
-const { CA, METHOD, RETRIES = "3" } = process.env;
+const { CA, METHOD, RETRIES = "3", TOKEN } = process.env;
 const tls = CA ? { ca: file("CA"), certificate: file("CERTIFICATE"), key: file("KEY") } : undefined;
-const client = connect({ tls, retries: Number(RETRIES) });
+const shown = TOKEN ? { token: () => TOKEN, tokenInPlainText: true } : {};
+const client = connect({ tls, retries: Number(RETRIES), ...shown });
 const calls = {
   encode: () => client.tokenizer.encode("x"),
   vocabulary: () => all(client.tokenizer.vocabulary()),

@@ -2,6 +2,7 @@ import pytest
 from pydantic import Field, ValidationError
 from pydantic_settings import SettingsConfigDict
 
+from rpc.identity.roles import ALL_ROLES, Role
 from rpc.settings import ServerSettings
 
 
@@ -121,3 +122,47 @@ def test_passwords_do_not_reach_the_log():
     settings = ExampleSettings(store="postgresql://lockstep:hunter2@db:5432/vocabulary")
     assert settings.loggable()["store"] == "postgresql://***@db:5432/vocabulary"
     assert ExampleSettings().loggable()["store"] == "sqlite:///example.db"
+
+
+# --- Who may call --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "roles"),
+    [
+        ([], ALL_ROLES),
+        (["--host=::1"], ALL_ROLES),
+        (["--host=localhost"], ALL_ROLES),
+        (["--host=127.1.2.3"], ALL_ROLES),
+        (["--host=0.0.0.0"], {Role.METRICS}),
+        (["--host=::"], {Role.METRICS}),
+        (["--host=lockstep.internal"], {Role.METRICS}),
+        (["--admin-port=1", "--admin-host=0.0.0.0"], {Role.METRICS}),
+        (["--host=0.0.0.0", "--allow-anonymous=inference,info"], {Role.INFERENCE, Role.INFO}),
+        (["--host=0.0.0.0", "--allow-anonymous=all"], ALL_ROLES),
+        (["--allow-anonymous=none"], set()),
+        (["--allow-anonymous="], set()),
+        (["--principals=/etc/passwd"], {Role.METRICS}),
+    ],
+)
+def test_callers_without_credentials_may_do_everything_at_home_and_nothing_elsewhere(
+    arguments, roles
+):
+    assert ExampleSettings.from_command_line(arguments).anonymous_roles == roles
+
+
+def test_a_role_that_does_not_exist_is_refused_with_those_that_do(capsys):
+    line = refused(capsys, ["--allow-anonymous=inference,admin"])
+    assert "--allow-anonymous: there is no role 'admin'; roles are inference, " in line
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--jwt-keys=/etc/passwd"],
+        ["--jwt-keys=/etc/passwd", "--jwt-issuer=a"],
+        ["--jwt-audience=a"],
+    ],
+)
+def test_web_tokens_are_of_an_issuer_and_for_an_audience(capsys, arguments):
+    assert "--jwt-keys, --jwt-issuer and --jwt-audience go together" in refused(capsys, arguments)

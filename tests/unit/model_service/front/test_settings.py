@@ -62,3 +62,15 @@ def test_every_setting_is_described():
 def test_only_the_documented_types_are_known(dtype):
     with pytest.raises(ValidationError):
         ModelSettings(dtype=dtype)
+
+
+@pytest.mark.parametrize("address", ["localhost:1", "127.0.0.1:1", "[::1]:1", "lockstep.test:1"])
+def test_a_token_is_not_shown_to_another_machine_in_plain_text(tmp_path, address):
+    token = tmp_path / "token"
+    token.write_text("secret")
+    settings = {"tokenizer_address": address, "tokenizer_token_file": token}
+    if address == "lockstep.test:1":
+        with pytest.raises(ValidationError, match="--tokenizer-token-file needs"):
+            ModelSettings(**settings)
+        settings["tokenizer_tls_ca"] = token
+    assert ModelSettings(**settings).tokenizer_token_file == token
