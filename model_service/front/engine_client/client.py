@@ -228,10 +228,14 @@ class EngineClient:
 
     def _on_report(self, report: Report) -> None:
         self._heard_at, self._pinged_at = time.monotonic(), None
+        generated: list[int] = []
         for event in report.events:
             if isinstance(event, SequenceTokens):
+                generated += event.token_ids
                 self._record(event)
             self._calls.deliver(event)
+        if generated:
+            self._metrics.generations.generated(generated)
         self._process.rows_taken()
         self.load = report.load
         self._metrics.engine.filled(report.load)
@@ -240,7 +244,6 @@ class EngineClient:
 
     def _record(self, event: SequenceTokens) -> None:
         metrics = self._metrics.generations
-        metrics.generated(event.token_ids)
         call = self._calls.find(event.request_id)
         if call is None or call.ended:
             return  # its sequences are counted when its handler leaves
