@@ -186,10 +186,19 @@ def test_a_length_below_the_prompt_or_beyond_the_context_is_refused(open_session
     assert answer.fields == ["max_length"]
 
 
-@pytest.mark.parametrize("seconds", [0, 3601])
-def test_an_idle_time_out_of_range_is_refused(open_session, seconds):
-    answer = refused(open_session, ttl={"seconds": seconds})
-    assert answer.fields == ["ttl"]
+@pytest.mark.parametrize(
+    "ttl",
+    [
+        {"seconds": 0},
+        {"seconds": 3601},
+        {"seconds": 60, "nanos": 10**9},
+        {"seconds": 60, "nanos": -1},
+    ],
+)
+def test_an_idle_time_out_of_range_is_refused(tiny_model, open_session, ttl):
+    assert refused(open_session, ttl=ttl).fields == ["ttl"]
+    touch = pb.TouchSessionRequest(session_id=open_session().session_id, ttl=ttl)
+    assert refused(tiny_model.sessions.TouchSession, touch).fields == ["ttl"]
 
 
 def test_a_step_needs_one_entry_per_row(tiny_model, open_session):

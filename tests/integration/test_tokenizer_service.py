@@ -373,6 +373,11 @@ def padded(batch):
             pb.WatchVocabularyRequest(heartbeat_interval=Duration(nanos=1)),
             "heartbeat_interval",
         ),
+        (
+            "WatchVocabulary",
+            pb.WatchVocabularyRequest(heartbeat_interval=Duration(seconds=1, nanos=10**9)),
+            "heartbeat_interval",
+        ),
     ],
 )
 def test_a_bad_field_is_refused_by_its_path(stubs, method, request_message, field):

@@ -115,6 +115,8 @@ def test_a_field_is_read_and_echoed(field, value, expected):
         ("allowed_token_ids", {"ids": []}, "allowed_token_ids.ids"),
         ("max_time", {"seconds": 0}, "max_time"),
         ("max_time", {"seconds": -1}, "max_time"),
+        ("max_time", {"seconds": 1, "nanos": 10**9}, "max_time"),  # no Duration, though it parses
+        ("max_time", {"seconds": 1, "nanos": -1}, "max_time"),
         (
             "exponential_decay_length_penalty",
             {"start_index": -1, "decay_factor": 1.0},

@@ -397,8 +397,9 @@ def test_no_session_reserves_more_than_one_may(ask):
     ask(request(*[[1]] * 4, keep_session={"max_length": 64}), info(kv_session_tokens=256))
 
 
-def test_what_is_wrong_with_a_kept_session_is_named_with_all_else():
-    keep = {"ttl": {"seconds": 0}, "max_length": 2}
+@pytest.mark.parametrize("ttl", [{"seconds": 0}, {"seconds": 1, "nanos": 10**9}])
+def test_what_is_wrong_with_a_kept_session_is_named_with_all_else(ttl):
+    keep = {"ttl": ttl, "max_length": 2}
     with pytest.raises(InvalidField) as caught:
         ask_session(request(config={"top_p": 2.0}, keep_session=keep, priority=1001), info())
     assert {v.field for v in caught.value.violations} == {
