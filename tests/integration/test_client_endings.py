@@ -1,8 +1,12 @@
 """Every call of the client ends, by its deadline, with an answer or one of our exceptions."""
 
 import asyncio
+import json
+import shutil
+import socket
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, closing, suppress
 from threading import Thread
 
@@ -27,6 +31,7 @@ from lockstep_client._transport.pulse import QUESTION_TIMEOUT_S
 from rpc import errors
 from tests.integration.holding_proxy import holding_proxy
 from tests.integration.leaving_peer import leaving_peer
+from tests.integration.model_process import model_process
 from tests.integration.rpc_probe import running
 from tests.services import Services
 
@@ -71,6 +76,44 @@ def _client(address: str, timeout_s: float) -> Lockstep:
 def test_a_call_ends_whose_service_leaves_as_it_arrives(call):
     with leaving_peer() as address, _client(address, 3.0) as ls:
         assert isinstance(_ending(lambda: call(ls), 3.0 + LATE_S), ConnectionFailed)
+
+
+LISTS = {
+    "Generate": lambda ls: ls.model.generate([[5], [6]], timeout=1.0),
+    "Score": lambda ls: ls.model.score([[5, 6], [6, 7]], timeout=1.0),
+    "Encode": lambda ls: ls.tokenizer.encode(["a", "b"], timeout=1.0),
+    "Decode": lambda ls: ls.tokenizer.decode_rows([[5], [6]], timeout=1.0),
+    "CountTokens": lambda ls: ls.tokenizer.count_tokens(["a", "b"], timeout=1.0),
+}
+
+
+@pytest.mark.parametrize("call", LISTS.values(), ids=LISTS)
+def test_a_call_with_several_rows_ends_by_its_timeout_where_nobody_answers(call):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        with _client(address, 60.0) as ls:
+            assert isinstance(_ending(lambda: call(ls), 1.0 + LATE_S), DeadlineExceeded)
+
+
+def test_calls_end_while_a_service_refuses_its_model(tiny_checkpoint, tmp_path):
+    folder = shutil.copytree(tiny_checkpoint, tmp_path / "refused")
+    (folder / "generation_config.json").write_text(json.dumps({"penalty_alpha": 0.6}))
+
+    with (
+        model_process(folder, tmp_path, ready=False) as model,
+        _client(model.service.address, 3.0) as ls,
+        ThreadPoolExecutor(6) as callers,
+    ):
+
+        def call_until_it_has_ended() -> set[type[LockstepError]]:
+            reasons = set()
+            while model.process.poll() is None:
+                reasons.add(type(_ending(lambda: ls.model.generate([[5]]), 3.0 + LATE_S)))
+            return reasons
+
+        calls = [callers.submit(call_until_it_has_ended) for _ in range(6)]
+        reasons = set.union(*(call.result() for call in calls))
+    assert reasons <= {exceptions.Loading, exceptions.Draining, ConnectionFailed, DeadlineExceeded}
 
 
 def test_a_read_that_grpc_leaves_waiting_ends_soon_after_the_deadline(monkeypatch):

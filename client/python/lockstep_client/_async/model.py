@@ -1,6 +1,6 @@
 """The model service, for asyncio."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Literal, Unpack
 
@@ -37,7 +37,7 @@ from lockstep_client._results.generation import Generation, TokenDelta
 from lockstep_client._results.model_info import Capabilities, Load, LogitsProcessor, ModelInfo, Plan
 from lockstep_client._results.scores import NextTokenScores, ScoredSequence
 from lockstep_client._transport.async_connection import AsyncConnection
-from lockstep_client._transport.async_workers import AsyncOnce, turn
+from lockstep_client._transport.async_workers import turn
 from lockstep_client._transport.endpoint import USE_DEFAULT, Timeout
 from lockstep_client._transport.room import Room
 from lockstep_client._transport.route import Route
@@ -59,7 +59,7 @@ class AsyncModel:
         self._stub = ModelServiceStub(connection.channel)
         self._tokens = SessionTokens()
         self._info = ModelInfoServiceStub(connection.channel)
-        self._capabilities: AsyncOnce[Capabilities] = AsyncOnce()
+        self._capabilities: Capabilities | None = None
         self._room = Room()
 
     def __repr__(self) -> str:
@@ -102,15 +102,15 @@ class AsyncModel:
         async def generate(part: model_pb.GenerateRequest, timeout: Timeout) -> Generation:
             assembler, route = GenerationAssembler(part, keep_scores=True, raises=raises), Route()
             left = time_left(self._connection.endpoint.streaming_timeout_s(timeout))
-            async with self._places(row_requests.num_sequences(part), left()):
+            async with self._places(row_requests.num_sequences(part), left):
                 new = deltas(self._connection, self._stub, part, assembler, left(), route)
                 async for _ in new:
                     pass
             self._tokens.keep(assembler, route)
             return assembler.result()
 
-        async def limits() -> RowLimits:
-            return RowLimits.of_sequences(await self._limits(), per_row)
+        async def limits(timeout: Timeout) -> RowLimits:
+            return RowLimits.of_sequences(await self._limits(timeout), per_row)
 
         many = row_results.many(options.get("errors"), progress, concurrency)
         parts = await call_rows("generate", request, generate, limits, timeout, many)
@@ -235,12 +235,12 @@ class AsyncModel:
 
         async def score(part: model_pb.ScoreRequest, timeout: Timeout) -> list[ScoredSequence]:
             left = time_left(self._connection.endpoint.unary_timeout_s(timeout))
-            async with self._places(row_requests.num_sequences(part), left()):
+            async with self._places(row_requests.num_sequences(part), left):
                 response = await self._connection.unary(self._stub.Score, part, left())
             return score_results.scored_sequences(response)
 
-        async def limits() -> RowLimits:
-            return RowLimits.of_sequences(await self._limits())
+        async def limits(timeout: Timeout) -> RowLimits:
+            return RowLimits.of_sequences(await self._limits(timeout))
 
         windows = Windows(requests.score(prompts, continuations, options), window, stride)
         many = row_results.many(errors, progress, concurrency)
@@ -348,13 +348,15 @@ class AsyncModel:
         self._tokens.keep(assembler, route)
         assembler.result()  # raises what a sequence failed with
 
-    async def _limits(self) -> Capabilities:
-        return await self._capabilities.get(self.capabilities)
+    async def _limits(self, timeout: Timeout) -> Capabilities:
+        if self._capabilities is None:  # calls at the same time ask each within its own timeout
+            self._capabilities = await self.capabilities(timeout=timeout)
+        return self._capabilities
 
     @asynccontextmanager
-    async def _places(self, count: int, timeout_s: float | None) -> AsyncIterator[None]:
+    async def _places(self, count: int, left: Callable[[], float | None]) -> AsyncIterator[None]:
         """Waits until the service admits more sequences of this client, in order of arrival."""
         if self._room.busy:
-            self._room.capacity = row_requests.admitted(await self._limits())
-        async with turn(self._room, count, timeout_s, self._connection.endpoint.peer):
+            self._room.capacity = row_requests.admitted(await self._limits(left()))
+        async with turn(self._room, count, left(), self._connection.endpoint.peer):
             yield

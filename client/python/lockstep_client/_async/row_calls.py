@@ -27,7 +27,7 @@ async def call_rows(
     name: str,
     request: Request,
     call: Callable[[Request, Timeout], Awaitable[Result]],
-    limits: Callable[[], Awaitable[RowLimits]],
+    limits: Callable[[Timeout], Awaitable[RowLimits]],
     timeout: Timeout,
     options: ManyOptions,
     row_numbers: Sequence[int] | None = None,
@@ -38,7 +38,7 @@ async def call_rows(
         name: what is done with the rows, for the bar.
         request: with all rows.
         call: sends a request with some of them.
-        limits: asks for the limits of the service.
+        limits: asks for the limits of the service, within a time.
         timeout: of the whole call; the client's own holds for each request.
         options: see `ManyOptions`.
         row_numbers: how the caller numbers the rows, where that is not their order.
@@ -51,9 +51,9 @@ async def call_rows(
     """
     returns = row_results.returns(options.get("errors"))
     rows = RowRequest(request)
-    bounds = await limits() if len(rows) > 1 else None
-    parts = rows.parts(bounds) if bounds else [range(len(rows))]
     left = time_left(timeout)
+    bounds = await limits(left()) if len(rows) > 1 else None
+    parts = rows.parts(bounds) if bounds else [range(len(rows))]
     numbers = range(len(rows)) if row_numbers is None else row_numbers
 
     advance: Callable[[int], None]

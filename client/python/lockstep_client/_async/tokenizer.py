@@ -30,7 +30,6 @@ from lockstep_client._results.tokenizer import (
     VocabularyEntry,
 )
 from lockstep_client._transport.async_connection import AsyncConnection, Items, iterate
-from lockstep_client._transport.async_workers import AsyncOnce
 from lockstep_client._transport.closing import AsyncClosing
 from lockstep_client._transport.endpoint import USE_DEFAULT, Timeout
 from lockstep_client._values.batch import (
@@ -54,7 +53,7 @@ class AsyncTokenizer:
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
         self._stub = TokenizerServiceStub(connection.channel)
-        self._limits: AsyncOnce[RowLimits] = AsyncOnce()
+        self._limits: RowLimits | None = None
 
     def __repr__(self) -> str:
         return described(self, f"at {self._connection.endpoint.address}")
@@ -320,11 +319,10 @@ class AsyncTokenizer:
         pieces = self._connection.stream(self._stub.GetTokenizerArtifact, request, timeout)
         return results.artifact([piece async for piece in pieces])
 
-    async def _row_limits(self) -> RowLimits:
-        async def ask() -> RowLimits:
-            return RowLimits.of_texts(await self.info())
-
-        return await self._limits.get(ask)
+    async def _row_limits(self, timeout: Timeout) -> RowLimits:
+        if self._limits is None:  # calls at the same time ask each within its own timeout
+            self._limits = RowLimits.of_texts(await self.info(timeout=timeout))
+        return self._limits
 
 
 class AsyncDecoder(AsyncClosing):

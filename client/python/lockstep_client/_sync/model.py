@@ -1,7 +1,7 @@
 # Generated from _async/model.py by `make client`.
 """The model service, blocking."""
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import Literal, Unpack
 
@@ -41,7 +41,7 @@ from lockstep_client._transport.endpoint import USE_DEFAULT, Timeout
 from lockstep_client._transport.room import Room
 from lockstep_client._transport.route import Route
 from lockstep_client._transport.sync_connection import Connection
-from lockstep_client._transport.sync_workers import Once, turn
+from lockstep_client._transport.sync_workers import turn
 from lockstep_client._values.batch import Prompts, Row
 from lockstep_client._values.messages import build
 from lockstep_client._values.one_line import described
@@ -60,7 +60,7 @@ class Model:
         self._stub = ModelServiceStub(connection.channel)
         self._tokens = SessionTokens()
         self._info = ModelInfoServiceStub(connection.channel)
-        self._capabilities: Once[Capabilities] = Once()
+        self._capabilities: Capabilities | None = None
         self._room = Room()
 
     def __repr__(self) -> str:
@@ -103,15 +103,15 @@ class Model:
         def generate(part: model_pb.GenerateRequest, timeout: Timeout) -> Generation:
             assembler, route = GenerationAssembler(part, keep_scores=True, raises=raises), Route()
             left = time_left(self._connection.endpoint.streaming_timeout_s(timeout))
-            with self._places(row_requests.num_sequences(part), left()):
+            with self._places(row_requests.num_sequences(part), left):
                 new = deltas(self._connection, self._stub, part, assembler, left(), route)
                 for _ in new:
                     pass
             self._tokens.keep(assembler, route)
             return assembler.result()
 
-        def limits() -> RowLimits:
-            return RowLimits.of_sequences(self._limits(), per_row)
+        def limits(timeout: Timeout) -> RowLimits:
+            return RowLimits.of_sequences(self._limits(timeout), per_row)
 
         many = row_results.many(options.get("errors"), progress, concurrency)
         parts = call_rows("generate", request, generate, limits, timeout, many)
@@ -236,12 +236,12 @@ class Model:
 
         def score(part: model_pb.ScoreRequest, timeout: Timeout) -> list[ScoredSequence]:
             left = time_left(self._connection.endpoint.unary_timeout_s(timeout))
-            with self._places(row_requests.num_sequences(part), left()):
+            with self._places(row_requests.num_sequences(part), left):
                 response = self._connection.unary(self._stub.Score, part, left())
             return score_results.scored_sequences(response)
 
-        def limits() -> RowLimits:
-            return RowLimits.of_sequences(self._limits())
+        def limits(timeout: Timeout) -> RowLimits:
+            return RowLimits.of_sequences(self._limits(timeout))
 
         windows = Windows(requests.score(prompts, continuations, options), window, stride)
         many = row_results.many(errors, progress, concurrency)
@@ -348,13 +348,15 @@ class Model:
         self._tokens.keep(assembler, route)
         assembler.result()  # raises what a sequence failed with
 
-    def _limits(self) -> Capabilities:
-        return self._capabilities.get(self.capabilities)
+    def _limits(self, timeout: Timeout) -> Capabilities:
+        if self._capabilities is None:  # calls at the same time ask each within its own timeout
+            self._capabilities = self.capabilities(timeout=timeout)
+        return self._capabilities
 
     @contextmanager
-    def _places(self, count: int, timeout_s: float | None) -> Iterator[None]:
+    def _places(self, count: int, left: Callable[[], float | None]) -> Iterator[None]:
         """Waits until the service admits more sequences of this client, in order of arrival."""
         if self._room.busy:
-            self._room.capacity = row_requests.admitted(self._limits())
-        with turn(self._room, count, timeout_s, self._connection.endpoint.peer):
+            self._room.capacity = row_requests.admitted(self._limits(left()))
+        with turn(self._room, count, left(), self._connection.endpoint.peer):
             yield

@@ -33,7 +33,6 @@ from lockstep_client._sync.row_calls import call_rows
 from lockstep_client._transport.closing import Closing
 from lockstep_client._transport.endpoint import USE_DEFAULT, Timeout
 from lockstep_client._transport.sync_connection import Connection, Items, iterate
-from lockstep_client._transport.sync_workers import Once
 from lockstep_client._values.batch import (
     Batch,
     Prompts,
@@ -55,7 +54,7 @@ class Tokenizer:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._stub = TokenizerServiceStub(connection.channel)
-        self._limits: Once[RowLimits] = Once()
+        self._limits: RowLimits | None = None
 
     def __repr__(self) -> str:
         return described(self, f"at {self._connection.endpoint.address}")
@@ -317,11 +316,10 @@ class Tokenizer:
         pieces = self._connection.stream(self._stub.GetTokenizerArtifact, request, timeout)
         return results.artifact([piece for piece in pieces])
 
-    def _row_limits(self) -> RowLimits:
-        def ask() -> RowLimits:
-            return RowLimits.of_texts(self.info())
-
-        return self._limits.get(ask)
+    def _row_limits(self, timeout: Timeout) -> RowLimits:
+        if self._limits is None:  # calls at the same time ask each within its own timeout
+            self._limits = RowLimits.of_texts(self.info(timeout=timeout))
+        return self._limits
 
 
 class Decoder(Closing):

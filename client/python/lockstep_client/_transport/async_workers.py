@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 from lockstep_client._transport import status
 from lockstep_client._transport.room import Room
@@ -65,18 +65,3 @@ async def turn(room: Room, count: int, timeout_s: float | None, peer: str) -> As
         yield
     finally:
         room.leave(visit)
-
-
-class AsyncOnce(Generic[Result]):
-    """An answer that is asked for when it is first needed, and remembered."""
-
-    def __init__(self) -> None:
-        self._lock = asyncio.Lock()
-        self._answer: Result | None = None
-
-    async def get(self, ask: Callable[[], Awaitable[Result]]) -> Result:
-        """Returns the answer."""
-        async with self._lock:
-            if self._answer is None:
-                self._answer = await ask()
-            return self._answer

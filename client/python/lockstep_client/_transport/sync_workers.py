@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 import grpc
 
@@ -105,18 +105,3 @@ def turn(room: Room, count: int, timeout_s: float | None, peer: str) -> Iterator
         yield
     finally:
         room.leave(visit)
-
-
-class Once(Generic[Result]):
-    """An answer that is asked for when it is first needed, and remembered."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._answer: Result | None = None
-
-    def get(self, ask: Callable[[], Result]) -> Result:
-        """Returns the answer."""
-        with self._lock:
-            if self._answer is None:
-                self._answer = ask()
-            return self._answer
