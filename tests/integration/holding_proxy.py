@@ -17,8 +17,7 @@ class HoldingProxy:
     """
 
     def __init__(self, target: str) -> None:
-        host, port = target.rsplit(":", 1)
-        self._target = (host, int(port))
+        self.lead_to(target)
         self._flowing = threading.Event()
         self._flowing.set()
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -28,6 +27,11 @@ class HoldingProxy:
         self.address = f"localhost:{self._listener.getsockname()[1]}"
         self.num_connections = 0
         threading.Thread(target=self._accept, daemon=True).start()
+
+    def lead_to(self, target: str) -> None:
+        """Passes connections that come from now on to another address."""
+        host, port = target.rsplit(":", 1)
+        self._target = (host, int(port))
 
     def hold(self) -> None:
         """Holds back what comes from now on, in both directions, as a dead wire does."""
