@@ -1,5 +1,8 @@
 """Callers beside each other at real services: who is served, who is refused, and for how long."""
 
+import os
+import subprocess
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -135,6 +138,22 @@ def test_without_credentials_nobody_uses_up_the_vocabulary_and_an_admin_not_with
         assert 400 < refused.value.retry_delay_s <= 450
         with Lockstep(service.address, "localhost:1", token="bob", **options) as bob:
             bob.vocabulary.add_tokens(["<bob>"])
+        token = tmp_path / "token"
+        token.write_text("bob\n")
+        shown = {"LOCKSTEP_TOKEN_FILE": str(token), "LOCKSTEP_TOKEN_IN_PLAIN_TEXT": "1"}
+        command = [sys.executable, "-c", "from lockstep_client._cli import main; main()"]
+        command += ["vocab", "add", "<command>"]
+        for environment, code in (({}, 1), (shown, 0)):
+            ran = subprocess.run(
+                [*command, "--tokenizer", service.address],
+                env={**os.environ, **environment},
+                capture_output=True,
+                text=True,
+                timeout=100,
+                check=False,
+            )
+            assert ran.returncode == code, ran.stderr
+            assert ("authorization: Bearer" in ran.stderr) == (code == 1)
 
 
 def test_a_model_service_shows_its_token_to_the_tokenizer_service(tiny_checkpoint, tmp_path):
