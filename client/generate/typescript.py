@@ -29,6 +29,16 @@ _TYPES = {
 }
 # Classes of keywords that are only Python's, and what they extend: `**batch` gives the first ones.
 _ONLY_PYTHON = {"PromptOptions": "GenerationOptions", "DistributionOptions": "GenerationOptions"}
+# A keyword that is only Python's: in TypeScript an object of keywords is spread.
+_SPREAD = "generation_config"
+
+# Keywords that have another type here, with their text.
+_OWN = {
+    "progress": (
+        "((numDone: number, numRows: number) => void)",
+        "Called with how many rows are done, whenever some are, and how many there are.",
+    ),
+}
 
 _IMPORTED = {
     "ScoreSelection": "./values/selection.js",
@@ -82,8 +92,9 @@ def generate(options: str, schema: Schema) -> dict[Path, str]:
 def _lines(node: ast.ClassDef, names: set[str], large: set[str]) -> Iterator[str]:
     """Yields an interface, and the names of its keywords as a value."""
     keywords = list(_keywords(node, large))
-    base = _named(ast.unparse(node.bases[0]))
-    extends, inherited = (f" extends {base}", f"  ...{base},\n") if base in names else ("", "")
+    bases = [base for each in node.bases if (base := _named(ast.unparse(each))) in names]
+    extends = f" extends {', '.join(bases)}" if bases else ""
+    inherited = "".join(f"  ...{base},\n" for base in bases)
     summary, _, _ = _named(ast.get_docstring(node) or "").partition("\n\nAttributes:")
     yield from _comment(_typescript(summary), "")
     yield f"export interface {node.name}{extends} {{"
@@ -108,7 +119,8 @@ def _keywords(node: ast.ClassDef, large: set[str]) -> Iterator[tuple[str, str, s
                 "The generated module says what a keyword means."
             )
             text = " ".join(str(ast.literal_eval(following.value)).split())
-            if kind:
+            kind, text = _OWN.get(name, (kind, text))
+            if kind and name != _SPREAD:
                 yield _camel(name), kind, _typescript(text)
 
 

@@ -31,6 +31,7 @@ PROBES = Path(__file__).with_name("node_probes")
 TEXTS = ["The capital of France is", "Grüße aus 東京 🙂"]
 MESSAGES = [{"role": "user", "content": "Say hello."}]
 GREEDY: dict[str, Any] = {"max_new_tokens": 12, "do_sample": False, "eos_token_id": []}
+COUNT = 150  # rows, more than go with one request
 UNREACHABLE = ("ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "ETIMEDOUT", "ENETUNREACH")
 
 pytestmark = pytest.mark.skipif(
@@ -45,7 +46,7 @@ def _run(command: list[str], folder: Path, **environment: str) -> str:
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=250,
         check=False,
     )
     if result.returncode and any(f"npm error code {word}" in result.stderr for word in UNREACHABLE):
@@ -74,6 +75,11 @@ def _probe(name: str, package: Path, **environment: str) -> Any:
 @pytest.fixture(scope="module")
 def texts(built: Path, services: Services) -> dict[str, Any]:
     return _probe("texts", built, **services.environment)
+
+
+@pytest.fixture(scope="module")
+def rows(built: Path, services: Services) -> dict[str, Any]:
+    return _probe("rows", built, **services.environment, COUNT=str(COUNT))
 
 
 @pytest.fixture(scope="module")
@@ -192,6 +198,15 @@ def test_logits_of_each_type_of_the_wire_are_those_of_the_python_client(
     )
 
 
+def test_the_words_for_full_rows_are_the_same_in_every_call(texts):
+    words = texts["words"]
+    assert words["computed"] == [[2, 320], [2, 320]]
+    assert words["scored"] == [[320, 0], [320, 0]]
+    assert words["opened"] == [[320, 320], [0, 320]]
+    assert words["traced"] > 0
+    assert words["both"]["message"] == "Give selection, or outputLogits, not both."
+
+
 def test_scores_are_those_of_the_python_client(texts, client: Lockstep):
     batch = client.tokenizer.encode(TEXTS)
     selection = ScoreSelection(rank=True, top_k=2, logits=True)
@@ -235,6 +250,91 @@ def test_services_describe_themselves_as_to_the_python_client(texts, client: Loc
     assert texts["converted"]["ids"] == client.tokenizer.convert_tokens(["a", "nowhere"]).ids
     assert texts["entries"] == list(range(300, 320))
     assert texts["artifact"] == "PK"
+
+
+def test_any_number_of_texts_is_encoded_padded_counted_and_decoded_in_order(rows, client: Lockstep):
+    texts = [f"text {row} " + "abc " * (row % 7) for row in range(COUNT)]
+    batch = client.tokenizer.encode(texts, padding="longest")
+    assert rows["batch"]["tokenIds"] == batch.token_ids
+    for name, expected in (
+        ("inputIds", batch.input_ids),
+        ("attentionMask", batch.attention_mask),
+        ("positionIds", batch.position_ids),
+    ):
+        assert _rectangle(rows["batch"]["padded"][name]) == expected.tolist()
+    assert rows["counts"] == client.tokenizer.count_tokens(texts)
+    assert rows["decoded"] == client.tokenizer.decode(batch)
+    assert rows["manyBytes"] == 1
+
+
+def test_any_number_of_prompts_has_the_tokens_and_seeds_that_the_python_client_gets(
+    rows, client: Lockstep
+):
+    prompts, drawn = rows["batch"]["tokenIds"], rows["drawn"]
+    expected = client.model.generate(prompts, max_new_tokens=4, do_sample=True, seed=7)
+    assert drawn["promptIndices"] == list(range(COUNT))
+    assert drawn["sequences"] == expected.sequences
+    assert drawn["seeds"] == [str(seed) for seed in expected.seeds]
+    assert drawn["completionTokenCount"] == expected.usage.completion_token_count
+    assert rows["padded"] == rows["ragged"]
+    logprobs = [row.logits_logprob for row in client.model.score(prompts)]
+    assert rows["scored"] == pytest.approx(logprobs, abs=1e-4)
+
+
+def test_a_list_of_texts_gives_a_list_of_completions_in_order(rows, client: Lockstep):
+    assert [each["tokenIds"] for each in rows["completions"]] == rows["drawn"]["sequences"]
+    assert [each["seed"] for each in rows["completions"]] == rows["drawn"]["seeds"]
+    texts = client.tokenizer.decode(rows["drawn"]["sequences"])
+    assert [each["text"] for each in rows["completions"]] == texts
+    assert rows["alone"][0] == rows["alone"][1]
+    assert rows["none"] == []
+    options = {"max_new_tokens": 2, "do_sample": False}
+    conversations = [[{"role": "user", "content": f"abc {n}"}] for n in range(2)]
+    expected = client.generate(messages=conversations, **options)
+    assert rows["answers"] == [each.token_ids for each in expected]
+
+
+def test_one_row_that_is_wrong_fails_with_its_number_and_costs_no_other_its_result(rows):
+    for call in ("decode", "score", "generate"):
+        failure = rows["wrong"][call]
+        assert (failure["reason"], failure["metadata"]["row"]) == ("TOKEN_ID_OUT_OF_RANGE", "70")
+        assert "row 70" in failure["message"]
+        ((row, reason, message),) = rows["returned"][call]
+        assert (row, reason) == (70, "TOKEN_ID_OUT_OF_RANGE")
+        assert "row 70" in message
+    expected, given = rows["others"]
+    assert given == expected
+
+
+def test_a_text_that_fails_leaves_an_empty_row_or_its_error(rows):
+    partly = rows["partly"]
+    assert (partly["empty"], partly["errorRows"], partly["errors"]) == ([70], [70], 1)
+    assert partly["mask"]
+    assert partly["shape"][0] == COUNT
+    assert rows["long"][1] == rows["tooLong"]["reason"] == "CONTEXT_LENGTH_EXCEEDED"
+    assert rows["long"][0] == rows["long"][2] == rows["alone"][0]
+
+
+def test_a_call_with_many_rows_ends_at_its_limit_or_when_it_is_aborted(rows):
+    assert rows["late"]["name"] == "DeadlineExceeded"
+    assert rows["left"]["name"] == "TimeoutError"  # the reason of the caller's signal
+
+
+def test_progress_is_told_up_to_the_last_row(rows):
+    counts = [num_done for num_done, _ in rows["seen"]]
+    assert counts == sorted(counts)
+    assert len(counts) > 1
+    assert rows["seen"][-1] == [COUNT, COUNT]
+
+
+def test_an_answer_that_is_too_large_comes_in_smaller_ones(rows):
+    assert rows["large"]["count"] == rows["large"]["expected"]
+    assert rows["large"]["equal"]
+
+
+def test_options_of_many_rows_that_do_not_fit_are_refused(rows):
+    assert rows["errors"]["message"] == "errors is one of 'raise', 'return', not 'ignore'."
+    assert rows["concurrency"]["message"] == "concurrency takes whole numbers from 1 on, not 0."
 
 
 def test_tokens_that_the_caller_chooses_are_those_that_the_server_would(sessions, client: Lockstep):
@@ -411,7 +511,7 @@ def test_calls_have_an_id_in_the_logs_and_the_trace_that_they_are_given(
         for line in calls(each, trace_id=trace)
     ]
     methods = {line["method"].rpartition("/")[2] for line in of_trace if line["event"] == "call"}
-    assert methods == {"Encode", "GenerateStream", "DecodeStream"}
+    assert methods == {"Encode", "GenerateStream", "Decode"}
     assert len({line["request_id"] for line in of_trace}) == 1
     assert "trace_id" not in named[0]
 
@@ -523,6 +623,7 @@ def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_packed_client_answers_where_it_is_installed(installed: Path, services: Services):
     package = installed / "node_modules" / "lockstep-client"
     assert {path.name for path in package.iterdir()} == {
+        "LICENSE",
         "README.md",
         "dist",
         "package.json",
@@ -562,6 +663,20 @@ def test_the_example_of_a_stream_prints_a_continuation(
     printed = _run(["node", "dist/examples/capital.js", prompt], built, **services.environment)
     expected = client.generate(prompt, max_new_tokens=16, do_sample=False)
     assert printed == f"{expected.text}\n[16 tokens, max_new_tokens]\n"
+
+
+def test_the_example_of_a_batch_answers_every_line_that_can_be_answered(
+    built: Path, services: Services, client: Lockstep, tmp_path: Path
+):
+    prompts = ["Once upon", "x" * 3000, "The river"]  # the second is longer than the context
+    (tmp_path / "prompts.txt").write_text("\n".join(prompts))
+    command = ["node", "dist/examples/batch.js", str(tmp_path / "prompts.txt")]
+    lines = [json.loads(line) for line in _run(command, built, **services.environment).splitlines()]
+    assert [line["prompt"] for line in lines] == prompts
+    assert "context" in lines[1]["error"]
+    for line in (lines[0], lines[2]):
+        expected = client.generate(line["prompt"], max_new_tokens=16, do_sample=False)
+        assert line["text"] == expected.text
 
 
 def test_the_example_of_a_conversation_answers(built: Path, services: Services, client: Lockstep):

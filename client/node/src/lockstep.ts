@@ -4,10 +4,12 @@ import { setTimeout as sleep } from "node:timers/promises";
 
 import { LockstepError, ProtocolError } from "./errors.js";
 import { Model } from "./model.js";
-import { CompletionOptions } from "./options.js";
+import { CompletionOptions, type GenerationOptions, type ManyOptions } from "./options.js";
 import { checkNames, split } from "./requests/names.js";
 import type { ChatMessages } from "./requests/tokenizer.js";
 import { Completion } from "./results/generation.js";
+import { returnsErrors, runEach, timeLeft, type Returning } from "./rows/rowCall.js";
+import { rowSeed } from "./rows/rowRequest.js";
 import { Stream } from "./stream.js";
 import { Tokenizer } from "./tokenizer.js";
 import { Connection } from "./transport/connection.js";
@@ -58,11 +60,26 @@ export class Lockstep {
     this.model = new Model(toModel);
   }
 
-  /** Continues a text, or answers the messages of a conversation. */
-  async generate(prompt: Prompt, options: CompletionOptions & CallOptions = {}): Promise<Completion> {
-    const stream = this.stream(prompt, options);
-    for await (const _ of stream);
-    return stream.result;
+  /**
+   * Continues a text, or answers the messages of a conversation; or any number of them. A list gives
+   * a list in its order: each text is a call of its own, and with a `seed` has one of its own.
+   */
+  async generate(
+    prompts: readonly Prompt[],
+    options: Returning<CompletionOptions & ManyOptions>,
+  ): Promise<(Completion | LockstepError)[]>;
+  async generate(
+    prompts: readonly Prompt[],
+    options?: CompletionOptions & ManyOptions & CallOptions,
+  ): Promise<Completion[]>;
+  async generate(prompt: Prompt, options?: CompletionOptions & CallOptions): Promise<Completion>;
+  async generate(
+    prompts: Prompt | readonly Prompt[],
+    options: CompletionOptions & ManyOptions & CallOptions = {},
+  ): Promise<Completion | (Completion | LockstepError)[]> {
+    if (areSeveral(prompts)) return this.#generateEach(prompts, options);
+    const [call, keywords] = splitCompletion(options);
+    return this.#complete(prompts, keywords, call);
   }
 
   /**
@@ -70,10 +87,7 @@ export class Lockstep {
    * end what `generate` returns.
    */
   stream(prompt: Prompt, options: CompletionOptions & CallOptions = {}): Stream<string, Completion> {
-    const [call, keywords] = split(options, CompletionOptions);
-    if ((keywords.numReturnSequences ?? 1) !== 1) {
-      throw new TypeError("One text is returned; model.generate returns several sequences.");
-    }
+    const [call, keywords] = splitCompletion(options);
     let completion: Completion | undefined;
     const finish = (whole: Completion) => (completion = whole);
     const result = () => {
@@ -107,22 +121,52 @@ export class Lockstep {
     this.close();
   }
 
+  async #generateEach(
+    prompts: readonly Prompt[],
+    options: CompletionOptions & ManyOptions & CallOptions,
+  ): Promise<(Completion | LockstepError)[]> {
+    const { errors, progress, concurrency, ...others } = options;
+    const [{ timeoutMs, signal, ...names }, keywords] = splitCompletion(others);
+    const returns = returnsErrors(errors);
+    const left = timeLeft(timeoutMs);
+    let numDone = 0;
+    const complete = async ([row, prompt]: [number, Prompt], each: AbortSignal) => {
+      const own = keywords.seed === undefined ? keywords : { ...keywords, seed: rowSeed(keywords.seed, row) };
+      const call = this.#complete(prompt, own, { ...names, timeoutMs: left(), signal: each });
+      const done = await call.catch((error: unknown) => {
+        if (returns && error instanceof LockstepError) return error;
+        throw error;
+      });
+      progress?.((numDone += 1), prompts.length);
+      return done;
+    };
+    const numWorkers = concurrency ?? (await this.model.textsAtOnce());
+    return runEach(complete, [...prompts.entries()], numWorkers, signal);
+  }
+
+  async #complete(
+    prompt: Prompt,
+    options: CompletionOptions,
+    { requestId = newRequestId(), ...others }: CallOptions,
+  ): Promise<Completion> {
+    const call = { ...others, requestId };
+    const { skipSpecialTokens } = options;
+    const [batch, generating] = await this.#encoded(prompt, options, call);
+    const generation = await this.model.generate(batch, { ...generating, ...call });
+    const { timeoutMs: _, ...untimed } = call;
+    const text = await this.tokenizer.decode(generation.sequences[0]!, { skipSpecialTokens, ...untimed });
+    return new Completion(text, batch.tokenIds[0]!, generation);
+  }
+
   async *#pieces(
     prompt: Prompt,
     options: CompletionOptions,
     { requestId = newRequestId(), ...others }: CallOptions,
     finish: (completion: Completion) => void,
   ): AsyncGenerator<string> {
-    const { addSpecialTokens, parseSpecialTokens, skipSpecialTokens, ...generating } = options;
     const call = { ...others, requestId };
-    const { signal, traceparent } = call;
-    const encoding = { addSpecialTokens, parseSpecialTokens, signal, requestId, traceparent };
-    if (typeof generating.negativePrompt === "string") {
-      // Before the prompt: the newer vocabulary has every id of an older one.
-      const negative = await this.tokenizer.encode(generating.negativePrompt, encoding);
-      generating.negativePrompt = negative.tokenIds[0];
-    }
-    const batch = await this.#encode(prompt, encoding);
+    const { skipSpecialTokens } = options;
+    const [batch, generating] = await this.#encoded(prompt, options, call);
     const tokens = this.model.stream(batch, { ...generating, ...call });
     const decoder = this.tokenizer.openDecoder({ skipSpecialTokens, ...call });
     const pieces: string[] = [];
@@ -142,13 +186,41 @@ export class Lockstep {
     finish(new Completion(pieces.join(""), batch.tokenIds[0]!, tokens.result));
   }
 
-  async #encode(
+  /**
+   * Encodes a prompt, and returns the keywords that go to the model, ids in place of text. The limit
+   * of the call is that of the generation alone.
+   */
+  async #encoded(
     prompt: Prompt,
-    { addSpecialTokens, ...options }: Pick<CompletionOptions, "addSpecialTokens" | "parseSpecialTokens"> & CallOptions,
-  ): Promise<Batch> {
-    if (typeof prompt === "string") return this.tokenizer.encode(prompt, { addSpecialTokens, ...options });
-    return this.tokenizer.applyChatTemplate(prompt, options);
+    { addSpecialTokens, parseSpecialTokens, skipSpecialTokens: _, ...generating }: CompletionOptions,
+    { timeoutMs: __, ...untimed }: CallOptions,
+  ): Promise<[Batch, GenerationOptions]> {
+    const encoding = { addSpecialTokens, parseSpecialTokens, ...untimed };
+    if (typeof generating.negativePrompt === "string") {
+      // Before the prompt: the newer vocabulary has every id of an older one.
+      const negative = await this.tokenizer.encode(generating.negativePrompt, encoding);
+      generating.negativePrompt = negative.tokenIds[0];
+    }
+    const batch =
+      typeof prompt === "string"
+        ? await this.tokenizer.encode(prompt, encoding)
+        : await this.tokenizer.applyChatTemplate(prompt, { parseSpecialTokens, ...untimed });
+    return [batch, generating];
   }
+}
+
+/** Says whether texts or conversations are a list of them. */
+function areSeveral(prompts: Prompt | readonly Prompt[]): prompts is readonly Prompt[] {
+  return Array.isArray(prompts) && prompts.every((each) => typeof each === "string" || Array.isArray(each));
+}
+
+/** As `split`, of a call from text to text. */
+function splitCompletion(options: CompletionOptions & CallOptions): [CallOptions, CompletionOptions] {
+  const [call, keywords] = split(options, CompletionOptions);
+  if ((keywords.numReturnSequences ?? 1) !== 1) {
+    throw new TypeError("One text is returned; model.generate returns several sequences.");
+  }
+  return [call, keywords];
 }
 
 /** Asks a service until it answers or time is up. */

@@ -1,10 +1,11 @@
 // The model service.
 
 import { deltas } from "./deltas.js";
-import { GenerateOptions, ScoreOptions, SessionOptions, type Ids } from "./options.js";
+import type { LockstepError } from "./errors.js";
+import { GenerateOptions, ScoreOptions, SessionOptions, type Ids, type ManyOptions } from "./options.js";
 import { MODEL, MODEL_INFO, SESSIONS } from "./protos.js";
 import * as requests from "./requests/model.js";
-import { split } from "./requests/names.js";
+import { split, splitMany } from "./requests/names.js";
 import { GenerationAssembler } from "./results/assembly.js";
 import type { Generation, TokenDelta } from "./results/generation.js";
 import {
@@ -20,37 +21,58 @@ import {
   type Plan,
 } from "./results/modelInfo.js";
 import { NextTokenScores, readPositions, type ScoredSequence } from "./results/scores.js";
+import { callRows, timeLeft, type Returning } from "./rows/rowCall.js";
+import { admitted, sequenceLimits } from "./rows/rowLimits.js";
+import { numRows, RowRequest, sequencesPerRow } from "./rows/rowRequest.js";
+import { joinGenerations, joinLists } from "./rows/rowResults.js";
 import type { GenerateRequest } from "./schema/lockstep/v1/GenerateRequest.js";
+import type { PromptBatch } from "./schema/lockstep/v1/PromptBatch.js";
+import type { ScoreRequest } from "./schema/lockstep/v1/ScoreRequest.js";
 import { Session } from "./session.js";
 import { SessionLink } from "./sessionLink.js";
 import { readSession } from "./sessionState.js";
 import { Stream } from "./stream.js";
 import type { Connection } from "./transport/connection.js";
 import type { CallOptions } from "./transport/endpoint.js";
+import { Room } from "./transport/room.js";
 import { Route } from "./transport/route.js";
 import { rowsOf, type Prompts } from "./values/batch.js";
+import { Once } from "./values/once.js";
 
 /** Tokens of as many sessions are remembered. */
 const MOST_TOKENS = 1024;
 
 /** Runs the model. */
 export class Model {
+  readonly #capabilities = new Once<Capabilities>();
+  readonly #room = new Room();
   // The tokens of sessions that generations have left behind, by their names.
   readonly #tokens = new Map<string, string>();
 
   constructor(private readonly connection: Connection) {}
 
   /**
-   * Generates sequences and returns them when all have ended. Rows of logits and scores of any
-   * number and size arrive in pieces: no message limit applies to the result. Throws the error of
-   * a sequence that failed by itself, unless `errors: "return"` asks for it in `details`.
+   * Generates sequences and returns them when all have ended. Any number of prompts: they go in as
+   * many requests as needed. Rows of logits and scores of any number and size arrive in pieces: no
+   * message limit applies to the result. A sequence that fails by itself throws its error once all
+   * of its request have ended, or with `errors: "return"` has it in `details`.
    */
-  async generate(prompts: Prompts, options: GenerateOptions & CallOptions = {}): Promise<Generation> {
-    const [call, keywords] = split(options, GenerateOptions);
+  async generate(
+    prompts: Prompts,
+    options: GenerateOptions & ManyOptions & CallOptions = {},
+  ): Promise<Generation> {
+    const [call, keywords] = splitMany(options, GenerateOptions);
     const request = requests.generate(prompts, keywords);
-    const assembler = new GenerationAssembler(request, true, keywords.errors);
-    for await (const _ of this.#deltas(request, assembler, call));
-    return assembler.result();
+    const perRow = sequencesPerRow(request.generationConfig);
+    const rows = new RowRequest("GenerateRequest", request);
+    const generate = (part: GenerateRequest, { timeoutMs = this.connection.endpoint.streamTimeoutMs, ...names }: CallOptions) =>
+      this.#admitted(part, perRow, { ...names, timeoutMs }, async (each) => {
+        const assembler = new GenerationAssembler(part, true, call.errors);
+        for await (const _ of this.#deltas(part, assembler, each));
+        return assembler.result();
+      });
+    const limits = async () => sequenceLimits(await this.#limits(), perRow);
+    return joinGenerations(await callRows(rows, generate, limits, call));
   }
 
   /**
@@ -103,16 +125,31 @@ export class Model {
     return new Session(link, readSession({ ...found, sessionId, scores: [] }), reopen);
   }
 
-  /** Computes the probabilities of given tokens: of the prompts, or of what follows each. */
+  /** Computes the probabilities of given tokens: of any number of prompts, or of what follows each. */
+  async score(
+    prompts: Prompts,
+    continuations: readonly Ids[] | undefined,
+    options: Returning<ScoreOptions & ManyOptions>,
+  ): Promise<(ScoredSequence | LockstepError)[]>;
   async score(
     prompts: Prompts,
     continuations?: readonly Ids[],
-    options: ScoreOptions & CallOptions = {},
-  ): Promise<ScoredSequence[]> {
-    const [call, keywords] = split(options, ScoreOptions);
-    const request = requests.score(prompts, continuations, keywords);
-    const { sequences } = await this.connection.unary(MODEL.Score, request, call);
-    return sequences.map((row) => ({ ...row, scores: readPositions(row.scores) }));
+    options?: ScoreOptions & ManyOptions & CallOptions,
+  ): Promise<ScoredSequence[]>;
+  async score(
+    prompts: Prompts,
+    continuations?: readonly Ids[],
+    options: ScoreOptions & ManyOptions & CallOptions = {},
+  ): Promise<(ScoredSequence | LockstepError)[]> {
+    const [call, keywords] = splitMany(options, ScoreOptions);
+    const rows = new RowRequest("ScoreRequest", requests.score(prompts, continuations, keywords));
+    const score = (part: ScoreRequest, { timeoutMs = this.connection.endpoint.timeoutMs, ...names }: CallOptions) =>
+      this.#admitted(part, 1, { ...names, timeoutMs }, async (each) => {
+        const { sequences } = await this.connection.unary(MODEL.Score, part, each);
+        return sequences.map((row) => ({ ...row, scores: readPositions(row.scores) }));
+      });
+    const limits = async () => sequenceLimits(await this.#limits());
+    return joinLists(await callRows(rows, score, limits, call));
   }
 
   /** Computes the distribution after each prompt; the server keeps nothing. */
@@ -155,6 +192,29 @@ export class Model {
     const [call, keywords] = split(options, GenerateOptions);
     const generateRequest = requests.generate(prompts, keywords);
     return readPlan(await this.connection.unary(MODEL_INFO.ValidateRequest, { generateRequest }, call));
+  }
+
+  /** Returns how many texts of a list are generated at a time. @internal */
+  async textsAtOnce(): Promise<number> {
+    return sequenceLimits(await this.#limits()).atOnce;
+  }
+
+  #limits(): Promise<Capabilities> {
+    return this.#capabilities.get(() => this.capabilities());
+  }
+
+  /** Makes a call once the service admits its sequences, in order of arrival within this client. */
+  async #admitted<Result>(
+    { prompt }: { prompt?: PromptBatch | null },
+    sequencesPerRow: number,
+    { timeoutMs, ...names }: CallOptions & { timeoutMs: number | null },
+    call: (options: CallOptions) => Promise<Result>,
+  ): Promise<Result> {
+    const left = timeLeft(timeoutMs);
+    if (this.#room.busy) this.#room.capacity = admitted(await this.#limits());
+    const places = numRows(prompt ?? {}) * sequencesPerRow;
+    const { peer } = this.connection.endpoint;
+    return this.#room.hold(places, left(), names.signal, peer, () => call({ ...names, timeoutMs: left() }));
   }
 
   async *#deltas(

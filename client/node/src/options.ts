@@ -328,11 +328,6 @@ export interface GenerationOptions {
    * `temperature`. Range: [0, 100]; 0 turns it off. Unset means 0. Not in Hugging Face.
    */
   topNSigma?: number | undefined;
-  /**
-   * Keywords in one: a mapping, or a `GenerationConfig` of Hugging Face's, of which what
-   * differs from its defaults counts. Those that are given beside it go first.
-   */
-  generationConfig?: unknown | undefined;
 }
 
 /** The names of `GenerationOptions`. */
@@ -347,7 +342,7 @@ export const GenerationOptions: readonly string[] = [
   "lengthPenalty", "earlyStopping", "guidanceScale", "negativePrompt", "greenListWatermark",
   "synthIdWatermark", "maxLength", "minLength", "maxTime", "promptLookupNumTokens",
   "maxMatchingNgramSize", "renormalizeLogits", "removeInvalidValues", "lengthsIncludePadding",
-  "minTokensToKeep", "processors", "topNSigma", "generationConfig",
+  "minTokensToKeep", "processors", "topNSigma",
 ];
 
 /** Keywords of calls that take any number of rows. */
@@ -358,8 +353,8 @@ export interface ManyOptions {
    * of a batch. Unset means `raise`.
    */
   errors?: "raise" | "return" | undefined;
-  /** Whether a bar shows how many rows are done. Unset means false. */
-  progress?: boolean | undefined;
+  /** Called with how many rows are done, whenever some are, and how many there are. */
+  progress?: ((numDone: number, numRows: number) => void) | undefined;
   /**
    * Most requests at a time, where a call takes several. Unset means as many as keep the
    * service busy and leave others room.
@@ -608,7 +603,7 @@ export const CuttingOptions: readonly string[] = [
 ];
 
 /** Keywords of `encode`, in addition to `CuttingOptions`, `PaddingOptions`, `ManyOptions`. */
-export interface EncodeOptions extends CuttingOptions {
+export interface EncodeOptions extends CuttingOptions, ManyOptions {
   /** Whether the tokenizer's template tokens (BOS and the like) are added. Unset means true. */
   addSpecialTokens?: boolean | undefined;
   /** The unit of the offsets to return. Unset returns none. */
@@ -630,6 +625,7 @@ export interface EncodeOptions extends CuttingOptions {
 /** The names of `EncodeOptions`. */
 export const EncodeOptions: readonly string[] = [
   ...CuttingOptions,
+  ...ManyOptions,
   "addSpecialTokens", "returnOffsets", "returnSpecialTokensMask", "returnWordIds",
   "returnTokens", "returnTokenBytes", "returnTokenTypeIds", "minRevision",
 ];

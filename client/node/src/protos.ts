@@ -2,7 +2,7 @@
 
 import { fileURLToPath } from "node:url";
 
-import { loadSync } from "@grpc/proto-loader";
+import { loadSync, type MessageTypeDefinition } from "@grpc/proto-loader";
 
 import type { LogitsSessionServiceDefinition } from "./schema/lockstep/v1/LogitsSessionService.js";
 import type { ModelInfoServiceDefinition } from "./schema/lockstep/v1/ModelInfoService.js";
@@ -50,6 +50,11 @@ export interface Message {
 /** Finds a message of the schema by its name. */
 export function message(name: string): Message {
   return definition[`lockstep.v1.${name}`]?.type as Message;
+}
+
+/** Returns a message as it is on the wire. */
+export function serialized(name: string, given: object): Buffer {
+  return (definition[`lockstep.v1.${name}`] as MessageTypeDefinition<object, object>).serialize(given);
 }
 
 /** The names of an enumeration's values, in order; the first one stands for none. */

@@ -1,6 +1,6 @@
 // Encodes, pads, decodes, renders, generates and scores.
 
-import { all, connect, print } from "./probe.mjs";
+import { all, connect, failure, print } from "./probe.mjs";
 
 const TEXTS = ["The capital of France is", "Grüße aus 東京 🙂"];
 const GREEDY = { maxNewTokens: 12, doSample: false, eosTokenId: [] };
@@ -34,7 +34,22 @@ for (const dtype of ["float32", "float16", "bfloat16"]) {
   distributions[dtype] = { shape: logits.shape, first: logits.row(0) };
 }
 
+const words = { outputLogits: true, outputScores: true, processorTrace: true };
+const full = (position) => [position?.logits?.length, position?.scores?.length].map((n) => n ?? 0);
+const session = await model.openSession(batch, words);
+const opened = full(session.rows[0][0]);
+const step = await session.step([1, 2], { outputScores: true, outputLogits: false });
+await session.close();
+const traced = await model.generate(batch, { ...GREEDY, repetitionPenalty: 1.2, processorTrace: true });
+
 print({
+  words: {
+    computed: await model.computeLogits(batch, words).then(({ logits, scores }) => [logits.shape, scores.shape]),
+    scored: (await model.score(batch, [[1], [2]], { outputLogits: true })).map((row) => full(row.scores[0])),
+    opened: [opened, full(step.rows[0][0])],
+    traced: traced.details[0].scores[0].processorTrace.length,
+    both: await failure(() => model.score(batch, undefined, { outputLogits: true, selection: {} })),
+  },
   batch,
   right,
   extended: batch.extended([[7], [8, 9]]),

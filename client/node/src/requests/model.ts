@@ -7,7 +7,7 @@ import type { OpenSessionRequest } from "../schema/lockstep/v1/OpenSessionReques
 import type { ScoreRequest } from "../schema/lockstep/v1/ScoreRequest.js";
 import type { StepRequest } from "../schema/lockstep/v1/StepRequest.js";
 import { promptMessage, tokenBatch, type Prompts } from "../values/batch.js";
-import { selectionFields } from "../values/selection.js";
+import { selectionFields, splitSelection } from "../values/selection.js";
 import { retentionFields } from "../values/sessionRetention.js";
 import type { VocabularyRef } from "../values/vocabularyRef.js";
 import { generationConfig } from "./generationConfig.js";
@@ -33,10 +33,8 @@ export function continueSession(
 }
 
 function generateFields(options: GenerateOptions, belongsTo: VocabularyRef | undefined): GenerateRequest {
+  const [selection, others] = splitSelection(options, false);
   const {
-    outputLogits,
-    outputScores,
-    selection,
     promptSelection,
     vocabulary = belongsTo,
     seeds,
@@ -46,13 +44,9 @@ function generateFields(options: GenerateOptions, belongsTo: VocabularyRef | und
     keepSession,
     errors: _,
     ...config
-  } = options;
-  if (selection !== undefined && (outputLogits || outputScores)) {
-    throw new TypeError("Give selection, or outputLogits and outputScores, not both.");
-  }
-  const rows = { logits: outputLogits, scores: outputScores, full: true };
+  } = others;
   const message = build<GenerateRequest>("GenerateRequest", {
-    scores: selectionFields(outputLogits || outputScores ? rows : selection),
+    scores: selectionFields(selection),
     promptScores: selectionFields(promptSelection),
     vocabulary,
     seeds,
@@ -70,7 +64,7 @@ export function score(
   continuations: readonly Ids[] | undefined,
   options: ScoreOptions,
 ): ScoreRequest {
-  const request: ScoreRequest = scoreFields("ScoreRequest", prompts, options);
+  const request: ScoreRequest = scoreFields("ScoreRequest", prompts, options, false);
   return continuations === undefined
     ? request
     : { ...request, continuations: tokenBatch(continuations) };
@@ -81,15 +75,16 @@ export function computeLogits(
   prompts: Prompts,
   options: ScoreOptions,
 ): ComputeLogitsRequest {
-  return scoreFields("ComputeLogitsRequest", prompts, options);
+  return scoreFields("ComputeLogitsRequest", prompts, options, true);
 }
 
 function scoreFields(
   type: string,
   prompts: Prompts,
   options: ScoreOptions,
+  logits: boolean,
 ): ScoreRequest & ComputeLogitsRequest {
-  const { selection, vocabulary = vocabularyOf(prompts), ...config } = options;
+  const [selection, { vocabulary = vocabularyOf(prompts), ...config }] = splitSelection(options, logits);
   const message = build<object>(type, { scores: selectionFields(selection), vocabulary });
   return withConfig({ ...message, prompt: promptMessage(prompts) }, config);
 }
@@ -99,8 +94,8 @@ export function openSession(
   prompts: Prompts,
   options: SessionOptions,
 ): OpenSessionRequest {
+  const [selection, others] = splitSelection(options, true);
   const {
-    selection,
     ttlS: ttl,
     vocabulary = vocabularyOf(prompts),
     cacheSalt,
@@ -108,7 +103,7 @@ export function openSession(
     append,
     maxLength,
     ...config
-  } = options;
+  } = others;
   const message = build<OpenSessionRequest>("OpenSessionRequest", {
     scores: selectionFields(selection),
     ttl,
@@ -132,7 +127,7 @@ export function step(
   positions: readonly number[],
   options: StepOptions,
 ): StepRequest {
-  const { selection, sample, append, ...others } = options;
+  const [selection, { sample, append, ...others }] = splitSelection(options, true);
   if (rows.length !== positions.length) {
     throw new TypeError(`The session has ${positions.length} rows; ids for ${rows.length} were given.`);
   }

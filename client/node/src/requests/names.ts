@@ -1,5 +1,6 @@
 // Which names exist. TypeScript finds a wrong one by itself, JavaScript here.
 
+import { ManyOptions } from "../options.js";
 import { CallOptions } from "../transport/endpoint.js";
 
 /** Checks the options of a call, and returns those of every call and its own keywords. */
@@ -10,6 +11,16 @@ export function split<Options extends CallOptions>(
   checkNames(options, [...keywords, ...CallOptions], "an option of this call");
   const { timeoutMs, signal, requestId, traceparent, ...others } = options;
   return [{ timeoutMs, signal, requestId, traceparent }, others];
+}
+
+/** As `split`, of a call that takes any number of rows: its options keep those of such calls. */
+export function splitMany<Options extends ManyOptions & CallOptions>(
+  options: Options,
+  keywords: readonly string[],
+): [ManyOptions & CallOptions, Omit<Options, keyof (ManyOptions & CallOptions)>] {
+  const [call, others] = split(options, [...keywords, ...ManyOptions]);
+  const { errors, progress, concurrency, ...own } = others as ManyOptions;
+  return [{ ...call, errors, progress, concurrency }, own as Omit<Options, keyof (ManyOptions & CallOptions)>];
 }
 
 /** Refuses names that do not exist, and says which was probably meant. */

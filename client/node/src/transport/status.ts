@@ -77,6 +77,11 @@ export function fromItem(item: ItemError__Output): ServiceError {
   });
 }
 
+/** Builds the error of a call whose time is up. */
+export function overdue(peer: string, cause?: unknown): DeadlineExceeded {
+  return new DeadlineExceeded(`No answer from ${peer} within the limit.`, { code: "DEADLINE_EXCEEDED", cause });
+}
+
 /** Builds the error of a call of a client that is closed. */
 export function closed(peer: string): Cancelled {
   return new Cancelled(`The call to ${peer} was cancelled: the client was closed.`, { code: "CANCELLED" });
@@ -111,7 +116,7 @@ function withoutReason(code: string, message: string, peer: string, cause: unkno
     case "UNAVAILABLE":
       return new ConnectionFailed(`Cannot reach ${peer}: ${unreachable(message)}`, { code, cause });
     case "DEADLINE_EXCEEDED":
-      return new DeadlineExceeded(`No answer from ${peer} within the limit.`, { code, cause });
+      return overdue(peer, cause);
     case "CANCELLED": // by the other side: who cancels here hears nothing of it
       return new ConnectionFailed(`The call to ${peer} was broken off: ${message}`, { code, cause });
     default:

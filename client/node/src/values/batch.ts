@@ -1,5 +1,6 @@
 // Batches of token ids, ragged and padded. B is the number of rows, S the padded length.
 
+import type { LockstepError } from "../errors.js";
 import type { Ids, PaddingSide } from "../options.js";
 import { idRow } from "../requests/message.js";
 import type { EncodingDetails__Output } from "../schema/lockstep/v1/EncodingDetails.js";
@@ -26,6 +27,12 @@ export interface Encoding {
   tokenBytes: Buffer[];
   /** 0 for the first text of a pair, 1 for the second. */
   tokenTypeIds: number[];
+}
+
+/** What is known about a row of which nothing is. */
+export function emptyEncoding(): Encoding {
+  const lists = { offsets: [], specialTokensMask: [], wordIds: [], tokens: [], tokenBytes: [], tokenTypeIds: [] };
+  return { truncatedTokenCount: 0, ...lists };
 }
 
 /** Reads the wire form. */
@@ -119,6 +126,8 @@ export class Batch {
     readonly encodings: readonly Encoding[] = [],
     /** Rendered texts of a chat template, for display; else empty. */
     readonly texts: readonly string[] = [],
+    /** Why rows failed, by row: of a call with `errors: "return"`. They have no ids. */
+    readonly errors: ReadonlyMap<number, LockstepError> = new Map(),
   ) {}
 
   /** Number of rows. */

@@ -31,6 +31,35 @@ export interface ScoreSelection {
   processorTrace?: boolean | undefined;
 }
 
+/** The words that stand for a selection of full rows. */
+interface FullRows {
+  outputLogits?: boolean | undefined;
+  outputScores?: boolean | undefined;
+  processorTrace?: boolean | undefined;
+  selection?: ScoreSelection | undefined;
+}
+
+/**
+ * Splits off what keywords select: a selection, or the words that stand for full rows.
+ *
+ * @param options keywords
+ * @param logits whether rows of logits are what the call returns unless told otherwise
+ */
+export function splitSelection<Options extends FullRows>(
+  { outputLogits, outputScores, processorTrace, selection, ...others }: Options,
+  logits: boolean,
+): [ScoreSelection | undefined, Omit<Options, keyof FullRows>] {
+  const words = { outputLogits, outputScores, processorTrace };
+  const given = Object.entries(words).filter(([, value]) => value !== undefined);
+  const wanted = given.some(([, value]) => value);
+  if (selection !== undefined && wanted) {
+    throw new TypeError(`Give selection, or ${given.map(([name]) => name).join(", ")}, not both.`);
+  }
+  if (selection !== undefined || given.length === 0 || (!logits && !wanted)) return [selection, others];
+  const rows = { logits: outputLogits ?? logits, scores: outputScores ?? false };
+  return [{ ...rows, full: rows.logits || rows.scores, processorTrace }, others];
+}
+
 /** Returns the fields of the wire form. */
 export function selectionFields(selection: ScoreSelection | undefined): object | undefined {
   if (selection === undefined) return undefined;
