@@ -22,8 +22,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check $(QUIET)
 # The recipes call the environment's tools by name, and so do the tools they start.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help install model demo serve test test-images bench check images protos client docs site fresh \
-	breaking clean
+.PHONY: help install model demo serve test test-images bench check images dist protos client docs site \
+	fresh breaking clean
 
 help:  ## List the verbs.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -71,6 +71,12 @@ images:  ## Build both container images with buildah, each with a bill of materi
 	deploy/containers/build tokenizer
 	deploy/containers/build model
 
+dist: install  ## Build wheels and source archives of all distributions into dist/.
+	rm -rf dist
+	for project in protos client/python .; do \
+		python -m build --no-isolation --outdir dist $$project || exit; done
+	twine check --strict dist/*
+
 protos: install  ## Generate protos/gen from the schemas, and what the client takes from them.
 	buf format --write protos
 	rm -rf protos/gen
@@ -104,4 +110,4 @@ breaking: install
 	else echo "$(BASE) has no schema to stay compatible with."; fi
 
 clean:  ## Remove the environment and everything generated outside of git.
-	rm -rf $(VENV) $(SCRATCH) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(SCRATCH) dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

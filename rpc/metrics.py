@@ -8,7 +8,6 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 
 import grpc
 from google.protobuf import descriptor_pool
@@ -25,7 +24,7 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
-from rpc import handlers, status, tracing
+from rpc import distribution, handlers, status, tracing
 from rpc.handlers import Context, Continuation, Handler, Outcome
 
 OTHER = "other"
@@ -61,19 +60,12 @@ def process_registry() -> CollectorRegistry:
     return registry
 
 
-def build_info(registry: CollectorRegistry, metric: str, *distributions: str) -> None:
-    """Shows the installed versions of distributions; `unknown` for one that is not installed."""
+def build_info(registry: CollectorRegistry, metric: str, *libraries: str) -> None:
+    """Shows our version, as `lockstep`, and those of libraries; `unknown` if not installed."""
+    versions = {name: distribution.installed(name) for name in libraries}
     Info(metric, "Versions in use.", registry=registry).info(
-        {name: installed(name) for name in distributions}
+        {"lockstep": distribution.installed(), **versions}
     )
-
-
-def installed(distribution: str) -> str:
-    """Returns the version of an installed distribution, `unknown` when it is not installed."""
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return "unknown"
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,8 @@ from opentelemetry.trace import (
 )
 
 from rpc import logging
+from rpc.distribution import installed
 from rpc.handlers import Outcome
-from rpc.metrics import installed
 from rpc.tracing import Attributes, Trace
 
 # As the conventions of OpenTelemetry call what a call's line of the log has too; its other fields
@@ -106,10 +106,10 @@ class SpanTracer:
         found = next(iter(entry_points(group="opentelemetry_traces_exporter", name=exporter)), None)
         if found is None:
             raise LookupError(f"the exporter {exporter} is not installed")
-        ours = Resource.create({"service.name": service, "service.version": installed("lockstep")})
+        ours = Resource.create({"service.name": service, "service.version": installed()})
         self._provider = TracerProvider(resource=ours.merge(OTELResourceDetector().detect()))
         self._provider.add_span_processor(BatchSpanProcessor(found.load()()))
-        self._tracer = self._provider.get_tracer("lockstep", installed("lockstep"))
+        self._tracer = self._provider.get_tracer("lockstep", installed())
 
     def begin(self, method: str, metadata: Mapping[str, Any]) -> Trace:
         """See `tracing.Tracer`."""

@@ -118,7 +118,12 @@ class Services:
 
 @contextmanager
 def running_process(
-    module: str, *flags: str, folder: Path, environment: Mapping[str, str] | None = None
+    module: str,
+    *flags: str,
+    folder: Path,
+    environment: Mapping[str, str] | None = None,
+    python: str | Path = sys.executable,
+    cwd: Path = ROOT,
 ) -> Iterator[ServiceProcess]:
     """Runs `python -m module`, waits until it listens, and stops it with SIGTERM.
 
@@ -127,12 +132,14 @@ def running_process(
         flags: settings, beside free ports.
         folder: where the log goes.
         environment: variables beside those of this process.
+        python: the interpreter, of an environment that has the module where `cwd` has not.
+        cwd: the folder that it runs in.
     """
     log = folder / f"{module}.log"
     with log.open("w") as sink:
         process = subprocess.Popen(
-            [sys.executable, "-m", module, *FREE_PORTS, *flags],
-            cwd=ROOT,
+            [python, "-m", module, *FREE_PORTS, *flags],
+            cwd=cwd,
             env={**os.environ, **(environment or {})},
             stdout=subprocess.PIPE,
             stderr=sink,

@@ -102,7 +102,7 @@ class TokenizerMetrics:
                 metric.labels(tokenizer_id, operation)
             for metric in (self._sequence_tokens, self._batch_size):
                 metric.labels(tokenizer_id, operation)
-        build_info(registry, f"{_PREFIX}build", "lockstep", "tokenizers", "grpcio")
+        build_info(registry, f"{_PREFIX}build", "tokenizers", "grpcio")
 
     def loaded(self) -> None:
         """Marks the moment from which the tokenizer serves."""

@@ -8,9 +8,9 @@ from dataclasses import asdict
 from lockstep.v1 import tokenizer_service_pb2 as pb
 from lockstep.v1 import vocabulary_pb2
 
+from rpc import distribution
 from rpc.errors import Draining, InvalidField
 from rpc.handlers import Serialized
-from rpc.metrics import installed
 from tokenizer_service.rpcs.large_response import LargeResponse
 from tokenizer_service.rpcs.service import Service
 from tokenizer_service.text import artifact
@@ -85,7 +85,7 @@ async def tokenizer_info(
         ],
         limits=pb.TokenizerLimits(**asdict(service.limits)),
         token_bytes_concatenate=tokenizer.decoder_rules.concatenates,
-        server_version=installed("lockstep"),
+        server_version=distribution.installed(),
     )
 
 

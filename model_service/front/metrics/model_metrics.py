@@ -32,4 +32,4 @@ class ModelMetrics:
         self.generations = GenerationMetrics(families)
         self.sessions = SessionMetrics(families)
         self.vocabulary = VocabularyMetrics(families)
-        build_info(registry, "lockstep_model_build", "lockstep", "torch", "transformers", "grpcio")
+        build_info(registry, "lockstep_model_build", "torch", "transformers", "grpcio")

@@ -1,7 +1,6 @@
 """`ModelInfoService`: what is served, what it can do, and how busy it is."""
 
 from collections.abc import Iterable, Mapping
-from importlib.metadata import version
 
 from lockstep.v1 import (
     generation_pb2,
@@ -19,11 +18,10 @@ from model_service.front.served_model import ServedModel
 from model_service.front.sessions.registry import SessionRegistry
 from model_service.protocol import GraphState
 from model_service.protocol.parameters import PARAMETERS
+from rpc import distribution
 from rpc.handlers import Context
 from wire.violations import Violations
 from wire.vocabulary import vocabulary_ref
-
-DISTRIBUTION = "lockstep"
 
 _GRAPH_STATES: dict[GraphState, model_info_service_pb2.DecodeGraphState] = {
     "off": model_info_service_pb2.DECODE_GRAPH_STATE_OFF,
@@ -93,7 +91,7 @@ class InfoServicer(model_info_service_pb2_grpc.ModelInfoServiceServicer):
             device_map=info.device_map,
             execution_path=info.execution_path,
             boot_id=self._model.boot_id,
-            server_version=version(DISTRIBUTION),
+            server_version=distribution.installed(),
             determinism=results.determinism(self._model.engine.info, self._model.fingerprint),
             decode_graph_state=_GRAPH_STATES[self._model.engine.graphs.state],
             decode_graph_reason=self._model.engine.graphs.reason,
