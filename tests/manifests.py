@@ -14,7 +14,15 @@ from tokenizer_service.settings import TokenizerSettings
 
 OVERLAYS = sorted(path.name for path in (FOLDER / "overlays").iterdir())
 # Rendered on the base.
-COMPONENTS = ["client-namespaces", "gateway", "image-volume", "inference-pool", "keda", "tls"]
+COMPONENTS = [
+    "client-namespaces",
+    "gateway",
+    "image-volume",
+    "inference-pool",
+    "keda",
+    "tls",
+    "tracing",
+]
 RENDERED = [*OVERLAYS, *COMPONENTS]
 
 Manifest = dict[str, Any]
@@ -91,7 +99,8 @@ def services(name: str) -> Iterator[tuple[str, Manifest, ServerSettings]]:
             for key, value in variables.items()
             if key.startswith(prefix)
         }
-        assert set(variables) - {prefix + key.upper() for key in values} == OTHER_VARIABLES
+        others = set(variables) - {prefix + key.upper() for key in values}
+        assert {each for each in others if not each.startswith("OTEL_")} == OTHER_VARIABLES
         values = {key: _here(value) for key, value in values.items()}
         yield service, spec, SETTINGS[service](**values)
 

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -295,6 +296,17 @@ def test_a_policy_lets_somebody_named_in_to_ports_that_pods_have(name, policy):
         assert {port["port"] for port in rule["ports"]} <= ports
         for peer in rule["from"]:
             assert all(selector["matchLabels"] for selector in peer.values())
+
+
+def test_traces_may_leave_for_the_collector_that_they_are_sent_to():
+    (rule,) = named("tracing", "NetworkPolicy", "lockstep-traces")["spec"]["egress"]
+    (peer,), (port,) = rule["to"], rule["ports"]
+    namespace = peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]
+    for _, spec, _ in services("tracing"):
+        variables = environment("tracing", spec["containers"][0])
+        endpoint = urlsplit(variables["OTEL_EXPORTER_OTLP_ENDPOINT"])
+        assert endpoint.hostname.endswith(f".{namespace}")
+        assert endpoint.port == port["port"]
 
 
 def test_the_alerts_of_the_operator_are_those_of_the_file():
