@@ -38,13 +38,14 @@ def pod(manifests: Sequence[Manifest], workload: str, folders: Mapping[str, Path
     # There are no Services here.
     names = [each["metadata"]["name"] for each in manifests if each["kind"] == "Service"]
     spec["hostAliases"] = [{"ip": "127.0.0.1", "hostnames": names}]
+    maps = [copy.deepcopy(each) for each in manifests if each["kind"] == "ConfigMap"]
     for container in [*spec.get("initContainers", ()), *spec["containers"]]:
         container.pop("ports", None)
         container["image"] = f"localhost/{container['image']}"
         container["imagePullPolicy"] = "Never"
         for probe in _PROBES:
             container.pop(probe, None)
-    maps = [copy.deepcopy(each) for each in manifests if each["kind"] == "ConfigMap"]
+        _expand(container, {each["metadata"]["name"]: each["data"] for each in maps})
     for each in maps:
         each["metadata"].pop("namespace", None)
     labels = owner["spec"]["template"]["metadata"]["labels"]
@@ -55,3 +56,12 @@ def pod(manifests: Sequence[Manifest], workload: str, folders: Mapping[str, Path
         "spec": spec,
     }
     return "---\n".join(json.dumps(each, indent=2) + "\n" for each in [*maps, made])
+
+
+def _expand(container: Manifest, maps: Mapping[str, Mapping[str, str]]) -> None:
+    """Puts variables into arguments, as Kubernetes does and podman does not."""
+    for variable in container.get("env", ()):
+        if source := variable.get("valueFrom", {}).get("configMapKeyRef"):
+            name, value = variable["name"], maps[source["name"]][source["key"]]
+            arguments = container.get("args", ())
+            container["args"] = [each.replace(f"$({name})", value) for each in arguments]

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import threading
@@ -23,7 +24,7 @@ pytestmark = [pytest.mark.images, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parents[2]
 USER = 10001
 SERVICES = ("tokenizer", "model")
-TOKEN = "a token of somebody who may do everything"
+TOKEN = secrets.token_hex(32)
 WAIT = ("-m", "checkpoints", "--wait", "--need=tokenizer", "smollm2-135m-instruct")
 PRINCIPALS = f"""
 [operator]
@@ -134,7 +135,7 @@ def model(podman: Podman, waiting: dict[str, subprocess.Popen[str]]) -> None:
 @pytest.fixture(scope="module")
 def client(podman: Podman, model: None) -> Iterator[Lockstep]:
     with Lockstep(token=TOKEN, token_in_plain_text=True) as lockstep:
-        lockstep.wait_until_ready(timeout=300)
+        lockstep.wait_until_ready(timeout=120)
         yield lockstep
 
 
@@ -149,7 +150,8 @@ def test_pods_wait_for_the_model_and_say_so(podman, waiting):
     for service in SERVICES:
         name = f"lockstep-{service}-wait-for-model"
         wait_until(lambda name=name: "Waiting for the model." in podman.logs(name))
-        assert "smollm2-135m-instruct" in podman.logs(name)
+        assert "smollm2-135m-instruct-" in podman.logs(name)  # the file, by its hash
+        assert "/models" in podman.logs(name)
         assert waiting[service].poll() is None
 
 
