@@ -79,6 +79,9 @@ def environment(name: str, container: Manifest) -> dict[str, str]:
         source = variable.get("valueFrom", {})
         if key := source.get("configMapKeyRef"):
             variables[variable["name"]] = maps[key["name"]][key["key"]]
+        elif field := source.get("fieldRef"):
+            fields = {"metadata.name": "lockstep-model-0", "metadata.namespace": "lockstep"}
+            variables[variable["name"]] = fields[field["fieldPath"]]
         elif field := source.get("resourceFieldRef"):
             kind, resource = field["resource"].split(".")
             variables[variable["name"]] = container["resources"][kind][resource]
@@ -100,7 +103,8 @@ def services(name: str) -> Iterator[tuple[str, Manifest, ServerSettings]]:
             if key.startswith(prefix)
         }
         others = set(variables) - {prefix + key.upper() for key in values}
-        assert {each for each in others if not each.startswith("OTEL_")} == OTHER_VARIABLES
+        foreign = {each for each in others if not each.startswith(("OTEL_", "POD_"))}
+        assert foreign == OTHER_VARIABLES
         values = {key: _here(value) for key, value in values.items()}
         yield service, spec, SETTINGS[service](**values)
 

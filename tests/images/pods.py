@@ -9,6 +9,7 @@ from tests.manifests import Manifest
 
 # What podman has no use for or no notion of.
 _LEFT_OUT = ("serviceAccountName", "topologySpreadConstraints")
+_NAMESPACE = "metadata.namespace"
 _PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 
 
@@ -59,8 +60,11 @@ def pod(manifests: Sequence[Manifest], workload: str, folders: Mapping[str, Path
 
 
 def _expand(container: Manifest, maps: Mapping[str, Mapping[str, str]]) -> None:
-    """Puts variables into arguments, as Kubernetes does and podman does not."""
+    """Puts in what Kubernetes knows and podman does not: the namespace, variables in arguments."""
     for variable in container.get("env", ()):
+        if variable.get("valueFrom", {}).get("fieldRef", {}).get("fieldPath") == _NAMESPACE:
+            del variable["valueFrom"]
+            variable["value"] = "lockstep"
         if source := variable.get("valueFrom", {}).get("configMapKeyRef"):
             name, value = variable["name"], maps[source["name"]][source["key"]]
             arguments = container.get("args", ())

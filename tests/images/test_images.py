@@ -66,7 +66,7 @@ class Podman:
     def __call__(self, *arguments: str, check: bool = True) -> str:
         """Runs a command and returns what it prints."""
         result = subprocess.run(
-            ["podman", *arguments], capture_output=True, text=True, timeout=300, check=False
+            ["podman", *arguments], capture_output=True, text=True, timeout=120, check=False
         )
         if check:
             assert result.returncode == 0, result.stderr
@@ -94,11 +94,11 @@ class Podman:
 
     def close(self) -> None:
         """Removes the pods that were played."""
-        for process in self._played:
+        for process in self._played:  # one that waits holds the locks of its pod
             process.kill()
             process.wait()
         for path in self.folder.glob("*.yaml"):
-            self("pod", "rm", "--force", "--ignore", path.stem, check=False)
+            self("pod", "rm", "--force", "--time=5", "--ignore", path.stem, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +149,12 @@ def wait_until(holds, limit_s: float = 120.0) -> None:
 def test_pods_wait_for_the_model_and_say_so(podman, waiting):
     for service in SERVICES:
         name = f"lockstep-{service}-wait-for-model"
-        wait_until(lambda name=name: "Waiting for the model." in podman.logs(name))
+        played = waiting[service]
+        wait_until(
+            lambda name=name, played=played: (
+                played.poll() is not None or "Waiting for the model." in podman.logs(name)
+            )
+        )
         assert "smollm2-135m-instruct-" in podman.logs(name)  # the file, by its hash
         assert "/models" in podman.logs(name)
         assert waiting[service].poll() is None

@@ -216,6 +216,19 @@ def test_services_lead_to_named_ports_and_one_has_no_cluster_address(name):
 
 
 @pytest.mark.parametrize("name", RENDERED)
+def test_a_replica_knows_its_name_and_where_it_is_found_by_it(name):
+    model = named(name, "StatefulSet", "lockstep-model")
+    (container,) = model["spec"]["template"]["spec"]["containers"]
+    variables = environment(name, container)
+    assert variables["POD_NAMESPACE"] == "lockstep"
+    assert variables["POD_NAME"] == "lockstep-model-0"
+    (settings,) = [each for service, _, each in services(name) if service == "lockstep-model"]
+    headless = model["spec"]["serviceName"]
+    where = f"{{pod}}.{headless}.{{namespace}}.svc.cluster.local:{settings.port}"
+    assert settings.replica_address == where
+
+
+@pytest.mark.parametrize("name", RENDERED)
 def test_nothing_reaches_a_pod_except_calls_and_scrapes(name):
     policies = of_kind(name, "NetworkPolicy")
     (deny,) = [each for each in policies if each["metadata"]["name"].endswith("default-deny")]
