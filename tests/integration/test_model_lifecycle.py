@@ -29,6 +29,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from lockstep_client import Lockstep
 from lockstep_client.exceptions import MemoryExhausted
+from model_service.front.sessions.replica import public_part
 from tests.correctness.sizes import sizes
 from tests.fakes.short_engine import POISON
 from tests.integration.model_process import (
@@ -387,7 +388,9 @@ def test_each_step_of_a_session_is_counted_and_timed_also_in_a_stream(tiny_check
             time.sleep(0.02)
         streamed = calls[-1]
         assert (streamed["steps"], streamed["step_tokens"]) == (3, 3)
-        assert {line["session"] for line in calls} == {opened.session_id[:8]}  # not all: a secret
+        assert {line["session"] for line in calls} == {
+            public_part(opened.session_id)
+        }  # not all: a secret
         assert opened.session_id not in service.log()
         for method, count in (("step", 1), ("step_stream", 3)):
             labels = f'method="{method}",model_name="tiny"'
