@@ -5,8 +5,11 @@ from pathlib import Path
 
 import kubernetes_validate
 import pytest
+import yaml
 from lockstep.v1 import model_service_pb2, tokenizer_service_pb2
 
+from deploy.kubernetes.manifests import KUSTOMIZE as FOLDER
+from deploy.kubernetes.manifests import kustomize
 from tests.manifests import (
     OTHER_VARIABLES,
     OVERLAYS,
@@ -54,6 +57,15 @@ def test_everything_is_in_one_restricted_namespace(name):
     assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
     others = [each for each in render(name) if each["kind"] != "Namespace"]
     assert {each["metadata"]["namespace"] for each in others} == {namespace["metadata"]["name"]}
+
+
+def test_a_second_pair_is_the_first_in_a_namespace_of_its_own():
+    """So its model service finds the tokenizer service beside it by the same name."""
+    second = kustomize(FOLDER / "pairs" / "green")
+    text = yaml.safe_dump_all(second)
+    assert "lockstep-green" in text
+    moved = text.replace("lockstep-green", "lockstep")
+    assert list(yaml.safe_load_all(moved)) == render("cpu")
 
 
 @pytest.mark.parametrize("name", RENDERED)
