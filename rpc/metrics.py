@@ -145,7 +145,8 @@ class RpcMetrics:
             self._failed.labels(ended.reason).inc()
 
     def _series(self, labels: tuple[str, str, str]) -> MethodMetrics:
-        self._handled.labels(*labels, grpc.StatusCode.OK.name)
+        for code in (grpc.StatusCode.OK, grpc.StatusCode.INTERNAL):  # what alerts look at
+            self._handled.labels(*labels, code.name)
         short = labels[1:]
         return MethodMetrics(
             labels=labels,

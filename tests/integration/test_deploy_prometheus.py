@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 import yaml
+from opentelemetry import trace
 
 from deploy.grafana.boards import BOARDS
 from deploy.grafana.panels import filled_in
@@ -40,6 +41,7 @@ from tests.ports import free_port
 pytestmark = [pytest.mark.full, pytest.mark.timeout(600)]
 
 LOAD_S = 45.0
+SPAN = trace.SpanContext(0xABC, 0xDEF, is_remote=True, trace_flags=trace.TraceFlags(1))
 PROMPT = "The capital of France is Paris, and the capital of Italy is"
 
 
@@ -86,6 +88,7 @@ def scraping(folder: Path, stack: Stack) -> Iterator[Prometheus]:
         f"--config.file={folder / 'prometheus.yml'}",
         f"--storage.tsdb.path={folder / 'data'}",
         f"--web.listen-address={address}",
+        "--enable-feature=exemplar-storage",
     )
     with (folder / "prometheus.log").open("w") as log:
         process = subprocess.Popen([program, *flags], stdout=log, stderr=log)
@@ -113,6 +116,10 @@ def load(stack: Stack) -> Iterator[Counter[str]]:
     def grow() -> None:
         lockstep.vocabulary.add_tokens([f"<new-{time.monotonic_ns()}>"])
 
+    def traced() -> None:
+        with trace.use_span(trace.NonRecordingSpan(SPAN)):
+            lockstep.generate(PROMPT, max_new_tokens=4)
+
     works: dict[str, tuple[float, Callable[[], object]]] = {
         "text": (0.05, lambda: lockstep.generate(PROMPT, max_new_tokens=24)),
         "burst": (0.5, lambda: lockstep.model.generate([[5]] * 8, max_new_tokens=30)),
@@ -128,6 +135,7 @@ def load(stack: Stack) -> Iterator[Counter[str]]:
             ),
         ),
         "sessions": (0.2, sessions),
+        "traced": (0.5, traced),
         "beams": (1.0, lambda: lockstep.model.generate(batch, max_new_tokens=4, num_beams=2)),
         "grow": (2.0, grow),
         "too long": (0.5, lambda: lockstep.model.generate([[5] * 300], max_new_tokens=8)),
@@ -178,6 +186,8 @@ def test_every_query_has_an_answer_while_both_services_work(tmp_path):
                 for name, expression in EXPRESSIONS.items()
             }
         draw_all(Answers(prometheus.url, end - LOAD_S, end, "15s"), pictures)
+        first_tokens = "lockstep_model_time_to_first_token_seconds_bucket"
+        found = prometheus.ask("query_exemplars", query=first_tokens, start=start, end=end)
         rules = [rule for group in prometheus.ask("rules")["groups"] for rule in group["rules"]]
     print(f"{len(values)} queries, {sum(map(len, values.values()))} numbers, {dict(ends)}")
     # Alerts have an answer when something is wrong, and nothing expires without TLS.
@@ -185,4 +195,6 @@ def test_every_query_has_an_answer_while_both_services_work(tmp_path):
     assert [name for name, found in values.items() if not found and name not in silent] == []
     assert {rule["health"] for rule in rules} == {"ok"}
     assert {rule["name"] for rule in rules} == RECORDED | set(ALERTS)
+    traces = {each["labels"]["trace_id"] for series in found for each in series["exemplars"]}
+    assert traces == {trace.format_trace_id(SPAN.trace_id)}
     assert {path.stem for path in pictures.iterdir()} == {board.name for board in BOARDS}

@@ -182,6 +182,22 @@ ENGINE = Row(
             (gauge("lockstep_model_kv_cache_usage_ratio", MODEL, *PER_REPLICA, function="max"),),
         ),
         Panel(
+            "Bytes of KV cache",
+            "Reserved, kept for prompts that begin alike, and in total.",
+            "bytes",
+            (
+                gauge("lockstep_model_kv_cache_used_bytes", MODEL, *PER_REPLICA, name="reserved"),
+                gauge("lockstep_model_kv_cache_kept_bytes", MODEL, *PER_REPLICA, name="kept"),
+                gauge("lockstep_model_kv_cache_limit_bytes", MODEL, *PER_REPLICA, name="total"),
+            ),
+        ),
+        Panel(
+            "Prompts with a reused part per second",
+            "Their KV cache was copied in part. Callers that share a beginning share a salt.",
+            "reqps",
+            (rate("lockstep_model_prefix_cache_hits_total", MODEL),),
+        ),
+        Panel(
             "Duration of a step",
             "A decode step gives every sequence of the batch a token.",
             "s",
@@ -291,6 +307,12 @@ SESSIONS = Row(
 LOADING = Row(
     "Loading",
     (
+        Panel(
+            "Duration of loading",
+            "How long a new replica takes.",
+            "s",
+            (gauge("lockstep_model_load_seconds", MODEL, *PER_REPLICA, function="max"),),
+        ),
         Panel(
             "Progress of loading",
             "1 once a stage is done.",
