@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import structlog
 
+from rpc import distribution
 from rpc.tracing import Tracer
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
@@ -35,7 +36,7 @@ def tracer(environment: Mapping[str, str], service: str) -> Tracer | None:
 
         return SpanTracer(exporter, service)
     except (ImportError, LookupError) as error:
-        remedy = "install lockstep[otel], or set OTEL_TRACES_EXPORTER=none"
+        remedy = f"install {distribution.NAME}[otel], or set OTEL_TRACES_EXPORTER=none"
         _log.warning("no_tracing", reason=str(error), remedy=remedy)
         return None
 

@@ -330,7 +330,7 @@ def test_an_exporter_that_is_not_installed_is_a_warning_with_a_remedy(environmen
     with structlog.testing.capture_logs() as log:
         assert span_collector.tracer(environment, "x") is None
     assert log[0]["log_level"] == "warning"
-    assert "lockstep[otel]" in log[0]["remedy"]
+    assert "lockstep-services[otel]" in log[0]["remedy"]
 
 
 @pytest.mark.parametrize(
