@@ -18,6 +18,16 @@ PROTOS = ROOT / "protos"
 TEMPLATE = yaml.safe_load((PROTOS / "buf.gen.yaml").read_text())
 STEMS = sorted(path.stem for path in (PROTOS / "lockstep" / "v1").glob("*.proto"))
 SERVICES = [stem for stem in STEMS if stem.endswith("_service")]
+NAMES = {
+    "go_package": "lockstep.dev/lockstep/v1;lockstepv1",
+    "java_package": "dev.lockstep.v1",
+    "java_multiple_files": True,
+    "csharp_namespace": "Lockstep.V1",
+    "ruby_package": "Lockstep::V1",
+    "php_namespace": "Lockstep\\V1",
+    "objc_class_prefix": "LKSV1",
+    "swift_prefix": "LockstepV1",
+}
 UNREACHABLE = ("ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "ETIMEDOUT", "ENETUNREACH")
 
 # A compiler's generated code goes with the library of the same release: both of the system.
@@ -80,6 +90,12 @@ def test_typescript_accepts_its_messages(tmp_path: Path):
     sources = sorted(files.rglob("*.ts"))
     assert len(sources) == len(STEMS)
     run(programs / "tsc", *options, *sources, folder=tmp_path)
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_a_schema_file_names_its_package_in_every_language(stem: str):
+    options = importlib.import_module(f"lockstep.v1.{stem}_pb2").DESCRIPTOR.GetOptions()
+    assert {name: getattr(options, name) for name in NAMES} == NAMES
 
 
 @pytest.mark.parametrize("stem", STEMS)
