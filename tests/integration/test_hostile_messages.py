@@ -5,14 +5,11 @@ its type or with absurdly much in it, drawn from the descriptors of the schema.
 """
 
 import collections
-import json
 import math
 import random
-import subprocess
-import sys
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import grpc
@@ -33,6 +30,7 @@ from lockstep.v1 import (
 
 from tests.checkpoint_factory import make_checkpoint
 from tests.correctness.sizes import sizes
+from tests.faults.watch import canaries
 from tests.random_messages import (
     MOST_BYTES,
     corrupted,
@@ -175,22 +173,6 @@ class Sender:
 def channel_to(address):
     sizes = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
     return grpc.insecure_channel(address, [*sizes, ("grpc.use_local_subchannel_pool", 1)])
-
-
-@contextmanager
-def canaries(services):
-    """Runs the streams and small calls of `canary_probe` meanwhile; yields what comes of them."""
-    command = [sys.executable, "-m", "tests.integration.canary_probe"]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    addresses = [services.model.address, services.tokenizer.address]
-    outcome = {}
-    with subprocess.Popen([*command, *addresses], **pipes) as probe:
-        assert probe.stdout.readline() == "ready\n"
-        try:
-            yield outcome
-        finally:
-            printed, _ = probe.communicate(timeout=120)
-    outcome |= json.loads(printed)
 
 
 def memory_bytes(services):

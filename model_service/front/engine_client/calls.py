@@ -95,7 +95,8 @@ class Calls:
             Overloaded: not enough are left.
         """
         num_rows = request.num_rows
-        self._rows_of_a_call += _NEWEST_SHARE * (num_rows - self._rows_of_a_call)
+        if num_rows:  # some calls of sessions run none
+            self._rows_of_a_call += _NEWEST_SHARE * (num_rows - self._rows_of_a_call)
         self._check_room(num_rows, expected=num_rows)
         self._turns.take(_waiting_name())
         self._last_request_id += 1

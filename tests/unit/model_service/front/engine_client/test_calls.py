@@ -6,6 +6,7 @@ import pytest
 
 from model_service.front.engine_client.calls import Calls
 from model_service.protocol import (
+    CloseSession,
     Failure,
     Finish,
     Generate,
@@ -181,3 +182,22 @@ async def test_tokens_that_came_before_an_end_are_still_delivered(ends):
         assert event.finish is not None
         with pytest.raises(StopAsyncIteration):
             await anext(call)
+
+
+async def test_a_call_that_is_not_read_yet_is_told_when_one_like_those_before_it_fits(ends):
+    table = Calls(
+        ends.reader,
+        max_running_sequences=4,
+        max_waiting_sequences=2,
+        buffer_bytes=500,
+        cancel=ends.cancelled.append,
+    )
+    for _ in range(100):
+        with table.open(request(3)):
+            pass
+        with table.open(CloseSession("a")):  # runs no rows
+            pass
+    with table.open(request(3)), table.open(request(3)), pytest.raises(Overloaded) as full:
+        table.check_room()
+    # Three rows have to end, of four that run at a time and take a quarter of a second each.
+    assert full.value.retry_delay_s == pytest.approx(3 / 16)
