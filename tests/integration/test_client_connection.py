@@ -358,3 +358,11 @@ async def test_a_client_shows_its_token_and_says_what_is_wrong_with_it(make, tmp
         with pytest.raises(exceptions.PermissionDenied) as denied:
             await info()
         assert denied.value.metadata == {"role": "info"}
+
+
+def test_scoring_has_the_time_of_a_stream(services: Services):
+    with services.client(timeout=1e-4, stream_timeout=60.0) as client:
+        assert client.model.score([[5, 6]])[0].logits_logprob < 0
+    late = pytest.raises(exceptions.DeadlineExceeded, match="`stream_timeout` of the client")
+    with services.client(stream_timeout=1e-4) as client, late:
+        client.model.score([[5, 6]])

@@ -119,6 +119,15 @@ def test_what_is_on_its_way_is_admitted(running, waiting, per_row):
     assert rows == 1 or rows * per_row <= running + waiting
 
 
+@pytest.mark.parametrize(
+    ("num_tokens", "part", "at_once"), [(4, 8, 48), (512, 8, 32), (8192, 1, 2), (100_000, 1, 1)]
+)
+def test_long_rows_that_are_computed_as_a_whole_go_with_few_at_a_time(num_tokens, part, at_once):
+    limits = RowLimits(whole=64, part=8, request_bytes=1, at_once=48).of_length(num_tokens)
+    assert (limits.part, limits.at_once) == (part, at_once)
+    assert limits.part <= limits.whole <= 64
+
+
 def test_an_error_names_the_row_of_the_call():
     error = exceptions.InvalidField(
         "texts[3].text is not a text.",

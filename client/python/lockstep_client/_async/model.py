@@ -226,7 +226,7 @@ class AsyncModel:
             errors: `return` has the error of a row in the place of its result, see `ManyOptions`.
             progress: whether a bar shows how many prompts are done.
             concurrency: most requests at a time, see `ManyOptions`.
-            timeout: in seconds.
+            timeout: in seconds; the client's `stream_timeout` unless given.
             **options: see `ScoreOptions`.
 
         Returns:
@@ -234,13 +234,13 @@ class AsyncModel:
         """
 
         async def score(part: model_pb.ScoreRequest, timeout: Timeout) -> list[ScoredSequence]:
-            left = time_left(self._connection.endpoint.unary_timeout_s(timeout))
+            left = time_left(self._connection.endpoint.streaming_timeout_s(timeout))
             async with self._places(row_requests.num_sequences(part), left):
-                response = await self._connection.unary(self._stub.Score, part, left())
+                response = await self._connection.unary(self._stub.Score, part, left(), long=True)
             return score_results.scored_sequences(response)
 
         async def limits(timeout: Timeout) -> RowLimits:
-            return RowLimits.of_sequences(await self._limits(timeout))
+            return RowLimits.of_sequences(await self._limits(timeout)).of_length(windows.longest)
 
         windows = Windows(requests.score(prompts, continuations, options), window, stride)
         many = row_results.many(errors, progress, concurrency)

@@ -27,6 +27,10 @@ _TEXT_CALLS: Final = 4
 _FIELDS: Final = ("items", "batch", "prompt", "continuations", "seeds")
 """Fields with an entry per row, whichever request has them; the first has all rows."""
 
+_PART_TOKENS: Final = 4096
+_FLYING_TOKENS: Final = 4 * _PART_TOKENS
+"""Tokens of a request, and on their way at a time, where the model computes all of them at once."""
+
 _HEADROOM_BYTES: Final = 1024
 _ENTRY_BYTES: Final = 8
 
@@ -84,6 +88,17 @@ class RowLimits:
             request_bytes=limits["max_request_bytes"],
             at_once=max(flying // sequences_per_row, 1),
         )
+
+    def of_length(self, num_tokens: int) -> "RowLimits":
+        """Returns the limits for rows of so many tokens that are computed as a whole.
+
+        Long rows go with fewer in a request, and fewer at a time, so that each request ends
+        within its timeout.
+        """
+        rows = max(_PART_TOKENS // max(num_tokens, 1), 1)
+        part = min(self.part, rows)
+        flying = max(_FLYING_TOKENS // max(num_tokens, 1), part)
+        return RowLimits(min(self.whole, rows), part, self.request_bytes, min(self.at_once, flying))
 
 
 def admitted(capabilities: Capabilities) -> int:

@@ -34,6 +34,7 @@ class Windows:
     Attributes:
         request: the other one; the same where no row is longer than a window.
         row_numbers: of each of its rows, the number of the row of the caller.
+        longest: most tokens of a row of it.
     """
 
     def __init__(
@@ -56,6 +57,8 @@ class Windows:
                 raise WrongType(f"{name} is a whole number, not {value!r}.")
         prompts = batches.rows_of(request.prompt)
         self.row_numbers: Sequence[int] = range(len(prompts))
+        rows = list(_rows(request, prompts))
+        self.longest = max((len(ids) for ids, _ in rows), default=0)
         if size is None:
             if stride is not None:
                 raise WrongValue("stride needs window.")
@@ -65,9 +68,9 @@ class Windows:
             raise WrongValue(
                 f"window is at least 2 and stride at least 1 and below it, not {size} and {stride}."
             )
-        rows = list(_rows(request, prompts))
-        if len(rows) < len(prompts) or all(len(ids) <= size for ids, _ in rows):
+        if len(rows) < len(prompts) or self.longest <= size:
             return  # there is nothing to cut, or what the service refuses
+        self.longest = size
         self.request = pb.ScoreRequest()
         self.request.CopyFrom(request)
         self.request.ClearField("prompt")

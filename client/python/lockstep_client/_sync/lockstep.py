@@ -82,7 +82,7 @@ class Lockstep(Closing):
             model: address of the model service.
             tls: transport security of both; None sends plain text.
             timeout: of calls with one answer, in seconds; None for none.
-            stream_timeout: of calls that generate or stream; None for none.
+            stream_timeout: of calls that generate, score or stream; None for none.
             retries: how often a call is repeated within its timeout, where that does nothing
                 twice: while a service is away, or says when to come back. 0 for never.
             token: bearer token that says who calls: a text, a `Path` of a file that is read

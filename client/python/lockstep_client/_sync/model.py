@@ -227,7 +227,7 @@ class Model:
             errors: `return` has the error of a row in the place of its result, see `ManyOptions`.
             progress: whether a bar shows how many prompts are done.
             concurrency: most requests at a time, see `ManyOptions`.
-            timeout: in seconds.
+            timeout: in seconds; the client's `stream_timeout` unless given.
             **options: see `ScoreOptions`.
 
         Returns:
@@ -235,13 +235,13 @@ class Model:
         """
 
         def score(part: model_pb.ScoreRequest, timeout: Timeout) -> list[ScoredSequence]:
-            left = time_left(self._connection.endpoint.unary_timeout_s(timeout))
+            left = time_left(self._connection.endpoint.streaming_timeout_s(timeout))
             with self._places(row_requests.num_sequences(part), left):
-                response = self._connection.unary(self._stub.Score, part, left())
+                response = self._connection.unary(self._stub.Score, part, left(), long=True)
             return score_results.scored_sequences(response)
 
         def limits(timeout: Timeout) -> RowLimits:
-            return RowLimits.of_sequences(self._limits(timeout))
+            return RowLimits.of_sequences(self._limits(timeout)).of_length(windows.longest)
 
         windows = Windows(requests.score(prompts, continuations, options), window, stride)
         many = row_results.many(errors, progress, concurrency)

@@ -68,6 +68,7 @@ class AsyncConnection(Caller, AsyncClosing):
         timeout: Timeout = USE_DEFAULT,
         *,
         route: Route | None = None,
+        long: bool = False,
     ) -> Response:
         """Calls a method that has one answer.
 
@@ -76,11 +77,12 @@ class AsyncConnection(Caller, AsyncClosing):
             request: its request.
             timeout: in seconds.
             route: of the session that the call is about, if there is one.
+            long: whether the client's own timeout is that of streams.
 
         Raises:
             LockstepError: the call failed.
         """
-        attempts = self._attempts(request, timeout, route, streams=False)
+        attempts = self._attempts(request, timeout, route, streams=long)
         await self._check_pulse()
         while True:
             try:
