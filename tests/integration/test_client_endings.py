@@ -459,6 +459,39 @@ class Exporting(admin_services_pb.VocabularyAdminServiceServicer):
             self.left.set()
 
 
+class Importing(admin_services_pb.VocabularyAdminServiceServicer):
+    """Cancels every call that follows one that was answered, and keeps what it is sent."""
+
+    def __init__(self):
+        self.received = []
+
+    async def ImportRevisions(self, request_iterator, context):
+        self.received.append(b"".join([request.data async for request in request_iterator]))
+        if len(self.received) % 2:
+            await _cancel(context)
+        return admin_messages.ImportRevisionsResponse()
+
+
+async def test_an_import_is_made_again_unless_its_pieces_can_be_read_once():
+    servicer, server = Importing(), grpc.aio.server()
+    admin_services_pb.add_VocabularyAdminServiceServicer_to_server(servicer, server)
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    await server.start()
+    try:
+        with Lockstep(tokenizer=address) as ls:
+            await asyncio.to_thread(ls.vocabulary.import_revisions, [b"a", b"b"])
+            with pytest.raises(ConnectionFailed):
+                await asyncio.to_thread(ls.vocabulary.import_revisions, iter([b"c"]))
+        servicer.received.append(b"")
+        async with AsyncLockstep(tokenizer=address) as als:
+            await als.vocabulary.import_revisions(b"d")
+            with pytest.raises(ConnectionFailed):
+                await als.vocabulary.import_revisions(iter([b"e"]))
+        assert servicer.received == [b"ab", b"ab", b"c", b"", b"d", b"d", b"e"]
+    finally:
+        await server.stop(None)
+
+
 async def test_leaving_an_export_early_ends_its_call():
     servicer, server = Exporting(), grpc.aio.server()
     admin_services_pb.add_VocabularyAdminServiceServicer_to_server(servicer, server)

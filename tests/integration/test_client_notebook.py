@@ -14,6 +14,7 @@ CELLS = {
     "return_token_bytes=True)",
     "completion": "ls.generate('The capital', max_new_tokens=4, do_sample=False)",
     "distribution": "ls.model.compute_logits([[54, 74, 71]]).rows[0][-1]",
+    "processors": "ls.distribution('The capital', do_sample=True, top_k=3)",
     "revision": "next(iter(ls.vocabulary.revisions()))",
     "client": "ls",
     "completions": "session = ls.model.open_session([[5]])\nsession.close()\n"
@@ -49,6 +50,12 @@ def test_a_completion_is_drawn_as_its_text(outputs):
 
 def test_a_distribution_is_drawn_as_bars(outputs):
     assert outputs["distribution"]["text/html"].count("background:#3b82f6") >= 12
+
+
+def test_what_processors_do_is_drawn_as_bars_beside_each_other(outputs):
+    drawn = outputs["processors"]["text/html"]
+    assert "<th>model</th><th>top_k</th>" in drawn
+    assert '<td style="text-align:left">others</td>' in drawn
 
 
 def test_a_revision_is_drawn_with_what_it_is(outputs):

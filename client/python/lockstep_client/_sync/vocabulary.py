@@ -123,12 +123,17 @@ class Vocabulary:
     ) -> ImportedRevisions:
         """Makes those revisions of an archive durable that continue the present ones.
 
-        Repeating it changes nothing, so a call that failed can be made again.
+        Repeating it changes nothing, so a call that failed can be made again, and is, unless
+        the pieces can be read only once.
 
         Args:
             archive: what `export_revisions` gave, as a whole or in pieces.
             timeout: in seconds.
         """
-        pieces = requests.import_revisions(archive)
-        response = self._connection.upload(self._stub.ImportRevisions, pieces, timeout)
+        response = self._connection.upload(
+            self._stub.ImportRevisions,
+            lambda: requests.import_revisions(archive),
+            timeout,
+            repeatable=not isinstance(archive, Iterator),
+        )
         return ImportedRevisions.from_message(response)

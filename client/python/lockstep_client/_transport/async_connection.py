@@ -124,22 +124,34 @@ class AsyncConnection(Caller, AsyncClosing):
     async def upload(
         self,
         method: "aio.StreamUnaryMultiCallable[Request, Response]",
-        requests: Iterator[Request],
-        timeout: Timeout = USE_DEFAULT,
+        requests: Callable[[], Iterator[Request]],
+        timeout: Timeout,
+        *,
+        repeatable: bool,
     ) -> Response:
         """Calls a method that takes a stream and has one answer.
+
+        Args:
+            method: the method.
+            requests: gives the requests, of every attempt anew.
+            timeout: of all attempts.
+            repeatable: whether there may be several.
 
         Raises:
             LockstepError: the call failed.
         """
+        attempts = self._attempts_of_upload(timeout, repeatable=repeatable)
         await self._check_pulse()
-        attempts = self._only_attempt(timeout)
-        with (
-            self._attempt(method, attempts) as metadata,
-            self._deadline(attempts),
-            self._translated_errors(attempts),
-        ):
-            return await method(requests, timeout=attempts.timeout_s, metadata=metadata)
+        while True:
+            try:
+                with (
+                    self._attempt(method, attempts) as metadata,
+                    self._deadline(attempts),
+                    self._translated_errors(attempts),
+                ):
+                    return await method(requests(), timeout=attempts.timeout_s, metadata=metadata)
+            except LockstepError as error:
+                await asyncio.sleep(attempts.pause_s(error))
 
     def exchange(
         self,

@@ -130,8 +130,9 @@ class Caller:
             idempotent=requests.are_repeatable,
         )
 
-    def _only_attempt(self, timeout: Timeout) -> Attempts:
-        return self._limited(timeout, None, streams=True, retries=0, idempotent=False)
+    def _attempts_of_upload(self, timeout: Timeout, *, repeatable: bool) -> Attempts:
+        retries = self.endpoint.retries if repeatable else 0
+        return self._limited(timeout, None, streams=True, retries=retries, idempotent=repeatable)
 
     def _limited(
         self,

@@ -114,16 +114,34 @@ class Connection(Caller, Closing):
     def upload(
         self,
         method: "grpc.StreamUnaryMultiCallable[Request, Response]",
-        requests: Iterator[Request],
-        timeout: Timeout = USE_DEFAULT,
+        requests: Callable[[], Iterator[Request]],
+        timeout: Timeout,
+        *,
+        repeatable: bool,
     ) -> Response:
         """Calls a method that takes a stream and has one answer.
+
+        Args:
+            method: the method.
+            requests: gives the requests, of every attempt anew.
+            timeout: of all attempts.
+            repeatable: whether there may be several.
 
         Raises:
             LockstepError: the call failed.
         """
+        attempts = self._attempts_of_upload(timeout, repeatable=repeatable)
         self._check_pulse()
-        attempts = self._only_attempt(timeout)
+        while True:
+            try:
+                return self._uploaded(method, requests(), attempts)
+            except LockstepError as error:
+                self._closed.wait(attempts.pause_s(error))
+
+    def _uploaded(
+        self, method: Callable[..., Any], requests: Iterator[Any], attempts: Attempts
+    ) -> Any:
+        """Makes one attempt of a call that takes a stream."""
         timeout_s = attempts.timeout_s
         with self._attempt(method, attempts) as metadata, self._translated_errors(attempts):
             call = method.future(requests, timeout=timeout_s, metadata=metadata)
