@@ -139,8 +139,11 @@ class Connection(Caller, Closing):
                 self._closed.wait(attempts.pause_s(error))
 
     def _uploaded(
-        self, method: Callable[..., Any], requests: Iterator[Any], attempts: Attempts
-    ) -> Any:
+        self,
+        method: "grpc.StreamUnaryMultiCallable[Request, Response]",
+        requests: Iterator[Request],
+        attempts: Attempts,
+    ) -> Response:
         """Makes one attempt of a call that takes a stream."""
         timeout_s = attempts.timeout_s
         with self._attempt(method, attempts) as metadata, self._translated_errors(attempts):
