@@ -86,7 +86,7 @@ async def test_a_stranger_is_refused_before_the_request_is_read(principals):
             assert answer.retry is None
         call = channel.unary_unary(f"/{SERVICE}/Encode")
         answer = await failure(call(b"\xff\xff", metadata=bearer("alice")))
-        assert answer.reason == "MALFORMED_MESSAGE"
+        assert answer.reason == "LOADING"
 
 
 async def test_callers_without_credentials_have_what_the_operator_says(principals):
