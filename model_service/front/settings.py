@@ -180,8 +180,8 @@ class ModelSettings(ServerSettings):
     """Time that a stream may go unread before it ends with `SLOW_CONSUMER`."""
 
     engine_stall_timeout_s: float = Field(default=15.0, gt=0)
-    """Time without a step, with work to do, after which the engine counts as lost and the service
-    exits."""
+    """Time without a step, with work to do and without using the processor, after which the engine
+    counts as lost and the service exits. While it computes, it has 20 times as long."""
 
     vocabulary_wait_s: float = Field(default=0.5, ge=0)
     """Time that a request waits for a revision that this replica has not received yet."""

@@ -6,8 +6,9 @@ engine misbehave:
 
 * The logits after token t are 0 but for 5.0 at t + 1 (modulo the vocabulary).
 * A prompt that begins with `DIES` ends the process, one with `HANGS` stops it
-  for good, one with `FAILS` makes its own row fail, one with `REFUSED` is
-  refused, one with `BABBLES` is refused with an error nobody knows.
+  for good, one with `WORKS` makes it compute for `WORK_S`, one with `FAILS` makes
+  its own row fail, one with `REFUSED` is refused, one with `BABBLES` is refused
+  with an error nobody knows.
 * A step of a session that begins with `HANGS` takes `HANG_STEP_S`.
 * A model folder named `refused` cannot be loaded.
 """
@@ -70,7 +71,8 @@ VOCABULARY_SIZE = 32
 CONTEXT_LENGTH = 256
 KV_TOKENS = 8192
 EOS_ID = 20
-DIES, HANGS, FAILS, REFUSED, BABBLES = 31, 30, 29, 28, 27
+DIES, HANGS, FAILS, REFUSED, BABBLES, WORKS = 31, 30, 29, 28, 27, 26
+WORK_S = 1.0
 EXIT_CODE = 3
 HANG_STEP_S = 0.3
 STEP_S = float(os.environ.get("COUNTING_STEP_S", "0.001"))
@@ -194,6 +196,10 @@ class CountingEngine:
             os._exit(EXIT_CODE)
         if first == HANGS:
             time.sleep(3600)
+        if first == WORKS:
+            start = time.process_time()
+            while time.process_time() - start < WORK_S:
+                pass
         if first == REFUSED:
             self.refuse(command.request_id, "KVCacheExceeded", kv_tokens=2, limit_tokens=1)
         elif first == BABBLES:

@@ -36,6 +36,10 @@ WATCH_INTERVAL_S = 0.25
 # What was measured is not believed when the watch looks later than this.
 MOST_LATE_S = 1.0
 
+# A long prompt of a large model, on processors that others use as well, is one step of minutes. An
+# engine that computes has so many times the time of one that does nothing.
+PATIENCE_WITH_WORK = 20
+
 R = TypeVar("R", bound=Response)
 
 log = structlog.stdlib.get_logger("model_service.front.engine_client.client")
@@ -81,7 +85,8 @@ class EngineClient:
             buffer_bytes: rows of logits kept for a call that does not take them.
             stream_stall_timeout_s: time that events may wait to be taken.
             engine_stall_timeout_s: time without a report, with calls to answer or after it was
-                asked for a sign of life, after which the engine counts as lost.
+                asked for a sign of life, after which the engine counts as lost, unless it
+                computes.
         """
         self.load = Load()
         self.graphs = GraphStatus()
@@ -101,6 +106,8 @@ class EngineClient:
             cancel=lambda request_id: process.post(Cancel(request_id)),
         )
         self._heard_at = 0.0
+        self._worked_at = 0.0  # when it was last seen to have used the processor
+        self._used_s = 0.0
         self._pinged_at: float | None = None  # since when a sign of life is waited for
         self._info: EngineInfo | None = None
         self._ready: asyncio.Future[EngineInfo] = asyncio.get_running_loop().create_future()
@@ -261,6 +268,8 @@ class EngineClient:
         while not ended.done():
             await asyncio.wait([ended], timeout=WATCH_INTERVAL_S)
             now = time.monotonic()
+            if (used_s := self._process.processor_s) != self._used_s:
+                self._used_s, self._worked_at = used_s, now
             if now - looked_at < MOST_LATE_S:  # else this process was held, and read no report
                 self._calls.fail_unread(now, self._stream_stall_timeout_s)
                 if self._is_silent(now):
@@ -271,12 +280,12 @@ class EngineClient:
 
     def _is_silent(self, now: float) -> bool:
         """Says whether the engine hangs. One that has nothing to report is asked for a sign."""
-        silent_s = now - self._heard_at
-        if self._calls:
-            return silent_s > self._engine_stall_timeout_s
-        if self._pinged_at is not None:
-            return now - self._pinged_at > self._engine_stall_timeout_s
-        if self._info is not None and silent_s > self._engine_stall_timeout_s / 2:
+        since = self._heard_at if self._calls else self._pinged_at
+        if since is not None:
+            idle_s = now - max(since, self._worked_at)
+            most_s = self._engine_stall_timeout_s
+            return idle_s > most_s or now - since > PATIENCE_WITH_WORK * most_s
+        if self._info is not None and now - self._heard_at > self._engine_stall_timeout_s / 2:
             self._pinged_at = now
             self.tell(Ping())
         return False

@@ -14,6 +14,7 @@ from pathlib import Path
 from subprocess import DEVNULL
 
 import msgspec
+import psutil
 import structlog
 
 from model_service.protocol import Command, Commands, EngineSettings, Message, Shutdown, channel
@@ -129,6 +130,15 @@ class EngineProcess:
     def pid(self) -> int | None:
         """Process id of the engine, once started."""
         return self._process.pid if self._process else None
+
+    @property
+    def processor_s(self) -> float:
+        """Processor time that the engine has used, in seconds; 0 where nobody knows."""
+        try:
+            used = psutil.Process(self.pid).cpu_times() if self.pid else None
+        except psutil.Error:  # it has ended
+            return 0.0
+        return used.user + used.system if used else 0.0
 
     def post(self, command: Command) -> None:
         """Queues a command; commands of one turn of the loop travel in one frame."""

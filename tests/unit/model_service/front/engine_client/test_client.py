@@ -153,6 +153,23 @@ async def test_an_engine_that_does_not_answer_counts_as_lost():
         assert client.lost_reason == "The engine does not answer."
 
 
+async def test_an_engine_that_computes_for_long_is_not_lost():
+    async with engine(engine_stall_timeout_s=0.5) as client:
+        config = GenerationConfig(max_new_tokens=1)
+        async with run(client, specs([counting_engine.WORKS]), config) as call:
+            assert await collect(call) == {0: [counting_engine.WORKS + 1]}
+        assert not client.lost.is_set()
+
+
+async def test_an_engine_that_computes_without_end_counts_as_lost(monkeypatch):
+    monkeypatch.setattr("model_service.front.engine_client.client.PATIENCE_WITH_WORK", 2)
+    async with engine(engine_stall_timeout_s=0.3) as client:
+        config = GenerationConfig(max_new_tokens=1)
+        with pytest.raises(errors.EngineLost):
+            async with run(client, specs([counting_engine.WORKS]), config) as call:
+                await collect(call)
+
+
 async def test_an_idle_engine_is_not_lost():
     async with engine(engine_stall_timeout_s=0.3) as client:
         await asyncio.sleep(0.8)
