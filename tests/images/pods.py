@@ -10,6 +10,8 @@ from tests.manifests import Manifest
 # What podman has no use for or no notion of.
 _LEFT_OUT = ("serviceAccountName", "topologySpreadConstraints")
 _NAMESPACE = "metadata.namespace"
+# Else podman removes what has run before the others, and fails where the machine is busy.
+_KEPT = {"io.podman.annotations.init.container.type": "always"}
 _PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 
 
@@ -53,7 +55,7 @@ def pod(manifests: Sequence[Manifest], workload: str, folders: Mapping[str, Path
     made: Manifest = {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": workload, "labels": labels},
+        "metadata": {"name": workload, "labels": labels, "annotations": _KEPT},
         "spec": spec,
     }
     return "---\n".join(json.dumps(each, indent=2) + "\n" for each in [*maps, made])

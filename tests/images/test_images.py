@@ -135,7 +135,7 @@ def model(podman: Podman, waiting: dict[str, subprocess.Popen[str]]) -> None:
 @pytest.fixture(scope="module")
 def client(podman: Podman, model: None) -> Iterator[Lockstep]:
     with Lockstep(token=TOKEN, token_in_plain_text=True) as lockstep:
-        lockstep.wait_until_ready(timeout=120)
+        lockstep.wait_until_ready(timeout=240)
         yield lockstep
 
 
@@ -206,7 +206,7 @@ def test_an_added_token_is_known_to_both_and_survives_the_tokenizer_service(podm
     encoded = client.tokenizer.encode("<image-test>")
     client.model.generate(encoded, max_new_tokens=1)
     podman("restart", "--time=75", "lockstep-tokenizer-tokenizer")
-    client.wait_until_ready(timeout=120)
+    client.wait_until_ready(timeout=240)
     assert client.tokenizer.encode("<image-test>").input_ids == encoded.input_ids
 
 
