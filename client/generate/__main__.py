@@ -10,6 +10,7 @@ from client.generate.schema import Schema
 CLIENT = Path(__file__).parents[1]
 PACKAGE = CLIENT / "python" / "lockstep_client"
 NODE = CLIENT / "node"
+SERVICE_CONFIG = CLIENT.parent / "protos" / "service_config.json"
 SCHEMA = Schema(
     "generation.proto",
     "model_service.proto",
@@ -45,8 +46,10 @@ def _texts() -> dict[Path, str]:
         PACKAGE / path: text for path, text in {**blocking.generate(PACKAGE), **keywords}.items()
     }
     node = typescript.generate(keywords[options.TARGET], SCHEMA)
-    return {path: _formatted(text, path) for path, text in python.items()} | {
-        NODE / path: text for path, text in node.items()
+    return {
+        **{path: _formatted(text, path) for path, text in python.items()},
+        **{NODE / path: text for path, text in node.items()},
+        PACKAGE / "_transport" / SERVICE_CONFIG.name: SERVICE_CONFIG.read_text(),
     }
 
 

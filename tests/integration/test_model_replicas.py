@@ -208,3 +208,23 @@ def test_a_session_goes_on_elsewhere_when_its_replica_is_gone(
             assert lost.token_ids() == [[5, 6, 7]]
             for session in (kept, lost):
                 session.close()
+
+
+def test_calls_without_a_session_go_to_all_replicas_and_sessions_to_their_own(
+    replicas: list[Replica],
+):
+    addresses = ",".join(replica.name for replica in replicas)
+    before = [replica.process.service.handled("GenerateStream", "OK") for replica in replicas]
+    with Lockstep(tokenizer=NOWHERE, model=f"ipv4:{addresses}") as ls:
+        for _ in range(20):
+            assert ls.model.generate([[5]], max_new_tokens=1).sequences == [[6]]
+        sessions = [ls.model.open_session([[5]]) for _ in range(10)]
+        for session in sessions:
+            session.step([[6]])
+            assert session.step([[7]]).rows[0][0].logits.argmax() == 8
+        names = {base64.b64decode(session.session_token).decode() for session in sessions}
+        assert names == {replica.name for replica in replicas}
+        for session in sessions:
+            session.close()
+    for replica, count in zip(replicas, before, strict=True):
+        assert replica.process.service.handled("GenerateStream", "OK") > count

@@ -14,6 +14,7 @@ const schema = join(root, "src", "schema");
 rmSync(protos, { recursive: true, force: true });
 rmSync(schema, { recursive: true, force: true });
 cpSync(join(source, "lockstep"), join(protos, "lockstep"), { recursive: true });
+cpSync(join(source, "service_config.json"), join(protos, "service_config.json"));
 
 execFileSync(
   join(root, "node_modules", ".bin", "proto-loader-gen-types"),

@@ -22,7 +22,7 @@ import { Vocabulary } from "./vocabulary.js";
 const READY_PAUSE_MS = 200;
 const OPTIONS = [
   "tokenizer", "model", "tls", "timeoutMs", "streamTimeoutMs", "retries", "token", "tokenInPlainText",
-  "follow",
+  "follow", "prefixRouting",
 ];
 const TLS = ["ca", "certificate", "key", "serverName"];
 

@@ -11,6 +11,7 @@ import type { Message } from "../protos.js";
 import { NewestVocabulary } from "../values/vocabularyRef.js";
 import { Duplex } from "./duplex.js";
 import { newRequestId, type CallOptions, type Endpoint } from "./endpoint.js";
+import { addPrefix } from "./promptPrefix.js";
 import { Attempts, isIdempotent, Throttle } from "./retries.js";
 import { Route } from "./route.js";
 import { closed, fromGrpc } from "./status.js";
@@ -62,7 +63,7 @@ export class Connection {
               method.requestSerialize,
               method.responseDeserialize,
               filled,
-              route.metadata(metadata()),
+              route.metadata(this.#prefixed(metadata(), filled)),
               { deadline: attempts.deadline },
               done,
             )
@@ -198,7 +199,7 @@ export class Connection {
       method.requestSerialize,
       method.responseDeserialize,
       request,
-      route.metadata(metadata()),
+      route.metadata(this.#prefixed(metadata(), request)),
       { deadline },
     );
     call.on("error", () => {}); // of a call that is no longer read
@@ -249,6 +250,12 @@ export class Connection {
       if (traceparent !== undefined) metadata.set("traceparent", traceparent);
       return metadata;
     };
+  }
+
+  /** Adds what names the beginning of a request's prompt to what it is sent with. */
+  #prefixed(metadata: Metadata, request: unknown): Metadata {
+    if (this.endpoint.prefixRouting) addPrefix(metadata, request as object);
+    return metadata;
   }
 
   /** Returns a request of a method with the vocabulary that it goes with. */

@@ -4,10 +4,13 @@ import { randomUUID } from "node:crypto";
 
 import { credentials, Metadata, type ChannelCredentials, type ChannelOptions } from "@grpc/grpc-js";
 
+import { isRouted } from "./promptPrefix.js";
+import { BALANCING, POLICY } from "./serviceConfig.js";
+
 const MAX_RECEIVE_BYTES = 64 * 1024 * 1024;
 const DEFAULT_TIMEOUT_MS = 60_000;
 const DEFAULT_STREAM_TIMEOUT_MS = 600_000;
-const DEFAULT_RETRIES = 3;
+const DEFAULT_RETRIES = POLICY.maxAttempts - 1;
 
 /** Transport security of a connection. `{}` trusts the authorities of Node.js. */
 export interface Tls {
@@ -42,6 +45,12 @@ export interface ConnectionOptions {
    * instead, `*` standing for any text. False: nowhere.
    */
   follow?: boolean | readonly string[] | undefined;
+  /**
+   * Whether calls with prompts bring a keyed hash of the first tokens, by which a gateway sends
+   * prompts that begin alike to one replica. Unset means yes, unless the variable
+   * LOCKSTEP_PREFIX_ROUTING is `off`.
+   */
+  prefixRouting?: boolean | undefined;
 }
 
 /** What every call takes beside its keywords. */
@@ -72,6 +81,7 @@ export class Endpoint {
   readonly timeoutMs: number | null;
   readonly streamTimeoutMs: number | null;
   readonly retries: number;
+  readonly prefixRouting: boolean;
   readonly #tls: Tls | undefined;
 
   constructor(
@@ -90,6 +100,7 @@ export class Endpoint {
     this.streamTimeoutMs = streamTimeoutMs === undefined ? DEFAULT_STREAM_TIMEOUT_MS : streamTimeoutMs;
     this.retries = retries ?? DEFAULT_RETRIES;
     this.#tls = tls;
+    this.prefixRouting = service === "model" && isRouted(options.prefixRouting);
   }
 
   /** Returns the same service, for a caller that asks again by itself. */
@@ -155,6 +166,7 @@ export class Endpoint {
     return {
       "grpc.max_receive_message_length": MAX_RECEIVE_BYTES,
       "grpc.max_send_message_length": -1,
+      "grpc.service_config": BALANCING,
       // As in the Python client: a dead connection is found under a silent stream, and a service
       // that comes (back) up is noticed within about two seconds.
       "grpc.keepalive_time_ms": 30_000,

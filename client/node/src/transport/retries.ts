@@ -5,39 +5,27 @@
 
 import { ConnectionFailed, DeadlineExceeded, LockstepError } from "../errors.js";
 
-const INITIAL_BACKOFF_MS = 100;
-const MAX_BACKOFF_MS = 1_000;
+import { POLICY, SERVICE_CONFIG } from "./serviceConfig.js";
+
+const INITIAL_BACKOFF_MS = milliseconds(POLICY.initialBackoff);
+const MAX_BACKOFF_MS = milliseconds(POLICY.maxBackoff);
+const BACKOFF_MULTIPLIER = POLICY.backoffMultiplier;
 const BACKOFF_JITTER = 0.2;
-const MAX_TOKENS = 10;
-const TOKEN_RATIO = 0.1;
+const { maxTokens: MAX_TOKENS, tokenRatio: TOKEN_RATIO } = SERVICE_CONFIG.retryThrottling;
 
 /**
- * Methods whose repetition changes nothing. `AddTokens` and `SetSpecialTokens` are among them
- * because this client always sends an idempotency key, and `Generate` because nothing of a failed
- * attempt remains. Session steps are not: a step that was applied and whose answer was lost must
- * be seen by the caller.
+ * Methods whose repetition changes nothing, as `/package.Service/Method`. `AddTokens` and
+ * `SetSpecialTokens` are among them because this client always sends an idempotency key, and
+ * `Generate` because nothing of a failed attempt remains. Session steps are not: a step that was
+ * applied and whose answer was lost must be seen by the caller.
  */
-export const IDEMPOTENT_METHODS: Readonly<Record<string, readonly string[]>> = {
-  "lockstep.v1.TokenizerService": [
-    "Encode", "Decode", "DecodeStream", "Pad", "ApplyChatTemplate", "CountTokens", "ConvertTokens",
-    "GetTokenizerInfo", "GetVocabulary", "GetTokenizerArtifact",
-  ],
-  "lockstep.v1.VocabularyAdminService": [
-    "AddTokens", "SetSpecialTokens", "ListRevisions", "VerifyRevisions", "ExportRevisions",
-  ],
-  "lockstep.v1.ModelService": ["Generate", "GenerateStream", "Score", "ComputeLogits"],
-  "lockstep.v1.LogitsSessionService": [
-    "Truncate", "RebindSession", "GetSession", "ListSessions", "TouchSession",
-  ],
-  "lockstep.v1.ModelInfoService": [
-    "GetModelInfo", "GetCapabilities", "ListLogitsProcessors", "GetLoad", "ValidateRequest",
-  ],
-};
+const IDEMPOTENT_METHODS: ReadonlySet<string> = new Set(
+  SERVICE_CONFIG.methodConfig.flatMap(({ name }) => name.map(({ service, method }) => `/${service}/${method}`)),
+);
 
 /** Says whether a method may be called again; `path` is for example `/lockstep.v1.ModelService/Score`. */
 export function isIdempotent(path: string): boolean {
-  const [, service = "", method = ""] = path.split("/");
-  return IDEMPOTENT_METHODS[service]?.includes(method) ?? false;
+  return IDEMPOTENT_METHODS.has(path);
 }
 
 /** Says whether the same call can succeed later: no answer came, or one that says when. */
@@ -114,8 +102,12 @@ export class Attempts {
 
   /** Returns the backoff, or the time that the service states where that is longer. */
   #pauseMs(statedMs = 0): number {
-    const backoffMs = Math.min(INITIAL_BACKOFF_MS * 2 ** (this.#failed - 1), MAX_BACKOFF_MS);
+    const backoffMs = Math.min(INITIAL_BACKOFF_MS * BACKOFF_MULTIPLIER ** (this.#failed - 1), MAX_BACKOFF_MS);
     const jitter = (from: number) => from + (1 + BACKOFF_JITTER - from) * Math.random();
     return Math.max(backoffMs * jitter(1 - BACKOFF_JITTER), statedMs * jitter(1));
   }
+}
+
+function milliseconds(duration: string): number {
+  return Number(duration.replace(/s$/, "")) * 1000;
 }

@@ -23,6 +23,7 @@ from lockstep_client._requests.options import (
 from lockstep_client._requests.tokenizer import ChatMessages
 from lockstep_client._results.distribution import Distribution
 from lockstep_client._results.generation import Completion
+from lockstep_client._transport import prompt_prefix
 from lockstep_client._transport.async_connection import AsyncConnection
 from lockstep_client._transport.async_workers import run_each
 from lockstep_client._transport.bearer_token import Token
@@ -73,6 +74,7 @@ class AsyncLockstep(AsyncClosing):
         token: Token | None = None,
         token_in_plain_text: bool = False,
         follow: Follow = True,
+        prefix_routing: bool | None = None,
     ) -> None:
         """Prepares the connections.
 
@@ -91,11 +93,15 @@ class AsyncLockstep(AsyncClosing):
                 it. True: with TLS to a replica that shows a certificate for the name expected of
                 `model`, in plain text to the host of `model` and to names below it. A list has
                 the hosts to trust instead, `*` standing for any text. False: nowhere.
+            prefix_routing: whether calls with prompts bring a keyed hash of the first tokens, by
+                which a gateway sends prompts that begin alike to one replica. None means yes,
+                unless the variable LOCKSTEP_PREFIX_ROUTING is `off`.
         """
         newest = NewestVocabulary()
         common = (tls, timeout, stream_timeout, retries, token, token_in_plain_text)
         self._tokenizer = AsyncConnection(Endpoint("tokenizer", tokenizer, *common), newest)
-        self._model = AsyncConnection(Endpoint("model", model, *common, follow), newest)
+        named = prompt_prefix.routed(prefix_routing)
+        self._model = AsyncConnection(Endpoint("model", model, *common, follow, named), newest)
         self.tokenizer = AsyncTokenizer(self._tokenizer)
         self.vocabulary = AsyncVocabulary(self._tokenizer)
         self.model = AsyncModel(self._model)

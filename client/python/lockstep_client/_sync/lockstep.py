@@ -24,6 +24,7 @@ from lockstep_client._sync.row_calls import time_left
 from lockstep_client._sync.streams import Stream, in_one_request
 from lockstep_client._sync.tokenizer import Tokenizer
 from lockstep_client._sync.vocabulary import Vocabulary
+from lockstep_client._transport import prompt_prefix
 from lockstep_client._transport.bearer_token import Token
 from lockstep_client._transport.closing import Closing
 from lockstep_client._transport.endpoint import (
@@ -74,6 +75,7 @@ class Lockstep(Closing):
         token: Token | None = None,
         token_in_plain_text: bool = False,
         follow: Follow = True,
+        prefix_routing: bool | None = None,
     ) -> None:
         """Prepares the connections.
 
@@ -92,11 +94,15 @@ class Lockstep(Closing):
                 it. True: with TLS to a replica that shows a certificate for the name expected of
                 `model`, in plain text to the host of `model` and to names below it. A list has
                 the hosts to trust instead, `*` standing for any text. False: nowhere.
+            prefix_routing: whether calls with prompts bring a keyed hash of the first tokens, by
+                which a gateway sends prompts that begin alike to one replica. None means yes,
+                unless the variable LOCKSTEP_PREFIX_ROUTING is `off`.
         """
         newest = NewestVocabulary()
         common = (tls, timeout, stream_timeout, retries, token, token_in_plain_text)
         self._tokenizer = Connection(Endpoint("tokenizer", tokenizer, *common), newest)
-        self._model = Connection(Endpoint("model", model, *common, follow), newest)
+        named = prompt_prefix.routed(prefix_routing)
+        self._model = Connection(Endpoint("model", model, *common, follow, named), newest)
         self.tokenizer = Tokenizer(self._tokenizer)
         self.vocabulary = Vocabulary(self._tokenizer)
         self.model = Model(self._model)

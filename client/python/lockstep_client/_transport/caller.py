@@ -7,7 +7,7 @@ from typing import Any, Final, Self, TypeVar
 
 import grpc
 
-from lockstep_client._transport import status, tracing
+from lockstep_client._transport import prompt_prefix, status, tracing
 from lockstep_client._transport.endpoint import Endpoint, Timeout
 from lockstep_client._transport.newest_vocabulary import NewestVocabulary
 from lockstep_client._transport.pulse import Pulse
@@ -102,6 +102,8 @@ class Caller:
             idempotent=is_idempotent(request),
         )
         attempts.vocabulary = filled
+        if self.endpoint.prefix_routing:
+            attempts.prefix = prompt_prefix.metadata(request)
         return attempts
 
     def _pause_s(self, attempts: Attempts, error: LockstepError) -> float:

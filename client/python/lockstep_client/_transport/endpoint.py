@@ -9,14 +9,14 @@ from typing import Any, Final, Literal
 import grpc
 import numpy as np
 
-from lockstep_client._transport import address, bearer_token
+from lockstep_client._transport import address, bearer_token, service_config
 from lockstep_client._transport.bearer_token import Token
 from lockstep_client.exceptions import WrongType, WrongValue
 
 MAX_RECEIVE_BYTES: Final = 64 * 1024 * 1024
 DEFAULT_TIMEOUT_S: Final = 60.0
 DEFAULT_STREAM_TIMEOUT_S: Final = 600.0
-DEFAULT_RETRIES: Final = 3
+DEFAULT_RETRIES: Final[int] = service_config.POLICY["maxAttempts"] - 1
 MAX_UNARY_CALLS: Final = 128
 """Most calls with one answer at a time over one connection; more wait here. Services take 256 (see
 `--max-streams-per-connection`), which a new connection does not know yet."""
@@ -32,6 +32,7 @@ CHANNEL_OPTIONS: Final[tuple[tuple[str, str | int], ...]] = (
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.ping_timeout_ms", 10_000),
     ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.service_config", service_config.BALANCING),
     # Notices a service that comes (back) up within about two seconds.
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 2_000),
@@ -104,6 +105,7 @@ class Endpoint:
         token_in_plain_text: whether it may be without `tls`.
         follow: where calls of a session may go when the service says which of its replicas has
             it, see `Follow`.
+        prefix_routing: whether gateways are told how prompts begin, see `prompt_prefix`.
     """
 
     service: Literal["tokenizer", "model"]
@@ -115,6 +117,7 @@ class Endpoint:
     token: Token | None = field(default=None, repr=False)
     token_in_plain_text: bool = False
     follow: Follow = True
+    prefix_routing: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "follow", _check_follow(self.follow))

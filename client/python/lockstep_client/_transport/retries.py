@@ -5,7 +5,7 @@ example because the server was about to end the connection (`max_connection_age`
 a step of a session is not lost to it, and is not made twice. Calls that stream have a
 channel without this: where the new attempt of one cannot connect, gRPC ends the call
 and never says so to its reader, and its deadline passes unnoticed
-(grpc/grpc#41036). The rules here are those of a gRPC service config, and have its names.
+(grpc/grpc#41036). The rules here are those of the service config, with its numbers.
 """
 
 import random
@@ -22,7 +22,7 @@ from lockstep.v1 import (
     vocabulary_pb2,
 )
 
-from lockstep_client._transport import bearer_token, request_id
+from lockstep_client._transport import bearer_token, request_id, service_config
 from lockstep_client._transport.bearer_token import Token
 from lockstep_client._transport.route import Metadata, Route
 from lockstep_client.exceptions import (
@@ -36,55 +36,14 @@ from lockstep_client.exceptions import (
     VocabularyBehind,
 )
 
-INITIAL_BACKOFF_S: Final = 0.1
-MAX_BACKOFF_S: Final = 1.0
-BACKOFF_MULTIPLIER: Final = 2.0
+INITIAL_BACKOFF_S: Final = service_config.seconds(service_config.POLICY["initialBackoff"])
+MAX_BACKOFF_S: Final = service_config.seconds(service_config.POLICY["maxBackoff"])
+BACKOFF_MULTIPLIER: Final[float] = service_config.POLICY["backoffMultiplier"]
 BACKOFF_JITTER: Final = 0.2
 """A backoff is up to this fraction shorter or longer, and a stated time up to as much longer."""
 
-MAX_TOKENS: Final = 10
-TOKEN_RATIO: Final = 0.1
-
-# Methods whose repetition changes nothing. `AddTokens` and `SetSpecialTokens`
-# are among them because this client always sends an idempotency key, and
-# `Generate` because nothing of a failed attempt remains. Session steps are not:
-# a step that was applied and whose answer was lost must be seen by the caller.
-IDEMPOTENT_METHODS: Final = {
-    "lockstep.v1.TokenizerService": (
-        "Encode",
-        "Decode",
-        "DecodeStream",
-        "Pad",
-        "ApplyChatTemplate",
-        "CountTokens",
-        "ConvertTokens",
-        "GetTokenizerInfo",
-        "GetVocabulary",
-        "GetTokenizerArtifact",
-    ),
-    "lockstep.v1.VocabularyAdminService": (
-        "AddTokens",
-        "SetSpecialTokens",
-        "ListRevisions",
-        "VerifyRevisions",
-        "ExportRevisions",
-    ),
-    "lockstep.v1.ModelService": ("Generate", "GenerateStream", "Score", "ComputeLogits"),
-    "lockstep.v1.LogitsSessionService": (
-        "Truncate",
-        "RebindSession",
-        "GetSession",
-        "ListSessions",
-        "TouchSession",
-    ),
-    "lockstep.v1.ModelInfoService": (
-        "GetModelInfo",
-        "GetCapabilities",
-        "ListLogitsProcessors",
-        "GetLoad",
-        "ValidateRequest",
-    ),
-}
+MAX_TOKENS: Final[float] = service_config.THROTTLING["maxTokens"]
+TOKEN_RATIO: Final[float] = service_config.THROTTLING["tokenRatio"]
 
 # Every method has a request type of its own, so a request tells its method.
 _IDEMPOTENT_REQUESTS: Final = frozenset(
@@ -98,7 +57,7 @@ _IDEMPOTENT_REQUESTS: Final = frozenset(
     )
     for service in module.DESCRIPTOR.services_by_name.values()
     for method in service.methods
-    if method.name in IDEMPOTENT_METHODS.get(service.full_name, ())
+    if method.full_name in service_config.IDEMPOTENT_METHODS
 )
 
 
@@ -142,6 +101,7 @@ class Attempts:
         deadline: by the monotonic clock, in seconds; None where there is none.
         limit: the timeout in words.
         route: of the session that the call is about, or None.
+        prefix: what names the beginning of the request's prompt.
         vocabulary: what the client lets the request ask for by itself, or None.
     """
 
@@ -173,6 +133,7 @@ class Attempts:
         self.limit = f"{_seconds(timeout_s)} s ({whose})"
         self._request_id = (request_id.KEY, request_id.current())
         self.route = route
+        self.prefix: Metadata = ()
         self._token = token
         self.vocabulary: vocabulary_pb2.VocabularyRef | None = None
         self._throttle = throttle
@@ -185,7 +146,7 @@ class Attempts:
     def metadata(self) -> Metadata:
         """Returns what the next attempt sends beside the request: its id, and a token of now."""
         named = () if self.route is None else self.route.metadata
-        return (self._request_id, *named, *bearer_token.metadata(self._token))
+        return (self._request_id, *named, *self.prefix, *bearer_token.metadata(self._token))
 
     @property
     def timeout_s(self) -> float | None:

@@ -28,7 +28,7 @@ DOMAIN = "lockstep.dev"
 # request was on its way.
 _LOST_RACE = "Internal error from Core"
 
-_CONNECTING = "failed to connect to all addresses"
+_CONNECTING = "connections to all backends failing"
 
 # What gRPC says, all of it, and what it means. Words of BoringSSL are part of it.
 _SENTENCES: Final[dict[tuple[str, ...], str]] = {
