@@ -134,7 +134,7 @@ const CONNECTION_FAULTS: readonly [RegExp, string][] = [
 ];
 
 function unreachable(message: string): string {
-  const [, last = message] = /Last error: (?:Error: )?(.*?)\.?(?: Resolution note|$)/s.exec(message) ?? [];
+  const [, last = message] = /^.*Last error: (?:Error: )?(.*?)\.?(?: Resolution note.*)?$/s.exec(message) ?? [];
   const known = CONNECTION_FAULTS.find(([pattern]) => pattern.test(last));
   return known === undefined ? last : known[1];
 }
