@@ -122,6 +122,7 @@ def test_java_compiles_its_messages_and_stubs(tmp_path: Path):
 
 
 @pytest.mark.full
+@pytest.mark.timeout(1800)
 def test_cpp_compiles_its_messages_and_stubs(tmp_path: Path):
     packages = "g++ protobuf-compiler protobuf-compiler-grpc libprotobuf-dev libgrpc++-dev"
     needs("g++", "protoc", "grpc_cpp_plugin", packages=packages)
