@@ -185,12 +185,17 @@ def test_a_service_that_asks_for_a_certificate_is_shown_that_of_the_environment(
     ca.write_bytes(authority.cert_pem.bytes())
     certificate.write_bytes(b"".join(pem.bytes() for pem in issued.cert_chain_pems))
     key.write_bytes(issued.private_key_pem.bytes())
+    principals = tmp_path / "principals.toml"
+    principals.write_text(
+        '[operator]\nroles = ["info", "vocabulary-admin"]\ncertificates = ["localhost"]\n'
+    )
     flags = (
         f"--model={services.checkpoint}",
         f"--store=sqlite:///{tmp_path / 'vocabulary.db'}",
         f"--tls-certificate={certificate}",
         f"--tls-key={key}",
         f"--tls-client-ca={ca}",
+        f"--principals={principals}",
     )
     own = {"LOCKSTEP_TLS_CERTIFICATE": str(certificate), "LOCKSTEP_TLS_KEY": str(key)}
     with running_process("tokenizer_service", *flags, folder=tmp_path) as secured:
