@@ -10,8 +10,6 @@ from tests.manifests import Manifest
 # What podman has no use for or no notion of.
 _LEFT_OUT = ("serviceAccountName", "topologySpreadConstraints")
 _NAMESPACE = "metadata.namespace"
-# Else podman removes what has run before the others, and fails where the machine is busy.
-_KEPT = {"io.podman.annotations.init.container.type": "always"}
 _PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 
 
@@ -38,9 +36,8 @@ def pod(manifests: Sequence[Manifest], workload: str, folders: Mapping[str, Path
         if name := claim or secret:
             volume["hostPath"] = {"path": str(folders[name]), "type": "Directory"}
     spec["hostNetwork"] = True
-    # There are no Services here.
-    names = [each["metadata"]["name"] for each in manifests if each["kind"] == "Service"]
-    spec["hostAliases"] = [{"ip": "127.0.0.1", "hostnames": names}]
+    spec["restartPolicy"] = "Never"  # podman would restart the containers that wait, too
+    names = {each["metadata"]["name"] for each in manifests if each["kind"] == "Service"}
     maps = [copy.deepcopy(each) for each in manifests if each["kind"] == "ConfigMap"]
     for container in [*spec.get("initContainers", ()), *spec["containers"]]:
         container.pop("ports", None)
@@ -51,11 +48,14 @@ def pod(manifests: Sequence[Manifest], workload: str, folders: Mapping[str, Path
         _expand(container, {each["metadata"]["name"]: each["data"] for each in maps})
     for each in maps:
         each["metadata"].pop("namespace", None)
+        for key, value in each["data"].items():
+            if value.partition(":")[0] in names:  # there are no Services here
+                each["data"][key] = f"127.0.0.1:{value.partition(':')[2]}"
     labels = owner["spec"]["template"]["metadata"]["labels"]
     made: Manifest = {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": workload, "labels": labels, "annotations": _KEPT},
+        "metadata": {"name": workload, "labels": labels},
         "spec": spec,
     }
     return "---\n".join(json.dumps(each, indent=2) + "\n" for each in [*maps, made])
