@@ -44,6 +44,7 @@ def configure(level: str) -> None:
     )
     stderr = _Stderr(sys.stderr)
     stderr.setFormatter(formatter)
+    stderr.addFilter(_is_news)
     logging.basicConfig(level=threshold, handlers=[stderr], force=True)
 
 
@@ -62,6 +63,15 @@ def capture() -> None:
     (handler,) = logging.getLogger().handlers
     assert isinstance(handler, _Stderr)
     handler.capture()
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Leaves out the error that gRPC logs when a caller leaves just as its answer is sent.
+
+    That call has its line, as any other.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    return record.name != "grpc._cython.cygrpc" or type(error).__name__ != "ExecuteBatchError"
 
 
 class _Stderr(logging.StreamHandler[TextIO]):

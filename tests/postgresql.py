@@ -78,13 +78,13 @@ class PostgreSQLServer:
         with (self.folder.parent / f"{self.folder.name}.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
+                    *_as_user(),
                     *(program("postgres"), "-D", str(self.folder), "-p", str(self.port)),
                     *("-h", "127.0.0.1", "-k", str(self.folder), *flags),
                 ],
                 stdout=log,
                 stderr=log,
                 cwd=self.folder,
-                **_identity(),
             )
         deadline = time.monotonic() + _START_TIMEOUT_S
         while True:
@@ -112,12 +112,11 @@ class PostgreSQLServer:
 
     def _run(self, name: str, *arguments: str) -> None:
         done = subprocess.run(
-            [program(name), *arguments],
+            [*_as_user(), program(name), *arguments],
             capture_output=True,
             text=True,
             check=False,
             cwd=self.folder,
-            **_identity(),
         )
         assert done.returncode == 0, done.stderr
 
@@ -165,10 +164,17 @@ def postgresql_url(postgresql: PostgreSQLServer) -> str:
     return postgresql.url(postgresql.new_database())
 
 
-def _identity() -> dict[str, object]:
+def _as_user() -> list[str]:
+    """Returns the words before a command that the server's user is to run.
+
+    subprocess can change the user, too, but forks for it, which fails in a process whose tests
+    have set aside more memory than the machine has.
+    """
     if USER is None:
-        return {}
-    return {"user": USER, "group": pwd.getpwnam(USER).pw_gid, "extra_groups": []}
+        return []
+    account = pwd.getpwnam(USER)
+    ids = (f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}")
+    return ["setpriv", *ids, "--clear-groups", "--"]
 
 
 def _version(folder: Path) -> int:

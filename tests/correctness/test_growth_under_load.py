@@ -79,13 +79,12 @@ def prompt(number: int) -> list[int]:
 
 async def streamed(ls: AsyncLockstep, number: int, new: int, base: VocabularyRef) -> list[int]:
     """One stream to its end."""
-    options = DRAWN if number % 2 else {"do_sample": False}
+    options = {**DRAWN, "seed": number} if number % 2 else {"do_sample": False}
     tokens: list[int] = []
     async for delta in ls.model.stream(
         [prompt(number)],
         max_new_tokens=new,
         eos_token_id=[],
-        seed=number,
         vocabulary=base,
         **options,
     ):
@@ -95,11 +94,10 @@ async def streamed(ls: AsyncLockstep, number: int, new: int, base: VocabularyRef
 
 async def stepped(ls: AsyncLockstep, number: int, new: int, base: VocabularyRef) -> list[int]:
     """One session, step by step to as many tokens."""
-    options = DRAWN if number % 2 else {"do_sample": False}
+    options = {**DRAWN, "seed": number} if number % 2 else {"do_sample": False}
     async with await ls.model.open_session(
         [prompt(number + 100)],
         eos_token_id=[],
-        seed=number,
         sample=True,
         append=True,
         max_length=new + 20,

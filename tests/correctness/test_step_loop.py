@@ -96,7 +96,9 @@ def appended(ls: Lockstep, prompts: list[list[int]], options: dict[str, Any]) ->
     for prompt, seed in zip(prompts, seeds_of(ls, prompts, options), strict=True):
         tokens: list[int] = []
         outcome.append((tokens, None))
-        alone = {**options, "seed": seed, "max_length": len(prompt) + NEW, "selection": NONE}
+        alone = {**options, "max_length": len(prompt) + NEW, "selection": NONE}
+        if options["do_sample"]:
+            alone["seed"] = seed
         try:
             with ls.model.open_session([prompt], sample=True, append=True, **alone) as session:
                 token, reason = session.sampled_token_ids[0], session.finish_reasons[0]

@@ -93,7 +93,9 @@ def test_what_is_copied_exists_and_is_in_the_build_context(service):
 
 def test_the_tokenizer_image_asks_for_no_torch():
     (install,) = [each for each in arguments("tokenizer", "RUN") if "lockstep/bin/pip" in each]
-    assert "'.[tokenizer]'" in install
+    assert "'.[tokenizer,otel]'" in install
     assert "torch" not in install
     groups = requirements(ROOT)
-    assert "torch" not in {line.name for line in groups[None] + groups["tokenizer"]}
+    assert "torch" not in {
+        line.name for line in groups[None] + groups["tokenizer"] + groups["otel"]
+    }

@@ -261,6 +261,9 @@ class Certificates:
         self.trust(self.authority)
         self.issue("server", "localhost")
         self.issue("client", "model.lockstep.test")
+        roles = '["info", "vocabulary-admin"]'
+        known = f'[model]\nroles = {roles}\ncertificates = ["model.lockstep.test"]\n'
+        self._write("principals.toml", known.encode())
 
     def trust(self, *authorities: trustme.CA) -> None:
         self._write("ca.crt", b"".join(each.cert_pem.bytes() for each in authorities))
@@ -282,6 +285,7 @@ class Certificates:
             "tls-certificate": "server.crt",
             "tls-key": "server.key",
             "tls-client-ca": "ca.crt",
+            "principals": "principals.toml",
         }
         return [f"--{flag}={self.folder / name}" for flag, name in names.items()]
 

@@ -243,7 +243,7 @@ def signed(key=EC, key_id="EC_1", algorithm="ES256", **changes):
         "iss": ISSUER,
         "aud": [AUDIENCE, "others"],
         "sub": "bob",
-        "exp": time.time() + 60,
+        "exp": time.time() + 24 * 3600,  # some are made when tests are collected
         "roles": ["inference", "openid"],
         **changes,
     }

@@ -79,3 +79,18 @@ def test_warnings_of_python_are_lines_of_the_log():
         """
     )
     assert ["this is old" in line["event"] for line in found] == [True]
+
+
+def test_a_caller_that_leaves_as_its_answer_is_sent_leaves_no_traceback():
+    found = lines(
+        """
+        from grpc._cython.cygrpc import ExecuteBatchError
+        log = logging.getLogger("grpc._cython.cygrpc")
+        for error in (ExecuteBatchError("Failed"), ValueError("a bug")):
+            try:
+                raise error
+            except Exception:
+                log.exception("raised in core")
+        """
+    )
+    assert ["ValueError: a bug" in line["exception"] for line in found] == [True]
