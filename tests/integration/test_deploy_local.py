@@ -140,8 +140,8 @@ def serving(tmp_path: Path, checkpoint: Path) -> Iterator[subprocess.Popen[str]]
         text=True,
     )
     yield process
-    process.kill()
-    process.communicate()
+    process.terminate()  # killed, it would leave both services behind
+    process.communicate(timeout=READY_S)
 
 
 def test_a_second_serve_says_where_the_first_is_and_leaves_its_logs(serving, tmp_path: Path):
