@@ -82,9 +82,11 @@ class TokenIssuer:
         return keys[key_id]
 
     def _roles(self, claims: Mapping[str, Any]) -> frozenset[Role]:
-        """Reads the roles; a provider may have others that mean nothing here."""
-        given = claims.get(self._roles_claim, ())
+        """Reads the roles; a provider may have others, or a claim, that mean nothing here."""
+        given = claims.get(self._roles_claim)
         names = given.split() if isinstance(given, str) else given
+        if not isinstance(names, list):
+            return frozenset()
         return frozenset(role for role in Role if role.value in names)
 
 

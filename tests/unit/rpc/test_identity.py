@@ -259,6 +259,11 @@ def test_a_web_token_names_its_subject_and_roles(issuer, token):
     assert (found.name, found.roles) == ("jwt:bob", {Role.INFERENCE})
 
 
+@pytest.mark.parametrize("claim", [None, 7, True, {"inference": True}, ["other", 7], ""])
+def test_a_claim_that_names_no_roles_gives_none(issuer, claim):
+    assert authenticator(issuer=issuer).of_token(bearer(signed(roles=claim))).roles == frozenset()
+
+
 @pytest.mark.parametrize(
     "token",
     [
