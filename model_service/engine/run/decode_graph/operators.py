@@ -13,7 +13,7 @@ from torch.utils import cpp_extension
 from checkpoints import cache
 from model_service.engine.run.decode_graph import recipe
 
-SOURCE = Path(__file__).with_name("kernels.cpp")
+SOURCE = recipe.KERNELS / "library.cpp"  # includes the others
 FILE = "kernels.so"
 
 # Sizes of heads that the attention kernel has code for.

@@ -13,7 +13,10 @@ import msgspec
 import torch
 
 # Our files that decide what comes out.
-SOURCES = ("compiler.py", "kernels.cpp", "operators.py", "recipe.py", "tracing.py")
+SOURCES = ("compiler.py", "operators.py", "recipe.py", "tracing.py")
+
+# The operators in C++, all of whose files do.
+KERNELS = Path(__file__).with_name("kernels")
 
 
 class Product(msgspec.Struct, frozen=True):
@@ -53,8 +56,8 @@ class Recipe(msgspec.Struct, frozen=True):
 def environment() -> str:
     """Describes what compiles and what runs: our code, its libraries and this processor."""
     digest = hashlib.sha256()
-    for name in SOURCES:
-        digest.update(Path(__file__).with_name(name).read_bytes())
+    for path in (*map(Path(__file__).with_name, SOURCES), *sorted(KERNELS.glob("*.[ch]*"))):
+        digest.update(path.read_bytes())
     parts = [
         digest.hexdigest(),
         torch.__version__,

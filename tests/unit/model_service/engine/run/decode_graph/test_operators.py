@@ -138,7 +138,7 @@ def test_without_a_compiler_the_reason_is_said(tmp_path, monkeypatch):
 
 def test_a_compiler_that_fails_is_quoted(tmp_path, monkeypatch):
     compiler = tmp_path / "compiler"
-    compiler.write_text("#!/bin/sh\necho 'kernels.cpp:1:1: error: too modern' >&2\nexit 1\n")
+    compiler.write_text("#!/bin/sh\necho 'library.cpp:1:1: error: too modern' >&2\nexit 1\n")
     compiler.chmod(0o755)
     monkeypatch.setenv("CXX", str(compiler))
     with pytest.raises(operators.NoCompiler, match="too modern"):

@@ -1,4 +1,4 @@
-// Operators of a decoding step: products with packed weights, and attention over slots.
+// Attention over slots.
 //
 // A step has T tokens, each of one slot and with a position in it. Keys and values lie in
 // [slots, max_length, K, D], one pair of tensors per layer. A token sees the keys of its own slot
@@ -7,145 +7,30 @@
 //
 // H: query heads, K: key-value heads, G = H / K, D: head size, T: tokens of the step.
 
+#pragma once
+
 #include <ATen/core/Tensor.h>
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/linear.h>
 #include <c10/util/BFloat16.h>
-#include <torch/library.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <limits>
-#include <memory>
 #include <optional>
-#include <unordered_map>
 #include <vector>
 
-namespace {
+#include "lanes.h"
+#include "model.h"
 
-using at::Tensor;
-
-// --- What a model has -----------------------------------------------------------------------
-
-struct Linear {
-  Tensor packed;
-  Tensor plain;
-  std::optional<Tensor> bias;
-  int64_t plain_rows;  // rows up to which the plain product is quicker
-};
-
-struct Model {
-  std::vector<Linear> linears;
-  std::vector<Tensor> keys;
-  std::vector<Tensor> values;
-};
-
-std::unordered_map<int64_t, std::unique_ptr<Model>> models;
-int64_t next_model = 0;
-Model* current = nullptr;  // one thread runs steps
-
-Model& model_of(int64_t handle) {
-  auto found = models.find(handle);
-  TORCH_CHECK(found != models.end(), "no model ", handle);
-  return *found->second;
-}
-
-int64_t new_model() {
-  models.emplace(next_model, std::make_unique<Model>());
-  return next_model++;
-}
-
-void free_model(int64_t handle) {
-  if (current == &model_of(handle)) current = nullptr;
-  models.erase(handle);
-}
-
-void add_linear(int64_t handle, const Tensor& packed, const Tensor& plain,
-                const std::optional<Tensor>& bias, int64_t plain_rows) {
-  model_of(handle).linears.push_back({packed, plain, bias, plain_rows});
-}
-
-void add_layer(int64_t handle, const Tensor& keys, const Tensor& values) {
-  for (const Tensor& cache : {keys, values}) {
-    TORCH_CHECK(cache.dim() == 4 && cache.is_contiguous() && cache.device().is_cpu());
-  }
-  model_of(handle).keys.push_back(keys);
-  model_of(handle).values.push_back(values);
-}
-
-void use(int64_t handle) { current = &model_of(handle); }
-
-// --- Products -------------------------------------------------------------------------------
-
-Tensor linear(const Tensor& x, int64_t index, int64_t size) {
-  static const auto packed_product =
-      c10::Dispatcher::singleton()
-          .findSchemaOrThrow("mkldnn::_linear_pointwise", "")
-          .typed<Tensor(const Tensor&, const Tensor&, const std::optional<Tensor>&,
-                        std::string_view, c10::List<std::optional<at::Scalar>>,
-                        std::optional<std::string_view>)>();
-  TORCH_CHECK(current != nullptr);
-  const Linear& layer = current->linears.at(index);
-  if (x.numel() <= layer.plain_rows * x.size(-1)) return at::linear(x, layer.plain, layer.bias);
-  return packed_product.call(x, layer.packed, layer.bias, "none",
-                             c10::List<std::optional<at::Scalar>>(), "");
-}
-
-// --- Attention ------------------------------------------------------------------------------
+namespace lockstep {
 
 // Keys of one task. Fixed, so that a row's sums are added up in the same order in every batch.
 constexpr int64_t SEGMENT = 256;
 
 // Keys that are widened to float at a time.
 constexpr int64_t BLOCK = 16;
-
-typedef float Lanes __attribute__((vector_size(64)));
-typedef int32_t LaneInts __attribute__((vector_size(64)));
-
-inline Lanes splat(float value) { return Lanes{} + value; }
-
-inline Lanes load(const float* from) {
-  Lanes lanes;
-  std::memcpy(&lanes, from, sizeof(lanes));
-  return lanes;
-}
-
-inline Lanes load(const c10::BFloat16* from) {
-  typedef uint16_t Halves __attribute__((vector_size(32)));
-  typedef uint32_t Words __attribute__((vector_size(64)));
-  Halves halves;
-  std::memcpy(&halves, from, sizeof(halves));
-  return reinterpret_cast<Lanes>(__builtin_convertvector(halves, Words) << 16);
-}
-
-inline void store(float* to, Lanes lanes) { std::memcpy(to, &lanes, sizeof(lanes)); }
-
-// Sums of neighboring lanes: those of `a`, then those of `b`.
-inline Lanes add_neighbors(Lanes a, Lanes b) {
-  const LaneInts even = {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30};
-  return __builtin_shuffle(a, b, even) + __builtin_shuffle(a, b, even + 1);
-}
-
-// exp of x <= 0, to one unit in the last place; written out because a loop over it vectorizes.
-inline float exp_negative(float x) {
-  x = x < -87.0f ? -87.0f : x;
-  const float n = std::nearbyint(x * 1.44269504f);
-  const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-  float p = 1.9875691500e-4f;
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * r * r + r + 1.0f;
-  const int32_t bits = (static_cast<int32_t>(n) + 127) << 23;
-  float scale;
-  std::memcpy(&scale, &bits, sizeof(scale));
-  return p * scale;
-}
 
 struct Options {
   int64_t groups;
@@ -333,7 +218,7 @@ inline Tensor dense_rows(const Tensor& states) {
 
 // Writes keys and values `[1, K, T, D]` to their places and attends with `query` [1, H, T, D].
 // Returns [1, T, H, D].
-Tensor attention(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& slots,
+inline Tensor attention(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& slots,
                  const Tensor& positions, int64_t layer, double scale, int64_t window,
                  double softcap, const std::optional<Tensor>& sinks) {
   TORCH_CHECK(current != nullptr);
@@ -372,22 +257,4 @@ Tensor attention(const Tensor& query, const Tensor& key, const Tensor& value, co
   return out;
 }
 
-}  // namespace
-
-TORCH_LIBRARY(lockstep, library) {
-  library.def("new_model() -> int", &new_model);
-  library.def("free_model(int model) -> ()", &free_model);
-  library.def("add_linear(int model, Tensor packed, Tensor plain, Tensor? bias, int plain_rows) -> ()",
-              &add_linear);
-  library.def("add_layer(int model, Tensor keys, Tensor values) -> ()", &add_layer);
-  library.def("use(int model) -> ()", &use);
-  library.def("linear(Tensor x, int index, int size) -> Tensor");
-  library.def(
-      "attention(Tensor query, Tensor key, Tensor value, Tensor slots, Tensor positions, "
-      "int layer, float scale, int window, float softcap, Tensor? sinks) -> Tensor");
-}
-
-TORCH_LIBRARY_IMPL(lockstep, CPU, library) {
-  library.impl("linear", &linear);
-  library.impl("attention", &attention);
-}
+}  // namespace lockstep

@@ -1,0 +1,65 @@
+// What a model has: products and a KV cache, named by number so that they are no part of a graph.
+
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <unordered_map>
+#include <vector>
+
+namespace lockstep {
+
+using at::Tensor;
+
+struct Linear {
+  Tensor packed;
+  Tensor plain;
+  std::optional<Tensor> bias;
+  int64_t plain_rows;  // rows up to which the plain product is quicker
+};
+
+struct Model {
+  std::vector<Linear> linears;
+  std::vector<Tensor> keys;
+  std::vector<Tensor> values;
+};
+
+inline std::unordered_map<int64_t, std::unique_ptr<Model>> models;
+inline int64_t next_model = 0;
+inline Model* current = nullptr;  // one thread runs steps
+
+inline Model& model_of(int64_t handle) {
+  auto found = models.find(handle);
+  TORCH_CHECK(found != models.end(), "no model ", handle);
+  return *found->second;
+}
+
+inline int64_t new_model() {
+  models.emplace(next_model, std::make_unique<Model>());
+  return next_model++;
+}
+
+inline void free_model(int64_t handle) {
+  if (current == &model_of(handle)) current = nullptr;
+  models.erase(handle);
+}
+
+inline void add_linear(int64_t handle, const Tensor& packed, const Tensor& plain,
+                       const std::optional<Tensor>& bias, int64_t plain_rows) {
+  model_of(handle).linears.push_back({packed, plain, bias, plain_rows});
+}
+
+inline void add_layer(int64_t handle, const Tensor& keys, const Tensor& values) {
+  for (const Tensor& cache : {keys, values}) {
+    TORCH_CHECK(cache.dim() == 4 && cache.is_contiguous() && cache.device().is_cpu());
+  }
+  model_of(handle).keys.push_back(keys);
+  model_of(handle).values.push_back(values);
+}
+
+inline void use(int64_t handle) { current = &model_of(handle); }
+
+}  // namespace lockstep
