@@ -56,6 +56,8 @@ def test_any_number_of_prompts_is_continued_in_order_with_seeds_of_their_own(ls:
     assert [sequence.prompt_index for sequence in out.details] == list(range(count))
     assert len(set(out.seeds)) == count
     assert out.usage.completion_token_count == sum(map(len, out.sequences))
+    rows = zip(batch.token_ids, out.sequences, strict=True)
+    assert out.full_sequences == [[*prompt, *new] for prompt, new in rows]
     assert out.sequences[:8] == ls.model.generate(batch.token_ids[:8], **options).sequences
     for row in (0, count // 2, count - 1):
         alone = {**options, "seed": out.seeds[row]}

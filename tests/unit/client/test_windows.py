@@ -55,6 +55,12 @@ def test_the_windows_of_a_row_are_joined_and_know_its_number():
     assert windows.joined([scored[0], scored[1], failed, scored[3]])[1] is failed
 
 
+def test_rows_without_a_prompt_or_continuation_of_their_own_are_for_the_service_to_refuse():
+    for continuations in ([[1]], [[1], [2], [3]]):
+        windows = windows_of([list(range(20)), [4]], continuations)
+        assert len(windows.request.continuations.sequences) == len(continuations)
+
+
 def test_without_windows_a_request_is_as_it_is():
     windows = windows_of([[1, 2, 3]], size=None)
     assert not windows.request.HasField("continuations")

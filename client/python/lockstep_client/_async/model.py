@@ -41,6 +41,7 @@ from lockstep_client._transport.async_workers import turn
 from lockstep_client._transport.endpoint import USE_DEFAULT, Timeout
 from lockstep_client._transport.room import Room
 from lockstep_client._transport.route import Route
+from lockstep_client._values import batch as batches
 from lockstep_client._values.batch import Prompts, Row
 from lockstep_client._values.messages import build
 from lockstep_client._values.one_line import described
@@ -114,7 +115,7 @@ class AsyncModel:
 
         many = row_results.many(options.get("errors"), progress, concurrency)
         parts = await call_rows("generate", request, generate, limits, timeout, many)
-        return row_results.generation(parts)
+        return row_results.generation(parts, batches.rows_of(request.prompt))
 
     def stream(
         self,

@@ -131,10 +131,16 @@ def _joined_rectangle(parts: Sequence[Part[Batch]]) -> Padded | None:
     )
 
 
-def generation(parts: Sequence[Part[Generation]]) -> Generation:
+def generation(
+    parts: Sequence[Part[Generation]], prompts: tuple[tuple[int, ...], ...]
+) -> Generation:
     """Joins generations: counts are added up, and times are those of the slowest request.
 
     A row that failed has one sequence, with its error.
+
+    Args:
+        parts: the results.
+        prompts: ids of each prompt of all parts.
 
     Raises:
         LockstepError: every row failed.
@@ -151,6 +157,7 @@ def generation(parts: Sequence[Part[Generation]]) -> Generation:
     return replace(
         results[0],
         details=tuple(details),
+        prompts=prompts,
         vocabulary=vocabulary,
         usage=Usage(**_combined(sum, [result.usage for result in results])),
         timing=Timing(**_combined(max, [result.timing for result in results])),

@@ -68,7 +68,10 @@ class Windows:
             raise WrongValue(
                 f"window is at least 2 and stride at least 1 and below it, not {size} and {stride}."
             )
-        if len(rows) < len(prompts) or self.longest <= size:
+        uneven = request.HasField("continuations") and (
+            len(request.continuations.sequences) != len(prompts)
+        )
+        if uneven or self.longest <= size:
             return  # there is nothing to cut, or what the service refuses
         self.longest = size
         self.request = pb.ScoreRequest()

@@ -42,6 +42,7 @@ from lockstep_client._transport.room import Room
 from lockstep_client._transport.route import Route
 from lockstep_client._transport.sync_connection import Connection
 from lockstep_client._transport.sync_workers import turn
+from lockstep_client._values import batch as batches
 from lockstep_client._values.batch import Prompts, Row
 from lockstep_client._values.messages import build
 from lockstep_client._values.one_line import described
@@ -115,7 +116,7 @@ class Model:
 
         many = row_results.many(options.get("errors"), progress, concurrency)
         parts = call_rows("generate", request, generate, limits, timeout, many)
-        return row_results.generation(parts)
+        return row_results.generation(parts, batches.rows_of(request.prompt))
 
     def stream(
         self,
