@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from client.generate import blocking, options, typescript
+from client.generate import blocking, options, typescript, words
 from client.generate.schema import Schema
 
 CLIENT = Path(__file__).parents[1]
@@ -45,7 +45,7 @@ def _texts() -> dict[Path, str]:
     python = {
         PACKAGE / path: text for path, text in {**blocking.generate(PACKAGE), **keywords}.items()
     }
-    node = typescript.generate(keywords[options.TARGET], SCHEMA)
+    node = {**typescript.generate(keywords[options.TARGET], SCHEMA), **words.generate(PACKAGE)}
     return {
         **{path: _formatted(text, path) for path, text in python.items()},
         **{NODE / path: text for path, text in node.items()},

@@ -12,6 +12,7 @@ from pathlib import Path
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Field
 
 from client.generate.schema import Schema
+from client.generate.words import camel
 
 TARGET = Path("src/options.ts")
 
@@ -28,7 +29,7 @@ _TYPES = {
     "str": "string",
 }
 # Classes of keywords that are only Python's, and what they extend: `**batch` gives the first ones.
-_ONLY_PYTHON = {"PromptOptions": "GenerationOptions", "DistributionOptions": "GenerationOptions"}
+_ONLY_PYTHON = {"PromptOptions": "GenerationOptions"}
 # A keyword that is only Python's: in TypeScript an object of keywords is spread.
 _SPREAD = "generation_config"
 
@@ -56,7 +57,7 @@ _ALIASES = {
 _WORDS: Mapping[str, str | Callable[[re.Match[str]], str]] = {
     r"(?<=`)(\w+)=(?=[\w\"]+`)": r"\1: ",
     r"\b(True|False)\b": lambda found: found[1].lower(),
-    r"(?<=`)[a-z]\w+(?=[`:])": lambda found: _camel(found[0]),
+    r"(?<=`)[a-z]\w+(?=[`:])": lambda found: camel(found[0]),
     r"`FeatureNotImplemented`": "`NOT_IMPLEMENTED`",
 }
 
@@ -121,7 +122,7 @@ def _keywords(node: ast.ClassDef, large: set[str]) -> Iterator[tuple[str, str, s
             text = " ".join(str(ast.literal_eval(following.value)).split())
             kind, text = _OWN.get(name, (kind, text))
             if kind and name != _SPREAD:
-                yield _camel(name), kind, _typescript(text)
+                yield camel(name), kind, _typescript(text)
 
 
 def _type(annotation: ast.expr) -> str:
@@ -179,7 +180,3 @@ def _typescript(text: str) -> str:
     for pattern, word in _WORDS.items():
         text = re.sub(pattern, word, text)
     return text
-
-
-def _camel(name: str) -> str:
-    return re.sub(r"(?<=[a-z0-9])_([a-z0-9])", lambda found: found[1].upper(), name)

@@ -17,7 +17,7 @@ export type Reason = Uppercase<Short<ErrorReason__Output, "ERROR_REASON">>;
 
 /** One thing that is wrong with a request. */
 export interface FieldViolation {
-  /** Path of the field, for example `generation_config.top_k`. */
+  /** The keyword, and the place in its value, for example `topK` or `prompts[3]`. */
   field: string;
   /** What is wrong and what would be right. */
   description: string;

@@ -13,6 +13,7 @@ export type { FieldViolation, Reason } from "./errors.js";
 export { Lockstep } from "./lockstep.js";
 export type { LockstepOptions, Prompt } from "./lockstep.js";
 export { Model } from "./model.js";
+export type { CandidateOptions, WindowOptions } from "./model.js";
 export type {
   AddOptions,
   ChangeOptions,
@@ -20,10 +21,12 @@ export type {
   CompletionOptions,
   CuttingOptions,
   DecodeOptions,
+  DistributionOptions,
   EncodeOptions,
   GenerateOptions,
   GenerationOptions,
   Ids,
+  ManyOptions,
   PaddingOptions,
   ScoreOptions,
   SessionOptions,
@@ -32,14 +35,29 @@ export type {
 export type { ChatMessage, ChatMessages, Texts } from "./requests/tokenizer.js";
 export type { NewToken, Role } from "./requests/vocabulary.js";
 export type { Determinism } from "./results/determinism.js";
+export { Distribution } from "./results/distribution.js";
 export { Completion, Generation } from "./results/generation.js";
 export type { FinishReason, GeneratedSequence, Timing, TokenDelta, Usage } from "./results/generation.js";
-export type { Capabilities, Load, LogitsProcessor, ModelInfo, Plan } from "./results/modelInfo.js";
+export type {
+  Capabilities,
+  Load,
+  LogitsProcessor,
+  ModelInfo,
+  Plan,
+  VocabularyFollowing,
+} from "./results/modelInfo.js";
 export { NextTokenScores } from "./results/scores.js";
-export type { PositionScores, ScoredSequence } from "./results/scores.js";
+export type { PositionScores, ScoredSequence, TokenScore } from "./results/scores.js";
 export type { ConvertedTokens, DecodedText, TokenizerInfo, VocabularyEntry } from "./results/tokenizer.js";
 export { AddedTokens } from "./results/vocabulary.js";
-export type { AddedToken, ImportedRevisions, Revision, Verification } from "./results/vocabulary.js";
+export type {
+  AddedToken,
+  ImportedRevisions,
+  Revision,
+  TextEffect,
+  TextTokens,
+  Verification,
+} from "./results/vocabulary.js";
 export { Session } from "./session.js";
 export type { StepResult } from "./sessionState.js";
 export { StepStream } from "./stepStream.js";

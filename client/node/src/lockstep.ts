@@ -1,25 +1,24 @@
 // Both services as one: text in, text out.
 
-import { setTimeout as sleep } from "node:timers/promises";
-
 import { LockstepError, ProtocolError } from "./errors.js";
-import { Model } from "./model.js";
+import { Model, WindowOptions, type CandidateOptions } from "./model.js";
 import { CompletionOptions, type GenerationOptions, type ManyOptions } from "./options.js";
-import { checkNames, split } from "./requests/names.js";
+import { checkNames, split, splitMany } from "./requests/names.js";
 import type { ChatMessages } from "./requests/tokenizer.js";
+import type { Distribution } from "./results/distribution.js";
 import { Completion } from "./results/generation.js";
+import type { ScoredSequence } from "./results/scores.js";
 import { returnsErrors, runEach, timeLeft, type Returning } from "./rows/rowCall.js";
 import { rowSeed } from "./rows/rowRequest.js";
 import { Stream } from "./stream.js";
 import { Tokenizer } from "./tokenizer.js";
 import { Connection } from "./transport/connection.js";
-import { Endpoint, newRequestId, type CallOptions, type ConnectionOptions } from "./transport/endpoint.js";
-import { mayPass } from "./transport/retries.js";
+import { checkTimeout, Endpoint, newRequestId, type CallOptions, type ConnectionOptions } from "./transport/endpoint.js";
+import { untilAnswered } from "./transport/patience.js";
 import type { Batch } from "./values/batch.js";
 import { NewestVocabulary } from "./values/vocabularyRef.js";
 import { Vocabulary } from "./vocabulary.js";
 
-const READY_PAUSE_MS = 200;
 const OPTIONS = [
   "tokenizer", "model", "tls", "timeoutMs", "streamTimeoutMs", "retries", "token", "tokenInPlainText",
   "follow", "prefixRouting",
@@ -97,15 +96,66 @@ export class Lockstep {
     return new Stream((stoppable) => this.#pieces(prompt, keywords, stoppable, finish), result, call);
   }
 
+  /**
+   * Shows the tokens that may come next after a text or the messages of a conversation, before and
+   * after every processor. Its text is a table: `console.log(String(await ls.distribution(text)))`.
+   */
+  async distribution(
+    prompt: Prompt,
+    options: CompletionOptions & CandidateOptions & CallOptions = {},
+  ): Promise<Distribution> {
+    const { candidates, ...others } = options;
+    const [{ requestId = newRequestId(), ...limits }, keywords] = splitCompletion(others);
+    const call = { ...limits, requestId };
+    const [batch, generating] = await this.#encoded(prompt, keywords, call);
+    const [found] = await this.model.distribution(batch, { candidates, ...generating, ...call });
+    const { timeoutMs: _, ...untimed } = call;
+    const { entries } = await this.tokenizer.convertTokens([], found!.tokenIds, untimed);
+    return found!.withTexts(entries.map(({ visible }) => visible));
+  }
+
+  /**
+   * Computes how well the model predicts a text of any length, or each of several: exp of the mean
+   * negative log-probability of the tokens after the first. A text that is longer than a window
+   * (the model's context unless given) is scored in windows that overlap, each token once.
+   */
+  async perplexity(text: string, options?: WindowOptions & ManyOptions & CallOptions): Promise<number>;
+  async perplexity(
+    texts: readonly string[],
+    options: Returning<WindowOptions & ManyOptions>,
+  ): Promise<(number | LockstepError)[]>;
+  async perplexity(
+    texts: readonly string[],
+    options?: WindowOptions & ManyOptions & CallOptions,
+  ): Promise<number[]>;
+  async perplexity(
+    texts: string | readonly string[],
+    options: WindowOptions & ManyOptions & CallOptions = {},
+  ): Promise<number | LockstepError | (number | LockstepError)[]> {
+    const [{ requestId = newRequestId(), ...many }, sizes] = splitMany(options, WindowOptions);
+    const names = { requestId, traceparent: many.traceparent, signal: many.signal };
+    const batch = await this.tokenizer.encode(texts, names);
+    const window = sizes.window ?? (await this.model.info(names)).contextLength;
+    const scored: (ScoredSequence | LockstepError)[] = await this.model.score(batch, undefined, {
+      ...many,
+      requestId,
+      ...sizes,
+      window,
+    });
+    const values = scored.map((row) => (row instanceof LockstepError ? row : row.perplexity));
+    return typeof texts === "string" ? values[0]! : values;
+  }
+
   /** Waits until both services answer, at most `timeoutMs`; throws why the last attempt failed. */
   async waitUntilReady(timeoutMs = 60_000): Promise<void> {
-    const deadline = Date.now() + timeoutMs;
+    checkTimeout("timeoutMs", timeoutMs);
+    const left = timeLeft(timeoutMs);
     for (const { endpoint } of this.#connections) {
       const connection = new Connection(endpoint.withoutRetries());
       const described =
         endpoint.service === "model" ? new Model(connection) : new Tokenizer(connection);
       try {
-        await answer(described, deadline);
+        await untilAnswered<object>((leftMs) => described.info({ timeoutMs: leftMs }), left());
       } finally {
         connection.close();
       }
@@ -201,6 +251,9 @@ export class Lockstep {
       const negative = await this.tokenizer.encode(generating.negativePrompt, encoding);
       generating.negativePrompt = negative.tokenIds[0];
     }
+    if (Array.isArray(prompt) && prompt.some((each) => typeof each === "string")) {
+      throw new TypeError("A text or messages are expected here, not a list of texts; generate takes one.");
+    }
     const batch =
       typeof prompt === "string"
         ? await this.tokenizer.encode(prompt, encoding)
@@ -221,21 +274,4 @@ function splitCompletion(options: CompletionOptions & CallOptions): [CallOptions
     throw new TypeError("One text is returned; model.generate returns several sequences.");
   }
   return [call, keywords];
-}
-
-/** Asks a service until it answers or time is up. */
-async function answer(service: Model | Tokenizer, deadline: number): Promise<void> {
-  for (let reason: unknown; ; ) {
-    try {
-      await service.info({ timeoutMs: Math.max(deadline - Date.now(), 1) });
-      return;
-    } catch (error) {
-      const pauseMs = (error instanceof LockstepError && error.retryDelayMs) || READY_PAUSE_MS;
-      if (!(error instanceof LockstepError && mayPass(error)) || Date.now() + pauseMs > deadline) {
-        throw reason ?? error;
-      }
-      reason = error;
-      await sleep(pauseMs);
-    }
-  }
 }

@@ -2,11 +2,19 @@
 
 import { deltas } from "./deltas.js";
 import type { LockstepError } from "./errors.js";
-import { GenerateOptions, ScoreOptions, SessionOptions, type Ids, type ManyOptions } from "./options.js";
+import {
+  DistributionOptions,
+  GenerateOptions,
+  ScoreOptions,
+  SessionOptions,
+  type Ids,
+  type ManyOptions,
+} from "./options.js";
 import { MODEL, MODEL_INFO, SESSIONS } from "./protos.js";
 import * as requests from "./requests/model.js";
 import { split, splitMany } from "./requests/names.js";
 import { GenerationAssembler } from "./results/assembly.js";
+import { readDistributions, type Distribution } from "./results/distribution.js";
 import type { Generation, TokenDelta } from "./results/generation.js";
 import {
   readCapabilities,
@@ -20,11 +28,12 @@ import {
   type ModelInfo,
   type Plan,
 } from "./results/modelInfo.js";
-import { NextTokenScores, readPositions, type ScoredSequence } from "./results/scores.js";
+import { NextTokenScores, readPositions, scoredSequence, type ScoredSequence } from "./results/scores.js";
 import { callRows, timeLeft, type Returning } from "./rows/rowCall.js";
-import { admitted, sequenceLimits } from "./rows/rowLimits.js";
+import { admitted, ofLength, sequenceLimits } from "./rows/rowLimits.js";
 import { numRows, RowRequest, sequencesPerRow } from "./rows/rowRequest.js";
 import { joinGenerations, joinLists } from "./rows/rowResults.js";
+import { Windows } from "./rows/windows.js";
 import type { GenerateRequest } from "./schema/lockstep/v1/GenerateRequest.js";
 import type { PromptBatch } from "./schema/lockstep/v1/PromptBatch.js";
 import type { ScoreRequest } from "./schema/lockstep/v1/ScoreRequest.js";
@@ -36,11 +45,35 @@ import type { Connection } from "./transport/connection.js";
 import type { CallOptions } from "./transport/endpoint.js";
 import { Room } from "./transport/room.js";
 import { Route } from "./transport/route.js";
-import { rowsOf, type Prompts } from "./values/batch.js";
+import type { Prompts } from "./values/batch.js";
 import { Once } from "./values/once.js";
+import { promptRows } from "./values/promptRows.js";
 
 /** Tokens of as many sessions are remembered. */
 const MOST_TOKENS = 1024;
+
+/** Windows in which rows are scored that are longer than what the model sees at once. */
+export interface WindowOptions {
+  /** Most tokens that the model sees at once. */
+  window?: number | undefined;
+  /**
+   * How far a window is moved: each token is scored after at least `window - stride` others, where
+   * there are as many. Unset means half a window.
+   */
+  stride?: number | undefined;
+}
+
+/** The names of `WindowOptions`. */
+export const WindowOptions: readonly string[] = ["window", "stride"];
+
+/** Which tokens a distribution shows. */
+export interface CandidateOptions {
+  /**
+   * How many: the most probable ones of the model, and as many of those after the processors; or
+   * the ids to show. Unset means 10.
+   */
+  candidates?: number | Ids | undefined;
+}
 
 /** Runs the model. */
 export class Model {
@@ -72,7 +105,7 @@ export class Model {
         return assembler.result();
       });
     const limits = async () => sequenceLimits(await this.#limits(), perRow);
-    return joinGenerations(await callRows(rows, generate, limits, call));
+    return joinGenerations(await callRows(rows, generate, limits, call), () => [...promptRows(request.prompt)]);
   }
 
   /**
@@ -100,7 +133,7 @@ export class Model {
     const request = requests.openSession(prompts, others);
     const link = new SessionLink(this.connection);
     const response = await this.connection.unary(SESSIONS.OpenSession, request, call, link.route);
-    return new Session(link, readSession(response, rowsOf(prompts), request), reopen);
+    return new Session(link, readSession(response, [...promptRows(request.prompt)], request), reopen);
   }
 
   /**
@@ -125,31 +158,35 @@ export class Model {
     return new Session(link, readSession({ ...found, sessionId, scores: [] }), reopen);
   }
 
-  /** Computes the probabilities of given tokens: of any number of prompts, or of what follows each. */
+  /**
+   * Computes the probabilities of given tokens: of any number of prompts, or of what follows each.
+   * With a `window` a row may be longer than the model's context.
+   */
   async score(
     prompts: Prompts,
     continuations: readonly Ids[] | undefined,
-    options: Returning<ScoreOptions & ManyOptions>,
+    options: Returning<ScoreOptions & WindowOptions & ManyOptions>,
   ): Promise<(ScoredSequence | LockstepError)[]>;
   async score(
     prompts: Prompts,
     continuations?: readonly Ids[],
-    options?: ScoreOptions & ManyOptions & CallOptions,
+    options?: ScoreOptions & WindowOptions & ManyOptions & CallOptions,
   ): Promise<ScoredSequence[]>;
   async score(
     prompts: Prompts,
     continuations?: readonly Ids[],
-    options: ScoreOptions & ManyOptions & CallOptions = {},
+    options: ScoreOptions & WindowOptions & ManyOptions & CallOptions = {},
   ): Promise<(ScoredSequence | LockstepError)[]> {
-    const [call, keywords] = splitMany(options, ScoreOptions);
-    const rows = new RowRequest("ScoreRequest", requests.score(prompts, continuations, keywords));
-    const score = (part: ScoreRequest, { timeoutMs = this.connection.endpoint.timeoutMs, ...names }: CallOptions) =>
+    const [call, { window, stride, ...keywords }] = splitMany(options, [...ScoreOptions, ...WindowOptions]);
+    const windows = new Windows(requests.score(prompts, continuations, keywords), window, stride);
+    const rows = new RowRequest("ScoreRequest", windows.request);
+    const score = (part: ScoreRequest, { timeoutMs = this.connection.endpoint.streamTimeoutMs, ...names }: CallOptions) =>
       this.#admitted(part, 1, { ...names, timeoutMs }, async (each) => {
         const { sequences } = await this.connection.unary(MODEL.Score, part, each);
-        return sequences.map((row) => ({ ...row, scores: readPositions(row.scores) }));
+        return sequences.map((row) => scoredSequence({ ...row, scores: readPositions(row.scores) }));
       });
-    const limits = async () => sequenceLimits(await this.#limits());
-    return joinLists(await callRows(rows, score, limits, call));
+    const limits = async () => ofLength(sequenceLimits(await this.#limits()), windows.longest);
+    return windows.joined(joinLists(await callRows(rows, score, limits, call, windows.rowNumbers)));
   }
 
   /** Computes the distribution after each prompt; the server keeps nothing. */
@@ -160,6 +197,20 @@ export class Model {
     const [call, keywords] = split(options, ScoreOptions);
     const request = requests.computeLogits(prompts, keywords);
     return NextTokenScores.read(await this.connection.unary(MODEL.ComputeLogits, request, call));
+  }
+
+  /**
+   * Shows what `generate` would choose the next token from, and what each processor does: one
+   * distribution for each prompt, with the ids of tokens; `Lockstep.distribution` adds what they
+   * stand for. Keywords that are not given are the model's defaults.
+   */
+  async distribution(
+    prompts: Prompts,
+    options: DistributionOptions & CandidateOptions & CallOptions = {},
+  ): Promise<Distribution[]> {
+    const [call, { candidates = 10, ...keywords }] = split(options, [...DistributionOptions, "candidates"]);
+    const request = requests.distribution(prompts, candidates, keywords);
+    return readDistributions(await this.connection.unary(MODEL.ComputeLogits, request, call));
   }
 
   /** Describes the model. */

@@ -466,6 +466,21 @@ export const ScoreOptions: readonly string[] = [
   "outputLogits", "outputScores", "processorTrace", "selection", "vocabulary",
 ];
 
+/** Keywords of `distribution`, in addition to `GenerationOptions`. */
+export interface DistributionOptions extends GenerationOptions {
+  /**
+   * The vocabulary that the ids belong to. Unset means the vocabulary of the batch, and for ids
+   * without one the newest that this client has seen, or a newer one.
+   */
+  vocabulary?: VocabularyRef | undefined;
+}
+
+/** The names of `DistributionOptions`. */
+export const DistributionOptions: readonly string[] = [
+  ...GenerationOptions,
+  "vocabulary",
+];
+
 /**
  * Keywords of `openSession`, in addition to `GenerationOptions`.
  *

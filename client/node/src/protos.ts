@@ -52,6 +52,15 @@ export function message(name: string): Message {
   return definition[`lockstep.v1.${name}`]?.type as Message;
 }
 
+const FIELDS = new Set(
+  Object.values(definition).flatMap(({ type }) => ((type ?? {}) as Partial<Message>).field ?? []).map(({ name }) => name),
+);
+
+/** Says whether any message of the schema has a field of that name, in camelCase. */
+export function isField(name: string): boolean {
+  return FIELDS.has(name);
+}
+
 /** Returns a message as it is on the wire. */
 export function serialized(name: string, given: object): Buffer {
   return (definition[`lockstep.v1.${name}`] as MessageTypeDefinition<object, object>).serialize(given);

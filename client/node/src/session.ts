@@ -1,9 +1,7 @@
 // A session: rows whose KV cache the server keeps.
 
-import { setTimeout as sleep } from "node:timers/promises";
-
 import { deltas } from "./deltas.js";
-import { ServiceError } from "./errors.js";
+import { ConnectionFailed, ServiceError } from "./errors.js";
 import { GenerateOptions, StepOptions, type Ids } from "./options.js";
 import { SESSIONS } from "./protos.js";
 import { build } from "./requests/message.js";
@@ -14,16 +12,22 @@ import type { Generation, TokenDelta } from "./results/generation.js";
 import type { GenerateRequest } from "./schema/lockstep/v1/GenerateRequest.js";
 import type { TouchSessionRequest } from "./schema/lockstep/v1/TouchSessionRequest.js";
 import { SessionLink } from "./sessionLink.js";
+import { Turn } from "./sessionTurn.js";
 import { isLoss, SessionState, type SessionFacts, type StepResult } from "./sessionState.js";
 import { StepStream } from "./stepStream.js";
 import { Stream } from "./stream.js";
 import type { Method } from "./transport/connection.js";
 import type { CallOptions } from "./transport/endpoint.js";
+import { pause, untilAnswered } from "./transport/patience.js";
 import { readVocabularyRef, type VocabularyRef } from "./values/vocabularyRef.js";
 
-const BUSY_LIMIT_MS = 5_000;
-const BUSY_PAUSE_MS = 100;
-const MOST_REOPENINGS = 3;
+/**
+ * A session is opened again for one call as often, and where the connection had failed, the call
+ * waits as long, in milliseconds.
+ */
+const REOPENING_PAUSES_MS = [200, 400, 800];
+/** How long a service is waited for that opens a session again, where no limit is given. */
+const REOPENING_LIMIT_MS = 60_000;
 
 /** For each row a token id or a list of them; an empty list leaves the row alone. */
 export type Rows = ArrayLike<number | bigint | Ids>;
@@ -86,7 +90,10 @@ export class Session extends SessionState {
   stepStream(options: CallOptions = {}): StepStream {
     const [call] = split(options, []);
     const begin = () => this.#link.connection.duplex(SESSIONS.StepStream, call, this.#link.route);
-    return new StepStream(this, begin, (use) => this.#lasting(() => this.#settled(use)));
+    return new StepStream(this, begin, (use) => {
+      const turn = this.#turn({});
+      return this.#lasting(() => this.#settled(use, turn), turn);
+    });
   }
 
   /**
@@ -96,11 +103,12 @@ export class Session extends SessionState {
   async generate(options: GenerateOptions & CallOptions = {}): Promise<Generation> {
     const [call, keywords] = split(options, GenerateOptions);
     const request = continueSession(this.sessionId, this.vocabulary, keywords);
+    const turn = this.#streamTurn(call);
     const assembler = await this.#lasting(async () => {
       const attempt = new GenerationAssembler(request, true, keywords.errors);
-      for await (const _ of this.#deltas(request, attempt, call));
+      for await (const _ of this.#deltas(request, attempt, turn));
       return attempt;
-    });
+    }, turn);
     return this.#generated(assembler);
   }
 
@@ -180,7 +188,8 @@ export class Session extends SessionState {
   async touch(options: { ttlS?: number } & CallOptions = {}): Promise<void> {
     const [call, { ttlS: ttl }] = split(options, ["ttlS"]);
     const request = this.#request("TouchSessionRequest", { ttl });
-    await this.#lasting(() => this.#send(SESSIONS.TouchSession, request, call));
+    const turn = this.#turn(call);
+    await this.#lasting(() => this.#send(SESSIONS.TouchSession, request, turn), turn);
     this.known.touch((request as TouchSessionRequest).ttl);
   }
 
@@ -188,7 +197,7 @@ export class Session extends SessionState {
    * Opens the session again from the tokens that this client has, for one that is lost. Steps after
    * it return what they would have returned: rows keep their prompts, seeds, configuration and
    * revision, and what is known of them. The name is another, and the KV cache is computed again. A
-   * session that is not lost is left to expire.
+   * session that is not lost is left to expire. While no service answers, it is waited for.
    */
   async reopen(options: CallOptions = {}): Promise<void> {
     const [call] = split(options, []);
@@ -196,8 +205,11 @@ export class Session extends SessionState {
     if (this.position.includes(0)) throw gone("A row without tokens cannot be opened again; open a new session.");
     const link = new SessionLink(this.#link.home);
     const request = this.known.reopening(this.vocabulary);
+    const { timeoutMs = link.home.endpoint.timeoutMs, ...names } = call;
     // At worst, when it is repeated, a session is left to expire.
-    const { sessionId } = await link.home.unary(SESSIONS.OpenSession, request, call, link.route, true);
+    const open = (leftMs: number) =>
+      link.home.unary(SESSIONS.OpenSession, request, { ...names, timeoutMs: leftMs }, link.route);
+    const { sessionId } = await untilAnswered(open, timeoutMs ?? REOPENING_LIMIT_MS, call.signal);
     this.sessionId = link.route.sessionId = sessionId;
     this.#link = link;
     this.#unsettled = this.#overrun = false;
@@ -209,7 +221,8 @@ export class Session extends SessionState {
     if (this.closed) return;
     try {
       const request = { sessionId: this.sessionId };
-      await this.#link.reach(() => this.#onceFree(SESSIONS.CloseSession, request, call));
+      const turn = this.#turn(call);
+      await this.#link.reach(() => this.#onceFree(SESSIONS.CloseSession, request, turn));
     } catch (error) {
       const isGone = error instanceof ServiceError && error.reason === "SESSION_NOT_FOUND";
       if (!isGone && !(this.reopens && isLoss(error))) throw error;
@@ -226,10 +239,11 @@ export class Session extends SessionState {
     assembler: GenerationAssembler,
     call: CallOptions,
   ): AsyncGenerator<TokenDelta> {
+    const turn = this.#streamTurn(call);
     const { events, first } = await this.#lasting(async () => {
-      const begun = this.#deltas(request, assembler, call);
+      const begun = this.#deltas(request, assembler, turn);
       return { events: begun, first: await begun.next() };
-    });
+    }, turn);
     try {
       if (!first.done) yield first.value;
       yield* events;
@@ -242,13 +256,13 @@ export class Session extends SessionState {
   async *#deltas(
     request: GenerateRequest,
     assembler: GenerationAssembler,
-    call: CallOptions,
+    turn: Turn,
   ): AsyncGenerator<TokenDelta> {
-    await this.#settle();
+    await this.#settle(turn);
     const { connection, route } = this.#link;
     let answered = false;
     try {
-      yield* deltas(connection, { ...request, sessionId: this.sessionId }, assembler, call, route);
+      yield* deltas(connection, { ...request, sessionId: this.sessionId }, assembler, turn.options, route);
       answered = true;
     } catch (error) {
       answered = error instanceof ServiceError;
@@ -271,31 +285,42 @@ export class Session extends SessionState {
     request: Request,
     call: CallOptions,
   ): Promise<Response> {
-    return this.#lasting(() => this.#settled(() => this.#send(method, request, call)));
+    const turn = this.#turn(call);
+    return this.#lasting(() => this.#settled(() => this.#send(method, request, turn), turn), turn);
+  }
+
+  #turn({ timeoutMs = this.#link.home.endpoint.timeoutMs, ...names }: CallOptions): Turn {
+    return new Turn(names, timeoutMs);
+  }
+
+  #streamTurn({ timeoutMs = this.#link.home.endpoint.streamTimeoutMs, ...names }: CallOptions): Turn {
+    return new Turn(names, timeoutMs);
   }
 
   #send<Request extends object, Response extends object>(
     method: Method<Request, Response>,
     request: Request,
-    call: CallOptions,
+    turn: Turn,
   ): Promise<Response> {
     const { connection, route } = this.#link;
     // The name is another one since the request was built, if the session was opened again.
-    return connection.unary(method, { ...request, sessionId: this.sessionId }, call, route);
+    return connection.unary(method, { ...request, sessionId: this.sessionId }, turn.options, route);
   }
 
   /** Uses the session, which is opened again where it is lost, if that was asked for. */
-  async #lasting<Result>(use: () => Promise<Result>): Promise<Result> {
+  async #lasting<Result>(use: () => Promise<Result>, turn: Turn): Promise<Result> {
     const attempt = async () => {
       this.#checkOpen();
       return use();
     };
-    for (let reopenings = 0; this.reopens && reopenings < MOST_REOPENINGS; reopenings++) {
+    for (const pauseMs of this.reopens ? REOPENING_PAUSES_MS : []) {
       try {
         return await this.#link.reach(attempt);
       } catch (error) {
         if (!isLoss(error)) throw error;
-        await this.reopen();
+        await this.reopen(turn.options);
+        // The connection is made anew meanwhile.
+        if (error instanceof ConnectionFailed) await pause(pauseMs, turn.options.signal);
       }
     }
     return this.#link.reach(attempt);
@@ -306,8 +331,8 @@ export class Session extends SessionState {
   }
 
   /** Uses the session once no call that was left does. */
-  async #settled<Result>(use: () => Promise<Result>): Promise<Result> {
-    await this.#settle();
+  async #settled<Result>(use: () => Promise<Result>, turn: Turn): Promise<Result> {
+    await this.#settle(turn);
     try {
       return await use();
     } catch (error) {
@@ -317,26 +342,24 @@ export class Session extends SessionState {
   }
 
   /** Waits until a call that was left is over, and undoes it if it was a generation. */
-  async #settle(): Promise<void> {
+  async #settle(turn: Turn): Promise<void> {
     if (!this.#unsettled) return;
-    if (this.#overrun) await this.#onceFree(SESSIONS.Truncate, this.#truncation(this.position));
-    else await this.#onceFree(SESSIONS.GetSession, { sessionId: this.sessionId });
+    if (this.#overrun) await this.#onceFree(SESSIONS.Truncate, this.#truncation(this.position), turn);
+    else await this.#onceFree(SESSIONS.GetSession, { sessionId: this.sessionId }, turn);
     this.#unsettled = this.#overrun = false;
   }
 
   async #onceFree<Request extends object, Response extends object>(
     method: Method<Request, Response>,
     request: Request,
-    call: CallOptions = {},
+    turn: Turn,
   ): Promise<Response> {
-    const patientUntil = Date.now() + BUSY_LIMIT_MS;
     for (;;) {
       try {
-        return await this.#send(method, request, call);
+        return await this.#send(method, request, turn);
       } catch (error) {
-        const busy = error instanceof ServiceError && error.reason === "SESSION_BUSY";
-        if (!busy || Date.now() > patientUntil) throw error;
-        await sleep(error.retryDelayMs ?? BUSY_PAUSE_MS);
+        if (!(error instanceof ServiceError) || error.reason !== "SESSION_BUSY") throw error;
+        await pause(turn.pauseMs(error), turn.options.signal);
       }
     }
   }

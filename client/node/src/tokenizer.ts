@@ -154,7 +154,7 @@ export class Tokenizer {
 
   /** Looks up ids by spelling (`Ġthe`), and entries of the vocabulary by id. */
   async convertTokens(
-    tokens: readonly string[],
+    tokens: readonly string[] = [],
     ids: Ids = [],
     options: CallOptions = {},
   ): Promise<ConvertedTokens> {

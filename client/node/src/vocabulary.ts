@@ -88,14 +88,16 @@ export class Vocabulary {
 
   /**
    * Makes those revisions of an archive durable that continue the present ones. Repeating it
-   * changes nothing, so a call that failed can be made again.
+   * changes nothing, so a call that failed can be made again, and is, unless the pieces can be
+   * read only once.
    */
   async importRevisions(
     archive: Uint8Array | Iterable<Uint8Array>,
     options: CallOptions = {},
   ): Promise<ImportedRevisions> {
     const [call] = split(options, []);
-    const pieces = requests.importRevisions(archive);
-    return readImport(await this.connection.upload(VOCABULARY.ImportRevisions, pieces, call));
+    const pieces = () => requests.importRevisions(archive);
+    const repeatable = !("next" in archive);
+    return readImport(await this.connection.upload(VOCABULARY.ImportRevisions, pieces, repeatable, call));
   }
 }

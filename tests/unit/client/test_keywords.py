@@ -89,6 +89,7 @@ def test_every_field_of_a_request_has_a_keyword_of_the_method(method, request_ty
         ("generation_config.temperature", "temperature"),
         ("generation_config.eos_token_ids", "eos_token_id"),
         ("generation_config.processors[0].name", "processors[0].name"),
+        ("generation_config.processors[0].arguments_json.top_k", "processors[0].top_k"),
         ("prompt.token_batch.sequences[3]", "prompts[3]"),
         ("prompt.padded_batch.attention_mask", "attention_mask"),
         ("prompt", "prompts"),

@@ -19,7 +19,7 @@ export function generationConfig(options: GenerationOptions): GenerationConfig |
   );
   if (given.length === 0) return undefined;
   const fields = given.map(([name, value]) => [FIELDS[name] ?? name, SHAPES[name]?.(value) ?? value]);
-  return build("GenerationConfig", Object.fromEntries(fields) as object, "", KEYWORDS);
+  return build("GenerationConfig", Object.fromEntries(fields) as object, "generationConfig");
 }
 
 // Keywords that callers give in another shape than the schema's. A value that does not have it

@@ -3,7 +3,9 @@
 // The encoder of the wire would send 1 for 1.5, true and "1", and nothing for a name that does
 // not exist: here both are refused.
 
+import { keyword } from "../keywords.js";
 import { enumValues, message, type Field } from "../protos.js";
+import { shown } from "../values/shown.js";
 import { Tensor, tensorMessage } from "../values/tensor.js";
 import { checkNames } from "./names.js";
 
@@ -17,25 +19,17 @@ const INT32 = 2 ** 31;
  * @param type its name
  * @param given its fields; undefined and null are unset. Enumerations have their short names,
  *   lists of ids are arrays, durations are seconds, vectors are arrays of numbers
- * @param path where it is in what the caller gave, for errors
- * @param names what the caller calls fields, for errors, where that is not the schema's name
+ * @param path where it is in a request, for errors, which name the caller's keyword for it
  */
-export function build<Result>(
-  type: string,
-  given: object,
-  path = "",
-  names: Readonly<Record<string, string>> = {},
-): Result {
+export function build<Result>(type: string, given: object, path = ""): Result {
   const { field: fields } = message(type);
   const existing = fields.map(({ name }) => name);
-  checkNames(given, existing, path ? `a field of ${path}` : `a field of ${type}`);
+  checkNames(given, existing, `a field of ${path ? keyword(path) : type}`);
   const built: Record<string, unknown> = {};
   for (const field of fields) {
     const value = (given as Fields)[field.name];
     if (value === undefined || value === null) continue;
-    const name = names[field.name] ?? field.name;
-    const where = path ? `${path}.${name}` : name;
-    built[field.name] = convert(type, field, value, where);
+    built[field.name] = convert(type, field, value, path ? `${path}.${field.name}` : field.name);
   }
   return built as Result;
 }
@@ -44,18 +38,16 @@ export function build<Result>(
 export function wholeNumber(value: unknown, where: string): number {
   const number = typeof value === "bigint" ? Number(value) : value;
   if (typeof number !== "number" || !Number.isInteger(number)) {
-    throw new TypeError(`${where} takes whole numbers, not ${shown(value)}.`);
+    throw refused(where, "takes whole numbers", value);
   }
-  if (number < -INT32 || number >= INT32) {
-    throw new TypeError(`${where} takes whole numbers of 32 bits, not ${shown(value)}.`);
-  }
+  if (number < -INT32 || number >= INT32) throw refused(where, "takes whole numbers of 32 bits", value);
   return number;
 }
 
 /** Reads the ids of one sequence, for example of an `Int32Array`. */
 export function idRow(values: unknown, where: string): number[] {
   if (typeof values !== "object" || values === null || !("length" in values)) {
-    throw new TypeError(`${where}: rows of token ids are expected, for example [[1, 2], [3]], not ${shown(values)}.`);
+    throw refused(where, "takes rows of token ids, for example [[1, 2], [3]]", values);
   }
   return Array.from(values as ArrayLike<unknown>, (value) => wholeNumber(value, where));
 }
@@ -65,9 +57,9 @@ function convert(type: string, field: Field, value: unknown, where: string): unk
   if (entry !== undefined) return convertMap(entry.field, value, where);
   if (field.label !== "LABEL_REPEATED") return convertOne(field, value, where);
   if (typeof value !== "object" || !("length" in value!)) {
-    throw new TypeError(`${where} takes a list, not ${shown(value)}.`);
+    throw refused(where, "takes a list", value);
   }
-  return Array.from(value as ArrayLike<unknown>, (each) => convertOne(field, each, where));
+  return Array.from(value as ArrayLike<unknown>, (each, index) => convertOne(field, each, `${where}[${index}]`));
 }
 
 function convertMap([key, entry]: Field[], value: unknown, where: string): object {
@@ -84,8 +76,8 @@ function convertOne(field: Field, value: unknown, where: string): unknown {
       return wholeNumber(value, where);
     case "TYPE_INT64":
       if (typeof value !== "bigint" && !Number.isSafeInteger(value)) {
-        const remedy = typeof value === "number" && Number.isInteger(value) ? " Give a bigint." : "";
-        throw new TypeError(`${where} takes whole numbers, not ${shown(value)}.${remedy}`);
+        const large = typeof value === "number" && Number.isInteger(value);
+        throw refused(where, large ? "takes whole numbers beyond 2^53 as bigints" : "takes whole numbers", value);
       }
       return String(value);
     case "TYPE_FLOAT":
@@ -97,7 +89,7 @@ function convertOne(field: Field, value: unknown, where: string): unknown {
       return typed("string", value, where);
     case "TYPE_BYTES":
       if (value instanceof Uint8Array) return value;
-      throw new TypeError(`${where} takes bytes, not ${shown(value)}.`);
+      throw refused(where, "takes bytes", value);
     case "TYPE_ENUM":
       return enumValue(field.typeName, value, where);
     default:
@@ -131,20 +123,20 @@ function enumValue(type: string, value: unknown, where: string): string {
   const found = names.find((name) => name === prefix + String(value).toUpperCase());
   if (found !== undefined) return found;
   const choices = names.map((name) => `'${name.slice(prefix.length).toLowerCase()}'`).join(", ");
-  throw new TypeError(`${where} is one of ${choices}, not ${shown(value)}.`);
+  throw refused(where, `is one of ${choices}`, value);
 }
 
 function typed(kind: "number" | "boolean" | "string", value: unknown, where: string): unknown {
   if (typeof value === kind) return value;
-  throw new TypeError(`${where} takes a ${kind}, not ${shown(value)}.`);
+  throw refused(where, `takes a ${kind}`, value);
 }
 
 function object(value: unknown, where: string): object {
   if (typeof value === "object" && value !== null) return value;
-  throw new TypeError(`${where} takes an object, not ${shown(value)}.`);
+  throw refused(where, "takes an object", value);
 }
 
-function shown(value: unknown): string {
-  if (typeof value === "string") return `'${value}'`;
-  return Array.isArray(value) ? `[${String(value)}]` : String(value);
+/** Builds the error of a value that does not fit; `expected` says what would. */
+function refused(where: string, expected: string, value: unknown): TypeError {
+  return new TypeError(`${keyword(where)} ${expected}, not ${shown(value)}.`);
 }

@@ -1,17 +1,24 @@
 // Requests to `ModelService` and `LogitsSessionService`, built from keywords.
 
-import type { GenerateOptions, Ids, ScoreOptions, SessionOptions, StepOptions } from "../options.js";
+import type {
+  DistributionOptions,
+  GenerateOptions,
+  Ids,
+  ScoreOptions,
+  SessionOptions,
+  StepOptions,
+} from "../options.js";
 import type { ComputeLogitsRequest } from "../schema/lockstep/v1/ComputeLogitsRequest.js";
 import type { GenerateRequest } from "../schema/lockstep/v1/GenerateRequest.js";
 import type { OpenSessionRequest } from "../schema/lockstep/v1/OpenSessionRequest.js";
 import type { ScoreRequest } from "../schema/lockstep/v1/ScoreRequest.js";
 import type { StepRequest } from "../schema/lockstep/v1/StepRequest.js";
 import { promptMessage, tokenBatch, type Prompts } from "../values/batch.js";
-import { selectionFields, splitSelection } from "../values/selection.js";
+import { selectionFields, splitSelection, type ScoreSelection } from "../values/selection.js";
 import { retentionFields } from "../values/sessionRetention.js";
 import type { VocabularyRef } from "../values/vocabularyRef.js";
 import { generationConfig } from "./generationConfig.js";
-import { build } from "./message.js";
+import { build, idRow } from "./message.js";
 import { vocabularyOf } from "./tokenizer.js";
 
 /** Builds a `Generate` request. */
@@ -67,7 +74,7 @@ export function score(
   const request: ScoreRequest = scoreFields("ScoreRequest", prompts, options, false);
   return continuations === undefined
     ? request
-    : { ...request, continuations: tokenBatch(continuations) };
+    : { ...request, continuations: tokenBatch(continuations, "continuations") };
 }
 
 /** Builds a `ComputeLogits` request. */
@@ -76,6 +83,29 @@ export function computeLogits(
   options: ScoreOptions,
 ): ComputeLogitsRequest {
   return scoreFields("ComputeLogitsRequest", prompts, options, true);
+}
+
+/**
+ * Builds a `ComputeLogits` request with the trace of every processor.
+ *
+ * @param candidates how many of the most probable tokens are reported, or which ids
+ */
+export function distribution(
+  prompts: Prompts,
+  candidates: number | Ids,
+  options: DistributionOptions,
+): ComputeLogitsRequest {
+  const selection = { logits: true, scores: true, logsumexp: true, processorTrace: true, ...amount(candidates) };
+  const request = computeLogits(prompts, { ...options, selection });
+  return { generationConfig: {}, ...request }; // the model's own defaults, as in `generate`
+}
+
+function amount(candidates: number | Ids): ScoreSelection {
+  if (typeof candidates !== "number") return { tokenIds: idRow(candidates, "candidates") };
+  if (!Number.isInteger(candidates) || candidates < 1) {
+    throw new TypeError(`candidates takes whole numbers from 1 on, or a row of ids, not ${candidates}.`);
+  }
+  return { topK: candidates, topKOfBoth: true };
 }
 
 function scoreFields(

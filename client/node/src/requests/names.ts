@@ -1,7 +1,11 @@
 // Which names exist. TypeScript finds a wrong one by itself, JavaScript here.
 
-import { ManyOptions } from "../options.js";
-import { CallOptions } from "../transport/endpoint.js";
+import { camel } from "../keywords.js";
+import { GenerationOptions, ManyOptions } from "../options.js";
+import { CallOptions, checkTimeout } from "../transport/endpoint.js";
+import { ELSEWHERE } from "../words.js";
+
+const REASONS = new Map(ELSEWHERE);
 
 /** Checks the options of a call, and returns those of every call and its own keywords. */
 export function split<Options extends CallOptions>(
@@ -10,6 +14,7 @@ export function split<Options extends CallOptions>(
 ): [CallOptions, Omit<Options, keyof CallOptions>] {
   checkNames(options, [...keywords, ...CallOptions], "an option of this call");
   const { timeoutMs, signal, requestId, traceparent, ...others } = options;
+  checkTimeout("timeoutMs", timeoutMs);
   return [{ timeoutMs, signal, requestId, traceparent }, others];
 }
 
@@ -25,8 +30,11 @@ export function splitMany<Options extends ManyOptions & CallOptions>(
 
 /** Refuses names that do not exist, and says which was probably meant. */
 export function checkNames(given: object, existing: readonly string[], what: string): void {
+  const generates = GenerationOptions.every((name) => existing.includes(name));
   for (const name of Object.keys(given)) {
     if (existing.includes(name)) continue;
+    const reason = generates ? REASONS.get(camel(name)) : undefined;
+    if (reason !== undefined) throw new TypeError(`'${name}' is not taken here: ${reason}.`);
     const close = closest(name, existing);
     const meant = close === undefined ? "" : ` Did you mean '${close}'?`;
     throw new TypeError(`'${name}' is not ${what}.${meant}`);

@@ -38,9 +38,9 @@ export function encode(texts: Texts, options: EncodeOptions): EncodeRequest {
 /** Builds the items of one text, or of texts and pairs of texts. */
 export function textItems(texts: Texts): TextItem[] {
   if (typeof texts === "string") return [{ text: texts }];
-  return texts.map((each) => {
+  return texts.map((each, index) => {
     const [text, textPair] = typeof each === "string" ? [each] : each;
-    return build("TextItem", { text, textPair }, "texts");
+    return build("TextItem", { text, textPair }, `texts[${index}]`);
   });
 }
 
@@ -69,7 +69,7 @@ export function vocabularyOf(prompts: Prompts): VocabularyRef | undefined {
 /** Builds a `Pad` request. */
 export function pad(rows: Prompts, options: PaddingOptions): PadRequest {
   const message = build<PadRequest>("PadRequest", { padding: padding({ padding: "longest", ...options }) });
-  return { ...message, tokenBatch: tokenBatch(rows instanceof Batch ? rows.tokenIds : rows) };
+  return { ...message, tokenBatch: tokenBatch(rows instanceof Batch ? rows.tokenIds : rows, "rows") };
 }
 
 /** Builds an `ApplyChatTemplate` request for one conversation or several. */

@@ -11,6 +11,7 @@ import type { GenerationStarted__Output } from "../schema/lockstep/v1/Generation
 import type { ScoreSelection } from "../schema/lockstep/v1/ScoreSelection.js";
 import type { TokenDelta__Output } from "../schema/lockstep/v1/TokenDelta.js";
 import { fromItem } from "../transport/status.js";
+import { promptRows } from "../values/promptRows.js";
 import { readVocabularyRef } from "../values/vocabularyRef.js";
 import { readDeterminism } from "./determinism.js";
 import { Generation, readFinishReason, readTiming, type GeneratedSequence, type TokenDelta } from "./generation.js";
@@ -65,7 +66,7 @@ export class GenerationAssembler {
    * @param errors whether the error of a sequence is thrown, or is in the result
    */
   constructor(
-    request: GenerateRequest,
+    private readonly request: GenerateRequest,
     private readonly keepScores: boolean,
     private readonly errors: "raise" | "return" = "raise",
   ) {
@@ -115,6 +116,7 @@ export class GenerationAssembler {
       timing: readTiming(completed.timing),
       determinism: readDeterminism(started.determinism),
       sessionId: completed.sessionId,
+      prompts: [...promptRows(this.request.prompt)],
     });
   }
 

@@ -75,6 +75,8 @@ export interface GenerationFacts {
   determinism: Determinism;
   /** The session that holds the sequences, where one was asked for; else empty. */
   sessionId: string;
+  /** Ids of each prompt, without padding; empty where a session goes on. */
+  prompts: number[][];
 }
 
 /** All sequences of one call, by prompt and then by index. */
@@ -86,6 +88,7 @@ export class Generation implements GenerationFacts {
   readonly timing: Timing;
   readonly determinism: Determinism;
   readonly sessionId: string;
+  readonly prompts: number[][];
 
   constructor(
     /** Everything about each sequence. */
@@ -99,11 +102,23 @@ export class Generation implements GenerationFacts {
     this.timing = facts.timing;
     this.determinism = facts.determinism;
     this.sessionId = facts.sessionId;
+    this.prompts = facts.prompts;
   }
 
   /** Generated ids of each sequence, without the prompt; a stop token is included. */
   get sequences(): number[][] {
     return this.details.map((sequence) => sequence.tokenIds);
+  }
+
+  /**
+   * Prompt and generated ids of each sequence, without padding. Throws a TypeError where a session
+   * went on, which has the prompts: see its `tokenIds`.
+   */
+  get fullSequences(): number[][] {
+    if (this.prompts.length === 0) {
+      throw new TypeError("A session went on, and has the prompts: ask for its tokenIds().");
+    }
+    return this.details.map(({ promptIndex, tokenIds }) => [...this.prompts[promptIndex]!, ...tokenIds]);
   }
 
   /** Why each sequence ended. */

@@ -8,6 +8,7 @@ import type { PositionScores__Output } from "../schema/lockstep/v1/PositionScore
 import type { ScoredSequence__Output } from "../schema/lockstep/v1/ScoredSequence.js";
 import type { ScoreRow__Output } from "../schema/lockstep/v1/ScoreRow.js";
 import type { TensorChunk__Output } from "../schema/lockstep/v1/TensorChunk.js";
+import type { TokenScore__Output } from "../schema/lockstep/v1/TokenScore.js";
 import { readFloats, stackRows, type Tensor } from "../values/tensor.js";
 import { readVocabularyRef, type VocabularyRef } from "../values/vocabularyRef.js";
 import { readDeterminism, type Determinism } from "./determinism.js";
@@ -20,10 +21,20 @@ export interface PositionScores extends Omit<PositionScores__Output, "logits" | 
   scores?: Float32Array;
 }
 
+/** One id of a distribution: its raw logit and its processed score, as far as asked for. */
+export type TokenScore = TokenScore__Output;
+
 /** The probabilities of given tokens. */
 export interface ScoredSequence extends Omit<ScoredSequence__Output, "scores"> {
   /** One per token scored. */
   scores: PositionScores[];
+  /** Exp of the mean negative log-probability of the tokens scored. */
+  perplexity: number;
+}
+
+/** Adds what follows from the probabilities of the tokens. */
+export function scoredSequence(scored: Omit<ScoredSequence, "perplexity">): ScoredSequence {
+  return { ...scored, perplexity: Math.exp(-scored.logitsLogprob / scored.scores.length) };
 }
 
 /** Finds the values of a full row. */

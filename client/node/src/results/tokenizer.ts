@@ -12,6 +12,7 @@ import type { TokenType__Output } from "../schema/lockstep/v1/TokenType.js";
 import type { VocabularyEntry__Output } from "../schema/lockstep/v1/VocabularyEntry.js";
 import type { Role } from "../requests/vocabulary.js";
 import { short, type Short } from "../values/enums.js";
+import { piece } from "../values/piece.js";
 import { readVocabularyRef, type VocabularyRef } from "../values/vocabularyRef.js";
 
 /** One decoded row: its text, and what else was asked for. */
@@ -20,6 +21,8 @@ export type DecodedText = DecodedText__Output;
 /** One entry of the vocabulary. */
 export interface VocabularyEntry extends Omit<VocabularyEntry__Output, "type"> {
   type: Short<TokenType__Output, "TOKEN_TYPE"> | undefined;
+  /** What it stands for, with every character visible: `␣the`, `⏎`, `\\xf0`. */
+  visible: string;
 }
 
 /** Ids and entries that were looked up. */
@@ -46,7 +49,7 @@ export interface TokenizerInfo
 
 /** Reads the wire form. */
 export function readVocabularyEntry({ type, ...others }: VocabularyEntry__Output): VocabularyEntry {
-  return { ...others, type: short(type, "TOKEN_TYPE") };
+  return { ...others, type: short(type, "TOKEN_TYPE"), visible: piece(others.tokenBytes) };
 }
 
 /** Reads which id has which role. */

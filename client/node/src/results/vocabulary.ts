@@ -8,6 +8,7 @@ import type { ImportRevisionsResponse__Output } from "../schema/lockstep/v1/Impo
 import type { NewToken__Output } from "../schema/lockstep/v1/NewToken.js";
 import type { SpecialToken__Output } from "../schema/lockstep/v1/SpecialToken.js";
 import type { TextEffect__Output } from "../schema/lockstep/v1/TextEffect.js";
+import type { TextTokens__Output } from "../schema/lockstep/v1/TextTokens.js";
 import type { VerifyRevisionsResponse__Output } from "../schema/lockstep/v1/VerifyRevisionsResponse.js";
 import type { VocabularyRef__Output } from "../schema/lockstep/v1/VocabularyRef.js";
 import { readVocabularyRef, type VocabularyRef } from "../values/vocabularyRef.js";
@@ -18,6 +19,12 @@ export interface AddedToken extends Omit<AddedTokenResult__Output, "changedEntri
   changedEntries: VocabularyEntry[];
 }
 
+/** The tokens of a text. */
+export type TextTokens = TextTokens__Output;
+
+/** How adding tokens changes the encoding of a text. */
+export type TextEffect = TextEffect__Output;
+
 /** The result of an `addTokens` call. */
 export class AddedTokens {
   constructor(
@@ -26,7 +33,7 @@ export class AddedTokens {
     /** The vocabulary after the change (that would be, for a dry run). */
     readonly vocabulary: VocabularyRef,
     /** The effect on each text of the call; of a dry run only. */
-    readonly textEffects: TextEffect__Output[],
+    readonly textEffects: TextEffect[],
   ) {}
 
   /** Reads the wire form. */

@@ -6,8 +6,8 @@ import type { CallOptions } from "../transport/endpoint.js";
 import type { RowLimits } from "./rowLimits.js";
 import type { Range, RowRequest } from "./rowRequest.js";
 
-/** How errors name a row: `row 3`, `items[3]`, `prompt.token_batch.sequences[3]`. */
-const ROW = /(\brow |\b(?:items|sequences|continuations|seeds)\[)(\d+)/g;
+/** How errors name a row: `row 3`, `texts[3]`, `prompts[3]`. */
+const ROW = /(\b[Rr]ow |\b(?:texts|rows|prompts|continuations|seeds)\[)(\d+)/g;
 
 const TOO_LARGE: readonly string[] = ["MESSAGE_TOO_LARGE", "RESPONSE_TOO_LARGE", "KV_CACHE_EXCEEDED"];
 
@@ -29,12 +29,14 @@ export type Part<Result> = { rows: Range } & (
  * @param call sends a request with some of them
  * @param limits asks for the limits of the service
  * @param options `timeoutMs` is of the whole call; the client's own holds for each request
+ * @param rowNumbers how the caller numbers the rows, where that is not their order
  */
 export async function callRows<Request extends object, Result>(
   rows: RowRequest<Request>,
   call: (request: Request, options: CallOptions) => Promise<Result>,
   limits: () => Promise<RowLimits>,
   options: ManyOptions & CallOptions,
+  rowNumbers?: readonly number[],
 ): Promise<Part<Result>[]> {
   const { errors, progress, concurrency, timeoutMs, signal, ...names } = options;
   const returns = returnsErrors(errors);
@@ -56,7 +58,7 @@ export async function callRows<Request extends object, Result>(
         const middle = first + Math.floor((end - first) / 2);
         return [...(await run([first, middle], stopped)), ...(await run([middle, end], stopped))];
       }
-      locate(error, first);
+      locate(error, (row) => rowNumbers?.[first + row] ?? first + row);
       if (!returns) throw error;
       advance(end - first);
       return [{ rows: [first, end], error }];
@@ -126,13 +128,13 @@ function mayPassInHalves(error: LockstepError, returns: boolean): boolean {
 }
 
 /** Lets an error of a request name the rows of the call that the request is a part of. */
-function locate(error: LockstepError, firstRow: number): void {
+function locate(error: LockstepError, numbered: (row: number) => number): void {
   const shift = (text: string) =>
-    text.replace(ROW, (_, before: string, row: string) => before + String(Number(row) + firstRow));
+    text.replace(ROW, (_, before: string, row: string) => before + String(numbered(Number(row))));
   const { row, ...others } = error.metadata;
   Object.assign(error, {
     message: shift(error.message),
-    metadata: row === undefined ? others : { ...others, row: String(Number(row) + firstRow) },
+    metadata: row === undefined ? others : { ...others, row: String(numbered(Number(row))) },
     violations: error.violations.map(({ field, description }) => ({
       field: shift(field),
       description: shift(description),

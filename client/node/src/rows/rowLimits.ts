@@ -4,6 +4,9 @@ import type { Capabilities } from "../results/modelInfo.js";
 import type { TokenizerInfo } from "../results/tokenizer.js";
 
 const TEXT_CALLS = 4;
+/** Tokens of a request, and on their way at a time, where the model computes all of them at once. */
+const PART_TOKENS = 4096;
+const FLYING_TOKENS = 4 * PART_TOKENS;
 
 /** What one service takes of a call with many rows. */
 export interface RowLimits {
@@ -40,6 +43,22 @@ export function sequenceLimits(capabilities: Capabilities, sequencesPerRow = 1):
     part: rows(part),
     requestBytes: maxRequestBytes,
     atOnce: rows(flying),
+  };
+}
+
+/**
+ * Returns the limits for rows of so many tokens that are computed as a whole. Long rows go with
+ * fewer in a request, and fewer at a time, so that each request ends within its limit.
+ */
+export function ofLength(limits: RowLimits, numTokens: number): RowLimits {
+  const rowsOf = (tokens: number) => Math.floor(tokens / Math.max(numTokens, 1));
+  const rows = Math.max(rowsOf(PART_TOKENS), 1);
+  const part = Math.min(limits.part, rows);
+  return {
+    whole: Math.min(limits.whole, rows),
+    part,
+    requestBytes: limits.requestBytes,
+    atOnce: Math.min(limits.atOnce, Math.max(rowsOf(FLYING_TOKENS), part)),
   };
 }
 

@@ -41,14 +41,17 @@ export function joinBatches(parts: readonly Part<Batch>[]): Batch {
 /**
  * Joins generations: counts are added up, and times are those of the slowest request. A row that
  * failed has one sequence, with its error. Throws the first error where every row failed.
+ *
+ * @param prompts ids of each prompt of all parts
  */
-export function joinGenerations(parts: readonly Part<Generation>[]): Generation {
+export function joinGenerations(parts: readonly Part<Generation>[], prompts: () => number[][]): Generation {
   const results = parts.flatMap(({ result }) => result ?? []);
   const [first] = results;
   if (first === undefined) throw parts[0]!.error!;
   if (parts.length === 1) return first;
   return new Generation(parts.flatMap(sequences), {
     ...first,
+    prompts: prompts(),
     vocabulary: newest(results.map(({ vocabulary }) => vocabulary))!,
     usage: combined<Usage>(results.map(({ usage }) => usage), (...counts) => counts.reduce((sum, each) => sum + each)),
     timing: combined<Timing>(results.map(({ timing }) => timing), Math.max),

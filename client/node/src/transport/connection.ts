@@ -1,7 +1,6 @@
 // Calls of one service over one channel.
 
 import { Readable, type Writable } from "node:stream";
-import { setTimeout as sleep } from "node:timers/promises";
 
 import { Client, type Metadata, type requestCallback } from "@grpc/grpc-js";
 import type { MethodDefinition } from "@grpc/proto-loader";
@@ -11,6 +10,7 @@ import type { Message } from "../protos.js";
 import { NewestVocabulary } from "../values/vocabularyRef.js";
 import { Duplex } from "./duplex.js";
 import { newRequestId, type CallOptions, type Endpoint } from "./endpoint.js";
+import { pause } from "./patience.js";
 import { addPrefix } from "./promptPrefix.js";
 import { Attempts, isIdempotent, Throttle } from "./retries.js";
 import { Route } from "./route.js";
@@ -38,21 +38,15 @@ export class Connection {
     this.#client = new Client(endpoint.address, endpoint.credentials(), endpoint.channelOptions());
   }
 
-  /**
-   * Calls a method that has one answer.
-   *
-   * @param route of the session that the call is about
-   * @param repeatable whether this call may be repeated, where the method in general may not
-   */
+  /** Calls a method that has one answer; the route is of the session that the call is about. */
   async unary<Request extends object, Response extends object>(
     method: Method<Request, Response>,
     request: Request,
     { timeoutMs = this.endpoint.timeoutMs, signal, ...names }: CallOptions = {},
     route = new Route(),
-    repeatable = isIdempotent(method.path),
   ): Promise<Response> {
     const metadata = this.#metadata(names);
-    const attempts = this.#attempts(repeatable, timeoutMs);
+    const attempts = this.#attempts(isIdempotent(method.path), timeoutMs);
     const filled = this.#filled(method, request);
     for (;;) {
       try {
@@ -105,42 +99,62 @@ export class Connection {
     }
   }
 
-  /** Calls a method that takes a stream and has one answer. */
+  /**
+   * Calls a method that takes a stream and has one answer.
+   *
+   * @param requests gives the requests, of every attempt anew
+   * @param repeatable whether there may be several attempts
+   */
   async upload<Request, Response>(
     method: Method<Request, Response>,
-    requests: Iterable<Request>,
+    requests: () => Iterable<Request>,
+    repeatable: boolean,
     { timeoutMs = this.endpoint.streamTimeoutMs, signal, ...names }: CallOptions = {},
   ): Promise<Response> {
-    return this.#answer<Response>(signal, (done) => {
-      const call = this.#client.makeClientStreamRequest(
-        method.path,
-        method.requestSerialize,
-        method.responseDeserialize,
-        this.#metadata(names)(),
-        { deadline: deadlineAfter(timeoutMs) },
-        done,
-      );
-      Readable.from(requests).pipe(call as unknown as Writable);
-      return call;
-    });
+    const metadata = this.#metadata(names);
+    const attempts = this.#attempts(repeatable, timeoutMs, repeatable ? this.endpoint.retries : 0);
+    for (;;) {
+      try {
+        return await this.#answer<Response>(signal, (done) => {
+          const call = this.#client.makeClientStreamRequest(
+            method.path,
+            method.requestSerialize,
+            method.responseDeserialize,
+            metadata(),
+            { deadline: attempts.deadline },
+            done,
+          );
+          Readable.from(requests()).pipe(call as unknown as Writable);
+          return call;
+        });
+      } catch (error) {
+        await pause(attempts.pauseMs(error), signal);
+      }
+    }
   }
 
-  /** Begins a call with streams both ways. */
+  /** Prepares a call with streams both ways. */
   duplex<Request, Response>(
     method: Method<Request, Response>,
     { timeoutMs = this.endpoint.streamTimeoutMs, signal, ...names }: CallOptions = {},
     route = new Route(),
   ): Duplex<Request, Response> {
-    this.#check(signal);
-    const call = this.#client.makeBidiStreamRequest(
-      method.path,
-      method.requestSerialize,
-      method.responseDeserialize,
-      route.metadata(this.#metadata(names)()),
-      { deadline: deadlineAfter(timeoutMs) },
-    );
-    const release = this.#track(call, signal);
-    return new Duplex(call, this.endpoint.peer, release, (error) => this.#translated(error, signal));
+    const metadata = this.#metadata(names);
+    const attempts = this.#attempts(isIdempotent(method.path), timeoutMs);
+    const begin = () => {
+      this.#check(signal);
+      const call = this.#client.makeBidiStreamRequest(
+        method.path,
+        method.requestSerialize,
+        method.responseDeserialize,
+        route.metadata(metadata()),
+        { deadline: attempts.deadline },
+      );
+      call.on("metadata", (answered: Metadata) => route.take(answered));
+      return { call, release: this.#track(call, signal) };
+    };
+    const translated = (error: unknown) => this.#translated(error, signal);
+    return new Duplex(begin, attempts, this.endpoint.peer, translated, signal);
   }
 
   /** Returns the connection to one replica of the service alone; undefined where it may not be. */
@@ -160,9 +174,8 @@ export class Connection {
     this.#client.close();
   }
 
-  #attempts(idempotent: boolean, timeoutMs: number | null): Attempts {
-    const deadline = deadlineAfter(timeoutMs);
-    return new Attempts(this.#throttle, idempotent, this.endpoint.retries, deadline);
+  #attempts(idempotent: boolean, timeoutMs: number | null, retries = this.endpoint.retries): Attempts {
+    return new Attempts(this.#throttle, idempotent, retries, deadlineAfter(timeoutMs));
   }
 
   /** Makes one attempt of a call that has one answer. */
@@ -266,8 +279,4 @@ export class Connection {
 
 function deadlineAfter(timeoutMs: number | null): number {
   return timeoutMs === null ? Infinity : Date.now() + timeoutMs;
-}
-
-async function pause(ms: number, signal: AbortSignal | undefined): Promise<void> {
-  await sleep(ms, undefined, signal ? { signal } : {});
 }

@@ -3,24 +3,48 @@
 import type { ClientDuplexStream } from "@grpc/grpc-js";
 
 import { ProtocolError } from "../errors.js";
+import { pause } from "./patience.js";
+import type { Attempts } from "./retries.js";
 
-/** A call with streams both ways. */
+/** One attempt of a call, and what forgets it. */
+export interface Begun<Request, Response> {
+  readonly call: ClientDuplexStream<Request, Response>;
+  readonly release: () => void;
+}
+
+interface Attempt<Request, Response> extends Begun<Request, Response> {
+  readonly responses: AsyncIterator<Response>;
+}
+
+/**
+ * A call with streams both ways, which begins with its first request. Until it begins to answer,
+ * its requests are kept for another attempt.
+ */
 export class Duplex<Request, Response> {
-  readonly #responses: AsyncIterator<Response>;
+  #attempt: Attempt<Request, Response> | undefined;
+  #sent: Request[] | undefined = [];
+  #ended = false;
 
+  /**
+   * @param begin begins an attempt
+   * @param attempts says whether there is another one
+   * @param peer who is called, for messages
+   * @param translated gives the error of a failed attempt
+   * @param signal ends the waiting for another attempt
+   */
   constructor(
-    private readonly call: ClientDuplexStream<Request, Response>,
+    private readonly begin: () => Begun<Request, Response>,
+    private readonly attempts: Attempts,
     private readonly peer: string,
-    private readonly release: () => void,
     private readonly translated: (error: unknown) => unknown,
-  ) {
-    call.on("error", () => {}); // of a call that is no longer read
-    this.#responses = call[Symbol.asyncIterator]();
-  }
+    private readonly signal: AbortSignal | undefined,
+  ) {}
 
   /** Sends a request, and does not wait for an answer. */
   send(request: Request): void {
-    this.call.write(request);
+    const { call } = this.#running();
+    this.#sent?.push(request);
+    call.write(request);
   }
 
   /** Returns the next response. */
@@ -32,23 +56,49 @@ export class Duplex<Request, Response> {
 
   /** Says that no more requests come, and waits until the service has ended the call. */
   async finish(): Promise<void> {
-    this.call.end();
+    this.#ended = true;
+    this.#running().call.end();
     while (!(await this.#next()).done);
-    this.release();
   }
 
   /** Cancels the call, unless it has ended. */
   close(): void {
-    this.release();
-    this.call.cancel();
+    this.#sent = undefined;
+    this.#attempt?.release();
+    this.#attempt?.call.cancel();
+  }
+
+  #running(): Attempt<Request, Response> {
+    if (this.#attempt !== undefined) return this.#attempt;
+    const { call, release } = this.begin();
+    call.on("error", () => {}); // of a call that is no longer read
+    this.#attempt = { call, release, responses: call[Symbol.asyncIterator]() };
+    for (const request of this.#sent ?? []) call.write(request);
+    if (this.#ended) call.end();
+    return this.#attempt;
   }
 
   async #next(): Promise<IteratorResult<Response, undefined>> {
-    try {
-      return await this.#responses.next();
-    } catch (error) {
-      this.release();
-      throw this.translated(error);
+    for (;;) {
+      const { responses, release } = this.#running();
+      try {
+        const next = await responses.next();
+        if (this.#sent !== undefined) this.attempts.succeed();
+        this.#sent = undefined;
+        if (next.done) release();
+        return next;
+      } catch (error) {
+        release();
+        await this.#prepareAnother(this.translated(error));
+      }
     }
+  }
+
+  /** Waits until the call may be made again. Throws why it failed where it may not. */
+  async #prepareAnother(error: unknown): Promise<void> {
+    if (this.#sent === undefined) throw error;
+    await pause(this.attempts.pauseMs(error), this.signal);
+    if (this.#sent === undefined) throw error; // closed meanwhile
+    this.#attempt = undefined;
   }
 }

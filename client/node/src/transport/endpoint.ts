@@ -4,6 +4,7 @@ import { randomUUID } from "node:crypto";
 
 import { credentials, Metadata, type ChannelCredentials, type ChannelOptions } from "@grpc/grpc-js";
 
+import { shown } from "../values/shown.js";
 import { isRouted } from "./promptPrefix.js";
 import { BALANCING, POLICY } from "./serviceConfig.js";
 
@@ -30,7 +31,7 @@ export interface ConnectionOptions {
   tls?: Tls | undefined;
   /** Limit of calls with one answer, in milliseconds; null for none. Default: 60 000. */
   timeoutMs?: number | null | undefined;
-  /** Limit of calls that generate or stream, in milliseconds; null for none. Default: 600 000. */
+  /** Limit of calls that generate, score or stream, in milliseconds; null for none. Default: 600 000. */
   streamTimeoutMs?: number | null | undefined;
   /** How often a call is repeated within its limit, where that does nothing twice. Default: 3. */
   retries?: number | undefined;
@@ -90,6 +91,7 @@ export class Endpoint {
     readonly options: ConnectionOptions,
   ) {
     checkAddress(service, address);
+    checkOptions(options);
     const { timeoutMs, streamTimeoutMs, retries, tls, token, tokenInPlainText } = options;
     if (token !== undefined && tls === undefined && !tokenInPlainText) {
       throw new TypeError(
@@ -208,11 +210,35 @@ function matches(host: string, pattern: string): boolean {
 }
 
 /** Refuses what Node.js would look up as the name of a host. */
-function checkAddress(service: string, address: string): void {
+function checkAddress(service: string, address: unknown): void {
+  if (typeof address !== "string") throw new TypeError(`${service} takes an address, not ${shown(address)}.`);
   if (/^https?:/.test(address)) {
     throw new TypeError(`${service} is an address without http://, for example localhost:50051.`);
   }
-  if (!address.includes(":")) {
-    throw new TypeError(`${service} needs a port, for example ${address}:50051.`);
+  if (!/:[^:]/.test(address)) {
+    throw new TypeError(`${service} needs a port, for example ${address.replace(/:$/, "")}:50051.`);
+  }
+}
+
+/** Refuses what plain JavaScript lets through. */
+function checkOptions({ tls, timeoutMs, streamTimeoutMs, retries = 0, follow = true }: ConnectionOptions): void {
+  checkTimeout("timeoutMs", timeoutMs);
+  checkTimeout("streamTimeoutMs", streamTimeoutMs);
+  if (!Number.isInteger(retries) || retries < 0) {
+    throw new TypeError(`retries takes whole numbers from 0 on, not ${shown(retries)}.`);
+  }
+  if (typeof follow !== "boolean" && !(Array.isArray(follow) && follow.every((host) => typeof host === "string"))) {
+    throw new TypeError(`follow takes true, false or a list of hosts, not ${shown(follow)}.`);
+  }
+  if (tls !== undefined && (tls.certificate === undefined) !== (tls.key === undefined)) {
+    throw new TypeError("tls takes certificate and key together, or neither of them.");
+  }
+}
+
+/** Refuses what is not a limit of time; `name` is the caller's name for it. */
+export function checkTimeout(name: string, timeoutMs: unknown): void {
+  if (timeoutMs === undefined || timeoutMs === null) return;
+  if (typeof timeoutMs !== "number" || !(timeoutMs >= 0 && timeoutMs < Infinity)) {
+    throw new TypeError(`${name} takes milliseconds from 0 on, or null for no limit, not ${shown(timeoutMs)}.`);
   }
 }

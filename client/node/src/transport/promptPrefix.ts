@@ -6,7 +6,7 @@ import { createHmac, randomBytes } from "node:crypto";
 import type { Metadata } from "@grpc/grpc-js";
 
 import type { PromptBatch } from "../schema/lockstep/v1/PromptBatch.js";
-import type { Tensor } from "../schema/lockstep/v1/Tensor.js";
+import { promptRows } from "../values/promptRows.js";
 
 const KEY = "x-lockstep-prefix";
 /** Tokens that are hashed. A shorter prompt has little that could be reused, and no header. */
@@ -27,25 +27,9 @@ export function addPrefix(metadata: Metadata, request: object): void {
     prompt?: PromptBatch;
     cacheSalt?: string;
   };
-  const ids = inner.prompt === undefined ? [] : firstRow(inner.prompt);
+  const [ids = []] = promptRows(inner.prompt);
   if (ids.length < NUM_TOKENS) return;
-  const data = Buffer.alloc(4 * NUM_TOKENS);
-  ids.slice(0, NUM_TOKENS).forEach((id, index) => data.writeInt32LE(Number(id), 4 * index));
+  const data = Int32Array.from(ids.slice(0, NUM_TOKENS));
   const digest = createHmac("sha256", SECRET).update(data).update(inner.cacheSalt ?? "").digest("hex");
   metadata.set(KEY, digest.slice(0, NUM_DIGITS));
-}
-
-function firstRow({ tokenBatch, paddedBatch }: PromptBatch): readonly number[] {
-  if (paddedBatch) {
-    const mask = integers(paddedBatch.attentionMask);
-    const width = Number(paddedBatch.inputIds?.shape?.[1] ?? 0);
-    return integers(paddedBatch.inputIds).slice(0, width).filter((_, column) => mask[column] === 1);
-  }
-  return Array.from((tokenBatch?.sequences?.[0]?.ids ?? []) as readonly number[]);
-}
-
-/** Reads a tensor of int64 as the client writes it. */
-function integers(tensor: Tensor | null | undefined): number[] {
-  const bytes = Buffer.from((tensor?.data ?? []) as Uint8Array);
-  return Array.from({ length: bytes.length / 8 }, (_, index) => Number(bytes.readBigInt64LE(8 * index)));
 }

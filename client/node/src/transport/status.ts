@@ -13,9 +13,17 @@ import {
   type LockstepError,
   type Reason,
 } from "../errors.js";
+import { inKeywords, keyword } from "../keywords.js";
 import type { ItemError__Output } from "../schema/lockstep/v1/ItemError.js";
 
 const DOMAIN = "lockstep.dev";
+
+/**
+ * How HTTP/2 refuses a call (REFUSED_STREAM) that the server has not looked at: this connection has
+ * as many as it may have. A new connection does not know yet how many these are.
+ */
+const REFUSED = /Stream refused by server/;
+const REFUSED_RETRY_MS = 100;
 
 /** The parts of google/rpc/status.proto and error_details.proto that are read. */
 const RPC = fromJSON(
@@ -70,7 +78,7 @@ export function fromGrpc(error: unknown, peer: string): unknown {
 /** Builds the error of one item of a call that went on for the others. */
 export function fromItem(item: ItemError__Output): ServiceError {
   const reason = typeof item.reason === "string" ? item.reason : `UNKNOWN_${String(item.reason)}`;
-  return new ServiceError(item.message, {
+  return new ServiceError(inKeywords(item.message), {
     code: status[item.code] ?? "UNKNOWN",
     reason: reason.replace(/^ERROR_REASON_/, "") as Reason,
     metadata: item.metadata,
@@ -97,7 +105,10 @@ function fromDetails(code: string, message: string, packed: Buffer, cause: unkno
         info = read("ErrorInfo", value);
         break;
       case "google.rpc.BadRequest":
-        ({ violations } = read("BadRequest", value));
+        violations = read("BadRequest", value).violations.map(({ field, description }) => ({
+          field: keyword(field),
+          description: inKeywords(description),
+        }));
         break;
       case "google.rpc.RetryInfo": {
         const { seconds, nanos } = read("RetryInfo", value).retryDelay ?? { seconds: 0, nanos: 0 };
@@ -108,10 +119,23 @@ function fromDetails(code: string, message: string, packed: Buffer, cause: unkno
   if (info?.domain !== DOMAIN) return undefined;
   const metadata = Object.fromEntries(info.metadata.map(({ key, value }) => [key, value]));
   const reason = info.reason as Reason;
-  return new ServiceError(message, { code, reason, metadata, violations, retryDelayMs, cause });
+  const wrong = violations.map(({ field, description }) => `${field}: ${description}`).join("; ");
+  return new ServiceError(wrong || said(message, metadata), { code, reason, metadata, violations, retryDelayMs, cause });
+}
+
+/** Returns the text of a status with the keyword of the field that it is about. */
+function said(message: string, { field, feature = "" }: Record<string, string>): string {
+  const path = field || feature;
+  const rest = path && message.startsWith(path) ? keyword(path) + message.slice(path.length) : message;
+  return inKeywords(rest);
 }
 
 function withoutReason(code: string, message: string, peer: string, cause: unknown): LockstepError {
+  if (code === "UNAVAILABLE" && REFUSED.test(message)) {
+    const sentence = `This connection has as many calls as ${peer} takes at a time.`;
+    const overloaded = { code: "RESOURCE_EXHAUSTED", reason: "OVERLOADED", retryDelayMs: REFUSED_RETRY_MS } as const;
+    return new ServiceError(sentence, { ...overloaded, cause });
+  }
   switch (code) {
     case "UNAVAILABLE":
       return new ConnectionFailed(`Cannot reach ${peer}: ${unreachable(message)}`, { code, cause });

@@ -8,6 +8,7 @@ import type { PaddedBatch, PaddedBatch__Output } from "../schema/lockstep/v1/Pad
 import type { PromptBatch } from "../schema/lockstep/v1/PromptBatch.js";
 import type { TokenBatch, TokenBatch__Output } from "../schema/lockstep/v1/TokenBatch.js";
 import type { VocabularyRef__Output } from "../schema/lockstep/v1/VocabularyRef.js";
+import { piece } from "./piece.js";
 import { readInts, Tensor, tensorMessage } from "./tensor.js";
 import { readVocabularyRef, type VocabularyRef } from "./vocabularyRef.js";
 
@@ -27,12 +28,14 @@ export interface Encoding {
   tokenBytes: Buffer[];
   /** 0 for the first text of a pair, 1 for the second. */
   tokenTypeIds: number[];
+  /** What each id stands for, to be seen; empty unless bytes or spellings were asked for. */
+  pieces: string[];
 }
 
 /** What is known about a row of which nothing is. */
 export function emptyEncoding(): Encoding {
-  const lists = { offsets: [], specialTokensMask: [], wordIds: [], tokens: [], tokenBytes: [], tokenTypeIds: [] };
-  return { truncatedTokenCount: 0, ...lists };
+  const ofTokens = { specialTokensMask: [], wordIds: [], tokens: [], tokenBytes: [], tokenTypeIds: [] };
+  return { truncatedTokenCount: 0, offsets: [], pieces: [], ...ofTokens };
 }
 
 /** Reads the wire form. */
@@ -42,6 +45,7 @@ export function readEncoding(message: EncodingDetails__Output): Encoding {
     ...others,
     offsets: offsetStarts.map((start, index) => [start, offsetEnds[index]!]),
     wordIds: wordIds.map((word) => (word === -1 ? null : word)),
+    pieces: others.tokenBytes.length > 0 ? others.tokenBytes.map(piece) : [...others.tokens],
   };
 }
 
@@ -67,6 +71,17 @@ export class Padded {
       message.paddingSide === "PADDING_SIDE_RIGHT" ? "right" : "left",
       message.padTokenId,
     );
+  }
+
+  /** Builds the rectangle of rows that are equally long, and so have no padding. */
+  static ofEqualRows(rows: readonly (readonly number[])[]): Padded {
+    const width = rows[0]?.length ?? 0;
+    const filled = (each: (row: number, column: number) => number) => {
+      const numbers = rows.flatMap((row, index) => row.map((_, column) => BigInt(each(index, column))));
+      return new Tensor(BigInt64Array.from(numbers), [rows.length, width]);
+    };
+    const ids = filled((row, column) => rows[row]![column]!);
+    return new Padded(ids, filled(() => 1), filled((_, column) => column), "left", undefined);
   }
 
   /** Builds the wire form. */
@@ -120,7 +135,7 @@ export class Batch {
     readonly tokenIds: number[][],
     /** The vocabulary that the ids belong to. */
     readonly vocabulary: VocabularyRef | undefined,
-    /** The rectangular form; undefined unless padding was asked for. */
+    /** The rectangular form that was asked for; undefined unless padding was. */
     readonly padded?: Padded,
     /** Details of each row; empty unless any were asked for or a row was cut. */
     readonly encodings: readonly Encoding[] = [],
@@ -135,17 +150,17 @@ export class Batch {
     return this.tokenIds.length;
   }
 
-  /** `[B, S]`. Throws a TypeError without padding. */
+  /** `[B, S]`. Throws a TypeError where rows differ in length without padding. */
   get inputIds(): Tensor<BigInt64Array> {
     return this.#rectangle().inputIds;
   }
 
-  /** `[B, S]`, 1 at tokens and 0 at padding. Throws a TypeError without padding. */
+  /** `[B, S]`, 1 at tokens and 0 at padding. Throws a TypeError as `inputIds`. */
   get attentionMask(): Tensor<BigInt64Array> {
     return this.#rectangle().attentionMask;
   }
 
-  /** `[B, S]`. Throws a TypeError without padding. */
+  /** `[B, S]`. Throws a TypeError as `inputIds`. */
   get positionIds(): Tensor<BigInt64Array> {
     return this.#rectangle().positionIds;
   }
@@ -163,10 +178,11 @@ export class Batch {
   }
 
   #rectangle(): Padded {
-    if (this.padded === undefined) {
-      throw new TypeError("The batch is ragged: encode with padding: 'longest', or pad it.");
+    if (this.padded !== undefined) return this.padded;
+    if (this.tokenIds.some((row) => row.length !== this.tokenIds[0]!.length)) {
+      throw new TypeError("The rows differ in length: encode with padding: 'longest', or pad them.");
     }
-    return this.padded;
+    return Padded.ofEqualRows(this.tokenIds);
   }
 }
 
@@ -178,27 +194,15 @@ export function promptMessage(prompts: Prompts): PromptBatch {
   if (prompts instanceof Batch && prompts.padded !== undefined) {
     return { paddedBatch: prompts.padded.message() };
   }
-  return { tokenBatch: tokenBatch(prompts instanceof Batch ? prompts.tokenIds : prompts) };
+  return { tokenBatch: tokenBatch(prompts instanceof Batch ? prompts.tokenIds : prompts, "prompts") };
 }
 
-/** Returns the ids of prompts, without padding. */
-export function rowsOf(prompts: Prompts): number[][] {
-  if (!(prompts instanceof Batch)) return prompts.map((row) => idRow(row, "prompts"));
-  if (prompts.padded === undefined || prompts.tokenIds.length > 0) return prompts.tokenIds;
-  const { inputIds, attentionMask } = prompts.padded;
-  const [count = 0, width = 0] = inputIds.shape;
-  return Array.from({ length: count }, (_, row) => {
-    const ids = inputIds.data.slice(row * width, (row + 1) * width);
-    return Array.from(ids, Number).filter((_, column) => attentionMask.data[row * width + column] === 1n);
-  });
-}
-
-/** Builds the wire form of rows of ids. */
-export function tokenBatch(rows: readonly Ids[]): TokenBatch {
+/** Builds the wire form of rows of ids; `where` names them in errors. */
+export function tokenBatch(rows: readonly Ids[], where: string): TokenBatch {
   if (!Array.isArray(rows)) {
-    throw new TypeError("Prompts are a batch, or rows of token ids, for example [[1, 2], [3]].");
+    throw new TypeError(`${where} takes a batch, or rows of token ids, for example [[1, 2], [3]].`);
   }
-  return { sequences: rows.map((row) => ({ ids: idRow(row, "prompts") })) };
+  return { sequences: rows.map((row, index) => ({ ids: idRow(row, `${where}[${index}]`) })) };
 }
 
 /** Says whether ids are one row and not a batch of rows. */

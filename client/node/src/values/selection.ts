@@ -13,6 +13,8 @@ export interface ScoreSelection {
   full?: boolean | undefined;
   /** Number of the most probable ids to return. */
   topK?: number | undefined;
+  /** Whether `topK` tokens by scores are returned in addition to those by logits. */
+  topKOfBoth?: boolean | undefined;
   /** Ids to return. */
   tokenIds?: ArrayLike<number | bigint> | undefined;
   /** Element type of full rows on the wire; all arrive as `Float32Array`. */

@@ -1,7 +1,8 @@
 """The words of a caller in place of the fields of requests: `temperature`, not their paths.
 
 A field has one keyword, whichever request it is part of. `tests/unit/client/test_keywords.py`
-walks through the fields of all requests and looks for the keyword of each.
+walks through the fields of all requests and looks for the keyword of each. The TypeScript client
+has these tables too, by `client/generate/words.py`.
 """
 
 import re
@@ -10,6 +11,7 @@ from typing import Final
 # The first pattern that a path begins with. What follows it stays: places in lists, and parts.
 _PATHS: Final = {
     r"generation_config\.((?:forced_)?eos_token_id)s": r"\1",
+    r"generation_config\.processors(\[\d+\])\.arguments_json": r"processors\1",
     r"generation_config\.": "",
     r"prompt\.padded_batch\.": "",
     r"prompt(?:\.token_batch(?:\.sequences)?|\.padded_batch)?": "prompts",

@@ -49,6 +49,7 @@ print({
   drawn: {
     promptIndices: drawn.details.map((each) => each.promptIndex),
     sequences: drawn.sequences,
+    fullSequences: drawn.fullSequences,
     seeds: drawn.seeds.map(String),
     completionTokenCount: drawn.usage.completionTokenCount,
   },

@@ -68,7 +68,11 @@ print({
   copied,
   selected,
   alone,
-  generated: { sequences: generated.sequences, after },
+  generated: {
+    sequences: generated.sequences,
+    after,
+    full: await failure(() => generated.fullSequences),
+  },
   undone,
   sampled: { ids: sampledTokenIds, position: fork.position },
   found: found.position,

@@ -12,6 +12,15 @@ const client = connect({ tls, retries: Number(RETRIES), ...shown });
 const calls = {
   encode: () => client.tokenizer.encode("x"),
   vocabulary: () => all(client.tokenizer.vocabulary()),
+  decoder: async () => {
+    const decoder = client.tokenizer.openDecoder();
+    await decoder.feed([5]);
+    await decoder.feed([6]);
+    await decoder.end();
+  },
+  importPieces: () => client.vocabulary.importRevisions([Buffer.from("a"), Buffer.from("b")]),
+  importOnce: () => client.vocabulary.importRevisions([Buffer.from("c")].values()),
+  thousand: () => Promise.all(Array.from({ length: 1000 }, () => client.tokenizer.encode("x"))),
   ready: () => client.waitUntilReady(1_000),
 };
 print({ failure: await failure(calls[METHOD]) });

@@ -1,6 +1,6 @@
 // Encodes, pads, decodes, renders, generates and scores.
 
-import { all, connect, failure, print } from "./probe.mjs";
+import { all, connect, failure, lockstep, print } from "./probe.mjs";
 
 const TEXTS = ["The capital of France is", "Grüße aus 東京 🙂"];
 const GREEDY = { maxNewTokens: 12, doSample: false, eosTokenId: [] };
@@ -16,6 +16,7 @@ const batch = await tokenizer.encode(TEXTS, {
   returnOffsets: "utf16",
   returnTokens: true,
 });
+const equal = new lockstep.Batch([[5, 6], [7, 8]], batch.vocabulary);
 const right = await tokenizer.pad(batch, { paddingSide: "right" });
 const chat = await tokenizer.applyChatTemplate(MESSAGES);
 const greedy = await model.generate(batch, { ...GREEDY, outputLogits: true, outputScores: true });
@@ -52,6 +53,11 @@ print({
   },
   batch,
   right,
+  equal: {
+    inputIds: equal.inputIds,
+    attentionMask: equal.attentionMask,
+    positionIds: equal.positionIds,
+  },
   extended: batch.extended([[7], [8, 9]]),
   decoded: await tokenizer.decode(batch),
   decodedRow: await tokenizer.decode(batch.tokenIds[1]),
@@ -60,6 +66,7 @@ print({
   chat: { tokenIds: chat.tokenIds, texts: chat.texts },
   greedy: {
     sequences: greedy.sequences,
+    fullSequences: greedy.fullSequences,
     finishReasons: greedy.finishReasons,
     logits: { shape: greedy.logits.shape, last: greedy.logits.row(1, 11) },
     scores: greedy.scores.shape,
