@@ -13,6 +13,8 @@ def check_token_ids(
     rows: Iterable[Sequence[int]],
     vocabulary_size: int,
     without_rows: range = NONE,
+    *,
+    one_row: bool = False,
 ) -> None:
     """Checks that ids are in a vocabulary, and that the model has rows for them.
 
@@ -21,6 +23,7 @@ def check_token_ids(
         rows: ids, one sequence per row, without padding.
         vocabulary_size: number of ids of the request's revision.
         without_rows: the ids among them without a row in the model.
+        one_row: whether the field has ids, and no rows of them: `rows` has these alone.
 
     Raises:
         TokenIdOutOfRange: an id is negative, at or above `vocabulary_size`, or without a row.
@@ -34,7 +37,7 @@ def check_token_ids(
             if not 0 <= token_id < vocabulary_size or not has_row:
                 raise TokenIdOutOfRange(
                     field,
-                    row=row,
+                    row=None if one_row else row,
                     index=index,
                     token_id=token_id,
                     vocabulary_size=vocabulary_size,

@@ -44,7 +44,7 @@ class TokenIdOutOfRange(ServiceError):
         self,
         field: str,
         *,
-        row: int,
+        row: int | None,
         index: int,
         token_id: int,
         vocabulary_size: int,
@@ -54,7 +54,7 @@ class TokenIdOutOfRange(ServiceError):
 
         Args:
             field: path of the field that holds it.
-            row: its row, from 0.
+            row: its row, from 0; None where the field has ids, and no rows of them.
             index: its place in the row, from 0.
             token_id: the id.
             vocabulary_size: number of ids of the request's revision.
@@ -65,10 +65,11 @@ class TokenIdOutOfRange(ServiceError):
             if has_row
             else "is in the tokenizer's vocabulary, but the model has no row for it"
         )
+        where = f"index {index}" if row is None else f"row {row}, index {index}"
         super().__init__(
-            f"{field}: id {token_id} at row {row}, index {index} {why}.",
+            f"{field}: id {token_id} at {where} {why}.",
             field=field,
-            row=row,
+            row=row or 0,
             index=index,
             tokenId=token_id,
             vocabularySize=vocabulary_size,
@@ -100,11 +101,13 @@ class ContextLengthExceeded(ServiceError):
         remedy = (
             "open a session with a larger max_length"
             if of_session
-            else "encode the text with truncation and max_length, or ask for fewer new tokens"
+            else "encode the text with truncation and max_length"
+            + ", or ask for fewer new tokens" * bool(new_tokens)
         )
+        more = f"; with {new_tokens} new tokens it exceeds" if new_tokens else ", which exceeds"
         super().__init__(
-            f"Row {row} has {prompt_tokens} prompt tokens; with {new_tokens} new tokens it "
-            f"exceeds {limit} of {context_tokens} tokens; {remedy}.",
+            f"Row {row} has {prompt_tokens} prompt tokens{more} {limit} of {context_tokens} "
+            f"tokens; {remedy}.",
             row=row,
             promptTokens=prompt_tokens,
             newTokens=new_tokens,

@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
 import tomllib
 import venv
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -108,9 +110,8 @@ def test_a_wheel_has_every_file_of_its_packages(wheels: Path, project: str):
 
 @pytest.mark.parametrize("project", PROJECTS)
 def test_license_and_readme_go_along(wheels: Path, project: str):
-    license_text, readme = (
-        (ROOT / project / name).read_text() for name in ("LICENSE", "README.md")
-    )
+    name = described(project)["project"]["readme"]
+    license_text, readme = ((ROOT / project / file).read_text() for file in ("LICENSE", name))
     assert license_text == (ROOT / "LICENSE").read_text()
     with zipfile.ZipFile(wheel(wheels, project)) as built:
         texts = {Path(name).name: built.read(name).decode() for name in built.namelist()}
@@ -118,7 +119,18 @@ def test_license_and_readme_go_along(wheels: Path, project: str):
     assert readme in texts["METADATA"]
     (archive,) = wheels.glob(f"{PROJECTS[project].replace('-', '_')}-*.tar.gz")
     with tarfile.open(archive) as source:
-        assert {"LICENSE", "README.md"} <= {Path(name).name for name in source.getnames()}
+        assert {"LICENSE", name} <= {Path(name).name for name in source.getnames()}
+
+
+@pytest.mark.parametrize("page", [*PROJECTS, "client/node"])
+def test_the_page_of_an_index_leads_nowhere_that_only_the_repository_has(page: str):
+    python = (ROOT / page / "pyproject.toml").exists()
+    text = (
+        ROOT / page / (described(page)["project"]["readme"] if python else "README.md")
+    ).read_text()
+    text = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
+    places = re.findall(r"\]\(([^)]+)\)|(?:src|href)=\"([^\"]+)\"", text)
+    assert [place for pair in places for place in pair if place and "://" not in place] == []
 
 
 @pytest.mark.slow
@@ -171,6 +183,28 @@ def test_the_tokenizer_service_answers_where_nothing_else_is_installed(
 
 @pytest.mark.full
 @pytest.mark.timeout(1800)
+def test_the_model_service_answers_where_nothing_else_is_installed(
+    wheels: Path, services: Services, tmp_path: Path
+):
+    torch = f"torch=={version('torch').partition('+')[0]}"
+    requirements = torch, f"{distribution.NAME}[model]", "lockstep-client[cli]"
+    programs = installed(tmp_path / "venv", wheels, *requirements)
+    model = f"--model={services.checkpoint}"
+    flags = f"--tokenizer-address={services.tokenizer.address}", "--dtype=fp32", "--threads=1"
+    where = {"folder": tmp_path, "cwd": tmp_path, "environment": {"PYTHONPATH": ""}}
+    running = running_process("model_service", model, *flags, python=programs / "python", **where)
+    with running as served:
+        those = Services(services.checkpoint, services.tokenizer, served)
+        run(programs / "lockstep", "wait", cwd=tmp_path, **those.environment)
+        generate = [programs / "lockstep", "generate", TEXT, "-n", "8", "--greedy", "--json"]
+        answer = json.loads(run(*generate, cwd=tmp_path, **those.environment))
+    with services.client() as client:
+        expected = client.generate(TEXT, max_new_tokens=8, do_sample=False)
+    assert (answer["text"], answer["token_ids"]) == (expected.text, expected.token_ids)
+
+
+@pytest.mark.full
+@pytest.mark.timeout(1800)
 def test_the_command_runs_without_an_installation(wheels: Path, services: Services, tmp_path: Path):
     programs = installed(tmp_path / "tools", wheels, "uv", "pipx")
     client = f"{wheel(wheels, 'client/python')}[cli]"
@@ -200,12 +234,12 @@ def test_the_client_answers_the_same_beside_the_oldest_protobuf(
 
 @pytest.mark.full
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("version", PROTOBUF)
+@pytest.mark.parametrize("release", PROTOBUF)
 def test_the_client_answers_the_same_beside_each_protobuf(
-    version: str, wheels: Path, services: Services, expected: dict[str, Any], tmp_path: Path
+    release: str, wheels: Path, services: Services, expected: dict[str, Any], tmp_path: Path
 ):
-    programs = installed(tmp_path / "venv", wheels, "lockstep-client", f"protobuf=={version}")
+    programs = installed(tmp_path / "venv", wheels, "lockstep-client", f"protobuf=={release}")
     printed = run(programs / "python", PROBE, cwd=tmp_path, **services.environment)
     found = json.loads(printed)
-    assert found.pop("protobuf") in SpecifierSet(f"=={version}")
+    assert found.pop("protobuf") in SpecifierSet(f"=={release}")
     assert found == {name: value for name, value in expected.items() if name != "protobuf"}

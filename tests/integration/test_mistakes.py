@@ -25,6 +25,15 @@ def test_a_mistake_is_told_as_the_list_has_it(tell, mistake):
     assert tell(mistake) == LIST[mistake]
 
 
+def test_who_gave_one_text_or_row_is_told_of_no_list():
+    one = r"(list\()?ls\.(generate|stream|distribution|perplexity|tokenizer\.\w+)\((?!.*\[\[)[^\[]"
+    told = [LIST[mistake] for mistake in LIST if re.match(one, mistake)]
+    assert len(told) > 50
+    assert [
+        each for each in told if re.search(r"(prompt|text|row|conversation)s\[|row \d", each)
+    ] == []
+
+
 def test_no_mistake_is_told_in_the_words_of_insides():
     names = {told.partition(": ")[0] for told in LIST.values()}
     raw = {name for name in names if isinstance(getattr(builtins, name, None), type)}

@@ -200,7 +200,7 @@ def _check_roles(roles: Sequence[SpecialToken], tokenizer: Tokenizer) -> None:
         if not 0 <= special.token_id < tokenizer.size:
             raise TokenIdOutOfRange(
                 field,
-                row=0,
+                row=None,
                 index=index,
                 token_id=special.token_id,
                 vocabulary_size=tokenizer.size,

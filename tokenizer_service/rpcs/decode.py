@@ -154,7 +154,7 @@ class _SequenceDecoders:
             ResponseTooLarge: the text is too long.
             TokenIdOutOfRange: an id is not in the vocabulary.
         """
-        check_token_ids("ids", [request.ids], tokenizer.size)
+        check_token_ids("ids", [request.ids], tokenizer.size, one_row=True)
         decoder = self._decoder(tokenizer, request)
         pieces = map(decoder.push, slices(request.ids))
         text = yield from LargeResponse(limit_bytes).collect(pieces, "")

@@ -43,7 +43,7 @@ async def convert_tokens(request: pb.ConvertTokensRequest, service: Service) -> 
     num_lookups = len(request.tokens) + len(request.ids)
     if num_lookups > MAX_LOOKUPS:
         raise InvalidField("tokens", f"and ids must have at most {MAX_LOOKUPS} entries")
-    check_token_ids("ids", [request.ids], tokenizer.size)
+    check_token_ids("ids", [request.ids], tokenizer.size, one_row=True)
 
     def work() -> Pieces[Serialized]:
         response = LargeResponse(service.max_response_bytes)

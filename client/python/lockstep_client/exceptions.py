@@ -99,6 +99,7 @@ class LockstepError(Exception):
         self.reason = reason or self.REASON
         self.metadata = dict(metadata or {})
         self.violations = tuple(violations)
+        self._argument = ""  # the name of what was given, see `_calls.argument`
         self.retry_delay_s = retry_delay_s
 
 

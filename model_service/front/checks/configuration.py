@@ -16,7 +16,12 @@ from model_service.front.checks.configuration_fields import (
 from model_service.front.checks.contradictions import Given
 from model_service.front.checks.pipeline import Surroundings, read_pipeline
 from model_service.front.checks.processor_catalog import BUILT_IN, Catalog
-from model_service.protocol.parameters import CONFIG_PARAMETERS, IMPLYING_OFF, GenerationConfig
+from model_service.protocol.parameters import (
+    CONFIG_PARAMETERS,
+    IMPLYING_OFF,
+    PARAMETERS,
+    GenerationConfig,
+)
 from wire.token_ids import NONE, check_token_ids
 from wire.violations import Violations
 
@@ -80,7 +85,13 @@ def resolve(
     values = read_fields(message, violations, path, limits)
     for name, value in values.items():
         rows = token_ids(name, value)
-        check_token_ids(f"{path}.{name}", rows, vocabulary_size, without_rows)
+        check_token_ids(
+            f"{path}.{name}",
+            rows,
+            vocabulary_size,
+            without_rows,
+            one_row=PARAMETERS[name].kind not in ("runs", "run_biases"),
+        )
     given = Given(values, message.lenient, violations, path)
     contradictions.check_generable(given, not_generable)
     config = _over_defaults(given, defaults, _replaced(message))

@@ -145,7 +145,11 @@ def _read_arguments(
         return "{}"
     for where, ids in schema.token_ids(arguments):
         check_token_ids(
-            path + where, [ids], surroundings.vocabulary_size, surroundings.without_rows
+            path + where,
+            [ids],
+            surroundings.vocabulary_size,
+            surroundings.without_rows,
+            one_row=True,
         )
     return json.dumps(schema.defaults | arguments)
 

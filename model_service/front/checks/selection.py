@@ -173,7 +173,7 @@ def _check_amount(
             violations.add(f"{field}.token_ids", f"must have 1 to {max_selected_tokens} ids")
             return
         ids = list(message.token_ids.ids)
-        check_token_ids(f"{field}.token_ids", [ids], vocabulary_size)
+        check_token_ids(f"{field}.token_ids", [ids], vocabulary_size, one_row=True)
         if not 1 <= len(ids) <= max_selected_tokens:
             violations.add(f"{field}.token_ids", f"must have 1 to {max_selected_tokens} ids")
         if len(set(ids)) != len(ids):

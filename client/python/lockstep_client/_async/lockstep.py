@@ -11,9 +11,11 @@ from lockstep_client._async.tokenizer import AsyncTokenizer
 from lockstep_client._async.vocabulary import AsyncVocabulary
 from lockstep_client._calls import completion, row_results
 from lockstep_client._calls import progress as bars
+from lockstep_client._calls.argument import Argument
 from lockstep_client._calls.completion import CompletionAssembler
 from lockstep_client._calls.keyword_help import with_keywords
 from lockstep_client._calls.row_requests import RowLimits
+from lockstep_client._calls.windows import perplexities
 from lockstep_client._requests.options import (
     CompletionOptions,
     GenerationOptions,
@@ -198,12 +200,13 @@ class AsyncLockstep(AsyncClosing):
 
     async def _complete(
         self,
+        given: Argument,
         prompt: str | None,
         messages: ChatMessages | None,
         options: CompletionOptions,
         timeout: Timeout,
     ) -> Completion:
-        with OneRequest("generate") as request, request.calls():
+        with OneRequest("generate") as request, request.calls(), given.named():
             generate_options = await self._generate_options(options)
             batch = await self._encode(prompt, messages, options)
             generation = await self.model.generate(batch, timeout=timeout, **generate_options)
@@ -229,7 +232,9 @@ class AsyncLockstep(AsyncClosing):
         completion.check(prompt, messages, options)
         assembler = CompletionAssembler()
         pieces = self._pieces(prompt, messages, options, timeout, assembler)
-        return AsyncStream(in_one_request("stream", pieces), assembler.result)
+        return AsyncStream(
+            in_one_request("stream", pieces, completion.argument(prompt)), assembler.result
+        )
 
     async def distribution(
         self,
@@ -257,7 +262,8 @@ class AsyncLockstep(AsyncClosing):
             LockstepError: a service refused, failed or cannot be reached.
         """
         completion.check(prompt, messages, options)
-        with OneRequest("distribution") as request, request.calls():
+        given = completion.argument(prompt)
+        with OneRequest("distribution") as request, request.calls(), given.named():
             batch = await self._encode(prompt, messages, options)
             (found,) = await self.model.distribution(
                 batch,
@@ -311,10 +317,14 @@ class AsyncLockstep(AsyncClosing):
             timeout: of the scoring, in seconds.
             **many: see `ManyOptions`.
         """
-        batch = await self.tokenizer.encode(text)
-        size = window or (await self.model.info()).context_length
-        scored = await self.model.score(batch, window=size, stride=stride, timeout=timeout, **many)
-        values = [each if isinstance(each, LockstepError) else each.perplexity for each in scored]
+        given = Argument("text", is_list=not isinstance(text, str))
+        with given.named():
+            batch = await self.tokenizer.encode(text)
+            size = window or (await self.model.info()).context_length
+            scored = await self.model.score(
+                batch, window=size, stride=stride, timeout=timeout, **many
+            )
+        values = perplexities(scored, given)
         return values[0] if isinstance(text, str) else values
 
     async def wait_until_ready(self, timeout: float = 60.0) -> None:
@@ -361,7 +371,9 @@ class AsyncLockstep(AsyncClosing):
         negative_prompt = options.get("negative_prompt")
         if not isinstance(negative_prompt, str):
             return completion.generate_options(options)
-        batch = await self.tokenizer.encode(negative_prompt, **completion.encode_options(options))
+        with Argument("negative_prompt").named():
+            encode = completion.encode_options(options)
+            batch = await self.tokenizer.encode(negative_prompt, **encode)
         return completion.generate_options({**options, "negative_prompt": batch.token_ids[0]})
 
     async def _pieces(

@@ -16,6 +16,7 @@ from lockstep_client._async.session import AsyncSession
 from lockstep_client._async.session_link import AsyncSessionLink
 from lockstep_client._async.streams import AsyncStream
 from lockstep_client._calls import row_requests, row_results
+from lockstep_client._calls.argument import SHOWN, Argument
 from lockstep_client._calls.assembly import GenerationAssembler
 from lockstep_client._calls.keyword_help import with_keywords
 from lockstep_client._calls.row_requests import RowLimits
@@ -290,7 +291,8 @@ class AsyncModel:
             adds what they stand for.
         """
         request = requests.distribution(prompts, candidates, options)
-        response = await self._connection.unary(self._stub.ComputeLogits, request, timeout)
+        with Argument("candidates", fields=SHOWN).named():
+            response = await self._connection.unary(self._stub.ComputeLogits, request, timeout)
         return distributions(response)
 
     async def info(self, *, timeout: Timeout = USE_DEFAULT) -> ModelInfo:

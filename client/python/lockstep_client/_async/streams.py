@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Generic, Self, TypeVar
 
+from lockstep_client._calls.argument import Argument
 from lockstep_client._transport.request_id import OneRequest
 from lockstep_client._values.one_line import described
 
@@ -61,17 +62,20 @@ class AsyncStream(AsyncIterator[Item], Generic[Item, Result]):
         await self.aclose()
 
 
-async def in_one_request(name: str, items: AsyncGenerator[Item]) -> AsyncGenerator[Item]:
+async def in_one_request(
+    name: str, items: AsyncGenerator[Item], given: Argument
+) -> AsyncGenerator[Item]:
     """Yields the items, and makes the calls that each needs part of one request.
 
     Args:
         name: what the client does, for traces.
         items: whatever is closed when this is.
+        given: what the errors of the calls name.
     """
     with OneRequest(name) as request:
         async with aclosing(items):
             while True:
-                with request.calls():
+                with request.calls(), given.named():
                     try:
                         item = await anext(items)
                     except StopAsyncIteration:

@@ -10,6 +10,7 @@ from lockstep.v1.tokenizer_service_pb2_grpc import TokenizerServiceStub
 from lockstep_client._async.duplex import AsyncDuplex
 from lockstep_client._async.row_calls import call_rows
 from lockstep_client._calls import row_results
+from lockstep_client._calls.argument import Argument
 from lockstep_client._calls.keyword_help import with_keywords
 from lockstep_client._calls.row_requests import RowLimits
 from lockstep_client._calls.row_results import Part
@@ -83,8 +84,12 @@ class AsyncTokenizer:
         check_return_tensors(return_tensors)
         request = requests.encode(texts, options)
 
+        given = Argument("texts", is_list=not isinstance(texts, str))
+
         async def encode(part: pb.EncodeRequest, timeout: Timeout) -> Batch:
-            return results.encoded(await self._connection.unary(self._stub.Encode, part, timeout))
+            with given.named():
+                response = await self._connection.unary(self._stub.Encode, part, timeout)
+            return results.encoded(response)
 
         async def all_rows() -> list[Part[Batch]]:
             return await call_rows("encode", request, encode, self._row_limits, timeout, options)
@@ -149,11 +154,14 @@ class AsyncTokenizer:
             timeout: in seconds.
             **options: see `DecodeOptions`.
         """
+        request = requests.decode(rows, options)
+        given = Argument("rows", is_list=not requests.is_one_row(rows))
 
         async def decode(part: pb.DecodeRequest, timeout: Timeout) -> list[DecodedText]:
-            return results.decoded(await self._connection.unary(self._stub.Decode, part, timeout))
+            with given.named():
+                response = await self._connection.unary(self._stub.Decode, part, timeout)
+            return results.decoded(response)
 
-        request = requests.decode(rows, options)
         parts = await call_rows("decode", request, decode, self._row_limits, timeout, options)
         return row_results.listed(parts)
 
@@ -240,7 +248,9 @@ class AsyncTokenizer:
         """
         check_return_tensors(return_tensors)
         request = requests.apply_chat_template(conversations, options)
-        response = await self._connection.unary(self._stub.ApplyChatTemplate, request, timeout)
+        several = requests.are_several_conversations(conversations)
+        with Argument("conversations", is_list=several).named():
+            response = await self._connection.unary(self._stub.ApplyChatTemplate, request, timeout)
         return results.rendered(response, return_tensors)
 
     async def count_tokens(
@@ -262,12 +272,14 @@ class AsyncTokenizer:
             timeout: in seconds.
             **many: see `ManyOptions`.
         """
+        request = requests.count_tokens(texts, add_special_tokens, parse_special_tokens)
+        given = Argument("texts", is_list=not isinstance(texts, str))
 
         async def count(part: pb.CountTokensRequest, timeout: Timeout) -> list[int]:
-            response = await self._connection.unary(self._stub.CountTokens, part, timeout)
+            with given.named():
+                response = await self._connection.unary(self._stub.CountTokens, part, timeout)
             return list(response.counts)
 
-        request = requests.count_tokens(texts, add_special_tokens, parse_special_tokens)
         parts = await call_rows("count", request, count, self._row_limits, timeout, many)
         return row_results.listed(parts)
 

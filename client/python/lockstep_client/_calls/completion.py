@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import cast
 
+from lockstep_client._calls.argument import Argument
 from lockstep_client._calls.row_requests import row_seed
 from lockstep_client._requests import generation_config
 from lockstep_client._requests.options import (
@@ -15,8 +16,8 @@ from lockstep_client._requests.tokenizer import ChatMessages
 from lockstep_client._results.generation import Completion, Generation
 from lockstep_client.exceptions import ProtocolError, WrongType, WrongValue
 
-Text = tuple[str | None, ChatMessages | None, CompletionOptions]
-"""A text, or messages, and the keywords that go with it."""
+Text = tuple[Argument, str | None, ChatMessages | None, CompletionOptions]
+"""What a caller gave: a text, or messages, and the keywords that go with it."""
 
 _TEXT_KEYWORDS = CompletionOptions.__annotations__.keys() - GenerationOptions.__annotations__.keys()
 
@@ -85,10 +86,18 @@ def texts(
     else:
         conversation = cast(ChatMessages | None, messages)
         check(prompt, conversation, options)
-        return [(prompt, conversation, options)], False
+        return [(argument(prompt), prompt, conversation, options)], False
     for text, conversation in each_given:
         check(text, conversation, options)
-    return [(*given, _with_seed(options, row)) for row, given in enumerate(each_given)], True
+    return [
+        (argument(given[0], row), *given, _with_seed(options, row))
+        for row, given in enumerate(each_given)
+    ], True
+
+
+def argument(prompt: str | None, row: int | None = None) -> Argument:
+    """Returns what errors name: a text, or messages where there is none; or an entry of a list."""
+    return Argument("messages" if prompt is None else "prompt", row)
 
 
 def _is_conversation(each: object) -> bool:

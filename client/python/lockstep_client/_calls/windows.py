@@ -6,6 +6,7 @@ from itertools import groupby
 
 from lockstep.v1 import model_service_pb2 as pb
 
+from lockstep_client._calls.argument import Argument
 from lockstep_client._results.scores import ScoredSequence
 from lockstep_client._values import batch as batches
 from lockstep_client.exceptions import LockstepError, WrongType, WrongValue
@@ -94,6 +95,16 @@ class Windows:
         pairs = zip(self._windows, scored, strict=True)
         by_row = groupby(pairs, key=lambda pair: pair[0].row)
         return [_joined([*pairs]) for _, pairs in by_row]
+
+
+def perplexities(scored: list[ScoredSequence], given: Argument) -> list[float | LockstepError]:
+    """Returns the perplexity of each text; that of one that failed is its error, which names it."""
+    values: list[float | LockstepError] = []
+    for each in scored:
+        if isinstance(each, LockstepError):
+            given.rename(each)
+        values.append(each if isinstance(each, LockstepError) else each.perplexity)
+    return values
 
 
 def _rows(

@@ -7,6 +7,7 @@ import typer
 from rich.text import Text
 
 from lockstep_client import Lockstep
+from lockstep_client._calls.argument import SHOWN, Argument
 from lockstep_client._cli import distribution, options
 from lockstep_client._cli.generate import conversation
 from lockstep_client._cli.generation import LENGTHS, generation
@@ -70,7 +71,10 @@ def step(
             prompt = client.tokenizer.apply_chat_template(conversation(text))
         else:
             prompt = client.tokenizer.encode(text)
-        with Stepper(client, prompt, candidates=candidates, keywords=keywords) as stepper:
+        with (
+            Argument("--candidates", fields=SHOWN).named(),
+            Stepper(client, prompt, candidates=candidates, keywords=keywords) as stepper,
+        ):
             if choose is None:
                 _ask_for_tokens(client, stepper)
                 chosen = stepper.token_ids[stepper.prompt_length :]

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lockstep_client import Batch, Lockstep, VocabularyEntry
+from lockstep_client._calls.argument import Argument
 from lockstep_client._cli import options, token_text
 from lockstep_client._cli.options import DEFAULT_TOKENIZER
 from lockstep_client._cli.session import connected, notes, out, print_json
@@ -82,7 +83,7 @@ def decode(
 ) -> None:
     """Turn token ids into text."""
     ids = [_id(word) for text in token_ids for word in text.replace(",", " ").split()]
-    with connected(tokenizer=tokenizer, tls_ca=tls_ca) as client:
+    with connected(tokenizer=tokenizer, tls_ca=tls_ca) as client, Argument("ID").named():
         (row,) = client.tokenizer.decode_rows(
             [ids], skip_special_tokens=not keep_special, check_round_trip=json
         )

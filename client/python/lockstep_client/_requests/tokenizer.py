@@ -190,6 +190,11 @@ def apply_chat_template(
     )
 
 
+def are_several_conversations(given: ChatMessages | Sequence[ChatMessages]) -> bool:
+    """Says whether a list has conversations, and not the messages of one."""
+    return bool(given) and all(map(_is_list, given))
+
+
 def _padding(options: Mapping[str, Any]) -> tokenizer_pb.PaddingOptions | None:
     strategy, side = options.get("padding", False), _side(options, "padding_side")
     if strategy is False or strategy is None:
@@ -224,7 +229,7 @@ def _side(options: Mapping[str, Any], keyword: str) -> "tokens_pb.PaddingSide | 
 def _conversations(given: ChatMessages | Sequence[ChatMessages]) -> list[ChatMessages]:
     if not _is_list(given):
         raise WrongType(f"messages are a list such as {_MESSAGES}, not {given!r}.")
-    conversations: Any = given if given and all(map(_is_list, given)) else [given]
+    conversations: Any = given if are_several_conversations(given) else [given]
     return list(conversations)
 
 

@@ -7,9 +7,11 @@ from typing import Any, Literal, Unpack, overload
 
 from lockstep_client._calls import completion, row_results
 from lockstep_client._calls import progress as bars
+from lockstep_client._calls.argument import Argument
 from lockstep_client._calls.completion import CompletionAssembler
 from lockstep_client._calls.keyword_help import with_keywords
 from lockstep_client._calls.row_requests import RowLimits
+from lockstep_client._calls.windows import perplexities
 from lockstep_client._requests.options import (
     CompletionOptions,
     GenerationOptions,
@@ -199,12 +201,13 @@ class Lockstep(Closing):
 
     def _complete(
         self,
+        given: Argument,
         prompt: str | None,
         messages: ChatMessages | None,
         options: CompletionOptions,
         timeout: Timeout,
     ) -> Completion:
-        with OneRequest("generate") as request, request.calls():
+        with OneRequest("generate") as request, request.calls(), given.named():
             generate_options = self._generate_options(options)
             batch = self._encode(prompt, messages, options)
             generation = self.model.generate(batch, timeout=timeout, **generate_options)
@@ -230,7 +233,9 @@ class Lockstep(Closing):
         completion.check(prompt, messages, options)
         assembler = CompletionAssembler()
         pieces = self._pieces(prompt, messages, options, timeout, assembler)
-        return Stream(in_one_request("stream", pieces), assembler.result)
+        return Stream(
+            in_one_request("stream", pieces, completion.argument(prompt)), assembler.result
+        )
 
     def distribution(
         self,
@@ -258,7 +263,8 @@ class Lockstep(Closing):
             LockstepError: a service refused, failed or cannot be reached.
         """
         completion.check(prompt, messages, options)
-        with OneRequest("distribution") as request, request.calls():
+        given = completion.argument(prompt)
+        with OneRequest("distribution") as request, request.calls(), given.named():
             batch = self._encode(prompt, messages, options)
             (found,) = self.model.distribution(
                 batch,
@@ -312,10 +318,12 @@ class Lockstep(Closing):
             timeout: of the scoring, in seconds.
             **many: see `ManyOptions`.
         """
-        batch = self.tokenizer.encode(text)
-        size = window or (self.model.info()).context_length
-        scored = self.model.score(batch, window=size, stride=stride, timeout=timeout, **many)
-        values = [each if isinstance(each, LockstepError) else each.perplexity for each in scored]
+        given = Argument("text", is_list=not isinstance(text, str))
+        with given.named():
+            batch = self.tokenizer.encode(text)
+            size = window or (self.model.info()).context_length
+            scored = self.model.score(batch, window=size, stride=stride, timeout=timeout, **many)
+        values = perplexities(scored, given)
         return values[0] if isinstance(text, str) else values
 
     def wait_until_ready(self, timeout: float = 60.0) -> None:
@@ -362,7 +370,9 @@ class Lockstep(Closing):
         negative_prompt = options.get("negative_prompt")
         if not isinstance(negative_prompt, str):
             return completion.generate_options(options)
-        batch = self.tokenizer.encode(negative_prompt, **completion.encode_options(options))
+        with Argument("negative_prompt").named():
+            encode = completion.encode_options(options)
+            batch = self.tokenizer.encode(negative_prompt, **encode)
         return completion.generate_options({**options, "negative_prompt": batch.token_ids[0]})
 
     def _pieces(

@@ -12,6 +12,7 @@ from lockstep.v1.model_info_service_pb2_grpc import ModelInfoServiceStub
 from lockstep.v1.model_service_pb2_grpc import ModelServiceStub
 
 from lockstep_client._calls import row_requests, row_results
+from lockstep_client._calls.argument import SHOWN, Argument
 from lockstep_client._calls.assembly import GenerationAssembler
 from lockstep_client._calls.keyword_help import with_keywords
 from lockstep_client._calls.row_requests import RowLimits
@@ -291,7 +292,8 @@ class Model:
             adds what they stand for.
         """
         request = requests.distribution(prompts, candidates, options)
-        response = self._connection.unary(self._stub.ComputeLogits, request, timeout)
+        with Argument("candidates", fields=SHOWN).named():
+            response = self._connection.unary(self._stub.ComputeLogits, request, timeout)
         return distributions(response)
 
     def info(self, *, timeout: Timeout = USE_DEFAULT) -> ModelInfo:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from typing import Generic, Self, TypeVar
 
+from lockstep_client._calls.argument import Argument
 from lockstep_client._transport.request_id import OneRequest
 from lockstep_client._values.one_line import described
 
@@ -62,16 +63,17 @@ class Stream(Iterator[Item], Generic[Item, Result]):
         self.close()
 
 
-def in_one_request(name: str, items: Generator[Item]) -> Generator[Item]:
+def in_one_request(name: str, items: Generator[Item], given: Argument) -> Generator[Item]:
     """Yields the items, and makes the calls that each needs part of one request.
 
     Args:
         name: what the client does, for traces.
         items: whatever is closed when this is.
+        given: what the errors of the calls name.
     """
     with OneRequest(name) as request, closing(items):
         while True:
-            with request.calls():
+            with request.calls(), given.named():
                 try:
                     item = next(items)
                 except StopIteration:

@@ -9,6 +9,7 @@ from lockstep.v1 import tokenizer_service_pb2 as pb
 from lockstep.v1.tokenizer_service_pb2_grpc import TokenizerServiceStub
 
 from lockstep_client._calls import row_results
+from lockstep_client._calls.argument import Argument
 from lockstep_client._calls.keyword_help import with_keywords
 from lockstep_client._calls.row_requests import RowLimits
 from lockstep_client._calls.row_results import Part
@@ -84,8 +85,12 @@ class Tokenizer:
         check_return_tensors(return_tensors)
         request = requests.encode(texts, options)
 
+        given = Argument("texts", is_list=not isinstance(texts, str))
+
         def encode(part: pb.EncodeRequest, timeout: Timeout) -> Batch:
-            return results.encoded(self._connection.unary(self._stub.Encode, part, timeout))
+            with given.named():
+                response = self._connection.unary(self._stub.Encode, part, timeout)
+            return results.encoded(response)
 
         def all_rows() -> list[Part[Batch]]:
             return call_rows("encode", request, encode, self._row_limits, timeout, options)
@@ -150,11 +155,14 @@ class Tokenizer:
             timeout: in seconds.
             **options: see `DecodeOptions`.
         """
+        request = requests.decode(rows, options)
+        given = Argument("rows", is_list=not requests.is_one_row(rows))
 
         def decode(part: pb.DecodeRequest, timeout: Timeout) -> list[DecodedText]:
-            return results.decoded(self._connection.unary(self._stub.Decode, part, timeout))
+            with given.named():
+                response = self._connection.unary(self._stub.Decode, part, timeout)
+            return results.decoded(response)
 
-        request = requests.decode(rows, options)
         parts = call_rows("decode", request, decode, self._row_limits, timeout, options)
         return row_results.listed(parts)
 
@@ -237,7 +245,9 @@ class Tokenizer:
         """
         check_return_tensors(return_tensors)
         request = requests.apply_chat_template(conversations, options)
-        response = self._connection.unary(self._stub.ApplyChatTemplate, request, timeout)
+        several = requests.are_several_conversations(conversations)
+        with Argument("conversations", is_list=several).named():
+            response = self._connection.unary(self._stub.ApplyChatTemplate, request, timeout)
         return results.rendered(response, return_tensors)
 
     def count_tokens(
@@ -259,12 +269,14 @@ class Tokenizer:
             timeout: in seconds.
             **many: see `ManyOptions`.
         """
+        request = requests.count_tokens(texts, add_special_tokens, parse_special_tokens)
+        given = Argument("texts", is_list=not isinstance(texts, str))
 
         def count(part: pb.CountTokensRequest, timeout: Timeout) -> list[int]:
-            response = self._connection.unary(self._stub.CountTokens, part, timeout)
+            with given.named():
+                response = self._connection.unary(self._stub.CountTokens, part, timeout)
             return list(response.counts)
 
-        request = requests.count_tokens(texts, add_special_tokens, parse_special_tokens)
         parts = call_rows("count", request, count, self._row_limits, timeout, many)
         return row_results.listed(parts)
 

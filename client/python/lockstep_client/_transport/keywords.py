@@ -22,15 +22,14 @@ _PATHS: Final = {
     r"scores": "selection",
     r"sampling\.": "",
     r"sampling": "sample",
-    r"rows(\[\d+\])\.ids": r"rows\1",
     r"(?:keep_session\.)?ttl": r"\g<0>_s",
+    r"items(\[\d+\])\.text": r"texts\1",
     r"items": "texts",
     r"(?:options\.)?padding\.strategy": "padding",
     r"(?:options\.)?(padding|truncation)\.side": r"\1_side",
     r"(?:options\.)?(?:padding|truncation)\.": "",
     r"options\.offset_unit": "return_offsets",
     r"options\.": "",
-    r"conversations\[0\]\.messages": "messages",
     r"conversations(\[\d+\])\.messages": r"conversations\1",
     r"(tools|documents|template_arguments)_json": r"\1",
     r"(tokens\[\d+\])\.token(?:\.content)?": r"\1",
@@ -62,6 +61,7 @@ def keyword(path: str) -> str:
         path: the field, for example `prompt.token_batch.sequences[3]`.
     """
     path = re.sub(r"^(?:step|generate_request)\.", "", path)  # a request in a request
+    path = path.removesuffix(".ids")  # a message for a list
     for pattern, word in _FIRST:
         if (found := pattern.match(path)) is not None:
             return found.expand(word) + path[found.end() :]
