@@ -18,13 +18,15 @@ import torch
 from model_service.engine.engine import Engine
 from model_service.engine.load import loader, memory
 from model_service.engine.load.loader import LoadedModel, Refused
+from model_service.engine.run import kv_memory
 from model_service.engine.run.decode_graph.decode_graphs import DecodeGraphs
+from model_service.engine.run.kv_pages import PagedKVCache
 from model_service.engine.run.runner import CachingRunner
 from model_service.engine.sampling import custom_processors, random
 from model_service.engine.sampling.custom_processors import CustomProcessorError
 from model_service.engine.schedule.places import Places
 from model_service.engine.schedule.prefill import PrefillClock
-from model_service.engine.schedule.scheduler import Scheduler
+from model_service.engine.schedule.scheduler import MAX_STEP_TOKENS, Scheduler
 from model_service.engine.trial import runner_choice
 from model_service.protocol import (
     EngineInfo,
@@ -45,9 +47,6 @@ READ_BYTES = 1 << 20
 
 # Share of the memory that is free after loading which the KV cache may take.
 KV_MEMORY_SHARE = 0.5
-
-# Most prompt tokens of a step in which nothing decodes.
-MAX_STEP_TOKENS = 2048
 
 # How often an idle engine looks after graphs that are being compiled.
 GRAPH_POLL_S = 0.2
@@ -182,11 +181,11 @@ def build(
 
 def kv_total_tokens(settings: EngineSettings, loaded: LoadedModel, runner: CachingRunner) -> int:
     """Returns the tokens of KV cache to admit: as set, or as many as memory allows."""
-    wanted = settings.max_kv_tokens or settings.max_running_sequences * loaded.context_length
+    wanted = kv_memory.wanted_tokens(settings, loaded)
+    if isinstance(runner.cache, PagedKVCache):  # pages are set aside already
+        return min(wanted, runner.cache.most_tokens)
     devices = {weight.device for weight in loaded.model.parameters()}
     gpus = [device for device in devices if device.type == "cuda"]
-    if gpus and runner.name == "fast":  # slots are set aside already
-        return min(wanted, runner.cache.num_slots * loaded.context_length)
     if settings.max_kv_tokens:
         return settings.max_kv_tokens
     if gpus:  # layers are spread evenly, so the fullest device is the bound

@@ -135,8 +135,11 @@ class ModelSettings(ServerSettings):
 
     max_kv_tokens: int = Field(default=0, ge=0)
     """Tokens of KV cache in total. 0 means as many as `max_running_sequences` full contexts need,
-    as far as memory allows. On a GPU, where memory is set aside for whole contexts, it also bounds
-    the number of contexts."""
+    as far as memory allows. On a GPU this memory is set aside at start."""
+
+    gpu_memory_fraction: float = Field(default=0.9, gt=0, le=1, allow_inf_nan=False)
+    """Share of a GPU's memory that weights, a step and KV cache may take together. The rest is for
+    others on the same GPU, and for what fragments."""
 
     decode_graphs: Literal["auto", "off"] = "auto"
     """Whether decoding steps are compiled, on CPUs: `auto` compiles in the background with the

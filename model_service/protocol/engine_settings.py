@@ -45,6 +45,9 @@ class EngineSettings(msgspec.Struct, frozen=True):
     """Tokens of KV cache in total; 0 means what `max_running_sequences` full contexts need, as far
     as memory allows."""
 
+    gpu_memory_fraction: float = 0.9
+    """Share of a GPU's memory that weights, a step and KV cache may take together."""
+
     prefill_budget_s: float = 0.1
     """Time that prefill may add to a step in which other sequences decode; up to four times as much
     while more sequences wait for their prompts than decode."""

@@ -13,7 +13,8 @@ import torch
 
 from model_service.engine.load import loader
 from model_service.engine.load.loader import DoesNotFit
-from model_service.engine.run import kv_slots, model_runner
+from model_service.engine.run import kv_memory, model_runner
+from model_service.engine.run.page_table import PAGE_TOKENS, pages_for
 from model_service.engine.trial import runner_choice
 from model_service.protocol import (
     GrowVocabulary,
@@ -35,6 +36,7 @@ from tests.engine_harness import InprocEngine, array
 from tests.fakes import pretend_device
 
 PROMPTS = [[3, 5, 7, 9, 11, 2, 4, 6, 8, 10, 12], [5], [9, 8, 7]]
+STEP_BYTES = 3 << 20
 GIB = 2**30
 
 FULL = ScoreSelection(amount="full", logits=True, scores=True)
@@ -118,6 +120,9 @@ def free_bytes(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """What is free on the devices, which a test may change."""
     free = {"cuda:0": 139 * GIB, "cuda:1": 139 * GIB}
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free[str(device)], 139 * GIB))
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: GIB)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: GIB + STEP_BYTES)
     return free
 
 
@@ -232,55 +237,71 @@ def test_sessions_answer_as_on_the_cpu(start, on_cpu):
 # --- Memory ---------------------------------------------------------------------------------------
 
 
-def slot_bytes(engine: InprocEngine) -> int:
-    """Bytes of KV cache for one sequence of any length."""
-    return engine.info.kv_bytes_per_token * engine.info.context_length
+def page_bytes(engine: InprocEngine) -> int:
+    """Bytes of a page of KV cache, over all layers."""
+    return engine.info.kv_bytes_per_token * PAGE_TOKENS
 
 
-def test_what_a_token_takes_is_found_out_by_device(start, on_cpu):
+def test_what_a_token_and_a_step_take_is_found_out_by_device(start, on_cpu, monkeypatch):
     found = []
-    original = kv_slots.bytes_per_token
+    original = kv_memory.measure
 
-    def noted(loaded: loader.LoadedModel) -> dict[torch.device, int]:
+    def noted(loaded: loader.LoadedModel) -> dict[torch.device, kv_memory.Need]:
         found.append(original(loaded))
         return found[-1]
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kv_slots, "bytes_per_token", noted)
-        start(TWO)
+    monkeypatch.setattr(kv_memory, "measure", noted)
+    start(TWO)
     total = on_cpu.info.kv_bytes_per_token
-    assert found == [{torch.device("cuda:0"): total * 2 // 3, torch.device("cuda:1"): total // 3}]
+    assert found == [
+        {
+            torch.device("cuda:0"): kv_memory.Need(total * 2 // 3, STEP_BYTES),
+            torch.device("cuda:1"): kv_memory.Need(total // 3, STEP_BYTES),
+        }
+    ]
 
 
 @pytest.mark.parametrize("device_map", [ONE, TWO], ids=["one", "two"])
-def test_there_are_as_many_slots_as_fit_beside_the_weights(
+def test_there_are_as_many_pages_as_fit_beside_weights_and_a_step(
     start, on_cpu, free_bytes, device_map, caplog
 ):
-    most = slot_bytes(on_cpu) if device_map == ONE else slot_bytes(on_cpu) * 2 // 3
-    free_bytes["cuda:0"] = int(5.5 * most / kv_slots.SLOT_SHARE)
-    engine = start(device_map, max_running_sequences=8)
-    assert engine.engine._runner.cache.num_slots == 5
-    assert engine.info.max_running_sequences == 5
-    assert engine.info.kv_total_tokens == 5 * engine.info.context_length
-    assert "--max-context-tokens" in caplog.text
-    prompts = [[token_id, 5] for token_id in range(10, 19)]  # more than there are slots
+    page = page_bytes(on_cpu) if device_map == ONE else page_bytes(on_cpu) * 2 // 3
+    reserve = int(0.1 * 139 * GIB) + 1 + STEP_BYTES
+    slots = 4 + 8
+    count = pages_for(2 * CONTEXT_LENGTH, slots)
+    free_bytes["cuda:0"] = reserve + int((count + 0.5) * page)
+    engine = start(device_map, max_running_sequences=4, max_session_rows=8)
+    cache = engine.engine._runner.cache
+    assert cache.num_slots == slots
+    assert cache.table.num_pages == count
+    assert 2 * CONTEXT_LENGTH <= engine.info.kv_total_tokens < 3 * CONTEXT_LENGTH
+    assert "has room for" in caplog.text
+    prompts = [[token_id, 5] for token_id in range(10, 19)]  # more than run at once
     assert engine.generate(prompts, max_new_tokens=5) == on_cpu.generate(prompts, max_new_tokens=5)
 
 
+def test_a_part_of_a_gpu_is_left_to_others(start, on_cpu, free_bytes):
+    free_bytes["cuda:0"] = 40 * GIB
+    with pytest.raises(DoesNotFit, match="--gpu-memory-fraction"):
+        start(ONE, gpu_memory_fraction=0.5)
+
+
 def test_a_bound_on_kv_cache_bounds_what_is_set_aside(start):
-    context = 2 * CONTEXT_LENGTH
-    engine = start(ONE, max_running_sequences=8, max_kv_tokens=2 * context)
-    assert engine.engine._runner.cache.num_slots == 4
+    engine = start(ONE, max_running_sequences=8, max_kv_tokens=2 * CONTEXT_LENGTH)
+    cache = engine.engine._runner.cache
+    assert engine.info.kv_total_tokens == 2 * CONTEXT_LENGTH
+    assert cache.table.num_pages == pages_for(2 * CONTEXT_LENGTH, cache.num_slots)
 
 
-def test_a_model_that_does_not_fit_is_refused_with_the_sum(start, on_cpu, free_bytes):
-    free_bytes["cuda:1"] = slot_bytes(on_cpu) // 3
+def test_a_model_that_does_not_fit_is_refused_with_the_sum(start, free_bytes):
+    free_bytes["cuda:1"] = int(0.1 * 139 * GIB) + STEP_BYTES
     with pytest.raises(DoesNotFit) as caught:
         start(TWO)
     said = str(caught.value)
-    assert "cuda:1 has" in said
+    assert "cuda:1 has 0.00 GiB for KV cache" in said
     assert "of weights" in said
-    assert f"of at least 3 sequences of {CONTEXT_LENGTH} tokens takes" in said
+    assert "for a step" in said
+    assert f"sequence of {CONTEXT_LENGTH} tokens takes" in said
     assert "--max-context-tokens" in said
 
 

@@ -35,6 +35,8 @@ KNOWN_ARGUMENTS = {
 # before gathering the slots is cheaper.
 MAX_WASTE = 1.0
 
+_CPU = torch.device("cpu")
+
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
@@ -60,7 +62,6 @@ class StepContext:
         span: slots from the lowest to the highest of the decoding rows.
         gathers: whether the rows are too scattered to be read in place.
         max_length: longest of `decode_lengths`.
-        rows: `decode_slots`, `[N]` int64.
     """
 
     cache: KVCache
@@ -72,16 +73,22 @@ class StepContext:
     span: int = field(init=False)
     gathers: bool = field(init=False)
     max_length: int = field(init=False)
-    rows: Tensor = field(init=False)
+    _rows: dict[torch.device, Tensor] = field(default_factory=dict)
     _masks: dict[tuple[int | None, torch.device], Tensor | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         count = len(self.decode_slots)
         self.first = self.decode_slots[0] if count else 0
         self.span = self.decode_slots[-1] + 1 - self.first if count else 0
-        self.gathers = self.span > count * (1 + MAX_WASTE)
+        self.gathers = self.cache.is_paged or self.span > count * (1 + MAX_WASTE)
         self.max_length = max(self.decode_lengths, default=0)
-        self.rows = torch.tensor(self.decode_slots, dtype=torch.int64)
+        self._rows[_CPU] = torch.tensor(self.decode_slots, dtype=torch.int64)
+
+    def rows(self, device: torch.device) -> Tensor:
+        """Returns `decode_slots`, `[N]` int64, copied to a device once a step."""
+        if device not in self._rows:
+            self._rows[device] = self._rows[_CPU].to(device)
+        return self._rows[device]
 
     @property
     def is_dense(self) -> bool:
@@ -103,7 +110,7 @@ class StepContext:
         lengths = torch.tensor(self.decode_lengths, dtype=torch.int64)
         if not self.is_dense and not self.gathers:
             spread = torch.ones(self.span, dtype=torch.int64)
-            spread[self.rows - self.first] = lengths
+            spread[self.rows(_CPU) - self.first] = lengths
             lengths = spread
         if int(lengths.min()) == self.max_length and (window is None or window >= self.max_length):
             return None
@@ -193,7 +200,8 @@ def slot_attention(
     if count:
         parts.append(_decode(context, layer, query[0, :, :count], window, attend))
     for chunk in context.chunks:
-        parts.append(_prefill(layer, query[:, :, chunk.start : chunk.end], chunk, window, attend))
+        own = query[:, :, chunk.start : chunk.end]
+        parts.append(_prefill(context.cache, layer, own, chunk, window, attend))
     return (parts[0] if len(parts) == 1 else torch.cat(parts)).unsqueeze(0), None
 
 
@@ -244,21 +252,20 @@ def _decode(
     """Attends for all decoding rows at once: `[H, N, D]` to `[N, H, D]`."""
     assert layer.k is not None
     assert layer.v is not None
-    keys, values = layer.k.data, layer.v.data  # [slots, max_length, K, D]
     heads, count, size = query.shape
-    groups = heads // keys.shape[2]
-    rows = query.transpose(0, 1).reshape(count, keys.shape[2], groups, size)  # [N, K, G, D]
-    device = keys.device
+    device, num_heads = layer.k.data.device, layer.k.data.shape[2]
+    rows = query.transpose(0, 1).reshape(count, num_heads, heads // num_heads, size)  # [N, K, G, D]
     if context.gathers:
-        index = context.rows.to(device)
-        keys = keys[:, : context.max_length].index_select(0, index)
-        values = values[:, : context.max_length].index_select(0, index)
+        slots = context.rows(device)
+        keys = context.cache.read_rows(layer.k, slots, context.max_length)  # [N, S, K, D]
+        values = context.cache.read_rows(layer.v, slots, context.max_length)
     else:
-        keys = keys[context.first : context.first + context.span, : context.max_length]
-        values = values[context.first : context.first + context.span, : context.max_length]
+        span = slice(context.first, context.first + context.span)
+        keys = layer.k.data[span, : context.max_length]
+        values = layer.v.data[span, : context.max_length]
     spread = not context.gathers and not context.is_dense
     if spread:
-        places = (context.rows - context.first).to(device)
+        places = context.rows(device) - context.first
         rows = rows.new_zeros(context.span, *rows.shape[1:]).index_copy_(0, places, rows)
     mask = context.decode_mask(window, device)
     out = attend(rows, keys.transpose(1, 2), values.transpose(1, 2), mask)  # [N, K, G, Dv]
@@ -268,15 +275,20 @@ def _decode(
 
 
 def _prefill(
-    layer: SlotLayer, query: Tensor, chunk: Chunk, window: int | None, attend: Attend
+    cache: KVCache,
+    layer: SlotLayer,
+    query: Tensor,
+    chunk: Chunk,
+    window: int | None,
+    attend: Attend,
 ) -> Tensor:
     """Attends for one longer run: `[1, H, T, D]` to `[T, H, D]`."""
     assert layer.k is not None
     assert layer.v is not None
     length = chunk.end - chunk.start
     total = chunk.past + length
-    keys = layer.k.data[chunk.slot, :total].transpose(0, 1).unsqueeze(0)  # [1, K, S, D]
-    values = layer.v.data[chunk.slot, :total].transpose(0, 1).unsqueeze(0)
+    keys = cache.read(layer.k, chunk.slot, total).transpose(0, 1).unsqueeze(0)  # [1, K, S, D]
+    values = cache.read(layer.v, chunk.slot, total).transpose(0, 1).unsqueeze(0)
     groups = query.shape[1] // keys.shape[1]
     if groups > 1:
         keys = keys.repeat_interleave(groups, 1)

@@ -1,10 +1,12 @@
-"""Where keys and values live: one slot per sequence, dense, paged in by the operating system.
+"""Where keys and values live: one slot per sequence, dense or in pages.
 
-A slot is a row of `[slots, max_length, K, D]` per layer. Address space is
-reserved for every slot at full length, but a page costs memory only once it is
-written and is given back when the slot is freed; the scheduler admits by tokens,
-so memory stays within its budget. A freed slot reads as zeros: nothing of one
-request, not even a NaN, can reach the next.
+In a machine's own memory a slot is a row of `[slots, max_length, K, D]` per layer
+(`SlotTensor`). Address space is reserved for every slot at full length, but the
+operating system gives it memory only once it is written and takes that back when the
+slot is freed. A GPU's memory is there or not, so a slot is a list of pages there
+(`PageTensor`, `page_table.py`). The scheduler admits by tokens, so memory stays within
+its budget. A freed slot reads as zeros: nothing of one request, not even a NaN, can
+reach the next.
 
 K: key-value heads, D: head size, T: tokens of the step.
 """
@@ -17,15 +19,6 @@ from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 PAGE_BYTES = mmap.PAGESIZE
-
-
-@dataclass(frozen=True, slots=True)
-class CacheShape:
-    """Sizes of one layer's keys and values."""
-
-    num_heads: int
-    key_size: int
-    value_size: int
 
 
 class SlotTensor:
@@ -70,6 +63,13 @@ class SlotTensor:
         self._memory.madvise(mmap.MADV_DONTNEED, first, last - first)
 
 
+@dataclass(slots=True)
+class PageTensor:
+    """Keys or values of one layer, `[pages, PAGE_TOKENS, K, D]`."""
+
+    data: Tensor
+
+
 class SlotLayer(CacheLayerMixin):
     """One layer's slots, in the place where the modeling code expects a cache layer.
 
@@ -83,8 +83,8 @@ class SlotLayer(CacheLayerMixin):
     def __init__(self, store: "KVCache") -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Hugging Face's is unannotated
         self._store = store
-        self.k: SlotTensor | None = None
-        self.v: SlotTensor | None = None
+        self.k: SlotTensor | PageTensor | None = None
+        self.v: SlotTensor | PageTensor | None = None
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Allocates slots where the keys are. Keys and values: `[1, K, T, D]`, any dtype."""
@@ -101,9 +101,9 @@ class SlotLayer(CacheLayerMixin):
             self.lazy_initialization(key_states, value_states)
         assert self.k is not None
         assert self.v is not None
-        slots, positions = self._store.places(key_states.device)
-        self.k.data.index_put_((slots, positions), key_states[0].transpose(0, 1))
-        self.v.data.index_put_((slots, positions), value_states[0].transpose(0, 1))
+        places = self._store.places(key_states.device)
+        self.k.data.index_put_(places, key_states[0].transpose(0, 1))
+        self.v.data.index_put_(places, value_states[0].transpose(0, 1))
         return key_states, value_states
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
@@ -124,7 +124,7 @@ class SlotLayer(CacheLayerMixin):
 
 
 class KVCache(Cache):
-    """All layers' slots.
+    """All layers' slots, each dense; `PagedKVCache` has them in pages.
 
     Attributes:
         num_slots: sequences that can be held.
@@ -134,9 +134,11 @@ class KVCache(Cache):
         claimed_length: what a model is told that asks for the length of its cache. No result may
             depend on it, which is tried at start.
         cuts_freely: True: what lies beyond a cut is never read, and written over.
+        is_paged: whether a slot's tokens lie in pages, so that several slots are never one tensor.
     """
 
     cuts_freely = True
+    is_paged = False
 
     def __init__(
         self,
@@ -167,7 +169,7 @@ class KVCache(Cache):
         self.slot_layers = [SlotLayer(self) for _ in range(num_layers)]
         super().__init__(layers=[*self.slot_layers])
 
-    def tensor(self, states: Tensor) -> SlotTensor:
+    def tensor(self, states: Tensor) -> SlotTensor | PageTensor:
         """Allocates slots in the cache's dtype for states `[1, K, T, D]`, on their device."""
         return SlotTensor(
             self._num_rows,
@@ -186,12 +188,13 @@ class KVCache(Cache):
     @property
     def bytes_per_token(self) -> int:
         """Bytes that a token takes over all layers; 0 before the first step."""
-        total = 0
-        for layer in self.slot_layers:
-            for part in (layer.k, layer.v):
-                if part is not None:
-                    total += part.data[0, 0].numel() * part.data.itemsize
-        return total
+        return sum(part.data[0, 0].numel() * part.data.itemsize for part in self.parts)
+
+    @property
+    def parts(self) -> list[SlotTensor | PageTensor]:
+        """Keys and values of the layers that have run."""
+        both = [part for layer in self.slot_layers for part in (layer.k, layer.v)]
+        return [part for part in both if part is not None]
 
     def allocate(self) -> int:
         """Takes the lowest free slot, so that running sequences lie close together."""
@@ -201,19 +204,19 @@ class KVCache(Cache):
     @torch.inference_mode()
     def free(self, slot: int, length: int) -> None:
         """Gives a slot back and forgets its first `length` tokens."""
-        for layer in self.slot_layers:
-            for part in (layer.k, layer.v):
-                if part is not None:
-                    part.clear(slot, length)
+        for part in self.parts:
+            assert isinstance(part, SlotTensor)
+            part.clear(slot, length)
         self._free.append(slot)
 
     @torch.inference_mode()
     def copy(self, source: int, target: int, length: int) -> None:
         """Copies the first `length` tokens of a slot to another, in all layers."""
-        for layer in self.slot_layers:
-            for part in (layer.k, layer.v):
-                if part is not None:
-                    part.data[target, :length] = part.data[source, :length]
+        for part in self.parts:
+            part.data[target, :length] = part.data[source, :length]
+
+    def claim(self, slot: int, start: int, end: int) -> None:
+        """Prepares a slot for the tokens `[start, end)` of the next step."""
 
     def set_places(self, slots: Tensor, positions: Tensor) -> None:
         """Says where the next step's keys and values go: slot and position, `[T]` int64 each."""
@@ -221,9 +224,30 @@ class KVCache(Cache):
         self._places = {slots.device: self._here}
 
     def places(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Returns the step's slots and positions, `[T]` int64 each, copied once a step."""
+        """Returns where the step's tokens go, copied once a step.
+
+        Returns:
+            First and second index into the keys and values of a layer, `[T]` int64 each.
+        """
         if device not in self._places:
             assert self._here is not None
-            slots, positions = self._here
-            self._places[device] = (slots.to(device), positions.to(device))
+            first, second = self._here
+            self._places[device] = (first.to(device), second.to(device))
         return self._places[device]
+
+    def read(self, part: SlotTensor | PageTensor, slot: int, length: int) -> Tensor:
+        """Returns the first tokens of a slot, `[length, K, D]`."""
+        return part.data[slot, :length]
+
+    def read_rows(self, part: SlotTensor | PageTensor, slots: Tensor, length: int) -> Tensor:
+        """Gathers the first tokens of several slots.
+
+        Args:
+            part: keys or values of a layer.
+            slots: `[N]` int64, on the device of the part.
+            length: how many tokens, of which a slot may have fewer: the rest is zeros.
+
+        Returns:
+            `[N, length, K, D]`.
+        """
+        return part.data[:, :length].index_select(0, slots)

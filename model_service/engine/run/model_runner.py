@@ -11,11 +11,13 @@ from torch import Tensor
 from model_service.engine.layers import linear, merged_linear, placement
 from model_service.engine.layers.merged_linear import SiblingLayers
 from model_service.engine.load.loader import LoadedModel, layer_windows
-from model_service.engine.run import attention, kv_slots
+from model_service.engine.run import attention, kv_memory
 from model_service.engine.run.attention import Chunk, StepContext
 from model_service.engine.run.decode_graph import comparison
 from model_service.engine.run.decode_graph.decode_graphs import DecodeGraphs
 from model_service.engine.run.kv_cache import KVCache
+from model_service.engine.run.kv_pages import PagedKVCache
+from model_service.engine.schedule import sequence_cache
 from model_service.engine.sequences.run import Run
 from model_service.engine.vocabulary.vocabulary import Vocabulary
 from model_service.protocol import EngineSettings
@@ -47,13 +49,7 @@ class ModelRunner:
         self._model = loaded.model
         self._config = loaded.config
         self.read_windows()
-        self.cache = KVCache(
-            num_layers=loaded.config.num_hidden_layers,
-            num_slots=kv_slots.fitting(loaded, settings),
-            num_spare=len(comparison.LENGTHS) if loaded.is_on_cpu else 0,
-            max_length=loaded.context_length,
-            dtype=loaded.dtype,
-        )
+        self.cache = _cache(loaded, settings)
         self._embedding = loaded.embedding
         self.vocabulary = Vocabulary(
             self._model, settings.vocabulary_size, settings.reserved_vocabulary_rows
@@ -90,6 +86,7 @@ class ModelRunner:
         for run in runs:
             start, seq = len(ids), run.sequence
             end = seq.num_cached + run.length
+            self.cache.claim(_slot(run), seq.num_cached, seq.num_cached + run.num_tokens)
             ids += (*seq.token_ids[seq.num_cached : end], *run.drafts)
             positions += range(seq.num_cached, seq.num_cached + run.num_tokens)
             slots += [_slot(run)] * run.num_tokens
@@ -132,6 +129,25 @@ class ModelRunner:
             )
         logits: Tensor = output.logits
         return self.vocabulary.mask(logits[0].float())
+
+
+def _cache(loaded: LoadedModel, settings: EngineSettings) -> KVCache:
+    num_layers, num_slots = loaded.config.num_hidden_layers, sequence_cache.num_slots(settings)
+    if loaded.is_on_cpu:
+        return KVCache(
+            num_layers=num_layers,
+            num_slots=num_slots,
+            num_spare=len(comparison.LENGTHS),
+            max_length=loaded.context_length,
+            dtype=loaded.dtype,
+        )
+    return PagedKVCache(
+        num_layers=num_layers,
+        num_slots=num_slots,
+        num_pages=kv_memory.fitting_pages(loaded, settings, num_slots),
+        max_length=loaded.context_length,
+        dtype=loaded.dtype,
+    )
 
 
 def order(runs: list[Run]) -> list[Run]:

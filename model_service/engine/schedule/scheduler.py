@@ -22,6 +22,9 @@ from model_service.engine.schedule.waiting import Ticket, WaitingQueue
 from model_service.engine.sequences.run import Run
 from model_service.engine.sequences.sequence import Sequence
 
+# Most prompt tokens of a step in which nothing decodes.
+MAX_STEP_TOKENS = 2048
+
 # Tokens of one chunk whose logits are all wanted: each is a row as wide as the vocabulary.
 MAX_SCORED_TOKENS = 64
 
