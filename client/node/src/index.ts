@@ -58,9 +58,9 @@ export type {
   TextTokens,
   Verification,
 } from "./results/vocabulary.js";
-export { Session } from "./session.js";
-export type { StepResult } from "./sessionState.js";
-export { StepStream } from "./stepStream.js";
+export { Session } from "./sessions/session.js";
+export type { StepResult } from "./sessions/state.js";
+export { StepStream } from "./sessions/stepStream.js";
 export { Stream } from "./stream.js";
 export { Tokenizer } from "./tokenizer.js";
 export type { CallOptions, Tls } from "./transport/endpoint.js";

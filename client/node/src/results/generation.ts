@@ -3,10 +3,10 @@
 
 import type { LockstepError } from "../errors.js";
 import type { GenerationOptions } from "../options.js";
-import type { Duration__Output } from "../schema/google/protobuf/Duration.js";
 import type { FinishReason__Output } from "../schema/lockstep/v1/FinishReason.js";
 import type { Timing__Output } from "../schema/lockstep/v1/Timing.js";
 import type { Usage__Output } from "../schema/lockstep/v1/Usage.js";
+import { seconds } from "../values/durations.js";
 import { short, type Short } from "../values/enums.js";
 import { stackSequences, type Tensor } from "../values/tensor.js";
 import type { VocabularyRef } from "../values/vocabularyRef.js";
@@ -220,10 +220,6 @@ export function readTiming(message: Timing__Output | null | undefined): Timing {
     decodeS: seconds(message?.decodeDuration),
     totalS: seconds(message?.totalDuration),
   };
-}
-
-function seconds(duration: Duration__Output | null | undefined): number {
-  return duration ? Number(duration.seconds) + duration.nanos / 1e9 : 0;
 }
 
 /** Writes 64-bit numbers as decimal texts, as the JSON form of the schema has them. */

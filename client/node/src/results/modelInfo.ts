@@ -11,6 +11,7 @@ import type { LogitsProcessorInfo__Output } from "../schema/lockstep/v1/LogitsPr
 import type { SupportLevel__Output } from "../schema/lockstep/v1/SupportLevel.js";
 import type { ValidateRequestResponse__Output } from "../schema/lockstep/v1/ValidateRequestResponse.js";
 import type { VocabularyFollowState__Output } from "../schema/lockstep/v1/VocabularyFollowState.js";
+import { seconds } from "../values/durations.js";
 import { short, type Short } from "../values/enums.js";
 import { readVocabularyRef, type VocabularyRef } from "../values/vocabularyRef.js";
 import { readDeterminism, type Determinism } from "./determinism.js";
@@ -22,6 +23,8 @@ export interface VocabularyFollowing {
   reason: string;
   /** Revisions that the tokenizer service is known to have and that are not served here. */
   lagRevisionCount: number;
+  /** Time since the tokenizer service was last heard of; undefined before the first time. */
+  silenceS: number | undefined;
 }
 
 /** Description of a model. */
@@ -101,6 +104,7 @@ export function readModelInfo(message: GetModelInfoResponse__Output): ModelInfo 
           state: short(following.state, "VOCABULARY_FOLLOW_STATE"),
           reason: following.reason,
           lagRevisionCount: Number(following.lagRevisionCount),
+          silenceS: following.silence ? seconds(following.silence) : undefined,
         }
       : undefined,
   };

@@ -3,14 +3,13 @@
 import { createHash } from "node:crypto";
 
 import { ProtocolError } from "../errors.js";
+import type { Role } from "../requests/vocabulary.js";
 import type { DecodedText__Output } from "../schema/lockstep/v1/DecodedText.js";
 import type { GetTokenizerArtifactResponse__Output } from "../schema/lockstep/v1/GetTokenizerArtifactResponse.js";
 import type { GetTokenizerInfoResponse__Output } from "../schema/lockstep/v1/GetTokenizerInfoResponse.js";
 import type { SpecialToken__Output } from "../schema/lockstep/v1/SpecialToken.js";
-import type { TokenizerLimits__Output } from "../schema/lockstep/v1/TokenizerLimits.js";
 import type { TokenType__Output } from "../schema/lockstep/v1/TokenType.js";
 import type { VocabularyEntry__Output } from "../schema/lockstep/v1/VocabularyEntry.js";
-import type { Role } from "../requests/vocabulary.js";
 import { short, type Short } from "../values/enums.js";
 import { piece } from "../values/piece.js";
 import { readVocabularyRef, type VocabularyRef } from "../values/vocabularyRef.js";
@@ -44,7 +43,12 @@ export interface TokenizerInfo
   specialTokens: Roles;
   /** SHA-256 of each chat template, by name. */
   chatTemplates: Record<string, string>;
-  limits: TokenizerLimits__Output | null;
+  /** Most texts of one call. */
+  maxItems: number;
+  /** Most bytes of one text. */
+  maxTextBytes: number;
+  /** Most bytes of one request. */
+  maxMessageBytes: number;
 }
 
 /** Reads the wire form. */
@@ -61,12 +65,16 @@ export function readRoles(specialTokens: readonly SpecialToken__Output[]): Roles
 
 /** Reads the answer of `GetTokenizerInfo`. */
 export function readTokenizerInfo(message: GetTokenizerInfoResponse__Output): TokenizerInfo {
-  const { vocabulary, specialTokens, chatTemplates, ...others } = message;
+  const { vocabulary, specialTokens, chatTemplates, limits, ...others } = message;
+  const { maxItems = 1, maxTextBytes = 0, maxMessageBytes = 0 } = limits ?? {};
   return {
     ...others,
     vocabulary: readVocabularyRef(vocabulary),
     specialTokens: readRoles(specialTokens),
     chatTemplates: Object.fromEntries(chatTemplates.map(({ name, fingerprint }) => [name, fingerprint])),
+    maxItems,
+    maxTextBytes,
+    maxMessageBytes,
   };
 }
 

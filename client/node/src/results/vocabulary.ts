@@ -5,6 +5,7 @@ import type { AddedToken__Output } from "../schema/lockstep/v1/AddedToken.js";
 import type { AddedTokenResult__Output } from "../schema/lockstep/v1/AddedTokenResult.js";
 import type { AddTokensResponse__Output } from "../schema/lockstep/v1/AddTokensResponse.js";
 import type { ImportRevisionsResponse__Output } from "../schema/lockstep/v1/ImportRevisionsResponse.js";
+import type { MarkedToken__Output } from "../schema/lockstep/v1/MarkedToken.js";
 import type { NewToken__Output } from "../schema/lockstep/v1/NewToken.js";
 import type { SpecialToken__Output } from "../schema/lockstep/v1/SpecialToken.js";
 import type { TextEffect__Output } from "../schema/lockstep/v1/TextEffect.js";
@@ -29,7 +30,7 @@ export type TextEffect = TextEffect__Output;
 export class AddedTokens {
   constructor(
     /** One per token, in the order of the call. */
-    readonly results: AddedToken[],
+    readonly tokens: AddedToken[],
     /** The vocabulary after the change (that would be, for a dry run). */
     readonly vocabulary: VocabularyRef,
     /** The effect on each text of the call; of a dry run only. */
@@ -47,7 +48,7 @@ export class AddedTokens {
 
   /** Id of each token. */
   get ids(): number[] {
-    return this.results.map((result) => result.id);
+    return this.tokens.map(({ id }) => id);
   }
 }
 
@@ -60,6 +61,8 @@ export interface Revision {
   tokens: ({ id: number; generable: boolean } & AddedToken__Output)[];
   /** Roles that it assigned. */
   specialTokens: Roles;
+  /** Entries that it made special: id, text and the flags that they have from now on. */
+  markedTokens: ({ id: number } & AddedToken__Output)[];
   /** When it was made durable; undefined for revision 0. */
   createTime: Date | undefined;
 }
@@ -91,6 +94,7 @@ export function readRevision(message: {
   parentFingerprint: string;
   tokens: NewToken__Output[];
   specialTokens: SpecialToken__Output[];
+  markedTokens: MarkedToken__Output[];
   createTime: Timestamp__Output | null;
 }): Revision {
   return {
@@ -98,6 +102,7 @@ export function readRevision(message: {
     parentFingerprint: message.parentFingerprint,
     tokens: message.tokens.map(({ id, generable, token }) => ({ ...token!, id, generable })),
     specialTokens: readRoles(message.specialTokens),
+    markedTokens: message.markedTokens.map(({ id, token }) => ({ ...token!, id })),
     createTime: readTime(message.createTime),
   };
 }

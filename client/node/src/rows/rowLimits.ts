@@ -21,8 +21,7 @@ export interface RowLimits {
 }
 
 /** Returns the limits of a tokenizer service: a few calls keep its threads busy. */
-export function textLimits({ limits }: TokenizerInfo): RowLimits {
-  const { maxItems = 1, maxMessageBytes = 0 } = limits ?? {};
+export function textLimits({ maxItems, maxMessageBytes }: TokenizerInfo): RowLimits {
   return { whole: maxItems, part: maxItems, requestBytes: maxMessageBytes, atOnce: TEXT_CALLS * maxItems };
 }
 

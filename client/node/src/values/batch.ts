@@ -84,7 +84,7 @@ export class Padded {
     return new Padded(ids, filled(() => 1), filled((_, column) => column), "left", undefined);
   }
 
-  /** Builds the wire form. */
+  /** Builds the wire form. @internal */
   message(): PaddedBatch {
     const { inputIds, attentionMask, positionIds, paddingSide, padTokenId } = this;
     return {

@@ -28,7 +28,7 @@ print({
   before: before.tokenIds,
   dry: { ids: dry.ids, revision: dry.vocabulary.revision, effects: dry.textEffects },
   afterDryRun,
-  added: { ids: added.ids, vocabulary: added.vocabulary, results: added.results },
+  added: { ids: added.ids, vocabulary: added.vocabulary, tokens: added.tokens },
   seen,
   after: (await tokenizer.encode(text, { parseSpecialTokens: true })).tokenIds,
   decoded: await tokenizer.decode([id], { skipSpecialTokens: false }),

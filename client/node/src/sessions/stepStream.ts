@@ -1,17 +1,17 @@
 // Steps of a session over one stream.
 
-import { ProtocolError } from "./errors.js";
-import { StepOptions } from "./options.js";
-import { step } from "./requests/model.js";
-import { checkNames } from "./requests/names.js";
-import { AnnouncedRows } from "./results/scores.js";
-import type { StepRequest } from "./schema/lockstep/v1/StepRequest.js";
-import type { StepResponse__Output } from "./schema/lockstep/v1/StepResponse.js";
-import type { StepStreamRequest } from "./schema/lockstep/v1/StepStreamRequest.js";
-import type { StepStreamResponse__Output } from "./schema/lockstep/v1/StepStreamResponse.js";
+import { ProtocolError } from "../errors.js";
+import { StepOptions } from "../options.js";
+import { step } from "../requests/model.js";
+import { checkNames } from "../requests/names.js";
+import { AnnouncedRows } from "../results/scores.js";
+import type { StepRequest } from "../schema/lockstep/v1/StepRequest.js";
+import type { StepResponse__Output } from "../schema/lockstep/v1/StepResponse.js";
+import type { StepStreamRequest } from "../schema/lockstep/v1/StepStreamRequest.js";
+import type { StepStreamResponse__Output } from "../schema/lockstep/v1/StepStreamResponse.js";
+import type { Duplex } from "../transport/duplex.js";
 import type { Rows } from "./session.js";
-import { isLoss, type SessionState, type StepResult } from "./sessionState.js";
-import type { Duplex } from "./transport/duplex.js";
+import { isLoss, type SessionState, type StepResult } from "./state.js";
 
 /** Saves the cost of a call for each step. An error ends the stream, not the session. */
 export class StepStream {

@@ -1,8 +1,8 @@
 // Where a session is reached: through the client's connection, or at its replica alone.
 
-import { ConnectionFailed, ServiceError } from "./errors.js";
-import type { Connection } from "./transport/connection.js";
-import { Route } from "./transport/route.js";
+import { ConnectionFailed, ServiceError } from "../errors.js";
+import type { Connection } from "../transport/connection.js";
+import { Route } from "../transport/route.js";
 
 /** How often one call is sent to another replica, before it fails. */
 const MOST_MOVES = 3;

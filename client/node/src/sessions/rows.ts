@@ -1,9 +1,9 @@
 // The tokens of a session's rows, from which it can be opened again.
 
-import type { OpenSessionRequest } from "./schema/lockstep/v1/OpenSessionRequest.js";
-import type { StepRequest } from "./schema/lockstep/v1/StepRequest.js";
-import type { StepResponse__Output } from "./schema/lockstep/v1/StepResponse.js";
-import type { SessionAnswer } from "./sessionState.js";
+import type { OpenSessionRequest } from "../schema/lockstep/v1/OpenSessionRequest.js";
+import type { StepRequest } from "../schema/lockstep/v1/StepRequest.js";
+import type { StepResponse__Output } from "../schema/lockstep/v1/StepResponse.js";
+import type { SessionAnswer } from "./state.js";
 
 /** One row as of the last answer. */
 interface Row {

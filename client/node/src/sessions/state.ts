@@ -1,21 +1,21 @@
 // What a client knows about a session as of its last answer. B is the number of rows, V the size
 // of the vocabulary.
 
-import { ConnectionFailed, ServiceError } from "./errors.js";
-import type { GenerationOptions } from "./options.js";
-import { generationOptions } from "./requests/generationConfig.js";
-import { readDeterminism, type Determinism } from "./results/determinism.js";
-import { readFinishReason, type FinishReason, type Generation } from "./results/generation.js";
-import { readPositions, type PositionScores, type ReadRow } from "./results/scores.js";
-import type { OpenSessionResponse__Output } from "./schema/lockstep/v1/OpenSessionResponse.js";
-import type { OpenSessionRequest } from "./schema/lockstep/v1/OpenSessionRequest.js";
-import type { SessionRow__Output } from "./schema/lockstep/v1/SessionRow.js";
-import type { StepRequest } from "./schema/lockstep/v1/StepRequest.js";
-import type { StepResponse__Output } from "./schema/lockstep/v1/StepResponse.js";
-import { SessionRows } from "./sessionRows.js";
-import { fromItem } from "./transport/status.js";
-import { stackRows, type Tensor } from "./values/tensor.js";
-import { readVocabularyRef, type VocabularyRef } from "./values/vocabularyRef.js";
+import { ConnectionFailed, ServiceError } from "../errors.js";
+import type { GenerationOptions } from "../options.js";
+import { generationOptions } from "../requests/generationConfig.js";
+import { readDeterminism, type Determinism } from "../results/determinism.js";
+import { readFinishReason, type FinishReason, type Generation } from "../results/generation.js";
+import { readPositions, type PositionScores, type ReadRow } from "../results/scores.js";
+import type { OpenSessionRequest } from "../schema/lockstep/v1/OpenSessionRequest.js";
+import type { OpenSessionResponse__Output } from "../schema/lockstep/v1/OpenSessionResponse.js";
+import type { SessionRow__Output } from "../schema/lockstep/v1/SessionRow.js";
+import type { StepRequest } from "../schema/lockstep/v1/StepRequest.js";
+import type { StepResponse__Output } from "../schema/lockstep/v1/StepResponse.js";
+import { fromItem } from "../transport/status.js";
+import { stackRows, type Tensor } from "../values/tensor.js";
+import { readVocabularyRef, type VocabularyRef } from "../values/vocabularyRef.js";
+import { SessionRows } from "./rows.js";
 
 /** The outcome of one step. */
 export interface StepResult {

@@ -1,8 +1,8 @@
 // The time that one use of a session has.
 
-import type { ServiceError } from "./errors.js";
-import { timeLeft } from "./rows/rowCall.js";
-import type { CallOptions } from "./transport/endpoint.js";
+import type { ServiceError } from "../errors.js";
+import { timeLeft } from "../rows/rowCall.js";
+import type { CallOptions } from "../transport/endpoint.js";
 
 const BUSY_LIMIT_MS = 5_000;
 const BUSY_PAUSE_MS = 100;

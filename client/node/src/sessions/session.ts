@@ -1,25 +1,25 @@
 // A session: rows whose KV cache the server keeps.
 
-import { deltas } from "./deltas.js";
-import { ConnectionFailed, ServiceError } from "./errors.js";
-import { GenerateOptions, StepOptions, type Ids } from "./options.js";
-import { SESSIONS } from "./protos.js";
-import { build } from "./requests/message.js";
-import { continueSession, step } from "./requests/model.js";
-import { split } from "./requests/names.js";
-import { GenerationAssembler } from "./results/assembly.js";
-import type { Generation, TokenDelta } from "./results/generation.js";
-import type { GenerateRequest } from "./schema/lockstep/v1/GenerateRequest.js";
-import type { TouchSessionRequest } from "./schema/lockstep/v1/TouchSessionRequest.js";
-import { SessionLink } from "./sessionLink.js";
-import { Turn } from "./sessionTurn.js";
-import { isLoss, SessionState, type SessionFacts, type StepResult } from "./sessionState.js";
+import { deltas } from "../deltas.js";
+import { ConnectionFailed, ServiceError } from "../errors.js";
+import { GenerateOptions, StepOptions, type Ids } from "../options.js";
+import { SESSIONS } from "../protos.js";
+import { build } from "../requests/message.js";
+import { continueSession, step } from "../requests/model.js";
+import { split } from "../requests/names.js";
+import { GenerationAssembler } from "../results/assembly.js";
+import type { Generation, TokenDelta } from "../results/generation.js";
+import type { GenerateRequest } from "../schema/lockstep/v1/GenerateRequest.js";
+import type { TouchSessionRequest } from "../schema/lockstep/v1/TouchSessionRequest.js";
+import { Stream } from "../stream.js";
+import type { Method } from "../transport/connection.js";
+import type { CallOptions } from "../transport/endpoint.js";
+import { pause, untilAnswered } from "../transport/patience.js";
+import { readVocabularyRef, type VocabularyRef } from "../values/vocabularyRef.js";
+import { SessionLink } from "./link.js";
+import { isLoss, SessionState, type SessionFacts, type StepResult } from "./state.js";
 import { StepStream } from "./stepStream.js";
-import { Stream } from "./stream.js";
-import type { Method } from "./transport/connection.js";
-import type { CallOptions } from "./transport/endpoint.js";
-import { pause, untilAnswered } from "./transport/patience.js";
-import { readVocabularyRef, type VocabularyRef } from "./values/vocabularyRef.js";
+import { Turn } from "./turn.js";
 
 /**
  * A session is opened again for one call as often, and where the connection had failed, the call
