@@ -153,7 +153,7 @@ class Generations:
         self._model.check_open()
         self._sessions.admit([session])
         try:
-            with self._sessions.use(session.session_id):
+            with self._sessions.hold(session):
                 async with self._call(plan) as call:
                     generation = Generation(plan, call, session)
                     with session.generation():

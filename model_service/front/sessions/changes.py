@@ -105,8 +105,8 @@ class SessionCalls:
         self._sessions.admit(forks)
         try:
             with ExitStack() as uses:
-                for name in names:
-                    uses.enter_context(self._sessions.use(name))
+                for fork in forks:
+                    uses.enter_context(self._sessions.hold(fork))
                 answer = await self._engine.ask(
                     ForkSession(session.session_id, names, rows), undo=map(CloseSession, names)
                 )

@@ -93,7 +93,7 @@ class SessionRegistry:
         self.admit([session])
         close = CloseSession(session.session_id)
         try:
-            with self.use(session.session_id):
+            with self.hold(session):
                 answer = await self._engine.ask(command, undo=[close])
                 for row in answer.rows:
                     if row.failure is not None:
@@ -117,10 +117,19 @@ class SessionRegistry:
         session = self._find(session_id)
         if session.busy:
             raise SessionBusy(session_id)
+        with self.hold(session):
+            yield session
+
+    @contextmanager
+    def hold(self, session: Session) -> Iterator[None]:
+        """Keeps a session in use that nobody uses; its idle time starts when this ends.
+
+        One that has just been admitted is held whatever has passed since it was planned.
+        """
         session.busy = True
         self._record()
         try:
-            yield session
+            yield
         finally:
             session.busy = False
             session.used_at = time.monotonic()

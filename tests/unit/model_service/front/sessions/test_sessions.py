@@ -120,6 +120,16 @@ async def test_a_session_that_was_idle_for_too_long_is_gone_here_and_in_the_engi
             await client.ask(DescribeSession(session.session_id))
 
 
+async def test_the_idle_time_of_a_session_starts_once_it_is_open():
+    async with engine() as client:
+        sessions = registry(client)
+        session = make_session(ttl_s=60.0)
+        session.used_at -= 100.0  # so long its call waited for a processor
+        await open_session(sessions, session)
+        with sessions.use(session.session_id):
+            pass
+
+
 async def test_a_session_does_not_expire_while_a_call_uses_it():
     async with engine() as client:
         sessions = registry(client)
