@@ -17,12 +17,19 @@ from typing import TypeVar
 
 from rpc import heap
 from rpc.errors import Overloaded
+from rpc.pace import Pace
+from rpc.places import Places
 
 _T = TypeVar("_T")
-_RETRY_DELAY_S = 0.2
+
+# How long work takes, and large work waits for memory, until some has.
+_USUAL_S = 0.01
+_USUAL_LARGE_S = 0.2
 
 Pieces = Generator[None, None, _T]
 """Work that may stop at every yield, and the result that it returns."""
+
+_CALLS = "tokenizer calls"
 
 _WORTH_RETURNING_BYTES = 16 * 2**20
 
@@ -79,7 +86,9 @@ class WorkerPool:
         self._small = ThreadPoolExecutor(limits.threads, thread_name_prefix="tokenizer")
         self._large = ThreadPoolExecutor(limits.threads, thread_name_prefix="tokenizer-large")
         self._observe_wait = observe_wait
-        self._num_pending = 0
+        at_work = min(limits.threads, limits.max_pending)
+        self._places = Places(at_work, limits.max_pending - at_work, usual_s=_USUAL_S)
+        self._beginning = Pace(1, usual_s=_USUAL_LARGE_S)  # of large work, while some waits
         self._working_bytes = 0
         self._used_bytes = 0  # since memory was last given back
         self._closed = False
@@ -91,7 +100,7 @@ class WorkerPool:
         Raises:
             Overloaded: as many calls run or wait as the pool takes.
         """
-        self._check_room()
+        self._places.enter(_CALLS)
         loop = asyncio.get_running_loop()
         submitted = time.perf_counter()
 
@@ -99,10 +108,9 @@ class WorkerPool:
             self._observe_wait(time.perf_counter() - submitted)
             return call()
 
-        self._num_pending += 1
         future = self._small.submit(copy_context().run, timed)
         # Counted until the thread is done with it, which a cancelled caller does not see.
-        future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._release))
+        future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._places.leave))
         return await asyncio.wrap_future(future)
 
     async def run_pieces(self, pieces: Pieces[_T], cost: Cost) -> _T:
@@ -113,13 +121,12 @@ class WorkerPool:
         """
         if cost.request_bytes <= SMALL_BYTES:
             return await self.run(lambda: finish(pieces))
-        self._check_room()
+        self._places.enter(_CALLS)
         submitted = time.perf_counter()
-        self._num_pending += 1
         try:
             await self._begin(cost)
         except BaseException:
-            self._release()
+            self._places.leave()
             raise
         result: list[_T] = []
 
@@ -136,7 +143,7 @@ class WorkerPool:
                 result.append(returned.value)
 
         def end() -> None:
-            self._release()
+            self._places.leave()
             self._end(cost)
 
         loop = asyncio.get_running_loop()
@@ -159,14 +166,6 @@ class WorkerPool:
         for executor in (self._small, self._large):
             executor.shutdown(cancel_futures=True)
 
-    def _check_room(self) -> None:
-        limit = self._limits.max_pending
-        if self._num_pending >= limit:
-            raise Overloaded("tokenizer calls", limit, retry_delay_s=_RETRY_DELAY_S)
-
-    def _release(self) -> None:
-        self._num_pending -= 1
-
     async def _begin(self, cost: Cost) -> None:
         """Waits, first come first served, for memory for the work."""
         if not self._waiting and self._fits(cost):
@@ -175,18 +174,31 @@ class WorkerPool:
         held = sum(waiting.request_bytes for waiting, _ in self._waiting)
         limit = self._limits.max_waiting_bytes
         if self._waiting and held + cost.request_bytes > limit:
-            raise Overloaded("bytes of waiting texts", limit, retry_delay_s=_RETRY_DELAY_S)
+            delay_s = self._until_begun_s(held + cost.request_bytes - limit)
+            raise Overloaded("bytes of waiting texts", limit, retry_delay_s=delay_s)
         entry = (cost, asyncio.get_running_loop().create_future())
         self._waiting.append(entry)
+        self._beginning.taken(len(self._waiting), time.monotonic())
         try:
             await entry[1]
         except asyncio.CancelledError:
             if entry in self._waiting:
                 self._waiting.remove(entry)
+                self._beginning.freed(1, len(self._waiting), time.monotonic())
                 self._begin_next()
             elif not entry[1].cancelled():  # its turn came just before its caller left
                 self._end(cost)
             raise
+
+    def _until_begun_s(self, num_bytes: int) -> float:
+        """Returns the time until work that waits, with requests of so many bytes, has begun."""
+        num_calls = 0
+        for cost, _ in self._waiting:
+            if num_bytes <= 0:
+                break
+            num_bytes -= cost.request_bytes
+            num_calls += 1
+        return num_calls / self._beginning.per_second(time.monotonic())
 
     def _use(self, cost: Cost) -> None:
         self._working_bytes += cost.working_bytes
@@ -203,6 +215,7 @@ class WorkerPool:
     def _begin_next(self) -> None:
         while self._waiting and self._fits(self._waiting[0][0]):
             cost, turn = self._waiting.popleft()
+            self._beginning.freed(1, len(self._waiting), time.monotonic())
             if not turn.cancelled():
                 self._use(cost)
                 turn.set_result(None)

@@ -14,11 +14,12 @@ from typing import Any
 
 import structlog
 
-from rpc.errors import ChatTemplateFailed, Overloaded
+from rpc.errors import ChatTemplateFailed
+from rpc.places import Places
 from tokenizer_service.chat.template_worker import LENGTH
 
 _START_TIMEOUT_S = 120.0
-_RETRY_DELAY_S = 0.5
+_USUAL_S = 0.05
 # The worker ends itself at the time limit; this is for one that cannot.
 _KILL_AFTER = 1.5
 
@@ -75,7 +76,7 @@ class TemplateRenderer:
         self._idle: asyncio.LifoQueue[Process] = asyncio.LifoQueue()
         self._processes: set[Process] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._num_waiting = 0
+        self._places = Places(max(self._num_workers, 1), limits.max_waiting, usual_s=_USUAL_S)
         self._closed = False
 
     async def start(self) -> None:
@@ -101,17 +102,16 @@ class TemplateRenderer:
             ChatTemplateFailed: the template refused, or exceeded a limit.
             Overloaded: too many calls wait for a worker.
         """
-        if self._num_waiting >= self._limits.max_waiting:
-            raise Overloaded(
-                "chat templates", self._limits.max_waiting, retry_delay_s=_RETRY_DELAY_S
-            )
-        self._num_waiting += 1
+        self._places.enter("chat templates")
         try:
             process = await self._idle.get()
-        finally:
-            self._num_waiting -= 1
+        except BaseException:
+            self._places.leave()
+            raise
         # A caller that goes away leaves its worker busy: only the task gives it back.
-        answer = await asyncio.shield(self._spawn(self._use(process, request)))
+        use = self._spawn(self._use(process, request))
+        use.add_done_callback(lambda _: self._places.leave())
+        answer = await asyncio.shield(use)
         if "refusal" in answer:
             raise ChatTemplateFailed("conversations", answer["refusal"])
         texts: list[str] = answer["texts"]

@@ -1,6 +1,7 @@
 """All calls to the engine in progress: who may start another, and whose an event is."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,11 +12,10 @@ from model_service.front.engine_client.call import Call
 from model_service.protocol import Event, Rejected, Request, SequenceTokens, SessionAnswer
 from model_service.protocol.channel import RingReader
 from model_service.protocol.generation import PositionScores
-from rpc import identity, logging
+from rpc import identity
 from rpc.errors import Overloaded, QuotaExceeded, ServiceError, SlowConsumer
 from rpc.identity import caller
-from rpc.pace import Pace
-from rpc.turns import Turns
+from rpc.places import Places, name_of_call
 
 # How long a row takes, until some have ended.
 USUAL_ROW_S = 0.25
@@ -55,15 +55,13 @@ class Calls:
         """
         self._calls: dict[int, Call] = {}
         self._ring = ring
-        self._max_rows = max_running_sequences + max_waiting_sequences
+        self._places = Places(max_running_sequences, max_waiting_sequences, usual_s=USUAL_ROW_S)
         self._quota_sequences = quota_sequences
         self._buffer_bytes = buffer_bytes
         self._cancel = cancel
         self._last_request_id = 0
-        self._num_permits = 0
         self._rows_of_a_call = 1.0
-        self._pace = Pace(max_running_sequences, usual_s=USUAL_ROW_S)
-        self._turns = Turns(max_waiting_sequences // 2)
+        self._rows_of: Counter[str] = Counter()  # that callers have in progress
 
     def __bool__(self) -> bool:
         """Whether any call is in progress."""
@@ -72,7 +70,7 @@ class Calls:
     @property
     def num_unfinished_rows(self) -> int:
         """Rows that run or wait, by the permits they hold."""
-        return self._num_permits
+        return self._places.num_taken
 
     def check_room(self) -> None:
         """Checks that there is a permit for the call that this code runs for, before it is read.
@@ -98,14 +96,13 @@ class Calls:
         if num_rows:  # some calls of sessions run none
             self._rows_of_a_call += _NEWEST_SHARE * (num_rows - self._rows_of_a_call)
         self._check_room(num_rows, expected=num_rows)
-        self._turns.take(_waiting_name())
         self._last_request_id += 1
         request.request_id = self._last_request_id
         request.principal = caller()
         call = Call(request)
         self._calls[call.request_id] = call
-        self._num_permits += call.num_permits
-        self._pace.taken(self._num_permits, time.monotonic())
+        self._places.take(name_of_call(), call.num_permits, time.monotonic())
+        self._rows_of[call.principal] += call.num_permits
         try:
             yield call
         finally:
@@ -157,7 +154,7 @@ class Calls:
     def _abandon(self, call: Call) -> None:
         if not call.settled:
             with self._releasing(call):
-                call.settled = True
+                call.leave()
             self._cancel(call.request_id)
 
     def _check_room(self, num_rows: int, *, expected: int) -> None:
@@ -171,19 +168,16 @@ class Calls:
             QuotaExceeded: its caller may not have so many.
             Overloaded: there are not.
         """
-        now, own = time.monotonic(), self._rows_of(caller())
-        per_second = self._pace.per_second(now)
+        places, now, own = self._places, time.monotonic(), self._rows_of[caller()]
         limit = identity.quota("sequences", self._quota_sequences)
         if limit and own + num_rows > limit:
-            own_per_second = per_second * own / max(self._num_permits, 1)
+            own_per_second = places.per_second(now) * own / max(places.num_taken, 1)
             delay_s = (own + num_rows - limit) / own_per_second if num_rows <= limit else None
             raise QuotaExceeded("sequences", limit, retry_delay_s=delay_s)
-        name = _waiting_name()
-        num_kept = 0 if self._turns.has_come(name, now) else self._turns.num_kept(now)
-        free = self._max_rows - self._num_permits - num_kept
-        if num_rows > free and not self._is_fair(own + num_rows):
-            delay_s = self._turns.give(name, expected, expected - free, per_second, now)
-            raise Overloaded("sequences", self._max_rows, retry_delay_s=delay_s)
+        name = name_of_call()
+        if num_rows > places.free(name, now) and not self._is_fair(own + num_rows):
+            delay_s = places.turn(name, expected, now)
+            raise Overloaded("sequences", places.num_places, retry_delay_s=delay_s)
 
     def _is_fair(self, num_rows: int) -> bool:
         """Says whether a caller may have so many rows although others have taken everything.
@@ -191,11 +185,8 @@ class Calls:
         Each has a right to an even share. So with n callers there are at most
         1 + 1/2 + ... + 1/n times as many rows as are admitted.
         """
-        callers = {call.principal for call in self._calls.values()} | {caller()}
-        return len(callers) > 1 and num_rows <= self._max_rows // len(callers)
-
-    def _rows_of(self, principal: str) -> int:
-        return sum(call.num_permits for call in self._calls.values() if call.principal == principal)
+        callers = self._rows_of.keys() | {caller()}
+        return len(callers) > 1 and num_rows <= self._places.num_places // len(callers)
 
     @contextmanager
     def _releasing(self, call: Call) -> Iterator[None]:
@@ -203,8 +194,10 @@ class Calls:
         held = call.num_permits
         yield
         released = held - call.num_permits
-        self._num_permits -= released
-        self._pace.freed(released, self._num_permits, time.monotonic())
+        self._places.give_back(released, time.monotonic())
+        self._rows_of[call.principal] -= released
+        if not self._rows_of[call.principal]:
+            del self._rows_of[call.principal]
 
     def _take_rows(self, event: Event, wanted: bool) -> None:
         if isinstance(event, SequenceTokens):
@@ -231,9 +224,3 @@ class Calls:
         for row in rows.values():
             self._ring.skip(row)
         return scores
-
-
-def _waiting_name() -> str:
-    """Returns the name under which the call that this code runs for waits, if it has an id."""
-    request_id = logging.given_request_id()
-    return request_id and f"{request_id} of {caller()}"

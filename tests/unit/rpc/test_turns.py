@@ -8,7 +8,7 @@ from statistics import median
 
 import pytest
 
-from rpc.pace import Pace
+from rpc.places import Places
 from rpc.turns import LONGEST_DELAY_S, Turns
 
 RUNNING, WAITING, ROW_S = 32, 64, 1.0
@@ -36,9 +36,8 @@ class Simulation:
         self._events: list = []
         self._order = count()
         self._queue: deque = deque()
-        self._running = self._taken = 0
-        self._pace = Pace(RUNNING, usual_s=0.25)
-        self._turns = Turns(WAITING // 2)
+        self._running = 0
+        self._places = Places(RUNNING, WAITING, usual_s=0.25)
 
     def at(self, when: float, what, *arguments) -> None:
         """Has something done at a time."""
@@ -55,19 +54,14 @@ class Simulation:
         self._attempt(name, rows, then, returns, [])
 
     def _attempt(self, name, rows, then, returns, told) -> None:
-        kept = 0 if self._turns.has_come(name, self.now) else self._turns.num_kept(self.now)
-        free = PLACES - self._taken - kept
-        if rows > free:
-            pace = self._pace.per_second(self.now)
-            delay_s = self._turns.give(name, rows, rows - free, pace, self.now)
+        if rows > self._places.free(name, self.now):
+            delay_s = self._places.turn(name, rows, self.now)
             told.append((self.now, delay_s))
             if returns and len(told) < MOST_RETRIES:
                 pause_s = max(SHORTEST_PAUSE_S, delay_s) * self._random.uniform(1, 1.2)
                 self.at(self.now + pause_s, self._attempt, name, rows, then, returns, told)
             return
-        self._turns.take(name)
-        self._taken += rows
-        self._pace.taken(self._taken, self.now)
+        self._places.take(name, rows, self.now)
         self.served += 1
         if told:
             start, delay_s = told[0]
@@ -85,8 +79,7 @@ class Simulation:
 
     def _end(self, left, then) -> None:
         self._running -= 1
-        self._taken -= 1
-        self._pace.freed(1, self._taken, self.now)
+        self._places.give_back(1, self.now)
         self._fill()
         left[0] -= 1
         if not left[0] and then is not None:

@@ -1,8 +1,12 @@
 import asyncio
+import random
 import threading
+import time
+from statistics import median
 
 import pytest
 
+from rpc import logging
 from rpc.errors import Overloaded
 from tokenizer_service.worker_pool import Cost, PoolLimits, WorkerPool
 
@@ -43,16 +47,51 @@ async def test_more_work_than_the_limit_is_refused_at_once(pool, gate):
     assert await pool.run(lambda: "room again") == "room again"
 
 
+async def test_callers_that_come_back_when_they_are_told_find_room():
+    pool = WorkerPool(PoolLimits(threads=1, max_pending=16), observe_wait=lambda _: None)
+    ratios: list[float] = []
+    over = asyncio.Event()
+
+    async def call(name: str) -> None:
+        """Calls until it is let in, as the Python client does."""
+        logging._given_id.set(name)
+        first_told_s, refused_at, pauses = None, 0.0, random.Random(name)
+        while True:
+            asked_at = time.monotonic()
+            try:
+                await pool.run(lambda: time.sleep(0.02))
+            except Overloaded as refusal:
+                if first_told_s is None:
+                    first_told_s, refused_at = refusal.retry_delay_s, time.monotonic()
+                await asyncio.sleep(max(0.1, refusal.retry_delay_s) * pauses.uniform(1, 1.2))
+            else:
+                if first_told_s is not None:
+                    ratios.append(max(first_told_s, 0.1) / (asked_at - refused_at))
+                return
+
+    async def call_on(caller: int) -> None:
+        number = 0
+        while not over.is_set():
+            await asyncio.create_task(call(f"{caller}.{(number := number + 1)}"))
+
+    callers = [asyncio.create_task(call_on(caller)) for caller in range(96)]
+    await until(lambda: len(ratios) >= 200)
+    over.set()
+    await asyncio.gather(*callers)
+    pool.close()
+    assert 0.5 < median(ratios[100:]) < 1.5
+
+
 async def test_work_that_nobody_waits_for_still_counts_until_it_ends(pool, gate):
     running = [asyncio.create_task(pool.run(gate.wait)) for _ in range(2)]
     await asyncio.sleep(0.05)
     running[0].cancel()  # its thread is busy all the same
     await asyncio.gather(running[0], return_exceptions=True)
-    assert pool._num_pending == 2
+    assert pool._places.num_taken == 2
     gate.set()
     await running[1]
     await asyncio.sleep(0)
-    assert pool._num_pending == 0
+    assert pool._places.num_taken == 0
 
 
 async def test_an_error_reaches_the_caller(pool):
@@ -62,7 +101,7 @@ async def test_an_error_reaches_the_caller(pool):
     with pytest.raises(ValueError, match="bad"):
         await pool.run(fail)
     await asyncio.sleep(0)
-    assert pool._num_pending == 0
+    assert pool._places.num_taken == 0
 
 
 LARGE = 2**20
@@ -135,9 +174,9 @@ async def test_work_whose_caller_is_gone_stops_after_the_piece_that_runs(pool, g
     await until(lambda: done)
     large.cancel()
     await asyncio.gather(large, return_exceptions=True)
-    assert pool._num_pending == 1, "its piece still runs"
+    assert pool._places.num_taken == 1, "its piece still runs"
     gate.set()
-    await until(lambda: pool._num_pending == 0)
+    await until(lambda: pool._places.num_taken == 0)
     assert done == ["a"]
 
 
@@ -183,7 +222,7 @@ async def test_waiting_work_whose_caller_is_gone_is_never_begun(gate):
     assert await first == "a"
     assert await last == "c"
     assert done == ["a", "c"]
-    await until(lambda: pool._num_pending == 0)
+    await until(lambda: pool._places.num_taken == 0)
     assert pool._working_bytes == 0
     pool.close()
 
