@@ -1,5 +1,6 @@
 import importlib
 import time
+from contextlib import suppress
 from queue import SimpleQueue
 
 import grpc
@@ -36,7 +37,8 @@ def _draining(retry_delay_s: float | None = 1.0) -> Draining:
 
 def _overloaded(retry_delay_s: float = 1.0) -> Overloaded:
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
-    return Overloaded("Full.", code=code, retry_delay_s=retry_delay_s)
+    metadata = {"resource": "sequences", "limit": "96"}
+    return Overloaded("Full.", code=code, retry_delay_s=retry_delay_s, metadata=metadata)
 
 
 def _attempts(
@@ -175,6 +177,68 @@ def test_a_service_that_states_a_time_paces_its_callers_itself():
     throttle = Throttle()
     for _ in range(50):
         Attempts(throttle, retries=3, idempotent=True, timeout_s=None).pause_s(_overloaded())
+
+
+def _attempts_of_calls(throttle: Throttle, num_calls: int, error: LockstepError) -> int:
+    """Returns how many attempts calls make that all fail."""
+    num_attempts = 0
+    for _ in range(num_calls):
+        attempts = Attempts(throttle, retries=3, idempotent=True, timeout_s=None)
+        try:
+            while True:
+                num_attempts += 1
+                attempts.pause_s(error)
+        except LockstepError:
+            pass
+    return num_attempts
+
+
+@pytest.mark.parametrize(
+    "error", [_draining(), _overloaded(), AWAY], ids=["draining", "full", "away"]
+)
+def test_calls_of_a_service_that_refuses_everything_soon_make_one_attempt_each(error):
+    assert _attempts_of_calls(Throttle(), 100, error) < 110
+
+
+def test_what_a_service_that_refuses_everything_has_refused_is_not_asked_again_at_once():
+    throttle = Throttle()
+    sent = 0
+    for _ in range(1000):
+        attempts = Attempts(throttle, retries=3, idempotent=True, timeout_s=None)
+        with suppress(Draining):
+            while True:
+                try:
+                    with throttle.attempt("/Generate"):
+                        sent += 1
+                        raise _draining(60.0)
+                except Draining as error:
+                    attempts.pause_s(error)
+    assert sent < 20
+    with throttle.attempt("/GetLoad"):  # of others it has said nothing
+        pass
+
+
+def test_callers_that_are_let_in_when_their_turn_comes_are_not_throttled():
+    throttle = Throttle()
+    for _ in range(100):
+        attempts = Attempts(throttle, retries=3, idempotent=True, timeout_s=None)
+        attempts.pause_s(_overloaded())
+        attempts.succeed()
+
+
+@pytest.mark.parametrize("error", [_draining(), AWAY], ids=["draining", "away"])
+def test_one_call_may_make_all_attempts_that_the_client_was_told(error):
+    attempts = Attempts(Throttle(30), retries=30, idempotent=True, timeout_s=None)
+    for _ in range(30):
+        attempts.pause_s(error)
+    with pytest.raises(type(error)):
+        attempts.pause_s(error)
+
+
+def test_what_a_call_waits_for_by_itself_does_not_end_repetition():
+    throttle = Throttle()
+    busy = exceptions.SessionBusy("In use.", code=grpc.StatusCode.ABORTED, retry_delay_s=0.1)
+    assert _attempts_of_calls(throttle, 100, busy) == 400
 
 
 def test_a_call_that_its_connection_has_no_room_for_is_not_a_service_that_is_away():

@@ -10,6 +10,9 @@ and never says so to its reader, and its deadline passes unnoticed
 
 import random
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import copy
 from typing import Final
 
 from google.protobuf.message import Message
@@ -24,6 +27,7 @@ from lockstep.v1 import (
 
 from lockstep_client._transport import bearer_token, request_id, service_config
 from lockstep_client._transport.bearer_token import Token
+from lockstep_client._transport.endpoint import DEFAULT_RETRIES
 from lockstep_client._transport.route import Metadata, Route
 from lockstep_client.exceptions import (
     ConnectionFailed,
@@ -41,6 +45,9 @@ MAX_BACKOFF_S: Final = service_config.seconds(service_config.POLICY["maxBackoff"
 BACKOFF_MULTIPLIER: Final[float] = service_config.POLICY["backoffMultiplier"]
 BACKOFF_JITTER: Final = 0.2
 """A backoff is up to this fraction shorter or longer, and a stated time up to as much longer."""
+
+LONGEST_SILENCE_S: Final = 1.0
+"""So long at most a client does not ask a service again that refuses everything."""
 
 MAX_TOKENS: Final[float] = service_config.THROTTLING["maxTokens"]
 TOKEN_RATIO: Final[float] = service_config.THROTTLING["tokenRatio"]
@@ -73,25 +80,75 @@ _REFUSALS: Final = (
 )
 
 
-class Throttle:
-    """Ends repetition while most calls of a connection find nobody: it would add to the load.
+def _is_load(error: LockstepError) -> bool:
+    """Says whether a failure tells that a service has too much to do, or takes nothing.
 
-    A service that states when to come back paces its callers itself, and is not counted.
+    A call may wait for its session or its revision, or for room on its own connection.
+    """
+    if isinstance(error, Overloaded):
+        return bool(error.metadata)  # otherwise it is gRPC that has refused it
+    return not isinstance(error, SessionBusy | VocabularyBehind)
+
+
+class Throttle:
+    """Ends repetition while most calls of a connection fail: it would add to the load.
+
+    What a service refuses and says when to come back is a failure only if it is refused again
+    then. So callers that find room when their turn comes are never throttled, and those of a
+    service that refuses everything soon make one attempt of each call, and fewer where they call
+    again at once.
 
     Threads share it without a lock: a count that is lost matters little.
     """
 
-    def __init__(self) -> None:
-        self._tokens = float(MAX_TOKENS)
+    def __init__(self, retries: int = DEFAULT_RETRIES) -> None:
+        """Begins full.
+
+        Args:
+            retries: as many attempts one call can make even if all of them fail.
+        """
+        self._most = max(MAX_TOKENS, 2.0 * (retries + 1))
+        self._tokens = self._most
+        self._refusals: dict[str, tuple[LockstepError, float]] = {}
 
     def succeed(self) -> None:
         """Counts a call that was answered."""
-        self._tokens = min(self._tokens + TOKEN_RATIO, MAX_TOKENS)
+        self._tokens = min(self._tokens + TOKEN_RATIO, self._most)
 
-    def fail(self) -> bool:
-        """Counts a failure that may pass, and says whether to try again."""
-        self._tokens = max(self._tokens - 1, 0)
-        return self._tokens > MAX_TOKENS / 2
+    def fail(self, *, counts: bool = True) -> bool:
+        """Takes a failure that may pass, and says whether to try again.
+
+        Args:
+            counts: whether it is one of those that end repetition.
+        """
+        if counts:
+            self._tokens = max(self._tokens - 1, 0)
+        return self._is_open
+
+    @property
+    def _is_open(self) -> bool:
+        return self._tokens > self._most / 2
+
+    @contextmanager
+    def attempt(self, path: str) -> Iterator[None]:
+        """Makes the block an attempt of a method.
+
+        While nothing is repeated, a method that was refused is not called before the time that
+        the service has stated.
+
+        Raises:
+            LockstepError: that time has not come.
+        """
+        error, until = self._refusals.get(path, (None, 0.0))
+        if error is not None and not self._is_open and time.monotonic() < until:
+            raise copy(error)
+        try:
+            yield
+        except LockstepError as refusal:
+            if refusal.retry_delay_s is not None and _is_load(refusal):
+                delay_s = min(refusal.retry_delay_s, LONGEST_SILENCE_S)
+                self._refusals[path] = refusal, time.monotonic() + delay_s
+            raise
 
 
 class Attempts:
@@ -175,9 +232,15 @@ class Attempts:
             raise error
         self._failed += 1
         self._reason = error
-        paced = error.retry_delay_s is not None or self._throttle.fail()
+        paced = error.retry_delay_s is not None and self._failed == 1
+        counts = not paced and _is_load(error)
+        allowed = self._throttle.fail(counts=counts)
         pause_s, left_s = self._pause_s(error.retry_delay_s), self.timeout_s
-        if not paced or self._failed > self._retries or (left_s is not None and pause_s >= left_s):
+        if (
+            not allowed
+            or self._failed > self._retries
+            or (left_s is not None and pause_s >= left_s)
+        ):
             raise error
         return pause_s
 
