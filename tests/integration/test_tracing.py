@@ -224,6 +224,14 @@ def test_a_stream_that_is_left_is_cancelled_and_no_error(collector, program):
         assert not span.failed
 
 
+def test_a_call_that_ends_before_the_engine_is_done_shows_how_far_it_came(collector, program):
+    parts = collector.wait_for(
+        2, trace_id=program["left"], service="lockstep-model", kind="INTERNAL"
+    )
+    assert [part.name for part in parts] == ["first_token", "decode"]
+    assert parts[0].end_ns == parts[1].start_ns
+
+
 def test_a_trace_that_is_not_sampled_is_not_sent_and_still_in_the_logs(collector, traced):
     ids = run_program(collector, traced, "generate", OTEL_TRACES_SAMPLER="always_off")
     after = run_program(collector, traced, "generate")

@@ -27,7 +27,6 @@ class Call:
 
     Attributes:
         request_id: the number that the engine knows the call by.
-        unfinished_rows: rows whose last event has not come.
         settled: whether the engine has sent the call's last event, or was told to drop the call.
         error: why the call failed, or None.
         buffered_bytes: memory of the scores that wait to be taken.
@@ -45,7 +44,7 @@ class Call:
         """
         self.request_id = request.request_id
         self.principal = request.principal
-        self.unfinished_rows = request.num_sequences
+        self._unfinished = set(range(request.num_sequences))
         self._num_sequences = request.num_sequences
         self._num_permits = request.num_rows
         self.settled = False
@@ -57,10 +56,16 @@ class Call:
         self._request = request
         self._sent_ns = time.time_ns()
         self._grown_at: dict[int, float] = {}
+        self._first_ns: dict[int, int] = {}  # of each row's first tokens, where a trace is recorded
         self._waiting: dict[int, SequenceTokens] = {}
         self._waiting_since = 0.0
         self._answer: Response | None = None
         self._wake = asyncio.Event()
+
+    @property
+    def unfinished_rows(self) -> int:
+        """Rows whose last event has not come."""
+        return len(self._unfinished)
 
     @property
     def num_permits(self) -> int:
@@ -91,9 +96,11 @@ class Call:
             waiting.prompt_scores += event.prompt_scores
             waiting.finish = event.finish
         self.buffered_bytes += sum(_num_bytes(x) for x in (*event.scores, *event.prompt_scores))
+        if self.trace is not None and self.trace.recorded:
+            self._first_ns.setdefault(event.row, time.time_ns())
         if event.finish is not None:
-            self.unfinished_rows -= 1
-            self.settled = self.unfinished_rows == 0
+            self._unfinished.discard(event.row)
+            self.settled = not self._unfinished
             if self.trace is not None and self.trace.recorded:
                 engine_spans.add_sequence(self.trace, self._sent_ns, event)
         self._wake.set()
@@ -118,6 +125,14 @@ class Call:
             self._waiting.clear()
             self.buffered_bytes = 0
             self._wake.set()
+
+    def leave(self) -> None:
+        """Takes that nobody waits any more for what has not come."""
+        self.settled = True
+        if self.trace is not None and self.trace.recorded:
+            begun = {row: self._first_ns.get(row) for row in sorted(self._unfinished)}
+            failure = "" if self.error is None else type(self.error).__name__
+            engine_spans.add_unfinished(self.trace, self._sent_ns, begun, failure)
 
     def unread_s(self, now: float) -> float:
         """Returns how long events have been waiting to be taken, in seconds."""

@@ -4,6 +4,7 @@ The engine knows no traces. It says how long each part took, and the parts are p
 other from the moment on in which the front sent the call.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -41,6 +42,28 @@ def add_sequence(trace: Trace, sent_ns: int, event: SequenceTokens) -> None:
     if finish.decode_s:
         parts.append(("decode", finish.decode_s, row | {"lockstep.steps": finish.steps}))
     _add(trace, sent_ns, parts, failure)
+
+
+def add_unfinished(
+    trace: Trace, sent_ns: int, first_ns: Mapping[int, int | None], failure: str
+) -> None:
+    """Adds how far sequences had come that were left before their ends, as seen from here.
+
+    Where such a sequence had no token, only the engine knows whether it waited or ran.
+
+    Args:
+        trace: the trace of its call.
+        sent_ns: when the call was sent, in nanoseconds of Unix time.
+        first_ns: when the first token of each came, by row; None where none did.
+        failure: the error that its call was ended with, if it was.
+    """
+    now_ns = time.time_ns()
+    for row, begun_ns in first_ns.items():
+        attributes = {"lockstep.sequence": row}
+        first_error = "" if begun_ns else failure
+        trace.add("first_token", sent_ns, begun_ns or now_ns, attributes, first_error)
+        if begun_ns:
+            trace.add("decode", begun_ns, now_ns, attributes, failure)
 
 
 def add_session(trace: Trace, sent_ns: int, request: Request[Any], answer: SessionAnswer) -> None:
