@@ -10,7 +10,6 @@ import pytest
 from lockstep_client import Lockstep
 from lockstep_client.exceptions import Overloaded
 from tests.checkpoint_factory import make_checkpoint
-from tests.correctness.sizes import sizes
 from tests.faults.oracle import Asked, Oracle
 from tests.faults.test_disconnects import KINDS, leaver
 from tests.faults.watch import leaving_nothing
@@ -101,8 +100,25 @@ class Callers:
         self._check(plain, tokens)
 
 
-@sizes("num_calls", ci=300, full=10_000)
-def test_every_answer_is_what_it_is_alone(services, num_calls):
+# The 10,000 calls of the full size, in pieces that can be run one by one.
+PIECES = [range(first, first + 2_500) for first in range(0, 10_000, 2_500)]
+
+
+@pytest.mark.parametrize(
+    "seeds",
+    [
+        pytest.param(range(300), id="ci"),
+        *(
+            pytest.param(
+                piece,
+                id=f"full-{number}",
+                marks=[pytest.mark.full, pytest.mark.timeout(7200)],
+            )
+            for number, piece in enumerate(PIECES, 1)
+        ),
+    ],
+)
+def test_every_answer_is_what_it_is_alone(services, seeds):
     oracle = Oracle(services.checkpoint)
     with (
         services.client() as ls,
@@ -120,11 +136,11 @@ def test_every_answer_is_what_it_is_alone(services, num_calls):
         leaving = threading.Thread(target=leave)
         leaving.start()
         try:
-            for done in [pool.submit(callers.call, seed) for seed in range(num_calls)]:
+            for done in [pool.submit(callers.call, seed) for seed in seeds]:
                 done.result()
         finally:
             over.set()
             leaving.join()
     print(f"\n{dict(callers.made)}, left meanwhile {dict(leaves.left)}")
     assert callers.wrong == []
-    assert sum(callers.made.values()) - callers.made["refused"] > num_calls / 2
+    assert sum(callers.made.values()) - callers.made["refused"] > len(seeds) / 2

@@ -51,6 +51,12 @@ def test_a_misspelt_field_would_be_found():
         kubernetes_validate.validate(broken, VERSIONS[0], strict=True)
 
 
+@pytest.mark.parametrize("name", RENDERED)
+def test_no_new_call_is_led_to_pods_that_load_or_shut_down(name):
+    for service in of_kind(name, "Service"):
+        assert not service["spec"].get("publishNotReadyAddresses")
+
+
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_everything_is_in_one_restricted_namespace(name):
     (namespace,) = of_kind(name, "Namespace")
