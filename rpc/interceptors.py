@@ -5,10 +5,9 @@ code UNKNOWN never.
 """
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
+from functools import cache, partial
 from typing import Any, NoReturn
 
 import grpc
@@ -21,7 +20,7 @@ from grpc_status import rpc_status
 
 from rpc import errors, field_limits, handlers, logging, status
 from rpc.handlers import Codec, Context, Continuation, Handler
-from rpc.lifecycle import Lifecycle, Phase
+from rpc.lifecycle import Lifecycle
 
 PUSHBACK_KEY = "grpc-retry-pushback-ms"
 NEVER_RETRY = "-1"
@@ -146,8 +145,7 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):
     async def _admitted(self, continues: bool, context: Context) -> AsyncIterator[None]:
         async with self._counted(context), self._lifecycle.admitted(continues=continues):
             yield
-            if continues and self._lifecycle.phase is Phase.DRAINING:
-                left_s = max(self._lifecycle.ends_at - time.monotonic(), 0.0)
+            if continues and (left_s := self._lifecycle.drain_left_s) is not None:
                 context.set_trailing_metadata(((DRAINING_KEY, str(round(left_s * 1000))),))
 
     @asynccontextmanager
@@ -160,6 +158,7 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):
         self._lifecycle.answered()
 
 
+@cache
 def _request_type(method: str) -> Descriptor | None:
     """Returns what a method, `package.Service/Method`, reads; None where no schema says so."""
     service, _, name = method.rpartition("/")

@@ -58,6 +58,13 @@ class Lifecycle:
         """Calls admitted and not yet ended."""
         return len(self._running)
 
+    @property
+    def drain_left_s(self) -> float | None:
+        """How long calls that go on are still answered, in seconds; None unless it drains."""
+        if self.phase is not Phase.DRAINING:
+            return None
+        return max(self.ends_at - time.monotonic(), 0.0)
+
     def set_ready(self, ready: bool) -> None:
         """Opens or closes the server for new calls. Does nothing while draining."""
         if self.phase is not Phase.DRAINING:

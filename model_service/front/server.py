@@ -196,7 +196,7 @@ class ModelServer:
                 self._model,
                 self._sessions,
                 terms,
-                draining=self.server.lifecycle.draining,
+                lifecycle=self.server.lifecycle,
             ),
             grpc_server,
         )

@@ -81,8 +81,8 @@ class ModelSettings(ServerSettings):
     """Most sequences that wait for a place. Beyond it `OVERLOADED` is answered at once."""
 
     quota_sequences: int = Field(default=0, ge=0)
-    """Most sequences of one caller that run or wait, unless `principals` gives it another number.
-    0 means no limit of its own; callers share what there is in any case."""
+    """Most sequences of one caller that run or wait in this replica, unless `principals` gives it
+    another number. 0 means no limit of its own; callers share what there is in any case."""
 
     quota_sessions: int = Field(default=0, ge=0)
     """Most open sessions of one caller, likewise."""

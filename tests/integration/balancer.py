@@ -4,7 +4,7 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from itertools import cycle, islice
+from itertools import count
 
 CHUNK_BYTES = 2**16
 
@@ -15,11 +15,13 @@ class Balancer:
     Attributes:
         address: where it listens.
         num_connections: accepted so far.
+        num_open: those of them that are open.
     """
 
     def __init__(self, targets: list[str]) -> None:
-        self._num_targets = len(targets)
-        self._targets = cycle(target.rsplit(":", 1) for target in targets)
+        self._targets = targets
+        self._turn = count()
+        self.num_open = 0
         self._loop = asyncio.new_event_loop()
         self.num_connections = 0
         self._server = self._loop.run_until_complete(asyncio.start_server(self._take, "127.0.0.1"))
@@ -28,14 +30,20 @@ class Balancer:
 
     async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.num_connections += 1
-        for host, port in islice(self._targets, self._num_targets):
+        self.num_open += 1
+        first = next(self._turn) % len(self._targets)
+        for target in (*self._targets[first:], *self._targets[:first]):
+            host, _, port = target.rpartition(":")
             with suppress(OSError):
                 back, forth = await asyncio.open_connection(host, int(port))
+                await asyncio.gather(_pass(reader, forth), _pass(back, writer))
                 break
-        else:
-            writer.close()
-            return
-        await asyncio.gather(_pass(reader, forth), _pass(back, writer))
+        writer.close()
+        self.num_open -= 1
+
+    def retarget(self, *targets: str) -> None:
+        """Gives new connections to other targets. Those that there are go on."""
+        self._targets = list(targets)
 
     def close(self) -> None:
         """Stops listening. Connections go on until their ends leave."""

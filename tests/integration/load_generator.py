@@ -1,7 +1,7 @@
 """Callers of a model service in a process of their own, so that it can have a core of its own.
 
 `python -m tests.integration.load_generator '{"address": ..., ...}'` takes a `Load` as JSON and
-prints a `Seen` as JSON. Messages stay bytes, so that the generator does little itself. What it
+prints a `Seen` as JSON. Requests stay bytes, so that the generator does little itself. What it
 measures begins when a call was due, not when it was sent: a call that the generator itself sent
 late is not flattered. How late it was, is measured too.
 """
@@ -19,6 +19,7 @@ import grpc
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from lockstep.v1.model_service_pb2 import GenerateStreamResponse
 
 METHOD = "/lockstep.v1.ModelService/GenerateStream"
 NUM_CHANNELS = 4
@@ -55,7 +56,8 @@ class Seen:
 
     Attributes:
         ended: calls by how they ended: `OK`, or code and reason.
-        completed: calls that ended well before the last one was due, for the goodput.
+        completed: calls that ended well before the last one was due.
+        tokens: that came until then, for the goodput.
         seconds: how long that was.
         refused_s: from when a call was due to its refusal.
         late_s: how late the generator sent each call.
@@ -71,6 +73,7 @@ class Seen:
 
     ended: Counter[str] = field(default_factory=Counter)
     completed: int = 0
+    tokens: int = 0
     seconds: float = 0.0
     refused_s: list[float] = field(default_factory=list)
     late_s: list[float] = field(default_factory=list)
@@ -186,8 +189,11 @@ class Generator:
         seen = self._seen
         newest = None
         try:
-            async for _ in self._random.choice(self._methods)(self._request, metadata=name):
+            async for message in self._random.choice(self._methods)(self._request, metadata=name):
                 now = time.monotonic()
+                if now < self._ends_at:
+                    deltas = GenerateStreamResponse.FromString(message).deltas.deltas
+                    seen.tokens += sum(len(delta.token_ids) for delta in deltas)
                 if newest is None and told_s is not None:  # the first message: it was let in
                     seen.told_s.append(told_s)
                     seen.waited_s.append(now - refused_at)

@@ -118,7 +118,7 @@ def test_calls_end_while_a_service_refuses_its_model(tiny_checkpoint, tmp_path):
 
 def test_a_read_that_grpc_leaves_waiting_ends_soon_after_the_deadline(monkeypatch):
     hanging = [*endpoint.CHANNEL_OPTIONS, ("grpc.enable_retries", 1)]
-    monkeypatch.setattr(endpoint.Endpoint, "options", lambda self, streams: hanging)
+    monkeypatch.setattr(endpoint.Endpoint, "options", lambda self, **keywords: hanging)
     with leaving_peer() as address, _client(address, 1.0) as ls:
         began = time.monotonic()
         error = _ending(lambda: ls.model.generate([[5]]), 1.0 + LATE_S)

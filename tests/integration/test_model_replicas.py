@@ -1,29 +1,37 @@
 """Two model replicas: a session stays with the one that has it, wherever its calls arrive."""
 
+import asyncio
 import base64
+import gc
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import grpc
 import pytest
+import trustme
 from lockstep.v1 import logits_session_service_pb2 as pb
 
-from lockstep_client import AsyncLockstep, Lockstep
+from lockstep_client import AsyncLockstep, Lockstep, Tls
 from lockstep_client.exceptions import (
     ConnectionFailed,
     SessionNotFound,
     SessionOnOtherReplica,
 )
-from tests.integration.balancer import balancer
+from tests.integration.balancer import Balancer, balancer
 from tests.integration.model_process import ModelProcess, counting_process, ragged, refusal
 from tests.ports import free_port
 
 NOWHERE = "localhost:1"
 AGE_S = 1.0
 """A connection is this old when its server asks for a new one."""
+DIALED_AGAIN_S = 1.1
+"""A client whose connection is older dials again where its replica shuts down."""
+PATIENT = "--session-drain-silence-s=20"
+"""On a busy machine a session may be silent for seconds."""
+AUTHORITY = trustme.CA()
 
 
 @dataclass(frozen=True)
@@ -208,6 +216,163 @@ def test_a_session_goes_on_elsewhere_when_its_replica_is_gone(
             assert lost.token_ids() == [[5, 6, 7]]
             for session in (kept, lost):
                 session.close()
+
+
+class Leaving:
+    """A replica that shuts down, and another behind the same address that serves.
+
+    Attributes:
+        service: the address of both, whose new connections go to the first until it leaves.
+        leaver, stayer: the two.
+    """
+
+    def __init__(self, service: Balancer, leaver: Replica, stayer: Replica) -> None:
+        self.service = service
+        self.leaver = leaver
+        self.stayer = stayer
+
+    def begin(self) -> None:
+        """Sends one away, and waits until no new connection leads there."""
+        self.leaver.process.process.terminate()
+        self.leaver.process.wait_for_health("NOT_SERVING")
+        self.service.retarget(self.stayer.name)
+
+
+@pytest.fixture
+def leaving(tiny_checkpoint: Path, tmp_path: Path, replicas: list[Replica]) -> Iterator[Leaving]:
+    name = f"127.0.0.1:{free_port()}"
+    flags = [f"--port={name.rpartition(':')[2]}", f"--replica={name}", PATIENT]
+    with (
+        counting_process(tiny_checkpoint, tmp_path, *flags, step_s=0.05) as process,
+        balancer(name) as service,
+    ):
+        yield Leaving(service, Replica(name, process), replicas[0])
+
+
+def test_a_client_with_one_connection_leaves_a_replica_that_shuts_down(leaving: Leaving):
+    with Lockstep(tokenizer=NOWHERE, model=leaving.service.address) as ls:
+        with ls.model.stream([[5]], max_new_tokens=200, eos_token_id=[]) as stream:
+            begun = next(stream)
+            time.sleep(DIALED_AGAIN_S)
+            leaving.begin()
+            for _ in range(3):
+                assert ls.model.generate([[5]], max_new_tokens=1).sequences == [[6]]
+            assert leaving.leaver.process.process.poll() is None, "its stream still runs"
+            assert sum(len(delta.token_ids) for delta in (begun, *stream)) == 200
+        assert leaving.leaver.process.process.wait(30) == 0
+        gc.collect()
+        deadline = time.monotonic() + 10
+        while leaving.service.num_open > 2:  # what nothing uses any more is closed
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert ls.model.generate([[5]], max_new_tokens=1).sequences == [[6]]
+
+
+async def test_asyncio_clients_leave_it_too(leaving: Leaving):
+    async with AsyncLockstep(tokenizer=NOWHERE, model=leaving.service.address) as ls:
+        stream = ls.model.stream([[5]], max_new_tokens=200, eos_token_id=[])
+        begun = await anext(stream)
+        await asyncio.sleep(DIALED_AGAIN_S)
+        await asyncio.to_thread(leaving.begin)
+        for _ in range(3):
+            assert (await ls.model.generate([[5]], max_new_tokens=1)).sequences == [[6]]
+        assert leaving.leaver.process.process.poll() is None
+        deltas = [begun, *[delta async for delta in stream]]
+        assert sum(len(delta.token_ids) for delta in deltas) == 200
+        assert await asyncio.to_thread(leaving.leaver.process.process.wait, 30) == 0
+
+
+def test_a_session_goes_on_where_it_is_while_its_replica_shuts_down(leaving: Leaving):
+    with Lockstep(tokenizer=NOWHERE, model=leaving.service.address) as ls:
+        session = ls.model.open_session([[5]])
+        assert session.step([[6]]).drain_s is None
+        time.sleep(DIALED_AGAIN_S)
+        leaving.begin()
+        assert ls.model.generate([[5]], max_new_tokens=1).sequences == [[6]]
+        result = session.step([[7]])
+        assert 0 < result.drain_s <= 60
+        assert session.token_ids() == [[5, 6, 7]]
+        session.close()
+        assert leaving.leaver.process.process.wait(30) == 0
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["step", "step_stream"])
+def test_a_session_moves_before_its_replica_has_shut_down(leaving: Leaving, streamed: bool):
+    with (
+        Lockstep(tokenizer=NOWHERE, model=leaving.service.address) as ls,
+        ls.model.open_session([[5]], reopen=True) as session,
+        session.step_stream() if streamed else nullcontext(session) as steps,
+    ):
+        steps.step([[6]])
+        time.sleep(DIALED_AGAIN_S)
+        leaving.begin()
+        assert steps.step([[7]]).drain_s  # it is told in time, and still answered
+        assert steps.step([[8]]).rows[0][0].logits.argmax() == 9
+        assert base64.b64decode(session.session_token).decode() == leaving.stayer.name
+        assert session.token_ids() == [[5, 6, 7, 8]]
+        # It was closed there, so nobody is waited for.
+        assert leaving.leaver.process.process.wait(30) == 0
+
+
+def test_a_session_stays_while_nobody_else_takes_it(tiny_checkpoint: Path, tmp_path: Path):
+    with (
+        counting_process(tiny_checkpoint, tmp_path, PATIENT) as only,
+        Lockstep(tokenizer=NOWHERE, model=only.service.address) as ls,
+    ):
+        session = ls.model.open_session([[5]], reopen=True)
+        only.process.terminate()
+        only.wait_for_health("NOT_SERVING")
+        for token in range(6, 26):
+            assert session.step([[token]]).drain_s
+        assert session.token_ids() == [[*range(5, 26)]]
+        session.close()
+
+
+@contextmanager
+def secured(checkpoint: Path, folder: Path, certified: str) -> Iterator[Replica]:
+    """Runs a replica that shows a certificate for a name, and asks callers for theirs."""
+    folder.mkdir()
+    name = f"127.0.0.1:{free_port()}"
+    flags = [f"--port={name.rpartition(':')[2]}", f"--replica={name}"]
+    issued = AUTHORITY.issue_cert(certified)
+    for flag, data in (
+        ("tls-certificate", issued.cert_chain_pems[0].bytes()),
+        ("tls-key", issued.private_key_pem.bytes()),
+        ("tls-client-ca", AUTHORITY.cert_pem.bytes()),
+    ):
+        (folder / flag).write_bytes(data)
+        flags.append(f"--{flag}={folder / flag}")
+    with counting_process(checkpoint, folder, *flags) as process:
+        yield Replica(name, process)
+
+
+def test_over_tls_a_replica_is_followed_that_proves_to_be_of_the_service(
+    tiny_checkpoint: Path, tmp_path: Path
+):
+    own = AUTHORITY.issue_cert("caller@lockstep.test")
+    tls = Tls(
+        ca=AUTHORITY.cert_pem.bytes(),
+        certificate=own.cert_chain_pems[0].bytes(),
+        key=own.private_key_pem.bytes(),
+        server_name="models.test",
+    )
+    with (
+        secured(tiny_checkpoint, tmp_path / "one", "models.test") as one,
+        secured(tiny_checkpoint, tmp_path / "two", "models.test") as two,
+        secured(tiny_checkpoint, tmp_path / "other", "other.test") as other,
+        Lockstep(tokenizer=NOWHERE, model=one.name, tls=tls) as there,
+        Lockstep(tokenizer=NOWHERE, model=two.name, tls=tls) as here,
+        Lockstep(
+            tokenizer=NOWHERE, model=other.name, tls=replace(tls, server_name="other.test")
+        ) as elsewhere,
+    ):
+        with there.model.open_session([[5]]) as session:
+            assert here.model.get_session(session.session_id).token_ids() == [[5]]
+        with (
+            elsewhere.model.open_session([[5]]) as session,
+            pytest.raises(ConnectionFailed),
+        ):
+            here.model.get_session(session.session_id)
 
 
 def test_calls_without_a_session_go_to_all_replicas_and_sessions_to_their_own(

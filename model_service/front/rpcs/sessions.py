@@ -1,6 +1,5 @@
 """`LogitsSessionService`: the client chooses the tokens, the server keeps the KV cache."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
@@ -29,6 +28,7 @@ from model_service.protocol import DescribeSession
 from model_service.protocol.generation import ScoreSelection
 from rpc.errors import InvalidField
 from rpc.handlers import Context
+from rpc.lifecycle import Lifecycle
 from rpc.streams import until_drained
 from wire import times
 from wire.pages import read_page
@@ -51,7 +51,7 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
         sessions: SessionRegistry,
         terms: SessionTerms,
         *,
-        draining: asyncio.Event,
+        lifecycle: Lifecycle,
     ) -> None:
         """Serves sessions of a model.
 
@@ -59,14 +59,14 @@ class SessionServicer(logits_session_service_pb2_grpc.LogitsSessionServiceServic
             model: the model.
             sessions: the open sessions.
             terms: what a session may ask for.
-            draining: set when the server shuts down.
+            lifecycle: of the server, whose end streams and steps are told.
         """
         self._model = model
         self._sessions = sessions
         self._calls = SessionCalls(model.engine, sessions)
-        self._steps = Steps(model, sessions, self._calls)
+        self._steps = Steps(model, sessions, self._calls, lifecycle)
         self._terms = terms
-        self._draining = draining
+        self._draining = lifecycle.draining
 
     async def OpenSession(
         self, request: logits_session_service_pb2.OpenSessionRequest, context: Context

@@ -11,6 +11,7 @@ from model_service.front.served_model import ServedModel
 from model_service.front.sessions.changes import SessionCalls
 from model_service.front.sessions.registry import SessionRegistry
 from model_service.front.sessions.session import Session, StepAnswer
+from rpc.lifecycle import Lifecycle
 from wire import times
 from wire.vocabulary import vocabulary_ref
 
@@ -24,11 +25,18 @@ _STREAM_REMEDY = "Ask for fewer ids, fewer positions or a smaller dtype, or step
 class Steps:
     """Steps of the sessions of a registry."""
 
-    def __init__(self, model: ServedModel, sessions: SessionRegistry, calls: SessionCalls) -> None:
-        """Steps sessions of a model."""
+    def __init__(
+        self,
+        model: ServedModel,
+        sessions: SessionRegistry,
+        calls: SessionCalls,
+        lifecycle: Lifecycle,
+    ) -> None:
+        """Steps sessions of a model, and tells their callers when the server shuts down."""
         self._model = model
         self._sessions = sessions
         self._calls = calls
+        self._lifecycle = lifecycle
 
     async def answer(
         self, request: pb.StepRequest, *, path: str = "", write_row: RowWriter | None = None
@@ -57,6 +65,7 @@ class Steps:
             answered = known or await self._step(
                 session, self._read(request, session, path, in_chunks=write_row is not None)
             )
+        left_s = self._lifecycle.drain_left_s
         return pb.StepResponse(
             rows=[
                 results.step_row_result(row, seed, write_row or inline_row)
@@ -67,6 +76,7 @@ class Steps:
             vocabulary=vocabulary_ref(answered.vocabulary),
             expire_time=times.timestamp(session.expires_at),
             determinism=results.determinism(self._model.engine.info, self._model.fingerprint),
+            drain_time_left=None if left_s is None else times.duration(left_s),
         )
 
     async def _step(self, session: Session, plan: StepPlan) -> StepAnswer:

@@ -2,12 +2,19 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from lockstep.v1 import logits_session_service_pb2 as pb
 
 from lockstep_client._async.session_link import AsyncSessionLink, AsyncSessionMethods
-from lockstep_client._calls.session_state import LOSSES, REOPENING_PAUSES_S, SessionState, Turn
+from lockstep_client._calls.session_state import (
+    FAREWELL_S,
+    LOSSES,
+    REOPENING_PAUSES_S,
+    SessionState,
+    Turn,
+)
 from lockstep_client._transport.async_connection import Request, Response
 from lockstep_client._transport.endpoint import DEFAULT_TIMEOUT_S, USE_DEFAULT, Timeout
 from lockstep_client._transport.patience import Patience
@@ -43,31 +50,58 @@ class AsyncSessionCalls(SessionState):
 
         Steps after it return what they would have returned: rows keep their prompts, seeds,
         configuration and revision, and what is known of them. The name is another, and the
-        KV cache is computed again. A session that is not lost is left to expire. While no
-        service answers, it is waited for.
+        KV cache is computed again. A session that is not lost is closed where it can be
+        reached, and left to expire elsewhere. While no service answers, it is waited for.
 
         Args:
             timeout: in seconds.
         """
         self._check_open()
-        link = AsyncSessionLink(self._link.home, Route())
-        request = self._reopen_request()
-        timeout_s = link.home.endpoint.unary_timeout_s(timeout)
+        timeout_s = self._link.home.endpoint.unary_timeout_s(timeout)
         patience = Patience(DEFAULT_TIMEOUT_S if timeout_s is None else timeout_s)
         while True:
             try:
-                response = await link.home.unary(
-                    link.methods.sessions.OpenSession,
-                    request,
-                    patience.remaining_s,
-                    route=link.route,
-                )
-                break
+                await self._open_again(patience.remaining_s)
+                return
             except LockstepError as error:  # at worst a session is left to expire
                 await asyncio.sleep(patience.pause_s(error))
+
+    async def _open_again(self, timeout_s: float) -> None:
+        """Opens the session where the client's connection leads, and closes the one there was."""
+        left, left_id = self._link, self.session_id
+        link = AsyncSessionLink(left.home, Route())
+        response = await link.home.unary(
+            link.methods.sessions.OpenSession,
+            self._reopen_request(),
+            timeout_s,
+            route=link.route,
+        )
         self._apply_reopening(response)
         link.route.session_id = self.session_id
         self._link = link
+        request = pb.CloseSessionRequest(session_id=left_id)
+
+        async def close() -> pb.CloseSessionResponse:
+            return await left.connection.unary(
+                left.methods.sessions.CloseSession, request, FAREWELL_S, route=left.route
+            )
+
+        with suppress(LockstepError):  # lost, or out of reach
+            await left.reach(close)
+
+    async def _leave_draining(self, turn: Turn) -> None:
+        """Opens the session elsewhere before its replica has shut down, if somebody takes it now.
+
+        Otherwise the replica goes on with it.
+        """
+        for _ in range(2):  # the first may be refused by the same replica: see `Dialer`
+            if self._drain_s is None:
+                return
+            timeout_s = self._drain_s / 2
+            if turn.timeout_s is not None:
+                timeout_s = min(timeout_s, turn.timeout_s)
+            with suppress(LockstepError):
+                await self._open_again(timeout_s)
 
     async def _call(
         self,
@@ -95,6 +129,8 @@ class AsyncSessionCalls(SessionState):
 
     async def _lasting(self, use: Callable[[], Awaitable[Result]], turn: Turn) -> Result:
         """Uses the session, which is opened again where it is lost, if that was asked for."""
+        if self._reopens:
+            await self._leave_draining(turn)
         for pause_s in REOPENING_PAUSES_S if self._reopens else ():
             try:
                 return await self._link.reach(use)

@@ -49,7 +49,7 @@ class AsyncSessionLink:
 
     def fork(self, session_id: str) -> "AsyncSessionLink":
         """Returns the link of a session that the same replica has."""
-        link = AsyncSessionLink(self.home, Route(session_id, self.route.token))
+        link = AsyncSessionLink(self.home, Route(session_id, self.route.token, self.route.channels))
         link._use(self.connection)
         return link
 

@@ -31,6 +31,7 @@ class AsyncStepStream(AsyncClosing):
         self._session = session
         self._begin = begin
         self._call = begin()
+        self._session_id = session.session_id
 
     async def step(
         self, rows: Sequence[int | Row] | Array, **options: Unpack[StepOptions]
@@ -47,16 +48,22 @@ class AsyncStepStream(AsyncClosing):
         async def step() -> tuple[pb.StepResponse, StepReader]:
             await self._session._settle(Turn(BUSY_LIMIT_S))
             request.session_id = self._session.session_id
+            if self._session_id != request.session_id:  # it was opened again, perhaps elsewhere
+                await self._begin_anew()
             try:
                 with self._session._leaving():
                     return await self._exchange(request)
             except LOSSES:  # the stream has ended with it
-                await self._call.close()
-                self._call = self._begin()
+                await self._begin_anew()
                 raise
 
         answer, reader = await self._session._lasting(step, turn)
         return self._session._apply_step(request, answer, reader.row)
+
+    async def _begin_anew(self) -> None:
+        await self._call.close()
+        self._call = self._begin()
+        self._session_id = self._session.session_id
 
     async def _exchange(self, request: pb.StepRequest) -> tuple[pb.StepResponse, StepReader]:
         self._call.send(

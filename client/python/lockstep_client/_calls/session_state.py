@@ -29,7 +29,7 @@ from lockstep_client._results.scores import (
     positions,
 )
 from lockstep_client._transport import status
-from lockstep_client._values import vocabulary_ref
+from lockstep_client._values import durations, vocabulary_ref
 from lockstep_client._values.messages import build
 from lockstep_client._values.one_line import one_line
 from lockstep_client._values.tensors import Array
@@ -50,6 +50,8 @@ BUSY_PAUSE_S: Final = 0.1
 
 LOSSES: Final = (ConnectionFailed, Draining, EngineLost, SessionNotFound, SessionOnOtherReplica)
 """What calls of a session fail with where the session may be lost, and goes on only elsewhere."""
+FAREWELL_S: Final = 0.5
+"""How long closing a session may take that was opened again elsewhere."""
 REOPENING_PAUSES_S: Final = (0.2, 0.4, 0.8)
 """A session is opened again for one call as often, and where the connection had failed, the call
 waits as long."""
@@ -99,6 +101,8 @@ class StepResult:
         recomputed: whether the KV cache had been dropped and was computed again.
         seeds: seed of each row's draws; None where the server was not asked to choose.
         determinism: how far the result can be reproduced.
+        drain_s: how long the service still takes steps, in seconds, as it shuts down; None
+            unless it does.
     """
 
     rows: tuple[tuple[PositionScores, ...], ...]
@@ -108,6 +112,7 @@ class StepResult:
     recomputed: bool
     seeds: tuple[int | None, ...]
     determinism: Determinism
+    drain_s: float | None = None
 
     __repr__ = one_line
 
@@ -147,6 +152,7 @@ class SessionState:
         self.closed = False
         self._unsettled = False  # a call was left: the server may still be at it
         self._overrun = False  # it was a generation: the server may have kept tokens of it
+        self._drain_s: float | None = None  # how long its replica still takes steps, if it says so
 
     @property
     def logits(self) -> Array | None:
@@ -225,7 +231,9 @@ class SessionState:
             recomputed=response.recomputed,
             seeds=tuple(row.seed if row.HasField("seed") else None for row in response.rows),
             determinism=Determinism.from_message(response.determinism),
+            drain_s=_drain_s(response),
         )
+        self._drain_s = result.drain_s
         if not request.look_ahead:
             self._known.step(request, response)
             # Rows that did not step keep what is known about them.
@@ -298,6 +306,7 @@ class SessionState:
     def _apply_reopening(self, response: session_pb.OpenSessionResponse) -> None:
         """Takes the name of the session that goes on; all that was known holds for it, too."""
         self.session_id = response.session_id
+        self._drain_s = None
         self._settled()
 
     @staticmethod
@@ -325,6 +334,11 @@ class SessionState:
             fork.seeds = tuple(self.seeds[index] for index in row_indices)
             fork.rows = tuple(self.rows[index] for index in row_indices)
         return fork
+
+
+def _drain_s(response: session_pb.StepResponse) -> float | None:
+    drains = response.HasField("drain_time_left")
+    return durations.seconds(response.drain_time_left) if drains else None
 
 
 def _sampled(

@@ -50,7 +50,7 @@ class SessionLink:
 
     def fork(self, session_id: str) -> "SessionLink":
         """Returns the link of a session that the same replica has."""
-        link = SessionLink(self.home, Route(session_id, self.route.token))
+        link = SessionLink(self.home, Route(session_id, self.route.token, self.route.channels))
         link._use(self.connection)
         return link
 

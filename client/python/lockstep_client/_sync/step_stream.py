@@ -32,6 +32,7 @@ class StepStream(Closing):
         self._session = session
         self._begin = begin
         self._call = begin()
+        self._session_id = session.session_id
 
     def step(self, rows: Sequence[int | Row] | Array, **options: Unpack[StepOptions]) -> StepResult:
         """Steps the session, see `Session.step`.
@@ -46,16 +47,22 @@ class StepStream(Closing):
         def step() -> tuple[pb.StepResponse, StepReader]:
             self._session._settle(Turn(BUSY_LIMIT_S))
             request.session_id = self._session.session_id
+            if self._session_id != request.session_id:  # it was opened again, perhaps elsewhere
+                self._begin_anew()
             try:
                 with self._session._leaving():
                     return self._exchange(request)
             except LOSSES:  # the stream has ended with it
-                self._call.close()
-                self._call = self._begin()
+                self._begin_anew()
                 raise
 
         answer, reader = self._session._lasting(step, turn)
         return self._session._apply_step(request, answer, reader.row)
+
+    def _begin_anew(self) -> None:
+        self._call.close()
+        self._call = self._begin()
+        self._session_id = self._session.session_id
 
     def _exchange(self, request: pb.StepRequest) -> tuple[pb.StepResponse, StepReader]:
         self._call.send(

@@ -55,7 +55,7 @@ class AsyncConnection(Caller, AsyncClosing):
 
     def __init__(self, endpoint: Endpoint, newest: NewestVocabulary | None = None) -> None:
         super().__init__(aio, endpoint, newest)
-        self.channel = cast(aio.Channel, self._channels)
+        self.channel = cast(aio.Channel, self._dialer)
         self._places = asyncio.Semaphore(MAX_UNARY_CALLS)
         self._asking: asyncio.Task[None] | None = None
         self._closed = False
@@ -87,12 +87,12 @@ class AsyncConnection(Caller, AsyncClosing):
         while True:
             try:
                 with (
-                    self._attempt(method, attempts) as metadata,
+                    self._attempt(method, attempts) as (begin, metadata),
                     self._deadline(attempts),
                     self._translated_errors(attempts),
                 ):
                     async with self._places:
-                        call = method(request, timeout=attempts.timeout_s, metadata=metadata)
+                        call = begin(request, timeout=attempts.timeout_s, metadata=metadata)
                         response = await call
                         if route is not None:
                             route.take(await call.initial_metadata())
@@ -145,11 +145,11 @@ class AsyncConnection(Caller, AsyncClosing):
         while True:
             try:
                 with (
-                    self._attempt(method, attempts) as metadata,
+                    self._attempt(method, attempts) as (begin, metadata),
                     self._deadline(attempts),
                     self._translated_errors(attempts),
                 ):
-                    return await method(requests(), timeout=attempts.timeout_s, metadata=metadata)
+                    return await begin(requests(), timeout=attempts.timeout_s, metadata=metadata)
             except LockstepError as error:
                 await asyncio.sleep(attempts.pause_s(error))
 
@@ -210,11 +210,11 @@ class AsyncConnection(Caller, AsyncClosing):
         """Makes one attempt of a call that answers with a stream."""
         deadline = Deadline(attempts, self.endpoint.peer)
         with (
-            self._attempt(method, attempts) as metadata,
+            self._attempt(method, attempts) as (begin, metadata),
             closing(deadline),
             self._translated_errors(attempts),
         ):
-            call = method(argument, timeout=attempts.timeout_s, metadata=metadata)
+            call = begin(argument, timeout=attempts.timeout_s, metadata=metadata)
             try:
                 messages = aiter(call)
                 while True:
@@ -286,7 +286,7 @@ class AsyncConnection(Caller, AsyncClosing):
         self._closed = True
         if self._asking is not None:
             self._asking.cancel()
-        for channel in self._channels.both:
+        for channel in self._dialer.open_channels:
             await channel.close()
         for replica in self._replicas.values():
             await replica.close()

@@ -3,11 +3,12 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar, cast
 
 import grpc
 
 from lockstep_client._transport import prompt_prefix, status, tracing
+from lockstep_client._transport.dialer import Dialer, Method
 from lockstep_client._transport.endpoint import Endpoint, Timeout
 from lockstep_client._transport.newest_vocabulary import NewestVocabulary
 from lockstep_client._transport.pulse import Pulse
@@ -22,6 +23,7 @@ from lockstep_client.exceptions import (
     ProtocolError,
 )
 
+Called = TypeVar("Called")
 Made = TypeVar("Made")
 
 SERVICES: Final = {
@@ -29,39 +31,6 @@ SERVICES: Final = {
     "model": "lockstep.v1.ModelService",
 }
 """What tells one service from the other."""
-
-
-class Channels:
-    """A channel for calls with one answer and one for streams, as `retries` has it.
-
-    Attributes:
-        both: to be closed.
-        paths: of the methods that were made, as `/package.Service/Method`.
-    """
-
-    def __init__(self, api: ModuleType, endpoint: Endpoint) -> None:
-        """Opens them.
-
-        Args:
-            api: `grpc` or `grpc.aio`.
-            endpoint: the service.
-        """
-        unary, streams = self.both = [_open(api, endpoint, streams=each) for each in (False, True)]
-        self.paths: dict[Any, str] = {}
-        self.unary_unary = self._named(unary.unary_unary)
-        self.unary_stream = self._named(streams.unary_stream)
-        self.stream_unary = self._named(streams.stream_unary)
-        self.stream_stream = self._named(streams.stream_stream)
-
-    def _named(self, make: Callable[..., Any]) -> Callable[..., Any]:
-        """Makes methods whose paths are known."""
-
-        def make_named(path: str, *arguments: Any, **keywords: Any) -> Any:
-            method = make(path, *arguments, **keywords)
-            self.paths[method] = path
-            return method
-
-        return make_named
 
 
 class Caller:
@@ -76,10 +45,10 @@ class Caller:
     ) -> None:
         self.endpoint = endpoint
         self._newest = newest or NewestVocabulary()
-        self._channels = Channels(api, endpoint)
+        self._dialer = Dialer(api, endpoint)
         self._pulse = Pulse(endpoint)
-        self._ask = self._channels.unary_unary(self._pulse.question)
-        self._throttle = Throttle()
+        self._question = self._dialer.unary_unary(self._pulse.question)
+        self._throttle = Throttle(endpoint.retries)
         self._owns_vocabulary = endpoint.service == "tokenizer"
         self._kept: dict[Any, Any] = {}
 
@@ -156,11 +125,23 @@ class Caller:
             route=route,
         )
 
+    @property
+    def _ask(self) -> Any:
+        """What finds out whether the service answers."""
+        return self._dialer.newest.method(self._question)
+
     @contextmanager
-    def _attempt(self, method: Any, attempts: Attempts) -> Iterator[tracing.Metadata]:
-        """Makes the block an attempt of a call. Gives what is sent with the request."""
-        with tracing.attempt(self._channels.paths[method], self.endpoint) as headers:
-            yield (*attempts.metadata, *headers)
+    def _attempt(
+        self, method: Called, attempts: Attempts
+    ) -> Iterator[tuple[Called, tracing.Metadata]]:
+        """Makes the block an attempt of a call. Gives what is called, and the metadata to send."""
+        named = cast(Method, method)  # what stubs that are built from a dialer have
+        with (
+            self._throttle.attempt(named.path),
+            tracing.attempt(named.path, self.endpoint) as headers,
+            self._dialer.use(attempts.route) as channels,
+        ):
+            yield channels.method(named), (*attempts.metadata, *headers)
 
     def _translated(
         self, error: grpc.RpcError, attempts: Attempts, *, closed: bool
@@ -186,10 +167,3 @@ class Caller:
                     code=error.code,
                 )
         return None
-
-
-def _open(api: ModuleType, endpoint: Endpoint, *, streams: bool) -> Any:
-    options = endpoint.options(streams=streams)
-    if endpoint.tls is None:
-        return api.insecure_channel(endpoint.address, options)
-    return api.secure_channel(endpoint.address, endpoint.tls.credentials(), options)

@@ -163,13 +163,16 @@ class Endpoint:
         """Who is called, for messages."""
         return f"the {self.service} service at {self.address}"
 
-    def options(self, *, streams: bool) -> list[tuple[str, str | int]]:
+    def options(self, *, streams: bool, shared: bool = True) -> list[tuple[str, str | int]]:
         """Returns the options of a channel.
 
         Args:
             streams: whether its calls stream. gRPC makes no second attempt of these.
+            shared: whether it may use a connection that is there.
         """
         options = [*CHANNEL_OPTIONS, ("grpc.enable_retries", int(not streams))]
+        if not shared:
+            options.append(("grpc.use_local_subchannel_pool", 1))
         if self.tls is not None and self.tls.server_name is not None:
             options.append(("grpc.ssl_target_name_override", self.tls.server_name))
         return options

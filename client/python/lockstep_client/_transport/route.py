@@ -1,4 +1,4 @@
-"""What calls of a session say about it beside their request, for gateways. Pure: no I/O."""
+"""How calls of a session find its replica, and what they say for gateways. Pure: no I/O."""
 
 from base64 import b64encode
 from collections.abc import Iterable
@@ -11,16 +11,18 @@ ID_KEY: Final = "x-session-id"
 
 
 class Route:
-    """How a gateway finds the replica of a session.
+    """How the replica of a session is found.
 
     Attributes:
         session_id: the session; empty before it is opened.
         token: what the service, or a gateway before it, has written; it is sent back as it is.
+        channels: those over which its replica was reached, see `Dialer`; None for whichever.
     """
 
-    def __init__(self, session_id: str = "", token: str = "") -> None:
+    def __init__(self, session_id: str = "", token: str = "", channels: object = None) -> None:
         self.session_id = session_id
         self.token = token
+        self.channels = channels
 
     @property
     def metadata(self) -> Metadata:

@@ -45,7 +45,7 @@ class Connection(Caller, Closing):
 
     def __init__(self, endpoint: Endpoint, newest: NewestVocabulary | None = None) -> None:
         super().__init__(grpc, endpoint, newest)
-        self.channel = cast(grpc.Channel, self._channels)
+        self.channel = cast(grpc.Channel, self._dialer)
         self._places = threading.Semaphore(MAX_UNARY_CALLS)
         self._asking = threading.Lock()
         self._answered = threading.Event()
@@ -79,11 +79,11 @@ class Connection(Caller, Closing):
         while True:
             try:
                 with (
-                    self._attempt(method, attempts) as metadata,
+                    self._attempt(method, attempts) as (begin, metadata),
                     self._translated_errors(attempts),
                     self._place(attempts),
                 ):
-                    response, call = method.with_call(
+                    response, call = begin.with_call(
                         request, timeout=attempts.timeout_s, metadata=metadata
                     )
                     if route is not None:
@@ -146,8 +146,11 @@ class Connection(Caller, Closing):
     ) -> Response:
         """Makes one attempt of a call that takes a stream."""
         timeout_s = attempts.timeout_s
-        with self._attempt(method, attempts) as metadata, self._translated_errors(attempts):
-            call = method.future(requests, timeout=timeout_s, metadata=metadata)
+        with (
+            self._attempt(method, attempts) as (begin, metadata),
+            self._translated_errors(attempts),
+        ):
+            call = begin.future(requests, timeout=timeout_s, metadata=metadata)
             try:
                 return call.result(None if timeout_s is None else timeout_s + GRACE_S)
             except grpc.FutureTimeoutError as error:
@@ -209,8 +212,11 @@ class Connection(Caller, Closing):
         self, method: Callable[..., Any], argument: Any, attempts: Attempts
     ) -> Generator[Any]:
         """Makes one attempt of a call that answers with a stream."""
-        with self._attempt(method, attempts) as metadata, self._translated_errors(attempts):
-            call = method(argument, timeout=attempts.timeout_s, metadata=metadata)
+        with (
+            self._attempt(method, attempts) as (begin, metadata),
+            self._translated_errors(attempts),
+        ):
+            call = begin(argument, timeout=attempts.timeout_s, metadata=metadata)
             try:
                 with WATCH.over(call, attempts.deadline), STREAMS.get().reading(call):
                     for response in call:
@@ -289,7 +295,7 @@ class Connection(Caller, Closing):
     def close(self) -> None:
         """Closes the channel; running calls are cancelled."""
         self._closed.set()
-        for channel in self._channels.both:
+        for channel in self._dialer.open_channels:
             channel.close()
         for replica in list(self._replicas.values()):
             replica.close()

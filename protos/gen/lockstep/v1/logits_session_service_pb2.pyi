@@ -139,20 +139,22 @@ class StepRowResult(_message.Message):
     def __init__(self, position: _Optional[int] = ..., scores: _Optional[_Iterable[_Union[_scores_pb2.PositionScores, _Mapping]]] = ..., sampled_token_id: _Optional[int] = ..., finish_reason: _Optional[_Union[_generation_pb2.FinishReason, str]] = ..., error: _Optional[_Union[_error_reason_pb2.ItemError, _Mapping]] = ..., seed: _Optional[int] = ...) -> None: ...
 
 class StepResponse(_message.Message):
-    __slots__ = ("rows", "replayed", "recomputed", "vocabulary", "expire_time", "determinism")
+    __slots__ = ("rows", "replayed", "recomputed", "vocabulary", "expire_time", "determinism", "drain_time_left")
     ROWS_FIELD_NUMBER: _ClassVar[int]
     REPLAYED_FIELD_NUMBER: _ClassVar[int]
     RECOMPUTED_FIELD_NUMBER: _ClassVar[int]
     VOCABULARY_FIELD_NUMBER: _ClassVar[int]
     EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
     DETERMINISM_FIELD_NUMBER: _ClassVar[int]
+    DRAIN_TIME_LEFT_FIELD_NUMBER: _ClassVar[int]
     rows: _containers.RepeatedCompositeFieldContainer[StepRowResult]
     replayed: bool
     recomputed: bool
     vocabulary: _vocabulary_pb2.VocabularyRef
     expire_time: _timestamp_pb2.Timestamp
     determinism: _generation_pb2.Determinism
-    def __init__(self, rows: _Optional[_Iterable[_Union[StepRowResult, _Mapping]]] = ..., replayed: _Optional[bool] = ..., recomputed: _Optional[bool] = ..., vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularyRef, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., determinism: _Optional[_Union[_generation_pb2.Determinism, _Mapping]] = ...) -> None: ...
+    drain_time_left: _duration_pb2.Duration
+    def __init__(self, rows: _Optional[_Iterable[_Union[StepRowResult, _Mapping]]] = ..., replayed: _Optional[bool] = ..., recomputed: _Optional[bool] = ..., vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularyRef, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., determinism: _Optional[_Union[_generation_pb2.Determinism, _Mapping]] = ..., drain_time_left: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class StepStreamRequest(_message.Message):
     __slots__ = ("step", "accept_chunks", "accept_packed_chunks")

@@ -42,7 +42,8 @@ class LogitsSessionServiceStub:
 
     While the server shuts down, calls that go on with a session are answered until
     its time to drain is over, and their trailing metadata says in `x-draining-ms`
-    how many milliseconds are left. New sessions, `Fork` among them, are refused
+    how many milliseconds are left; so does each answer to a step
+    (`StepResponse.drain_time_left`), also within a stream. New sessions, `Fork` among them, are refused
     with `UNAVAILABLE` (`DRAINING`).
 
     If the server asks for client certificates, a session belongs to the caller
@@ -140,7 +141,8 @@ class LogitsSessionServiceServicer:
 
     While the server shuts down, calls that go on with a session are answered until
     its time to drain is over, and their trailing metadata says in `x-draining-ms`
-    how many milliseconds are left. New sessions, `Fork` among them, are refused
+    how many milliseconds are left; so does each answer to a step
+    (`StepResponse.drain_time_left`), also within a stream. New sessions, `Fork` among them, are refused
     with `UNAVAILABLE` (`DRAINING`).
 
     If the server asks for client certificates, a session belongs to the caller
@@ -369,7 +371,8 @@ class LogitsSessionService:
 
     While the server shuts down, calls that go on with a session are answered until
     its time to drain is over, and their trailing metadata says in `x-draining-ms`
-    how many milliseconds are left. New sessions, `Fork` among them, are refused
+    how many milliseconds are left; so does each answer to a step
+    (`StepResponse.drain_time_left`), also within a stream. New sessions, `Fork` among them, are refused
     with `UNAVAILABLE` (`DRAINING`).
 
     If the server asks for client certificates, a session belongs to the caller

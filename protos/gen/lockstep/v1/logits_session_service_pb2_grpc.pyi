@@ -43,7 +43,8 @@ class LogitsSessionServiceStub:
 
     While the server shuts down, calls that go on with a session are answered until
     its time to drain is over, and their trailing metadata says in `x-draining-ms`
-    how many milliseconds are left. New sessions, `Fork` among them, are refused
+    how many milliseconds are left; so does each answer to a step
+    (`StepResponse.drain_time_left`), also within a stream. New sessions, `Fork` among them, are refused
     with `UNAVAILABLE` (`DRAINING`).
 
     If the server asks for client certificates, a session belongs to the caller
@@ -168,7 +169,8 @@ class LogitsSessionServiceAsyncStub(LogitsSessionServiceStub):
 
     While the server shuts down, calls that go on with a session are answered until
     its time to drain is over, and their trailing metadata says in `x-draining-ms`
-    how many milliseconds are left. New sessions, `Fork` among them, are refused
+    how many milliseconds are left; so does each answer to a step
+    (`StepResponse.drain_time_left`), also within a stream. New sessions, `Fork` among them, are refused
     with `UNAVAILABLE` (`DRAINING`).
 
     If the server asks for client certificates, a session belongs to the caller
@@ -289,7 +291,8 @@ class LogitsSessionServiceServicer(metaclass=_abc_1.ABCMeta):
 
     While the server shuts down, calls that go on with a session are answered until
     its time to drain is over, and their trailing metadata says in `x-draining-ms`
-    how many milliseconds are left. New sessions, `Fork` among them, are refused
+    how many milliseconds are left; so does each answer to a step
+    (`StepResponse.drain_time_left`), also within a stream. New sessions, `Fork` among them, are refused
     with `UNAVAILABLE` (`DRAINING`).
 
     If the server asks for client certificates, a session belongs to the caller
