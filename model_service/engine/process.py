@@ -223,7 +223,7 @@ def describe(
         default_config=default,
         device_map=loaded.device_map,
         execution_path=runner.name,
-        attention=loaded.config._attn_implementation or "",
+        attention=attention_name(loaded, runner),
         rng=random.NAME,
         kv_total_tokens=kv_total,
         kv_session_tokens=kv_session,
@@ -233,6 +233,13 @@ def describe(
         load_s=loaded.load_s,
         rowless_id_count=runner.vocabulary.base_size - runner.vocabulary.num_usable,
     )
+
+
+def attention_name(loaded: LoadedModel, runner: CachingRunner) -> str:
+    """Names what attends: Hugging Face's implementation, or ours and the kernel on its pages."""
+    name = loaded.config._attn_implementation or ""
+    on_pages = isinstance(runner.cache, PagedKVCache) and runner.cache.kernel is not None
+    return f"{name}_triton" if on_pages else name
 
 
 def main() -> int:

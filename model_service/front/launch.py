@@ -93,6 +93,7 @@ def engine_settings(settings: ModelSettings, model: ModelFiles) -> EngineSetting
         max_session_rows=settings.max_session_rows,
         max_context_tokens=settings.max_context_tokens,
         max_kv_tokens=settings.max_kv_tokens,
+        attention=settings.attention,
         gpu_memory_fraction=settings.gpu_memory_fraction,
         prefill_budget_s=settings.prefill_budget_s,
         decode_graphs=settings.decode_graphs,

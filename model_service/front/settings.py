@@ -137,6 +137,12 @@ class ModelSettings(ServerSettings):
     """Tokens of KV cache in total. 0 means as many as `max_running_sequences` full contexts need,
     as far as memory allows. On a GPU this memory is set aside at start."""
 
+    attention: Literal["auto", "triton", "sdpa"] = "auto"
+    """What sequences on a GPU that decode attend with: `triton`, a kernel that reads keys and
+    values where they are and gives a sequence the same in any batch; `sdpa`, torch's own after
+    gathering them; `auto`, the first if it equals the second. `triton` refuses to start where it
+    does not. On a CPU this changes nothing."""
+
     gpu_memory_fraction: float = Field(default=0.9, gt=0, le=1, allow_inf_nan=False)
     """Share of a GPU's memory that weights, a step and KV cache may take together. The rest is for
     others on the same GPU, and for what fragments."""

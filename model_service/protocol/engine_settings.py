@@ -26,6 +26,9 @@ class EngineSettings(msgspec.Struct, frozen=True):
     device_map: str = "auto"
     """`auto`, `balanced`, `sequential`, one device, or a JSON object of module to device."""
 
+    attention: Literal["auto", "triton", "sdpa"] = "auto"
+    """What decoding rows of a GPU attend with."""
+
     threads: int = 1
     """OpenMP threads."""
 

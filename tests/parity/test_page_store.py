@@ -6,6 +6,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from model_service.engine.load.loader import Unavailable
+from model_service.engine.run import paged_attention
 from model_service.engine.schedule.prefill import PrefillClock
 from model_service.protocol import Generate, NewRow, SequenceSpec
 from tests.checkpoint_factory import VOCABULARY_SIZE, make_checkpoint
@@ -29,7 +31,12 @@ BOOK, *OTHERS = prompts(1, [70, 3, 16, 33, 20])
 @pytest.fixture(scope="module", params=["llama", "mistral", "gemma3"])
 def engines(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
     folder = make_checkpoint(tmp_path_factory.mktemp("pages") / "model", request.param)
-    settings = {"dtype": "float32", "max_running_sequences": 3, "max_session_rows": 8}
+    settings = {
+        "dtype": "float32",
+        "max_running_sequences": 3,
+        "max_session_rows": 8,
+        "attention": "sdpa",
+    }
     slots = InprocEngine(folder, **settings)
     with in_pages():
         pages = InprocEngine(folder, **settings)
@@ -150,3 +157,30 @@ def test_rows_that_grow_while_sequences_run_are_equal(engines):
 
     check(engines, act)
     assert revisions == [VOCABULARY_SIZE + 1] * 2
+
+
+def test_the_kernel_for_gpus_gives_the_engines_logits(tmp_path):
+    folder = make_checkpoint(tmp_path / "model", "gemma3")  # windows, and a scale of its own
+    settings = {"dtype": "float32", "max_running_sequences": 3, "max_session_rows": 8}
+    with in_pages():
+        gathered = InprocEngine(folder, **settings, attention="sdpa")
+        in_place = InprocEngine(folder, **settings, attention="triton")
+    assert gathered.info.attention == "lockstep_slots"
+    assert in_place.info.attention == "lockstep_slots_triton"
+    texts = [BOOK[:23], OTHERS[0], BOOK[:40]]
+    slow, fast = (generate(engine, texts) for engine in (gathered, in_place))
+    assert slow[0] == fast[0]
+    for row, same in zip(slow[1], fast[1], strict=True):
+        np.testing.assert_allclose(row, same, rtol=1e-4, atol=1e-5)
+
+
+def test_a_kernel_that_is_wrong_is_not_used(tmp_path, monkeypatch, caplog):
+    folder = make_checkpoint(tmp_path / "model", "llama")
+    right = paged_attention.attend
+    monkeypatch.setattr(paged_attention, "attend", lambda *a, **k: right(*a, **k) * 1.01)
+    with in_pages():
+        engine = InprocEngine(folder, dtype="float32", max_running_sequences=3)
+        assert engine.info.attention == "lockstep_slots"
+        assert "results differ from torch's" in caplog.text
+        with pytest.raises(Unavailable, match="--attention triton does not work here"):
+            InprocEngine(folder, dtype="float32", max_running_sequences=3, attention="triton")

@@ -56,6 +56,10 @@ class Refused(Exception):
     """The model cannot be served. The message says why, and the remedy."""
 
 
+class Unavailable(Refused):
+    """What a setting insists on does not work here. Nothing else is tried in its place."""
+
+
 class DoesNotFit(Refused):
     """Memory is not sufficient, or a device fails: another path would not help."""
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers.modeling_utils import AttentionInterface
 
 from model_service.engine.run.kv_cache import KVCache, SlotLayer
+from model_service.engine.run.kv_pages import PagedKVCache
 
 NAME = "lockstep_slots"
 
@@ -82,10 +83,11 @@ class StepContext:
         self.span = self.decode_slots[-1] + 1 - self.first if count else 0
         self.gathers = self.cache.is_paged or self.span > count * (1 + MAX_WASTE)
         self.max_length = max(self.decode_lengths, default=0)
-        self._rows[_CPU] = torch.tensor(self.decode_slots, dtype=torch.int64)
+        positions = [length - 1 for length in self.decode_lengths]
+        self._rows[_CPU] = torch.tensor([self.decode_slots, positions], dtype=torch.int64)
 
     def rows(self, device: torch.device) -> Tensor:
-        """Returns `decode_slots`, `[N]` int64, copied to a device once a step."""
+        """Returns slots and positions of the decoding rows, `[2, N]` int64, copied once a step."""
         if device not in self._rows:
             self._rows[device] = self._rows[_CPU].to(device)
         return self._rows[device]
@@ -110,7 +112,7 @@ class StepContext:
         lengths = torch.tensor(self.decode_lengths, dtype=torch.int64)
         if not self.is_dense and not self.gathers:
             spread = torch.ones(self.span, dtype=torch.int64)
-            spread[self.rows(_CPU) - self.first] = lengths
+            spread[self.rows(_CPU)[0] - self.first] = lengths
             lengths = spread
         if int(lengths.min()) == self.max_length and (window is None or window >= self.max_length):
             return None
@@ -255,8 +257,21 @@ def _decode(
     heads, count, size = query.shape
     device, num_heads = layer.k.data.device, layer.k.data.shape[2]
     rows = query.transpose(0, 1).reshape(count, num_heads, heads // num_heads, size)  # [N, K, G, D]
+    if isinstance(context.cache, PagedKVCache) and context.cache.kernel is not None:
+        return context.cache.kernel(
+            query.transpose(0, 1),
+            layer.k.data,
+            layer.v.data,
+            context.cache.table_on(device),
+            *context.rows(device),
+            longest=context.max_length,
+            scaling=size**-0.5 if attend.scaling is None else attend.scaling,
+            window=window,
+            softcap=attend.softcap,
+            sinks=attend.sinks,
+        )
     if context.gathers:
-        slots = context.rows(device)
+        slots = context.rows(device)[0]
         keys = context.cache.read_rows(layer.k, slots, context.max_length)  # [N, S, K, D]
         values = context.cache.read_rows(layer.v, slots, context.max_length)
     else:
@@ -265,7 +280,7 @@ def _decode(
         values = layer.v.data[span, : context.max_length]
     spread = not context.gathers and not context.is_dense
     if spread:
-        places = context.rows(device) - context.first
+        places = context.rows(device)[0] - context.first
         rows = rows.new_zeros(context.span, *rows.shape[1:]).index_copy_(0, places, rows)
     mask = context.decode_mask(window, device)
     out = attend(rows, keys.transpose(1, 2), values.transpose(1, 2), mask)  # [N, K, G, Dv]

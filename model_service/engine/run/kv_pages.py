@@ -3,6 +3,8 @@
 K: key-value heads, D: head size, T: tokens of the step.
 """
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
@@ -16,6 +18,28 @@ from model_service.engine.run.page_table import (
 )
 
 
+class PagedKernel(Protocol):
+    """Attention over pages, as `paged_attention.attend`."""
+
+    def __call__(
+        self,
+        query: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        table: Tensor,
+        slots: Tensor,
+        positions: Tensor,
+        *,
+        longest: int,
+        scaling: float,
+        window: int | None,
+        softcap: float | None,
+        sinks: Tensor | None,
+    ) -> Tensor:
+        """Attends for tokens of any slots."""
+        ...
+
+
 class PagedKVCache(KVCache):
     """All layers' slots, each a list of pages.
 
@@ -24,9 +48,11 @@ class PagedKVCache(KVCache):
 
     Attributes:
         table: which pages hold the tokens of which slot.
+        kernel: attends over pages in place; None where they are gathered first.
     """
 
     is_paged = True
+    kernel: PagedKernel | None = None
 
     def __init__(
         self,
@@ -81,22 +107,22 @@ class PagedKVCache(KVCache):
 
     def set_places(self, slots: Tensor, positions: Tensor) -> None:
         """Says where the next step's keys and values go: slot and position, `[T]` int64 each."""
-        table = self._table(slots.device)
+        table = self.table_on(slots.device)
         pages = table[slots, positions // PAGE_TOKENS].long()
         super().set_places(pages, positions % PAGE_TOKENS)
 
     def read(self, part: SlotTensor | PageTensor, slot: int, length: int) -> Tensor:
         """Returns the first tokens of a slot, `[length, K, D]`."""
-        pages = self._table(part.data.device)[slot, : pages_of(length)]
+        pages = self.table_on(part.data.device)[slot, : pages_of(length)]
         return part.data.index_select(0, pages).flatten(0, 1)[:length]
 
     def read_rows(self, part: SlotTensor | PageTensor, slots: Tensor, length: int) -> Tensor:
         """Gathers the first tokens of several slots, `[N, length, K, D]`."""
-        pages = self._table(part.data.device)[slots, : pages_of(length)]
+        pages = self.table_on(part.data.device)[slots, : pages_of(length)]
         rows = part.data.index_select(0, pages.flatten()).view(len(slots), -1, *part.data.shape[2:])
         return rows[:, :length]
 
-    def _table(self, device: torch.device) -> Tensor:
+    def table_on(self, device: torch.device) -> Tensor:
         """Returns the table on a device, `[slots, pages of a slot]` int32, as it is now."""
         if self.table.changed:
             slots = sorted(self.table.changed)

@@ -13,10 +13,10 @@ import torch
 from model_service.engine.layers import merged_linear
 from model_service.engine.layers.merged_linear import SiblingLayers
 from model_service.engine.load import loader
-from model_service.engine.load.loader import DoesNotFit, LoadedModel, Refused
+from model_service.engine.load.loader import DoesNotFit, LoadedModel, Refused, Unavailable
 from model_service.engine.run.compat_runner import CompatRunner
 from model_service.engine.run.model_runner import ModelRunner
-from model_service.engine.trial import self_test
+from model_service.engine.trial import attention_choice, self_test
 from model_service.engine.trial.self_test import SelfTest
 from model_service.protocol import EngineSettings
 
@@ -43,7 +43,7 @@ def choose(
     if reason is None:
         try:
             return loaded, _fast(loaded, settings, siblings, test)
-        except DoesNotFit:
+        except (DoesNotFit, Unavailable):
             raise
         except Refused as refusal:
             reason = str(refusal)
@@ -87,6 +87,7 @@ def _fast(
     except Refused as refusal:
         raise Refused(f"its results depend on the length of its cache: {refusal}") from refusal
     runner.cache.claimed_length = 0
+    attention_choice.choose(runner, settings.attention, lambda: test.check_batch(runner))
     return runner
 
 
