@@ -177,13 +177,12 @@ def _read(settings: TokenizerSettings) -> tuple[TokenizerFiles, Tokenizer, Model
 
 
 async def serve(settings: TokenizerSettings) -> int | str:
-    """Runs the service. Returns the exit code, or why it cannot, which stderr is told too."""
+    """Runs the service. Returns the exit code, or why it cannot, which the log says too."""
     try:
         await TokenizerServer(settings).run()
     except START_ERRORS as error:
-        reason = f"python -m tokenizer_service: {error}"
-        sys.stderr.write(f"{reason}\n")
-        return reason
+        log.error("cannot_start", reason=str(error))
+        return f"python -m tokenizer_service: {error}"
     return 0
 
 

@@ -104,10 +104,15 @@ class ContextLengthExceeded(ServiceError):
             else "encode the text with truncation and max_length"
             + ", or ask for fewer new tokens" * bool(new_tokens)
         )
-        more = f"; with {new_tokens} new tokens it exceeds" if new_tokens else ", which exceeds"
+        size = f"has {prompt_tokens} prompt tokens"
+        if not prompt_tokens:
+            size = f"is given {new_tokens} tokens, which exceeds"
+        elif new_tokens:
+            size += f"; with {new_tokens} new tokens it exceeds"
+        else:
+            size += ", which exceeds"
         super().__init__(
-            f"Row {row} has {prompt_tokens} prompt tokens{more} {limit} of {context_tokens} "
-            f"tokens; {remedy}.",
+            f"Row {row} {size} {limit} of {context_tokens} tokens; {remedy}.",
             row=row,
             promptTokens=prompt_tokens,
             newTokens=new_tokens,

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import lockstep_client
 from lockstep_client import Lockstep
-from lockstep_client._cli import app
+from lockstep_client._cli import app, token_text
 from lockstep_client._cli.stepper import Stepper
 from tests.services import ROOT, Services
 
@@ -123,6 +123,11 @@ def test_encode_shows_every_character_of_every_token(lockstep, client: Lockstep)
     assert f"{len(longest) + 1} tokens" in result.stderr
 
 
+def test_tokens_of_a_long_text_are_each_looked_up_once(client: Lockstep):
+    ids = [5, 6, 5] * 30_000  # one lookup takes 65,536
+    assert [entry.id for entry in token_text.entries(client, ids)] == ids
+
+
 def test_encode_and_decode_speak_json(lockstep, client: Lockstep):
     encoded = json.loads(lockstep("encode", "Grüße", "x", "--pad", "right", "--json").stdout)
     batch = client.tokenizer.encode(["Grüße", "x"], padding="longest", padding_side="right")
@@ -222,7 +227,7 @@ def test_wait_ends_when_both_services_answer(lockstep):
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["decode", "99999"], "lockstep: TokenIdOutOfRange: "),
+        (["decode", "5", "99999"], "lockstep: TokenIdOutOfRange: ID: id 99999 at index 1 is not"),
         (["generate", "x", "--model", "localhost:1"], "lockstep: ConnectionFailed: Cannot reach "),
         (["wait", "--model", "localhost:1", "--timeout", "0.5"], "lockstep: ConnectionFailed: "),
     ],
@@ -267,6 +272,8 @@ def test_a_wrong_command_line_is_exit_code_2(lockstep, arguments):
         (["score", ""], "The text is empty"),
         (["score", "x"], "give a --context"),
         (["decode", "x"], "'x' is not an id"),
+        (["step", "x", "--choose", "greedy", "-k", "99999"], "lockstep: --candidates: must be in"),
+        (["generate", "x", "--set", "num_return_sequences=3"], "lockstep: One text is returned"),
     ],
 )
 def test_an_error_names_the_flag_and_its_remedy(lockstep, arguments, said):

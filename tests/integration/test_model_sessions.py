@@ -177,6 +177,8 @@ def test_a_full_session_takes_no_more_tokens(tiny_model, open_session):
     answer = refused(step, tiny_model, session.session_id, [3])
     assert answer.reason == "CONTEXT_LENGTH_EXCEEDED"
     assert "exceeds the session's max_length of 3 tokens" in answer.message
+    answer = refused(step, tiny_model, session.session_id, [3] * 4)
+    assert answer.message.startswith("Row 0 is given 4 tokens, which exceeds the session's max_len")
 
 
 @pytest.mark.parametrize("length", [2, CONTEXT_LENGTH + 1])

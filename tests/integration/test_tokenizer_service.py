@@ -515,5 +515,6 @@ def test_a_folder_that_cannot_be_served_is_refused_with_the_way_out(tmp_path, da
         timeout=60,
     )
     assert done.returncode == 1
-    assert way_out in done.stderr.replace("Save", "save")
-    assert "Traceback" not in done.stderr
+    (line,) = map(json.loads, done.stderr.splitlines())
+    assert (line["level"], line["event"]) == ("error", "cannot_start")
+    assert way_out in line["reason"].replace("Save", "save")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from lockstep_client import Lockstep, PositionScores, ScoreSelection, VocabularyEntry
+from lockstep_client import PositionScores, ScoreSelection, VocabularyEntry
 from lockstep_client._cli import distribution, options, token_text
 from lockstep_client._cli.options import DEFAULT_MODEL, DEFAULT_TOKENIZER
 from lockstep_client._cli.session import connected, notes, out, print_json
@@ -58,7 +58,7 @@ def score(
             selection=ScoreSelection(logits=True, rank=True),
             progress=notes.is_terminal and len(token_ids) > context_length,
         )
-        entries = _entries(client, token_ids[first:])
+        entries = token_text.entries(client, token_ids[first:])
     if json:
         print_json(
             {
@@ -74,13 +74,6 @@ def score(
         f"[dim]{len(scored.scores)} tokens · log-probability {scored.logits_logprob:.3f} · "
         f"perplexity {scored.perplexity:.2f}[/]"
     )
-
-
-def _entries(client: Lockstep, token_ids: Sequence[int]) -> list[VocabularyEntry]:
-    """Looks up each id once."""
-    found = client.tokenizer.convert_tokens(ids=sorted(set(token_ids))).entries
-    by_id = {entry.id: entry for entry in found}
-    return [by_id[token_id] for token_id in token_ids]
 
 
 def _table(scores: Sequence[PositionScores], entries: list[VocabularyEntry]) -> Table:

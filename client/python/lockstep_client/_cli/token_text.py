@@ -5,9 +5,11 @@ Spaces are `␣`, line feeds `⏎`, tabs `⇥`, and bytes that are not a whole c
 is not taken for text that looks like it.
 """
 
+from collections.abc import Sequence
+
 from rich.text import Text
 
-from lockstep_client import VocabularyEntry
+from lockstep_client import Lockstep, VocabularyEntry
 
 _VISIBLE = str.maketrans({" ": "␣", "\n": "⏎", "\r": "␍", "\t": "⇥"})
 _STYLES = {"special": "bold magenta", "added": "cyan", "unused": "dim"}
@@ -19,6 +21,13 @@ def render(entry: VocabularyEntry) -> Text:
     characters, is_text = visible(entry)
     style = _STYLES.get(entry.type, "" if is_text else _BYTES_STYLE)
     return Text(characters or "∅", style=style)
+
+
+def entries(client: Lockstep, token_ids: Sequence[int]) -> list[VocabularyEntry]:
+    """Returns the entry of each id, however many there are: each is looked up once."""
+    found = client.tokenizer.convert_tokens(ids=sorted(set(token_ids))).entries
+    by_id = {entry.id: entry for entry in found}
+    return [by_id[token_id] for token_id in token_ids]
 
 
 def visible(entry: VocabularyEntry) -> tuple[str, bool]:

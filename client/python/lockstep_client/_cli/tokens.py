@@ -85,7 +85,7 @@ def decode(
     ids = [_id(word) for text in token_ids for word in text.replace(",", " ").split()]
     with connected(tokenizer=tokenizer, tls_ca=tls_ca) as client, Argument("ID").named():
         (row,) = client.tokenizer.decode_rows(
-            [ids], skip_special_tokens=not keep_special, check_round_trip=json
+            ids or [[]], skip_special_tokens=not keep_special, check_round_trip=json
         )
         if json:
             print_json({"text": row.text, "round_trip": row.round_trip})
@@ -115,7 +115,7 @@ def _print_row(client: Lockstep, batch: Batch, row: int) -> None:
     if not ids:
         notes.print("[dim]no tokens[/]")
         return
-    entries = client.tokenizer.convert_tokens(ids=ids).entries
+    entries = token_text.entries(client, ids)
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 1))
     table.add_column("token")
     for name in ("id", "mask", "position") if mask and positions else ("id",):

@@ -5,7 +5,7 @@ from typing import Final
 
 from lockstep_client._cli.generation import flag
 from lockstep_client._requests import generation_config
-from lockstep_client.exceptions import FieldViolation, InvalidField, LockstepError
+from lockstep_client.exceptions import FieldViolation, InvalidArgument, InvalidField, LockstepError
 
 # What the services advise, as it is done on a command line.
 _REMEDIES: Final = {
@@ -19,9 +19,11 @@ _KEYWORD: Final = re.compile(
 
 
 def describe(error: LockstepError) -> str:
-    """Says on one line what failed: which flag, or the class, which names the reason."""
+    """Says on one line what failed: which argument, or the class, which names the reason."""
     if isinstance(error, InvalidField) and error.violations:
         text = "; ".join(_violation(violation) for violation in error.violations)
+    elif isinstance(error, InvalidArgument):  # of a type of Python's
+        text = _in_flags(str(error))
     else:
         text = f"{type(error).__name__}: {error}"
     hint = "" if error.retry_delay_s is None else f" (retry in {error.retry_delay_s:g} s)"
