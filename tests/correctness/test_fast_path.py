@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 
 from model_service.engine.sampling.candidates import Candidates
 from model_service.engine.sampling.row_processors import RowProcessors
-from model_service.engine.sampling.warpers import warp
+from model_service.engine.sampling.score_rows import ScoreRows
+from model_service.engine.sampling.warpers import asked, warp
 from model_service.engine.sequences.sequence import Sequence
 from tests.correctness.rows import (
     kinds,
@@ -80,8 +81,8 @@ def test_what_is_certain_is_kept_and_what_is_not_possible_is_removed(examples):
         seq = sequence(len(logits), **options)
         kept = scores(seq, logits) > -torch.inf
         config = seq.choosing.config
-        found = Candidates.find([logits], [config.temperature], width)
-        warp(found, [config])
+        found = Candidates.find(ScoreRows(logits[None]), [0], [config.temperature], width)
+        warp(found, [config], [asked(config)])
         if found.undecided:
             return
         count = min(width, len(logits))
@@ -95,8 +96,17 @@ def test_what_is_certain_is_kept_and_what_is_not_possible_is_removed(examples):
     for_examples(examples, warper_cases(), check)
 
 
-def on_the_row(seq: Sequence, forbidden=()) -> RowProcessors:
-    return RowProcessors(seq.choosing.config, seq.choosing.for_processors(), forbidden)
+class OnTheRow:
+    """Scores of a sequence's next token by the processors that change a row in place."""
+
+    def __init__(self, seq: Sequence, forbidden=()) -> None:
+        choosing = seq.choosing
+        self._processors = RowProcessors(choosing.config, choosing.for_processors(), forbidden)
+
+    def __call__(self, logits: torch.Tensor, ids: list[int]) -> torch.Tensor:
+        row = logits.clone()
+        self._processors(row, ids)
+        return row
 
 
 def test_biases_of_one_id_are_summed_in_hugging_faces_order():
@@ -104,7 +114,7 @@ def test_biases_of_one_id_are_summed_in_hugging_faces_order():
     biases = (((3, 2, 1), 1e8), ((2, 1), -1e8), ((4, 3, 2, 1), 0.25), ((1,), 0.3), ((0, 1), 7.0))
     seq = sequence(20, (4, 3, 2), sequence_bias=biases)
     logits = random_logits(1, 20)[0]
-    got = on_the_row(seq)(logits, seq.token_ids)
+    got = OnTheRow(seq)(logits, seq.token_ids)
     assert torch.equal(got, scores(seq, logits))
     assert got[1] != logits[1]
 
@@ -128,7 +138,7 @@ def test_processors_on_a_row_equal_hugging_faces_to_the_bit_whatever_becomes_of_
 ):
     def check(case):
         seq, logits, forbidden = case["sequence"], case["logits"], case["forbidden"]
-        ours = on_the_row(seq, forbidden)
+        ours = OnTheRow(seq, forbidden)
         for token_id in [*case["new"], 0]:
             got = ours(logits, seq.token_ids)
             assert torch.equal(got, scores(seq, logits, forbidden))

@@ -5,19 +5,16 @@ have rounding errors that depend on the order of additions. So an id is not just
 kept or removed here, but `certain` (kept whatever the rounding), `possible`, or
 neither; and so are, as a whole, the ids beyond the candidates, the tail.
 
-N: rows, K: candidates, V: ids of a row.
+N: rows, K: candidates, W: width of a row.
 """
 
 from dataclasses import dataclass
 from typing import Self
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from model_service.engine.sampling.threads import one_thread
-
-BLOCK = 32
+from model_service.engine.sampling.score_rows import ScoreRows
 
 # Twice the largest step of float32 relative to its value.
 ULP = 2.0**-23
@@ -28,7 +25,7 @@ class Candidates:
     """K ids of each of N rows, and which of them the warpers so far keep.
 
     Attributes:
-        rows: the rows they come from, each `[V]` float32; V may differ.
+        rows: the rows they come from, each `[W]` float32.
         temperatures: divisor of each row.
         values: scores after temperature, `[N, K]` float32, descending; padded
             with `-inf`.
@@ -58,29 +55,28 @@ class Candidates:
     undecided: Tensor
 
     @classmethod
-    def find(cls, rows: list[Tensor], temperatures: list[float], count: int) -> Self:
+    def find(
+        cls, scores: ScoreRows, rows: list[int], temperatures: list[float], count: int
+    ) -> Self:
         """Takes the `count` highest of each row, before any warper but temperature.
 
         Args:
-            rows: scores after the processors, each `[V]` float32.
+            scores: after the processors.
+            rows: which of them.
             temperatures: by which to divide each row.
             count: candidates per row, K.
         """
-        found = [highest(row, count) for row in rows]
-        values = torch.full((len(rows), count), -torch.inf)
-        ids = torch.zeros(len(rows), count, dtype=torch.int64)
-        for index, (row_values, row_ids) in enumerate(found):
-            values[index, : len(row_values)] = row_values
-            ids[index, : len(row_ids)] = row_ids
+        values, ids = scores.top(rows, count)
+        whole = scores.matrix.unbind()  # at half the cost of picking each
         # As Hugging Face divides: float32 by float32. Order is kept, and ties can only grow.
         values /= torch.tensor(temperatures)[:, None]
         logs = values.double()
         logs = logs - logs[:, :1]
         finite = values > -torch.inf
-        beyond = torch.tensor([len(row) > count for row in rows]) & finite[:, -1]
+        beyond = finite[:, -1] & (scores.matrix.shape[-1] > count)
         nothing = torch.zeros(len(rows), dtype=torch.float64)
         return cls(
-            rows=rows,
+            rows=[whole[row] for row in rows],
             temperatures=temperatures,
             values=values,
             ids=ids,
@@ -99,7 +95,6 @@ class Candidates:
         """exp(score - highest), `[N, K]` float64."""
         return self.logs.exp()
 
-    @one_thread()
     def measure(self, rows: Tensor, moments: bool) -> None:
         """Computes what is beyond the candidates of some rows, in one pass over each.
 
@@ -110,10 +105,11 @@ class Candidates:
         weights = self.weights
         inside = weights.sum(-1)
         inside_moment = (weights * self.logs).nan_to_num().sum(-1)
+        scratch = torch.empty_like(self.rows[0])  # new memory for each row would cost more
         for index in rows.nonzero()[:, 0].tolist():
-            logs = self.rows[index] / self.temperatures[index]
+            logs = torch.div(self.rows[index], self.temperatures[index], out=scratch)
             logs -= self.values[index, 0].to(logs.device)
-            row = logs.exp()
+            row = logs.exp() if moments else logs.exp_()
             self.tail_weight[index] = (float(row.sum()) - inside[index]).clamp_min(0.0)
             if moments:
                 moment = float((row * logs).nansum())  # -inf has weight 0
@@ -136,7 +132,7 @@ class Candidates:
         four lanes.
         """
         inside = torch.full((len(self.rows),), float(self.values.shape[-1]), dtype=torch.float64)
-        whole = torch.tensor([float(len(row)) for row in self.rows], dtype=torch.float64)
+        whole = torch.full_like(inside, float(len(self.rows[0])))
         terms = torch.where(self.tail_possible, whole, inside)
         return (ULP * (terms / 8 + 64))[:, None]
 
@@ -189,31 +185,3 @@ class Candidates:
         first = mask & (mask.cumsum(-1) <= counts)
         value = self.values.masked_fill(~first, torch.inf).amin(-1, keepdim=True)
         return value.masked_fill(mask.sum(-1, keepdim=True) < counts, -torch.inf)
-
-
-@one_thread()
-def highest(row: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Finds the highest values of a row and their ids, both `[count]` or shorter, on the CPU.
-
-    Every id whose value is above the last one returned is among them; which of
-    several equal to the last one are is not defined.
-
-    So many blocks have a maximum of at least the count-th highest maximum, so the
-    highest values are at least that, and few others are. This takes a third of
-    the time of `topk`.
-
-    Args:
-        row: `[V]` float32.
-        count: how many at most.
-    """
-    size = len(row)
-    num_blocks = size // BLOCK
-    if row.device.type != "cpu" or num_blocks < 2 * count:
-        found = row.topk(min(count, size))
-        return found.values.cpu(), found.indices.cpu()
-    maxima = row[: num_blocks * BLOCK].view(-1, BLOCK).amax(-1).numpy()
-    bound = np.partition(maxima, num_blocks - count)[num_blocks - count]
-    ids = np.flatnonzero(row.numpy() >= bound)
-    values = row.numpy()[ids]
-    order = np.argsort(-values, kind="stable")[:count]
-    return torch.from_numpy(values[order]), torch.from_numpy(ids[order])

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 from transformers.generation.logits_process import LogitsProcessor
 
+from model_service.engine.sampling import warpers
 from model_service.engine.sampling.custom_processors import CustomProcessor
 from model_service.engine.sampling.row import Row
 from model_service.engine.sampling.row_processors import RowProcessors
@@ -61,6 +62,7 @@ class Choosing:
         custom: the operator's processors, by name.
         torch_draws: draws of seed mode `torch`, once they were needed.
         covered: whether the sampler's fast path does all that is asked for.
+        warpers: names of the warpers that are asked for, as the fast path needs them at each token.
         row_processors: processors of the fast path, once they were needed; they follow the tokens.
         processors: processors of the reference, once they were needed.
     """
@@ -74,11 +76,13 @@ class Choosing:
     custom: Mapping[str, CustomProcessor] = field(default_factory=dict)
     torch_draws: TorchDraws | None = None
     covered: bool = field(init=False)
+    warpers: frozenset[str] = field(init=False)
     row_processors: RowProcessors | None = field(init=False, default=None)
     processors: list[ProcessorStep] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.covered = not self.searches and covers(self.config)
+        self.warpers = warpers.asked(self.config)
 
     def for_processors(self) -> Row:
         """Returns what processors may know about the row."""

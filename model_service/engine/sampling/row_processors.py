@@ -49,25 +49,20 @@ class RowProcessors:
         """Whether rows are changed at all."""
         return bool(self._steps)
 
-    def __call__(self, logits: Tensor, token_ids: list[int]) -> Tensor:
-        """Returns the scores for a sequence's next token.
+    def __call__(self, row: Tensor, token_ids: list[int]) -> None:
+        """Turns the logits of a sequence's next token into its scores.
 
         Args:
-            logits: `[V]` float32, not modified.
+            row: `[V]` float32, changed in place.
             token_ids: the sequence's tokens. If they do not continue the tokens of
                 the last call, all that was remembered is computed again.
-
-        Returns:
-            `[V]` float32.
         """
         if self._remembers:
             if token_ids[: len(self._known)] != self._known:
                 self._steps, self._known = self._build(), []
             self._known += token_ids[len(self._known) :]
-        row = logits.clone()
         for step in self._steps:
             step(row, token_ids)
-        return row
 
     def _build(self) -> list[RowStep]:
         steps = [_BUILDERS[name](arguments, self._row) for name, arguments in self._arguments]

@@ -16,7 +16,8 @@ is taken:
 N: rows, V: ids of a row's revision; rows of logits may be wider.
 """
 
-from collections.abc import Sequence
+import contextlib
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -27,6 +28,7 @@ from model_service.engine.sampling.candidates import Candidates
 from model_service.engine.sampling.choosing import Draw
 from model_service.engine.sampling.draw import draw_from, noise
 from model_service.engine.sampling.row_processors import RowProcessors
+from model_service.engine.sampling.score_rows import ScoreRows
 from model_service.engine.sampling.threads import one_thread
 from model_service.engine.sampling.torch_draws import TorchDraws
 from model_service.engine.sampling.warpers import warp
@@ -36,7 +38,7 @@ from model_service.protocol.parameters import GenerationConfig
 WIDTHS = (64, 256, 1024, 4096)
 """Numbers of candidates. Where one does not tell, the next is tried."""
 
-NARROW_TOP_K = 48
+NARROW_TOP_K = 56
 """Up to here top-k fits the first width, with room for ties."""
 
 
@@ -55,6 +57,7 @@ class Choice:
     failure: Failure | None = None
 
 
+@one_thread()
 @torch.inference_mode()
 def choose(logits: Tensor, draws: list[Draw]) -> list[Choice]:
     """Chooses one token per draw.
@@ -78,109 +81,118 @@ def _choose(logits: Tensor, draws: list[Draw]) -> list[Choice]:
     if len(draws) < len(logits):  # rows behind drafts are not due yet
         logits = logits[[draw.row for draw in draws]]
         draws = [replace(draw, row=row) for row, draw in enumerate(draws)]
-    rows = logits.unbind()  # at half the cost of picking each
-    sizes = [draw.choosing.revision.size for draw in draws]
-    usable = _usable(logits, [draw.row for draw in draws], sizes)
-    failures: dict[int, Failure] = {}
-    greedy: list[int] = []
-    sampled: list[int] = []
+    scores = ScoreRows(logits)
+    choices: dict[int, Choice] = {}
+    plain: dict[int, Draw] = {}
+    changed: dict[int, Draw] = {}
     for index, draw in enumerate(draws):
         choosing = draw.choosing
-        if not usable[index] and not choosing.config.remove_invalid_values:
-            failures[index] = _failure("NonFiniteLogits", draw)
+        if not choosing.config.remove_invalid_values and not _is_usable(scores, draw):
+            choices[index] = Choice(failure=_failure("NonFiniteLogits", draw))
         elif choosing.covered and not draw.wants_scores:
-            (sampled if choosing.config.do_sample else greedy).append(index)
-    tokens = _choose_greedy(logits, rows, draws, greedy)
-    tokens |= _choose_sampled(rows, draws, sampled)
-    choices = []
-    for index, draw in enumerate(draws):
-        if index in failures:
-            choices.append(Choice(failure=failures[index]))
-        elif index in tokens:
-            choices.append(Choice(tokens[index]))
-        else:
-            choices.append(_by_reference(rows[draw.row], draw))
-    return choices
+            (changed if _changes(scores, draw) else plain)[index] = draw
+    choices |= _choose_covered(scores, plain)
+    if changed:
+        choices |= _choose_covered(*_process(logits, changed))
+    return [
+        choices[index] if index in choices else _by_reference(logits[draw.row], draw)
+        for index, draw in enumerate(draws)
+    ]
 
 
-def _choose_greedy(
-    logits: Tensor, rows: Sequence[Tensor], draws: list[Draw], indices: list[int]
-) -> dict[int, int]:
-    """Takes the highest score, ties to the lowest id. Returns tokens by index of draw."""
-    tokens = {}
-    plain = []
-    for index in indices:
-        raw = rows[draws[index].row]
-        row = _process(raw, draws[index])
-        if row is None:
-            continue
-        if row.data_ptr() == raw.data_ptr() and len(row) == len(raw):
-            plain.append(index)  # unchanged and whole
-            continue
-        best = int(row.argmax())
-        if row[best].isfinite():
-            tokens[index] = best
-    if plain:
-        best_of_all = logits.argmax(-1).tolist()  # picking rows would copy them
-        tokens |= {index: best_of_all[draws[index].row] for index in plain}
-    return tokens
+def _is_usable(scores: ScoreRows, draw: Draw) -> bool:
+    """Whether a token can be chosen by the logits of a row's revision.
 
-
-def _choose_sampled(
-    rows: Sequence[Tensor], draws: list[Draw], indices: list[int]
-) -> dict[int, int]:
-    """Draws from candidates, from more of them as long as that may help."""
-    tokens = {}
-    waiting: dict[int, list[tuple[int, Tensor]]] = {width: [] for width in WIDTHS}
-    for index in indices:
-        row = _process(rows[draws[index].row], draws[index])
-        if row is not None:
-            waiting[_width(draws[index].choosing.config)].append((index, row))
-    for width, wider in zip(WIDTHS, (*WIDTHS[1:], None), strict=True):
-        if not waiting[width]:
-            continue
-        members = [draws[index] for index, _ in waiting[width]]
-        configs = [draw.choosing.config for draw in members]
-        candidates = Candidates.find(
-            [row for _, row in waiting[width]], [c.temperature for c in configs], width
-        )
-        warp(candidates, configs)
-        drawn = draw_from(candidates, members)
-        grows = candidates.tail_possible.tolist()
-        for place, (index, row) in enumerate(waiting[width]):
-            token_id = drawn[place]
-            if token_id is not None:
-                tokens[index] = token_id
-            elif wider is not None and grows[place]:
-                waiting[wider].append((index, row))
-    return tokens
-
-
-@one_thread()
-def _process(logits: Tensor, draw: Draw) -> Tensor | None:
-    """Applies what comes before the warpers.
-
-    Args:
-        logits: `[W]` float32, W at least V, not modified.
-        draw: the row.
-
-    Returns:
-        `[V]` float32, a view of `logits` where nothing changes; None where a
-        processor fails, which the reference will report.
+    `-inf` excludes an id. NaN and `inf` are faults, and so is a row that excludes every id.
     """
+    size = draw.choosing.revision.size
+    if size == scores.matrix.shape[-1]:
+        return math.isfinite(scores.highest[draw.row])
+    return _is_finite(scores.matrix[draw.row, :size])
+
+
+def _is_finite(row: Tensor) -> bool:
+    """Whether a row's highest value is a number; NaN is the highest of all."""
+    return bool(row.amax().isfinite())
+
+
+def _changes(scores: ScoreRows, draw: Draw) -> bool:
+    """Whether the scores of a row differ from its logits, or have fewer ids."""
     choosing = draw.choosing
     if choosing.row_processors is None:
         choosing.row_processors = RowProcessors(
             choosing.config, choosing.for_processors(), choosing.revision.forbidden
         )
-    row = logits[: choosing.revision.size]
-    try:
-        return choosing.row_processors(row, draw.token_ids) if choosing.row_processors else row
-    except ArithmeticError:
-        return None
+    return bool(choosing.row_processors) or choosing.revision.size < scores.matrix.shape[-1]
 
 
-@one_thread()
+def _process(logits: Tensor, draws: dict[int, Draw]) -> tuple[ScoreRows, dict[int, Draw]]:
+    """Applies what comes before the warpers.
+
+    Args:
+        logits: `[N, W]` float32, not modified.
+        draws: the rows.
+
+    Returns:
+        The scores, and the draws from them; without those whose processors fail, which the
+        reference will report.
+    """
+    rows = logits.new_empty(len(draws), logits.shape[-1])
+    processed = {}
+    for place, (index, draw) in enumerate(draws.items()):
+        row, size = rows[place], draw.choosing.revision.size
+        row[:size] = logits[draw.row, :size]
+        row[size:] = -torch.inf
+        assert draw.choosing.row_processors is not None
+        with contextlib.suppress(ArithmeticError):
+            draw.choosing.row_processors(row[:size], draw.token_ids)
+            processed[index] = replace(draw, row=place)
+    return ScoreRows(rows), processed
+
+
+def _choose_covered(scores: ScoreRows, draws: dict[int, Draw]) -> dict[int, Choice]:
+    """Chooses by arg-max and from candidates, as far as those tell."""
+    greedy: dict[int, Draw] = {}
+    sampled: dict[int, Draw] = {}
+    for index, draw in draws.items():
+        if math.isfinite(scores.highest[draw.row]):
+            (sampled if draw.choosing.config.do_sample else greedy)[index] = draw
+    tokens = _choose_greedy(scores, greedy) | _choose_sampled(scores, sampled)
+    return {index: Choice(token_id) for index, token_id in tokens.items()}
+
+
+def _choose_greedy(scores: ScoreRows, draws: dict[int, Draw]) -> dict[int, int]:
+    """Takes the highest score, ties to the lowest id. Returns tokens by index of draw."""
+    best = scores.best([draw.row for draw in draws.values()]) if draws else []
+    return dict(zip(draws, best, strict=True))
+
+
+def _choose_sampled(scores: ScoreRows, draws: dict[int, Draw]) -> dict[int, int]:
+    """Draws from candidates, from more of them as long as that may help."""
+    tokens = {}
+    waiting: dict[int, dict[int, Draw]] = {width: {} for width in WIDTHS}
+    for index, draw in draws.items():
+        waiting[_width(draw.choosing.config)][index] = draw
+    for width, wider in zip(WIDTHS, (*WIDTHS[1:], None), strict=True):
+        if not waiting[width]:
+            continue
+        members = [*waiting[width].values()]
+        configs = [draw.choosing.config for draw in members]
+        candidates = Candidates.find(
+            scores, [draw.row for draw in members], [c.temperature for c in configs], width
+        )
+        warp(candidates, configs, [draw.choosing.warpers for draw in members])
+        drawn = draw_from(candidates, members)
+        grows = candidates.tail_possible.tolist()
+        for place, (index, draw) in enumerate(waiting[width].items()):
+            token_id = drawn[place]
+            if token_id is not None:
+                tokens[index] = token_id
+            elif wider is not None and grows[place]:
+                waiting[wider][index] = draw
+    return tokens
+
+
 def _by_reference(logits: Tensor, draw: Draw) -> Choice:
     """Chooses with Hugging Face's classes, from full scores. A search is given those alone."""
     choice, choosing = _score(logits, draw), draw.choosing
@@ -213,26 +225,11 @@ def _score(logits: Tensor, draw: Draw) -> Choice:
         return Choice(failure=row_failure.of_processors(error, row=draw.index, position=position))
     is_drawn_from = choosing.config.do_sample  # by a softmax, which infinity makes NaN
     if scores.isnan().any() or (is_drawn_from and bool(scores.isposinf().any())):
-        models_own = torch.stack([logits, *([] if guide_logits is None else [guide_logits])])
-        rows = list(range(len(models_own)))
-        are_usable = all(_usable(models_own, rows, [size] * len(rows)))
+        models_own = [logits] if guide_logits is None else [logits, guide_logits]
+        are_usable = all(_is_finite(row[:size]) for row in models_own)
         whose = "NonFiniteScores" if are_usable else "NonFiniteLogits"
         return Choice(failure=_failure(whose, draw))
     return Choice(scores=scores)
-
-
-def _usable(logits: Tensor, rows: list[int], sizes: list[int]) -> list[bool]:
-    """Says of some rows whether a token can be chosen by the first `sizes` values of each.
-
-    `-inf` excludes an id. NaN and `inf` are faults, and so is a row that excludes every id.
-    """
-    # A finite sum has finite terms only, and costs one pass. Huge terms may overflow, though,
-    # and ids after the last one of a row's revision do not count.
-    finite: list[bool] = logits.sum(-1).isfinite().tolist()
-    return [
-        finite[row] or bool(logits[row, :size].amax().isfinite())  # NaN is the highest of all
-        for row, size in zip(rows, sizes, strict=True)
-    ]
 
 
 def _width(config: GenerationConfig) -> int:

@@ -28,17 +28,30 @@ LOWEST_LOG = -70.0
 Column = Callable[[Callable[[GenerationConfig], float]], Tensor]
 
 
-def warp(candidates: Candidates, configs: list[GenerationConfig]) -> None:
-    """Applies the warpers that the rows ask for, in Hugging Face's order."""
+def asked(config: GenerationConfig) -> frozenset[str]:
+    """Returns the names of the warpers that a configuration asks for."""
+    return frozenset(name for name, is_on, _ in _ORDER if is_on(config))
+
+
+def warp(
+    candidates: Candidates, configs: list[GenerationConfig], names: list[frozenset[str]]
+) -> None:
+    """Applies the warpers that the rows ask for, in Hugging Face's order.
+
+    Args:
+        candidates: of the rows.
+        configs: of each row.
+        names: what `asked` returned for each of them.
+    """
 
     def column(read: Callable[[GenerationConfig], float]) -> Tensor:
         """Reads a parameter of every row, `[N, 1]` float64."""
         return torch.tensor([read(config) for config in configs], dtype=torch.float64)[:, None]
 
-    for is_on, apply in _ORDER:
-        on = [is_on(config) for config in configs]
-        if any(on):
-            apply(candidates, torch.tensor(on), column)
+    wanted = frozenset().union(*names)
+    for name, _, apply in _ORDER:
+        if name in wanted:
+            apply(candidates, torch.tensor([name in row for row in names]), column)
 
 
 def _top_n_sigma(c: Candidates, on: Tensor, column: Column) -> None:
@@ -204,4 +217,4 @@ _WARPERS: dict[str, Callable[[Candidates, Tensor, Column], None]] = {
 }
 """By name. Temperature has been applied to candidates."""
 
-_ORDER = [(row.is_on, _WARPERS[row.name]) for row in PROCESSORS if row.name in _WARPERS]
+_ORDER = [(row.name, row.is_on, _WARPERS[row.name]) for row in PROCESSORS if row.name in _WARPERS]

@@ -5,13 +5,27 @@ code that is edited, a text that is summarized or quoted, a list in one form.
 Guesses decide about speed only, so this need not be Hugging Face's search.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 # Earlier places of the newest token that are compared, the newest first.
 MAX_PLACES = 64
 
-# Most steps that a sequence sits out after guesses that were all wrong.
-MAX_PAUSE = 16
+# What a guess adds to the time of a step, as a part of a step of one token: measured in bfloat16
+# and float32 at up to 16 tokens (docs/performance.md).
+COST = 0.03
+
+# How often the next guess is right after a run of so many tokens was found again, before this
+# sequence has shown how often it is, and how many guesses that counts for.
+EXPECTED = (0.5, 0.7, 0.85, 0.9)
+WEIGHT = 4.0
+
+# What is left of an observation after each later one.
+MEMORY = 0.9
+
+# Guesses that are right more rarely than this cost more than they give: none are made, and each
+# step without them counts for this part of one that was as right as expected.
+LEAST = 0.06
+PATIENCE = 0.01
 
 
 class PromptLookup:
@@ -25,43 +39,48 @@ class PromptLookup:
         """Knows nothing yet."""
         self._places: dict[int, list[int]] = defaultdict(list)
         self._num_known = 0
-        self._guess: tuple[int, int] | None = None  # the first of the last ones, and its place
-        self._pause = 0
-        self._next_pause = 1
+        self._made: tuple[int, int, tuple[int, ...]] | None = None  # kind, place, guesses
+        self._acceptance = [Acceptance(expected) for expected in EXPECTED]
 
     def propose(self, token_ids: list[int], longest: int, count: int) -> tuple[int, ...]:
         """Returns guesses of the tokens to come, or none.
 
-        A sequence whose guesses turn out wrong sits out ever more steps.
+        Their number follows from how often earlier ones were right, after runs as
+        long as the one that was found now.
 
         Args:
             token_ids: the sequence, which since the last call has only grown.
             longest: newest tokens that are compared, at most.
-            count: how many guesses to make.
+            count: how many guesses to make, at most.
         """
-        if self._guess is not None:
-            self._judge(token_ids[self._guess[1]] == self._guess[0])
-        if self._pause:
-            self._pause -= 1
-            return ()
+        self._judge(token_ids)
         last = len(token_ids) - 1
         for place in range(self._num_known, last):
             self._places[token_ids[place]].append(place)
         self._num_known = last
-        start = self._find(token_ids, longest)
-        if start is None:
+        length, start = self._find(token_ids, longest)
+        if not length:
+            return ()
+        kind = min(length, len(EXPECTED)) - 1
+        count = self._acceptance[kind].worthwhile(count)
+        if not count:
             return ()
         # A run that reaches the end of the sequence goes on with its own guesses: a period.
         guesses: list[int] = []
         for place in range(start, start + count):
             guesses.append(token_ids[place] if place <= last else guesses[place - last - 1])
-        self._guess = guesses[0], last + 1
+        self._made = kind, last + 1, tuple(guesses)
         return tuple(guesses)
 
-    def _find(self, token_ids: list[int], longest: int) -> int | None:
-        """Returns where the longest earlier run equal to the newest tokens was followed."""
+    def _find(self, token_ids: list[int], longest: int) -> tuple[int, int]:
+        """Finds the longest earlier runs equal to the newest tokens.
+
+        Returns:
+            Their length, 0 without one, and where one of them was followed: of those followed by
+            what most of them were, the newest.
+        """
         last = len(token_ids) - 1
-        best, start = 0, None
+        best, starts = 0, list[int]()
         for place in reversed(self._places[token_ids[last]][-MAX_PLACES:]):
             length = 1
             while length < min(longest, place + 1) and (
@@ -69,12 +88,50 @@ class PromptLookup:
             ):
                 length += 1
             if length > best:
-                best, start = length, place + 1
-            if length == longest:
-                break
-        return start
+                best, starts = length, []
+            if length == best:
+                starts.append(place + 1)
+        if not starts:
+            return 0, 0
+        usual, _ = Counter(token_ids[start] for start in starts).most_common(1)[0]
+        return best, next(start for start in starts if token_ids[start] == usual)
 
-    def _judge(self, right: bool) -> None:
-        self._guess = None
-        self._pause = 0 if right else self._next_pause
-        self._next_pause = 1 if right else min(2 * self._next_pause, MAX_PAUSE)
+    def _judge(self, token_ids: list[int]) -> None:
+        """Takes note of what came in place of the last guesses."""
+        if self._made is None:
+            return
+        kind, place, guesses = self._made
+        self._made = None
+        for guess, token_id in zip(guesses, token_ids[place:], strict=False):
+            self._acceptance[kind].note(guess == token_id)
+            if guess != token_id:
+                break
+
+
+class Acceptance:
+    """How often guesses are right, from those that were made: the last ones count most."""
+
+    def __init__(self, expected: float) -> None:
+        """Begins with what to expect."""
+        self._expected = expected
+        self._right = WEIGHT * expected
+        self._total = WEIGHT
+
+    def note(self, right: bool) -> None:
+        """Takes note of a guess that was reached."""
+        self._right = MEMORY * self._right + right
+        self._total = MEMORY * self._total + 1.0
+
+    def worthwhile(self, most: int) -> int:
+        """Returns how many guesses in one step, up to `most`, give the most tokens for its time."""
+        rate = self._right / self._total
+        if rate < LEAST:
+            self._right += PATIENCE * self._expected
+            self._total += PATIENCE
+            return 0
+        count, tokens, reached = 1, 1.0 + rate, rate * rate
+        while count < most:
+            if (tokens + reached) / (1.0 + COST * (count + 1)) <= tokens / (1.0 + COST * count):
+                break
+            count, tokens, reached = count + 1, tokens + reached, reached * rate
+        return count

@@ -1,8 +1,9 @@
 import pytest
 import torch
 
-from model_service.engine.sampling.candidates import Candidates, highest
-from model_service.engine.sampling.warpers import warp
+from model_service.engine.sampling.candidates import Candidates
+from model_service.engine.sampling.score_rows import ScoreRows
+from model_service.engine.sampling.warpers import asked, warp
 from model_service.protocol.parameters import GenerationConfig
 
 SIZE = 5000
@@ -10,29 +11,15 @@ SIZE = 5000
 
 def warped(row: torch.Tensor, count: int = 64, **config) -> Candidates:
     resolved = GenerationConfig(max_new_tokens=1, **{"do_sample": True, "top_k": 0, **config})
-    candidates = Candidates.find([row], [resolved.temperature], count)
-    warp(candidates, [resolved])
+    candidates = Candidates.find(ScoreRows(row[None]), [0], [resolved.temperature], count)
+    warp(candidates, [resolved], [asked(resolved)])
     return candidates
-
-
-@pytest.mark.parametrize("size", [1, 31, 64, 4099, 49_152])
-@pytest.mark.parametrize("count", [1, 64, 256])
-@pytest.mark.parametrize("step", [1e-6, 0.5], ids=["distinct", "tied"])
-def test_the_highest_values_are_found_with_their_ids(size, count, step):
-    row = torch.randn(size, generator=torch.Generator().manual_seed(size))
-    row = (row / step).round() * step
-    values, ids = highest(row, count)
-    assert torch.equal(values, row.topk(min(count, size)).values)
-    assert torch.equal(row[ids], values)
-    assert len(set(ids.tolist())) == len(ids)
-    above = (row > values[-1]).nonzero()[:, 0]
-    assert set(above.tolist()) <= set(ids.tolist())
 
 
 def test_excluded_ids_are_no_candidates():
     row = torch.full((SIZE,), -torch.inf)
     row[[7, 3000]] = torch.tensor([1.0, 2.0])
-    found = Candidates.find([row], [1.0], 64)
+    found = Candidates.find(ScoreRows(row[None]), [0], [1.0], 64)
     assert found.ids[0, :2].tolist() == [3000, 7]
     assert found.possible.sum() == 2
     assert not found.tail_possible.any()

@@ -1,11 +1,10 @@
 """Guesses from what a sequence has already."""
 
-import itertools
 import time
 
 import pytest
 
-from model_service.engine.sequences.prompt_lookup import MAX_PAUSE, PromptLookup
+from model_service.engine.sequences.prompt_lookup import COST, Acceptance, PromptLookup
 
 
 def propose(ids: list[int], longest: int = 3, count: int = 4) -> tuple[int, ...]:
@@ -45,19 +44,44 @@ def test_tokens_that_came_since_are_known():
     assert lookup.propose(ids, 2, 2) == (3, 4)
 
 
-def test_wrong_guesses_are_made_ever_more_rarely_until_one_is_right():
+def test_what_most_often_followed_is_guessed():
+    assert propose([1, 2, 7, 3, 1, 2, 7, 4, 1, 2, 8, 5, 1, 2], count=1) == (7,)
+
+
+def test_wrong_guesses_are_made_ever_more_rarely_until_some_are_right():
     lookup, ids, made = PromptLookup(), [7, 1], []
-    for step in range(100):  # always followed by something new
+    for step in range(400):  # always followed by something new
         ids += [1000 + step, 7]
-        if lookup.propose(ids, 1, 1):
-            made.append(step)
-    gaps = [later - earlier for earlier, later in itertools.pairwise(made)]
-    assert gaps[:5] == [2, 3, 5, 9, 17]
-    assert set(gaps[5:]) == {MAX_PAUSE + 1}
-    while not (guesses := lookup.propose(ids, 1, 1)):
-        ids += [2000 + len(ids), 7]
-    ids += [*guesses, 7]
-    assert lookup.propose(ids, 1, 1)
+        made.append(len(lookup.propose(ids, 1, 8)))
+    assert made[:1] > made[10:11], "fewer at once"
+    assert sum(map(bool, made[-200:])) < 40, "and not in every step"
+    for _ in range(200):
+        guesses = lookup.propose(ids, 1, 8)
+        ids += [*guesses, 7]
+    assert len(guesses) == 8
+
+
+def test_more_are_guessed_the_longer_the_run_that_was_found():
+    shared = list(range(10, 20))
+    lengths = [
+        len(propose([*shared, 1, 2, 3, 4, *range(30, 50), *shared[-n:]], 8, 32))
+        for n in (1, 2, 3, 4)
+    ]
+    assert lengths == sorted(set(lengths))
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3, 0.6, 0.9, 1.0])
+def test_as_many_guesses_are_made_as_give_the_most_tokens_for_their_time(rate):
+    acceptance = Acceptance(0.5)
+    for index in range(300):
+        acceptance.note(int((index + 1) * rate) > int(index * rate))
+    seen = acceptance._right / acceptance._total
+
+    def speed(count: int) -> float:
+        return sum(seen**i for i in range(count + 1)) / (1.0 + COST * count)
+
+    count = acceptance.worthwhile(32)
+    assert speed(count) >= max(speed(other) for other in range(1, 33)) - 1e-9
 
 
 def test_a_guess_costs_the_same_in_a_long_context():

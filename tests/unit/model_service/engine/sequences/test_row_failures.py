@@ -21,6 +21,7 @@ from tests.unit.model_service.engine.counting import CountingEngine, finish, tok
 
 FULL = ScoreSelection(logits=True, scores=True, amount="full")
 SAMPLED = {"do_sample": True, "top_k": 1}
+PROCESSED = {"suppress_tokens": (0,)}
 BY_REFERENCE = {**SAMPLED, "seed_mode": "torch"}
 SEARCH = {"num_beams": 2}
 
@@ -37,6 +38,8 @@ def is_about_the_first(argument: object) -> bool:
         return argument.token_ids[:2] == FIRST_PROMPT
     if isinstance(argument, Choosing):
         return argument.prompt == tuple(FIRST_PROMPT)
+    if isinstance(argument, dict):
+        return any(map(is_about_the_first, argument.values()))
     if isinstance(argument, list | tuple):
         return argument[:2] == FIRST_PROMPT or any(map(is_about_the_first, argument))
     return getattr(argument, "request_id", None) == FAILS
@@ -81,8 +84,10 @@ def check(events, log: str) -> None:
 @pytest.mark.parametrize(
     ("owner", "name", "config"),
     [
-        (sampler, "_process", {}),
-        (sampler, "_process", SAMPLED),
+        (sampler, "_process", PROCESSED),
+        (sampler, "_process", SAMPLED | PROCESSED),
+        (sampler, "_choose_greedy", {}),
+        (sampler, "_choose_sampled", SAMPLED),
         (sampler, "draw_from", SAMPLED),
         (sampler, "_by_reference", BY_REFERENCE),
         (processors, "build", BY_REFERENCE),
