@@ -19,7 +19,8 @@ const NAME = /(?<!['"\w])[a-z]+(?:_[a-z0-9]+)+\b/g;
  */
 export function keyword(path: string): string {
   const fields = path.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
-  const own = fields.replace(/^(?:step|generate_request)\./, ""); // a request in a request
+  // A request in a request, and a message for a list.
+  const own = fields.replace(/^(?:step|generate_request)\./, "").replace(/\.ids$/, "");
   const [pattern, word] = FIRST.find(([first]) => first.test(own)) ?? [/^/, ""];
   const [names = "", ofArguments] = own.split(/(?<=\.arguments_json)(?=\.)/); // as its schema has them
   return camel(names.replace(pattern, word)) + (ofArguments ?? "");

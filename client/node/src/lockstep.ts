@@ -1,5 +1,6 @@
 // Both services as one: text in, text out.
 
+import { Argument } from "./argument.js";
 import { LockstepError, ProtocolError } from "./errors.js";
 import { Model, WindowOptions, type CandidateOptions } from "./model.js";
 import { CompletionOptions, type GenerationOptions, type ManyOptions } from "./options.js";
@@ -78,7 +79,7 @@ export class Lockstep {
   ): Promise<Completion | (Completion | LockstepError)[]> {
     if (areSeveral(prompts)) return this.#generateEach(prompts, options);
     const [call, keywords] = splitCompletion(options);
-    return this.#complete(prompts, keywords, call);
+    return this.#complete(new Argument("prompt"), prompts, keywords, call);
   }
 
   /**
@@ -107,8 +108,10 @@ export class Lockstep {
     const { candidates, ...others } = options;
     const [{ requestId = newRequestId(), ...limits }, keywords] = splitCompletion(others);
     const call = { ...limits, requestId };
-    const [batch, generating] = await this.#encoded(prompt, keywords, call);
-    const [found] = await this.model.distribution(batch, { candidates, ...generating, ...call });
+    const [found] = await new Argument("prompt").named(async () => {
+      const [batch, generating] = await this.#encoded(prompt, keywords, call);
+      return this.model.distribution(batch, { candidates, ...generating, ...call });
+    });
     const { timeoutMs: _, ...untimed } = call;
     const { entries } = await this.tokenizer.convertTokens([], found!.tokenIds, untimed);
     return found!.withTexts(entries.map(({ visible }) => visible));
@@ -134,16 +137,17 @@ export class Lockstep {
   ): Promise<number | LockstepError | (number | LockstepError)[]> {
     const [{ requestId = newRequestId(), ...many }, sizes] = splitMany(options, WindowOptions);
     const names = { requestId, traceparent: many.traceparent, signal: many.signal };
-    const batch = await this.tokenizer.encode(texts, names);
-    const window = sizes.window ?? (await this.model.info(names)).contextLength;
-    const scored: (ScoredSequence | LockstepError)[] = await this.model.score(batch, undefined, {
-      ...many,
-      requestId,
-      ...sizes,
-      window,
+    const isOne = typeof texts === "string";
+    const given = isOne ? new Argument("text") : new Argument("texts", undefined, true);
+    const scored = await given.named(async (): Promise<(ScoredSequence | LockstepError)[]> => {
+      const batch = await this.tokenizer.encode(texts, names);
+      const window = sizes.window ?? (await this.model.info(names)).contextLength;
+      return this.model.score(batch, undefined, { ...many, requestId, ...sizes, window });
     });
-    const values = scored.map((row) => (row instanceof LockstepError ? row : row.perplexity));
-    return typeof texts === "string" ? values[0]! : values;
+    const values = scored.map((row) =>
+      row instanceof LockstepError ? (given.renamed(row) as LockstepError) : row.perplexity,
+    );
+    return isOne ? values[0]! : values;
   }
 
   /** Waits until both services answer, at most `timeoutMs`; throws why the last attempt failed. */
@@ -182,7 +186,8 @@ export class Lockstep {
     let numDone = 0;
     const complete = async ([row, prompt]: [number, Prompt], each: AbortSignal) => {
       const own = keywords.seed === undefined ? keywords : { ...keywords, seed: rowSeed(keywords.seed, row) };
-      const call = this.#complete(prompt, own, { ...names, timeoutMs: left(), signal: each });
+      const given = new Argument("prompts", row);
+      const call = this.#complete(given, prompt, own, { ...names, timeoutMs: left(), signal: each });
       const done = await call.catch((error: unknown) => {
         if (returns && error instanceof LockstepError) return error;
         throw error;
@@ -195,17 +200,20 @@ export class Lockstep {
   }
 
   async #complete(
+    given: Argument,
     prompt: Prompt,
     options: CompletionOptions,
     { requestId = newRequestId(), ...others }: CallOptions,
   ): Promise<Completion> {
     const call = { ...others, requestId };
     const { skipSpecialTokens } = options;
-    const [batch, generating] = await this.#encoded(prompt, options, call);
-    const generation = await this.model.generate(batch, { ...generating, ...call });
-    const { timeoutMs: _, ...untimed } = call;
-    const text = await this.tokenizer.decode(generation.sequences[0]!, { skipSpecialTokens, ...untimed });
-    return new Completion(text, batch.tokenIds[0]!, generation);
+    return given.named(async () => {
+      const [batch, generating] = await this.#encoded(prompt, options, call);
+      const generation = await this.model.generate(batch, { ...generating, ...call });
+      const { timeoutMs: _, ...untimed } = call;
+      const text = await this.tokenizer.decode(generation.sequences[0]!, { skipSpecialTokens, ...untimed });
+      return new Completion(text, batch.tokenIds[0]!, generation);
+    });
   }
 
   async *#pieces(
@@ -216,7 +224,8 @@ export class Lockstep {
   ): AsyncGenerator<string> {
     const call = { ...others, requestId };
     const { skipSpecialTokens } = options;
-    const [batch, generating] = await this.#encoded(prompt, options, call);
+    const given = new Argument("prompt");
+    const [batch, generating] = await given.named(() => this.#encoded(prompt, options, call));
     const tokens = this.model.stream(batch, { ...generating, ...call });
     const decoder = this.tokenizer.openDecoder({ skipSpecialTokens, ...call });
     const pieces: string[] = [];
@@ -230,6 +239,8 @@ export class Lockstep {
       const text = await decoder.end();
       pieces.push(text);
       if (text) yield text;
+    } catch (error) {
+      throw given.renamed(error);
     } finally {
       decoder.close();
     }
@@ -248,7 +259,9 @@ export class Lockstep {
     const encoding = { addSpecialTokens, parseSpecialTokens, ...untimed };
     if (typeof generating.negativePrompt === "string") {
       // Before the prompt: the newer vocabulary has every id of an older one.
-      const negative = await this.tokenizer.encode(generating.negativePrompt, encoding);
+      const text = generating.negativePrompt;
+      const given = new Argument("negativePrompt");
+      const negative = await given.named(() => this.tokenizer.encode(text, encoding));
       generating.negativePrompt = negative.tokenIds[0];
     }
     if (Array.isArray(prompt) && prompt.some((each) => typeof each === "string")) {

@@ -1,5 +1,6 @@
 // The model service.
 
+import { Argument, SHOWN } from "./argument.js";
 import { deltas } from "./deltas.js";
 import type { LockstepError } from "./errors.js";
 import {
@@ -210,7 +211,8 @@ export class Model {
   ): Promise<Distribution[]> {
     const [call, { candidates = 10, ...keywords }] = split(options, [...DistributionOptions, "candidates"]);
     const request = requests.distribution(prompts, candidates, keywords);
-    return readDistributions(await this.connection.unary(MODEL.ComputeLogits, request, call));
+    const given = new Argument("candidates", undefined, false, SHOWN);
+    return readDistributions(await given.named(() => this.connection.unary(MODEL.ComputeLogits, request, call)));
   }
 
   /** Describes the model. */

@@ -1,5 +1,6 @@
 // The tokenizer service.
 
+import { Argument } from "./argument.js";
 import { Decoder } from "./decoder.js";
 import { LockstepError } from "./errors.js";
 import {
@@ -53,8 +54,9 @@ export class Tokenizer {
   async encode(texts: Texts, options: EncodeOptions & CallOptions = {}): Promise<Batch> {
     const [call, keywords] = splitMany(options, EncodeOptions);
     const request = requests.encode(texts, keywords);
+    const given = new Argument("texts", undefined, typeof texts !== "string");
     const encode = async (part: EncodeRequest, each: CallOptions) => {
-      const response = await this.connection.unary(TOKENIZER.Encode, part, each);
+      const response = await given.named(() => this.connection.unary(TOKENIZER.Encode, part, each));
       return readBatch(response, response.tokenBatch, response.details);
     };
     const parts = await this.#callRows("EncodeRequest", request, encode, call);
@@ -134,7 +136,8 @@ export class Tokenizer {
   ): Promise<Batch> {
     const [call, keywords] = split(options, ChatOptions);
     const request = requests.applyChatTemplate(conversations, keywords);
-    const response = await this.connection.unary(TOKENIZER.ApplyChatTemplate, request, call);
+    const given = new Argument("conversations", undefined, requests.areSeveral(conversations));
+    const response = await given.named(() => this.connection.unary(TOKENIZER.ApplyChatTemplate, request, call));
     return readBatch(response, response.tokenBatch, [], response.texts);
   }
 
@@ -147,8 +150,9 @@ export class Tokenizer {
   ): Promise<(number | LockstepError)[]> {
     const [call, keywords] = splitMany(options, ["addSpecialTokens", "parseSpecialTokens"]);
     const request = build<CountTokensRequest>("CountTokensRequest", { items: requests.textItems(texts), ...keywords });
+    const given = new Argument("texts", undefined, typeof texts !== "string");
     const count = async (part: CountTokensRequest, each: CallOptions) =>
-      (await this.connection.unary(TOKENIZER.CountTokens, part, each)).counts;
+      (await given.named(() => this.connection.unary(TOKENIZER.CountTokens, part, each))).counts;
     return joinLists(await this.#callRows("CountTokensRequest", request, count, call));
   }
 
@@ -198,8 +202,9 @@ export class Tokenizer {
   ): Promise<(DecodedText | LockstepError)[]> {
     const [call, keywords] = splitMany(options, DecodeOptions);
     const request = requests.decode(rows, keywords);
+    const given = new Argument("rows", undefined, !isOneRow(rows));
     const decode = async (part: DecodeRequest, each: CallOptions) =>
-      (await this.connection.unary(TOKENIZER.Decode, part, each)).texts;
+      (await given.named(() => this.connection.unary(TOKENIZER.Decode, part, each))).texts;
     return joinLists(await this.#callRows("DecodeRequest", request, decode, call));
   }
 

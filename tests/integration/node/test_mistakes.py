@@ -52,7 +52,7 @@ def test_values_that_do_not_fit_are_refused_with_what_would(refusals):
         "row": "prompts[0] takes rows of token ids, for example [[1, 2], [3]], not 5.",
         "continuation": "continuations[1] takes whole numbers, not 1.5.",
         "text": "prompts takes a batch, or rows of token ids, for example [[1, 2], [3]].",
-        "list": "texts[1].text takes a string, not 5.",
+        "list": "texts[1] takes a string, not 5.",
         "ttl": "keepSession.ttlS takes a number, not '1'.",
         "role": "Every message needs a role.",
         "several": "model.generate returns several sequences.",
@@ -99,8 +99,32 @@ def test_a_refused_call_says_why_for_programs_and_for_people(refusals):
         "temperature: has no effect without doSample: true; leave it out, or set lenient: true"
     )
     assert refused["argument"]["violations"][0]["field"] == "processors[0].top_k"
-    assert refused["unknownId"]["message"].startswith("rows: id 99999 at row 0")
+    assert refused["unknownId"]["message"].startswith("rows[0]: id 99999 at index 0")
     assert refused["session"]["reason"] == "SESSION_NOT_FOUND"
+
+
+def test_an_error_names_the_text_the_messages_or_the_entry_of_a_list_that_was_given(refusals):
+    empty = "must have at least one token"
+    expected = {
+        "text": f"prompt: {empty}",
+        "entry": f"prompts[1]: {empty}",
+        "long": "prompt: has 3000 prompt tokens",
+        "streamed": f"prompt: {empty}",
+        "distribution": f"prompt: {empty}",
+        "candidates": "candidates: must be in [1, 320]",
+        "perplexity": f"text: {empty}",
+        "perplexities": f"texts[1]: {empty}",
+        "negative": "negativePrompt: must have at most 262144 bytes",
+        "role": "prompt[0].role: must be ",
+        "conversation": "conversations[1]: must not be empty",
+        "encoded": "texts[1]: must have at most 262144 bytes",
+        "counted": "texts: must have at most 262144 bytes",
+        "row": "rows: id 1000000 at index 0",
+        "none": "The processors exclude every token at position 1.",
+    }
+    assert refusals["named"].keys() == expected.keys()
+    for call, sentence in expected.items():
+        assert refusals["named"][call]["message"].startswith(sentence)
 
 
 def test_a_service_that_is_away_has_a_sentence_of_its_own(refusals):

@@ -40,7 +40,7 @@ export function textItems(texts: Texts): TextItem[] {
   if (typeof texts === "string") return [{ text: texts }];
   return texts.map((each, index) => {
     const [text, textPair] = typeof each === "string" ? [each] : each;
-    return build("TextItem", { text, textPair }, `texts[${index}]`);
+    return build("TextItem", { text, textPair }, `items[${index}]`);
   });
 }
 
@@ -78,8 +78,7 @@ export function applyChatTemplate(
   options: ChatOptions,
 ): ApplyChatTemplateRequest {
   const { tools, documents, templateArguments, ...others } = options;
-  const several = conversations.length > 0 && conversations.every((each) => Array.isArray(each));
-  const each = (several ? conversations : [conversations]) as readonly ChatMessages[];
+  const each = (areSeveral(conversations) ? conversations : [conversations]) as readonly ChatMessages[];
   return build("ApplyChatTemplateRequest", {
     ...withoutShaping(others),
     conversations: each.map((messages) => ({ messages: messages.map(chatMessage) })),
@@ -89,6 +88,11 @@ export function applyChatTemplate(
     padding: padding(options),
     truncation: truncation(options),
   });
+}
+
+/** Says whether conversations are a list of them. */
+export function areSeveral(conversations: ChatMessages | readonly ChatMessages[]): boolean {
+  return conversations.length > 0 && conversations.every((each) => Array.isArray(each));
 }
 
 /** Builds a message whose keys the template sees as they are: null is null, and not absent. */

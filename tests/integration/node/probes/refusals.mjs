@@ -3,6 +3,7 @@
 import { connect, failure, lockstep, print } from "./probe.mjs";
 
 const { Lockstep } = lockstep;
+const LARGE = "x".repeat(2_000_000);
 const NO_IDS = [1.5, true, "1", NaN];
 
 const client = connect();
@@ -85,6 +86,23 @@ print({
     unmet: await failure(() => model.generate([[5]], { temperature: 0.5, doSample: false })),
     argument: await failure(() => model.generate([[5]], { doSample: true, processors: [["top_k", { top_k: -1 }]] })),
     session: await failure(() => model.getSession("nowhere")),
+  },
+  named: {
+    text: await failure(() => client.generate("")),
+    entry: await failure(() => client.generate(["a", ""])),
+    long: await failure(() => client.generate("x".repeat(3000))),
+    streamed: await failure(() => client.stream("").next()),
+    distribution: await failure(() => client.distribution("")),
+    candidates: await failure(() => client.distribution("a", { candidates: 1000 })),
+    perplexity: await failure(() => client.perplexity("")),
+    perplexities: await failure(() => client.perplexity(["abc abc", ""])),
+    negative: await failure(() => client.generate("a", { negativePrompt: LARGE, guidanceScale: 2 })),
+    role: await failure(() => client.generate([{ role: "", content: "a" }])),
+    conversation: await failure(() => tokenizer.applyChatTemplate([[{ role: "user", content: "a" }], []])),
+    encoded: await failure(() => tokenizer.encode(["a", LARGE])),
+    counted: await failure(() => tokenizer.countTokens(LARGE)),
+    row: await failure(() => tokenizer.decode([1000000])),
+    none: await failure(() => client.generate("a", { allowedTokenIds: [5], suppressTokens: [5] })),
   },
   nobody: {
     refused: await failure(() => once({ model: "localhost:1" }).model.info()),
