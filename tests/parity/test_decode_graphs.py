@@ -17,6 +17,7 @@ from model_service.engine.run.decode_graph import (
 from model_service.engine.run.decode_graph.compilation import Compilation
 from model_service.engine.run.decode_graph.compiled_steps import CompiledSteps
 from model_service.engine.run.decode_graph.compiler import Part
+from model_service.engine.schedule.prefill import PrefillClock
 from model_service.engine.sequences.run import Run
 from model_service.protocol import Cancel, GraphStatus, GrowVocabulary, NewRow
 from tests.checkpoint_factory import VOCABULARY_SIZE
@@ -97,17 +98,16 @@ def test_tokens_alone_equal_generate(llama, compiled, paths):
     for prompt in prompts():
         expected = llama.generate(prompt, NEW).token_ids
         assert compiled.generate([prompt], max_new_tokens=NEW) == [expected]
-    short = sum(length <= decode_graphs.MAX_RUN_TOKENS for length in LENGTHS)
-    assert paths.count(True) == len(LENGTHS) * (NEW - 1) + short
+    assert paths == [True] * len(LENGTHS) * NEW
 
 
 def test_tokens_in_one_ragged_batch_equal_generate(llama, compiled, paths):
     expected = [llama.generate(prompt, NEW).token_ids for prompt in prompts()]
     assert compiled.generate(prompts(), max_new_tokens=NEW) == expected
-    assert paths.count(True) == NEW - 1
+    assert paths == [True] * NEW
 
 
-def test_tokens_of_requests_that_join_a_running_batch_equal_generate(llama, compiled):
+def test_tokens_of_requests_that_join_a_running_batch_equal_generate(llama, compiled, paths):
     events, ids = [], []
     for prompt in prompts(1):
         stranger = compiled.submit([prompt[::-1]], max_new_tokens=50)
@@ -118,6 +118,7 @@ def test_tokens_of_requests_that_join_a_running_batch_equal_generate(llama, comp
     events += compiled.drain()
     for prompt, request_id in zip(prompts(1), ids, strict=True):
         assert tokens_of(events, request_id, 1) == [llama.generate(prompt, NEW).token_ids]
+    assert all(paths)
 
 
 def test_drafts_in_compiled_steps_equal_generate(llama, compiled, paths):
@@ -173,16 +174,21 @@ def test_a_step_leaves_the_slots_of_others_alone(compiled):
     compiled.drain()
 
 
-def test_runs_of_a_few_tokens_are_compiled_and_prompts_are_not(compiled):
-    graphs, (seq, *_) = graphs_of(compiled), [run.sequence for run in decoding(compiled)]
-    assert graphs.choose([Run(seq, 1, ())]) == "row"
-    most = decode_graphs.MAX_RUN_TOKENS
-    assert graphs.choose([Run(seq, most, ())]) == "rows"
-    assert graphs.choose([Run(seq, 1, ()), Run(seq, most, ())]) == "rows"
-    assert graphs.choose([Run(seq, 1, ()), Run(seq, most + 1, ())]) is None
-    assert graphs.choose([Run(seq, 1, (), drafts=(5,) * (most - 1))]) == "rows"
-    assert graphs.choose([Run(seq, 1, (), drafts=(5,) * most)]) is None
-    compiled.drain()
+def test_a_prompt_in_chunks_beside_rows_that_decode_equals_generate(llama, compiled, paths):
+    """Steps of rows and a chunk, the last of which is too short for a tile of the kernel."""
+    prompt = prompts(2)[3] * 4
+    scheduler = compiled.engine._scheduler
+    clock = scheduler._clock
+    running = compiled.submit(prompts(), max_new_tokens=40)
+    events = [event for _ in range(3) for event in compiled.step() or []]
+    scheduler._clock = PrefillClock(1.0, tokens_per_s=52)
+    added = compiled.submit([prompt], max_new_tokens=NEW)
+    events += compiled.drain()
+    scheduler._clock = clock
+    expected = [llama.generate(prompt, 40).token_ids for prompt in prompts()]
+    assert tokens_of(events, running, len(LENGTHS)) == expected
+    assert tokens_of(events, added, 1) == [llama.generate(prompt, NEW).token_ids]
+    assert all(paths)
 
 
 def test_old_logits_are_equal_to_the_bit_after_growth_between_two_steps(llama):

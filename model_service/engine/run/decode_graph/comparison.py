@@ -19,13 +19,19 @@ from model_service.engine.sequences.run import Run
 LOGITS_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1}
 ATTENTION_TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 
-# Rows of a trial, and the tokens that are left to decode of each: prompts are longer than a token.
-# The KV cache has slots for them in addition to the slots of sequences.
-LENGTHS = (23, 9, 7)
-LEFT = 5
+# Rows of a trial. The KV cache has slots for them in addition to the slots of sequences.
+LENGTHS = (7, 9, 23)
 
-# Places of the attention check: both sides of a block of keys and of a segment.
-POSITIONS = (0, 14, 15, 16, 255, 256, 299)
+# Tokens that each row passes in a step, all in the end: prompts together, one that goes on beside
+# decoding rows, short runs as with drafts, and decoding rows.
+STEPS: tuple[tuple[int, ...], ...] = ((2, 4, 13), (1, 1, 6), (2, 2, 2), (1, 1, 1), (1, 1, 1))
+
+# The same where the last row is alone.
+SINGLE_STEPS: tuple[tuple[int, ...], ...] = ((18,), (1,), (1,), (1,), (1,), (1,))
+
+# Runs of the attention check, by position of the first token and length: both sides of a block of
+# keys and of a segment, and runs that begin and end within a block or go over several.
+RUNS = ((0, 1), (14, 1), (15, 1), (16, 1), (255, 1), (256, 1), (299, 1), (0, 70), (250, 9), (60, 4))
 WINDOWS = (0, 8)
 GROUPS = 3
 
@@ -37,12 +43,12 @@ class Unequal(Exception):
 def compare_steps(
     runner: CachingRunner, dtype: torch.dtype, single: bool, attempt: Callable[[list[Run]], Tensor]
 ) -> Iterator[None]:
-    """Decodes the same tokens both ways, a step at a time.
+    """Passes the same tokens both ways, a step at a time.
 
     Args:
         runner: runs steps as they run now.
         dtype: of the model.
-        single: whether to decode one row alone, or several, and runs of two tokens.
+        single: whether one row decodes alone, or steps have several tokens.
         attempt: runs a step the other way; returns its logits, `[R, V]` float32.
 
     Raises:
@@ -50,23 +56,26 @@ def compare_steps(
     """
     generator = torch.Generator().manual_seed(0)
     size = runner.vocabulary.num_usable
-    steps = (1, 1, 1, 1, 1) if single else (2, 1, 1, 1)
+    steps = SINGLE_STEPS if single else STEPS
     with TrialSequences(runner) as trial:
         sequences = []
-        for length in LENGTHS[:1] if single else LENGTHS:
+        for length in LENGTHS[-len(steps[0]) :]:
             ids = torch.randint(size, (length,), generator=generator).tolist()
             sequences.append(trial.sequence(ids))
         sequences.sort(key=lambda seq: seq.slot or 0)
-        runner.forward([Run(seq, len(seq.token_ids) - LEFT, ()) for seq in sequences])
-        yield
+
+        def runs(lengths: tuple[int, ...]) -> list[Run]:
+            pairs = zip(sequences, lengths, strict=True)
+            return [Run(seq, length, (length - 1,)) for seq, length in pairs]
+
         expected = []
-        for length in steps:
-            expected.append(runner.forward([Run(seq, length, (length - 1,)) for seq in sequences]))
+        for lengths in steps:
+            expected.append(runner.forward(runs(lengths)))
             yield
         for seq in sequences:
-            seq.truncate(len(seq.token_ids), seq.num_cached - LEFT)
-        for length, logits in zip(steps, expected, strict=True):
-            got = attempt([Run(seq, length, (length - 1,)) for seq in sequences])
+            seq.truncate(len(seq.token_ids), 0)
+        for lengths, logits in zip(steps, expected, strict=True):
+            got = attempt(runs(lengths))
             _check("Logits of a compiled step", got, logits, LOGITS_TOLERANCE[dtype])
             yield
 
@@ -93,22 +102,29 @@ def _check_attention(heads: int, size: int, window: int, dtype: torch.dtype) -> 
     def random(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator).to(dtype)
 
-    count, length = len(POSITIONS), max(POSITIONS) + 1
-    keys, values = random(count, length, heads, size), random(count, length, heads, size)
+    backwards = reversed(range(len(RUNS)))
+    places = [
+        (slot, first + i)
+        for slot, (first, length) in zip(backwards, RUNS, strict=True)
+        for i in range(length)
+    ]
+    count, length = len(places), max(position for _, position in places) + 1
+    keys, values = (random(len(RUNS), length, heads, size) for _ in range(2))
     query = random(1, heads * GROUPS, count, size)
     key, value = random(1, heads, count, size), random(1, heads, count, size)
-    slots, positions = torch.arange(count).flip(0), torch.tensor(POSITIONS)
+    slots, positions = torch.tensor(places).T.contiguous()
     ops = torch.ops.lockstep
     model = ops.new_model()
     try:
         ops.add_layer(model, keys, values)
-        ops.use(model)
+        ops.begin(model, False)
         scale = size**-0.5
         got = ops.attention(query, key, value, slots, positions, 0, scale, window, 0.0, None)
     finally:
+        ops.end()
         ops.free_model(model)
-    for row, position in enumerate(POSITIONS):
-        slot, first = int(slots[row]), max(0, position + 1 - window) if window else 0
+    for row, (slot, position) in enumerate(places):
+        first = max(0, position + 1 - window) if window else 0
         if not torch.equal(keys[slot, position], key[0, :, row]):
             raise Unequal("The attention kernel does not write keys where they belong.")
         seen = slice(first, position + 1)

@@ -15,6 +15,10 @@ from model_service.engine.run.decode_graph.compiler import FILE
 from model_service.engine.run.decode_graph.recipe import Product
 from model_service.engine.run.kv_cache import KVCache
 
+# Tokens from which threads share what lies between the operators. Below, they would wait for each
+# other at every turn.
+SHARED_TOKENS = 64
+
 
 class CompiledSteps:
     """The graphs of one decoder. Operators are loaded already."""
@@ -58,8 +62,11 @@ class CompiledSteps:
         Returns:
             `[1, T, H]` last hidden states. Keys and values are in the cache.
         """
-        torch.ops.lockstep.use(self._model)
-        hidden: Tensor = self._graphs[graph].boxed_run([embeds, positions, slots])[0]
+        torch.ops.lockstep.begin(self._model, slots.numel() < SHARED_TOKENS)
+        try:
+            hidden: Tensor = self._graphs[graph].boxed_run([embeds, positions, slots])[0]
+        finally:
+            torch.ops.lockstep.end()
         return hidden
 
     def close(self) -> None:

@@ -72,8 +72,8 @@ def compile_graph(recipe: Recipe, graph: str, folder: Path) -> None:
             "aot_inductor.package_constants_in_so": False,
             # Precompiled for two graphs, headers cost ten times what they save.
             "aot_inductor.precompile_headers": False,
-            # What lies between products is small: threads would wait for each other at every turn.
-            "cpp.threads": 1,
+            # As many as there are when it runs: see `CompiledSteps.run`.
+            "cpp.dynamic_threads": True,
             "compile_threads": 1,
         },
     )

@@ -30,10 +30,6 @@ from model_service.protocol import EngineSettings, GraphStatus
 
 logger = logging.getLogger(__name__)
 
-# Longest run that a graph takes: the attention kernel goes token by token, which
-# is what decoding and drafts need and a prompt does not.
-MAX_RUN_TOKENS = 16
-
 # A server that is only tried out for a moment compiles nothing.
 START_DELAY_S = 5.0
 
@@ -73,11 +69,8 @@ class DecodeGraphs:
 
     def choose(self, runs: list[Run]) -> str | None:
         """Returns the graph that takes the runs of a step, or None."""
-        count = sum(run.num_tokens for run in runs)
-        graph = "row" if count == 1 else "rows"
-        if graph not in self._usable and graph != self._trying:
-            return None
-        return graph if all(run.num_tokens <= MAX_RUN_TOKENS for run in runs) else None
+        graph = "row" if sum(run.num_tokens for run in runs) == 1 else "rows"
+        return graph if graph in self._usable or graph == self._trying else None
 
     @contextmanager
     def use(self, graph: str | None, packed: Tensor) -> Iterator[None]:

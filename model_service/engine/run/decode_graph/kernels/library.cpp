@@ -13,7 +13,8 @@ TORCH_LIBRARY(lockstep, library) {
       "add_linear(int model, Tensor packed, Tensor plain, Tensor? bias, int plain_rows) -> ()",
       &lockstep::add_linear);
   library.def("add_layer(int model, Tensor keys, Tensor values) -> ()", &lockstep::add_layer);
-  library.def("use(int model) -> ()", &lockstep::use);
+  library.def("begin(int model, bool alone) -> ()", &lockstep::begin);
+  library.def("end() -> ()", &lockstep::end);
   library.def("linear(Tensor x, int index, int size) -> Tensor");
   library.def(
       "attention(Tensor query, Tensor key, Tensor value, Tensor slots, Tensor positions, "

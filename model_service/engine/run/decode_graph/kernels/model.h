@@ -1,8 +1,10 @@
-// What a model has: products and a KV cache, named by number so that they are no part of a graph.
+// What a step runs on: the products and the KV cache of a model, named by number so that they are no
+// part of a graph, and threads.
 
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <omp.h>
 
 #include <cstdint>
 #include <memory>
@@ -60,6 +62,28 @@ inline void add_layer(int64_t handle, const Tensor& keys, const Tensor& values) 
   model_of(handle).values.push_back(values);
 }
 
-inline void use(int64_t handle) { current = &model_of(handle); }
+// Threads of the operators. The code between them has fewer in a step of few tokens.
+inline int num_threads = 1;
+
+inline void begin(int64_t handle, bool alone) {
+  if (current == nullptr) num_threads = omp_get_max_threads();
+  current = &model_of(handle);
+  if (alone) omp_set_num_threads(1);
+}
+
+inline void end() {
+  current = nullptr;
+  omp_set_num_threads(num_threads);
+}
+
+// All threads, for as long as it exists.
+class AllThreads {
+ public:
+  AllThreads() : before_(omp_get_max_threads()) { omp_set_num_threads(num_threads); }
+  ~AllThreads() { omp_set_num_threads(before_); }
+
+ private:
+  int before_;
+};
 
 }  // namespace lockstep

@@ -21,6 +21,7 @@ inline Tensor linear(const Tensor& x, int64_t index, int64_t size) {
                         std::string_view, c10::List<std::optional<at::Scalar>>,
                         std::optional<std::string_view>)>();
   TORCH_CHECK(current != nullptr);
+  const AllThreads threads;
   const Linear& layer = current->linears.at(index);
   if (x.numel() <= layer.plain_rows * x.size(-1)) return at::linear(x, layer.plain, layer.bias);
   return packed_product.call(x, layer.packed, layer.bias, "none",

@@ -11,7 +11,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 SLOTS, LENGTH = 9, 700
 # Both sides of a block of 16 keys and of a segment of 256, in slots out of order, one twice.
-PLACES = [(3, 0), (1, 15), (1, 16), (8, 600), (0, 255), (5, 256), (7, 513)]
+SINGLES = [(3, 0), (1, 15), (1, 16), (8, 600), (0, 255), (5, 256), (7, 513)]
+# Runs, some behind what was there before: in one block of 64 keys, to its end, and over several.
+RUNS = {"short": [(6, i) for i in range(40, 49)], "begun": [(4, i) for i in range(64)]}
+RUNS |= {"long": [(2, i) for i in range(100, 300)]}
+PLACES = [*SINGLES, *RUNS["short"], *RUNS["begun"], *RUNS["long"]]
 
 
 class Layer:
@@ -33,7 +37,7 @@ class Layer:
         ops.add_layer(self.model, self.keys, self.values)
 
     def attend(self, rows=slice(None), window=0, softcap=0.0, sinks=None) -> Tensor:
-        self.ops.use(self.model)
+        self.ops.begin(self.model, False)
         step = (self.query[:, :, rows], self.key[:, :, rows], self.value[:, :, rows])
         places = (self.slots[rows].contiguous(), self.positions[rows].contiguous())
         return self.ops.attention(*step, *places, 0, 0.125, window, softcap, sinks)
@@ -82,8 +86,30 @@ def test_every_size_of_heads_that_is_promised_has_a_kernel(ops, size):
 def test_a_row_is_equal_to_the_bit_whoever_runs_beside_it(ops):
     layer = Layer(ops)
     together = layer.attend()
-    for row in range(len(PLACES)):
+    for row in range(len(SINGLES)):
         assert torch.equal(layer.attend(slice(row, row + 1))[0, 0], together[0, row])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("window", [0, 50])
+@pytest.mark.parametrize("run", RUNS)
+def test_a_run_is_equal_to_the_bit_whoever_runs_beside_it(ops, run, window, dtype):
+    layer = Layer(ops, dtype)
+    start = PLACES.index(RUNS[run][0])
+    rows = slice(start, start + len(RUNS[run]))
+    assert torch.equal(layer.attend(rows, window)[0], layer.attend(window=window)[0, rows])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("window", [0, 50])
+@pytest.mark.parametrize("length", [8, 32, 64, 97])
+def test_a_run_is_equal_to_the_bit_however_it_is_cut(ops, length, window, dtype):
+    layer = Layer(ops, dtype)
+    start, end = PLACES.index(RUNS["long"][0]), len(PLACES)
+    whole = layer.attend(slice(start, end), window)
+    starts = range(start, end, length)
+    parts = [layer.attend(slice(row, min(row + length, end)), window) for row in starts]
+    assert torch.equal(torch.cat(parts, 1), whole)
 
 
 def test_a_step_writes_its_own_places_and_no_other(ops):
@@ -124,7 +150,7 @@ def test_a_product_equals_the_packed_layer_to_the_bit(ops, dtype, bias, rows):
     model = ops.new_model()
     with torch.inference_mode():
         ops.add_linear(model, layer.packed, layer.weight, layer.bias, layer.plain_rows)
-        ops.use(model)
+        ops.begin(model, False)
         x = torch.randn(1, rows, 48, dtype=dtype)
         assert torch.equal(ops.linear(x, 0, 96), layer(x))
 
@@ -149,7 +175,7 @@ def test_a_layer_that_sees_everything_does_so_although_its_model_names_a_window(
     """As in eager steps: some models pass one to every layer, and their masks decide."""
     layer, module = Layer(ops), nn.Module()
     module.layer_idx = 0
-    ops.use(layer.model)
+    ops.begin(layer.model, False)
     monkeypatch.setattr(tracing, "_step", ([None], layer.positions, layer.slots))
     given = (module, layer.query, layer.key, layer.value, None)
     got, _ = tracing.traced_attention(*given, scaling=0.125, sliding_window=8)
