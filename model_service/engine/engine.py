@@ -159,6 +159,7 @@ class Engine:
             run.sequence.call.begin_step(start)
         result = isolated_step.forward(self._runner, runs)
         forwarded = time.monotonic()
+        self._scheduler.learn(result.runs, forwarded - start)
         if result.logits is not None:
             self._choose(result.runs, result.logits)
         if result.failures:
@@ -214,8 +215,6 @@ class Engine:
         now = time.monotonic()
         decode_rows = sum(run.length == 1 for run in runs)
         prefill_tokens = sum(run.length for run in runs if run.length > 1)
-        decode_tokens = sum(run.num_tokens for run in runs if run.length == 1)
-        self._scheduler.learn(decode_tokens, prefill_tokens, forwarded - start)
         before, self._counted = self._counted, self._counts()
         since = {name: count - before[name] for name, count in self._counted.items()}
         return StepStats(

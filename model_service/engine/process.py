@@ -25,7 +25,7 @@ from model_service.engine.run.runner import CachingRunner
 from model_service.engine.sampling import custom_processors, random
 from model_service.engine.sampling.custom_processors import CustomProcessorError
 from model_service.engine.schedule.places import Places
-from model_service.engine.schedule.prefill import PrefillClock
+from model_service.engine.schedule.prefill import KEYS_PER_UNIT, PrefillClock
 from model_service.engine.schedule.scheduler import MAX_STEP_TOKENS, Scheduler
 from model_service.engine.trial import runner_choice
 from model_service.protocol import (
@@ -157,7 +157,9 @@ def build(
     scheduler = Scheduler(
         max_running=min(settings.max_running_sequences, runner.cache.num_slots),
         max_step_tokens=MAX_STEP_TOKENS,
-        clock=PrefillClock(settings.prefill_budget_s),
+        clock=PrefillClock(
+            settings.prefill_budget_s, even_context=KEYS_PER_UNIT * loaded.hidden_size
+        ),
         places=places,
     )
     engine = Engine(

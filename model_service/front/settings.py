@@ -148,7 +148,7 @@ class ModelSettings(ServerSettings):
     others on the same GPU, and for what fragments."""
 
     decode_graphs: Literal["auto", "off"] = "auto"
-    """Whether decoding steps are compiled, on CPUs: `auto` compiles in the background with the
+    """Whether steps are compiled, on CPUs: `auto` compiles in the background with the
     processor time that the engine does not use, compares the result with the model's own code, and
     uses it if both agree. This needs a C++ compiler (g++) and takes a minute or more the first
     time; `compile_cache` keeps the result. `off` never compiles."""
@@ -161,8 +161,8 @@ class ModelSettings(ServerSettings):
     """`max_new_tokens` of a request that gives none."""
 
     prefill_budget_s: float = Field(default=0.1, gt=0)
-    """Time that prefill may add to a step in which other sequences decode; up to four times as much
-    while more sequences wait for their prompts than decode."""
+    """Time that prefill may add to a step in which other sequences decode; up to twice as much
+    while more sequences wait for their prompts than decode, or none decodes."""
 
     reserved_vocabulary_rows: int = Field(default=8192, ge=0)
     """Spare rows after the embedding, so that growth of the vocabulary allocates nothing."""

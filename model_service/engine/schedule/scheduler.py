@@ -48,8 +48,8 @@ class Scheduler:
 
         Args:
             max_running: most rows of `Generate` at once, and most decoding rows of a step.
-            max_step_tokens: most prompt tokens of a step in which nothing decodes.
-            clock: bounds prompt tokens in steps with decoding rows.
+            max_step_tokens: most prompt tokens of a step.
+            clock: bounds the time of prompts in a step.
             places: slots and KV cache.
         """
         self.active: list[Sequence] = []
@@ -148,16 +148,19 @@ class Scheduler:
             decoding = (decoding[start:] + decoding[:start])[: self._max_running]
             self._turn += self._max_running
         runs = [Run(seq, 1, (0,)) for seq in decoding]
-        budget = self._max_step_tokens
-        if decoding:
-            budget = min(budget, self._clock.tokens(len(decoding), len(prompts)))
-        shares = prefill.share([seq.num_pending for seq in prompts], budget)
-        runs += [_chunk(seq, most) for seq, most in zip(prompts, shares, strict=True) if most]
+        budget = min(self._max_step_tokens, self._clock.budget(len(decoding), len(prompts)))
+        pending = [self._clock.work(seq.num_cached, seq.num_pending) for seq in prompts]
+        for seq, work in zip(prompts, prefill.share(pending, budget), strict=True):
+            if work:
+                runs.append(_chunk(seq, max(1, self._clock.length(seq.num_cached, work))))
         return runs
 
-    def learn(self, decode_tokens: int, prefill_tokens: int, duration_s: float) -> None:
-        """Takes note of how long the model took for a step."""
-        self._clock.learn(decode_tokens, prefill_tokens, duration_s)
+    def learn(self, runs: list[Run], duration_s: float) -> None:
+        """Takes note of how long the model took for a step, in which the runs have passed."""
+        decode_tokens = sum(run.num_tokens for run in runs if run.length == 1)
+        chunks = [(run.sequence.num_cached, run.length) for run in runs if run.length > 1]
+        work = sum(self._clock.work(cached - length, length) for cached, length in chunks)
+        self._clock.learn(decode_tokens, work, duration_s)
 
     def _prompts(self) -> list[Sequence]:
         """Returns the sequences whose next chunk could run, in order of admission.
