@@ -1,20 +1,19 @@
 """Rows of scores with their peaks: one pass over all rows, after which few scores are read.
 
-A row is cut into blocks, and a block is not a stretch of ids but every B-th id, so
-that the peaks of all blocks are one maximum of whole stretches, computed as fast as
-memory is read. The peaks say whether a row is finite, which id is the best, and
-where the highest scores are.
+A row is cut into blocks of ids, and the highest score of each is its peak. The peaks
+say whether a row is finite, which id is the best, and where the highest scores are.
 
 N: rows, W: their width, B: blocks of a row, K: candidates, M: blocks that are read.
 """
 
 import numpy as np
 import torch
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from torch import Tensor
 
-BLOCK = 32
-"""Ids of a block: a peak stands for so many, and so many are read where one is high."""
+BLOCK = 64
+"""Ids of a block: so many are compared by whole vectors."""
 
 _LOWEST = np.finfo(np.float32).min
 
@@ -36,13 +35,11 @@ class ScoreRows:
         """
         self.matrix = matrix.contiguous()
         width = matrix.shape[-1]
-        size = -(-width // BLOCK)
-        count = width // size  # complete stretches
-        stretches = self.matrix[:, : count * size].view(len(matrix), count, size)
-        self.peaks = stretches.amax(1)
-        if rest := width - count * size:
-            ends = self.peaks[:, :rest]
-            torch.maximum(ends, self.matrix[:, count * size :], out=ends)
+        whole = width - width % BLOCK
+        self.peaks = self.matrix[:, :whole].view(len(matrix), -1, BLOCK).amax(-1)
+        if whole < width:
+            last = self.matrix[:, whole:].amax(-1, keepdim=True)
+            self.peaks = torch.cat([self.peaks, last], -1)
         self.highest: list[float] = self.peaks.amax(-1).tolist()
 
     def best(self, rows: list[int]) -> list[int]:
@@ -113,13 +110,16 @@ class ScoreRows:
         Returns:
             Of each score its place in `rows`, which ascends, its id, and the score.
         """
-        width, size = self.matrix.shape[-1], self.peaks.shape[-1]
+        width = self.matrix.shape[-1]
         row, block = np.nonzero(self.peaks.numpy()[rows] >= bounds)
-        starts = np.arange(0, width, size)
-        flat = (np.array(rows)[row] * width + block)[:, None] + starts  # [M, ids of a block]
-        scores = self.matrix.numpy().reshape(-1).take(flat, mode="clip")
-        found, stretch = np.nonzero(scores >= bounds[row])
-        ids = block[found] + starts[stretch]
-        inside = ids < width  # the last stretch may be shorter: behind it is another row
-        found, stretch, ids = found[inside], stretch[inside], ids[inside]
-        return row[found], ids, scores[found, stretch]
+        flat = self.matrix.numpy().reshape(-1)
+        size = min(BLOCK, len(flat))
+        # The last block of a row may be shorter. What is read instead of its end is left out below.
+        first = np.array(rows)[row] * width
+        starts = np.minimum(first + block * BLOCK, len(flat) - size)
+        scores = sliding_window_view(flat, size)[starts]  # [M, block]
+        found, place = np.nonzero(scores >= bounds[row])
+        ids = (starts - first)[found] + place
+        own = (ids // BLOCK == block[found]) & (ids < width)
+        found, place, ids = found[own], place[own], ids[own]
+        return row[found], ids, scores[found, place]

@@ -5,7 +5,7 @@ import torch
 
 from model_service.engine.sampling.score_rows import BLOCK, ScoreRows
 
-SIZES = [1, 2, 31, 32, 33, 64, 4099, 49_152]
+SIZES = [1, 2, 31, 63, 64, 65, 128, 4099, 49_152]
 
 
 def matrix(size: int, rows: int = 3, step: float = 1e-6) -> torch.Tensor:
@@ -18,8 +18,7 @@ def test_the_peaks_of_a_row_are_those_of_all_its_scores(size):
     scores = ScoreRows(matrix(size))
     assert scores.highest == scores.matrix.amax(-1).tolist()
     for block in range(min(scores.peaks.shape[-1], 5)):
-        ids = torch.arange(size) % scores.peaks.shape[-1] == block
-        assert ids.sum() <= BLOCK
+        ids = slice(block * BLOCK, (block + 1) * BLOCK)
         assert torch.equal(scores.peaks[:, block], scores.matrix[:, ids].amax(-1))
 
 
