@@ -20,8 +20,8 @@ from bench.local_engine import LocalEngine, greedy
 from bench.spread import spread
 
 HEADER = (
-    "| task | guesses | tok/s: median (min to max) | ratio | steps | accepted | same tokens |"
-    "\n|---|---|---|---|---|---|---|"
+    "| task | guesses | tok/s: median (min to max) | ratio | steps | at best | accepted | "
+    "same tokens |\n|---|---|---|---|---|---|---|---|"
 )
 
 CODE = """def total_price(items, rate):
@@ -50,6 +50,7 @@ class Case:
     steps: int = 0
     drafted: int = 0
     accepted: int = 0
+    prompt: list[int] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
 
     def markdown(self, plain: "Case") -> str:
@@ -64,8 +65,24 @@ class Case:
         return (
             f"| {self.task} | {self.guesses} | {spread(rates)} | "
             f"{spread([one / two for one, two in pairs], 2)} | {self.steps} | "
+            f"{fewest_steps(self.prompt, self.tokens, self.guesses)} | "
             f"{self.accepted} of {self.drafted} | {same} of {len(plain.tokens)} |"
         )
+
+
+def fewest_steps(prompt: list[int], tokens: list[int], guesses: int) -> int:
+    """Returns the steps that tokens take where every guess is known to be right before it is made.
+
+    That is the best that any prompt lookup could do: at each step the longest right continuation
+    of an earlier place of the newest token.
+    """
+    text, place, steps = prompt + tokens, len(prompt) + 1, 0
+    while place < len(text):
+        ahead = text[place : min(place + guesses, len(text) - 1)]
+        starts = (i + 1 for i in range(place - 1) if text[i] == text[place - 1])
+        place += 1 + max((common(ahead, text[start:]) for start in starts), default=0)
+        steps += 1
+    return steps
 
 
 def common(one: list[int], other: list[int]) -> int:
@@ -93,7 +110,7 @@ def run(engine: LocalEngine, case: Case, prompt: list[int], new_tokens: int) -> 
     start = time.perf_counter()
     steps = engine.drain()
     case.duration_s.append(time.perf_counter() - start)
-    case.tokens = engine.rows(call)[0]
+    case.prompt, case.tokens = prompt, engine.rows(call)[0]
     case.steps = len(steps)
     case.drafted = sum(step.drafted for step in steps)
     case.accepted = sum(step.accepted for step in steps)

@@ -20,7 +20,7 @@ from model_service.engine.calls.sequence_building import SequenceBuilder
 from model_service.engine.calls.session_rows import SessionRows
 from model_service.engine.calls.session_steps import SessionSteps
 from model_service.engine.calls.session_table import SessionTable
-from model_service.engine.calls.speculation import Speculation
+from model_service.engine.calls.speculation import Drafter, Speculation
 from model_service.engine.run import isolated_step
 from model_service.engine.run.isolated_step import StepResult
 from model_service.engine.run.model_runner import order
@@ -88,6 +88,7 @@ class Engine:
         kv_bytes_per_token: int,
         places: Places,
         custom: Iterable[CustomProcessor] = (),
+        assistant: Drafter | None = None,
     ) -> None:
         self._runner = runner
         self._scheduler = scheduler
@@ -96,7 +97,7 @@ class Engine:
         self._events: list[Event] = []
         self._load: Load | None = None  # that was reported last
         builder = SequenceBuilder(runner.vocabulary.revisions, custom)
-        self._speculation = Speculation(takes_drafts=runner.takes_drafts)
+        self._speculation = Speculation(takes_drafts=runner.takes_drafts, assistant=assistant)
         self._counted = self._counts()
         generations = GenerateCalls(
             scheduler,
@@ -236,6 +237,8 @@ class Engine:
             "evicted": self._scheduler.num_evicted,
             "drafted": self._speculation.num_drafted,
             "accepted": self._speculation.num_accepted,
+            "assistant_drafted": self._speculation.num_assistant_drafted,
+            "assistant_accepted": self._speculation.num_assistant_accepted,
         }
 
     def _emit(self, event: Event) -> None:

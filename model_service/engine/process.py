@@ -27,7 +27,7 @@ from model_service.engine.sampling.custom_processors import CustomProcessorError
 from model_service.engine.schedule.places import Places
 from model_service.engine.schedule.prefill import KEYS_PER_UNIT, PrefillClock
 from model_service.engine.schedule.scheduler import MAX_STEP_TOKENS, Scheduler
-from model_service.engine.trial import runner_choice
+from model_service.engine.trial import assistant_choice, runner_choice
 from model_service.protocol import (
     EngineInfo,
     EngineSettings,
@@ -143,9 +143,11 @@ def build(
         connection.send(LoadProgress("self-test", 0.0))
 
     loaded, runner = runner_choice.choose(settings, begin_self_test)
+    assistant = assistant_choice.choose(settings, loaded, runner)
     connection.send(LoadProgress("self-test", 1.0))
     default = loader.default_config(loaded, settings)
-    kv_total = kv_total_tokens(settings, loaded, runner)
+    kv_bytes = runner.cache.bytes_per_token + (assistant.bytes_per_token if assistant else 0)
+    kv_total = kv_total_tokens(settings, loaded, runner, kv_bytes)
     places = Places(
         num_slots=runner.cache.num_slots,
         total_tokens=kv_total,
@@ -171,6 +173,7 @@ def build(
         kv_bytes_per_token=runner.cache.bytes_per_token,
         places=places,
         custom=custom,
+        assistant=assistant,
     )
     runner.graphs.prepare(settings, loaded)
     info = describe(
@@ -181,8 +184,17 @@ def build(
     return engine, info, runner.graphs
 
 
-def kv_total_tokens(settings: EngineSettings, loaded: LoadedModel, runner: CachingRunner) -> int:
-    """Returns the tokens of KV cache to admit: as set, or as many as memory allows."""
+def kv_total_tokens(
+    settings: EngineSettings, loaded: LoadedModel, runner: CachingRunner, bytes_per_token: int
+) -> int:
+    """Returns the tokens of KV cache to admit: as set, or as many as memory allows.
+
+    Args:
+        settings: the engine's.
+        loaded: the model.
+        runner: what runs it.
+        bytes_per_token: what a token takes, also in the cache of an assistant.
+    """
     wanted = kv_memory.wanted_tokens(settings, loaded)
     if isinstance(runner.cache, PagedKVCache):  # pages are set aside already
         return min(wanted, runner.cache.most_tokens)
@@ -194,7 +206,7 @@ def kv_total_tokens(settings: EngineSettings, loaded: LoadedModel, runner: Cachi
         available = min(torch.cuda.mem_get_info(gpu)[0] for gpu in gpus) * len(gpus)
     else:
         available = memory.available_bytes()
-    fitting = int(available * KV_MEMORY_SHARE) // runner.cache.bytes_per_token
+    fitting = int(available * KV_MEMORY_SHARE) // bytes_per_token
     return max(1, min(wanted, fitting))
 
 

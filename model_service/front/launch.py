@@ -9,6 +9,7 @@ import checkpoints
 from checkpoints import Adapter, Checkpoint, CheckpointError, adapter
 from model_service.front.checks.response_size import ResponseLimits
 from model_service.front.settings import NO_TOKENIZER, ModelSettings
+from model_service.front.vocabulary.base import difference as base_difference
 from model_service.front.vocabulary.base import read_base_vocabulary
 from model_service.front.vocabulary.service import TokenizerAddress
 from model_service.protocol import EngineSettings
@@ -27,11 +28,13 @@ class ModelFiles:
         checkpoint: its name and folder.
         adapter: what is merged into it, or None.
         base: its vocabulary, or None when it came without a tokenizer.
+        assistant: a smaller model of the same vocabulary that drafts tokens, or None.
     """
 
     checkpoint: Checkpoint
     adapter: Adapter | None
     base: Reference | None
+    assistant: Checkpoint | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -39,15 +42,16 @@ class ModelFiles:
         return adapter.fingerprint(self.checkpoint, self.adapter)
 
 
-def obtain(name: str, adapter_path: str = "") -> ModelFiles:
+def obtain(name: str, adapter_path: str = "", assistant_name: str = "") -> ModelFiles:
     """Obtains a checkpoint and reads its vocabulary. Takes seconds, or a download.
 
     Args:
         name: what `--model` names.
         adapter_path: what `--adapter` names, or nothing.
+        assistant_name: what `--assistant-model` names, or nothing.
 
     Raises:
-        CheckpointError: it cannot be had, or is broken.
+        CheckpointError: it cannot be had, is broken, or is not one for the other.
     """
     merged = checkpoints.resolve_adapter(adapter_path) if adapter_path else None
     checkpoint = checkpoints.resolve(name, need="model")
@@ -55,7 +59,13 @@ def obtain(name: str, adapter_path: str = "") -> ModelFiles:
         base = read_base_vocabulary(checkpoint.name, checkpoint.folder)
     except ValueError as error:
         raise CheckpointError(f"{checkpoint.folder / 'tokenizer.json'}: {error}") from error
-    return ModelFiles(checkpoint, merged, base)
+    assistant = checkpoints.resolve(assistant_name, need="model") if assistant_name else None
+    if assistant and (difference := base_difference(checkpoint.folder, assistant.folder)):
+        raise CheckpointError(
+            f"--assistant-model {assistant.name} has another vocabulary than {checkpoint.name}: "
+            f"{difference}. Drafts are ids: name a model with the same tokenizer.json, or none."
+        )
+    return ModelFiles(checkpoint, merged, base, assistant)
 
 
 def tokenizer_address(settings: ModelSettings) -> TokenizerAddress | None:
@@ -85,6 +95,7 @@ def engine_settings(settings: ModelSettings, model: ModelFiles) -> EngineSetting
         ring_name="",
         model_folder=str(model.checkpoint.folder),
         adapter_folder=str(model.adapter.folder) if model.adapter else "",
+        assistant_folder=str(model.assistant.folder) if model.assistant else "",
         dtype=_DTYPES[settings.dtype],
         device_map=settings.device_map,
         threads=settings.threads or available_cores(),

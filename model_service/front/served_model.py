@@ -44,6 +44,7 @@ class ServedModel:
         quotas: what each caller may use.
         limits: bounds of a generation.
         response_limits: how large answers may be.
+        assistant: name of the model that drafts tokens, if there is one.
         fingerprint: SHA-256 over the checkpoint's files, once known.
         paused: whether an operator has asked for no new work.
         boot_id: changes with every start; sessions live as long as it.
@@ -57,6 +58,7 @@ class ServedModel:
     quotas: Quotas
     limits: PlanLimits
     response_limits: ResponseLimits
+    assistant: str = ""
     fingerprint: str = ""
     paused: bool = False
     boot_id: str = field(default_factory=lambda: secrets.token_hex(8))

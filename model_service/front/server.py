@@ -308,9 +308,11 @@ class ModelServer:
             CheckpointError: the checkpoint cannot be had.
             LoadError: the model cannot be loaded.
         """
-        model = await asyncio.to_thread(obtain, self._settings.model, self._settings.adapter)
+        named = self._settings
+        model = await asyncio.to_thread(obtain, named.model, named.adapter, named.assistant_model)
         checkpoint, base = model.checkpoint, model.base
         self._model.name = checkpoint.name
+        self._model.assistant = model.assistant.name if model.assistant else ""
         hashing = asyncio.create_task(asyncio.to_thread(lambda: model.fingerprint))
         info = await self.engine.start(engine_settings(self._settings, model))
         self._model.fingerprint = await hashing

@@ -37,6 +37,11 @@ class ModelSettings(ServerSettings):
     """Folder of a LoRA adapter (`adapter_config.json` and `adapter_model.safetensors`, as `peft`
     writes them) that is merged into the weights at start."""
 
+    assistant_model: str = ""
+    """A smaller model with the same vocabulary, named as `model` is, that drafts the tokens of
+    generations; the model verifies several drafts in one step. It changes speed and not results,
+    takes memory for its weights and a KV cache of its own, and needs a model on the CPU."""
+
     tokenizer_address: str = USUAL_TOKENIZER
     """`host:port` of the tokenizer service whose vocabulary is followed. If it is set, the service
     is not ready before that tokenizer service has been reached. If it is not set and no tokenizer

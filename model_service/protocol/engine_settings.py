@@ -20,6 +20,9 @@ class EngineSettings(msgspec.Struct, frozen=True):
     adapter_folder: str = ""
     """Checked folder of a LoRA adapter to merge, or nothing."""
 
+    assistant_folder: str = ""
+    """Checked folder of a smaller model that drafts tokens, or nothing."""
+
     dtype: str = "auto"
     """`float32`, `bfloat16`, `float16`, or `auto` for the checkpoint's own."""
 

@@ -127,6 +127,12 @@ class StepStats(msgspec.Struct, frozen=True):
     accepted: int = 0
     """Those of them that were right."""
 
+    assistant_drafted: int = 0
+    """Those of the guesses that the assistant model made."""
+
+    assistant_accepted: int = 0
+    """Those of them that were right."""
+
     prefix_hits: int = 0
     """Prompts that began with a copy of another one's KV cache."""
 

@@ -8,6 +8,7 @@ import torch
 from lockstep.v1 import model_info_service_pb2, model_service_pb2
 from transformers import AutoModelForCausalLM, GPTJConfig, PreTrainedModel
 
+from tests.checkpoint_factory import VOCABULARY_SIZE, make_checkpoint
 from tests.integration.model_process import ModelProcess, model_process, ragged
 from tests.services import running_process
 
@@ -72,3 +73,25 @@ def test_a_model_that_is_refused_ends_the_service_with_the_reason(checkpoint, tm
     with running_process("model_service", *flags, folder=tmp_path) as service:
         assert service.process.wait(60) != 0
         assert '{\\"lm_head\\": \\"cpu\\"}' in service.log.read_text()
+
+
+def test_an_assistant_is_named_and_gives_the_same_answers(tmp_path):
+    model = make_checkpoint(tmp_path / "model", "llama", seed=1)
+    assistant = make_checkpoint(tmp_path / "assistant", "qwen3", seed=2)
+    (tmp_path / "alone").mkdir()
+    with model_process(model, tmp_path / "alone") as service:
+        expected = answer(service)
+        assert info(service).assistant_model_id == ""
+    with model_process(model, tmp_path, "--assistant-model", str(assistant)) as service:
+        assert answer(service) == expected
+        assert info(service).assistant_model_id == "assistant"
+
+
+def test_an_assistant_of_another_vocabulary_ends_the_service_with_the_reason(tmp_path):
+    model = make_checkpoint(tmp_path / "model", "llama")
+    other = make_checkpoint(tmp_path / "other", "llama", vocab_size=VOCABULARY_SIZE - 10)
+    flags = ["--model", str(model), "--assistant-model", str(other), "--threads", "1"]
+    with running_process("model_service", *flags, folder=tmp_path) as service:
+        assert service.process.wait(60) != 0
+        said = service.log.read_text()
+        assert "--assistant-model other has another vocabulary than model: id 310 is None" in said

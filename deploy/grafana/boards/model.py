@@ -237,11 +237,13 @@ ENGINE = Row(
         ),
         Panel(
             "Drafts per second",
-            "Guesses of prompt lookup that were verified, and guesses that were right.",
+            "Guesses that were verified, and guesses that were right; the assistant's apart.",
             "short",
             (
                 rate("lockstep_model_drafts_total", MODEL),
                 rate("lockstep_model_accepted_drafts_total", MODEL),
+                rate("lockstep_model_assistant_drafts_total", MODEL),
+                rate("lockstep_model_accepted_assistant_drafts_total", MODEL),
             ),
         ),
         Panel(

@@ -62,6 +62,7 @@ class GenerateCalls:
         config, room = command.config, self._context_length
         if config.guidance_scale == 1.0:
             seq = self._builder.generating(command, row, self, room)
+            seq.takes_drafts = True
             if config.prompt_lookup_num_tokens:
                 seq.lookup = PromptLookup()
             return seq

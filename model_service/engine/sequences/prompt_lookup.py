@@ -7,6 +7,8 @@ Guesses decide about speed only, so this need not be Hugging Face's search.
 
 from collections import Counter, defaultdict
 
+from model_service.engine.sequences.acceptance import Acceptance
+
 # Earlier places of the newest token that are compared, the newest first.
 MAX_PLACES = 64
 
@@ -15,17 +17,8 @@ MAX_PLACES = 64
 COST = 0.03
 
 # How often the next guess is right after a run of so many tokens was found again, before this
-# sequence has shown how often it is, and how many guesses that counts for.
+# sequence has shown how often it is.
 EXPECTED = (0.5, 0.7, 0.85, 0.9)
-WEIGHT = 4.0
-
-# What is left of an observation after each later one.
-MEMORY = 0.9
-
-# Guesses that are right more rarely than this cost more than they give: none are made, and each
-# step without them counts for this part of one that was as right as expected.
-LEAST = 0.06
-PATIENCE = 0.01
 
 
 class PromptLookup:
@@ -40,7 +33,7 @@ class PromptLookup:
         self._places: dict[int, list[int]] = defaultdict(list)
         self._num_known = 0
         self._made: tuple[int, int, tuple[int, ...]] | None = None  # kind, place, guesses
-        self._acceptance = [Acceptance(expected) for expected in EXPECTED]
+        self._acceptance = [Acceptance(expected, COST) for expected in EXPECTED]
 
     def propose(self, token_ids: list[int], longest: int, count: int) -> tuple[int, ...]:
         """Returns guesses of the tokens to come, or none.
@@ -106,32 +99,3 @@ class PromptLookup:
             self._acceptance[kind].note(guess == token_id)
             if guess != token_id:
                 break
-
-
-class Acceptance:
-    """How often guesses are right, from those that were made: the last ones count most."""
-
-    def __init__(self, expected: float) -> None:
-        """Begins with what to expect."""
-        self._expected = expected
-        self._right = WEIGHT * expected
-        self._total = WEIGHT
-
-    def note(self, right: bool) -> None:
-        """Takes note of a guess that was reached."""
-        self._right = MEMORY * self._right + right
-        self._total = MEMORY * self._total + 1.0
-
-    def worthwhile(self, most: int) -> int:
-        """Returns how many guesses in one step, up to `most`, give the most tokens for its time."""
-        rate = self._right / self._total
-        if rate < LEAST:
-            self._right += PATIENCE * self._expected
-            self._total += PATIENCE
-            return 0
-        count, tokens, reached = 1, 1.0 + rate, rate * rate
-        while count < most:
-            if (tokens + reached) / (1.0 + COST * (count + 1)) <= tokens / (1.0 + COST * count):
-                break
-            count, tokens, reached = count + 1, tokens + reached, reached * rate
-        return count

@@ -122,7 +122,8 @@ class Sequence:
         principal: who it is computed for.
         in_session: whether it is a row of a session.
         companions: sequences that are admitted and removed together with this one.
-        lookup: finds drafts, if it is to have any.
+        lookup: finds drafts in its own tokens, if its call asked for that.
+        takes_drafts: whether an assistant, where there is one, may draft its tokens.
         guidance: what joins it to another sequence, if it is guided or a guide.
         lends: whether others may reuse what is in its slot now.
         num_cached: tokens whose keys and values are in the KV cache.
@@ -142,6 +143,7 @@ class Sequence:
     in_session: bool = False
     companions: "tuple[Sequence, ...]" = ()
     lookup: PromptLookup | None = None
+    takes_drafts: bool = False
     guidance: Guidance | None = None
     lends: bool = True
     num_cached: int = 0

@@ -88,6 +88,12 @@ class EngineMetrics:
         self._accepted_drafts = families.counter(
             "accepted_drafts_total", "Guesses of tokens that were right."
         )
+        self._assistant_drafts = families.counter(
+            "assistant_drafts_total", "Guesses that the assistant model made."
+        )
+        self._accepted_assistant_drafts = families.counter(
+            "accepted_assistant_drafts_total", "Guesses of the assistant model that were right."
+        )
 
     # --- The process ----------------------------------------------------------------------------
 
@@ -143,6 +149,8 @@ class EngineMetrics:
         self._batch_tokens.observe(stats.decode_rows + stats.drafted + stats.prefill_tokens)
         self._drafts.inc(stats.drafted)
         self._accepted_drafts.inc(stats.accepted)
+        self._assistant_drafts.inc(stats.assistant_drafted)
+        self._accepted_assistant_drafts.inc(stats.assistant_accepted)
         self._cache_hits.inc(stats.prefix_hits)
         self._cached_tokens.inc(stats.prefix_hit_tokens)
         self._preempted.inc(stats.preempted)

@@ -95,6 +95,7 @@ class InfoServicer(model_info_service_pb2_grpc.ModelInfoServiceServicer):
             determinism=results.determinism(self._model.engine.info, self._model.fingerprint),
             decode_graph_state=_GRAPH_STATES[self._model.engine.graphs.state],
             decode_graph_reason=self._model.engine.graphs.reason,
+            assistant_model_id=self._model.assistant,
         )
 
     async def GetCapabilities(

@@ -30,6 +30,32 @@ def read_base_vocabulary(name: str, folder: Path) -> Reference | None:
     return Reference(tokenizer_id_of(name), 0, fingerprint, count_ids(json.loads(data)))
 
 
+def difference(one: Path, other: Path) -> str:
+    """Says where the vocabularies of two folders differ; nothing where they do not.
+
+    Only ids and their tokens count. A folder without `tokenizer.json` says nothing of either.
+    """
+    paths = one / TOKENIZER_FILE, other / TOKENIZER_FILE
+    if not all(path.is_file() for path in paths):
+        return ""
+    ours, theirs = (_tokens(json.loads(path.read_bytes())) for path in paths)
+    for token_id in sorted(ours.keys() | theirs.keys()):
+        token, other_token = ours.get(token_id), theirs.get(token_id)
+        if token != other_token:
+            return f"id {token_id} is {other_token!r}, not {token!r}"
+    return ""
+
+
+def _tokens(tokenizer: dict[str, Any]) -> dict[int, str]:
+    """Returns the token of each id."""
+    pieces = tokenizer["model"]["vocab"]
+    if not isinstance(pieces, dict):
+        pieces = {piece: token_id for token_id, (piece, _) in enumerate(pieces)}
+    tokens = {token_id: piece for piece, token_id in pieces.items()}
+    added = tokenizer.get("added_tokens") or []
+    return tokens | {token["id"]: token["content"] for token in added}
+
+
 def count_ids(tokenizer: dict[str, Any]) -> int:
     """Returns the number of ids: the highest one plus one, as ids are dense.
 

@@ -91,6 +91,7 @@ def _model_facts(about: ModelInfo, load: Load) -> dict[str, str]:
         "weights": f"{about.dtype}, {about.execution_path} path, "
         f"attention {about.determinism.attention}",
         "compiled steps": _compiled(about),
+        "assistant": about.assistant_model_id or "none",
         "context": f"{about.context_length} tokens",
         "vocabulary": _vocabulary(about.vocabulary),
         "load": f"{load.running_sequence_count} running, {load.waiting_sequence_count} waiting, "

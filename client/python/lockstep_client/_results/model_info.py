@@ -69,6 +69,7 @@ class ModelInfo:
         decode_graph_state: whether decoding steps run compiled: `off`, `compiling`, `ready` or
             `unavailable`; `unspecified` from an older server.
         decode_graph_reason: why they are unavailable.
+        assistant_model_id: the model that drafts tokens; empty where there is none.
     """
 
     model_id: str
@@ -95,6 +96,7 @@ class ModelInfo:
     determinism: Determinism
     decode_graph_state: str
     decode_graph_reason: str
+    assistant_model_id: str
 
     __repr__ = one_line
 

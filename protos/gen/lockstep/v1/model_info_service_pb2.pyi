@@ -59,7 +59,7 @@ class GetModelInfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetModelInfoResponse(_message.Message):
-    __slots__ = ("model_id", "model_fingerprint", "architecture", "dtype", "parameter_count", "hidden_size", "layer_count", "context_length", "embedding_row_count", "vocabulary", "vocabulary_followed", "tied_embeddings", "eos_token_ids", "bos_token_id", "pad_token_id", "default_generation_config", "device_map", "execution_path", "boot_id", "server_version", "determinism", "decode_graph_state", "decode_graph_reason", "vocabulary_following")
+    __slots__ = ("model_id", "model_fingerprint", "architecture", "dtype", "parameter_count", "hidden_size", "layer_count", "context_length", "embedding_row_count", "vocabulary", "vocabulary_followed", "tied_embeddings", "eos_token_ids", "bos_token_id", "pad_token_id", "default_generation_config", "device_map", "execution_path", "boot_id", "server_version", "determinism", "decode_graph_state", "decode_graph_reason", "vocabulary_following", "assistant_model_id")
     class DeviceMapEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -91,6 +91,7 @@ class GetModelInfoResponse(_message.Message):
     DECODE_GRAPH_STATE_FIELD_NUMBER: _ClassVar[int]
     DECODE_GRAPH_REASON_FIELD_NUMBER: _ClassVar[int]
     VOCABULARY_FOLLOWING_FIELD_NUMBER: _ClassVar[int]
+    ASSISTANT_MODEL_ID_FIELD_NUMBER: _ClassVar[int]
     model_id: str
     model_fingerprint: str
     architecture: str
@@ -115,7 +116,8 @@ class GetModelInfoResponse(_message.Message):
     decode_graph_state: DecodeGraphState
     decode_graph_reason: str
     vocabulary_following: VocabularyFollowing
-    def __init__(self, model_id: _Optional[str] = ..., model_fingerprint: _Optional[str] = ..., architecture: _Optional[str] = ..., dtype: _Optional[str] = ..., parameter_count: _Optional[int] = ..., hidden_size: _Optional[int] = ..., layer_count: _Optional[int] = ..., context_length: _Optional[int] = ..., embedding_row_count: _Optional[int] = ..., vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularyRef, _Mapping]] = ..., vocabulary_followed: _Optional[bool] = ..., tied_embeddings: _Optional[bool] = ..., eos_token_ids: _Optional[_Iterable[int]] = ..., bos_token_id: _Optional[int] = ..., pad_token_id: _Optional[int] = ..., default_generation_config: _Optional[_Union[_generation_pb2.GenerationConfig, _Mapping]] = ..., device_map: _Optional[_Mapping[str, str]] = ..., execution_path: _Optional[str] = ..., boot_id: _Optional[str] = ..., server_version: _Optional[str] = ..., determinism: _Optional[_Union[_generation_pb2.Determinism, _Mapping]] = ..., decode_graph_state: _Optional[_Union[DecodeGraphState, str]] = ..., decode_graph_reason: _Optional[str] = ..., vocabulary_following: _Optional[_Union[VocabularyFollowing, _Mapping]] = ...) -> None: ...
+    assistant_model_id: str
+    def __init__(self, model_id: _Optional[str] = ..., model_fingerprint: _Optional[str] = ..., architecture: _Optional[str] = ..., dtype: _Optional[str] = ..., parameter_count: _Optional[int] = ..., hidden_size: _Optional[int] = ..., layer_count: _Optional[int] = ..., context_length: _Optional[int] = ..., embedding_row_count: _Optional[int] = ..., vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularyRef, _Mapping]] = ..., vocabulary_followed: _Optional[bool] = ..., tied_embeddings: _Optional[bool] = ..., eos_token_ids: _Optional[_Iterable[int]] = ..., bos_token_id: _Optional[int] = ..., pad_token_id: _Optional[int] = ..., default_generation_config: _Optional[_Union[_generation_pb2.GenerationConfig, _Mapping]] = ..., device_map: _Optional[_Mapping[str, str]] = ..., execution_path: _Optional[str] = ..., boot_id: _Optional[str] = ..., server_version: _Optional[str] = ..., determinism: _Optional[_Union[_generation_pb2.Determinism, _Mapping]] = ..., decode_graph_state: _Optional[_Union[DecodeGraphState, str]] = ..., decode_graph_reason: _Optional[str] = ..., vocabulary_following: _Optional[_Union[VocabularyFollowing, _Mapping]] = ..., assistant_model_id: _Optional[str] = ...) -> None: ...
 
 class VocabularyFollowing(_message.Message):
     __slots__ = ("state", "reason", "lag_revision_count", "silence")

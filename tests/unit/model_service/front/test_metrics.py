@@ -4,6 +4,7 @@ from itertools import pairwise
 from typing import get_args
 
 import pytest
+from msgspec import structs
 from prometheus_client import CollectorRegistry
 
 from model_service.front.metrics import ModelMetrics
@@ -61,15 +62,18 @@ def test_every_way_in_which_a_sequence_can_end_is_counted(reason, registry, metr
 
 
 def test_a_step_is_counted_once_with_all_its_tokens(registry, metrics):
-    metrics.engine.stepped(StepStats(0.1, 2, 30, 0.08, 0.01, drafted=5, accepted=3))
+    stats = StepStats(0.1, 2, 30, 0.08, 0.01, drafted=5, accepted=3)
+    metrics.engine.stepped(structs.replace(stats, assistant_drafted=4, assistant_accepted=2))
     names = (
         "batch_tokens_count",
         "batch_tokens_sum",
         "batch_sequences_sum",
         "drafts_total",
         "accepted_drafts_total",
+        "assistant_drafts_total",
+        "accepted_assistant_drafts_total",
     )
-    assert [value(registry, name) for name in names] == [1, 37, 2, 5, 3]
+    assert [value(registry, name) for name in names] == [1, 37, 2, 5, 3, 4, 2]
 
 
 def test_steps_are_counted_by_what_ran_them(registry, metrics):

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from model_service.engine.sequences.prompt_lookup import COST, Acceptance, PromptLookup
+from model_service.engine.sequences.prompt_lookup import PromptLookup
 
 
 def propose(ids: list[int], longest: int = 3, count: int = 4) -> tuple[int, ...]:
@@ -68,20 +68,6 @@ def test_more_are_guessed_the_longer_the_run_that_was_found():
         for n in (1, 2, 3, 4)
     ]
     assert lengths == sorted(set(lengths))
-
-
-@pytest.mark.parametrize("rate", [0.0, 0.3, 0.6, 0.9, 1.0])
-def test_as_many_guesses_are_made_as_give_the_most_tokens_for_their_time(rate):
-    acceptance = Acceptance(0.5)
-    for index in range(300):
-        acceptance.note(int((index + 1) * rate) > int(index * rate))
-    seen = acceptance._right / acceptance._total
-
-    def speed(count: int) -> float:
-        return sum(seen**i for i in range(count + 1)) / (1.0 + COST * count)
-
-    count = acceptance.worthwhile(32)
-    assert speed(count) >= max(speed(other) for other in range(1, 33)) - 1e-9
 
 
 def test_a_guess_costs_the_same_in_a_long_context():
