@@ -17,6 +17,7 @@ import psutil
 import pytest
 from lockstep.v1 import model_service_pb2
 
+import checkpoints
 from tests.integration.load_generator import Load, Seen
 from tests.integration.model_process import ModelProcess, counting_process, model_process, ragged
 from tests.services import ROOT
@@ -127,6 +128,7 @@ def test_callers_that_wait_as_they_are_told_find_room(tiny_checkpoint, tmp_path)
         "counting",
         pytest.param("one core", marks=[pytest.mark.full, pytest.mark.timeout(600)]),
         pytest.param("two cores", marks=[pytest.mark.full, pytest.mark.timeout(600)]),
+        pytest.param("135M on one core", marks=[pytest.mark.full, pytest.mark.timeout(600)]),
     ]
 )
 def setting(request, tiny_checkpoint, tmp_path):
@@ -143,14 +145,18 @@ def setting(request, tiny_checkpoint, tmp_path):
         with counting_process(tiny_checkpoint, tmp_path, *flags, step_s=0.02) as service:
             yield service, {"tokens": 20, "prompt": 4, "pinned": False}, 16, 8.0
     else:
-        with model_process(tiny_checkpoint, tmp_path, "--tokenizer-address", "none") as service:
-            pinned = request.param == "one core"
+        is_toy = not request.param.startswith("135M")
+        checkpoint = tiny_checkpoint if is_toy else checkpoints.DEFAULT_MODEL
+        flags = ("--tokenizer-address", "none", "--decode-graphs", "off")
+        with model_process(checkpoint, tmp_path, *flags) as service:
+            pinned = request.param.endswith("one core")
             if pinned:
                 pin(service)
-            yield service, {"tokens": 64, "prompt": 64, "pinned": pinned}, 64, 60.0
+            tokens = 64 if is_toy else 32
+            yield service, {"tokens": tokens, "prompt": 64, "pinned": pinned}, 64, 60.0
 
 
-def test_ten_times_the_load_is_refused_at_once_and_holds_up_nothing(setting):
+def test_ten_times_the_load_is_refused_at_once_and_holds_up_nothing(setting, request):
     service, call, callers, seconds = setting
     closed = generate(service, **call, callers=callers, seconds=seconds / 2)
     report("closed loop", closed)
@@ -159,7 +165,8 @@ def test_ten_times_the_load_is_refused_at_once_and_holds_up_nothing(setting):
     seen = generate(service, **call, per_second=10 * sustainable, returning=0.02, seconds=seconds)
     report("ten times", seen)
     grown = memory(service) / before
-    print(f"  goodput {seen.completed / seen.seconds / sustainable:.0%}, memory {grown:.3f}")
+    goodput = seen.tokens_per_s / closed.tokens_per_s
+    print(f"  goodput {goodput:.0%}, memory {grown:.3f}")
     check_refusals(seen)
     assert seen.ended["RESOURCE_EXHAUSTED OVERLOADED"] > seen.ended["OK"] > 0
     after = time.monotonic()
@@ -167,8 +174,9 @@ def test_ten_times_the_load_is_refused_at_once_and_holds_up_nothing(setting):
     report("after it", single)
     assert set(single.ended) == {"OK"}
     assert time.monotonic() - after < 60
-    if seconds >= 60:
-        assert seen.completed / seen.seconds >= 0.95 * sustainable
+    if "135M on one core" in request.node.name:  # of toy models, see docs/reliability.md
+        assert goodput >= 0.95
         assert p99(seen.refused_s) < 0.05
+    if seconds >= 60:
         assert grown < 1.05
         assert 0.5 < median(told_of_waited(seen)) < 1.5
