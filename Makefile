@@ -55,7 +55,7 @@ test-images: install  ## Build the images on a base of Debian's, run the rendere
 	tests/images/prepare
 	pytest -m images tests/images
 
-bench: install  ## Measure against transformers' generate.
+bench: install  ## Measure against what else is installed: bench/README.md.
 	python -m bench
 
 check: install breaking fresh  ## Format, lint, types, imports, schema: what CI runs before the tests.

@@ -1,51 +1,71 @@
-"""What came out, as a table and as JSON."""
+"""The tables of a run: ratios first."""
 
+import json
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 
+from bench.parts.part import Figure, Part
+from bench.run_folder import RunFolder
 from bench.spread import spread
-from bench.workload import Measurement, Workload
 
-HEADER = (
-    "| streams | ours tok/s | generate tok/s | ratio: median (min to max) | ours first token ms |\n"
-    "|---|---|---|---|---|"
-)
+Rounds = dict[int, dict[str, float]]
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One workload: the rounds of both contenders, pair by pair."""
+def markdown(part: type[Part], run: RunFolder) -> str:
+    """Returns the table of a part: a line per case and side, what it is held against before it."""
+    ratios = any(record.against for record in run.of(part.name))
+    titles = [f"{figure.title}: ratio" for figure in part.figures if ratios]
+    titles += [figure.title for figure in part.figures]
+    header = [part.case_title, "side", "rounds", *titles]
+    lines = [_line(header), "|" + "---|" * len(header)]
+    for case, side, against in dict.fromkeys(
+        (r.case, r.side, r.against) for r in run.of(part.name)
+    ):
+        theirs = run.rounds_of(part.name, case, side)
+        ours = run.rounds_of(part.name, case, against) if against else {}
+        cells = [case, side, str(len(theirs))]
+        found = [ratio(figure, ours, theirs) if ours else [] for figure in part.figures if ratios]
+        cells += [spread(values, 2) if values else "" for values in found]
+        cells += [spread([r[f.name] for r in theirs.values()], f.digits) for f in part.figures]
+        lines.append(_line(cells))
+    return "\n".join((f"### {part.title}", "", *lines, ""))
 
-    workload: Workload
-    ours: Sequence[Measurement]
-    theirs: Sequence[Measurement]
 
-    @property
-    def ratios(self) -> list[float]:
-        """Ours over theirs in tokens per second, by round."""
-        return [
-            one.tokens_per_s / other.tokens_per_s
-            for one, other in zip(self.ours, self.theirs, strict=True)
-        ]
+def ratio(figure: Figure, ours: Rounds, theirs: Rounds) -> list[float]:
+    """Returns how much better ours is, by round: above 1 it is. Nothing compares with 0."""
+    both = [(ours[n][figure.name], theirs[n][figure.name]) for n in sorted(theirs) if n in ours]
+    return [(a / b if figure.more_is_better else b / a) for a, b in both if a and b]
 
-    def markdown(self) -> str:
-        """Returns a line of the table."""
-        ours = statistics.median(m.tokens_per_s for m in self.ours)
-        theirs = statistics.median(m.tokens_per_s for m in self.theirs)
-        first = statistics.median(m.first_token_s for m in self.ours) * 1000
-        return (
-            f"| {self.workload.streams} | {ours:.1f} | {theirs:.1f} | "
-            f"{spread(self.ratios, 2)} | {first:.0f} |"
-        )
 
-    def record(self) -> dict[str, object]:
-        """Returns the row for a JSON file."""
-        return {
-            "streams": self.workload.streams,
-            "prompt_tokens": self.workload.prompt_tokens,
-            "new_tokens": self.workload.new_tokens,
-            "ours_tokens_per_s": [m.tokens_per_s for m in self.ours],
-            "generate_tokens_per_s": [m.tokens_per_s for m in self.theirs],
-            "ratio": statistics.median(self.ratios),
-        }
+def summary(parts: Iterable[type[Part]], run: RunFolder) -> str:
+    """Returns the medians of a run, and those of its ratios, as JSON."""
+    found = []
+    for part in parts:
+        for case, side, against in dict.fromkeys(
+            (r.case, r.side, r.against) for r in run.of(part.name)
+        ):
+            theirs = run.rounds_of(part.name, case, side)
+            ours = run.rounds_of(part.name, case, against) if against else {}
+            found.append(
+                {
+                    "part": part.name,
+                    "case": case,
+                    "side": side,
+                    "rounds": len(theirs),
+                    "medians": {
+                        f.name: statistics.median(r[f.name] for r in theirs.values())
+                        for f in part.figures
+                    },
+                    "against": against,
+                    "ratios": {
+                        f.name: statistics.median(values)
+                        for f in part.figures
+                        if ours and (values := ratio(f, ours, theirs))
+                    },
+                }
+            )
+    return json.dumps(found, indent=2) + "\n"
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"

@@ -33,7 +33,7 @@ NEW_TOKENS = 1000
 
 def sampled(**options: object) -> GenerationConfig:
     """Returns a configuration that draws, from all tokens unless the options say otherwise."""
-    return greedy(NEW_TOKENS, do_sample=True, **{"top_k": 0, **options})
+    return greedy(NEW_TOKENS, **{"do_sample": True, "top_k": 0, **options})
 
 
 PLAIN = greedy(NEW_TOKENS)

@@ -1,34 +1,54 @@
 """Contender: `model.generate` of transformers, all prompts as one batch, in process."""
 
 import sys
-import time
+from typing import Any
 
-import torch
-from transformers import AutoModelForCausalLM
+from bench.peers.rounds import Round, answer
 
-from bench.peers.rounds import answer
-from bench.workload import Measurement
+PRECISIONS = {"fp32": "float32", "bf16": "bfloat16"}
+FROM_GGUF = False
+
+
+class _Clock:
+    """A streamer of transformers: notes the tokens of every step. Prompts come first."""
+
+    def __init__(self, request: Round) -> None:
+        self._request = request
+        self._is_prompt = True
+
+    def put(self, value: Any) -> None:
+        """Takes the ids of one step, `[B]`, or those of the prompts."""
+        if not self._is_prompt:
+            for index, token_id in enumerate(value.tolist()):
+                self._request.note(index, [token_id])
+        self._is_prompt = False
+
+    def end(self) -> None:
+        """Takes the end."""
 
 
 def main() -> None:
-    """Loads the model named by the first argument, in the dtype named by the second."""
-    folder, dtype = sys.argv[1:3]
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
+    """Loads the model named by the first argument, in the precision named by the second."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    folder, precision = sys.argv[1:3]
+    dtype = getattr(torch, PRECISIONS[precision])
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
 
     @torch.inference_mode()
-    def run(prompts: list[list[int]], new_tokens: int) -> Measurement:
-        ids = torch.tensor(prompts)
-        start = time.perf_counter()
-        output = model.generate(
+    def run(request: Round) -> None:
+        ids = torch.tensor(request.prompts)
+        request.start()
+        model.generate(
             ids,
             attention_mask=torch.ones_like(ids),
-            max_new_tokens=new_tokens,
+            max_new_tokens=request.new_tokens,
             do_sample=False,
             eos_token_id=None,
             pad_token_id=0,
+            streamer=_Clock(request),
         )
-        wall = time.perf_counter() - start
-        return Measurement(wall, wall, output[:, ids.shape[1] :].tolist())
 
     answer(run)
 

@@ -1,20 +1,25 @@
 """Contender: concurrent `GenerateStream` calls, one per prompt, over one channel."""
 
 import asyncio
-import statistics
 import sys
-import time
 from typing import TYPE_CHECKING
 
 import grpc
 from lockstep.v1 import generation_pb2, model_service_pb2, scores_pb2, tokens_pb2
 from lockstep.v1.model_service_pb2_grpc import ModelServiceStub
 
-from bench.peers.rounds import answer
-from bench.workload import Measurement
+from bench.peers.rounds import Round, answer
 
 if TYPE_CHECKING:  # exists in the stub file only
     from lockstep.v1.model_service_pb2_grpc import ModelServiceAsyncStub
+
+
+PRECISIONS = {
+    "fp32": ("--dtype", "fp32"),
+    "bf16": ("--dtype", "bf16"),
+    "int8": ("--dtype", "bf16", "--weights", "int8"),
+}
+"""What the service is started with."""
 
 
 def request_of(prompt: list[int], new_tokens: int) -> model_service_pb2.GenerateStreamRequest:
@@ -34,35 +39,28 @@ def request_of(prompt: list[int], new_tokens: int) -> model_service_pb2.Generate
     )
 
 
-async def stream(
-    stub: "ModelServiceAsyncStub", prompt: list[int], new_tokens: int, start: float
-) -> tuple[list[int], float]:
-    """Runs one stream and returns its tokens and the time to the first."""
-    token_ids: list[int] = []
-    first = 0.0
-    async for event in stub.GenerateStream(request_of(prompt, new_tokens)):
+async def stream(stub: "ModelServiceAsyncStub", request: Round, index: int) -> None:
+    """Runs one stream once it is due, and notes its tokens as they come."""
+    await asyncio.sleep(request.arrivals_s[index] - request.now_s)
+    call = stub.GenerateStream(request_of(request.prompts[index], request.new_tokens))
+    async for event in call:
         for delta in event.deltas.deltas:
-            first = first or time.perf_counter() - start
-            token_ids += delta.token_ids
-    return token_ids, first
+            request.note(index, list(delta.token_ids))
 
 
-async def run_streams(address: str, prompts: list[list[int]], new_tokens: int) -> Measurement:
-    """Runs all prompts at once."""
+async def run_streams(address: str, request: Round) -> None:
+    """Runs all prompts."""
     async with grpc.aio.insecure_channel(address) as channel:
         await channel.channel_ready()
         stub = ModelServiceStub(channel)
-        start = time.perf_counter()
-        results = await asyncio.gather(*(stream(stub, p, new_tokens, start) for p in prompts))
-        wall = time.perf_counter() - start
-    tokens, first = zip(*results, strict=True)
-    return Measurement(wall, statistics.median(first), list(tokens))
+        request.start()
+        await asyncio.gather(*(stream(stub, request, i) for i in range(len(request.prompts))))
 
 
 def main() -> None:
     """Talks to the model service whose address is the first argument."""
     address = sys.argv[1]
-    answer(lambda prompts, new: asyncio.run(run_streams(address, prompts, new)))
+    answer(lambda request: asyncio.run(run_streams(address, request)))
 
 
 if __name__ == "__main__":

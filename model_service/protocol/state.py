@@ -91,7 +91,7 @@ class GraphStatus(msgspec.Struct, frozen=True, tag="graph_status"):
 
     state: GraphState = "off"
     reason: str = ""
-    """Why they are unavailable."""
+    """Why they are unavailable, or not there yet."""
 
 
 class Load(msgspec.Struct, frozen=True):

@@ -1,5 +1,6 @@
 """Every small benchmark runs on a tiny model and prints a table with figures."""
 
+import json
 import os
 import re
 import shutil
@@ -97,3 +98,62 @@ def test_compiled_steps_give_the_tokens_of_eager_ones(model, compiled_code):
     (row,) = table(model, compiled_code, "compiled_steps", *FEW_STREAMS)
     assert row[0] == "3"
     assert are_equal(row[-1])
+
+
+def judge(model: Path, run: Path, *arguments: str) -> list[dict]:
+    """Runs the judge in its smallest size and returns the rounds that are kept."""
+    few = ("--precision", "fp32", "--threads", "1", "--decode-graphs", "off", "--peers", "generate")
+    small = ("--streams", "1,3", "--prompt-tokens", "12", "--new-tokens", "6", "--prefill", "20")
+    result = subprocess.run(
+        [sys.executable, "-m", "bench", "--model", model, "--run", run, *few, *small, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    return [json.loads(line) for line in (run / "rounds.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.slow
+def test_the_judge_adds_the_rounds_that_are_missing(model, tmp_path):
+    judge(model, tmp_path, "--only", "streams", "--rounds", "1")
+    first = (tmp_path / "rounds.jsonl").read_text()
+    rounds = judge(model, tmp_path, "--only", "streams", "--rounds", "2")
+    assert (tmp_path / "rounds.jsonl").read_text().startswith(first)
+    assert sorted((r["case"], r["side"], r["round"]) for r in rounds) == [
+        (case, side, number)
+        for case in ("1", "3")
+        for side in ("generate fp32", "ours fp32")
+        for number in (0, 1)
+    ]
+    assert all(r["figures"]["tokens_per_s"] > 0 for r in rounds)
+
+
+@pytest.mark.slow
+def test_the_judge_writes_ratios_and_pictures_of_every_part(model, tmp_path):
+    parts = ["streams", "prefill", "arrivals", "products", "sampler", "steps", "text", "memory"]
+    rounds = judge(model, tmp_path, "--only", ",".join(parts), "--rounds", "1")
+    assert list(dict.fromkeys(r["part"] for r in rounds)) == parts
+    summary = json.loads((tmp_path / "report.json").read_text())
+    ratios = {(line["part"], line["side"]): line["ratios"] for line in summary if line["against"]}
+    assert ratios.keys() == {
+        ("streams", "generate fp32"),
+        ("prefill", "generate fp32"),
+        ("products", "products fp32"),
+        ("text", "tokenizers"),
+        ("memory", "generate fp32"),
+    }
+    assert all(value > 0 for figures in ratios.values() for value in figures.values())
+    tables = (tmp_path / "report.md").read_text()
+    assert tables.count("### ") == len(parts)
+    for part in ("streams", "prefill", "arrivals"):
+        assert (tmp_path / f"{part}.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_the_front_is_measured_by_itself(model, tmp_path):
+    rounds = judge(model, tmp_path, "--only", "front", "--rounds", "1")
+    assert {(r["case"], r["side"]) for r in rounds} == {
+        (case, side) for case in ("1", "32", "256") for side in ("steps of 20 ms", "steps at once")
+    }
+    assert all(r["figures"]["processor_us"] > 0 for r in rounds)

@@ -101,9 +101,7 @@ def _model_facts(about: ModelInfo, load: Load) -> dict[str, str]:
 
 
 def _compiled(about: ModelInfo) -> str:
-    """Says whether steps run compiled, which they do not in the first minutes."""
-    if about.decode_graph_state == "compiling":
-        return "compiling; until that is done, steps are slower"
+    """Says whether steps run compiled, which they do not in the first minutes on a machine."""
     because = f": {about.decode_graph_reason}" if about.decode_graph_reason else ""
     return f"{about.decode_graph_state}{because}"
 

@@ -68,7 +68,7 @@ class ModelInfo:
         determinism: how far results can be reproduced.
         decode_graph_state: whether decoding steps run compiled: `off`, `compiling`, `ready` or
             `unavailable`; `unspecified` from an older server.
-        decode_graph_reason: why they are unavailable.
+        decode_graph_reason: why they are unavailable, or not there yet.
         assistant_model_id: the model that drafts tokens; empty where there is none.
     """
 

@@ -10,7 +10,11 @@ logger = logging.getLogger(__name__)
 
 
 class CodeFolder:
-    """Compiled code by name: what is kept from earlier runs, and what this one adds."""
+    """Compiled code by name: what is kept from earlier runs, and what this one adds.
+
+    Attributes:
+        kept: the folder that was set.
+    """
 
     def __init__(self, setting: str) -> None:
         """Reads nothing yet.
@@ -18,12 +22,12 @@ class CodeFolder:
         Args:
             setting: the folder; empty for the cache folder, where models are kept as well.
         """
-        self._kept = Path(setting).expanduser() if setting else cache.root()
+        self.kept = Path(setting).expanduser() if setting else cache.root()
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
 
     def find(self, name: str) -> Path | None:
         """Returns an entry, also one in a folder that cannot be written; None if there is none."""
-        folder = self._kept / name
+        folder = self.kept / name
         return folder if folder.is_dir() else None
 
     def writable(self) -> Path:
@@ -35,15 +39,15 @@ class CodeFolder:
         if self._temporary is not None:
             return Path(self._temporary.name)
         try:
-            self._kept.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self._kept):
-                return self._kept
+            self.kept.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.kept):
+                return self.kept
         except OSError as error:
             self._temporary = tempfile.TemporaryDirectory(prefix="lockstep-compiled-")
             logger.warning(
                 "%s cannot be written (%s): compiled steps go to %s and are lost at the end of "
                 "this run; --compile-cache names a folder that keeps them",
-                self._kept,
+                self.kept,
                 error.strerror or error,
                 self._temporary.name,
             )

@@ -207,6 +207,16 @@ class DecodeGraphs:
             compiler.entry_name(self._key, part) if is_graph else operators.entry_name()
         )
 
+    def _first_start(self, part: str) -> str:
+        """Says why steps are not compiled yet, how far that is, and until when."""
+        parts = ("operators", *compiler.GRAPHS)
+        return (
+            f"{self._folder.kept} has no compiled code for this model and processor yet. It is "
+            f"being made from processor time that is left over, part {parts.index(part) + 1} of "
+            f"{len(parts)}; all of it takes minutes on an idle machine. Until then a step takes up "
+            "to twice as long. Later starts find it there."
+        )
+
     def _obtain(self, part: str) -> Generator[None, None, Path]:
         """Returns a part's folder, as it was kept or once the compiling process has made it.
 
@@ -216,6 +226,7 @@ class DecodeGraphs:
         found = self._find(part)
         if found is not None:
             return found
+        self.status = GraphStatus("compiling", self._first_start(part))
         if self._compilation is None:
             start = time.monotonic()
             while time.monotonic() - start < START_DELAY_S:
