@@ -76,7 +76,7 @@ def model_service(
         address, metrics_address = (f"127.0.0.1:{ports[n]}" for n in ("port", "metrics_port"))
         _wait_until_loaded(process, address)
         if "off" not in arguments:
-            _wait_for_graphs(address)
+            _wait_for_graphs(process, address)
         yield Service(address, metrics_address, process.pid)
     finally:
         process.terminate()
@@ -116,15 +116,20 @@ def _answers(stub: TokenizerServiceStub) -> bool:
 
 def _wait_until_loaded(process: subprocess.Popen[str], address: str) -> None:
     while _info(address) is None:
-        if process.poll() is not None:
-            raise RuntimeError(f"The model service ended with exit code {process.returncode}.")
+        _check_runs(process)
         time.sleep(POLL_S)
 
 
-def _wait_for_graphs(address: str) -> None:
+def _check_runs(process: subprocess.Popen[str]) -> None:
+    if process.poll() is not None:
+        raise RuntimeError(f"The model service ended with exit code {process.returncode}.")
+
+
+def _wait_for_graphs(process: subprocess.Popen[str], address: str) -> None:
     """Waits until the service has compiled what it can, and says what came of it."""
     not_yet = (info_pb.DECODE_GRAPH_STATE_OFF, info_pb.DECODE_GRAPH_STATE_COMPILING)
     while (info := _info(address)) is None or info.decode_graph_state in not_yet:
+        _check_runs(process)
         time.sleep(POLL_S)
     state = info_pb.DecodeGraphState.Name(info.decode_graph_state)
     name = state.removeprefix("DECODE_GRAPH_STATE_").lower()

@@ -38,7 +38,7 @@ class Front(Part):
             model_service(
                 str(self._setup.model),
                 1,
-                ("--max-running-sequences", str(MOST_STREAMS)),
+                ("--decode-graphs", "off", "--max-running-sequences", str(MOST_STREAMS)),
                 module=counting_service.__name__,
                 variables={"COUNTING_STEP_S": str(step_s)},
             )
