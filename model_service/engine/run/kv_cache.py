@@ -192,7 +192,7 @@ class KVCache(Cache):
 
     @property
     def parts(self) -> list[SlotTensor | PageTensor]:
-        """Keys and values of the layers that have run."""
+        """Keys and values of the layers that have run: `[.., .., K, D]` in the cache's dtype."""
         both = [part for layer in self.slot_layers for part in (layer.k, layer.v)]
         return [part for part in both if part is not None]
 
@@ -236,7 +236,7 @@ class KVCache(Cache):
         return self._places[device]
 
     def read(self, part: SlotTensor | PageTensor, slot: int, length: int) -> Tensor:
-        """Returns the first tokens of a slot, `[length, K, D]`."""
+        """Returns the first tokens of a slot, `[length, K, D]` in the cache's dtype."""
         return part.data[slot, :length]
 
     def read_rows(self, part: SlotTensor | PageTensor, slots: Tensor, length: int) -> Tensor:
@@ -248,6 +248,6 @@ class KVCache(Cache):
             length: how many tokens, of which a slot may have fewer: the rest is zeros.
 
         Returns:
-            `[N, length, K, D]`.
+            `[N, length, K, D]` in the cache's dtype.
         """
         return part.data[:, :length].index_select(0, slots)

@@ -36,7 +36,7 @@ class PagedKernel(Protocol):
         softcap: float | None,
         sinks: Tensor | None,
     ) -> Tensor:
-        """Attends for tokens of any slots."""
+        """Attends for tokens of any slots: `[T, H, D]` to `[T, H, Dv]`, in the dtype of `query`."""
         ...
 
 
@@ -112,12 +112,12 @@ class PagedKVCache(KVCache):
         super().set_places(pages, positions % PAGE_TOKENS)
 
     def read(self, part: SlotTensor | PageTensor, slot: int, length: int) -> Tensor:
-        """Returns the first tokens of a slot, `[length, K, D]`."""
+        """Returns the first tokens of a slot, `[length, K, D]` in the cache's dtype."""
         pages = self.table_on(part.data.device)[slot, : pages_of(length)]
         return part.data.index_select(0, pages).flatten(0, 1)[:length]
 
     def read_rows(self, part: SlotTensor | PageTensor, slots: Tensor, length: int) -> Tensor:
-        """Gathers the first tokens of several slots, `[N, length, K, D]`."""
+        """Gathers the first tokens of several slots, `[N, length, K, D]` in the cache's dtype."""
         pages = self.table_on(part.data.device)[slots, : pages_of(length)]
         rows = part.data.index_select(0, pages.flatten()).view(len(slots), -1, *part.data.shape[2:])
         return rows[:, :length]
