@@ -148,3 +148,14 @@ def test_the_judge_writes_ratios_and_pictures_of_every_part(model, tmp_path):
     assert tables.count("### ") == len(parts)
     for part in ("streams", "prefill", "arrivals"):
         assert (tmp_path / f"{part}.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_the_front_is_measured_by_itself(model, tmp_path):
+    rounds = judge(model, tmp_path, "--only", "front", "--rounds", "1")
+    assert [r["case"] for r in rounds] == [
+        f"{pace}, {streams}"
+        for pace in ("steps of 20 ms", "steps at once")
+        for streams in (1, 32, 256)
+    ]
+    assert all(r["figures"]["processor_us"] > 0 for r in rounds)

@@ -90,6 +90,24 @@ def test_every_line_is_json_and_loading_reaches_its_end(tiny_checkpoint, tmp_pat
     assert all({"event", "level", "timestamp"} <= line.keys() for line in lines)
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
+def test_a_first_start_says_why_steps_are_slower_and_until_when(tiny_checkpoint, tmp_path):
+    cache = tmp_path / "compiled"
+    flags = ("--decode-graphs", "auto", "--compile-cache", str(cache))
+    with model_process(tiny_checkpoint, tmp_path, *flags) as service:
+        deadline = time.monotonic() + 60
+        while not (
+            reasons := [e["reason"] for e in service.events("decode_graphs") if e["reason"]]
+        ):
+            assert time.monotonic() < deadline, service.log()
+            time.sleep(0.1)
+        assert 'lockstep_model_decode_graphs{model_name="tiny",state="compiling"} 1.0' in metrics(
+            service
+        )
+    assert reasons[-1].startswith(f"{cache} has no compiled code for this model")
+    assert "part 1 of" in reasons[-1]
+
+
 def test_a_pickle_is_refused_with_the_way_out(tiny_checkpoint, tmp_path):
     folder = tmp_path / "pickled"
     folder.mkdir()
