@@ -224,3 +224,31 @@ def test_methods_that_are_repeated_are_those_of_the_python_client(built: Path):
         f" console.log(JSON.stringify({json.dumps([*paths, *others])}.filter(isIdempotent))))"
     )
     assert json.loads(run(["node", "-e", script], built)) == paths
+
+
+def test_calls_of_a_service_that_refuses_everything_are_soon_made_once(built: Path):
+    script = """
+        import { Attempts, Throttle } from "./dist/src/transport/retries.js";
+        import { ServiceError } from "./dist/src/errors.js";
+        const throttle = new Throttle(3);
+        const full = (metadata = { limit: "1" }) =>
+          new ServiceError("Full.", { reason: "OVERLOADED", metadata, retryDelayMs: 60_000 });
+        const attemptsOf = (error) => {
+          const attempts = new Attempts(throttle, true, 3, Infinity);
+          for (let count = 1; ; count++) try { attempts.pauseMs(error); } catch { return count; }
+        };
+        const refused = () => {
+          try { throttle.check("/m"); return false; } catch { return true; }
+        };
+        const counts = Array.from({ length: 4 }, () => attemptsOf(full()));
+        const before = refused();
+        throttle.note("/m", full());
+        const after = refused();
+        for (let call = 0; call < 100; call++) throttle.succeed();
+        const busy = Array.from({ length: 4 }, () => attemptsOf(full({})));
+        console.log(JSON.stringify({ counts, before, after, again: refused(), busy }));
+    """
+    seen = json.loads(run(["node", "--input-type=module", "-e", script], built))
+    assert seen["counts"] == [4, 3, 1, 1]  # as in Python: a first refusal does not count
+    assert (seen["before"], seen["after"], seen["again"]) == (False, True, False)
+    assert seen["busy"] == [4] * 4  # room on the connection is no load of the service

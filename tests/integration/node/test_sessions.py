@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from lockstep_client import Lockstep
+from tests.integration.balancer import balancer
 from tests.integration.model_process import counting_process
 from tests.integration.node.package import needs_node, probe, start
+from tests.integration.test_model_replicas import PATIENT, Leaving, Replica
 from tests.ports import free_port
 from tests.services import Services
 
@@ -97,3 +99,33 @@ def test_a_session_that_is_opened_again_waits_for_its_service(
     assert seen["late"]["name"] == "ConnectionFailed"
     assert seen["tokenIds"] == [[5, 6, 7]]
     assert seen["shape"][0] == 1
+
+
+def test_a_client_leaves_a_replica_that_shuts_down_and_sessions_move_in_time(
+    built: Path, tiny_checkpoint: Path, tmp_path: Path
+):
+    names, replicas = [], []
+    with ExitStack() as running:
+        for folder in (tmp_path / "leaver", tmp_path / "stayer"):
+            folder.mkdir()
+            names.append(f"127.0.0.1:{free_port()}")
+            flags = [f"--port={names[-1].rpartition(':')[2]}", f"--replica={names[-1]}", PATIENT]
+            process = counting_process(tiny_checkpoint, folder, *flags, step_s=0.05)
+            replicas.append(Replica(names[-1], running.enter_context(process)))
+        leaving = Leaving(running.enter_context(balancer(names[0])), *replicas)
+        child = running.enter_context(
+            start("leaving", built, LOCKSTEP_MODEL=leaving.service.address)
+        )
+        assert child.stdout.readline() == "open\n"
+        leaving.begin()
+        printed, _ = child.communicate("\n", timeout=120)
+        assert leaving.leaver.process.process.wait(30) == 0
+    seen = json.loads(printed)
+    assert seen["before"] is None
+    assert seen["generated"] == [[[6]]] * 3
+    assert seen["streamed"] == 200
+    assert all(0 < drain_s <= 60 for drain_s in seen["told"])
+    assert seen["moved"] == [9, 9]
+    assert seen["places"] == [names[1], names[1], names[0]]
+    assert seen["tokenIds"] == [[[5, 6, 7, 8]], [[5, 6, 7, 8]], [[5, 6, 7]]]
+    assert seen["failures"] == [None] * 3

@@ -28,7 +28,7 @@ export class SessionLink {
 
   /** Returns the link of a session that the same replica has. */
   fork(sessionId: string): SessionLink {
-    const link = new SessionLink(this.home, new Route(sessionId, this.route.token));
+    const link = new SessionLink(this.home, new Route(sessionId, this.route.token, this.route.dialed));
     link.connection = this.connection;
     return link;
   }

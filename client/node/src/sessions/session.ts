@@ -17,17 +17,19 @@ import type { CallOptions } from "../transport/endpoint.js";
 import { pause, untilAnswered } from "../transport/patience.js";
 import { readVocabularyRef, type VocabularyRef } from "../values/vocabularyRef.js";
 import { SessionLink } from "./link.js";
-import { isLoss, SessionState, type SessionFacts, type StepResult } from "./state.js";
+import {
+  FAREWELL_MS,
+  gone,
+  isLoss,
+  REOPENING_LIMIT_MS,
+  REOPENING_PAUSES_MS,
+  SessionState,
+  unlessOurs,
+  type SessionFacts,
+  type StepResult,
+} from "./state.js";
 import { StepStream } from "./stepStream.js";
 import { Turn } from "./turn.js";
-
-/**
- * A session is opened again for one call as often, and where the connection had failed, the call
- * waits as long, in milliseconds.
- */
-const REOPENING_PAUSES_MS = [200, 400, 800];
-/** How long a service is waited for that opens a session again, where no limit is given. */
-const REOPENING_LIMIT_MS = 60_000;
 
 /** For each row a token id or a list of them; an empty list leaves the row alone. */
 export type Rows = ArrayLike<number | bigint | Ids>;
@@ -197,22 +199,17 @@ export class Session extends SessionState {
    * Opens the session again from the tokens that this client has, for one that is lost. Steps after
    * it return what they would have returned: rows keep their prompts, seeds, configuration and
    * revision, and what is known of them. The name is another, and the KV cache is computed again. A
-   * session that is not lost is left to expire. While no service answers, it is waited for.
+   * session that is not lost is closed where it can be reached, and left to expire elsewhere. While
+   * no service answers, it is waited for.
    */
   async reopen(options: CallOptions = {}): Promise<void> {
     const [call] = split(options, []);
     this.#checkOpen();
     if (this.position.includes(0)) throw gone("A row without tokens cannot be opened again; open a new session.");
-    const link = new SessionLink(this.#link.home);
-    const request = this.known.reopening(this.vocabulary);
-    const { timeoutMs = link.home.endpoint.timeoutMs, ...names } = call;
+    const { timeoutMs = this.#link.home.endpoint.timeoutMs, ...names } = call;
     // At worst, when it is repeated, a session is left to expire.
-    const open = (leftMs: number) =>
-      link.home.unary(SESSIONS.OpenSession, request, { ...names, timeoutMs: leftMs }, link.route);
-    const { sessionId } = await untilAnswered(open, timeoutMs ?? REOPENING_LIMIT_MS, call.signal);
-    this.sessionId = link.route.sessionId = sessionId;
-    this.#link = link;
-    this.#unsettled = this.#overrun = false;
+    const open = (leftMs: number) => this.#openAgain({ ...names, timeoutMs: leftMs });
+    await untilAnswered(open, timeoutMs ?? REOPENING_LIMIT_MS, call.signal);
   }
 
   /** Frees what the server holds. Does nothing where the session is gone already. */
@@ -232,6 +229,33 @@ export class Session extends SessionState {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
+  }
+
+  /** Opens the session where the client's connection leads, and closes the one there was. */
+  async #openAgain(call: CallOptions): Promise<void> {
+    const [left, old] = [this.#link, { sessionId: this.sessionId }];
+    const link = new SessionLink(left.home);
+    const request = this.known.reopening(this.vocabulary);
+    const { sessionId } = await link.home.unary(SESSIONS.OpenSession, request, call, link.route);
+    this.sessionId = link.route.sessionId = sessionId;
+    this.#link = link;
+    this.#unsettled = this.#overrun = false;
+    this.drainS = undefined;
+    const close = () => left.connection.unary(SESSIONS.CloseSession, old, { timeoutMs: FAREWELL_MS }, left.route);
+    await left.reach(close).catch(unlessOurs); // lost, or out of reach
+  }
+
+  /**
+   * Opens the session elsewhere before its replica has shut down, if somebody takes it now.
+   * Otherwise the replica goes on with it.
+   */
+  async #leaveDraining(turn: Turn): Promise<void> {
+    // The first may be refused by the same replica: see `Dialer`.
+    for (let attempts = 0; attempts < 2 && this.drainS !== undefined; attempts++) {
+      const { timeoutMs, ...names } = turn.options;
+      const limitMs = Math.min((this.drainS * 1000) / 2, timeoutMs ?? Infinity);
+      await this.#openAgain({ ...names, timeoutMs: limitMs }).catch(unlessOurs);
+    }
   }
 
   async *#stream(
@@ -313,6 +337,7 @@ export class Session extends SessionState {
       this.#checkOpen();
       return use();
     };
+    if (this.reopens) await this.#leaveDraining(turn);
     for (const pauseMs of this.reopens ? REOPENING_PAUSES_MS : []) {
       try {
         return await this.#link.reach(attempt);
@@ -372,9 +397,4 @@ export class Session extends SessionState {
   #request(type: string, fields: object): object {
     return build(type, { sessionId: this.sessionId, ...fields });
   }
-}
-
-/** Builds the error of a session that is no more. */
-function gone(message: string): ServiceError {
-  return new ServiceError(message, { code: "NOT_FOUND", reason: "SESSION_NOT_FOUND" });
 }

@@ -1,7 +1,7 @@
 // What a client knows about a session as of its last answer. B is the number of rows, V the size
 // of the vocabulary.
 
-import { ConnectionFailed, ServiceError } from "../errors.js";
+import { ConnectionFailed, LockstepError, ServiceError } from "../errors.js";
 import type { GenerationOptions } from "../options.js";
 import { generationOptions } from "../requests/generationConfig.js";
 import { readDeterminism, type Determinism } from "../results/determinism.js";
@@ -13,6 +13,7 @@ import type { SessionRow__Output } from "../schema/lockstep/v1/SessionRow.js";
 import type { StepRequest } from "../schema/lockstep/v1/StepRequest.js";
 import type { StepResponse__Output } from "../schema/lockstep/v1/StepResponse.js";
 import { fromItem } from "../transport/status.js";
+import { seconds } from "../values/durations.js";
 import { stackRows, type Tensor } from "../values/tensor.js";
 import { readVocabularyRef, type VocabularyRef } from "../values/vocabularyRef.js";
 import { SessionRows } from "./rows.js";
@@ -33,6 +34,8 @@ export interface StepResult {
   seeds: (bigint | undefined)[];
   /** How far the result can be reproduced. */
   determinism: Determinism;
+  /** How long the service still takes steps, as it shuts down; undefined unless it does. */
+  drainS: number | undefined;
 }
 
 /** What is known about a session. */
@@ -91,6 +94,8 @@ export class SessionState implements SessionFacts {
   seeds: bigint[];
   /** @internal */
   known: SessionRows;
+  /** How long its replica still takes steps, if it says so. @internal */
+  drainS: number | undefined;
 
   constructor(facts: SessionFacts) {
     this.known = facts.known;
@@ -131,7 +136,9 @@ export class SessionState implements SessionFacts {
       recomputed: response.recomputed,
       seeds: response.rows.map(({ seed }) => (seed === undefined ? undefined : BigInt(seed))),
       determinism: readDeterminism(response.determinism),
+      drainS: response.drainTimeLeft ? seconds(response.drainTimeLeft) : undefined,
     };
+    this.drainS = result.drainS;
     if (!request.lookAhead) {
       this.known.step(request, response);
       // Rows that did not step keep what is known about them.
@@ -164,6 +171,16 @@ export class SessionState implements SessionFacts {
   }
 }
 
+/**
+ * A session is opened again for one call as often, and where the connection had failed, the call
+ * waits as long, in milliseconds.
+ */
+export const REOPENING_PAUSES_MS = [200, 400, 800];
+/** How long closing a session may take that was opened again elsewhere. */
+export const FAREWELL_MS = 500;
+/** How long a service is waited for that opens a session again, where no limit is given. */
+export const REOPENING_LIMIT_MS = 60_000;
+
 const LOSSES: readonly string[] = [
   "DRAINING", "ENGINE_LOST", "SESSION_NOT_FOUND", "SESSION_ON_OTHER_REPLICA",
 ];
@@ -178,3 +195,13 @@ export type SessionAnswer = Pick<
   OpenSessionResponse__Output,
   "sessionId" | "rows" | "scores" | "vocabulary" | "effectiveConfig" | "determinism" | "maxLength"
 >;
+
+/** Throws what is not a failure of a call. */
+export function unlessOurs(error: unknown): void {
+  if (!(error instanceof LockstepError)) throw error;
+}
+
+/** Builds the error of a session that is no more. */
+export function gone(message: string): ServiceError {
+  return new ServiceError(message, { code: "NOT_FOUND", reason: "SESSION_NOT_FOUND" });
+}

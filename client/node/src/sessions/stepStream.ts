@@ -16,6 +16,7 @@ import { isLoss, type SessionState, type StepResult } from "./state.js";
 /** Saves the cost of a call for each step. An error ends the stream, not the session. */
 export class StepStream {
   #call: Duplex<StepStreamRequest, StepStreamResponse__Output>;
+  #sessionId: string;
 
   /**
    * @param session what is stepped
@@ -28,12 +29,15 @@ export class StepStream {
     private readonly using: <Result>(use: () => Promise<Result>) => Promise<Result>,
   ) {
     this.#call = begin();
+    this.#sessionId = session.sessionId;
   }
 
   /** Steps the session, see `Session.step`. */
   async step(rows: Rows, options: StepOptions = {}): Promise<StepResult> {
     checkNames(options, StepOptions, "an option of a step");
     return this.using(async () => {
+      // It was opened again, perhaps elsewhere.
+      if (this.#sessionId !== this.session.sessionId) this.#beginAnew();
       const request = step(this.session.sessionId, rows, this.session.position, options);
       const announced = new AnnouncedRows();
       const answer = await this.#exchange(request, announced);
@@ -55,13 +59,15 @@ export class StepStream {
       this.#call.send({ step, acceptChunks: true, acceptPackedChunks: true });
       return await this.#answer(announced);
     } catch (error) {
-      if (isLoss(error)) {
-        // The stream has ended with it.
-        this.#call.close();
-        this.#call = this.begin();
-      }
+      if (isLoss(error)) this.#beginAnew(); // the stream has ended with it
       throw error;
     }
+  }
+
+  #beginAnew(): void {
+    this.#call.close();
+    this.#call = this.begin();
+    this.#sessionId = this.session.sessionId;
   }
 
   /** Reads an answer, and the rows that it announces, to the end. */

@@ -2,12 +2,13 @@
 
 import { Readable, type Writable } from "node:stream";
 
-import { Client, type Metadata, type requestCallback } from "@grpc/grpc-js";
+import type { Client, Metadata, requestCallback } from "@grpc/grpc-js";
 import type { MethodDefinition } from "@grpc/proto-loader";
 
 import { ConnectionFailed, ProtocolError, ServiceError } from "../errors.js";
 import type { Message } from "../protos.js";
 import { NewestVocabulary } from "../values/vocabularyRef.js";
+import { Dialer } from "./dialer.js";
 import { Duplex } from "./duplex.js";
 import { newRequestId, type CallOptions, type Endpoint } from "./endpoint.js";
 import { pause } from "./patience.js";
@@ -21,8 +22,8 @@ export type Method<Request, Response> = MethodDefinition<Request, object, object
 
 /** Calls one service. Connects with the first call, and again when it broke. */
 export class Connection {
-  readonly #client: Client;
-  readonly #throttle = new Throttle();
+  readonly #dialer: Dialer;
+  readonly #throttle: Throttle;
   readonly #running = new Set<() => void>();
   readonly #replicas = new Map<string, Connection>();
   #closed = false;
@@ -35,7 +36,8 @@ export class Connection {
     readonly endpoint: Endpoint,
     private readonly newest = new NewestVocabulary(),
   ) {
-    this.#client = new Client(endpoint.address, endpoint.credentials(), endpoint.channelOptions());
+    this.#dialer = new Dialer(endpoint);
+    this.#throttle = new Throttle(endpoint.retries);
   }
 
   /** Calls a method that has one answer; the route is of the session that the call is about. */
@@ -50,8 +52,8 @@ export class Connection {
     const filled = this.#filled(method, request);
     for (;;) {
       try {
-        const response = await this.#answer<Response>(signal, (done) =>
-          this.#client
+        const response = await this.#answer<Response>(method.path, route, signal, (client, done) =>
+          client
             .makeUnaryRequest(
               method.path,
               method.requestSerialize,
@@ -115,8 +117,8 @@ export class Connection {
     const attempts = this.#attempts(repeatable, timeoutMs, repeatable ? this.endpoint.retries : 0);
     for (;;) {
       try {
-        return await this.#answer<Response>(signal, (done) => {
-          const call = this.#client.makeClientStreamRequest(
+        return await this.#answer<Response>(method.path, new Route(), signal, (client, done) => {
+          const call = client.makeClientStreamRequest(
             method.path,
             method.requestSerialize,
             method.responseDeserialize,
@@ -142,8 +144,9 @@ export class Connection {
     const metadata = this.#metadata(names);
     const attempts = this.#attempts(isIdempotent(method.path), timeoutMs);
     const begin = () => {
-      this.#check(signal);
-      const call = this.#client.makeBidiStreamRequest(
+      this.#check(method.path, signal);
+      const dialed = this.#dialer.for(route);
+      const call = dialed.client.makeBidiStreamRequest(
         method.path,
         method.requestSerialize,
         method.responseDeserialize,
@@ -151,10 +154,14 @@ export class Connection {
         { deadline: attempts.deadline },
       );
       call.on("metadata", (answered: Metadata) => route.take(answered));
-      return { call, release: this.#track(call, signal) };
+      const failed = (error: unknown) => {
+        const translated = this.#translated(method.path, error, signal);
+        this.#dialer.failed(dialed, route, translated);
+        return translated;
+      };
+      return { call, release: this.#track(call, signal), failed };
     };
-    const translated = (error: unknown) => this.#translated(error, signal);
-    return new Duplex(begin, attempts, this.endpoint.peer, translated, signal);
+    return new Duplex(begin, attempts, this.endpoint.peer, signal);
   }
 
   /** Returns the connection to one replica of the service alone; undefined where it may not be. */
@@ -171,7 +178,7 @@ export class Connection {
     this.#closed = true;
     for (const cancel of this.#running) cancel();
     for (const replica of this.#replicas.values()) replica.close();
-    this.#client.close();
+    this.#dialer.close();
   }
 
   #attempts(idempotent: boolean, timeoutMs: number | null, retries = this.endpoint.retries): Attempts {
@@ -180,18 +187,25 @@ export class Connection {
 
   /** Makes one attempt of a call that has one answer. */
   async #answer<Response>(
+    path: string,
+    route: Route,
     signal: AbortSignal | undefined,
-    begin: (done: requestCallback<Response>) => { cancel(): void },
+    begin: (client: Client, done: requestCallback<Response>) => { cancel(): void },
   ): Promise<Response> {
-    this.#check(signal);
+    this.#check(path, signal);
+    const dialed = this.#dialer.for(route);
     let release = () => {};
     try {
-      return await new Promise<Response>((resolve, reject) => {
-        const call = begin((error, response) => (error ? reject(error) : resolve(response!)));
-        release = this.#track(call, signal);
+      const response = await new Promise<Response>((resolve, reject) => {
+        const done: requestCallback<Response> = (error, answer) => (error ? reject(error) : resolve(answer!));
+        release = this.#track(begin(dialed.client, done), signal);
       });
+      route.dialed = dialed;
+      return response;
     } catch (error) {
-      throw this.#translated(error, signal);
+      const translated = this.#translated(path, error, signal);
+      this.#dialer.failed(dialed, route, translated);
+      throw translated;
     } finally {
       release();
     }
@@ -206,8 +220,9 @@ export class Connection {
     route: Route,
     signal: AbortSignal | undefined,
   ): AsyncGenerator<Response> {
-    this.#check(signal);
-    const call = this.#client.makeServerStreamRequest(
+    this.#check(method.path, signal);
+    const dialed = this.#dialer.for(route);
+    const call = dialed.client.makeServerStreamRequest(
       method.path,
       method.requestSerialize,
       method.responseDeserialize,
@@ -220,8 +235,11 @@ export class Connection {
     const release = this.#track(call, signal);
     try {
       for await (const response of call) yield response as Response;
+      route.dialed = dialed;
     } catch (error) {
-      throw this.#translated(error, signal);
+      const translated = this.#translated(method.path, error, signal);
+      this.#dialer.failed(dialed, route, translated);
+      throw translated;
     } finally {
       release();
       call.cancel();
@@ -239,14 +257,16 @@ export class Connection {
     };
   }
 
-  #check(signal: AbortSignal | undefined): void {
+  #check(path: string, signal: AbortSignal | undefined): void {
     if (this.#closed) throw closed(this.endpoint.peer);
     signal?.throwIfAborted();
+    this.#throttle.check(path);
   }
 
-  #translated(error: unknown, signal: AbortSignal | undefined): unknown {
+  #translated(path: string, error: unknown, signal: AbortSignal | undefined): unknown {
     if (signal?.aborted) return signal.reason;
     const translated = fromGrpc(error, this.endpoint.peer);
+    this.#throttle.note(path, translated);
     if (this.#closed && translated instanceof ConnectionFailed) return closed(this.endpoint.peer);
     if (translated instanceof ServiceError && translated.reason === "NOT_IMPLEMENTED") {
       const mistaken = this.endpoint.mistaken(translated.metadata["services"]?.split(",") ?? []);

@@ -6,10 +6,13 @@ import { ProtocolError } from "../errors.js";
 import { pause } from "./patience.js";
 import type { Attempts } from "./retries.js";
 
-/** One attempt of a call, and what forgets it. */
+/** One attempt of a call. */
 export interface Begun<Request, Response> {
   readonly call: ClientDuplexStream<Request, Response>;
+  /** Forgets it. */
   readonly release: () => void;
+  /** Takes how it has failed, and returns the error of the client. */
+  readonly failed: (error: unknown) => unknown;
 }
 
 interface Attempt<Request, Response> extends Begun<Request, Response> {
@@ -29,14 +32,12 @@ export class Duplex<Request, Response> {
    * @param begin begins an attempt
    * @param attempts says whether there is another one
    * @param peer who is called, for messages
-   * @param translated gives the error of a failed attempt
    * @param signal ends the waiting for another attempt
    */
   constructor(
     private readonly begin: () => Begun<Request, Response>,
     private readonly attempts: Attempts,
     private readonly peer: string,
-    private readonly translated: (error: unknown) => unknown,
     private readonly signal: AbortSignal | undefined,
   ) {}
 
@@ -70,9 +71,10 @@ export class Duplex<Request, Response> {
 
   #running(): Attempt<Request, Response> {
     if (this.#attempt !== undefined) return this.#attempt;
-    const { call, release } = this.begin();
+    const begun = this.begin();
+    const { call } = begun;
     call.on("error", () => {}); // of a call that is no longer read
-    this.#attempt = { call, release, responses: call[Symbol.asyncIterator]() };
+    this.#attempt = { ...begun, responses: call[Symbol.asyncIterator]() };
     for (const request of this.#sent ?? []) call.write(request);
     if (this.#ended) call.end();
     return this.#attempt;
@@ -80,7 +82,7 @@ export class Duplex<Request, Response> {
 
   async #next(): Promise<IteratorResult<Response, undefined>> {
     for (;;) {
-      const { responses, release } = this.#running();
+      const { responses, release, failed } = this.#running();
       try {
         const next = await responses.next();
         if (this.#sent !== undefined) this.attempts.succeed();
@@ -89,7 +91,7 @@ export class Duplex<Request, Response> {
         return next;
       } catch (error) {
         release();
-        await this.#prepareAnother(this.translated(error));
+        await this.#prepareAnother(failed(error));
       }
     }
   }

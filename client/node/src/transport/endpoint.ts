@@ -163,9 +163,10 @@ export class Endpoint {
     return credentials.createSsl(ca ?? null, key ?? null, certificate ?? null);
   }
 
-  /** The options of its channel. */
-  channelOptions(): ChannelOptions {
+  /** The options of a channel; `shared` says whether it may use a connection that is there. */
+  channelOptions(shared: boolean): ChannelOptions {
     return {
+      ...(shared ? {} : { "grpc.use_local_subchannel_pool": 1 }),
       "grpc.max_receive_message_length": MAX_RECEIVE_BYTES,
       "grpc.max_send_message_length": -1,
       "grpc.service_config": BALANCING,

@@ -3,8 +3,7 @@
 // grpc-js makes a second attempt by itself of a call that no server has looked at (a stream that
 // was refused, for example because the server was about to end the connection).
 
-import { ConnectionFailed, DeadlineExceeded, LockstepError } from "../errors.js";
-
+import { ConnectionFailed, DeadlineExceeded, LockstepError, ServiceError } from "../errors.js";
 import { POLICY, SERVICE_CONFIG } from "./serviceConfig.js";
 
 const INITIAL_BACKOFF_MS = milliseconds(POLICY.initialBackoff);
@@ -28,6 +27,18 @@ export function isIdempotent(path: string): boolean {
   return IDEMPOTENT_METHODS.has(path);
 }
 
+/** So long at most a client does not ask a service again that refuses everything. */
+const LONGEST_SILENCE_MS = 1_000;
+
+/**
+ * Says whether a failure tells that a service has too much to do, or takes nothing. A call may wait
+ * for its session or its revision, or for room on its own connection.
+ */
+function isLoad({ reason, metadata }: LockstepError): boolean {
+  if (reason === "OVERLOADED") return Object.keys(metadata).length > 0;
+  return reason !== "SESSION_BUSY" && reason !== "VOCABULARY_BEHIND";
+}
+
 /** Says whether the same call can succeed later: no answer came, or one that says when. */
 export function mayPass(error: LockstepError): boolean {
   return error instanceof ConnectionFailed || error.retryDelayMs !== undefined;
@@ -39,21 +50,52 @@ const REFUSALS: readonly string[] = [
 ];
 
 /**
- * Ends repetition while most calls of a connection find nobody: it would add to the load. A service
- * that states when to come back paces its callers itself, and is not counted.
+ * Ends repetition while most calls of a connection fail: it would add to the load. What a service
+ * refuses and says when to come back is a failure only if it is refused again then. So callers that
+ * find room when their turn comes are never throttled, and those of a service that refuses
+ * everything soon make one attempt of each call, and fewer where they call again at once.
  */
 export class Throttle {
-  #tokens = MAX_TOKENS;
+  readonly #most: number;
+  #tokens: number;
+  readonly #refusals = new Map<string, { error: LockstepError; until: number }>();
+
+  /** @param retries as many attempts one call can make even if all of them fail */
+  constructor(retries: number) {
+    this.#most = Math.max(MAX_TOKENS, 2 * (retries + 1));
+    this.#tokens = this.#most;
+  }
 
   /** Counts a call that was answered. */
   succeed(): void {
-    this.#tokens = Math.min(this.#tokens + TOKEN_RATIO, MAX_TOKENS);
+    this.#tokens = Math.min(this.#tokens + TOKEN_RATIO, this.#most);
   }
 
-  /** Counts a failure that may pass, and says whether to try again. */
-  fail(): boolean {
-    this.#tokens = Math.max(this.#tokens - 1, 0);
-    return this.#tokens > MAX_TOKENS / 2;
+  /** Takes a failure that may pass, counted or not, and says whether to try again. */
+  fail(counts: boolean): boolean {
+    if (counts) this.#tokens = Math.max(this.#tokens - 1, 0);
+    return this.#isOpen;
+  }
+
+  /**
+   * Says whether a method may be called. Throws how it was last refused where nothing is repeated
+   * and the time that the service has stated has not come.
+   */
+  check(path: string): void {
+    const { error, until = 0 } = this.#refusals.get(path) ?? {};
+    if (error === undefined || this.#isOpen || Date.now() >= until) return;
+    throw new ServiceError(error.message, error);
+  }
+
+  /** Takes how an attempt of a method has failed. */
+  note(path: string, error: unknown): void {
+    if (!(error instanceof LockstepError) || error.retryDelayMs === undefined || !isLoad(error)) return;
+    const until = Date.now() + Math.min(error.retryDelayMs, LONGEST_SILENCE_MS);
+    this.#refusals.set(path, { error, until });
+  }
+
+  get #isOpen(): boolean {
+    return this.#tokens > this.#most / 2;
   }
 }
 
@@ -93,10 +135,11 @@ export class Attempts {
     if (!mayPass(error) || !harmless) throw error;
     this.#failed += 1;
     this.#reason = error;
-    const paced = error.retryDelayMs !== undefined || this.throttle.fail();
+    const paced = error.retryDelayMs !== undefined && this.#failed === 1;
+    const allowed = this.throttle.fail(!paced && isLoad(error));
     const pauseMs = this.#pauseMs(error.retryDelayMs);
     const late = Date.now() + pauseMs >= this.deadline;
-    if (!paced || this.#failed > this.retries || late) throw error;
+    if (!allowed || this.#failed > this.retries || late) throw error;
     return pauseMs;
   }
 

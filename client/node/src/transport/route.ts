@@ -1,19 +1,23 @@
-// What calls of a session say about it beside their request, for gateways.
+// How calls of a session find its replica, and what they say for gateways.
 
 import type { Metadata } from "@grpc/grpc-js";
+
+import type { Dialed } from "./dialer.js";
 
 const TOKEN_KEY = "x-session-token";
 const ID_KEY = "x-session-id";
 
-/** How a gateway finds the replica of a session. */
+/** How the replica of a session is found. */
 export class Route {
   /**
    * @param sessionId the session; empty before it is opened
    * @param token what the service, or a gateway before it, has written; it is sent back as it is
+   * @param dialed what its replica was reached over; undefined for whatever is newest
    */
   constructor(
     public sessionId = "",
     public token = "",
+    public dialed?: Dialed,
   ) {}
 
   /** Adds what goes with each call to what it is sent with. */
