@@ -1,5 +1,6 @@
 """Parts in which every contender runs the same prompts: streams, prompts alone, arrivals."""
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -17,13 +18,13 @@ class Generation(Part):
     """Workloads by case, run by every contender."""
 
     @property
+    @abstractmethod
     def workloads(self) -> dict[str, Workload]:
         """The cases."""
-        raise NotImplementedError
 
+    @abstractmethod
     def figures_of(self, workload: Workload, measurement: Measurement) -> dict[str, float]:
         """Returns the figures of a round."""
-        raise NotImplementedError
 
     @property
     def cases(self) -> Sequence[str]:

@@ -16,7 +16,11 @@ BATCH_TOKENS, PIECE_TOKENS = 2048, 512
 
 
 def quantized(source: Path, kind: str, cache: Path) -> Path:
-    """Returns a GGUF file with the weights of another one in a format; writes it once."""
+    """Returns a GGUF file with the weights of another one in a format; writes it once.
+
+    Raises:
+        SystemExit: llama.cpp cannot write it.
+    """
     import llama_cpp
 
     target = cache / f"{source.stem}-{kind}.gguf"
