@@ -70,6 +70,10 @@ def compile_graph(recipe: Recipe, graph: str, folder: Path) -> None:
         package_path=str(folder / FILE),
         inductor_configs={
             "aot_inductor.package_constants_in_so": False,
+            "aot_inductor.custom_ops_to_c_shims": {
+                getattr(torch.ops.lockstep, name).default: [shim]
+                for name, shim in operators.SHIMS.items()
+            },
             # Precompiled for two graphs, headers cost ten times what they save.
             "aot_inductor.precompile_headers": False,
             # As many as there are when it runs: see `CompiledSteps.run`.

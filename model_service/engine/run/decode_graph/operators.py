@@ -1,5 +1,6 @@
 """Our operators in C++: built once for this processor, loaded, and described to the compiler."""
 
+import ctypes
 import hashlib
 import os
 import shutil
@@ -24,6 +25,21 @@ OPTIONS = (
     *("-std=c++20", "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC"),
     *("-fno-math-errno", "-fno-trapping-math"),
 )
+
+
+# How graphs call the operators: straight, where the dispatcher costs more than a small operator.
+SHIMS = {
+    "packed_product": (
+        "AOTITorchError aoti_torch_cpu_packed_product("
+        "AtenTensorHandle x, int64_t index, int64_t size, AtenTensorHandle* product)"
+    ),
+    "attention": (
+        "AOTITorchError aoti_torch_cpu_attention(AtenTensorHandle query, AtenTensorHandle key, "
+        "AtenTensorHandle value, AtenTensorHandle slots, AtenTensorHandle positions, "
+        "int64_t layer, double scale, int64_t window, double softcap, AtenTensorHandle* sinks, "
+        "AtenTensorHandle* out)"
+    ),
+}
 
 
 class NoCompiler(Exception):
@@ -68,12 +84,12 @@ def load(folder: Path) -> None:
     """Makes `torch.ops.lockstep` what the library in a folder defines. Once per process."""
     if is_loaded():
         return
-    torch.ops.load_library(str(folder / FILE))  # type: ignore[no-untyped-call]
-    torch.library.register_fake("lockstep::linear", _linear)
+    ctypes.CDLL(str(folder / FILE), ctypes.RTLD_GLOBAL)  # graphs call its functions by name
+    torch.library.register_fake("lockstep::packed_product", _packed_product)
     torch.library.register_fake("lockstep::attention", _attention)
 
 
-def _linear(x: Tensor, index: int, size: int) -> Tensor:
+def _packed_product(x: Tensor, index: int, size: int) -> Tensor:
     return x.new_empty(*x.shape[:-1], size)
 
 

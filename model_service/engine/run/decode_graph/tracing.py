@@ -59,7 +59,7 @@ class _NumberedProduct(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Multiplies `[.., in_features]` to `[.., out_features]`."""
-        product: Tensor = torch.ops.lockstep.linear(x, self._number, self._out_features)
+        product: Tensor = torch.ops.lockstep.packed_product(x, self._number, self._out_features)
         return product
 
 

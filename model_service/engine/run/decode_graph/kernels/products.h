@@ -13,8 +13,8 @@
 
 namespace lockstep {
 
-inline Tensor linear(const Tensor& x, int64_t index, int64_t size) {
-  static const auto packed_product =
+inline Tensor packed_product(const Tensor& x, int64_t index, int64_t size) {
+  static const auto pointwise =
       c10::Dispatcher::singleton()
           .findSchemaOrThrow("mkldnn::_linear_pointwise", "")
           .typed<Tensor(const Tensor&, const Tensor&, const std::optional<Tensor>&,
@@ -24,8 +24,8 @@ inline Tensor linear(const Tensor& x, int64_t index, int64_t size) {
   const AllThreads threads;
   const Linear& layer = current->linears.at(index);
   if (x.numel() <= layer.plain_rows * x.size(-1)) return at::linear(x, layer.plain, layer.bias);
-  return packed_product.call(x, layer.packed, layer.bias, "none",
-                             c10::List<std::optional<at::Scalar>>(), "");
+  return pointwise.call(x, layer.packed, layer.bias, "none",
+                        c10::List<std::optional<at::Scalar>>(), "");
 }
 
 }  // namespace lockstep

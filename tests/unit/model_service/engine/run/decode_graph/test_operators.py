@@ -152,7 +152,7 @@ def test_a_product_equals_the_packed_layer_to_the_bit(ops, dtype, bias, rows):
         ops.add_linear(model, layer.packed, layer.weight, layer.bias, layer.plain_rows)
         ops.begin(model, False)
         x = torch.randn(1, rows, 48, dtype=dtype)
-        assert torch.equal(ops.linear(x, 0, 96), layer(x))
+        assert torch.equal(ops.packed_product(x, 0, 96), layer(x))
 
 
 def test_without_a_compiler_the_reason_is_said(tmp_path, monkeypatch):
