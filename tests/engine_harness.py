@@ -40,7 +40,7 @@ class InprocEngine:
     def __init__(self, folder: Path, **settings: object) -> None:
         built = process.build(
             EngineSettings(
-                socket_path="", ring_name="", model_folder=str(folder), threads=1, **settings
+                socket_path="", ring_name="", model_folder=str(folder), **{"threads": 1} | settings
             ),
             _NoConnection(),
             _InlineRing(),

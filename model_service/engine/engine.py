@@ -9,6 +9,7 @@ text.
 import time
 from collections.abc import Callable, Iterable
 
+import torch
 from torch import Tensor
 
 from model_service.engine.calls import given_tokens, guides
@@ -25,11 +26,12 @@ from model_service.engine.run import isolated_step
 from model_service.engine.run.isolated_step import StepResult
 from model_service.engine.run.model_runner import order
 from model_service.engine.run.runner import CachingRunner
+from model_service.engine.run.step_timer import StepTimer
 from model_service.engine.run.trial_sequences import TrialSequences
 from model_service.engine.sampling import row_failure, sampler
 from model_service.engine.sampling.custom_processors import CustomProcessor
 from model_service.engine.schedule.places import Places
-from model_service.engine.schedule.scheduler import Scheduler
+from model_service.engine.schedule.scheduler import Scheduler, StepWork
 from model_service.engine.sequences.run import Due, Run
 from model_service.engine.sequences.sequence import Owner
 from model_service.engine.vocabulary.growth import Growth
@@ -89,11 +91,13 @@ class Engine:
         places: Places,
         custom: Iterable[CustomProcessor] = (),
         assistant: Drafter | None = None,
+        timer: StepTimer | None = None,
     ) -> None:
         self._runner = runner
         self._scheduler = scheduler
         self._places = places
         self._put = put
+        self._timer = timer or StepTimer(torch.device("cpu"))
         self._events: list[Event] = []
         self._load: Load | None = None  # that was reported last
         builder = SequenceBuilder(runner.vocabulary.revisions, custom)
@@ -158,14 +162,15 @@ class Engine:
         start = time.monotonic()
         for run in runs:
             run.sequence.call.begin_step(start)
+        self._timer.begin()
         result = isolated_step.forward(self._runner, runs)
-        forwarded = time.monotonic()
-        self._scheduler.learn(result.runs, forwarded - start)
+        self._timer.end()
+        work = self._scheduler.work_of(result.runs)
         if result.logits is not None:
             self._choose(result.runs, result.logits)
         if result.failures:
             self._fail(result)
-        return self._report(self._stats(result.runs, start, forwarded))
+        return self._report(self._stats(result.runs, work, start))
 
     def _choose(self, runs: list[Run], logits: Tensor) -> None:
         """Chooses the tokens that are due. Logits: `[R, V]` float32."""
@@ -177,7 +182,8 @@ class Engine:
             for entry, choice in zip(due, choices, strict=True):
                 owner = entry.sequence.call.owner
                 assert owner is not None, "A row at rest took part in a step. This is a bug."
-                owner.answer(entry.sequence, choice, rows[entry.row])
+                row = rows[entry.row] if choice.logits is None else choice.logits
+                owner.answer(entry.sequence, choice, row)
             due = self._speculation.follow(due, choices)
 
     def _fail(self, result: StepResult) -> None:
@@ -212,18 +218,20 @@ class Engine:
                 due.append(Due(run.sequence, row - 1 - len(run.drafts), run.drafts))
         return due
 
-    def _stats(self, runs: list[Run], start: float, forwarded: float) -> StepStats:
-        now = time.monotonic()
+    def _stats(self, runs: list[Run], work: StepWork, start: float) -> StepStats:
+        forward_s = self._timer.elapsed_s()
+        duration_s = time.monotonic() - start
         decode_rows = sum(run.length == 1 for run in runs)
         prefill_tokens = sum(run.length for run in runs if run.length > 1)
+        self._scheduler.learn(work, forward_s)
         before, self._counted = self._counted, self._counts()
         since = {name: count - before[name] for name, count in self._counted.items()}
         return StepStats(
-            duration_s=now - start,
+            duration_s=duration_s,
             decode_rows=decode_rows,
             prefill_tokens=prefill_tokens,
-            forward_s=forwarded - start,
-            sample_s=now - forwarded,
+            forward_s=forward_s,
+            sample_s=max(0.0, duration_s - forward_s),
             compiled=self._runner.compiled,
             **since,
         )

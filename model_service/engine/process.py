@@ -16,12 +16,14 @@ import msgspec
 import torch
 
 from model_service.engine.engine import Engine
+from model_service.engine.layers import placement
 from model_service.engine.load import loader, memory
 from model_service.engine.load.loader import LoadedModel, Refused
 from model_service.engine.run import kv_memory
 from model_service.engine.run.decode_graph.decode_graphs import DecodeGraphs
 from model_service.engine.run.kv_pages import PagedKVCache
 from model_service.engine.run.runner import CachingRunner
+from model_service.engine.run.step_timer import StepTimer
 from model_service.engine.sampling import custom_processors, random
 from model_service.engine.sampling.custom_processors import CustomProcessorError
 from model_service.engine.schedule.places import Places
@@ -47,6 +49,10 @@ READ_BYTES = 1 << 20
 
 # Share of the memory that is free after loading which the KV cache may take.
 KV_MEMORY_SHARE = 0.5
+
+# Threads while a GPU has the weights: what is left for the CPU are operators on a few thousand
+# numbers, and more threads than these would wait for each other at every one.
+MOST_GPU_THREADS = 4
 
 # How often an idle engine looks after graphs that are being compiled.
 GRAPH_POLL_S = 0.2
@@ -144,6 +150,8 @@ def build(
 
     loaded, runner = runner_choice.choose(settings, begin_self_test)
     assistant = assistant_choice.choose(settings, loaded, runner)
+    if loaded.is_on_gpus:
+        torch.set_num_threads(min(settings.threads, MOST_GPU_THREADS))
     connection.send(LoadProgress("self-test", 1.0))
     default = loader.default_config(loaded, settings)
     kv_bytes = runner.cache.bytes_per_token + (assistant.bytes_per_token if assistant else 0)
@@ -174,6 +182,7 @@ def build(
         places=places,
         custom=custom,
         assistant=assistant,
+        timer=StepTimer(placement.input_device(loaded.model.get_output_embeddings())),
     )
     runner.graphs.prepare(settings, loaded)
     info = describe(

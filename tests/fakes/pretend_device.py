@@ -5,22 +5,27 @@ the CPU. While `pretending()` is entered, operators run on the numbers and raise
 where CUDA's would: when tensors of several devices meet, and when numpy is asked
 for. accelerate's real hooks run over such devices, so a model can be split.
 
+What would cost time on a GPU is counted: operators that are launched, uploads, and
+synchronisations, where the CPU waits for the device. An upload is one of these too
+unless it says `non_blocking=True`. Time passes on the devices as operators are
+launched, and never on the CPU, so `torch.cuda.Event` measures what the CPU cannot.
+
 Most operators reach `_run` through torch's dispatcher. What C++ does before that
 with a device in mind, indexing among it, is done in `_Functions`.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
 import torch
 import torch.nn.functional as F
-from accelerate.hooks import attach_align_device_hook_on_blocks
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
-from transformers import PreTrainedModel
+
+from tests.fakes import device_costs
 
 aten = torch.ops.aten
 CPU = torch.device("cpu")
@@ -32,6 +37,30 @@ _INDEXING = {
     aten.index_put.default,
     aten._index_put_impl_.default,
 }
+
+# Operators that wait for a device, because the shape of their result depends on numbers.
+_WAITING = {
+    aten.nonzero.default,
+    aten._unique2.default,
+    aten.masked_select.default,
+    aten.equal.default,
+}
+
+# Operators that compute nothing.
+_FREE = {
+    aten.alias.default,
+    aten.detach.default,
+    aten.lift_fresh.default,
+    aten._unsafe_view.default,
+    aten.empty.memory_format,
+    aten.empty_like.default,
+    aten.empty_strided.default,
+    aten.new_empty.default,
+    aten.new_empty_strided.default,
+}
+
+# Operators of a kernel that attends with a bool mask: it is made one of numbers first.
+_ATTENTION_LAUNCHES = {False: 1, True: 3}
 
 _to = torch.Tensor.to
 _attention = F.scaled_dot_product_attention
@@ -95,8 +124,18 @@ def _no_numpy(tensor: PretendTensor, *_: object) -> None:
 
 
 def _scalar(name: str) -> Callable[..., Any]:
-    """Returns a method that hands over numbers, as a synchronisation with a GPU does."""
-    return lambda tensor, *args: getattr(tensor.numbers, name)(*tree_map(_numbers, args))
+    """Returns a method that hands over numbers, for which the CPU waits."""
+
+    def read(tensor: PretendTensor, *args: Any) -> Any:
+        device_costs.wait(name)
+        return getattr(tensor.numbers, name)(*tree_map(_numbers, args))
+
+    return read
+
+
+def _attribute(name: str) -> Callable[..., Any]:
+    """Returns a method that tells what is known without the device."""
+    return lambda tensor, *args: getattr(tensor.numbers, name)(*args)
 
 
 def _numbers(value: object) -> object:
@@ -126,9 +165,12 @@ def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if func is aten._to_copy.default:
         return _copy(args[0], kwargs)
     if func is aten.copy_.default:
+        _count_copy(_device(args[1]), _device(args[0]), *args[2:], **kwargs)
         func(_numbers(args[0]), _numbers(args[1]), *args[2:], **kwargs)
         return args[0]
     if func is aten._local_scalar_dense.default:
+        if isinstance(args[0], PretendTensor):
+            device_costs.wait("item")
         return func(_numbers(args[0]))
     if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"):
         with _Dispatch():
@@ -142,6 +184,7 @@ def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         place = gpu(kwargs["device"])
     if place is None and not tensors:
         return func(*args, **kwargs)
+    _count(func, args)
     inner = [CPU if gpu_or_none(value) else _numbers(value) for value in flat]
     inner_args, inner_kwargs = tree_unflatten(inner, spec)
     inner_kwargs.pop("pin_memory", None)
@@ -155,6 +198,43 @@ def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return value if place is None else PretendTensor(value, place)
 
     return tree_map(wrapped, func(*inner_args, **inner_kwargs))
+
+
+def _count(func: Any, args: tuple[Any, ...]) -> None:
+    """Counts an operator that runs on a device."""
+    if func in _FREE or any(
+        r.alias_info and not r.alias_info.is_write for r in func._schema.returns
+    ):
+        return
+    device_costs.counted.launches += 1
+    if func in _WAITING:
+        device_costs.wait(func.__name__)
+    if func in _INDEXING:
+        _count_indices(args[1])
+
+
+def _count_indices(indices: Any) -> None:
+    """Counts what indices cost: those from the CPU are uploaded, masks are looked for."""
+    for index in indices:
+        if isinstance(index, list) or _place(index) == CPU:
+            device_costs.upload()
+        elif isinstance(index, PretendTensor) and index.dtype == torch.bool:
+            device_costs.wait("index by mask")
+
+
+def _count_copy(source: torch.device, target: torch.device, non_blocking: bool = False) -> None:
+    if "cuda" not in (source.type, target.type):
+        return
+    if source.type == target.type:
+        device_costs.counted.launches += 1
+    elif target.type == "cuda":
+        device_costs.upload(blocking=not non_blocking)
+    else:
+        device_costs.wait("copy to the CPU")
+
+
+def _device(tensor: torch.Tensor) -> torch.device:
+    return tensor.place if isinstance(tensor, PretendTensor) else torch.device(tensor.device)
 
 
 def gpu_or_none(value: object) -> torch.device | None:
@@ -192,6 +272,9 @@ def _copy(tensor: torch.Tensor, kwargs: dict[str, Any]) -> torch.Tensor:
     """Moves or converts a tensor: the one operator that may cross devices."""
     there = kwargs.get("device")
     place = gpu(there) if there is not None else getattr(tensor, "place", None)
+    source, target = _device(tensor), place or torch.device(there or "cpu")
+    if target.type != "meta":
+        _count_copy(source, target, kwargs.get("non_blocking", False))
     inner = {**kwargs, "device": CPU if place else there}
     inner.pop("pin_memory", None)
     result = aten._to_copy.default(_numbers(tensor), **inner)
@@ -222,20 +305,41 @@ def _move(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         return _to(tensor, *args, **kwargs)
     if here == there and dtype in (None, tensor.dtype) and not kwargs.get("copy"):
         return tensor
-    return _copy(tensor, {"dtype": dtype or tensor.dtype, "device": there})
+    blocking = not kwargs.get("non_blocking", False)
+    return _copy(
+        tensor,
+        {"dtype": dtype or tensor.dtype, "device": there, "non_blocking": not blocking},
+    )
 
 
 def _get(tensor: torch.Tensor, index: Any) -> torch.Tensor:
-    place = _check(aten.index.Tensor, (tensor, _parts(index)), [])
+    parts = _parts(index)
+    place = _check(aten.index.Tensor, (tensor, parts), [])
     found = _plain(tensor)[tree_map(_numbers, index)]
-    return found if place is None else PretendTensor(found, place)
+    if place is None:
+        return found
+    if _is_advanced(parts):
+        device_costs.counted.launches += 1
+        _count_indices(parts)
+    return PretendTensor(found, place)
 
 
 def _set(tensor: torch.Tensor, index: Any, value: Any) -> None:
     parts = _parts(index)
-    if any(isinstance(part, torch.Tensor | list) for part in parts):
+    place = _device(tensor)
+    if _is_advanced(parts):
         _check(aten.index_put_.default, (tensor, parts, value), [])
+        device_costs.counted.launches += 1
+        _count_indices(parts)
+    elif isinstance(value, torch.Tensor):
+        _count_copy(_device(value), place)
+    elif place.type == "cuda":
+        device_costs.counted.launches += 1
     _plain(tensor)[tree_map(_numbers, index)] = _numbers(value)
+
+
+def _is_advanced(parts: tuple[Any, ...]) -> bool:
+    return any(isinstance(part, torch.Tensor | list) for part in parts)
 
 
 def _parts(index: Any) -> tuple[Any, ...]:
@@ -253,16 +357,21 @@ def _attend(query: Any, key: Any, value: Any, attn_mask: Any = None, **kwargs: A
     tensors = [query, key, value, attn_mask]
     place = _check(_attention, (), tensors)
     result = _attention(*map(_numbers, tensors), **kwargs)
-    return result if place is None else PretendTensor(result, place)
+    if place is None:
+        return result
+    has_bool_mask = attn_mask is not None and attn_mask.dtype == torch.bool
+    device_costs.counted.launches += _ATTENTION_LAUNCHES[has_bool_mask]
+    return PretendTensor(result, place)
 
 
 _SPECIAL: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(("numpy", "__array__"), _no_numpy),
+    **{name: _attribute(name) for name in ("data_ptr", "untyped_storage")},
     **{
         name: _scalar(name)
         for name in (
-            *("tolist", "item", "data_ptr", "untyped_storage", "is_nonzero"),
-            *("__bool__", "__int__", "__float__", "__index__", "__contains__"),
+            *("tolist", "item", "is_nonzero", "__contains__"),
+            *("__bool__", "__int__", "__float__", "__index__"),
         )
     },
     "__invert__": lambda tensor: torch.bitwise_not(tensor),
@@ -287,57 +396,27 @@ class _Functions(TorchFunctionMode):
                 return _SPECIAL[name](*args)
         elif name in _SPECIAL and args and isinstance(args[0], PretendTensor):
             return _SPECIAL[name](*args)
+        if name == "copy_" and any(isinstance(one, PretendTensor) for one in args):
+            return _run(aten.copy_.default, args, kwargs)
         if name == "nonzero" and isinstance(args[0], PretendTensor) and not kwargs:
             return _run(aten.nonzero.default, args, {})
         if func is torch.tensor and gpu(kwargs.get("device")):
             place = gpu(kwargs.pop("device"))
+            device_costs.upload()
             return PretendTensor(func(*args, **kwargs), place)
         return func(*args, **kwargs)
 
 
 @contextmanager
-def pretending() -> Iterator[None]:
-    """Makes the devices `cuda:0`, `cuda:1` and so on exist."""
+def pretending() -> Iterator[device_costs.Costs]:
+    """Makes the devices `cuda:0`, `cuda:1` and so on exist, and counts what is asked of them."""
     torch._C._ensureCUDADeviceGuardSet()
-    with mock.patch.object(torch.cuda, "_lazy_init"), _Dispatch(), _Functions():
-        yield
-
-
-# --- Models --------------------------------------------------------------------------------------
-
-
-def put(model: torch.nn.Module, device: object) -> None:
-    """Moves all weights and buffers to a pretended GPU; those that were shared stay so."""
-    place = gpu(device)
-    assert place is not None
-    moved: dict[int, torch.nn.Parameter] = {}
-    for module in model.modules():
-        for name, weight in module._parameters.items():
-            if weight is not None and not isinstance(weight, PretendTensor):
-                new = torch.nn.Parameter(PretendTensor(weight.data, place), requires_grad=False)
-                module._parameters[name] = moved.setdefault(id(weight), new)
-        for name, buffer in module._buffers.items():
-            if buffer is not None and not isinstance(buffer, PretendTensor):
-                module._buffers[name] = PretendTensor(buffer, place)
-
-
-def split(model: PreTrainedModel, device_map: Mapping[str, str]) -> None:
-    """Places modules as `dispatch_model` does, with accelerate's own hooks."""
-    devices = {name: torch.device(device) for name, device in device_map.items()}
-    main = next(device for device in devices.values() if device.type == "cuda")
-    kept = {name for name, device in devices.items() if device.type == "cpu"}
-    for name in devices.keys() - kept:
-        put(model.get_submodule(name), devices[name])
-    attach_align_device_hook_on_blocks(
-        model,
-        execution_device={"": main} | {n: main if n in kept else d for n, d in devices.items()},
-        offload={name: name in kept for name in devices},
-        weights_map={
-            name: weight
-            for name, weight in model.state_dict().items()
-            if not isinstance(weight, PretendTensor)
-        },
-        skip_keys=model._skip_keys_device_placement,
-        tied_params_map={},
-    )
-    model.hf_device_map = dict(device_map)
+    device_costs.counted.clear()
+    with (
+        mock.patch.object(torch.cuda, "_lazy_init"),
+        mock.patch.object(torch.cuda, "Event", device_costs.Event),
+        mock.patch.object(torch.cuda, "current_stream"),
+        _Dispatch(),
+        _Functions(),
+    ):
+        yield device_costs.counted

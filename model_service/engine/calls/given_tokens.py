@@ -6,7 +6,7 @@ R: rows of logits of the step, V: ids of the newest revision.
 from torch import Tensor
 
 from model_service.engine.calls.scores import describe
-from model_service.engine.sampling import processors, row_failure
+from model_service.engine.sampling import gpu_rows, processors, row_failure
 from model_service.engine.sequences.run import Run
 from model_service.engine.sequences.sequence import Sequence
 from model_service.protocol.generation import ScoreSelection
@@ -19,22 +19,30 @@ def record(runs: list[Run], logits: Tensor) -> None:
         runs: of the step, after it.
         logits: `[R, V]` float32, rows in the order of the runs' targets.
     """
+    wanted: list[tuple[Sequence, int, ScoreSelection]] = []
+    rows: list[int] = []
     row = 0
     for run in runs:
         seq, selection = run.sequence, run.sequence.call.prompt_selection
         start = seq.num_cached - run.length
         for target in run.targets:
             position = start + target + 1
-            if selection is not None and position < len(seq.token_ids):
-                _describe(seq, position, logits[row], selection)
+            if selection is not None and _is_wanted(seq, position, selection):
+                wanted.append((seq, position, selection))
+                rows.append(row)
             row += 1
+    for entry, given in zip(wanted, gpu_rows.bring(logits, rows), strict=True):
+        _describe(*entry, given)
 
 
-def _describe(seq: Sequence, position: int, logits: Tensor, selection: ScoreSelection) -> None:
+def _is_wanted(seq: Sequence, position: int, selection: ScoreSelection) -> bool:
+    index = position - 1 - seq.call.first_given
+    listed = selection.positions != "list" or index in selection.position_list
+    return listed and position < len(seq.token_ids)
+
+
+def _describe(seq: Sequence, position: int, selection: ScoreSelection, logits: Tensor) -> None:
     call, choosing = seq.call, seq.choosing
-    index = position - 1 - call.first_given
-    if selection.positions == "list" and index not in selection.position_list:
-        return
     token_id, scores = seq.token_ids[position], None
     try:
         if selection.scores:

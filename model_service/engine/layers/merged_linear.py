@@ -170,6 +170,8 @@ def merged_or_none(layers: list[nn.Linear]) -> list[MergedLinear] | None:
     """Returns merged layers that were seen to equal the plain ones, or None."""
     if not all(is_plain(layer) for layer in layers):
         return None
+    if layers[0].weight.device.type != "cpu":  # nothing would be packed
+        return None
     if len({(layer.weight.dtype, layer.in_features) for layer in layers}) != 1:
         return None
     packed = packed_or_none(_concatenated(layers))

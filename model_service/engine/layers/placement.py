@@ -17,10 +17,6 @@ from torch import nn
 
 STRATEGIES = ("auto", "balanced", "sequential")
 
-# Share of a device's free memory that weights may take when they are placed by themselves; the
-# rest is for the KV cache.
-WEIGHT_SHARE = 0.7
-
 
 class BadDeviceMap(ValueError):
     """The setting names no device that can be used. The message shows it."""
@@ -94,17 +90,6 @@ def check_covers(model: nn.Module, device_map: Mapping[str, Any]) -> None:
             check_device_map(model, dict(device_map))
         except (ValueError, UserWarning) as error:
             raise BadDeviceMap(f"device_map {json.dumps(dict(device_map))}: {error}") from error
-
-
-def max_memory() -> dict[int | str, int] | None:
-    """Returns the bytes of each device that weights may take; None without GPUs."""
-    if not torch.cuda.is_available():
-        return None
-    limits: dict[int | str, int] = {
-        index: int(torch.cuda.mem_get_info(index)[0] * WEIGHT_SHARE)
-        for index in range(torch.cuda.device_count())
-    }
-    return limits | {"cpu": 1 << 62}
 
 
 def keep_resident(module: nn.Module) -> None:

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from model_service.engine.layers import placement
-from model_service.engine.load import adapter, default_fields
+from model_service.engine.load import adapter, default_fields, gpu_memory
 from model_service.engine.sampling import processors
 from model_service.engine.sampling.choosing import Choosing
 from model_service.engine.vocabulary.vocabulary import RevisionRows, check_can_grow
@@ -95,6 +95,16 @@ class LoadedModel:
         return all(weight.device.type == "cpu" for weight in self.model.parameters())
 
     @property
+    def is_on_gpus(self) -> bool:
+        """Whether no weights are in the machine's own memory."""
+        return all(weight.device.type != "cpu" for weight in self.model.parameters())
+
+    @property
+    def is_on_one_gpu(self) -> bool:
+        """Whether the model is whole on a GPU: no hook moves tensors between its modules."""
+        return self.is_on_gpus and len(self.device_map) == 1
+
+    @property
     def embedding(self) -> nn.Embedding:
         """The layer that takes ids."""
         return cast(nn.Embedding, self.model.get_input_embeddings())
@@ -152,18 +162,24 @@ def _load_weights(folder: Path, settings: EngineSettings) -> PreTrainedModel:
         device_map = placement.read(settings.device_map)
         if isinstance(device_map, dict):
             placement.check_covers(skeleton, device_map)
+        if getattr(config, "quantization_config", None) is None:
+            gpu_memory.check_weights(skeleton, device_map, _itemsize(dtype, config))
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=dtype,
             device_map=device_map,
-            max_memory=placement.max_memory() if isinstance(device_map, str) else None,
+            max_memory=gpu_memory.for_weights() if isinstance(device_map, str) else None,
             use_safetensors=True,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are refused by name
             **trusted,
         )
+        if isinstance(device_map, str):
+            gpu_memory.check_placed(loaded[0].hf_device_map)
     except Refused:
         raise
+    except (gpu_memory.TooLarge, torch.OutOfMemoryError) as error:
+        raise DoesNotFit(f"{folder.name} does not fit: {error}") from error
     except Exception as error:  # an untried configuration may fail in any way
         raise Refused(f"{folder.name}: {error}") from error
     model, report = loaded
@@ -175,6 +191,12 @@ def _load_weights(folder: Path, settings: EngineSettings) -> PreTrainedModel:
     model.eval()
     model.requires_grad_(False)
     return _with_adapter(model, settings.adapter_folder)
+
+
+def _itemsize(dtype: Any, config: PreTrainedConfig) -> int:
+    """Returns the bytes of a weight as it is loaded."""
+    found = dtype if isinstance(dtype, torch.dtype) else getattr(config, "dtype", None)
+    return found.itemsize if isinstance(found, torch.dtype) else torch.float32.itemsize
 
 
 def _check_size(folder: Path, skeleton: PreTrainedModel) -> None:

@@ -89,7 +89,7 @@ class StepContext:
     def rows(self, device: torch.device) -> Tensor:
         """Returns slots and positions of the decoding rows, `[2, N]` int64, copied once a step."""
         if device not in self._rows:
-            self._rows[device] = self._rows[_CPU].to(device)
+            self._rows[device] = self._rows[_CPU].to(device, non_blocking=True)
         return self._rows[device]
 
     @property
@@ -120,7 +120,7 @@ class StepContext:
         mask = keys < lengths[:, None]
         if window is not None:
             mask &= keys >= (lengths - window)[:, None]
-        return mask[:, None, None, :].to(device)
+        return mask[:, None, None, :].to(device, non_blocking=True)
 
 
 # Set for the length of a step by `use`. A keyword argument would be copied from

@@ -232,7 +232,10 @@ class KVCache(Cache):
         if device not in self._places:
             assert self._here is not None
             first, second = self._here
-            self._places[device] = (first.to(device), second.to(device))
+            self._places[device] = (
+                first.to(device, non_blocking=True),
+                second.to(device, non_blocking=True),
+            )
         return self._places[device]
 
     def read(self, part: SlotTensor | PageTensor, slot: int, length: int) -> Tensor:

@@ -129,7 +129,7 @@ class PagedKVCache(KVCache):
             rows = torch.from_numpy(self.table.numbers[slots])
             packed = torch.cat((torch.tensor(slots, dtype=torch.int32)[:, None], rows), 1)
             for other, table in self._tables.items():
-                changes = packed.to(other)
+                changes = packed.to(other, non_blocking=True)
                 table.index_copy_(0, changes[:, 0].long(), changes[:, 1:])
             self.table.changed.clear()
         if device not in self._tables:
@@ -149,5 +149,5 @@ class PagedKVCache(KVCache):
         for part in self.parts:
             device = part.data.device
             if device not in by_device:
-                by_device[device] = numbers.to(device)
+                by_device[device] = numbers.to(device, non_blocking=True)
             part.data.index_fill_(0, by_device[device], 0)

@@ -51,6 +51,7 @@ class ModelRunner:
         self.read_windows()
         self.cache = _cache(loaded, settings)
         self._embedding = loaded.embedding
+        self._is_on_one_gpu = loaded.is_on_one_gpu
         self.vocabulary = Vocabulary(
             self._model, settings.vocabulary_size, settings.reserved_vocabulary_rows
         )
@@ -117,7 +118,8 @@ class ModelRunner:
         targets: list[int],
     ) -> Tensor:
         device = placement.input_device(self._embedding)
-        packed = torch.tensor([ids, positions, slots], dtype=torch.int64).to(device)
+        packed = torch.tensor([ids, positions, slots], dtype=torch.int64)
+        packed = packed.to(device, non_blocking=True)
         self.cache.set_places(packed[2], packed[1])
         with attention.use(context), self.graphs.use(graph, packed):
             output = self._model(
@@ -125,10 +127,18 @@ class ModelRunner:
                 position_ids=packed[1:2],
                 past_key_values=self.cache,
                 use_cache=True,
-                logits_to_keep=targets,  # a tensor would have to be where the last layer is
+                logits_to_keep=self._kept(targets, packed),
             )
         logits: Tensor = output.logits
         return self.vocabulary.mask(logits[0].float())
+
+    def _kept(self, targets: list[int], packed: Tensor) -> int | list[int] | Tensor:
+        """Says which of a step's tokens get logits, as Hugging Face's code takes it."""
+        if len(targets) == packed.shape[1]:
+            return 0  # all
+        if not self._is_on_one_gpu:
+            return targets  # a tensor would have to be where the last layer is
+        return torch.tensor(targets, dtype=torch.int64).to(packed.device, non_blocking=True)
 
 
 def _cache(loaded: LoadedModel, settings: EngineSettings) -> KVCache:

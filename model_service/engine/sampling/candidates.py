@@ -68,15 +68,35 @@ class Candidates:
         """
         values, ids = scores.top(rows, count)
         whole = scores.matrix.unbind()  # at half the cost of picking each
+        return cls.of([whole[row] for row in rows], temperatures, values, ids)
+
+    @classmethod
+    def of(
+        cls,
+        rows: list[Tensor],
+        temperatures: list[float],
+        values: Tensor,
+        ids: Tensor,
+        **more: Tensor,
+    ) -> Self:
+        """Takes what was found, before any warper but temperature.
+
+        Args:
+            rows: scores after the processors, each `[W]` float32.
+            temperatures: by which to divide each row.
+            values: the highest scores of each row, `[N, K]` float32, descending; changed.
+            ids: whose they are, `[N, K]` int64.
+            **more: what else a kind of candidates knows.
+        """
         # As Hugging Face divides: float32 by float32. Order is kept, and ties can only grow.
         values /= torch.tensor(temperatures)[:, None]
         logs = values.double()
         logs = logs - logs[:, :1]
         finite = values > -torch.inf
-        beyond = finite[:, -1] & (scores.matrix.shape[-1] > count)
+        beyond = finite[:, -1] & (len(rows[0]) > values.shape[-1])
         nothing = torch.zeros(len(rows), dtype=torch.float64)
         return cls(
-            rows=[whole[row] for row in rows],
+            rows=rows,
             temperatures=temperatures,
             values=values,
             ids=ids,
@@ -88,6 +108,7 @@ class Candidates:
             tail_weight=torch.where(beyond, torch.inf, nothing),
             tail_moment=nothing,
             undecided=~values[:, 0].isfinite(),
+            **more,
         )
 
     @property
@@ -114,6 +135,18 @@ class Candidates:
             if moments:
                 moment = float((row * logs).nansum())  # -inf has weight 0
                 self.tail_moment[index] = (moment - inside_moment[index]).clamp_max(0.0)
+
+    def deviations(self, rows: Tensor) -> Tensor:
+        """Returns the standard deviation of all scores that are not excluded, `[N]` float64.
+
+        Args:
+            rows: of which, `[N]` bool; 0 for the others.
+        """
+        deviations = torch.zeros(len(self.rows), dtype=torch.float64)
+        for index in rows.nonzero()[:, 0].tolist():
+            row = self.rows[index] / self.temperatures[index]
+            deviations[index] = float(row[row.isfinite()].double().std(correction=0))
+        return deviations
 
     def mass(self) -> tuple[Tensor, Tensor]:
         """Returns the least and the greatest sum of weights that is kept, `[N, 1]` float64."""

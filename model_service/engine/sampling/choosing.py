@@ -84,6 +84,14 @@ class Choosing:
         self.covered = not self.searches and covers(self.config)
         self.warpers = warpers.asked(self.config)
 
+    def prepared(self) -> RowProcessors:
+        """Returns the processors of the fast path, which say whether they change anything."""
+        if self.row_processors is None:
+            self.row_processors = RowProcessors(
+                self.config, self.for_processors(), self.revision.forbidden
+            )
+        return self.row_processors
+
     def for_processors(self) -> Row:
         """Returns what processors may know about the row."""
         size = self.revision.size
@@ -107,6 +115,7 @@ class Draw:
         index: of the row in its call, as failures name it.
         wants_scores: whether the full processed scores are needed afterwards.
         guide_logits: `[W]` float32 of the same token after the negative prompt, if it has a guide.
+        wants_row: whether the row of logits is reported afterwards.
     """
 
     choosing: Choosing
@@ -115,3 +124,4 @@ class Draw:
     index: int = 0
     wants_scores: bool = False
     guide_logits: Tensor | None = None
+    wants_row: bool = False

@@ -3,6 +3,8 @@
 N: rows, K: candidates.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -46,14 +48,69 @@ def without_replacement(scores: Tensor, count: int, key: Tensor) -> Tensor:
     return sums.topk(count).indices
 
 
-def draw_from(candidates: Candidates, draws: list[Draw]) -> list[int | None]:
-    """Draws one token per row, from candidates that are warped.
+@dataclass(frozen=True, slots=True)
+class Rivals:
+    """Ids beyond the candidates of a row whose noise is loud enough to beat the drawn one.
 
-    The highest sum among ids that may be kept is also the highest among kept ids,
-    if its id is kept for sure: whether others are kept does not matter.
+    Attributes:
+        ids: `[M]` int64.
+        bound: what their sums have to exceed.
+        key: of the draw, `[1]` int64.
+        temperature: of the row.
+        win: whether the highest of them is then the token. If not, the candidates do not tell.
+    """
+
+    ids: Tensor
+    bound: float
+    key: Tensor
+    temperature: float
+    win: bool
+
+
+@dataclass(slots=True)
+class Drawn:
+    """What candidates tell.
+
+    Attributes:
+        tokens: of each row; None where they do not tell.
+        rivals: by row.
+    """
+
+    tokens: list[int | None]
+    rivals: dict[int, Rivals]
+
+    def settle(self, scores: dict[int, Tensor]) -> list[int | None]:
+        """Compares tokens with their rivals, and returns what they then are.
+
+        Args:
+            scores: of the rivals' ids by row, each `[M]` float32 on the CPU.
+        """
+        for row, found in scores.items():
+            rivals = self.rivals[row]
+            values = found / torch.tensor(rivals.temperature)
+            sums = values.double() + random.gumbel(rivals.key, rivals.ids[None])[0]
+            best, place = sums.max(-1)
+            if best > rivals.bound:
+                self.tokens[row] = int(rivals.ids[place]) if rivals.win else None
+        return self.tokens
+
+
+def draw_from(candidates: Candidates, draws: list[Draw]) -> list[int | None]:
+    """Draws one token per row, from candidates that are warped, of rows on the CPU.
 
     Returns:
         Token ids, and None where the candidates do not tell.
+    """
+    drawn = draw_among(candidates, draws)
+    rows = candidates.rows
+    return drawn.settle({row: rows[row][rivals.ids] for row, rivals in drawn.rivals.items()})
+
+
+def draw_among(candidates: Candidates, draws: list[Draw]) -> Drawn:
+    """Draws one token per row, and finds the ids beyond the candidates that it has to beat.
+
+    The highest sum among ids that may be kept is also the highest among kept ids,
+    if its id is kept for sure: whether others are kept does not matter.
     """
     c = candidates
     row_keys = keys(draws)
@@ -65,27 +122,23 @@ def draw_from(candidates: Candidates, draws: list[Draw]) -> list[int | None]:
     sure = (c.certain.gather(1, index)[:, 0] & is_alone & ~c.undecided).tolist()
     drawn = c.ids.gather(1, index)[:, 0].tolist()
     tokens = [token if is_sure else None for token, is_sure in zip(drawn, sure, strict=True)]
+    rivals = {}
     for row in c.tail_possible.nonzero()[:, 0].tolist():
         if not sure[row]:
             continue
-        rivals = _rivals(c, row, row_keys[row : row + 1], float(best[row]) - gaps[row])
-        if rivals:
-            is_kept = bool(c.tail_certain[row]) and not gaps[row]
-            tokens[row] = max(rivals)[1] if is_kept else None
-    return tokens
+        key, bound = row_keys[row : row + 1], float(best[row]) - gaps[row]
+        if ids := _loud(c, row, key, bound):
+            win = bool(c.tail_certain[row]) and not gaps[row]
+            rivals[row] = Rivals(torch.tensor(ids), bound, key, c.temperatures[row], win)
+    return Drawn(tokens, rivals)
 
 
-def _rivals(c: Candidates, row: int, key: Tensor, bound: float) -> list[tuple[float, int]]:
-    """Returns the sums above a bound of ids beyond the candidates, and the ids.
+def _loud(c: Candidates, row: int, key: Tensor, bound: float) -> list[int]:
+    """Returns the ids beyond the candidates whose sums may be above a bound.
 
     No score there is above the lowest candidate's, so little noise is loud enough.
     """
-    scores = c.rows[row]
-    found = random.louder(int(key), len(scores), bound - float(c.values[row, -1])).tolist()
+    least = bound - float(c.values[row, -1])
+    found: list[int] = random.louder(int(key), len(c.rows[row]), least).tolist()
     known = set(c.ids[row].tolist()) if found else set()
-    ids = torch.tensor([token_id for token_id in found if token_id not in known])
-    if not len(ids):
-        return []
-    values = scores[ids.to(scores.device)].cpu() / torch.tensor(c.temperatures[row])
-    sums = values.double() + random.gumbel(key, ids[None])[0]
-    return [entry for entry in zip(sums.tolist(), ids.tolist(), strict=True) if entry[0] > bound]
+    return [token_id for token_id in found if token_id not in known]

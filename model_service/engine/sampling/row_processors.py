@@ -80,12 +80,17 @@ def _exclude(ids: Iterable[int]) -> RowStep:
     return lambda row, _: _put(row, index, -torch.inf)
 
 
+def _on(values: Tensor, row: Tensor) -> Tensor:
+    """Copies values to where a row is. On a GPU nobody waits for that."""
+    return values.to(row.device, non_blocking=True)
+
+
 def _put(row: Tensor, index: Tensor, value: float) -> None:
-    row.index_fill_(0, index.to(row.device), value)
+    row.index_fill_(0, _on(index, row), value)
 
 
 def _replace(row: Tensor, index: Tensor, change: Callable[[Tensor], Tensor]) -> None:
-    index = index.to(row.device)
+    index = _on(index, row)
     row[index] = change(row[index])
 
 
@@ -123,7 +128,7 @@ def _frequency_penalty(penalty: float, prompt_length: int) -> RowStep:
 
     def step(row: Tensor, token_ids: list[int]) -> None:
         ids, occurrences = counts.update(token_ids)
-        _replace(row, ids, lambda values: values - (penalty * occurrences).to(values.device))
+        _replace(row, ids, lambda values: values - _on(penalty * occurrences, values))
 
     return step
 
@@ -152,7 +157,7 @@ def _bias(biases: Iterable[tuple[tuple[int, ...], float]]) -> RowStep:
             for token_id, bias in matches:
                 sums[token_id] = sums.get(token_id, np.float32(0)) + bias
             index, values = _tensors(sums)
-        _replace(row, index, lambda old: old + values.to(old.device))
+        _replace(row, index, lambda old: old + _on(values, old))
 
     return step
 
@@ -205,7 +210,7 @@ def _allow(ids: tuple[int, ...]) -> RowStep:
     index = torch.tensor(ids, dtype=torch.int64)
 
     def step(row: Tensor, _: list[int]) -> None:
-        kept = row[index.to(row.device)]
+        kept = row[_on(index, row)]
         row.fill_(-torch.inf)
         _replace(row, index, lambda _: kept)
 

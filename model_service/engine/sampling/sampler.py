@@ -23,11 +23,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from model_service.engine.sampling import processors, row_failure
+from model_service.engine.sampling import gpu_rows, processors, row_failure
 from model_service.engine.sampling.candidates import Candidates
 from model_service.engine.sampling.choosing import Draw
 from model_service.engine.sampling.draw import draw_from, noise
-from model_service.engine.sampling.row_processors import RowProcessors
 from model_service.engine.sampling.score_rows import ScoreRows
 from model_service.engine.sampling.threads import one_thread
 from model_service.engine.sampling.torch_draws import TorchDraws
@@ -50,11 +49,13 @@ class Choice:
         token_id: the token, or None on failure.
         scores: processed scores `[V]` on the CPU when they were wanted.
         failure: why no token was chosen.
+        logits: the row of logits `[W]` on the CPU, where it had to be brought there.
     """
 
     token_id: int | None = None
     scores: Tensor | None = None
     failure: Failure | None = None
+    logits: Tensor | None = None
 
 
 @one_thread()
@@ -78,6 +79,8 @@ def choose(logits: Tensor, draws: list[Draw]) -> list[Choice]:
 
 
 def _choose(logits: Tensor, draws: list[Draw]) -> list[Choice]:
+    if logits.device.type != "cpu":
+        return _choose_on_gpu(logits, draws)
     if len(draws) < len(logits):  # rows behind drafts are not due yet
         logits = logits[[draw.row for draw in draws]]
         draws = [replace(draw, row=row) for row, draw in enumerate(draws)]
@@ -100,6 +103,21 @@ def _choose(logits: Tensor, draws: list[Draw]) -> list[Choice]:
     ]
 
 
+def _choose_on_gpu(logits: Tensor, draws: list[Draw]) -> list[Choice]:
+    tokens, rows = gpu_rows.choose(gpu_rows.select(logits, [draw.row for draw in draws]), draws)
+    choices = {index: Choice(token_id) for index, token_id in tokens.items()}
+    if left := [index for index in rows if index not in tokens]:
+        moved = [
+            replace(draws[index], row=row, guide_logits=rows[index].guide_logits)
+            for row, index in enumerate(left)
+        ]
+        chosen = _choose(torch.stack([rows[index].logits for index in left]), moved)
+        choices |= dict(zip(left, chosen, strict=True))
+    for index, row in rows.items():
+        choices[index].logits = row.logits
+    return [choices[index] for index in range(len(draws))]
+
+
 def _is_usable(scores: ScoreRows, draw: Draw) -> bool:
     """Whether a token can be chosen by the logits of a row's revision.
 
@@ -119,11 +137,7 @@ def _is_finite(row: Tensor) -> bool:
 def _changes(scores: ScoreRows, draw: Draw) -> bool:
     """Whether the scores of a row differ from its logits, or have fewer ids."""
     choosing = draw.choosing
-    if choosing.row_processors is None:
-        choosing.row_processors = RowProcessors(
-            choosing.config, choosing.for_processors(), choosing.revision.forbidden
-        )
-    return bool(choosing.row_processors) or choosing.revision.size < scores.matrix.shape[-1]
+    return bool(choosing.prepared()) or choosing.revision.size < scores.matrix.shape[-1]
 
 
 def _process(logits: Tensor, draws: dict[int, Draw]) -> tuple[ScoreRows, dict[int, Draw]]:
@@ -143,9 +157,8 @@ def _process(logits: Tensor, draws: dict[int, Draw]) -> tuple[ScoreRows, dict[in
         row, size = rows[place], draw.choosing.revision.size
         row[:size] = logits[draw.row, :size]
         row[size:] = -torch.inf
-        assert draw.choosing.row_processors is not None
         with contextlib.suppress(ArithmeticError):
-            draw.choosing.row_processors(row[:size], draw.token_ids)
+            draw.choosing.prepared()(row[:size], draw.token_ids)
             processed[index] = replace(draw, row=place)
     return ScoreRows(rows), processed
 

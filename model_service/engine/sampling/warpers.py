@@ -55,10 +55,7 @@ def warp(
 
 
 def _top_n_sigma(c: Candidates, on: Tensor, column: Column) -> None:
-    deviations = torch.zeros(len(c.rows), 1, dtype=torch.float64)
-    for index in (on & ~c.undecided).nonzero()[:, 0].tolist():
-        row = c.rows[index] / c.temperatures[index]
-        deviations[index] = float(row[row.isfinite()].double().std(correction=0))
+    deviations = c.deviations(on & ~c.undecided)[:, None]
     bound = -deviations * column(lambda config: config.top_n_sigma)
     error = ULP * (bound.abs() + c.values[:, :1].abs())
     above = (c.logs > bound + error) | (c.logs == 0)

@@ -13,6 +13,7 @@ is the same.
 """
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from model_service.engine.schedule import prefill
 from model_service.engine.schedule.places import Places
@@ -30,6 +31,13 @@ MAX_SCORED_TOKENS = 64
 
 # Share of the KV cache that rows of sessions keep while others generate.
 SESSION_SHARE = 0.5
+
+
+class StepWork(NamedTuple):
+    """What a step was for the model: tokens of decoding rows, and the work of prompts."""
+
+    decode_tokens: int
+    prefill_work: int
 
 
 class Scheduler:
@@ -155,12 +163,16 @@ class Scheduler:
                 runs.append(_chunk(seq, max(1, self._clock.length(seq.num_cached, work))))
         return runs
 
-    def learn(self, runs: list[Run], duration_s: float) -> None:
-        """Takes note of how long the model took for a step, in which the runs have passed."""
+    def work_of(self, runs: list[Run]) -> StepWork:
+        """Returns what the model has done in a step, right after the runs have passed."""
         decode_tokens = sum(run.num_tokens for run in runs if run.length == 1)
         chunks = [(run.sequence.num_cached, run.length) for run in runs if run.length > 1]
         work = sum(self._clock.work(cached - length, length) for cached, length in chunks)
-        self._clock.learn(decode_tokens, work, duration_s)
+        return StepWork(decode_tokens, work)
+
+    def learn(self, work: StepWork, duration_s: float) -> None:
+        """Takes note of how long the model took for a step."""
+        self._clock.learn(work.decode_tokens, work.prefill_work, duration_s)
 
     def _prompts(self) -> list[Sequence]:
         """Returns the sequences whose next chunk could run, in order of admission.

@@ -58,4 +58,5 @@ class Due:
             seq.row,
             selection is not None and selection.scores,
             None if guidance is None else guidance.guide_logits,
+            wants_row=selection is not None,
         )
