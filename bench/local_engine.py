@@ -49,6 +49,7 @@ class LocalEngine:
         dtype: str,
         decode_graphs: Literal["auto", "off"] = "off",
         prefill_budget_s: float = 0.1,
+        **others: Any,
     ) -> None:
         """Loads a model.
 
@@ -57,6 +58,7 @@ class LocalEngine:
             dtype: torch's name of it.
             decode_graphs: whether steps are compiled; `advance` and `finish_graphs` do it.
             prefill_budget_s: time that prompts may add to a step in which others decode.
+            **others: further settings of the engine.
         """
         torch.set_grad_enabled(False)
         settings = EngineSettings(
@@ -66,6 +68,7 @@ class LocalEngine:
             dtype=dtype,
             decode_graphs=decode_graphs,
             prefill_budget_s=prefill_budget_s,
+            **others,
         )
         nowhere = _Nowhere()
         self._engine, self.info, self.graphs = process.build(

@@ -159,3 +159,18 @@ def test_the_front_is_measured_by_itself(model, tmp_path):
         for streams in (1, 32, 256)
     ]
     assert all(r["figures"]["processor_us"] > 0 for r in rounds)
+
+
+@pytest.mark.slow
+def test_the_check_of_a_gpu_runs_all_its_stages_on_the_cpu(tmp_path: Path):
+    result = subprocess.run(
+        [sys.executable, "-m", "bench.gpu_check", "--dry", "--out", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    assert list(found) == ["environment", "attention", "tests", "memory", "speed", "service"]
+    assert "cannot run without a GPU" in result.stdout
+    assert "answers through gRPC as generate on the CPU: True" in result.stdout

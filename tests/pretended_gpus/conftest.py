@@ -22,6 +22,7 @@ SETTINGS = {
     "max_running_sequences": 64,
     "max_session_rows": 16,
     "logits_processors": (kinds.__name__,),
+    "attention": "sdpa",  # Triton's interpreter takes pointers, which nothing stands behind here
 }
 
 Start = Callable[..., InprocEngine]
@@ -48,6 +49,7 @@ def free_bytes(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 
     monkeypatch.setattr(torch.cuda, "mem_get_info", mem_get_info)
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: GIB)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: GIB)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: GIB + STEP_BYTES)
     return free

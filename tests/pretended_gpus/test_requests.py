@@ -20,6 +20,16 @@ def expected(on_cpu):
     return ask(on_cpu, KINDS)
 
 
+@pytest.fixture
+def divided(folder, request, gpus):
+    """What accelerate makes of a strategy, where a GPU has room for two thirds of the weights."""
+    with torch.device("meta"):
+        skeleton = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+    share = sum(weight.nbytes for weight in skeleton.parameters()) * 2 // 3
+    gpus |= dict.fromkeys(gpus, int(share / gpu_memory.WEIGHT_SHARE))
+    return _get_device_map(skeleton, request.param, gpu_memory.for_weights(), None)
+
+
 def test_every_processor_is_among_the_kinds():
     asked = {name for kind in KINDS.values() for name in kind}
     assert {row.name for row in PROCESSORS} - asked == set()
@@ -46,18 +56,15 @@ def test_a_model_over_several_devices_takes_the_fast_path_and_answers_the_same(
 
 
 @pytest.mark.filterwarnings("ignore:You are calling .generate")
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("divided", STRATEGIES, indirect=True)
 def test_a_model_that_a_strategy_divides_takes_the_fast_path(
-    served, folder, gpus, expected, strategy
+    divided, served, free_bytes, expected, monkeypatch
 ):
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
-    half = sum(weight.nbytes for weight in model.parameters()) * 2 // 3
-    gpus |= dict.fromkeys(gpus, int(half / gpu_memory.WEIGHT_SHARE))
-    device_map = _get_device_map(model, strategy, gpu_memory.for_weights(), None)
-    assert set(device_map.values()) == {0, 1}
-    gpus |= dict.fromkeys(gpus, 2**37)
-    engine = served({name: f"cuda:{index}" for name, index in device_map.items()})
+    assert set(divided.values()) == {0, 1}
+    free_bytes |= dict.fromkeys(free_bytes, 2**37)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)  # weights are read on the CPU
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    engine = served({name: f"cuda:{index}" for name, index in divided.items()})
     assert engine.info.execution_path == "fast"
     names = ("greedy", "sampled, all scores")
     assert_equal(ask(engine, {name: KINDS[name] for name in names}), expected)
@@ -67,7 +74,7 @@ def test_the_compat_path_answers_the_same(start, expected, monkeypatch):
     monkeypatch.setattr(runner_choice, "fast_obstacle", lambda _: "it is switched off")
     engine = start(ONE)
     assert engine.info.execution_path == "compat"
-    names = ("greedy", "sampled, all scores", "penalties", "beams", "prompt scores")
+    names = ("sampled, all scores", "prompt scores")
     for extends in (True, False):  # parts of a prompt that passes as a whole have no rows yet
         engine.engine._runner.extends = extends
         assert_equal(ask(engine, {name: KINDS[name] for name in names}), expected)

@@ -116,7 +116,7 @@ def new_rows(size: int, generator: np.random.Generator) -> list[NewRow]:
         pytest.param(ONE, 64, id="one, reserved", marks=pytest.mark.full),
         pytest.param(ONE, 0, id="one, moved"),
         pytest.param(TWO, 64, id="two, reserved", marks=pytest.mark.full),
-        pytest.param(TWO, 0, id="two, moved"),
+        pytest.param(TWO, 0, id="two, moved", marks=pytest.mark.full),
         pytest.param(LAST_LAYER_ON_CPU, 0, id="with the CPU", marks=pytest.mark.full),
     ],
 )

@@ -24,8 +24,11 @@ pytestmark = pytest.mark.pretended_gpu
 WAITS = 2
 """Most synchronisations of a step, whatever its rows ask for."""
 
-LAYER_LAUNCHES = 40
-"""Most launches of a layer, eagerly, for rows of different lengths."""
+LAYER_LAUNCHES = 42
+"""Most launches of a layer, eagerly, for rows of different lengths; four of them gather pages."""
+
+UPLOADS = 4
+"""Most uploads of a step of greedy rows: tokens, slots, masks, and pages that are new."""
 
 STEP_LAUNCHES = 40
 """Most launches of a step besides, for greedy rows."""
@@ -124,7 +127,7 @@ def test_launches_and_uploads_of_a_step_stay_what_they_are(served, wide, costs, 
     a_layer = (by_layers[3][0] - by_layers[1][0]) / 2
     assert a_layer <= LAYER_LAUNCHES
     assert by_layers[1][0] - a_layer <= STEP_LAUNCHES
-    assert by_layers[1][1] == by_layers[3][1] <= 2
+    assert by_layers[1][1] == by_layers[3][1] <= UPLOADS
 
 
 def test_rows_in_scattered_slots_upload_once_a_step_and_not_once_a_layer(served, wide, costs):
@@ -133,7 +136,7 @@ def test_rows_in_scattered_slots_upload_once_a_step_and_not_once_a_layer(served,
     for place in (1, 2, 3, 4, 6, 7):
         engine.handle(Cancel(ids[place]))
     assert [seq.slot for seq in engine.engine._scheduler.active] == [0, 5]
-    assert step_costs(engine, costs)[1] <= 3
+    assert step_costs(engine, costs)[1] <= UPLOADS
 
 
 def test_a_sampled_row_more_costs_no_launch_more(served, wide, costs):
@@ -162,6 +165,7 @@ def test_the_budget_of_prompts_is_learnt_from_the_time_of_the_gpu(served, wide, 
     engine.submit([list(range(40))], max_new_tokens=2)
     costs.clear()
     report: Report = engine.engine.step()
-    ((decode_tokens, prefill_tokens, duration_s),) = learnt
-    assert (decode_tokens, prefill_tokens) == (0, 40)
+    ((decode_tokens, prefill_work, duration_s),) = learnt
+    assert decode_tokens == 0
+    assert prefill_work >= 40
     assert 30 * LAUNCH_S < duration_s == report.stats.forward_s <= costs.launches * LAUNCH_S

@@ -50,6 +50,7 @@ class SummedCandidates(Candidates):
     spreads: Tensor
 
     def measure(self, rows: Tensor, moments: bool) -> None:
+        """Takes what is beyond the candidates of some rows, `[N]` bool, from the sums."""
         weights = self.weights
         outside = (self.totals - weights.sum(-1)).clamp_min(0.0)
         self.tail_weight = torch.where(rows, outside, self.tail_weight)
@@ -59,6 +60,7 @@ class SummedCandidates(Candidates):
             self.tail_moment = torch.where(rows, outside, self.tail_moment)
 
     def deviations(self, rows: Tensor) -> Tensor:
+        """Returns the deviations of some rows, `[N]` bool, and 0 for the others: `[N]` float64."""
         return torch.where(rows, self.spreads, 0.0)
 
 
@@ -110,7 +112,7 @@ def bring(logits: Tensor, rows: list[int]) -> list[Tensor]:
 
 
 def upload(values: list[int] | list[float], like: Tensor) -> Tensor:
-    """Copies numbers to where a tensor is, for which nobody waits."""
+    """Copies numbers to where a tensor is, for which nobody waits: `[N]` int64 or float32."""
     return torch.tensor(values).to(like.device, non_blocking=True)
 
 
@@ -174,7 +176,7 @@ def _deviation(values: Tensor) -> Tensor:
 
 
 def select(rows: Tensor, indices: list[int]) -> Tensor:
-    """Returns some of the rows, `[R, W]`, in another order if need be."""
+    """Returns some of the rows, `[R, W]` float32, in another order if need be."""
     if indices == list(range(len(rows))):
         return rows
     return rows.index_select(0, upload(indices, rows))
