@@ -9,6 +9,7 @@ import torch
 
 from bench.workload import Workload
 from model_service.engine import process
+from model_service.engine.run.runner import CachingRunner
 from model_service.protocol import (
     Cancel,
     EngineSettings,
@@ -79,6 +80,11 @@ class LocalEngine:
         self.scores: dict[int, dict[int, list[PositionScores]]] = defaultdict(
             lambda: defaultdict(list)
         )
+
+    @property
+    def runner(self) -> CachingRunner:
+        """What runs the model, for benchmarks of single steps."""
+        return self._engine._runner
 
     def finish_graphs(self) -> None:
         """Waits until steps are compiled, or are known not to be; a few minutes at first."""

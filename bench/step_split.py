@@ -19,7 +19,7 @@ from bench.local_engine import LocalEngine, greedy
 from bench.workload import Workload
 from model_service.protocol import StepStats
 
-LINEARS = {"mkldnn::_linear_pointwise", "lockstep::packed_product"} | {
+LINEARS = {"mkldnn::_linear_pointwise", "lockstep::packed_product", "lockstep::panel_product"} | {
     f"aten::{name}" for name in ("linear", "matmul", "mm", "addmm", "bmm")
 }
 ATTENTION = {"lockstep::attention"} | {

@@ -254,6 +254,7 @@ def describe(
         reserved_rows=runner.vocabulary.num_reserved,
         max_running_sequences=min(settings.max_running_sequences, runner.cache.num_slots),
         load_s=loaded.load_s,
+        weight_format="int8" if settings.weights == "int8" else loaded.dtype_name,
         rowless_id_count=runner.vocabulary.base_size - runner.vocabulary.num_usable,
     )
 

@@ -97,6 +97,7 @@ def engine_settings(settings: ModelSettings, model: ModelFiles) -> EngineSetting
         adapter_folder=str(model.adapter.folder) if model.adapter else "",
         assistant_folder=str(model.assistant.folder) if model.assistant else "",
         dtype=_DTYPES[settings.dtype],
+        weights=settings.weights,
         device_map=settings.device_map,
         threads=settings.threads or available_cores(),
         max_running_sequences=settings.max_running_sequences,

@@ -71,6 +71,12 @@ class ModelSettings(ServerSettings):
     """Type of weights and KV cache. `auto` is the checkpoint's own. Logits are always computed in
     float32 from the head's output."""
 
+    weights: Literal["auto", "int8"] = "auto"
+    """How linear layers and the output layer keep their weights. `auto` changes no number. `int8`
+    rounds weights to 8 bits and their inputs at every step, on CPUs: faster and smaller, and less
+    exact (docs/models.md says how much). It needs a C++ compiler (g++) and a processor with
+    AVX-512 VNNI, and is refused where the results stray too far from the model's."""
+
     device_map: str = "auto"
     """Where modules are placed: `auto`, `balanced`, `sequential`, one device such as `cpu`, or a
     JSON object of module name to device."""

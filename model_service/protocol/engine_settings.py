@@ -26,6 +26,9 @@ class EngineSettings(msgspec.Struct, frozen=True):
     dtype: str = "auto"
     """`float32`, `bfloat16`, `float16`, or `auto` for the checkpoint's own."""
 
+    weights: Literal["auto", "int8"] = "auto"
+    """Whether linear layers keep their weights as `dtype`, or round them to int8."""
+
     device_map: str = "auto"
     """`auto`, `balanced`, `sequential`, one device, or a JSON object of module to device."""
 

@@ -47,6 +47,9 @@ class EngineInfo(msgspec.Struct, frozen=True):
     custom_processors: tuple[ProcessorDescription, ...] = ()
     """Processors that the operator added."""
 
+    weight_format: str = ""
+    """Type in which linear layers keep their weights: that of `dtype`, or `int8`."""
+
     rowless_id_count: int = 0
     """How many of the last ids of revision 0 the tokenizer has without a row in the model."""
 

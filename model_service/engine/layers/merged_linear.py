@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model_service.engine.layers.linear import is_plain, packed_or_none, same_products
@@ -123,30 +122,24 @@ class SharedProduct:
 class MergedLinear(nn.Module):
     """One of several layers whose product is computed together."""
 
-    def __init__(
-        self, linear: nn.Linear, product: SharedProduct, index: int, plain_rows: int
-    ) -> None:
+    def __init__(self, linear: nn.Linear, product: SharedProduct, index: int) -> None:
         """Stands in for a layer.
 
         Args:
             linear: the layer.
             product: of this layer and its siblings.
             index: its place among them.
-            plain_rows: rows up to which the plain product is quicker.
         """
         super().__init__()
         self.in_features = linear.in_features
         self.out_features = linear.out_features
-        self.weight = linear.weight
+        self.weight: Tensor | None = linear.weight
         self.bias = linear.bias
         self.product = product
-        self.plain_rows = plain_rows
         self.index = index
 
     def forward(self, x: Tensor) -> Tensor:
         """Multiplies `[.., in_features]` to `[.., out_features]`, in the dtype of the weight."""
-        if x.numel() <= self.plain_rows * self.in_features:
-            return F.linear(x, self.weight, self.bias)
         return self.product.take(self.index, x)
 
 
@@ -178,11 +171,10 @@ def merged_or_none(layers: list[nn.Linear]) -> list[MergedLinear] | None:
     if packed is None:
         return None
     product = SharedProduct(packed, [layer.out_features for layer in layers])
-    merged = [
-        MergedLinear(layer, product, index, packed.plain_rows) for index, layer in enumerate(layers)
-    ]
+    merged = [MergedLinear(layer, product, index) for index, layer in enumerate(layers)]
     if not all(same_products(one, layer) for one, layer in zip(merged, layers, strict=True)):
         return None
+    assert packed.weight is not None
     start = 0
     for one in merged:  # one copy of the plain weights, not two
         rows = packed.weight[start : start + one.out_features]

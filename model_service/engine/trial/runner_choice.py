@@ -14,6 +14,7 @@ from model_service.engine.layers import merged_linear
 from model_service.engine.layers.merged_linear import SiblingLayers
 from model_service.engine.load import loader
 from model_service.engine.load.loader import DoesNotFit, LoadedModel, Refused, Unavailable
+from model_service.engine.run import rounded_weights
 from model_service.engine.run.compat_runner import CompatRunner
 from model_service.engine.run.model_runner import ModelRunner
 from model_service.engine.trial import attention_choice, self_test
@@ -47,11 +48,14 @@ def choose(
             raise
         except Refused as refusal:
             reason = str(refusal)
+        _check_compat(settings, reason)
         # What the attempt changed in the modules goes with them.
         del loaded, siblings
         gc.collect()
         torch.cuda.empty_cache()  # or the second load would find no room
         loaded = loader.load(settings)
+    else:
+        _check_compat(settings, reason)
     name = type(loaded.model).__name__
     logger.info("%s takes the compat path; on the fast path %s", name, reason)
     try:
@@ -62,6 +66,16 @@ def choose(
         raise Refused(
             f"{name} cannot be served. On the fast path {reason}. On the compat path {refusal}."
         ) from refusal
+
+
+def _check_compat(settings: EngineSettings, reason: str) -> None:
+    """Checks that the settings are for the compat path, too.
+
+    Raises:
+        Unavailable: they are not.
+    """
+    if settings.weights == "int8":
+        raise Unavailable(f"--weights int8 is for models that take the fast path, where {reason}.")
 
 
 def fast_obstacle(loaded: LoadedModel) -> str | None:
@@ -88,6 +102,9 @@ def _fast(
         raise Refused(f"its results depend on the length of its cache: {refusal}") from refusal
     runner.cache.claimed_length = 0
     attention_choice.choose(runner, settings.attention, lambda: test.check_batch(runner))
+    if settings.weights == "int8":
+        rounded_weights.round_weights(loaded.model, settings.compile_cache)
+        test.check_rounded(runner, loaded.config)
     return runner
 
 

@@ -115,6 +115,7 @@ def determinism(info: EngineInfo, model_fingerprint: str) -> generation_pb2.Dete
         rng=info.rng,
         attention=info.attention,
         model_fingerprint=model_fingerprint,
+        weight_format=info.weight_format,
     )
 
 

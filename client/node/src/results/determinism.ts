@@ -12,6 +12,6 @@ export interface Determinism extends Omit<Determinism__Output, "level"> {
 /** Reads the wire form. */
 export function readDeterminism(message: Determinism__Output | null): Determinism {
   const { level = "DETERMINISM_LEVEL_UNSPECIFIED", ...others } = message ?? {};
-  const texts = { dtype: "", rng: "", attention: "", modelFingerprint: "" };
+  const texts = { dtype: "", rng: "", attention: "", modelFingerprint: "", weightFormat: "" };
   return { ...texts, ...others, level: short(level, "DETERMINISM_LEVEL") };
 }

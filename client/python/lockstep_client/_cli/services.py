@@ -88,7 +88,7 @@ def _model_facts(about: ModelInfo, load: Load) -> dict[str, str]:
         "[bold]model[/]": f"[bold]{about.model_id}[/]",
         "architecture": f"{about.architecture}, {about.parameter_count / 1e6:.1f} M parameters, "
         f"{about.layer_count} layers, {about.hidden_size} wide",
-        "weights": f"{about.dtype}, {about.execution_path} path, "
+        "weights": f"{_weights(about)}, {about.execution_path} path, "
         f"attention {about.determinism.attention}",
         "compiled steps": _compiled(about),
         "assistant": about.assistant_model_id or "none",
@@ -98,6 +98,12 @@ def _model_facts(about: ModelInfo, load: Load) -> dict[str, str]:
         f"{load.session_count} sessions, KV cache {_share(load)} reserved",
         "server": about.server_version,
     }
+
+
+def _weights(about: ModelInfo) -> str:
+    """Says of which type weights are, and linear layers where theirs is another."""
+    linear = about.determinism.weight_format
+    return about.dtype if linear in ("", about.dtype) else f"{about.dtype}, linear layers {linear}"
 
 
 def _compiled(about: ModelInfo) -> str:

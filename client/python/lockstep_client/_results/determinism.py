@@ -18,6 +18,8 @@ class Determinism:
         rng: name of the random generator.
         attention: name of the attention implementation.
         model_fingerprint: SHA-256 over the weights' manifest, hexadecimal.
+        weight_format: type in which linear layers keep their weights: that of `dtype`, or `int8`;
+            empty from an older server.
     """
 
     level: str
@@ -25,6 +27,7 @@ class Determinism:
     rng: str
     attention: str
     model_fingerprint: str
+    weight_format: str
 
     @classmethod
     def from_message(cls, message: generation_pb.Determinism) -> Self:

@@ -41,13 +41,13 @@ class Unequal(Exception):
 
 
 def compare_steps(
-    runner: CachingRunner, dtype: torch.dtype, single: bool, attempt: Callable[[list[Run]], Tensor]
+    runner: CachingRunner, tolerance: float, single: bool, attempt: Callable[[list[Run]], Tensor]
 ) -> Iterator[None]:
     """Passes the same tokens both ways, a step at a time.
 
     Args:
         runner: runs steps as they run now.
-        dtype: of the model.
+        tolerance: largest difference, relative to the largest logit.
         single: whether one row decodes alone, or steps have several tokens.
         attempt: runs a step the other way; returns its logits, `[R, V]` float32.
 
@@ -76,7 +76,7 @@ def compare_steps(
             seq.truncate(len(seq.token_ids), 0)
         for lengths, logits in zip(steps, expected, strict=True):
             got = attempt(runs(lengths))
-            _check("Logits of a compiled step", got, logits, LOGITS_TOLERANCE[dtype])
+            _check("Logits of a compiled step", got, logits, tolerance)
             yield
 
 

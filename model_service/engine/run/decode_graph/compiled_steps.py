@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from model_service.engine.layers.linear import PackedLinear
 from model_service.engine.layers.merged_linear import MergedLinear
+from model_service.engine.layers.panels import Panels
 from model_service.engine.run.decode_graph.compiler import FILE
 from model_service.engine.run.decode_graph.recipe import Product
 from model_service.engine.run.kv_cache import KVCache
@@ -29,9 +30,7 @@ class CompiledSteps:
         self._graphs: dict[str, Any] = {}
         self._model: int = torch.ops.lockstep.new_model()
         for _, layer in products(decoder):
-            torch.ops.lockstep.add_linear(
-                self._model, layer.packed, layer.weight.detach(), layer.bias, layer.plain_rows
-            )
+            _add(self._model, layer)
         for slots in cache.slot_layers:
             assert slots.k is not None
             assert slots.v is not None
@@ -73,6 +72,15 @@ class CompiledSteps:
         """Forgets weights and cache."""
         self._graphs.clear()
         torch.ops.lockstep.free_model(self._model)
+
+
+def _add(model: int, layer: PackedLinear) -> None:
+    """Makes the product of a layer the next one of a model."""
+    if isinstance(layer.panels, Panels):
+        layer.panels.add_to(model)
+        return
+    weight = layer.weight.detach() if layer.plain_rows and layer.weight is not None else None
+    torch.ops.lockstep.add_reordered(model, layer.packed, weight, layer.bias, layer.plain_rows)
 
 
 def _weights(decoder: nn.Module) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from model_service.engine.layers import panels
 from model_service.engine.load.loader import LoadedModel, layer_windows
 from model_service.engine.run.decode_graph import comparison, compiler, operators
 from model_service.engine.run.decode_graph.code_folder import CodeFolder
@@ -57,6 +58,7 @@ class DecodeGraphs:
         self._recipe: Recipe | None = None
         self._key = ""
         self._folder = CodeFolder("")
+        self._tolerance = 0.0
         self._steps: CompiledSteps | None = None
         self._compilation: Compilation | None = None
         self._work: Iterator[None] | None = None
@@ -127,6 +129,9 @@ class DecodeGraphs:
         )
         self._key = self._recipe.key
         self._folder = CodeFolder(settings.compile_cache)
+        # A last bit may decide to which step of int8 a number is rounded.
+        coarsest = torch.bfloat16 if settings.weights == "int8" else self._model.dtype
+        self._tolerance = comparison.LOGITS_TOLERANCE[coarsest]
         self._work = self._prepare()
         if all(map(self._find, ("operators", *compiler.GRAPHS))):
             while self.is_preparing:
@@ -169,6 +174,8 @@ class DecodeGraphs:
         operators.load(folder)
         comparison.check_attention(self._cache())
         yield
+        for _ in panels.adopt(self._model, "exact"):
+            yield
         self._steps = CompiledSteps(self._decoder, self._cache())
         self._decoder.forward = self._call
         for graph in compiler.GRAPHS:
@@ -176,8 +183,9 @@ class DecodeGraphs:
             self._steps.load(graph, folder)
             yield
             attempt = self._attempt(graph)
-            dtype = self._model.dtype
-            yield from comparison.compare_steps(self._runner, dtype, graph == "row", attempt)
+            yield from comparison.compare_steps(
+                self._runner, self._tolerance, graph == "row", attempt
+            )
             self._usable.add(graph)
         self.close()
         self.status = GraphStatus("ready")

@@ -92,7 +92,7 @@ def _place(decoder: nn.Module, number: int, product: Product) -> None:
         parent_name, _, own_name = name.rpartition(".")
         parent = decoder.get_submodule(parent_name)
         linear = cast(nn.Linear, parent.get_submodule(own_name))
-        layer = MergedLinear(linear, shared, index, plain_rows=0)
+        layer = MergedLinear(linear, shared, index)
         setattr(parent, own_name, layer)
 
 

@@ -266,18 +266,20 @@ class Timing(_message.Message):
     def __init__(self, queue_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., prefill_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., decode_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., total_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class Determinism(_message.Message):
-    __slots__ = ("level", "dtype", "rng", "attention", "model_fingerprint")
+    __slots__ = ("level", "dtype", "rng", "attention", "model_fingerprint", "weight_format")
     LEVEL_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
     RNG_FIELD_NUMBER: _ClassVar[int]
     ATTENTION_FIELD_NUMBER: _ClassVar[int]
     MODEL_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FORMAT_FIELD_NUMBER: _ClassVar[int]
     level: DeterminismLevel
     dtype: str
     rng: str
     attention: str
     model_fingerprint: str
-    def __init__(self, level: _Optional[_Union[DeterminismLevel, str]] = ..., dtype: _Optional[str] = ..., rng: _Optional[str] = ..., attention: _Optional[str] = ..., model_fingerprint: _Optional[str] = ...) -> None: ...
+    weight_format: str
+    def __init__(self, level: _Optional[_Union[DeterminismLevel, str]] = ..., dtype: _Optional[str] = ..., rng: _Optional[str] = ..., attention: _Optional[str] = ..., model_fingerprint: _Optional[str] = ..., weight_format: _Optional[str] = ...) -> None: ...
 
 class GeneratedSequence(_message.Message):
     __slots__ = ("prompt_index", "sequence_index", "token_ids", "finish_reason", "scores", "prompt_scores", "seed", "stop_string", "sequence_score", "beam_indices", "error")

@@ -12,12 +12,17 @@ TORCH_LIBRARY(lockstep, library) {
   library.def("new_model() -> int", &lockstep::new_model);
   library.def("free_model(int model) -> ()", &lockstep::free_model);
   library.def(
-      "add_linear(int model, Tensor packed, Tensor plain, Tensor? bias, int plain_rows) -> ()",
-      &lockstep::add_linear);
+      "add_reordered(int model, Tensor packed, Tensor? plain, Tensor? bias, int plain_rows) -> ()",
+      &lockstep::add_reordered);
+  library.def(
+      "add_panels(int model, Tensor panels, Tensor? steps, Tensor? bias, int size) -> ()",
+      &lockstep::add_panels);
   library.def("add_layer(int model, Tensor keys, Tensor values) -> ()", &lockstep::add_layer);
   library.def("begin(int model, bool alone) -> ()", &lockstep::begin);
   library.def("end() -> ()", &lockstep::end);
   library.def("packed_product(Tensor x, int index, int size) -> Tensor");
+  library.def(
+      "panel_product(Tensor x, Tensor panels, Tensor? steps, Tensor? bias, int size) -> Tensor");
   library.def(
       "attention(Tensor query, Tensor key, Tensor value, Tensor slots, Tensor positions, "
       "int layer, float scale, int window, float softcap, Tensor? sinks) -> Tensor");
@@ -25,6 +30,7 @@ TORCH_LIBRARY(lockstep, library) {
 
 TORCH_LIBRARY_IMPL(lockstep, CPU, library) {
   library.impl("packed_product", &lockstep::packed_product);
+  library.impl("panel_product", &lockstep::panel_product);
   library.impl("attention", &lockstep::attention);
 }
 

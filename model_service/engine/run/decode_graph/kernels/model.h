@@ -16,15 +16,15 @@ namespace lockstep {
 
 using at::Tensor;
 
-struct Linear {
-  Tensor packed;
-  Tensor plain;
-  std::optional<Tensor> bias;
-  int64_t plain_rows;  // rows up to which the plain product is quicker
+// The product with the weight, and bias, of a linear layer or of several.
+class Product {
+ public:
+  virtual ~Product() = default;
+  virtual Tensor multiply(const Tensor& x) const = 0;
 };
 
 struct Model {
-  std::vector<Linear> linears;
+  std::vector<std::unique_ptr<Product>> products;
   std::vector<Tensor> keys;
   std::vector<Tensor> values;
 };
@@ -47,11 +47,6 @@ inline int64_t new_model() {
 inline void free_model(int64_t handle) {
   if (current == &model_of(handle)) current = nullptr;
   models.erase(handle);
-}
-
-inline void add_linear(int64_t handle, const Tensor& packed, const Tensor& plain,
-                       const std::optional<Tensor>& bias, int64_t plain_rows) {
-  model_of(handle).linears.push_back({packed, plain, bias, plain_rows});
 }
 
 inline void add_layer(int64_t handle, const Tensor& keys, const Tensor& values) {

@@ -149,7 +149,7 @@ def test_a_product_equals_the_packed_layer_to_the_bit(ops, dtype, bias, rows):
     assert layer is not None
     model = ops.new_model()
     with torch.inference_mode():
-        ops.add_linear(model, layer.packed, layer.weight, layer.bias, layer.plain_rows)
+        ops.add_reordered(model, layer.packed, layer.weight, layer.bias, layer.plain_rows)
         ops.begin(model, False)
         x = torch.randn(1, rows, 48, dtype=dtype)
         assert torch.equal(ops.packed_product(x, 0, 96), layer(x))
