@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench.contender import Contender
+from bench.contender import Contender, environment
 from lockstep_client import Lockstep, LockstepError
 from lockstep_client._transport.patience import Patience
 from tests.checkpoint_factory import ARCHITECTURES, VOCABULARY_SIZE
@@ -118,6 +118,9 @@ def test_32_streams_from_another_process_give_what_each_gives_alone(served):
         [generator.randrange(VOCABULARY_SIZE) for _ in range(generator.randint(1, 60))]
         for _ in range(32)
     ]
-    with Contender("streams", "bench.peers.lockstep", served.address, threads=1) as other:
-        together = other.run(prompts, new_tokens=NEW).token_ids
-    assert together == served.expected(prompts)
+    together = {"prompts": prompts, "new_tokens": NEW, "arrivals_s": [0.0] * len(prompts)}
+    with Contender(
+        "streams", "bench.peers.lockstep", [served.address], variables=environment(1)
+    ) as other:
+        answer = other.ask(together)
+    assert answer["token_ids"] == served.expected(prompts)

@@ -33,8 +33,8 @@ class Need:
     step_bytes: int
 
 
-def fitting_pages(loaded: LoadedModel, settings: EngineSettings, num_slots: int) -> int:
-    """Returns the number of pages, on every GPU the same.
+def fitting_pages(loaded: LoadedModel, settings: EngineSettings, num_slots: int) -> int | None:
+    """Returns the number of pages, on every GPU the same; None where no GPU has keys and values.
 
     Args:
         loaded: the model, unchanged, on its devices.
@@ -46,6 +46,8 @@ def fitting_pages(loaded: LoadedModel, settings: EngineSettings, num_slots: int)
     """
     wanted = wanted_tokens(settings, loaded)
     needs = measure(loaded)
+    if not needs:
+        return None
     rooms = {device: _room(device, need, settings) for device, need in needs.items()}
     count = min(rooms[device] // (need.token_bytes * PAGE_TOKENS) for device, need in needs.items())
     if most_tokens(count, num_slots) < min(wanted, loaded.context_length):
@@ -77,6 +79,8 @@ def measure(loaded: LoadedModel) -> dict[torch.device, Need]:
             if part.device.type != "cpu":
                 sizes[part.device] += part.numel() * loaded.dtype.itemsize
     del output
+    if not sizes:
+        return {}
     before = {}
     for device in sizes:
         torch.cuda.reset_peak_memory_stats(device)

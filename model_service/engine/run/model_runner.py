@@ -143,18 +143,20 @@ class ModelRunner:
 
 def _cache(loaded: LoadedModel, settings: EngineSettings) -> KVCache:
     num_layers, num_slots = loaded.config.num_hidden_layers, sequence_cache.num_slots(settings)
-    if loaded.is_on_cpu:
+    on_cpu = loaded.is_on_cpu
+    num_pages = None if on_cpu else kv_memory.fitting_pages(loaded, settings, num_slots)
+    if num_pages is None:
         return KVCache(
             num_layers=num_layers,
             num_slots=num_slots,
-            num_spare=len(comparison.LENGTHS),
+            num_spare=len(comparison.LENGTHS) if on_cpu else 0,
             max_length=loaded.context_length,
             dtype=loaded.dtype,
         )
     return PagedKVCache(
         num_layers=num_layers,
         num_slots=num_slots,
-        num_pages=kv_memory.fitting_pages(loaded, settings, num_slots),
+        num_pages=num_pages,
         max_length=loaded.context_length,
         dtype=loaded.dtype,
     )
