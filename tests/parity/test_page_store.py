@@ -5,10 +5,12 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 
-from model_service.engine.load.loader import Unavailable
+from model_service.engine.load.loader import DoesNotFit, Unavailable
 from model_service.engine.run import paged_attention
 from model_service.engine.schedule.prefill import PrefillClock
+from model_service.engine.trial import attention_choice
 from model_service.protocol import Generate, NewRow, SequenceSpec
 from tests.checkpoint_factory import VOCABULARY_SIZE, make_checkpoint
 from tests.correctness.engine_session import FULL, EngineSession
@@ -184,3 +186,17 @@ def test_a_kernel_that_is_wrong_is_not_used(tmp_path, monkeypatch, caplog):
         assert "results differ from torch's" in caplog.text
         with pytest.raises(Unavailable, match="--attention triton does not work here"):
             InprocEngine(folder, dtype="float32", max_running_sequences=3, attention="triton")
+
+
+@pytest.mark.parametrize("error", [torch.AcceleratorError, torch.OutOfMemoryError])
+def test_a_device_that_fails_in_the_trial_of_the_kernel_is_not_taken_for_a_wrong_kernel(
+    tmp_path, monkeypatch, error
+):
+    def fail(*arguments: object, **options: object) -> None:
+        raise error("it failed")
+
+    folder = make_checkpoint(tmp_path / "model", "llama")
+    monkeypatch.setattr(attention_choice, "check_kernel", lambda *arguments: None)
+    monkeypatch.setattr(paged_attention, "attend", fail)
+    with in_pages(), pytest.raises(DoesNotFit):
+        InprocEngine(folder, dtype="float32", max_running_sequences=3)

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from model_service.engine.load.loader import Refused, Unavailable
+from model_service.engine.load.loader import DoesNotFit, Refused, Unavailable
 from model_service.engine.run.attention import Attend
 from model_service.engine.run.kv_pages import PagedKernel, PagedKVCache
 from model_service.engine.run.model_runner import ModelRunner
@@ -38,6 +38,8 @@ def choose(
         check: compares the runner with `generate`; raises `Refused`.
 
     Raises:
+        AcceleratorError: the device has failed.
+        DoesNotFit: the same, or memory is short.
         Unavailable: the kernel was insisted on and did not pass.
     """
     cache = runner.cache
@@ -50,7 +52,9 @@ def choose(
         check_kernel(attend, cache)
         cache.kernel = attend
         check()
-    except Exception as error:  # whatever it is, the model serves without the kernel
+    except (DoesNotFit, torch.AcceleratorError):  # would fail without the kernel, too
+        raise
+    except Exception as error:  # whatever else it is, the model serves without the kernel
         cache.kernel = None
         reason = f"{type(error).__name__}: {error}"
         if setting == "triton":

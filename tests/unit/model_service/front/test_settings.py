@@ -64,6 +64,12 @@ def test_only_the_documented_types_are_known(dtype):
         ModelSettings(dtype=dtype)
 
 
+@pytest.mark.parametrize("fraction", [0, -0.5, 1.01, float("nan"), float("inf")])
+def test_a_share_of_a_gpu_is_between_nothing_and_all(fraction):
+    with pytest.raises(ValidationError):
+        ModelSettings(gpu_memory_fraction=fraction)
+
+
 @pytest.mark.parametrize("address", ["localhost:1", "127.0.0.1:1", "[::1]:1", "lockstep.test:1"])
 def test_a_token_is_not_shown_to_another_machine_in_plain_text(tmp_path, address):
     token = tmp_path / "token"

@@ -157,3 +157,12 @@ def test_a_token_alone_gets_the_same_bits_as_in_any_batch(options):
     for row in range(4):
         assert torch.equal(step.run([row])[0], together[row])
     assert torch.equal(step.run([3, 1]), together[[3, 1]])
+
+
+def test_the_kernel_runs_on_the_device_that_has_the_query(monkeypatch):
+    seen = []
+    original = torch.cuda.device_of
+    monkeypatch.setattr(torch.cuda, "device_of", lambda x: seen.append(x) or original(x))
+    step = Step((5,))
+    step.run()
+    assert [tensor.shape for tensor in seen] == [step.query.shape]
