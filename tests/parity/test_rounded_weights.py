@@ -81,7 +81,7 @@ def test_steps_of_rounded_weights_are_compiled(llama, rounding):
 @pytest.mark.parametrize(
     ("architecture", "settings", "reason"),
     [
-        ("llama", {"dtype": "float16"}, "does not go with float16"),
+        ("llama", {"dtype": "float16"}, "cannot be used with a model in fp16"),
         ("gpt2", {}, "belongs to a Conv1D"),
     ],
 )

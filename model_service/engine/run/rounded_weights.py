@@ -47,8 +47,7 @@ def _check_layers(model: PreTrainedModel) -> None:
         raise Unavailable("--weights int8 is for models on the CPU; set --device-map cpu.")
     if model.dtype not in (torch.float32, torch.bfloat16):
         raise Unavailable(
-            f"--weights int8 does not go with {str(model.dtype).removeprefix('torch.')}; set "
-            "--dtype bf16 or fp32."
+            "--weights int8 cannot be used with a model in fp16; set --dtype bf16 or fp32."
         )
     packed = {id(layer.weight) for layer in panels.packed_layers(model)}
     for name, module in model.named_modules():
